@@ -1,0 +1,36 @@
+//! How far a result may be from the oracle: the one table that every test and `regard verify` read.
+//!
+//! Errors are measured as max |x − oracle| / max |oracle| over each run of [`ROWS`] query rows of one head. The
+//! bounds hold for N(0, 1) inputs rounded to their dtype, scores up to [`SCORES`] in magnitude and up to 16k keys.
+
+use crate::plan::Dtype;
+
+/// Query rows of one head that are judged together.
+pub const ROWS: usize = 64;
+
+/// The largest score magnitude that the bounds are stated for; larger scores widen them in proportion.
+pub const SCORES: f64 = 5.0;
+
+/// Which result is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// The output rows.
+    Output,
+    /// The log of the weights' sum, an f32 whatever the storage.
+    Lse,
+}
+
+/// The bound for exact precision.
+///
+/// `max_score` is the largest |score| of the data, in natural units, before and after the modifier; below [`SCORES`]
+/// it changes nothing.
+pub fn exact(quantity: Quantity, dtype: Dtype, max_score: f64) -> f64 {
+    let at_five = match (quantity, dtype) {
+        (Quantity::Output, Dtype::F32) => 2e-6,
+        (Quantity::Output, Dtype::F16) => 2e-3,
+        (Quantity::Output, Dtype::Bf16) => 8e-3,
+        (Quantity::Lse, Dtype::F32) => 2e-6,
+        (Quantity::Lse, Dtype::F16 | Dtype::Bf16) => 2e-3,
+    };
+    at_five * libm::fmax(1.0, max_score / SCORES)
+}

@@ -1,0 +1,24 @@
+//! The data that every part of regard shares, and nothing else.
+//!
+//! An attention variant, a machine, a problem and a plan are plain values here. Who parses, plans, generates or
+//! runs them lives in other crates, so that the two sides (compiling and running) meet only in data. All of it is
+//! `no_std`; owned specs and expressions ask for the feature `alloc`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+pub mod bounds;
+pub mod exact;
+pub mod expr;
+pub mod identity;
+pub mod inputs;
+pub mod interval;
+pub mod machine;
+pub mod plan;
+pub mod problem;
+#[cfg(feature = "alloc")]
+pub mod spec;
+pub mod tiles;
+pub mod variant;

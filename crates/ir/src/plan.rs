@@ -1,0 +1,107 @@
+//! What a planner decided, as plain numbers that a kernel can be built with.
+
+use crate::identity::Identity;
+use crate::machine::Isa;
+
+/// Storage type of q, k, v and o.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// The upper half of a binary32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Every storage type.
+    pub const ALL: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+
+    /// As it is written in specs and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of an element.
+    pub const fn size_bytes(self) -> u32 {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+}
+
+/// How products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Precision {
+    /// f32 products in f32.
+    Exact,
+    /// f32 products may be made of bf16 pieces, within the bound.
+    Fast,
+}
+
+/// Which engine computes the tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
+pub enum EngineKind {
+    /// f32 vector lanes; 16-bit storage is converted while it is packed.
+    SimdF32,
+}
+
+impl EngineKind {
+    /// Every engine.
+    pub const ALL: [EngineKind; 1] = [EngineKind::SimdF32];
+
+    /// As it is written on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineKind::SimdF32 => "simd-f32",
+        }
+    }
+}
+
+/// Block sizes of the flash skeleton, in elements.
+///
+/// Rows are pairs of query head and query position; a row tile is what the engine multiplies at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Blocks {
+    /// Query positions that share one pass over the keys; with the heads of a group, the rows of a pass.
+    pub query_block: u32,
+    /// Keys that are packed, scored and folded at once; divides `key_cell`.
+    pub key_block: u32,
+    /// Keys whose sums start from zero, on a grid of absolute positions.
+    pub key_cell: u32,
+    /// Keys that are classified together inside a partial block; divides `key_block`.
+    pub mask_step: u32,
+    /// Channels that one chain of sums runs over.
+    pub channel_chain: u32,
+}
+
+/// A plan: one spec on one machine for one storage type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Plan {
+    /// Identity of the spec that it was made for.
+    pub identity: Identity,
+    /// Instruction set that the kernel is built for.
+    pub isa: Isa,
+    /// Engine that computes the tiles.
+    pub engine: EngineKind,
+    /// Storage type of q, k, v and o.
+    pub dtype: Dtype,
+    /// Block sizes of prefill.
+    pub prefill: Blocks,
+    /// How many tasks each thread gets at most when a schedule cuts the work, so that the last ones even out.
+    pub tasks_per_thread: u32,
+}

@@ -1,0 +1,338 @@
+//! A resolved spec: everything that a TOML file says, defaults filled in, expressions typed.
+//!
+//! There is a place here for every table of the language. What no kernel reads yet is refused by the compiler, so
+//! that a value of this type is always one that the oracle, at least, can evaluate.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::expr::Expr;
+use crate::identity::Identity;
+use crate::plan::{Dtype, Precision};
+use crate::variant::{Heads, InputShape, Source, Variant, Weights};
+
+/// One attention variant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// What it is called.
+    pub name: String,
+    /// What it is, in a line; may be empty.
+    pub summary: String,
+    /// Hash of what follows, without `dtype` and `precision`.
+    pub identity: Identity,
+    /// Head counts and widths.
+    pub heads: Heads,
+    /// Whose keys and values.
+    pub source: Source,
+    /// How positions enter q and k.
+    pub position: Option<Position>,
+    /// Normalisation of q and k rows.
+    pub qk_norm: Option<QkNorm>,
+    /// Factor of every query·key product.
+    pub scale: f64,
+    /// The score modifier, a float.
+    pub modify: Expr,
+    /// The mask, a bool.
+    pub allow: Expr,
+    /// What turns q, k and v into o.
+    pub mechanism: Mechanism,
+    /// What happens to o.
+    pub output: Output,
+    /// The layer around it.
+    pub project: Option<Project>,
+    /// How keys and values are kept between decode steps.
+    pub cache: Cache,
+    /// Captured tensors.
+    pub inputs: Inputs,
+    /// Storage of q, k, v and o.
+    pub dtype: Dtype,
+    /// How products are computed.
+    pub precision: Precision,
+}
+
+impl Spec {
+    /// The variant as kernels see it, or `None` where the mechanism is not of the softmax family.
+    pub fn variant(&self) -> Option<Variant<'_>> {
+        let Mechanism::Weights(weights) = self.mechanism else { return None };
+        Some(Variant {
+            identity: self.identity,
+            heads: self.heads,
+            source: self.source,
+            scale: self.scale,
+            modify: self.modify.tree(),
+            allow: self.allow.tree(),
+            weights,
+            lse: self.output.lse,
+            inputs: &self.inputs.shapes,
+        })
+    }
+}
+
+/// What turns q, k and v into o. The five exclude each other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mechanism {
+    /// Scores and weights: the softmax family.
+    Weights(Weights),
+    /// A running state: linear attention.
+    Recurrence(Recurrence),
+    /// Keys and values compressed to a latent vector: MLA.
+    Latent(Latent),
+    /// Keys that keep learning from later tokens: CASTLE.
+    Lookahead(Lookahead),
+    /// Heads mixed and interleaved into pseudo-heads: IHA.
+    Pseudo(Pseudo),
+}
+
+/// Captured tensors, by declaration order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inputs {
+    /// Their names.
+    pub names: Vec<String>,
+    /// Their types and axes.
+    pub shapes: Vec<InputShape>,
+}
+
+/// Rotary positions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Position {
+    /// Base of the frequencies, or an input that gives them.
+    pub frequencies: Frequencies,
+    /// Rotary width, even.
+    pub dim: u32,
+    /// Which channels form a pair.
+    pub layout: RopeLayout,
+    /// First rotary channel.
+    pub offset: u32,
+    /// How the frequencies are stretched past the trained length.
+    pub scaling: RopeScaling,
+    /// The input that gives positions, where they are not the absolute ones.
+    pub ids: Option<u16>,
+}
+
+/// Where rotary frequencies come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frequencies {
+    /// theta^(−2t/dim).
+    Theta(f64),
+    /// A captured f32 input of dim/2 inverse frequencies.
+    Input(u16),
+}
+
+/// Which channels form a rotary pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeLayout {
+    /// (t, t + dim/2).
+    Half,
+    /// (2t, 2t + 1).
+    Interleaved,
+}
+
+/// How rotary frequencies are stretched; field names as in model configs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)] // The names are those of the model configs that the values come from.
+pub enum RopeScaling {
+    /// As trained.
+    None,
+    /// Every frequency divided by the factor.
+    Linear { factor: f64 },
+    /// Llama 3's blend by wavelength.
+    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position_embeddings: u32 },
+    /// YaRN's ramp by channel.
+    Yarn {
+        factor: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        attention_factor: f64,
+        original_max_position_embeddings: u32,
+    },
+}
+
+/// Normalisation of q and k rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Root mean square or Euclidean length.
+    pub kind: NormKind,
+    /// Added to the mean square.
+    pub eps: f64,
+    /// Whether the inputs `q_norm` and `k_norm` hold a factor.
+    pub learned: bool,
+    /// Over each head's row, or over all heads' rows together.
+    pub all_heads: bool,
+    /// After the rotation instead of before it.
+    pub after_rope: bool,
+}
+
+/// A row's norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square.
+    Rms,
+    /// Euclidean length.
+    L2,
+}
+
+/// A running state per head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recurrence {
+    /// Applied to q and k elementwise.
+    pub feature_map: Expr,
+    /// Divide by the running sum of features, with this added to it.
+    pub normalize_eps: Option<f64>,
+    /// What the state forgets.
+    pub decay: Decay,
+    /// Whether a write first removes what the key already recalls.
+    pub delta: bool,
+}
+
+/// What a state forgets before each write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Nothing.
+    None,
+    /// A constant for each head.
+    Head,
+    /// A factor for each token.
+    Token,
+    /// A factor for each token and channel.
+    Channel,
+}
+
+/// Keys and values compressed to a latent vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latent {
+    /// Width of the latent vector.
+    pub rank: u32,
+    /// Width of q and k without position.
+    pub nope_dim: u32,
+    /// Width of the rotary part.
+    pub rope_dim: u32,
+    /// Width of a value row.
+    pub value_dim: u32,
+    /// Which form, or by cost.
+    pub form: LatentForm,
+}
+
+/// Whether a latent is expanded to keys and values, or queries are brought to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentForm {
+    /// By cost.
+    Auto,
+    /// Keys and values are formed.
+    Expanded,
+    /// Queries are brought to the latent.
+    Absorbed,
+}
+
+/// Keys that keep learning from later tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lookahead {
+    /// How many tokens a key keeps learning from; all later ones where absent.
+    pub window: Option<u32>,
+    /// Which of `q_c k_c q_u k_u v_u` rope turns, one bit each in that order.
+    pub rotate: u8,
+    /// Which token teaches which key.
+    pub allow: Expr,
+}
+
+/// Heads mixed and interleaved into pseudo-heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pseudo {
+    /// Pseudo-heads of a head.
+    pub heads: u32,
+    /// Causality by token instead of by virtual position.
+    pub causal_by_token: bool,
+    /// Windows in tokens instead of virtual positions.
+    pub window_in_tokens: bool,
+}
+
+/// What happens to o after the weighted sum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Output {
+    /// Heads of the result, where the input `mix` mixes them.
+    pub mix: Option<u32>,
+    /// Root-mean-square norm of each head's row.
+    pub norm: Option<OutputNorm>,
+    /// Gate by the input `gate`.
+    pub gate: Option<Gate>,
+    /// Whether the log of the weights' sum is an output.
+    pub lse: bool,
+}
+
+/// Root-mean-square norm of an output row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutputNorm {
+    /// Added to the mean square.
+    pub eps: f64,
+    /// Whether the input `o_norm` holds a factor.
+    pub learned: bool,
+}
+
+/// A gate on the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// One value for a head's row instead of one for each element.
+    pub per_head: bool,
+    /// SiLU instead of the sigmoid.
+    pub silu: bool,
+}
+
+/// The layer form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// Width of x and y.
+    pub model_dim: u32,
+    /// Width of the context of a cross spec.
+    pub context_dim: u32,
+    /// Whether the projections have biases.
+    pub bias: bool,
+}
+
+/// How keys and values are kept between decode steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// One block, pages, or a ring.
+    pub layout: CacheLayout,
+    /// Tokens of a page; the plan's choice where absent.
+    pub page: Option<u32>,
+    /// Storage of keys.
+    pub k: CacheFormat,
+    /// Storage of values.
+    pub v: CacheFormat,
+    /// Whether it lives in a memory-mapped file.
+    pub file: bool,
+}
+
+impl Cache {
+    /// What an absent table means.
+    pub const DEFAULT: Cache = Cache {
+        layout: CacheLayout::Contiguous,
+        page: None,
+        k: CacheFormat::Same,
+        v: CacheFormat::Same,
+        file: false,
+    };
+}
+
+/// Where cached tokens lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheLayout {
+    /// One block.
+    Contiguous,
+    /// Pages by a table.
+    Paged,
+    /// The last tokens only.
+    Ring,
+}
+
+/// How a cached element is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// As the spec's dtype.
+    Same,
+    /// In another storage type.
+    Dtype(Dtype),
+    /// Symmetric, a scale for each token and head.
+    Int8,
+    /// Groups of 32 channels of a token with f16 scales.
+    Int4,
+}

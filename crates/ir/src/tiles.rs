@@ -1,0 +1,1 @@
+//! Which tiles of a mask are live, found by recursive halving.

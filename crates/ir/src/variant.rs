@@ -1,0 +1,154 @@
+//! A variant as kernels see it: what a spec says, borrowed and without names.
+
+use crate::expr::{MAX_AXES, Tree};
+use crate::identity::Identity;
+
+/// How many heads there are, how wide, and who shares keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Heads {
+    /// Query heads, at least 1.
+    pub query: u32,
+    /// Key heads; divides `query`. Query head `h` reads key head `h / (query / kv)`.
+    pub kv: u32,
+    /// Value heads; divides `kv`. Key head `g` reads value head `g / (kv / value)`.
+    pub value: u32,
+    /// Width of a query or key row.
+    pub dim: u32,
+    /// Width of a value or output row.
+    pub value_dim: u32,
+}
+
+impl Heads {
+    /// Query heads per key head: those that share one pass over its keys.
+    pub const fn group(&self) -> u32 {
+        self.query / self.kv
+    }
+}
+
+/// Whose keys and values the queries attend to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Source {
+    /// Their own sequence: the queries are its last positions unless the caller says otherwise.
+    SelfAttention,
+    /// Another sequence.
+    Cross,
+}
+
+/// How scores become weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Weights {
+    /// exp(s) / (Σ exp(s) + sink).
+    Softmax {
+        /// What joins the sum without a value.
+        sink: Sink,
+    },
+    /// sigmoid(s + bias), not divided. The bias is part of the modifier that kernels see.
+    Sigmoid,
+    /// max(s + bias, 0), not divided.
+    Relu,
+}
+
+/// The term that joins a softmax's sum without a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Sink {
+    /// Nothing.
+    None,
+    /// exp(sink[h]), a captured logit for each query head.
+    Learned,
+    /// exp(0).
+    One,
+}
+
+/// The type of a captured input's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum InputType {
+    /// binary32.
+    F32,
+    /// 32-bit integers.
+    I32,
+    /// One byte each; anything but 0 is true.
+    Bool,
+}
+
+impl InputType {
+    /// As it is written in a spec.
+    pub const fn name(self) -> &'static str {
+        match self {
+            InputType::F32 => "f32",
+            InputType::I32 => "i32",
+            InputType::Bool => "bool",
+        }
+    }
+}
+
+/// One axis of a captured input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Axis {
+    /// `b`, as long as the batch.
+    Batch,
+    /// `h`, as long as there are query heads.
+    Head,
+    /// `g`, as long as there are key heads.
+    KvHead,
+    /// `q`: all nk positions in self-attention, nq in cross-attention.
+    Query,
+    /// `k`: nk.
+    Key,
+    /// A number of its own.
+    Len(u32),
+}
+
+/// The type and axes of a captured input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct InputShape {
+    /// Type of the elements.
+    pub dtype: InputType,
+    /// Number of axes; 0 is a scalar.
+    pub rank: u8,
+    /// The axes, outermost first; entries past `rank` are `Len(1)` and mean nothing.
+    pub axes: [Axis; MAX_AXES],
+}
+
+impl InputShape {
+    /// The axes that exist.
+    pub fn axes(&self) -> &[Axis] {
+        &self.axes[..self.rank as usize]
+    }
+}
+
+/// One softmax-family variant, as the planner, the oracle and the kernels read it.
+///
+/// Borrowed from a spec, or a constant of a generated module.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Variant<'a> {
+    /// Identity of the spec that it was made from.
+    pub identity: Identity,
+    /// Head counts and widths.
+    pub heads: Heads,
+    /// Self or cross.
+    pub source: Source,
+    /// Factor of every query·key product.
+    pub scale: f64,
+    /// The score modifier, a float that may read [`Var::S`](crate::expr::Var::S); just that variable when nothing
+    /// is modified.
+    pub modify: Tree<'a>,
+    /// The mask, a bool: whether the query may attend to the key.
+    pub allow: Tree<'a>,
+    /// How scores become weights.
+    pub weights: Weights,
+    /// Whether the log of the weights' sum is an output.
+    pub lse: bool,
+    /// Captured inputs, in the order that expressions count them.
+    pub inputs: &'a [InputShape],
+}
