@@ -1,0 +1,2 @@
+//! Demonstrations and measurements that drive the command regard.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Turns a spec and a machine into a plan, and says why.

@@ -1,0 +1,1 @@
+//! Inputs, bounds and poisoned buffers for the tests of regard.

@@ -1,0 +1,2 @@
+//! Tasks of the regard workspace.
+fn main() {}
