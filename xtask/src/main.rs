@@ -1,2 +1,98 @@
-//! Tasks of the regard workspace.
-fn main() {}
+//! The tasks of the workspace that cargo itself has no command for.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod command;
+mod error;
+mod link;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use command::Cargo;
+use error::Error;
+
+/// Tasks of the regard workspace.
+///
+/// Exit codes: 0 done; 1 something around the tree is wrong (a missing tool, an unreadable file, a wrong flag);
+/// 2 a check failed.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Plan, run, verify and time a spec on the activations of a real model.
+    ///
+    /// Builds and starts `regard-dev demo`. What follows is passed on: `cargo xtask demo --help` shows what it takes.
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Passed on as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check the rules of the tree that no compiler checks.
+    ///
+    /// Arrows between crates, homes and reasons of unsafe code, sizes of sources, the map in crates/ARCHITECTURE.md,
+    /// manifests, and what no file may say. One line for each finding: file, what was found, what is expected.
+    Tidy,
+    /// Run every check of the project: what a change must pass.
+    ///
+    /// Format, tidy, clippy with warnings as errors, each feature of the run-time crates alone, link, and all tests.
+    /// Stops at the first step that fails and says how to run it by hand.
+    Ci {
+        /// Run exhaustive tests too: those marked `#[ignore = "long"]`.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Link the runtime into a program that has no allocator, and run it.
+    ///
+    /// The same program with the runtime's feature `alloc` must not link; that is checked as well.
+    Link,
+}
+
+fn main() -> ExitCode {
+    let root = root();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // A closed pipe under `--help` is not worth a message.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    match run(&root, args.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// The folder of the workspace: above that of this crate.
+///
+/// `cargo run` says where the crate is. What was compiled in may be another clone that shares the target folder.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&here).parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+fn run(root: &Path, task: Task) -> Result<(), Error> {
+    match task {
+        Task::Demo { args } => {
+            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", "demo"]).args(&args).run()
+        }
+        Task::Tidy => tidy::run(root),
+        Task::Ci { long: false } => ci::run(root, ci::Tests::Usual),
+        Task::Ci { long: true } => ci::run(root, ci::Tests::Long),
+        Task::Link => link::run(root),
+    }
+}

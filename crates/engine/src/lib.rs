@@ -1,2 +1,26 @@
-//! Score and value tiles for each instruction set, and what the processor can run.
+//! How tiles are computed on each instruction set, and what the processor can run.
+//!
+//! An [`Engine`] multiplies packed operands into score and value tiles; the skeletons of `regard-runtime` are written
+//! once over it. Adding an engine is a module that implements the trait and a row in [`catalog`]. This crate is a home
+//! of `unsafe`: the doors into instruction sets ([`isa`]), the hand-out of disjoint output rows ([`grid`]) and the
+//! thread pool.
 #![no_std]
+
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod catalog;
+#[cfg(feature = "std")]
+pub mod detect;
+pub mod element;
+pub mod engine;
+pub mod grid;
+pub mod isa;
+pub mod pack;
+#[cfg(feature = "threads")]
+pub mod pool;
+pub mod simd_f32;
+pub mod threads;
+
+pub use engine::{Engine, Fold, Op, Rescale, Step};
+pub use simd_f32::SimdF32;

@@ -34,3 +34,14 @@ pub fn exact(quantity: Quantity, dtype: Dtype, max_score: f64) -> f64 {
     };
     at_five * libm::fmax(1.0, max_score / SCORES)
 }
+
+/// What an error is divided by, given the largest finite |oracle| of its run.
+///
+/// An lse is a log, so its error is that of the sum's leading digits whatever its size: it is divided by at least 1,
+/// or a sum that happens to be near 1 would be judged on digits that f32 scores do not have.
+pub fn denominator(quantity: Quantity, max_oracle: f64) -> f64 {
+    match quantity {
+        Quantity::Output => max_oracle,
+        Quantity::Lse => libm::fmax(1.0, max_oracle),
+    }
+}

@@ -1,7 +1,10 @@
 //! What a planner decided, as plain numbers that a kernel can be built with.
 
+use core::fmt;
+
 use crate::identity::Identity;
 use crate::machine::Isa;
+use crate::tiles::Tiles;
 
 /// Storage type of q, k, v and o.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,4 +107,30 @@ pub struct Plan {
     pub prefill: Blocks,
     /// How many tasks each thread gets at most when a schedule cuts the work, so that the last ones even out.
     pub tasks_per_thread: u32,
+}
+
+/// What a person wants to know of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ScheduleOverview {
+    /// Tasks that threads take one by one.
+    pub tasks: u32,
+    /// Threads that it was cut for.
+    pub threads: u32,
+    /// Live pairs among all pairs of query and key, estimated, from 0 to 1.
+    pub live_share: f64,
+    /// Tiles of a query block by a key block, over all key heads of all sequences.
+    pub tiles: Tiles,
+    /// How much longer the busiest thread works than the average, as a fraction, if time goes by live pairs.
+    pub imbalance: f64,
+}
+
+impl fmt::Display for ScheduleOverview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tiles { dead, full, partial } = self.tiles;
+        writeln!(f, "tasks     = {} for {} threads", self.tasks, self.threads)?;
+        writeln!(f, "live      = {:.2} % of the pairs", 100.0 * self.live_share)?;
+        writeln!(f, "tiles     = {full} full, {partial} partial, {dead} dead and never visited")?;
+        writeln!(f, "imbalance = {:.1} % above the average for the busiest thread", 100.0 * self.imbalance)
+    }
 }

@@ -1,1 +1,17 @@
 //! The formula of every regard variant, naive and in f64: the truth that kernels are judged by.
+//!
+//! [`Oracle::row`] is the definition, computed row by row. [`eval`] is the scalar reading of expressions,
+//! [`compare`] judges a kernel's output by the table in [`regard_ir::bounds`], [`sample`] says which rows of a large
+//! problem are looked at, and [`random`] makes the inputs that the bounds are stated for. Nothing here is shared
+//! with a kernel but the data of [`regard_ir`].
+#![forbid(unsafe_code)]
+
+pub mod compare;
+pub mod eval;
+mod formula;
+pub mod random;
+pub mod sample;
+mod tensor;
+
+pub use formula::{Mismatch, Oracle, Row, Tensors};
+pub use tensor::{Buffer, Elements, Tensor4, TensorError};

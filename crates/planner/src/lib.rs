@@ -1,1 +1,17 @@
 //! Turns a spec and a machine into a plan, and says why.
+//!
+//! Planning is pure: text and values in, values out, no file, no clock and no look at the host. Every number of a
+//! [`Plan`](regard_ir::plan::Plan) follows from inequalities over the machine's caches and the engine's register tile;
+//! the [`PlanReport`] holds them as data, with the candidates that they rejected, so that a person can judge and a test
+//! can evaluate them again.
+#![forbid(unsafe_code)]
+
+mod blocks;
+pub mod inequality;
+pub mod plan;
+pub mod profile;
+pub mod report;
+
+pub use plan::{PlanError, plan};
+pub use profile::{Profile, ProfileError};
+pub use report::PlanReport;

@@ -1,2 +1,22 @@
-//! The loops of attention: skeletons, online softmax, schedules and the interpreter of loaded variants.
+//! The loops of attention, written once over an engine and a variant.
+//!
+//! A call is a [`Plan`](regard_ir::plan::Plan) (numbers), a schedule (the plan for one problem) and a variant as code
+//! ([`code::Code`]): a lane program of the [`interpreter`], or a generated module. Nothing here parses, plans or
+//! allocates while it runs; there is no lock, and no system call but to wake and park a pool's threads.
+//!
+//! Without features this crate needs neither an operating system nor an allocator.
 #![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+pub mod code;
+pub mod flash;
+#[cfg(feature = "alloc")]
+pub mod interpreter;
+pub mod schedule;
+pub mod summary;
+pub mod view;
+
+pub use regard_engine as engine;

@@ -1,2 +1,17 @@
-//! Vector lanes over pulp and the maths that attention needs on them.
+//! Vector lanes over `pulp`, and the maths that attention needs on them.
+//!
+//! `pulp` gives arithmetic, comparison and loads for every instruction set. [`Lanes`] adds what it lacks (floor,
+//! conversions, 16-bit storage, transposes); `regard-engine` implements it once per instruction set. [`F32`],
+//! [`I32`] and [`Mask`] are lanes with operators, so that loops and generated variants read like formulas. Nothing
+//! here knows an instruction set, and nothing is unsafe.
 #![no_std]
+#![forbid(unsafe_code)]
+
+mod lanes;
+mod math;
+mod value;
+
+pub use lanes::{Lanes, TRANSPOSE};
+pub use math::{exp, exp2, pow2, sigmoid, softmax_weight, tanh};
+pub use pulp::Simd;
+pub use value::{F32, I32, Mask, load_f32, load_i32, vectors, vectors_i32, vectors_i32_mut, vectors_mut};

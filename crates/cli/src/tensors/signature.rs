@@ -1,0 +1,261 @@
+//! What a spec takes from a tensor file.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+use regard_ir::inputs::InputData;
+use regard_ir::plan::Dtype;
+use regard_ir::problem::{Problem, ProblemError};
+use regard_ir::spec::Spec;
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
+use safetensors::Dtype as FileDtype;
+
+use super::Tensors;
+use super::mismatch::{BindError, BindErrors, Dim, Expected, mismatches};
+
+/// Order of the head and token axes of q, k, v, o and lse. Declared inputs have the axes that they are declared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Heads outside: `[batch, head, token, channel]`.
+    Bhnd,
+    /// Tokens outside: `[batch, token, head, channel]`.
+    Bnhd,
+}
+
+impl Layout {
+    /// A file's order of `[batch, head, token, channel]`, and back.
+    pub(crate) fn permute<T: Copy>(self, [b, h, n, d]: [T; 4]) -> [T; 4] {
+        match self {
+            Layout::Bhnd => [b, h, n, d],
+            Layout::Bnhd => [b, n, h, d],
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Layout::Bhnd => Layout::Bnhd,
+            Layout::Bnhd => Layout::Bhnd,
+        }
+    }
+
+    /// Elements from one index of batch, head, token and channel to the next.
+    pub(crate) fn strides(self, [_, h, n, d]: [usize; 4]) -> [usize; 4] {
+        let rows = h.saturating_mul(n).saturating_mul(d);
+        match self {
+            Layout::Bhnd => [rows, n.saturating_mul(d), d, 1],
+            Layout::Bnhd => [rows, d, h.saturating_mul(d), 1],
+        }
+    }
+}
+
+/// What a spec takes from a tensor file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signature<'a> {
+    /// Head counts and widths.
+    pub(crate) heads: Heads,
+    /// Whose keys and values.
+    pub(crate) source: Source,
+    /// Names of the declared inputs.
+    pub(crate) names: &'a [String],
+    /// Types and axes of the declared inputs.
+    pub(crate) shapes: &'a [InputShape],
+    /// Storage type of q, k and v.
+    pub(crate) dtype: Dtype,
+    /// Order of their axes in the file.
+    pub(crate) layout: Layout,
+}
+
+impl<'a> Signature<'a> {
+    /// The signature of a spec of the softmax family.
+    pub(crate) fn new(spec: &'a Spec, dtype: Dtype, layout: Layout) -> Self {
+        let Spec { heads, source, ref inputs, .. } = *spec;
+        Self { heads, source, names: &inputs.names, shapes: &inputs.shapes, dtype, layout }
+    }
+
+    /// Takes the tensors from a file, and from q and k the sizes of the problem.
+    ///
+    /// # Errors
+    /// With all tensors that are missing, extra, misnamed, misshapen or of another type at once.
+    pub(crate) fn bind<'t>(&self, tensors: &'t Tensors) -> Result<Bound<'t>, BindErrors> {
+        let sizes = Sizes::guess(self, tensors);
+        let mut errors = mismatches(&self.expected(&sizes), tensors);
+        let swapped = Self { layout: self.layout.other(), ..*self };
+        let other_layout = !errors.is_empty() && swapped.fits_qkv(tensors);
+        match sizes.problem(self.source) {
+            Ok(problem) if errors.is_empty() => {
+                Ok(self.take(tensors, problem).expect("every tensor was found with its type and shape"))
+            }
+            Ok(_) => Err(BindErrors { path: tensors.path().to_owned(), errors, other_layout }),
+            Err(error) => {
+                errors.push(BindError::Problem(error));
+                Err(BindErrors { path: tensors.path().to_owned(), errors, other_layout })
+            }
+        }
+    }
+
+    fn expected(&self, sizes: &Sizes) -> Vec<Expected> {
+        let Self { heads, layout, .. } = *self;
+        let fixed = |what, len: u32| Dim { what, len: Some(len as usize), origin: "in the spec" };
+        let batch_origin = if sizes.queries.is_some() { "in `q`" } else { "in `k`" };
+        let batch = Dim { what: "sequences", len: sizes.batch, origin: batch_origin };
+        let queries = Dim { what: "queries", len: sizes.queries, origin: "in `q`" };
+        let keys = Dim { what: "keys", len: sizes.keys, origin: "in `k`" };
+        let positions = match self.source {
+            Source::SelfAttention => keys,
+            Source::Cross => queries,
+        };
+        let row = |name: &str, n_heads, tokens, width| Expected {
+            name: name.to_owned(),
+            dtype: storage(self.dtype),
+            axes: layout.permute([batch, n_heads, tokens, width]).to_vec(),
+        };
+        let channels = fixed("channels", heads.dim);
+        let mut expected = vec![
+            row("q", fixed("query heads", heads.query), queries, channels),
+            row("k", fixed("key heads", heads.kv), keys, channels),
+            row("v", fixed("value heads", heads.value), keys, fixed("channels", heads.value_dim)),
+        ];
+        expected.extend(self.names.iter().zip(self.shapes).map(|(name, shape)| {
+            let axis = |axis: &Axis| match *axis {
+                Axis::Batch => batch,
+                Axis::Head => fixed("query heads", heads.query),
+                Axis::KvHead => fixed("key heads", heads.kv),
+                Axis::Query => positions,
+                Axis::Key => keys,
+                Axis::Len(len) => fixed("elements", len),
+            };
+            let dtype = captured(shape.dtype);
+            Expected { name: name.clone(), dtype, axes: shape.axes().iter().map(axis).collect() }
+        }));
+        expected
+    }
+
+    fn fits_qkv(&self, tensors: &Tensors) -> bool {
+        let expected = self.expected(&Sizes::guess(self, tensors));
+        expected.iter().take(3).all(|expected| {
+            tensors.get(&expected.name).is_some_and(|tensor| expected.reasons(&tensor).is_empty())
+        })
+    }
+
+    /// The tensors of a file that fits.
+    fn take<'t>(&self, tensors: &'t Tensors, problem: Problem) -> Option<Bound<'t>> {
+        let stored = |name| {
+            let tensor = tensors.get(name)?;
+            let shape = self.layout.permute(<[usize; 4]>::try_from(tensor.shape).ok()?);
+            let elements = match self.dtype {
+                Dtype::F32 => StoredElements::F32(tensor.elements()?),
+                Dtype::F16 => StoredElements::F16(tensor.elements()?),
+                Dtype::Bf16 => StoredElements::Bf16(tensor.elements()?),
+            };
+            Some(Stored { elements, shape, strides: self.layout.strides(shape) })
+        };
+        let captured = |(name, shape): (&String, &InputShape)| {
+            let tensor = tensors.get(name)?;
+            Some(match shape.dtype {
+                InputType::F32 => CapturedElements::F32(tensor.elements()?),
+                InputType::I32 => CapturedElements::I32(tensor.elements()?),
+                InputType::Bool => CapturedElements::Bool(tensor.elements()?),
+            })
+        };
+        let captured = self.names.iter().zip(self.shapes).map(captured).collect::<Option<_>>()?;
+        Some(Bound { problem, q: stored("q")?, k: stored("k")?, v: stored("v")?, captured })
+    }
+}
+
+/// The tensors of a problem, as they lie in the file.
+#[derive(Debug)]
+pub(crate) struct Bound<'t> {
+    /// Batch, queries and keys; the query offset is the default of the source.
+    pub(crate) problem: Problem,
+    /// Queries.
+    pub(crate) q: Stored<'t>,
+    /// Keys.
+    pub(crate) k: Stored<'t>,
+    /// Values.
+    pub(crate) v: Stored<'t>,
+    /// Declared inputs, in declaration order.
+    pub(crate) captured: Vec<CapturedElements<'t>>,
+}
+
+/// One of q, k and v.
+#[derive(Debug)]
+pub(crate) struct Stored<'t> {
+    /// Its elements.
+    pub(crate) elements: StoredElements<'t>,
+    /// Lengths of the axes batch, head, token, channel.
+    pub(crate) shape: [usize; 4],
+    /// Elements from one index of those axes to the next.
+    pub(crate) strides: [usize; 4],
+}
+
+/// Elements in a storage type.
+#[derive(Debug)]
+pub(crate) enum StoredElements<'t> {
+    /// binary32.
+    F32(Cow<'t, [f32]>),
+    /// binary16.
+    F16(Cow<'t, [f16]>),
+    /// The upper half of a binary32.
+    Bf16(Cow<'t, [bf16]>),
+}
+
+/// Elements of a declared input.
+#[derive(Debug)]
+pub(crate) enum CapturedElements<'t> {
+    /// binary32.
+    F32(Cow<'t, [f32]>),
+    /// 32-bit integers.
+    I32(Cow<'t, [i32]>),
+    /// Bytes; anything but 0 is true.
+    Bool(Cow<'t, [u8]>),
+}
+
+impl CapturedElements<'_> {
+    /// The view that a problem binds.
+    pub(crate) fn data(&self) -> InputData<'_> {
+        match self {
+            CapturedElements::F32(data) => InputData::F32(data),
+            CapturedElements::I32(data) => InputData::I32(data),
+            CapturedElements::Bool(data) => InputData::Bool(data),
+        }
+    }
+}
+
+/// The lengths of a problem, as far as q and k give them.
+struct Sizes {
+    batch: Option<usize>,
+    queries: Option<usize>,
+    keys: Option<usize>,
+}
+
+impl Sizes {
+    fn guess(signature: &Signature<'_>, tensors: &Tensors) -> Self {
+        let shape = |name| {
+            let shape = <[usize; 4]>::try_from(tensors.get(name)?.shape).ok()?;
+            Some(signature.layout.permute(shape))
+        };
+        let (q, k) = (shape("q"), shape("k"));
+        Self { batch: q.or(k).map(|s| s[0]), queries: q.map(|s| s[2]), keys: k.map(|s| s[2]) }
+    }
+
+    fn problem(&self, source: Source) -> Result<Problem, ProblemError> {
+        let len = Option::unwrap_or_default;
+        Problem::prefill(source, len(self.batch), len(self.queries), len(self.keys))
+    }
+}
+
+fn storage(dtype: Dtype) -> FileDtype {
+    match dtype {
+        Dtype::F32 => FileDtype::F32,
+        Dtype::F16 => FileDtype::F16,
+        Dtype::Bf16 => FileDtype::BF16,
+    }
+}
+
+fn captured(dtype: InputType) -> FileDtype {
+    match dtype {
+        InputType::F32 => FileDtype::F32,
+        InputType::I32 => FileDtype::I32,
+        InputType::Bool => FileDtype::BOOL,
+    }
+}

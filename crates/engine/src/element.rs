@@ -1,0 +1,101 @@
+//! Storage types of queries, keys, values and outputs.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use regard_ir::plan::Dtype;
+use regard_simd::{F32, Lanes, vectors_mut};
+
+/// A storage type: how its rows become f32 and back.
+pub trait Element: Copy + Default + Send + Sync + 'static {
+    /// Its name in plans.
+    const DTYPE: Dtype;
+
+    /// The row as floats: itself where it is stored so, else widened into `scratch`, which is at least as long.
+    fn widen<'a, L: Lanes>(lanes: L, row: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
+
+    /// The nearest value, ties to even.
+    fn narrow(x: f32) -> Self;
+
+    /// One value as a float.
+    fn to_f32(self) -> f32;
+}
+
+/// Widens 16-bit words vector by vector, and the rest through `one`.
+#[inline(always)]
+fn widen_words<'a, L: Lanes>(
+    lanes: L,
+    words: &[u16],
+    scratch: &'a mut [f32],
+    vector: impl Fn(&[u16]) -> F32<L>,
+    one: impl Fn(u16) -> f32,
+) -> &'a [f32] {
+    let scratch = &mut scratch[..words.len()];
+    let whole = words.len() / L::WIDTH * L::WIDTH;
+    let (body, tail) = scratch.split_at_mut(whole);
+    for (words, to) in words.chunks_exact(L::WIDTH).zip(vectors_mut(lanes, body)) {
+        *to = vector(words).raw();
+    }
+    for (&word, to) in words[whole..].iter().zip(tail) {
+        *to = one(word);
+    }
+    scratch
+}
+
+impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+
+    #[inline(always)]
+    fn widen<'a, L: Lanes>(_: L, row: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
+        row
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Element for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+
+    #[inline(always)]
+    fn widen<'a, L: Lanes>(lanes: L, row: &'a [f16], scratch: &'a mut [f32]) -> &'a [f32] {
+        let vector = |words: &[u16]| F32::from_raw(lanes, lanes.load_f16(words));
+        widen_words(lanes, row.reinterpret_cast(), scratch, vector, |word| f16::from_bits(word).to_f32())
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+}
+
+impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
+
+    #[inline(always)]
+    fn widen<'a, L: Lanes>(lanes: L, row: &'a [bf16], scratch: &'a mut [f32]) -> &'a [f32] {
+        let vector = |words: &[u16]| F32::from_raw(lanes, lanes.load_bf16(words));
+        widen_words(lanes, row.reinterpret_cast(), scratch, vector, |word| bf16::from_bits(word).to_f32())
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+}

@@ -1,0 +1,352 @@
+//! Hands each task the output rows that are its own, and each worker a piece of the workspace.
+//!
+//! Tasks run at the same time and write interleaved rows of one strided tensor, which safe Rust cannot split without
+//! allocating. This module splits it by claims: it checks, in the call that makes a [`Grid`], that rows do not overlap
+//! and that no row belongs to two tasks, and gives out each task once.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// The most tasks of a grid: one bit each is kept on the stack while they are checked.
+pub const MAX_TASKS: u32 = 1 << 16;
+
+/// Some queries of one sequence, for every query head of one key head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Sequence.
+    pub sequence: u32,
+    /// Key head.
+    pub kv_head: u32,
+    /// First query, counted in the sequence.
+    pub query_begin: u32,
+    /// One past the last query.
+    pub query_end: u32,
+    /// Pairs that its rows attend to in one head, estimated: what tasks are ordered by.
+    pub live: u64,
+}
+
+/// A strided tensor of rows, to be written: `[sequence][head][query]` rows of `width` adjacent elements.
+#[derive(Debug)]
+pub struct RowsMut<'a, T> {
+    /// The elements.
+    pub data: &'a mut [T],
+    /// How many sequences, heads and queries there are.
+    pub counts: [usize; 3],
+    /// How many elements apart neighbours are along each of them.
+    pub strides: [usize; 3],
+    /// Elements of a row.
+    pub width: usize,
+}
+
+/// An output or a task list that cannot be shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GridError {
+    /// Some element belongs to two rows.
+    Overlap {
+        /// Counts along sequence, head and query.
+        counts: [usize; 3],
+        /// Strides along them, in elements.
+        strides: [usize; 3],
+        /// Elements of a row.
+        width: usize,
+    },
+    /// The last row ends past the tensor.
+    Short {
+        /// Elements that the rows reach to.
+        needed: usize,
+        /// Elements there are.
+        found: usize,
+    },
+    /// A task's rows are not of the tensor, or another task's too, or the order names a task twice.
+    Tasks {
+        /// The task.
+        task: usize,
+    },
+}
+
+impl fmt::Display for GridError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GridError::Overlap { counts, strides, width } => write!(
+                f,
+                "output rows overlap: {counts:?} sequences, heads and queries of {width} elements at strides {strides:?}"
+            ),
+            GridError::Short { needed, found } => {
+                write!(f, "the output's rows reach to element {needed}, it has {found}")
+            }
+            GridError::Tasks { task } => write!(f, "task {task} of the schedule does not fit the output"),
+        }
+    }
+}
+
+impl core::error::Error for GridError {}
+
+impl<T> RowsMut<'_, T> {
+    /// Checks that no two rows share an element and that all lie inside the data.
+    pub fn check(&self) -> Result<(), GridError> {
+        let overlap = GridError::Overlap { counts: self.counts, strides: self.strides, width: self.width };
+        if self.counts.contains(&0) || self.width == 0 {
+            return Ok(());
+        }
+        let mut axes = [0, 1, 2].map(|i| (self.strides[i], self.counts[i]));
+        axes.sort_unstable();
+        // What the axes so far reach over; the next stride must step past it.
+        let mut extent = self.width;
+        for (stride, count) in axes.into_iter().filter(|&(_, count)| count > 1) {
+            if stride < extent {
+                return Err(overlap);
+            }
+            extent =
+                stride.checked_mul(count - 1).and_then(|span| span.checked_add(extent)).ok_or(overlap)?;
+        }
+        if extent > self.data.len() {
+            return Err(GridError::Short { needed: extent, found: self.data.len() });
+        }
+        Ok(())
+    }
+}
+
+/// A checked output whose pieces may be written from several threads.
+struct Shared<'a, T> {
+    start: *mut T,
+    counts: [usize; 3],
+    strides: [usize; 3],
+    width: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Shared<'a, T> {
+    fn new(rows: RowsMut<'a, T>) -> Result<Self, GridError> {
+        rows.check()?;
+        let RowsMut { data, counts, strides, width } = rows;
+        Ok(Self { start: data.as_mut_ptr(), counts, strides, width, lifetime: PhantomData })
+    }
+
+    /// # Safety
+    /// - No other reference to the row `at` exists while the result lives.
+    unsafe fn row(&self, at: [usize; 3]) -> &mut [T] {
+        for (at, count) in at.iter().zip(self.counts) {
+            assert!(*at < count, "row {at} of {count}");
+        }
+        let offset: usize = at.iter().zip(self.strides).map(|(at, stride)| at * stride).sum();
+        // SAFETY: `new` called `RowsMut::check`, which found every row of `counts` inside the data, apart from all
+        // others; `at` was compared with `counts` above; the caller keeps the row to itself.
+        unsafe { core::slice::from_raw_parts_mut(self.start.add(offset), self.width) }
+    }
+}
+
+/// Tasks and the outputs that they write.
+pub struct Grid<'a, T> {
+    tasks: &'a [Task],
+    order: &'a [u32],
+    group: usize,
+    output: Shared<'a, T>,
+    lse: Option<Shared<'a, f32>>,
+    next: AtomicUsize,
+}
+
+// SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller; `Grid::new` found the
+// tasks' rows disjoint. `T` and f32 are sent to those threads.
+unsafe impl<T: Send> Sync for Grid<'_, T> {}
+
+impl<'a, T> Grid<'a, T> {
+    /// Checks outputs and tasks and shares them out in `order`.
+    ///
+    /// `tasks` are sorted by sequence, key head and first query; `order` names each of them once. A key head serves
+    /// `group` query heads. `lse` has the counts of `output` and rows of one element.
+    ///
+    /// # Errors
+    /// If rows overlap or leave their tensor, or the tasks are not disjoint pieces of it in that order.
+    pub fn new(
+        tasks: &'a [Task],
+        order: &'a [u32],
+        group: usize,
+        output: RowsMut<'a, T>,
+        lse: Option<RowsMut<'a, f32>>,
+    ) -> Result<Self, GridError> {
+        check_tasks(tasks, order, group, output.counts)?;
+        if let Some(lse) = &lse
+            && (lse.counts != output.counts || lse.width != 1)
+        {
+            return Err(GridError::Short {
+                needed: output.counts.iter().fold(1, |product: usize, &n| product.saturating_mul(n)),
+                found: lse.data.len(),
+            });
+        }
+        let lse = lse.map(Shared::new).transpose()?;
+        Ok(Self { tasks, order, group, output: Shared::new(output)?, lse, next: AtomicUsize::new(0) })
+    }
+
+    /// The next task, or `None` when all are given out.
+    pub fn claim(&self) -> Option<Claim<'_, T>> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let task = *self.order.get(turn)? as usize;
+        Some(Claim { grid: self, task: self.tasks[task] })
+    }
+}
+
+fn check_tasks(tasks: &[Task], order: &[u32], group: usize, counts: [usize; 3]) -> Result<(), GridError> {
+    if tasks.len() > MAX_TASKS as usize || tasks.len() != order.len() {
+        return Err(GridError::Tasks { task: tasks.len() });
+    }
+    let key = |task: &Task| (task.sequence, task.kv_head, task.query_begin);
+    for (index, task) in tasks.iter().enumerate() {
+        let inside = (task.sequence as usize) < counts[0]
+            && (task.kv_head as usize).checked_mul(group).is_some_and(|head| head + group <= counts[1])
+            && task.query_begin <= task.query_end
+            && task.query_end as usize <= counts[2];
+        let after = index == 0 || {
+            let before = &tasks[index - 1];
+            let same = (before.sequence, before.kv_head) == (task.sequence, task.kv_head);
+            if same { before.query_end <= task.query_begin } else { key(before) < key(task) }
+        };
+        if !inside || !after {
+            return Err(GridError::Tasks { task: index });
+        }
+    }
+    let mut seen = [0u64; MAX_TASKS as usize / 64];
+    for &task in order {
+        let (word, bit) = (task as usize / 64, 1 << (task % 64));
+        if task as usize >= tasks.len() || seen[word] & bit != 0 {
+            return Err(GridError::Tasks { task: task as usize });
+        }
+        seen[word] |= bit;
+    }
+    Ok(())
+}
+
+/// One task and the sole right to write its rows.
+pub struct Claim<'g, T> {
+    grid: &'g Grid<'g, T>,
+    task: Task,
+}
+
+impl<T> Claim<'_, T> {
+    /// What the task covers.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    fn place(&self, head_in_group: usize, query: u32) -> [usize; 3] {
+        let Task { sequence, kv_head, query_begin, query_end, .. } = self.task;
+        assert!(
+            head_in_group < self.grid.group && (query_begin..query_end).contains(&query),
+            "a row of the task"
+        );
+        [sequence as usize, kv_head as usize * self.grid.group + head_in_group, query as usize]
+    }
+
+    /// The output row of a query, for one of the query heads that share the key head.
+    ///
+    /// # Panics
+    /// If the row is not of the task.
+    pub fn output(&mut self, head_in_group: usize, query: u32) -> &mut [T] {
+        let place = self.place(head_in_group, query);
+        // SAFETY: the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the task
+        // was given out once (`claim` counts up and `order` names it once), and `&mut self` keeps it to one borrow.
+        unsafe { self.grid.output.row(place) }
+    }
+
+    /// Where the row's log of sums goes, if it is asked for.
+    ///
+    /// # Panics
+    /// If the row is not of the task.
+    pub fn lse(&mut self, head_in_group: usize, query: u32) -> Option<&mut f32> {
+        let place = self.place(head_in_group, query);
+        // SAFETY: as for `output`; the counts are the same.
+        let row = unsafe { self.grid.lse.as_ref()?.row(place) };
+        row.first_mut()
+    }
+}
+
+/// A slice in equal pieces, each given out once.
+pub struct Lots<'a, T> {
+    start: *mut T,
+    size: usize,
+    count: usize,
+    next: AtomicUsize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: threads reach the slice through `take` alone, which gives each piece to one caller. `T` is sent to them.
+unsafe impl<T: Send> Sync for Lots<'_, T> {}
+
+impl<'a, T> Lots<'a, T> {
+    /// Cuts `data` into pieces of `size` elements; what is left over stays unused.
+    pub fn new(data: &'a mut [T], size: usize) -> Self {
+        let count = data.len().checked_div(size).unwrap_or(0);
+        Self { start: data.as_mut_ptr(), size, count, next: AtomicUsize::new(0), lifetime: PhantomData }
+    }
+
+    /// The next piece, or `None` when all are given out.
+    pub fn take(&self) -> Option<&'a mut [T]> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        if turn >= self.count {
+            return None;
+        }
+        // SAFETY: `turn < count`, so the piece lies inside the slice that `new` was given for 'a; the counter gives
+        // out each turn once (it would take 2^64 calls to wrap), so no other reference to the piece exists.
+        Some(unsafe { core::slice::from_raw_parts_mut(self.start.add(turn * self.size), self.size) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(sequence: u32, kv_head: u32, queries: core::ops::Range<u32>) -> Task {
+        Task { sequence, kv_head, query_begin: queries.start, query_end: queries.end, live: 0 }
+    }
+
+    fn rows(data: &mut [f32], counts: [usize; 3], strides: [usize; 3], width: usize) -> RowsMut<'_, f32> {
+        RowsMut { data, counts, strides, width }
+    }
+
+    #[test]
+    fn rows_that_overlap_or_leave_the_data_are_refused() {
+        let mut data = [0.0; 64];
+        assert_eq!(rows(&mut data, [2, 2, 4], [32, 16, 4], 4).check(), Ok(()));
+        assert_eq!(rows(&mut data, [2, 2, 4], [32, 4, 8], 4).check(), Ok(()));
+        assert!(matches!(rows(&mut data, [2, 2, 4], [32, 16, 3], 4).check(), Err(GridError::Overlap { .. })));
+        assert!(matches!(rows(&mut data, [2, 2, 4], [0, 16, 4], 4).check(), Err(GridError::Overlap { .. })));
+        assert!(matches!(
+            rows(&mut data, [2, 2, 4], [33, 16, 4], 4).check(),
+            Err(GridError::Short { needed: 65, found: 64 })
+        ));
+        let huge = rows(&mut data, [2, 2, 4], [usize::MAX / 2, usize::MAX / 2, 4], 4).check();
+        assert!(matches!(huge, Err(GridError::Overlap { .. } | GridError::Short { .. })));
+    }
+
+    #[test]
+    fn tasks_that_share_a_row_are_refused() {
+        let counts = [1, 2, 8];
+        let good = [task(0, 0, 0..4), task(0, 0, 4..8), task(0, 1, 0..8)];
+        assert_eq!(check_tasks(&good, &[2, 0, 1], 1, counts), Ok(()));
+        assert!(check_tasks(&good, &[2, 0, 0], 1, counts).is_err());
+        assert!(check_tasks(&good, &[2, 0, 3], 1, counts).is_err());
+        assert!(check_tasks(&[task(0, 0, 0..5), task(0, 0, 4..8)], &[0, 1], 1, counts).is_err());
+        assert!(check_tasks(&[task(0, 0, 4..8), task(0, 0, 0..4)], &[0, 1], 1, counts).is_err());
+        assert!(check_tasks(&[task(0, 1, 0..8)], &[0], 2, counts).is_err());
+        assert!(check_tasks(&[task(0, 0, 0..9)], &[0], 1, counts).is_err());
+    }
+
+    #[test]
+    fn each_task_and_each_lot_is_given_out_once() {
+        let tasks = [task(0, 0, 0..2), task(0, 0, 2..4)];
+        let mut data = [0.0; 8];
+        let grid = Grid::new(&tasks, &[1, 0], 1, rows(&mut data, [1, 1, 4], [8, 8, 2], 2), None).unwrap();
+        let mut first = grid.claim().unwrap();
+        let mut second = grid.claim().unwrap();
+        assert!(grid.claim().is_none());
+        first.output(0, 3).fill(3.0);
+        second.output(0, 0).fill(1.0);
+        assert_eq!(first.lse(0, 2), None);
+        assert_eq!(data, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]);
+
+        let mut bytes = [0u8; 7];
+        let lots = Lots::new(&mut bytes, 3);
+        assert_eq!((lots.take().map(|l| l.len()), lots.take().map(|l| l.len())), (Some(3), Some(3)));
+        assert!(lots.take().is_none());
+    }
+}

@@ -1,0 +1,125 @@
+//! AVX-512 (F, BW, CD, DQ, VL): 16 lanes, 32 registers.
+
+use core::arch::x86_64::__m256i;
+
+use pulp::x86::V4;
+use pulp::{bytemuck, f32x16, i32x16};
+use regard_ir::machine::Isa;
+use regard_simd::{Lanes, TRANSPOSE};
+
+use super::{Door, avx2};
+use crate::engine::Op;
+
+/// Proof that the processor has `pulp`'s level V4.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512 {
+    v4: V4,
+}
+
+impl Avx512 {
+    /// The token, on a processor that has the set.
+    pub fn detect() -> Option<Self> {
+        Some(Self { v4: V4::try_new()? })
+    }
+}
+
+#[inline(always)]
+fn half_words(bits: &[u16]) -> __m256i {
+    let mut words = [0; 16];
+    words.copy_from_slice(&bits[..16]);
+    bytemuck::cast(words)
+}
+
+impl Lanes for Avx512 {
+    type Simd = V4;
+
+    #[inline(always)]
+    fn simd(self) -> V4 {
+        self.v4
+    }
+
+    #[inline(always)]
+    fn floor(self, x: f32x16) -> f32x16 {
+        // Immediate: no scaling (bits 7:4), no exception for inexact results (bit 3), round down (bits 1:0).
+        bytemuck::cast(self.v4.avx512f._mm512_roundscale_ps::<0b1001>(bytemuck::cast(x)))
+    }
+
+    #[inline(always)]
+    fn to_i32(self, x: f32x16) -> i32x16 {
+        // The conversion gives i32::MIN for NaN and for everything outside; the two other cases are mended.
+        let avx512f = self.v4.avx512f;
+        let x = bytemuck::cast(x);
+        let truncated = avx512f._mm512_cvttps_epi32(x);
+        let above = avx512f._mm512_cmp_ps_mask::<{ core::arch::x86_64::_CMP_GE_OQ }>(
+            x,
+            avx512f._mm512_set1_ps(2_147_483_648.0),
+        );
+        let is_number = avx512f._mm512_cmp_ps_mask::<{ core::arch::x86_64::_CMP_ORD_Q }>(x, x);
+        let saturated = avx512f._mm512_mask_mov_epi32(truncated, above, avx512f._mm512_set1_epi32(i32::MAX));
+        bytemuck::cast(avx512f._mm512_maskz_mov_epi32(is_number, saturated))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, x: i32x16) -> f32x16 {
+        bytemuck::cast(self.v4.avx512f._mm512_cvtepi32_ps(bytemuck::cast(x)))
+    }
+
+    #[inline(always)]
+    fn pow2_integral(self, n: f32x16) -> f32x16 {
+        let avx512f = self.v4.avx512f;
+        let exponent = avx512f._mm512_cvtps_epi32(bytemuck::cast(n));
+        let biased = avx512f._mm512_add_epi32(exponent, avx512f._mm512_set1_epi32(127));
+        bytemuck::cast(avx512f._mm512_slli_epi32::<23>(biased))
+    }
+
+    #[inline(always)]
+    fn load_f16(self, bits: &[u16]) -> f32x16 {
+        bytemuck::cast(self.v4.avx512f._mm512_cvtph_ps(half_words(bits)))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, bits: &[u16]) -> f32x16 {
+        let avx512f = self.v4.avx512f;
+        bytemuck::cast(avx512f._mm512_slli_epi32::<16>(avx512f._mm512_cvtepu16_epi32(half_words(bits))))
+    }
+
+    #[inline(always)]
+    fn transpose(self, from: [&[f32]; TRANSPOSE], to: &mut [f32], stride: usize) {
+        avx2::transpose(*self.v4, from, to, stride);
+    }
+}
+
+impl Door for Avx512 {
+    const ISA: Isa = Isa::Avx512;
+    /// 8 × 3 sums, 3 row vectors; broadcasts are memory operands: 27 of 32 registers.
+    const TILE: usize = 8;
+
+    #[inline(always)]
+    fn enter<O: Op>(self, op: O) -> O::Output {
+        // SAFETY: an `Avx512` is made only by `detect`, which saw every feature of V4.
+        unsafe { door(op) }
+    }
+
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        // SAFETY: as for `enter`.
+        unsafe { door_of_its_own(op) }
+    }
+}
+
+/// Enables all that V4 names, so that every call of `pulp` is inlined.
+#[target_feature(
+    enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+)]
+fn door<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// As `door`, never inlined.
+#[inline(never)]
+#[target_feature(
+    enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+)]
+fn door_of_its_own<O: Op>(op: O) -> O::Output {
+    op.run()
+}

@@ -1,0 +1,216 @@
+//! Block sizes of the flash skeleton from the machine's caches, in the manner of BLIS.
+//!
+//! A pass is some query positions of all heads that share a key head. It holds, in f32, its packed queries, its output
+//! for the current key cell and in total, and one block of packed keys and values; a row tile of it holds its queries
+//! and a block of scores. The pass belongs in the second-level cache, the row tile in the first.
+
+use regard_engine::catalog::TileShape;
+use regard_ir::machine::{Isa, Machine};
+use regard_ir::plan::Blocks;
+use regard_ir::variant::Heads;
+
+use crate::inequality::{Factor, Inequality, Limit, Unit, factor, term};
+use crate::report::{Choice, Reason, Rejected};
+
+/// Keys whose sums start from zero: long enough that a split of a long row costs little, short enough that no f32 sum
+/// runs over thousands of keys.
+const KEY_CELL: u32 = 1024;
+
+/// Channels of one chain of sums: a longer one would pass the error bound of f32.
+const CHANNEL_CHAIN: u32 = 64;
+
+/// Past this many keys in a block nothing is left to amortise, and masks and caches prefer small blocks.
+const MAX_KEY_BLOCK: u32 = 256;
+
+/// Fewer keys than this in a block cost more in loads and stores of the output than its row tile gains by staying in
+/// the first-level cache.
+const MIN_AMORTISING_KEYS: u32 = 32;
+
+/// Cycles to pack one channel of a key and its value.
+const PACK_CYCLES: u64 = 2;
+
+/// Cycles to classify one step of a mask.
+const CLASSIFY_CYCLES: u64 = 100;
+
+/// f32 numbers that are multiplied and added in a cycle: x86 vectors have two ports, small cores one.
+const fn fma_per_cycle(isa: Isa) -> u64 {
+    let ports = match isa {
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => 2,
+        Isa::Scalar | Isa::Neon | Isa::WasmSimd => 1,
+    };
+    ports * isa.f32_lanes() as u64
+}
+
+/// What blocks are chosen for.
+pub(crate) struct Target<'a> {
+    pub(crate) heads: &'a Heads,
+    pub(crate) machine: &'a Machine,
+    pub(crate) isa: Isa,
+    pub(crate) tile: TileShape,
+}
+
+const F32: Factor = factor(4, "B");
+
+impl Target<'_> {
+    /// Block sizes with the reason for each.
+    pub(crate) fn choose(&self) -> (Blocks, Vec<Choice>) {
+        let key_block = self.key_block();
+        let keys = key_block.value as u32;
+        let query_block = self.query_block(keys);
+        let mask_step = self.mask_step(keys);
+        let blocks = Blocks {
+            query_block: query_block.value as u32,
+            key_block: keys,
+            key_cell: KEY_CELL,
+            mask_step: mask_step.value as u32,
+            channel_chain: CHANNEL_CHAIN,
+        };
+        let key_cell = Choice::fixed("key_cell", KEY_CELL as u64, Reason::KeyCell);
+        let channel_chain = Choice::fixed("channel_chain", CHANNEL_CHAIN as u64, Reason::ChannelChain);
+        (blocks, vec![key_block, query_block, key_cell, mask_step, channel_chain])
+    }
+
+    /// The most keys, in powers of two, that keep the row tile in L1d and the packed block in its share of the pass.
+    fn key_block(&self) -> Choice {
+        let least = self.tile.keys.next_power_of_two();
+        let tile_can_stay = self.row_tile(MIN_AMORTISING_KEYS.max(least)).holds();
+        let bounds = |keys| {
+            let mut bounds = vec![self.scores(keys), self.panels(keys)];
+            if tile_can_stay {
+                bounds.insert(1, self.row_tile(keys));
+            }
+            bounds
+        };
+        let mut keys = least;
+        let mut rejected = Vec::new();
+        while keys < MAX_KEY_BLOCK.min(KEY_CELL) {
+            let violated: Vec<_> = bounds(2 * keys).into_iter().filter(|bound| !bound.holds()).collect();
+            if !violated.is_empty() {
+                rejected.push(Rejected { value: 2 * keys as u64, violates: violated });
+                break;
+            }
+            keys *= 2;
+        }
+        let reason =
+            if tile_can_stay { Reason::KeyBlock } else { Reason::WideRowTile { rows: self.tile.rows } };
+        Choice { name: "key_block", value: keys as u64, reason, bounds: bounds(keys), rejected }
+    }
+
+    /// The fewest positions that make packing cheap, or as many as fit.
+    fn query_block(&self, keys: u32) -> Choice {
+        let group = self.heads.group();
+        let even = self.tile.rows / gcd(self.tile.rows, group);
+        let lanes = self.isa.f32_lanes();
+        // Whole vectors and whole row tiles where the cache has room for one such step, else what comes nearest.
+        let steps = [lcm(lanes, even), lanes, even, 1];
+        let step = steps.into_iter().find(|&step| self.pass(step, keys).holds()).unwrap_or(1);
+        let (mut positions, mut rejected) = (step, Vec::new());
+        while !self.packing(positions).holds() {
+            let next = self.pass(positions + step, keys);
+            if !next.holds() {
+                rejected.push(Rejected { value: (positions + step) as u64, violates: vec![next] });
+                break;
+            }
+            rejected = vec![Rejected { value: positions as u64, violates: vec![self.packing(positions)] }];
+            positions += step;
+        }
+        let rows = positions as u64 * group as u64;
+        Choice {
+            name: "query_block",
+            value: positions as u64,
+            reason: Reason::QueryBlock { rows, tile_rows: self.tile.rows as u64 },
+            bounds: vec![self.pass(positions, keys), self.packing(positions)],
+            rejected,
+        }
+    }
+
+    /// The fewest keys, in whole panels, whose products cost much more than classifying them.
+    fn mask_step(&self, keys: u32) -> Choice {
+        let mut step = self.tile.keys.min(keys);
+        let mut rejected = Vec::new();
+        while !self.classifying(step).holds() && 2 * step <= keys.min(32) {
+            rejected.push(Rejected { value: step as u64, violates: vec![self.classifying(step)] });
+            step *= 2;
+        }
+        let bounds = vec![self.classifying(step)];
+        Choice { name: "mask_step", value: step as u64, reason: Reason::MaskStep, bounds, rejected }
+    }
+
+    fn scores(&self, keys: u32) -> Inequality {
+        let scores = [factor(keys as u64, "keys"), factor(self.tile.rows as u64, "rows"), F32];
+        Inequality { terms: vec![term("scores", &scores)], limit: self.l1d(1, 2), unit: Unit::Bytes }
+    }
+
+    fn row_tile(&self, keys: u32) -> Inequality {
+        let rows = factor(self.tile.rows as u64, "rows");
+        let dim = factor(self.heads.dim as u64, "");
+        let terms = vec![
+            term("scores", &[factor(keys as u64, "keys"), rows, F32]),
+            term("Q", &[rows, dim, F32]),
+            term("a panel of K", &[factor(self.tile.keys as u64, "keys"), dim, F32]),
+        ];
+        Inequality { terms, limit: self.l1d(1, 1), unit: Unit::Bytes }
+    }
+
+    fn panels(&self, keys: u32) -> Inequality {
+        let widths = self.heads.dim as u64 + self.heads.value_dim as u64;
+        let panels = [factor(keys as u64, "keys"), factor(widths, ""), F32];
+        Inequality {
+            terms: vec![term("packed K and V", &panels)],
+            limit: self.pass_cache(1, 8),
+            unit: Unit::Bytes,
+        }
+    }
+
+    fn pass(&self, positions: u32, keys: u32) -> Inequality {
+        let rows = factor(positions as u64 * self.heads.group() as u64, "rows");
+        let (dim, value_dim) = (self.heads.dim as u64, self.heads.value_dim as u64);
+        let terms = vec![
+            term("Q", &[rows, factor(dim, ""), F32]),
+            term("O", &[factor(2, ""), rows, factor(value_dim, ""), F32]),
+            term("K and V", &[factor(keys as u64, "keys"), factor(dim + value_dim, ""), F32]),
+        ];
+        Inequality { terms, limit: self.pass_cache(3, 4), unit: Unit::Bytes }
+    }
+
+    /// Per channel of a key: packing against the products of all rows with it.
+    fn packing(&self, positions: u32) -> Inequality {
+        let rows = positions as u64 * self.heads.group() as u64;
+        let limit = Limit { what: "its products with all rows", value: rows, numerator: 1, denominator: 8 };
+        self.overhead("packing a channel of a key", PACK_CYCLES, limit)
+    }
+
+    /// Per step of a partial block and row tile.
+    fn classifying(&self, step: u32) -> Inequality {
+        let widths = self.heads.dim as u64 + self.heads.value_dim as u64;
+        let products = step as u64 * self.tile.rows as u64 * widths;
+        let limit = Limit { what: "a step's products", value: products, numerator: 1, denominator: 16 };
+        self.overhead("classifying", CLASSIFY_CYCLES, limit)
+    }
+
+    /// Cycles, as the products that the engine would do in them, against products.
+    fn overhead(&self, what: &'static str, cycles: u64, limit: Limit) -> Inequality {
+        let lost = [factor(cycles, "cycles"), factor(fma_per_cycle(self.isa), "")];
+        Inequality { terms: vec![term(what, &lost)], limit, unit: Unit::Products }
+    }
+
+    const fn l1d(&self, numerator: u64, denominator: u64) -> Limit {
+        Limit { what: "L1d", value: self.machine.l1d_bytes as u64, numerator, denominator }
+    }
+
+    /// Where a pass lives: L2, or what there is.
+    const fn pass_cache(&self, numerator: u64, denominator: u64) -> Limit {
+        if self.machine.l2_bytes == 0 {
+            return self.l1d(numerator, denominator);
+        }
+        Limit { what: "L2", value: self.machine.l2_bytes as u64, numerator, denominator }
+    }
+}
+
+const fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+const fn lcm(a: u32, b: u32) -> u32 {
+    a / gcd(a, b) * b
+}

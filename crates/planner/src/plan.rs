@@ -1,0 +1,137 @@
+//! The decision: which engine, on which instruction set, with which blocks.
+
+use core::fmt;
+
+use regard_engine::catalog::{self, Entry};
+use regard_ir::expr::Op;
+use regard_ir::machine::{Isa, Machine};
+use regard_ir::plan::{Dtype, EngineKind, Plan, Precision};
+use regard_ir::spec::{Mechanism, Spec};
+
+use crate::blocks::Target;
+use crate::report::{Choice, Note, PlanReport, Reason};
+
+/// Tasks that each thread gets at most. The cut is even to one task, so the busiest thread works at most about 1/32
+/// longer than the average; a task costs a schedule entry of 28 bytes and nothing else.
+const TASKS_PER_THREAD: u32 = 32;
+
+/// A spec that cannot be planned for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// No kernel computes this mechanism.
+    Mechanism(&'static str),
+    /// No engine of this build, or not the one asked for, runs there.
+    NoEngine {
+        /// The engine asked for.
+        engine: Option<EngineKind>,
+        /// The machine's instruction set.
+        isa: Isa,
+        /// The storage type.
+        dtype: Dtype,
+    },
+    /// A machine without cores or without a first-level cache.
+    Machine {
+        /// Its cores.
+        cores: u32,
+        /// Its first-level data cache.
+        l1d_bytes: u32,
+    },
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlanError::Mechanism(what) => {
+                write!(f, "no kernel computes `{what}` yet; `weights` is what runs")
+            }
+            PlanError::NoEngine { engine: Some(engine), isa, dtype } => {
+                write!(f, "engine {} does not run {} on {}", engine.name(), dtype.name(), isa.name())
+            }
+            PlanError::NoEngine { engine: None, isa, dtype } => {
+                write!(f, "no engine of this build runs {} on {}", dtype.name(), isa.name())
+            }
+            PlanError::Machine { cores, l1d_bytes } => write!(
+                f,
+                "a machine of {cores} cores with {l1d_bytes} B of L1d cannot be planned for: both must be at least 1"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+/// Plans `spec` in storage type `dtype` for `machine`, with `engine` where one is asked for.
+///
+/// # Errors
+/// If no kernel computes the spec's mechanism, no engine runs there, or the machine has no core or no L1d.
+pub fn plan(
+    spec: &Spec,
+    machine: &Machine,
+    dtype: Dtype,
+    engine: Option<EngineKind>,
+) -> Result<(Plan, PlanReport), PlanError> {
+    if let Some(mechanism) = unsupported(&spec.mechanism) {
+        return Err(PlanError::Mechanism(mechanism));
+    }
+    let Machine { isa, cores, l1d_bytes, .. } = *machine;
+    if cores == 0 || l1d_bytes == 0 {
+        return Err(PlanError::Machine { cores, l1d_bytes });
+    }
+    let entry = catalog::runnable(isa)
+        .find(|entry| engine.is_none_or(|engine| engine == entry.engine) && entry.dtypes.contains(&dtype))
+        .ok_or(PlanError::NoEngine { engine, isa, dtype })?;
+    let target = Target { heads: &spec.heads, machine, isa: entry.isa, tile: entry.tile };
+    let (prefill, mut choices) = target.choose();
+    choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
+    let plan = Plan {
+        identity: spec.identity,
+        isa: entry.isa,
+        engine: entry.engine,
+        dtype,
+        prefill,
+        tasks_per_thread: TASKS_PER_THREAD,
+    };
+    let report = PlanReport {
+        spec: spec.name.clone(),
+        heads: spec.heads,
+        machine: *machine,
+        plan,
+        tile: [entry.tile.rows, entry.tile.keys],
+        choices,
+        notes: notes(spec, machine, entry, &plan),
+    };
+    Ok((plan, report))
+}
+
+fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
+    match mechanism {
+        Mechanism::Weights(_) => None,
+        Mechanism::Recurrence(_) => Some("recurrence"),
+        Mechanism::Latent(_) => Some("latent"),
+        Mechanism::Lookahead(_) => Some("lookahead"),
+        Mechanism::Pseudo(_) => Some("pseudo"),
+    }
+}
+
+fn notes(spec: &Spec, machine: &Machine, entry: &Entry, plan: &Plan) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if machine.isa != entry.isa {
+        notes.push(Note::Unused { machine: machine.isa, used: entry.isa, engine: entry.engine });
+    }
+    if plan.dtype != Dtype::F32 {
+        notes.push(Note::Converted { dtype: plan.dtype });
+    } else if spec.precision == Precision::Fast {
+        notes.push(Note::FastIsExact);
+    }
+    let allow = spec.allow.tree();
+    if allow.node(allow.root()).op == Op::Bool(true) {
+        notes.push(Note::NoMask);
+    }
+    let rows = plan.prefill.query_block as u64 * spec.heads.group() as u64;
+    let tile_rows = entry.tile.rows as u64;
+    if !rows.is_multiple_of(tile_rows) {
+        notes.push(Note::RaggedRows { rows, tile_rows });
+    }
+    notes.push(Note::Bits);
+    notes
+}

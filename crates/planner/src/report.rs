@@ -1,0 +1,231 @@
+//! Why a plan is as it is: every number with what bounds it, what was rejected, and what the engine does not use.
+
+use core::fmt;
+
+use regard_ir::machine::{Isa, Machine};
+use regard_ir::plan::{Dtype, EngineKind, Plan};
+use regard_ir::variant::Heads;
+use serde::Serialize;
+
+use crate::inequality::{Amount, Inequality, Unit};
+
+/// The reasons of a plan, as data; it displays as text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanReport {
+    /// The spec's name.
+    pub spec: String,
+    /// Its heads.
+    pub heads: Heads,
+    /// The machine that the plan was made for.
+    pub machine: Machine,
+    /// The plan.
+    pub plan: Plan,
+    /// The engine's register tile: rows by keys.
+    pub tile: [u32; 2],
+    /// The plan's numbers with their reasons.
+    pub choices: Vec<Choice>,
+    /// What else a reader should know.
+    pub notes: Vec<Note>,
+}
+
+/// One number of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// As the plan's field is called.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// Why it is not another.
+    pub reason: Reason,
+    /// The inequalities that bound it. One that does not hold could not be met by any candidate.
+    pub bounds: Vec<Inequality>,
+    /// The nearest candidates that were rejected.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A candidate that was not taken.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rejected {
+    /// Its value.
+    pub value: u64,
+    /// The inequalities that it violates.
+    pub violates: Vec<Inequality>,
+}
+
+/// The idea behind a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The largest power of two within the bounds.
+    KeyBlock,
+    /// The same, where the queries of a row tile alone pass the first-level cache.
+    WideRowTile {
+        /// Rows of the tile.
+        rows: u32,
+    },
+    /// The fewest positions that make packing cheap, or as many as fit.
+    QueryBlock {
+        /// Rows of a pass.
+        rows: u64,
+        /// Rows of a row tile.
+        tile_rows: u64,
+    },
+    /// The grid of sums.
+    KeyCell,
+    /// The fewest keys worth a classification.
+    MaskStep,
+    /// The error bound of f32.
+    ChannelChain,
+    /// The balance of threads.
+    TasksPerThread,
+}
+
+/// What a reader should know beside the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// The machine has an instruction set that no engine here uses.
+    Unused {
+        /// What the machine has.
+        machine: Isa,
+        /// What is used.
+        used: Isa,
+        /// By which engine.
+        engine: EngineKind,
+    },
+    /// The storage type is not the type of the products.
+    Converted {
+        /// The storage type.
+        dtype: Dtype,
+    },
+    /// `precision = "fast"` changes nothing here.
+    FastIsExact,
+    /// The mask is `true`: no tile is classified or tested.
+    NoMask,
+    /// A pass does not end with a full row tile.
+    RaggedRows {
+        /// Rows of a pass.
+        rows: u64,
+        /// Rows of a row tile.
+        tile_rows: u64,
+    },
+    /// What the result's bits depend on.
+    Bits,
+}
+
+impl Choice {
+    /// A number that no inequality bounds.
+    pub(crate) fn fixed(name: &'static str, value: u64, reason: Reason) -> Self {
+        Self { name, value, reason, bounds: Vec::new(), rejected: Vec::new() }
+    }
+}
+
+impl fmt::Display for PlanReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Heads { query, kv, dim, value_dim, .. } = self.heads;
+        writeln!(f, "plan of {}: {query} query heads over {kv}, widths {dim} and {value_dim}", self.spec)?;
+        let Machine { isa, cores, l1d_bytes, l2_bytes, l3_bytes } = self.machine;
+        write!(f, "machine          = {}, {}", isa.name(), Count(cores as u64, "core"))?;
+        for (name, bytes) in [("L1d", l1d_bytes), ("L2", l2_bytes), ("L3", l3_bytes)] {
+            if bytes > 0 {
+                write!(f, ", {name} {}", Amount(bytes as u64, Unit::Bytes))?;
+            }
+        }
+        let Plan { engine, isa, dtype, .. } = self.plan;
+        let [rows, keys] = self.tile;
+        writeln!(
+            f,
+            "\nengine           = {} on {}, {} storage, tiles of {rows} rows by {keys} keys",
+            engine.name(),
+            isa.name(),
+            dtype.name()
+        )?;
+        self.choices.iter().try_for_each(|choice| choice.fmt(f))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<16} = {:<5} {}", self.name, self.value, self.reason)?;
+        let mut line = |text: &dyn fmt::Display| writeln!(f, "{:24} {text}", "");
+        for bound in &self.bounds {
+            if bound.holds() {
+                line(bound)?;
+            } else {
+                line(&format_args!("{bound}; not met"))?;
+            }
+        }
+        for Rejected { value, violates } in &self.rejected {
+            for bound in violates {
+                line(&format_args!("not {value}: {bound}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::KeyBlock => f.write_str("the largest power of two with:"),
+            Reason::WideRowTile { rows } => {
+                write!(
+                    f,
+                    "the queries of {rows} rows pass L1d and stream from L2; the largest power of two with:"
+                )
+            }
+            Reason::QueryBlock { rows, tile_rows } => {
+                write!(f, "{rows} rows, {} of {tile_rows}:", Count(rows.div_ceil(*tile_rows), "row tile"))
+            }
+            Reason::KeyCell => {
+                f.write_str("sums start anew here whatever the threads; a split of keys is whole cells")
+            }
+            Reason::MaskStep => f.write_str("keys of a partial block that are classified together:"),
+            Reason::ChannelChain => {
+                f.write_str("channels of one chain of f32 sums: a longer one would pass the error bound")
+            }
+            Reason::TasksPerThread => {
+                f.write_str("at most; the last tasks even out to about 1/32 of a thread's work")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Unused { machine, used, engine } => write!(
+                f,
+                "no engine of this build uses {}: {} runs on {}",
+                machine.name(),
+                engine.name(),
+                used.name()
+            ),
+            Note::Converted { dtype } => {
+                write!(f, "{} is converted to f32 while it is packed; products and sums are f32", dtype.name())
+            }
+            Note::FastIsExact => f.write_str(
+                "precision fast changes nothing: no engine of this build makes f32 products of bf16 pieces",
+            ),
+            Note::NoMask => f.write_str("the mask is true everywhere: every tile is full, none has mask code"),
+            Note::RaggedRows { rows, tile_rows } => write!(
+                f,
+                "{rows} rows are no multiple of {tile_rows}: the last row tile of a pass holds {} of {tile_rows}",
+                rows % tile_rows
+            ),
+            Note::Bits => f.write_str(
+                "engine and blocks follow from spec, machine, storage and phase alone: threads and batch change no bit",
+            ),
+        }
+    }
+}
+
+/// A count with its noun.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}

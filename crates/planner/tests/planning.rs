@@ -1,0 +1,193 @@
+//! Plans are legal on every machine, follow their printed inequalities, and refuse what they cannot do by name.
+
+use regard_engine::catalog;
+use regard_ir::expr::{Expr, Op, Type, Var};
+use regard_ir::identity::Identity;
+use regard_ir::machine::{Isa, Machine};
+use regard_ir::plan::{Dtype, EngineKind, Precision};
+use regard_ir::spec::{Cache, Inputs, Mechanism, Output, Pseudo, Spec};
+use regard_ir::variant::{Heads, Sink, Source, Weights};
+use regard_planner::profile::BUILT_IN;
+use regard_planner::{PlanError, Profile, plan};
+use serde_json::Value;
+
+fn spec(query: u32, kv: u32, dim: u32, value_dim: u32) -> Spec {
+    Spec {
+        name: "plain".to_owned(),
+        summary: String::new(),
+        identity: Identity(7),
+        heads: Heads { query, kv, value: kv, dim, value_dim },
+        source: Source::SelfAttention,
+        position: None,
+        qk_norm: None,
+        scale: 1.0,
+        modify: Expr::leaf(Op::Var(Var::S), Type::Float),
+        allow: Expr::leaf(Op::Bool(true), Type::Bool),
+        mechanism: Mechanism::Weights(Weights::Softmax { sink: Sink::None }),
+        output: Output { mix: None, norm: None, gate: None, lse: false },
+        project: None,
+        cache: Cache::DEFAULT,
+        inputs: Inputs::default(),
+        dtype: Dtype::F32,
+        precision: Precision::Exact,
+    }
+}
+
+fn built_in(name: &str) -> Machine {
+    Profile::built_in(name).expect("it ships").machine
+}
+
+#[test]
+fn shipped_profiles_are_machines() {
+    for (name, text) in BUILT_IN {
+        let profile = Profile::parse(name, text).expect(name);
+        assert_eq!(profile.name, name);
+        assert!(!profile.summary.is_empty(), "{name} has a summary");
+        assert_eq!(Profile::built_in(name), Some(profile));
+    }
+    assert_eq!(Profile::built_in("cortex-a27"), None);
+    assert_eq!(built_in("cortex-m7").l2_bytes, 0);
+}
+
+#[test]
+fn a_bad_profile_says_what_is_wrong() {
+    let error = |text| Profile::parse("mine", text).expect_err(text).to_string();
+    assert_eq!(
+        error("isa = \"avx3\"\ncores = 1\nl1d_kib = 32"),
+        "machine profile `mine`: no instruction set `avx3`; there are scalar, neon, wasm-simd, avx2, avx512, amx"
+    );
+    assert_eq!(
+        error("isa = \"avx2\"\ncores = 0\nl1d_kib = 32"),
+        "machine profile `mine`: cores is 0, it must be at least 1"
+    );
+    assert_eq!(
+        error("isa = \"avx2\"\ncores = 1\nl1d_kib = 4194304"),
+        "machine profile `mine`: l1d_kib is 4194304, at most 4194303 fit 32 bits"
+    );
+    let unknown = error("isa = \"avx2\"\ncores = 1\nl1d_kib = 32\nl4_kib = 1");
+    assert!(unknown.contains("line 4, column 1") && unknown.contains("unknown field `l4_kib`"), "{unknown}");
+}
+
+#[test]
+fn every_plan_is_legal() {
+    let mut machines: Vec<Machine> = BUILT_IN.iter().map(|(name, _)| built_in(name)).collect();
+    for isa in Isa::ALL {
+        machines.push(Machine { isa, cores: 1, l1d_bytes: 1, l2_bytes: 0, l3_bytes: 0 });
+        let most = u32::MAX;
+        machines.push(Machine { isa, cores: most, l1d_bytes: most, l2_bytes: most, l3_bytes: most });
+    }
+    for machine in &machines {
+        for (query, kv) in [(1, 1), (3, 1), (5, 1), (7, 1), (32, 8), (71, 1), (128, 1), (512, 1)] {
+            for (dim, value_dim) in [(1, 1), (64, 64), (96, 128), (100, 7), (256, 256), (1024, 1024)] {
+                let (plan, report) =
+                    plan(&spec(query, kv, dim, value_dim), machine, Dtype::F32, None).expect("softmax runs");
+                let blocks = plan.prefill;
+                let tile = report.tile;
+                assert!(blocks.query_block >= 1 && blocks.key_block.is_power_of_two(), "{report}");
+                assert!(blocks.key_block % tile[1] == 0 && blocks.mask_step % tile[1] == 0, "{report}");
+                assert!(blocks.key_cell % blocks.key_block == 0, "{report}");
+                assert!(blocks.key_block % blocks.mask_step == 0 && blocks.mask_step <= 32, "{report}");
+                assert!(machine.isa.includes(plan.isa), "{report}");
+            }
+        }
+    }
+}
+
+/// Evaluates an inequality of a report's JSON: its left side, and whether it holds.
+fn evaluate(inequality: &Value) -> (u128, bool) {
+    let number = |value: &Value| value.as_u64().expect("a whole number") as u128;
+    let product = |term: &Value| -> u128 {
+        term["factors"].as_array().expect("factors").iter().map(|factor| number(&factor["value"])).product()
+    };
+    let left = inequality["terms"].as_array().expect("terms").iter().map(product).sum();
+    let limit = &inequality["limit"];
+    let holds = left * number(&limit["denominator"]) <= number(&limit["value"]) * number(&limit["numerator"]);
+    (left, holds)
+}
+
+#[test]
+fn blocks_follow_the_printed_inequalities() {
+    for name in ["server-avx512-amx", "desktop-avx2", "cortex-a72"] {
+        let mut found = Vec::new();
+        for l2_kib in [192, 256, 512, 1024, 2048, 4096] {
+            let machine = Machine { l2_bytes: l2_kib * 1024, ..built_in(name) };
+            let (plan, report) = plan(&spec(32, 8, 128, 128), &machine, Dtype::F32, None).expect("it plans");
+            let json = serde_json::to_value(&report).expect("plain data");
+            let text = report.to_string();
+            for choice in json["choices"].as_array().expect("choices") {
+                let bounds = choice["bounds"].as_array().expect("bounds");
+                let rejected = choice["rejected"].as_array().expect("rejected");
+                for bound in bounds {
+                    let (_, holds) = evaluate(bound);
+                    let is_memory = bound["unit"] == "bytes";
+                    assert!(holds || !is_memory, "{name} with {l2_kib} KiB: {choice:#}\n{text}");
+                    let uses = ["L1d", "L2"].map(|cache| bound["limit"]["what"] == cache);
+                    assert!(!is_memory || uses.contains(&true));
+                }
+                for candidate in rejected {
+                    for bound in candidate["violates"].as_array().expect("violated") {
+                        assert!(!evaluate(bound).1, "{candidate:#} was rejected without a reason");
+                    }
+                }
+            }
+            // The pass: queries, two outputs, packed keys and values, within 3/4 of L2.
+            let rows = plan.prefill.query_block as u64 * 4;
+            let bytes = rows * 128 * 4 + 2 * rows * 128 * 4 + plan.prefill.key_block as u64 * 256 * 4;
+            assert!(bytes * 4 <= machine.l2_bytes as u64 * 3, "{text}");
+            let pass = &json["choices"][1]["bounds"][0];
+            assert_eq!(evaluate(pass).0, bytes as u128);
+            // What is printed is what is evaluated.
+            let keys = plan.prefill.key_block;
+            let sum = format!(
+                "Q {rows} rows × 128 × 4 B + O 2 × {rows} rows × 128 × 4 B + K and V {keys} keys × 256 × 4 B = "
+            );
+            assert!(text.contains(&sum), "{sum} is not in\n{text}");
+            found.push(plan.prefill.query_block);
+        }
+        assert!(found.is_sorted(), "{name}: a larger L2 never makes the block smaller: {found:?}");
+        assert!(found.first() < found.last(), "{name}: L2 decides the block: {found:?}");
+    }
+}
+
+#[test]
+fn a_forced_engine_runs_or_is_refused() {
+    let spec = spec(32, 8, 128, 128);
+    for isa in Isa::ALL {
+        let machine = Machine { isa, ..built_in("desktop-avx2") };
+        for dtype in Dtype::ALL {
+            let (plan, _) =
+                plan(&spec, &machine, dtype, Some(EngineKind::SimdF32)).expect("lanes run everywhere");
+            assert_eq!((plan.engine, plan.dtype, plan.identity), (EngineKind::SimdF32, dtype, spec.identity));
+            let best = catalog::runnable(isa).next().expect("scalar at least").isa;
+            assert_eq!(plan.isa, best);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_planned_is_an_error() {
+    let machine = built_in("desktop-avx2");
+    let mut pseudo = spec(8, 8, 64, 64);
+    pseudo.mechanism =
+        Mechanism::Pseudo(Pseudo { heads: 2, causal_by_token: false, window_in_tokens: false });
+    let error = plan(&pseudo, &machine, Dtype::F32, None).expect_err("no skeleton for it");
+    assert_eq!(error, PlanError::Mechanism("pseudo"));
+    let nothing = Machine { l1d_bytes: 0, ..machine };
+    let error = plan(&spec(8, 8, 64, 64), &nothing, Dtype::F32, None).expect_err("no cache");
+    assert_eq!(error, PlanError::Machine { cores: 8, l1d_bytes: 0 });
+}
+
+#[test]
+fn fallbacks_are_named() {
+    let text = |spec: &Spec, machine: &str, dtype| {
+        plan(spec, &built_in(machine), dtype, None).expect("it plans").1.to_string()
+    };
+    let mut fast = spec(8, 8, 64, 64);
+    fast.precision = Precision::Fast;
+    let report = text(&fast, "server-avx512-amx", Dtype::F32);
+    assert!(report.contains("no engine of this build uses amx: simd-f32 runs on avx512"), "{report}");
+    assert!(report.contains("precision fast changes nothing"), "{report}");
+    let report = text(&fast, "desktop-avx2", Dtype::Bf16);
+    assert!(report.contains("bf16 is converted to f32 while it is packed"), "{report}");
+    assert!(!report.contains("no engine of this build uses"), "{report}");
+}

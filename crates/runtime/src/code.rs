@@ -1,0 +1,89 @@
+//! The variant as code: what a skeleton asks of a mask and a score modifier.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use regard_engine::isa::Door;
+use regard_ir::inputs::Captured;
+
+/// Where a tile of scores stands: `[keys][width]`, one row (query head and query) a lane.
+///
+/// What each coordinate does along the lanes is the tile's business, not the variant's: queries and heads come as
+/// tables, keys count up from row to row of the tile, the rest is the same everywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Sequence.
+    pub b: i32,
+    /// Key head.
+    pub g: i32,
+    /// Number of queries of the sequence.
+    pub nq: i32,
+    /// Number of keys of the sequence.
+    pub nk: i32,
+    /// Absolute query position of each lane, `[width]`.
+    pub q: &'a [i32],
+    /// Query head of each lane, `[width]`.
+    pub h: &'a [i32],
+    /// Position of the first key.
+    pub first_key: i32,
+    /// Captured tensors.
+    pub captured: &'a Captured<'a>,
+    /// Where a bad index is reported.
+    pub fault: &'a Fault,
+}
+
+/// The first captured input that was indexed outside its axes, where a run met one.
+#[derive(Debug)]
+pub struct Fault(AtomicU32);
+
+impl Fault {
+    const NONE: u32 = u32::MAX;
+
+    /// No fault so far.
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(Self::NONE))
+    }
+
+    /// Reports an input.
+    pub fn report(&self, input: u16) {
+        // The smallest is kept, so that the error does not depend on which thread came first.
+        self.0.fetch_min(input.into(), Ordering::Relaxed);
+    }
+
+    /// The input that was reported, if any.
+    pub fn input(&self) -> Option<usize> {
+        let input = self.0.load(Ordering::Relaxed);
+        (input != Self::NONE).then_some(input as usize)
+    }
+}
+
+impl Default for Fault {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A variant's mask and score modifier, on tiles.
+///
+/// Mask and modifier are separate entries: a tile that is live throughout calls the modifier alone, and where
+/// [`Code::modifies`] is false it calls nothing.
+pub trait Code: Sync {
+    /// Whether the modifier is anything but the score itself.
+    fn modifies(&self) -> bool;
+
+    /// 32-bit words that [`Code::apply`] needs as scratch for rows of `width` lanes and vectors of `lanes`.
+    fn scratch_len(&self, width: usize, lanes: usize) -> usize;
+
+    /// Rewrites scaled scores, `[keys][width]`, as modified ones; with `masked`, those that the mask forbids become
+    /// −inf whatever they were.
+    fn apply<L: Door>(
+        &self,
+        lanes: L,
+        place: &Place<'_>,
+        scores: &mut [f32],
+        masked: bool,
+        scratch: &mut [i32],
+    );
+
+    /// Writes whether each row may attend to the key `place.first_key`: not 0 where it may. `[width]`.
+    fn allow<L: Door>(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]);
+}

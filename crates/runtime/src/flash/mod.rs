@@ -1,0 +1,273 @@
+//! The flash skeleton: blocks of queries pass over blocks of keys, and no score outlives its block.
+//!
+//! A task is some queries of one sequence for one key head; it takes them in query blocks. All query heads that share
+//! the key head are rows of one *pass*: the pass packs its queries once, then for each live key block packs keys and
+//! values once and takes every row tile through scores, softmax and output while the block is in cache. Sums run in
+//! cells of absolute key positions, each from zero, merged in order, so that no bit depends on how work was cut.
+//!
+//! Source: Dao et al., *FlashAttention*, with the loop order of its second version (queries outside, keys inside).
+
+mod fold;
+mod memory;
+mod pass;
+
+use core::fmt;
+
+use regard_engine::element::Element;
+use regard_engine::grid::{Grid, GridError, Lots, Task};
+use regard_engine::pack::MAX_DIM;
+use regard_engine::threads::Threads;
+use regard_engine::{Engine, Op};
+use regard_ir::inputs::{BindError, Captured, InputData};
+use regard_ir::interval::InputRanges;
+use regard_ir::plan::Blocks;
+use regard_ir::problem::Problem;
+use regard_ir::variant::{Heads, Variant};
+
+use crate::code::{Code, Fault};
+use crate::schedule::Schedule;
+use crate::view::{View, ViewMut};
+
+pub use memory::workspace_len;
+
+/// What a run reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a, T> {
+    /// Queries, `[sequence][query head][query]` rows of `dim`.
+    pub q: View<'a, T>,
+    /// Keys, `[sequence][key head][key]` rows of `dim`.
+    pub k: View<'a, T>,
+    /// Values, `[sequence][value head][key]` rows of `value_dim`.
+    pub v: View<'a, T>,
+    /// Captured tensors, in the order of their declaration.
+    pub captured: &'a [InputData<'a>],
+}
+
+/// What a run writes.
+#[derive(Debug)]
+pub struct Outputs<'a, T> {
+    /// Outputs, `[sequence][query head][query]` rows of `value_dim`.
+    pub o: ViewMut<'a, T>,
+    /// Logs of the weights' sums, natural, `[sequence][query head][query]` rows of 1; for variants that have it, and
+    /// only where the caller wants it.
+    pub lse: Option<ViewMut<'a, f32>>,
+}
+
+/// What a kernel is made of, beside its engine and its code.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// The variant.
+    pub variant: &'a Variant<'a>,
+    /// Block sizes.
+    pub blocks: &'a Blocks,
+    /// Sizes of this call.
+    pub problem: &'a Problem,
+    /// Its tasks.
+    pub schedule: Schedule<'a>,
+    /// What is known of captured tensors, for classifying tiles.
+    pub ranges: &'a (dyn InputRanges + Sync),
+}
+
+/// A run that did not happen, or whose outputs mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// A tensor has other counts or another width than spec and problem say.
+    Shape {
+        /// "q", "k", "v", "o" or "lse".
+        tensor: &'static str,
+        /// Sequences, heads, tokens and width that were given.
+        found: [usize; 4],
+        /// What they must be.
+        expected: [usize; 4],
+    },
+    /// Rows too wide for this build.
+    TooWide {
+        /// The width.
+        width: usize,
+        /// The largest that is served.
+        most: usize,
+    },
+    /// Outputs that cannot be shared out among tasks.
+    Output(GridError),
+    /// Captured tensors that do not fit their declarations.
+    Captured(BindError),
+    /// The variant has no log of sums, but a place for it was given.
+    NoLse,
+    /// The workspace is too small.
+    Workspace {
+        /// Elements needed.
+        needed: usize,
+        /// Elements given.
+        found: usize,
+    },
+    /// The schedule was made for another problem.
+    Schedule,
+    /// Block sizes that the skeleton cannot work with.
+    Blocks(Blocks),
+    /// A mask or modifier indexed a captured tensor outside its axes. The outputs mean nothing.
+    Index {
+        /// Which input, in declaration order.
+        input: usize,
+    },
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Shape { tensor, found, expected } => {
+                write!(
+                    f,
+                    "tensor `{tensor}` is {found:?} (sequences, heads, tokens, width), expected {expected:?}"
+                )
+            }
+            RunError::TooWide { width, most } => {
+                write!(f, "rows of {width} channels; at most {most} are served")
+            }
+            RunError::Output(error) => error.fmt(f),
+            RunError::Captured(error) => error.fmt(f),
+            RunError::NoLse => {
+                write!(f, "a place for lse was given, but the spec does not say `output.lse = true`")
+            }
+            RunError::Workspace { needed, found } => {
+                write!(f, "the workspace has {found} f32 elements, this schedule needs {needed}")
+            }
+            RunError::Schedule => write!(f, "the schedule was made for another problem or plan"),
+            RunError::Blocks(blocks) => {
+                write!(f, "block sizes that do not divide each other, or are 0: {blocks:?}")
+            }
+            RunError::Index { input } => {
+                write!(f, "captured input {input} was indexed outside its axes; the outputs mean nothing")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RunError {}
+
+/// Runs a variant over one problem.
+///
+/// `workspace` holds [`workspace_len`] elements for the count of `threads`. Nothing is allocated and no lock is taken.
+/// The same bits come out whatever the count of threads.
+///
+/// # Errors
+/// As [`RunError`] lists. After [`RunError::Index`] outputs are written but mean nothing; before any other error they
+/// are untouched.
+pub fn run<E: Engine, T: Element, C: Code>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &C,
+    inputs: Inputs<'_, T>,
+    outputs: Outputs<'_, T>,
+    threads: &dyn Threads,
+    workspace: &mut [f32],
+) -> Result<(), RunError> {
+    check(&parts, &inputs, &outputs)?;
+    let Parts { variant, blocks, problem, schedule, .. } = parts;
+    let heads = &variant.heads;
+    let captured = Captured::bind(variant.inputs, inputs.captured, heads, variant.source, problem)
+        .map_err(RunError::Captured)?;
+    let lse = outputs.lse.map(|view| view.0);
+    let group = heads.group() as usize;
+    let grid =
+        Grid::new(schedule.tasks, schedule.order, group, outputs.o.0, lse).map_err(RunError::Output)?;
+
+    let layout = memory::Layout::new(heads, blocks, memory::Tile::of(engine), code);
+    let needed = layout.workspace_len(threads.count());
+    if workspace.len() < needed {
+        return Err(RunError::Workspace { needed, found: workspace.len() });
+    }
+    let aligned = memory::align(workspace);
+    let lots = Lots::new(aligned, layout.worker_len());
+    let fault = Fault::new();
+    let shared =
+        pass::Shared { engine, parts, code, inputs, captured: &captured, fault: &fault, layout: &layout };
+    threads.run(&|_| {
+        // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
+        if let Some(memory) = lots.take() {
+            engine.enter(Work { shared: &shared, grid: &grid, memory });
+        }
+    });
+    fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
+}
+
+/// One worker's share, inside the engine's instruction set.
+struct Work<'a, E, T, C> {
+    shared: &'a pass::Shared<'a, E, T, C>,
+    grid: &'a Grid<'a, T>,
+    memory: &'a mut [f32],
+}
+
+impl<E: Engine, T: Element, C: Code> Op for Work<'_, E, T, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut memory = self.shared.layout.carve(self.memory);
+        while let Some(mut claim) = self.grid.claim() {
+            pass::task(self.shared, &mut claim, &mut memory);
+        }
+    }
+}
+
+fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>) -> Result<(), RunError> {
+    let Parts { variant, blocks, problem, schedule, .. } = parts;
+    let heads = &variant.heads;
+    let [batch, queries, keys] = [problem.batch, problem.queries, problem.keys].map(|n| n as usize);
+    let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
+    let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
+    let shape = |tensor, counts: [usize; 3], width, expected: [usize; 4]| {
+        let found = [counts[0], counts[1], counts[2], width];
+        if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
+    };
+    shape("q", inputs.q.counts(), inputs.q.width(), [batch, query_heads, queries, dim])?;
+    shape("k", inputs.k.counts(), inputs.k.width(), [batch, kv_heads, keys, dim])?;
+    shape("v", inputs.v.counts(), inputs.v.width(), [batch, value_heads, keys, value_dim])?;
+    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, query_heads, queries, value_dim])?;
+    if let Some(lse) = &outputs.lse {
+        if !variant.lse {
+            return Err(RunError::NoLse);
+        }
+        shape("lse", lse.0.counts, lse.0.width, [batch, query_heads, queries, 1])?;
+    }
+    let width = dim.max(value_dim);
+    if width > MAX_DIM {
+        return Err(RunError::TooWide { width, most: MAX_DIM });
+    }
+    let steps = blocks.key_block.checked_div(blocks.mask_step).unwrap_or(0);
+    let whole = |a: u32, b: u32| a > 0 && b > 0 && a.is_multiple_of(b);
+    let fits = whole(blocks.key_cell, blocks.key_block)
+        && whole(blocks.key_block, blocks.mask_step)
+        && whole(blocks.mask_step, regard_engine::engine::PANEL as u32)
+        && steps <= u64::BITS
+        && blocks.query_block > 0
+        && blocks.channel_chain > 0;
+    if !fits {
+        return Err(RunError::Blocks(**blocks));
+    }
+    if !covers(schedule.tasks, heads, problem) {
+        return Err(RunError::Schedule);
+    }
+    Ok(())
+}
+
+/// Whether tasks, in their order, are all rows of the problem and no others.
+fn covers(tasks: &[Task], heads: &Heads, problem: &Problem) -> bool {
+    let mut tasks = tasks.iter();
+    for sequence in 0..problem.batch {
+        for kv_head in 0..heads.kv {
+            let mut row = 0;
+            while row < problem.queries {
+                match tasks.next() {
+                    Some(task)
+                        if (task.sequence, task.kv_head, task.query_begin) == (sequence, kv_head, row)
+                            && task.query_end > row =>
+                    {
+                        row = task.query_end;
+                    }
+                    _ => return false,
+                }
+            }
+        }
+    }
+    tasks.next().is_none()
+}

@@ -1,0 +1,507 @@
+//! One pass: a query block over the keys that it can see.
+
+use regard_engine::element::Element;
+use regard_engine::engine::PANEL;
+use regard_engine::grid::{Claim, Task};
+use regard_engine::{Engine, Step, pack};
+use regard_ir::inputs::Captured;
+use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::tiles;
+use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
+
+use super::fold::{Steps, Sums, TileFold, common_reference};
+use super::memory::{Layout, Memory};
+use super::{Inputs, Parts};
+use crate::code::{Code, Fault, Place};
+
+/// What all workers read.
+pub(super) struct Shared<'a, E, T, C> {
+    pub engine: E,
+    pub parts: Parts<'a>,
+    pub code: &'a C,
+    pub inputs: Inputs<'a, T>,
+    pub captured: &'a Captured<'a>,
+    pub fault: &'a Fault,
+    pub layout: &'a Layout,
+}
+
+/// The queries of one pass: `queries` from `first_query` on, for each query head of key head `kv_head`.
+#[derive(Clone, Copy)]
+struct Block {
+    sequence: u32,
+    kv_head: u32,
+    first_query: u32,
+    queries: u32,
+}
+
+/// One row tile of a pass.
+#[derive(Clone, Copy)]
+struct RowTile {
+    /// Its first row.
+    first: usize,
+    /// Rows that exist; the lanes past them repeat the last.
+    rows: usize,
+    /// Lanes: whole vectors.
+    width: usize,
+}
+
+/// A task: its queries, block by block.
+#[inline(always)]
+pub(super) fn task<E: Engine, T: Element, C: Code>(
+    shared: &Shared<'_, E, T, C>,
+    claim: &mut Claim<'_, T>,
+    memory: &mut Memory<'_>,
+) {
+    let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
+    let step = shared.parts.blocks.query_block;
+    let mut first_query = query_begin;
+    while first_query < query_end {
+        let queries = step.min(query_end - first_query);
+        let block = Block { sequence, kv_head, first_query, queries };
+        Pass { shared, block }.run(claim, memory);
+        first_query += queries;
+    }
+}
+
+struct Pass<'a, E, T, C> {
+    shared: &'a Shared<'a, E, T, C>,
+    block: Block,
+}
+
+/// How far a row tile's sums have come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// No key so far.
+    Empty,
+    /// Only in the cell under way, which is then the sum of all.
+    Cell,
+    /// In the total alone.
+    Total,
+    /// In both.
+    Both,
+}
+
+impl<E: Engine, T: Element, C: Code> Pass<'_, E, T, C> {
+    #[inline(always)]
+    fn run(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        self.prepare(memory);
+        let Parts { variant, blocks, problem, ranges, .. } = self.shared.parts;
+        let region = self.region(0, self.rows());
+        let classify = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
+        let mut cell = 0;
+        for (keys, liveness) in tiles::runs(0..problem.keys, blocks.key_block, classify) {
+            // A run starts on the block grid, so its parts are whole blocks but perhaps the last.
+            for first in keys.clone().step_by(blocks.key_block as usize) {
+                let count = blocks.key_block.min(keys.end - first);
+                if first / blocks.key_cell != cell {
+                    cell = first / blocks.key_cell;
+                    for tile in self.tiles() {
+                        self.close_cell(tile, memory);
+                    }
+                }
+                self.key_block(first, count, liveness, memory);
+            }
+        }
+        for tile in self.tiles() {
+            self.write(tile, claim, memory);
+        }
+    }
+
+    fn rows(&self) -> usize {
+        (self.shared.parts.variant.heads.group() * self.block.queries) as usize
+    }
+
+    /// The row tiles of the pass, the last one no wider than it must be.
+    ///
+    /// Loops over them are written out: a closure that works on lanes would be a function of its own, compiled
+    /// without the door's instruction set wherever it is not inlined.
+    fn tiles(&self) -> impl Iterator<Item = RowTile> + use<E, T, C> {
+        let (tile, all) = (self.shared.layout.tile, self.rows());
+        (0..all).step_by(tile.rows()).map(move |first| {
+            let rows = tile.rows().min(all - first);
+            RowTile { first, rows, width: rows.next_multiple_of(tile.lanes) }
+        })
+    }
+
+    /// The head in the group and the query of a row.
+    fn place(&self, row: usize) -> (u32, u32) {
+        let (row, queries) = (row as u32, self.block.queries);
+        (row / queries, self.block.first_query + row % queries)
+    }
+
+    /// What rows `first..first + count` cover, over all keys.
+    fn region(&self, first: usize, count: usize) -> Region {
+        let Parts { variant, problem, .. } = self.shared.parts;
+        let Block { sequence, kv_head, first_query, queries } = self.block;
+        let ((first_head, first_row), (last_head, last_row)) =
+            (self.place(first), self.place(first + count - 1));
+        let (first_query, last_query) = if first_head == last_head {
+            (first_row, last_row)
+        } else {
+            (first_query, first_query + queries - 1)
+        };
+        let head = (kv_head * variant.heads.group()) as i32;
+        let position = |query: u32| problem.q_offset + query as i32;
+        Region {
+            b: Span::point(sequence as i32),
+            h: Span { lo: head + first_head as i32, hi: head + last_head as i32 },
+            g: Span::point(kv_head as i32),
+            q: Span { lo: position(first_query), hi: position(last_query) },
+            k: Span { lo: 0, hi: problem.keys as i32 - 1 },
+            nq: problem.queries as i32,
+            nk: problem.keys as i32,
+        }
+    }
+
+    /// Packs the queries and clears the sums.
+    #[inline(always)]
+    fn prepare(&self, memory: &mut Memory<'_>) {
+        let Shared { engine, parts, code, inputs, layout, .. } = self.shared;
+        let Parts { variant, problem, .. } = parts;
+        let lanes = engine.lanes();
+        let group = variant.heads.group();
+        // In log2 units from the start, unless a modifier must see natural ones.
+        let unit = if code.modifies() { 1.0 } else { core::f64::consts::LOG2_E };
+        for RowTile { first, rows, width } in self.tiles() {
+            let panel = &mut memory.query[first * layout.dim..][..width * layout.dim];
+            let row = |i: usize| {
+                let (head, query) = self.place(first + i);
+                let head = self.block.kv_head * group + head;
+                inputs.q.row(self.block.sequence as usize, head as usize, query as usize)
+            };
+            pack::pack_rows(lanes, row, rows, layout.dim, width, memory.rows, panel);
+            pack::scale(lanes, panel, (variant.scale * unit) as f32);
+            for lane in 0..width {
+                let (head, query) = self.place(first + lane.min(rows - 1));
+                memory.positions[first + lane] = problem.q_offset + query as i32;
+                memory.heads[first + lane] = (self.block.kv_head * group + head) as i32;
+            }
+            memory.cell_reference[first..][..width].fill(f32::NEG_INFINITY);
+            memory.cell_sum[first..][..width].fill(EMPTY);
+            memory.total_reference[first..][..width].fill(f32::NEG_INFINITY);
+            memory.total_sum[first..][..width].fill(EMPTY);
+        }
+    }
+
+    /// Packs a key block, unless the pass before left it packed, and takes every row tile through it.
+    #[inline(always)]
+    fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
+        let Shared { engine, parts, inputs, layout, .. } = self.shared;
+        let Block { sequence, kv_head, .. } = self.block;
+        let heads = &parts.variant.heads;
+        let value_head = kv_head / (heads.kv / heads.value);
+        let lanes = engine.lanes();
+        let block = [sequence, kv_head, first];
+        let odd = match memory.packed {
+            Some((packed, odd)) if packed == block => odd,
+            _ => {
+                let key = |i: usize| inputs.k.row(sequence as usize, kv_head as usize, first as usize + i);
+                let value =
+                    |i: usize| inputs.v.row(sequence as usize, value_head as usize, first as usize + i);
+                let count = count as usize;
+                pack::pack_keys(lanes, key, count, layout.dim, memory.rows, memory.keys);
+                let shape = pack::ValueBlock { count, dim: layout.value_dim, block_keys: layout.key_block };
+                let odd = pack::pack_values(lanes, value, shape, memory.rows, memory.odd_keys, memory.values);
+                memory.packed = Some((block, odd));
+                odd
+            }
+        };
+        for tile in self.tiles() {
+            self.step(tile, first, count, liveness, odd, memory);
+        }
+    }
+
+    /// One row tile against one key block.
+    #[inline(always)]
+    fn step(
+        &self,
+        tile: RowTile,
+        first: u32,
+        count: u32,
+        block: Liveness,
+        odd: usize,
+        memory: &mut Memory<'_>,
+    ) {
+        let Shared { engine, parts, code, captured, fault, layout, .. } = self.shared;
+        let RowTile { first: row, width, .. } = tile;
+        let Some((live, steps)) = self.live_steps(tile, first, count, block) else { return };
+        let step_keys = parts.blocks.mask_step as usize;
+        let place = Place {
+            b: self.block.sequence as i32,
+            g: self.block.kv_head as i32,
+            nq: parts.problem.queries as i32,
+            nk: parts.problem.keys as i32,
+            q: &memory.positions[row..][..width],
+            h: &memory.heads[row..][..width],
+            first_key: (first + live.start) as i32,
+            captured,
+            fault,
+        };
+        let fresh = memory.cell_sum[row] == EMPTY;
+        let (reference, total) =
+            (&mut memory.cell_reference[row..][..width], &mut memory.cell_sum[row..][..width]);
+        if fresh {
+            total.fill(0.0);
+        }
+        let output = &mut memory.cell_output[row * layout.value_width..][..width * layout.value_width];
+        let mut fold = TileFold {
+            code: *code,
+            place,
+            steps,
+            step_keys,
+            width,
+            fresh,
+            sums: Sums { reference, total },
+            factors: &mut memory.factors[..width],
+            scratch: memory.code,
+        };
+        let step = Step {
+            query: &memory.query[row * layout.dim..][..width * layout.dim],
+            keys: memory.keys,
+            values: memory.values,
+            block_keys: layout.key_block,
+            first_key: live.start as usize,
+            valid_keys: live.len(),
+            scores: memory.scores,
+            output,
+            dim: layout.dim,
+            width,
+            channel_chain: parts.blocks.channel_chain as usize,
+        };
+        engine.step(step, &mut fold);
+        for &key in &memory.odd_keys[..odd] {
+            let at = (key as u32).wrapping_sub(live.start) as usize;
+            if at < live.len() {
+                let masked = (steps.partial | steps.dead) >> (at / step_keys) & 1 != 0;
+                let weights = &memory.scores[at * width..][..width];
+                let place = Place { first_key: (first as i32) + key, ..place };
+                self.add_odd_value(&place, masked, weights, memory.code, output);
+            }
+        }
+    }
+
+    /// Which keys of a block a row tile can see, as a range within the block that starts on the mask's steps, and the
+    /// liveness of its steps. `None` where there are none.
+    #[inline(always)]
+    fn live_steps(
+        &self,
+        tile: RowTile,
+        first: u32,
+        count: u32,
+        block: Liveness,
+    ) -> Option<(core::ops::Range<u32>, Steps)> {
+        let Parts { variant, blocks, ranges, .. } = self.shared.parts;
+        if block == Liveness::Full {
+            return Some((0..count, Steps::default()));
+        }
+        let region = self.region(tile.first, tile.rows);
+        let classify = |keys: core::ops::Range<u32>| {
+            let k = Span { lo: (first + keys.start) as i32, hi: (first + keys.end) as i32 - 1 };
+            tiles::liveness(variant.allow, &Region { k, ..region }, ranges)
+        };
+        match classify(0..count) {
+            Liveness::Dead => return None,
+            Liveness::Full => return Some((0..count, Steps::default())),
+            Liveness::Partial => {}
+        }
+        let (mut live, mut steps) = (0..0, Steps::default());
+        for begin in (0..count).step_by(blocks.mask_step as usize) {
+            let end = (begin + blocks.mask_step).min(count);
+            let liveness = classify(begin..end);
+            if liveness == Liveness::Dead && live.is_empty() {
+                continue;
+            }
+            if live.is_empty() {
+                live = begin..end;
+            }
+            let bit = 1 << ((begin - live.start) / blocks.mask_step);
+            match liveness {
+                Liveness::Dead => steps.dead |= bit,
+                Liveness::Partial => steps.partial |= bit,
+                Liveness::Full => {}
+            }
+            if liveness != Liveness::Dead {
+                live.end = end;
+            }
+        }
+        (!live.is_empty()).then_some((live, steps))
+    }
+
+    /// Adds what a value that is not finite does to the rows that may see its key: the product left it out.
+    #[cold]
+    fn add_odd_value(
+        &self,
+        place: &Place<'_>,
+        masked: bool,
+        weights: &[f32],
+        scratch: &mut [i32],
+        output: &mut [f32],
+    ) {
+        let Shared { engine, parts, code, inputs, .. } = self.shared;
+        let width = weights.len();
+        let heads = &parts.variant.heads;
+        let value_head = self.block.kv_head / (heads.kv / heads.value);
+        let value = inputs.v.row(self.block.sequence as usize, value_head as usize, place.first_key as usize);
+        let mut allowed = [1i32; MAX_TILE_ROWS];
+        if masked {
+            code.allow(engine.lanes(), place, &mut allowed[..width], scratch);
+        }
+        for (value, output) in value.iter().zip(output.chunks_exact_mut(width)) {
+            let value = value.to_f32();
+            if !value.is_finite() {
+                for ((o, &weight), &allowed) in output.iter_mut().zip(weights).zip(&allowed) {
+                    if allowed != 0 {
+                        *o += weight * value;
+                    }
+                }
+            }
+        }
+    }
+
+    fn progress(&self, tile: RowTile, memory: &Memory<'_>) -> Progress {
+        match (memory.cell_sum[tile.first] != EMPTY, memory.total_sum[tile.first] != EMPTY) {
+            (false, false) => Progress::Empty,
+            (true, false) => Progress::Cell,
+            (false, true) => Progress::Total,
+            (true, true) => Progress::Both,
+        }
+    }
+
+    /// Adds a row tile's cell to its total and empties the cell.
+    #[inline(always)]
+    fn close_cell(&self, tile: RowTile, memory: &mut Memory<'_>) {
+        let width = self.shared.layout.value_width;
+        let lanes = self.shared.engine.lanes();
+        let rows = tile.first..tile.first + tile.width;
+        let outputs = rows.start * width..rows.end * width;
+        let progress = self.progress(tile, memory);
+        let cell = &memory.cell_output[outputs.clone()];
+        let total = &mut memory.total_output[outputs];
+        match progress {
+            Progress::Empty | Progress::Total => return,
+            Progress::Cell => {
+                total.copy_from_slice(cell);
+                memory.total_reference[rows.clone()].copy_from_slice(&memory.cell_reference[rows.clone()]);
+                memory.total_sum[rows.clone()].copy_from_slice(&memory.cell_sum[rows.clone()]);
+            }
+            Progress::Both => {
+                let (old, new) = (&mut memory.factors[..tile.width], &mut memory.other_factors[..tile.width]);
+                let reference = &mut memory.total_reference[rows.clone()];
+                common_reference(lanes, reference, &memory.cell_reference[rows.clone()], old, new);
+                add_scaled(
+                    lanes,
+                    &mut memory.total_sum[rows.clone()],
+                    old,
+                    &memory.cell_sum[rows.clone()],
+                    new,
+                );
+                add_scaled(lanes, total, old, cell, new);
+            }
+        }
+        memory.cell_reference[rows.clone()].fill(f32::NEG_INFINITY);
+        memory.cell_sum[rows].fill(EMPTY);
+    }
+
+    /// Divides a row tile's output by its sums and writes its rows.
+    #[inline(always)]
+    fn write(&self, tile: RowTile, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        let RowTile { first, rows, width } = tile;
+        let layout = self.shared.layout;
+        if self.progress(tile, memory) == Progress::Both {
+            self.close_cell(tile, memory);
+        }
+        let progress = self.progress(tile, memory);
+        let (output, sum, reference) = if progress == Progress::Total {
+            (&mut *memory.total_output, &*memory.total_sum, &*memory.total_reference)
+        } else {
+            (&mut *memory.cell_output, &*memory.cell_sum, &*memory.cell_reference)
+        };
+        let output = &mut output[first * layout.value_width..][..width * layout.value_width];
+        if progress == Progress::Empty {
+            output.fill(0.0);
+        } else {
+            divide(self.shared.engine.lanes(), output, &sum[first..][..width], memory.factors);
+        }
+        for row in (0..rows).step_by(TRANSPOSE) {
+            let count = TRANSPOSE.min(rows - row);
+            self.turn(output, row, width, memory.rows);
+            for (i, values) in memory.rows.chunks_exact(layout.value_width).take(count).enumerate() {
+                let (head, query) = self.place(first + row + i);
+                for (to, &x) in claim.output(head as usize, query).iter_mut().zip(values) {
+                    *to = T::narrow(x);
+                }
+                if let Some(lse) = claim.lse(head as usize, query) {
+                    *lse = match progress {
+                        Progress::Empty => f32::NEG_INFINITY,
+                        _ => log_sum(sum[first + row + i], reference[first + row + i]),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Turns eight lanes of an output, `[value_width][width]`, into rows of `value_width`.
+    #[inline(always)]
+    fn turn(&self, output: &[f32], lane: usize, width: usize, to: &mut [f32]) {
+        let value_width = self.shared.layout.value_width;
+        if lane + TRANSPOSE > width {
+            for (channel, lanes) in output.chunks_exact(width).enumerate() {
+                for (i, &x) in lanes[lane..].iter().enumerate() {
+                    to[i * value_width + channel] = x;
+                }
+            }
+            return;
+        }
+        for (panel, channels) in output.chunks_exact(PANEL * width).enumerate() {
+            let from = core::array::from_fn(|i| &channels[i * width + lane..][..TRANSPOSE]);
+            self.shared.engine.lanes().transpose(from, &mut to[panel * PANEL..], value_width);
+        }
+    }
+}
+
+/// The most rows of a row tile: 3 vectors of 16 lanes.
+const MAX_TILE_ROWS: usize = 48;
+
+/// A sum of weights that no key has entered: sums are never negative.
+const EMPTY: f32 = -1.0;
+
+/// `a = a · a_factor + b · b_factor`, rows of `a` and `b` being as long as the factors.
+#[inline(always)]
+fn add_scaled<L: Lanes>(lanes: L, a: &mut [f32], a_factor: &[f32], b: &[f32], b_factor: &[f32]) {
+    let width = a_factor.len();
+    for (a, b) in a.chunks_exact_mut(width).zip(b.chunks_exact(width)) {
+        for at in (0..width).step_by(L::WIDTH) {
+            let old = load_f32(lanes, &a[at..]) * load_f32(lanes, &a_factor[at..]);
+            let sum = old + load_f32(lanes, &b[at..]) * load_f32(lanes, &b_factor[at..]);
+            vectors_mut(lanes, &mut a[at..at + L::WIDTH])[0] = sum.raw();
+        }
+    }
+}
+
+/// Divides each lane of `output`, `[value_width][width]`, by its sum; a sum of 0 gives 0.
+#[inline(always)]
+fn divide<L: Lanes>(lanes: L, output: &mut [f32], sum: &[f32], inverse: &mut [f32]) {
+    let width = sum.len();
+    let zero = F32::splat(lanes, 0.0);
+    for at in (0..width).step_by(L::WIDTH) {
+        let sum = load_f32(lanes, &sum[at..]);
+        let inverse = &mut inverse[at..at + L::WIDTH];
+        vectors_mut(lanes, inverse)[0] = sum.eq(zero).select(zero, F32::splat(lanes, 1.0) / sum).raw();
+    }
+    for channel in output.chunks_exact_mut(width) {
+        for at in (0..width).step_by(L::WIDTH) {
+            let inverse = load_f32(lanes, &inverse[at..]);
+            // Where nothing was added up the output is 0 whatever the values held: 0 · NaN must not be formed.
+            let product = inverse.eq(zero).select(zero, load_f32(lanes, &channel[at..]) * inverse);
+            vectors_mut(lanes, &mut channel[at..at + L::WIDTH])[0] = product.raw();
+        }
+    }
+}
+
+/// ln(sum · 2^reference).
+fn log_sum(sum: f32, reference: f32) -> f32 {
+    if sum == 0.0 {
+        return f32::NEG_INFINITY;
+    }
+    ((libm::log2(sum as f64) + reference as f64) * core::f64::consts::LN_2) as f32
+}

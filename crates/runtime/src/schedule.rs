@@ -1,0 +1,409 @@
+//! Who does what: a problem cut into tasks of about equal live area.
+//!
+//! A task is some query rows of one key head of one sequence. Tasks partition all rows, also rows that attend to
+//! nothing, because their outputs are written too. They are cut only at multiples of the plan's query block, which
+//! is the unit of work that no cut may change, so the schedule never shows in a result.
+//!
+//! The cut needs to know where the work is, not what it is: the live area is taken over at most [`MAX_GRAINS`] strips
+//! of queries by recursive halving and interpolated between them. A mask that does not read the heads or the sequence
+//! is looked at once for all of them. Nothing here allocates, and a million queries by a million keys are cut in a
+//! fraction of a millisecond.
+
+use core::fmt;
+
+pub use regard_engine::grid::{MAX_TASKS, Task};
+use regard_ir::expr::Var;
+use regard_ir::interval::{InputRanges, Region, Span};
+use regard_ir::plan::Plan;
+use regard_ir::problem::Problem;
+use regard_ir::tiles::{self, Tiles};
+use regard_ir::variant::Variant;
+
+/// The most strips of queries whose live area is taken apart from each other.
+pub const MAX_GRAINS: usize = 256;
+
+/// Strips over all profiles of a call, where each head or sequence has a profile of its own.
+const GRAIN_BUDGET: u64 = 1024;
+
+/// What a query row costs beside its keys, in pairs: packing its query, writing its output.
+const ROW_PAIRS: u64 = 32;
+
+/// A problem cut into tasks, in borrowed memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule<'a> {
+    /// All tasks, by sequence, key head and query; each begins where the one before it ends.
+    pub tasks: &'a [Task],
+    /// Indices of the tasks, those with most live pairs first.
+    pub order: &'a [u32],
+    /// The number of threads that it was cut for.
+    pub threads: u32,
+}
+
+/// What is to be cut.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The variant that it was made for.
+    pub variant: &'a Variant<'a>,
+    /// The sizes.
+    pub problem: &'a Problem,
+    /// What is known of the captured inputs.
+    pub inputs: &'a dyn InputRanges,
+    /// Threads that will share the tasks; 0 counts as 1.
+    pub threads: u32,
+}
+
+/// A problem that cannot be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScheduleError {
+    /// More sequences times key heads than tasks can be.
+    TooManyHeads {
+        /// Sequences.
+        batch: u32,
+        /// Key heads.
+        kv_heads: u32,
+    },
+    /// Memory for fewer tasks than the cut may need.
+    Memory {
+        /// What [`Work::max_tasks`] says.
+        needed: usize,
+        /// The shorter of the slices.
+        found: usize,
+    },
+}
+
+impl fmt::Display for ScheduleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScheduleError::TooManyHeads { batch, kv_heads } => write!(
+                f,
+                "{batch} sequences of {kv_heads} key heads need a task each, and a schedule has at most {MAX_TASKS}: \
+                 at most {} sequences fit one call",
+                MAX_TASKS / (*kv_heads).max(1)
+            ),
+            ScheduleError::Memory { needed, found } => {
+                write!(f, "the schedule may have {needed} tasks, there is memory for {found}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ScheduleError {}
+
+impl Work<'_> {
+    /// The most tasks that [`Work::cut`] makes of it.
+    ///
+    /// # Errors
+    /// If a task for each key head of each sequence is more than [`MAX_TASKS`].
+    pub fn max_tasks(&self) -> Result<usize, ScheduleError> {
+        let per_head = self.blocks() as u64;
+        if per_head == 0 {
+            return Ok(0);
+        }
+        let heads = self.head_runs()?;
+        Ok((heads + self.wanted(heads)).min(heads * per_head) as usize)
+    }
+
+    /// Cuts the problem into tasks and orders them.
+    ///
+    /// The slices hold at least [`Work::max_tasks`] entries.
+    ///
+    /// # Errors
+    /// As `max_tasks`, and if a slice is shorter.
+    pub fn cut<'m>(
+        &self,
+        tasks: &'m mut [Task],
+        order: &'m mut [u32],
+    ) -> Result<Schedule<'m>, ScheduleError> {
+        let needed = self.max_tasks()?;
+        let found = tasks.len().min(order.len());
+        if found < needed {
+            return Err(ScheduleError::Memory { needed, found });
+        }
+        let n = if needed == 0 { 0 } else { self.cut_heads(tasks)? };
+        let (tasks, order) = (&tasks[..n], &mut order[..n]);
+        for (i, place) in order.iter_mut().enumerate() {
+            *place = i as u32;
+        }
+        order.sort_unstable_by_key(|&i| (core::cmp::Reverse(tasks[i as usize].live), i));
+        Ok(Schedule { tasks, order, threads: self.threads.max(1) })
+    }
+
+    /// How many tiles of the plan's query block by its key block the mask makes dead, full and partial, over all key
+    /// heads. For people: this looks at the boundary of what is live tile by tile.
+    pub fn count_tiles(&self) -> Tiles {
+        let blocks = self.plan.prefill;
+        let mut sum = Tiles::default();
+        if self.blocks() == 0 {
+            return sum;
+        }
+        self.for_each_profile(|sequence, kv_head, heads| {
+            let region = self.region(sequence, kv_head, self.problem.query_span());
+            let tile = (blocks.query_block, blocks.key_block);
+            let one = tiles::count(self.variant.allow, &region, tile, self.inputs);
+            sum.dead = sum.dead.saturating_add(one.dead.saturating_mul(heads));
+            sum.full = sum.full.saturating_add(one.full.saturating_mul(heads));
+            sum.partial = sum.partial.saturating_add(one.partial.saturating_mul(heads));
+        });
+        sum
+    }
+
+    fn cut_heads(&self, tasks: &mut [Task]) -> Result<usize, ScheduleError> {
+        let mut profile = Profile::EMPTY;
+        let mut total = 0u128;
+        self.for_each_profile(|sequence, kv_head, heads| {
+            self.fill(&mut profile, sequence, kv_head);
+            total += profile.cost() as u128 * heads as u128;
+        });
+        let wanted = self.wanted(self.head_runs()?) as u128;
+        let (by_sequence, by_head) = self.profile_reads();
+        let mut n = 0;
+        for sequence in 0..self.problem.batch {
+            for kv_head in 0..self.variant.heads.kv {
+                // Where all share one profile, it is still the one that the total was made of.
+                if by_head || by_sequence && kv_head == 0 {
+                    self.fill(&mut profile, sequence, kv_head);
+                }
+                let share = (profile.cost() as u128 * wanted).div_ceil(total.max(1));
+                let pieces = (share as u64).clamp(1, profile.blocks as u64) as u32;
+                for task in profile.pieces(pieces, self.problem.queries) {
+                    tasks[n] = Task { sequence, kv_head, ..task };
+                    n += 1;
+                }
+            }
+        }
+        Ok(n)
+    }
+
+    /// Query blocks of a sequence.
+    fn blocks(&self) -> u32 {
+        self.problem.queries.div_ceil(self.plan.prefill.query_block)
+    }
+
+    /// Key heads over all sequences, each of which is a task at least.
+    fn head_runs(&self) -> Result<u64, ScheduleError> {
+        let (batch, kv_heads) = (self.problem.batch, self.variant.heads.kv);
+        let heads = batch as u64 * kv_heads as u64;
+        if heads > MAX_TASKS as u64 {
+            Err(ScheduleError::TooManyHeads { batch, kv_heads })
+        } else {
+            Ok(heads)
+        }
+    }
+
+    /// Pieces to aim for; rounding up adds at most one for each head, which still fits [`MAX_TASKS`].
+    fn wanted(&self, heads: u64) -> u64 {
+        let wanted = self.threads.max(1) as u64 * self.plan.tasks_per_thread.max(1) as u64;
+        wanted.min(MAX_TASKS as u64 - heads)
+    }
+
+    /// Whether the mask differs between sequences, and between heads.
+    fn profile_reads(&self) -> (bool, bool) {
+        let allow = self.variant.allow;
+        (allow.reads(Var::B), allow.reads(Var::H) || allow.reads(Var::G))
+    }
+
+    /// Calls `f` with the first sequence and key head of each profile, and how many heads share it in a row.
+    fn for_each_profile(&self, mut f: impl FnMut(u32, u32, u64)) {
+        let (batch, kv) = (self.problem.batch, self.variant.heads.kv);
+        match self.profile_reads() {
+            (_, true) => (0..batch).for_each(|b| (0..kv).for_each(|g| f(b, g, 1))),
+            (true, false) => (0..batch).for_each(|b| f(b, 0, kv as u64)),
+            (false, false) if batch > 0 => f(0, 0, batch as u64 * kv as u64),
+            (false, false) => {}
+        }
+    }
+
+    fn region(&self, sequence: u32, kv_head: u32, q: Span) -> Region {
+        let group = self.variant.heads.group();
+        let head = (kv_head * group) as i32;
+        Region {
+            b: Span::point(sequence as i32),
+            h: Span { lo: head, hi: head + group as i32 - 1 },
+            g: Span::point(kv_head as i32),
+            q,
+            k: Span { lo: 0, hi: (self.problem.keys as i64 - 1) as i32 },
+            nq: self.problem.queries as i32,
+            nk: self.problem.keys as i32,
+        }
+    }
+
+    /// Takes the live area of each strip of queries of one key head.
+    fn fill(&self, profile: &mut Profile, sequence: u32, kv_head: u32) {
+        let profiles = match self.profile_reads() {
+            (_, true) => self.problem.batch as u64 * self.variant.heads.kv as u64,
+            (true, false) => self.problem.batch as u64,
+            (false, false) => 1,
+        };
+        let grains = (GRAIN_BUDGET / profiles.max(1)).clamp(4, MAX_GRAINS as u64) as u32;
+        let blocks = self.blocks();
+        let query_block = self.plan.prefill.query_block;
+        let grain_blocks = blocks.div_ceil(grains);
+        *profile = Profile { blocks, query_block, grain_blocks, ..Profile::EMPTY };
+        let queries = self.problem.query_span();
+        let grain_rows = grain_blocks as u64 * query_block as u64;
+        // At most 8 × 8 boxes of a strip are told apart, however long it is.
+        let side = (grain_rows.min(queries.len()) * self.problem.keys as u64).isqrt() / 8;
+        let floor = (side as u32).max(self.plan.prefill.mask_step);
+        for grain in 0..blocks.div_ceil(grain_blocks) as usize {
+            let lo = queries.lo as i64 + (grain as u64 * grain_rows) as i64;
+            let hi = (lo + grain_rows as i64 - 1).min(queries.hi as i64);
+            let rows = Span { lo: lo as i32, hi: hi as i32 };
+            let area = tiles::live_area(
+                self.variant.allow,
+                &self.region(sequence, kv_head, rows),
+                floor,
+                self.inputs,
+            );
+            profile.live[grain + 1] = profile.live[grain] + area.live();
+            profile.rows[grain + 1] = profile.rows[grain] + rows.len();
+        }
+    }
+}
+
+/// The live area of one key head, summed from the first query, by strips.
+struct Profile {
+    blocks: u32,
+    query_block: u32,
+    grain_blocks: u32,
+    live: [u64; MAX_GRAINS + 1],
+    rows: [u64; MAX_GRAINS + 1],
+}
+
+impl Profile {
+    const EMPTY: Profile = Profile {
+        blocks: 0,
+        query_block: 1,
+        grain_blocks: 1,
+        live: [0; MAX_GRAINS + 1],
+        rows: [0; MAX_GRAINS + 1],
+    };
+
+    fn grains(&self) -> usize {
+        self.blocks.div_ceil(self.grain_blocks) as usize
+    }
+
+    fn cost_before(&self, grain: usize) -> u64 {
+        self.live[grain] + ROW_PAIRS * self.rows[grain]
+    }
+
+    fn cost(&self) -> u64 {
+        self.cost_before(self.grains())
+    }
+
+    /// Cuts the head into `n` runs of query blocks of about equal cost, none of them empty.
+    fn pieces(&self, n: u32, queries: u32) -> impl Iterator<Item = Task> {
+        let mut begin = 0;
+        let mut grain = 0;
+        (1..=n).map(move |i| {
+            let target = (self.cost() as u128 * i as u128 / n as u128) as u64;
+            while grain + 1 < self.grains() && self.cost_before(grain + 1) <= target {
+                grain += 1;
+            }
+            let (least, most) = (begin + 1, self.blocks - (n - i));
+            let end = if i == n { self.blocks } else { self.block_at(grain, target).clamp(least, most) };
+            let row = |block: u32| (block as u64 * self.query_block as u64).min(queries as u64) as u32;
+            let live = self.live_before(end) - self.live_before(begin);
+            let task = Task { query_begin: row(begin), query_end: row(end), live, ..Task::default() };
+            begin = end;
+            task
+        })
+    }
+
+    /// The block boundary nearest to where the cost reaches `target`, which it does in `grain`.
+    fn block_at(&self, grain: usize, target: u64) -> u32 {
+        let (before, after) = (self.cost_before(grain), self.cost_before(grain + 1));
+        let inside = target.saturating_sub(before) as u128 * 2 * self.grain_blocks as u128;
+        let blocks = (inside / (after - before).max(1) as u128).div_ceil(2) as u32;
+        (grain as u32 * self.grain_blocks).saturating_add(blocks).min(self.blocks)
+    }
+
+    /// Live pairs before a block, interpolated inside its strip.
+    fn live_before(&self, block: u32) -> u64 {
+        let grain = (block / self.grain_blocks) as usize;
+        let inside = (block % self.grain_blocks) as u128;
+        if inside == 0 || grain >= self.grains() {
+            return self.live[grain.min(self.grains())];
+        }
+        let blocks = (self.blocks - grain as u32 * self.grain_blocks).min(self.grain_blocks) as u128;
+        let step = (self.live[grain + 1] - self.live[grain]) as u128;
+        self.live[grain] + (step * inside / blocks) as u64
+    }
+}
+
+#[cfg(feature = "alloc")]
+pub use owned::OwnedSchedule;
+
+#[cfg(feature = "alloc")]
+mod owned {
+    use alloc::collections::BinaryHeap;
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use core::cmp::Reverse;
+
+    use regard_ir::plan::ScheduleOverview;
+
+    use super::{Schedule, ScheduleError, Task, Work};
+
+    /// A schedule that owns its memory.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct OwnedSchedule {
+        tasks: Vec<Task>,
+        order: Vec<u32>,
+        threads: u32,
+    }
+
+    impl OwnedSchedule {
+        /// Cuts `work` into memory of its own.
+        ///
+        /// # Errors
+        /// As [`Work::max_tasks`].
+        pub fn new(work: &Work<'_>) -> Result<Self, ScheduleError> {
+            let n = work.max_tasks()?;
+            let (mut tasks, mut order) = (vec![Task::default(); n], vec![0; n]);
+            let Schedule { tasks: cut, threads, .. } = work.cut(&mut tasks, &mut order)?;
+            let n = cut.len();
+            tasks.truncate(n);
+            order.truncate(n);
+            Ok(Self { tasks, order, threads })
+        }
+
+        /// The view that a run takes.
+        pub fn view(&self) -> Schedule<'_> {
+            Schedule { tasks: &self.tasks, order: &self.order, threads: self.threads }
+        }
+    }
+
+    impl Schedule<'_> {
+        /// What a person wants to know of it, for the work that it was cut from.
+        pub fn overview(&self, work: &Work<'_>) -> ScheduleOverview {
+            let heads = &work.variant.heads;
+            let live: u128 = self.tasks.iter().map(|task| task.live as u128).sum();
+            let pairs = work.problem.queries as f64 * work.problem.keys as f64;
+            let runs = work.problem.batch as f64 * heads.kv as f64;
+            ScheduleOverview {
+                tasks: self.tasks.len() as u32,
+                threads: self.threads,
+                live_share: if pairs * runs > 0.0 { live as f64 / (pairs * runs) } else { 0.0 },
+                tiles: work.count_tiles(),
+                imbalance: self.imbalance(),
+            }
+        }
+
+        /// How much longer the busiest thread works than the average, as a fraction, if each thread takes the next
+        /// task of the order when it has done its last and time goes by live pairs.
+        fn imbalance(&self) -> f64 {
+            let threads = self.threads.min(self.tasks.len() as u32) as usize;
+            let mut loads: BinaryHeap<Reverse<u128>> = vec![Reverse(0); threads].into();
+            for &i in self.order {
+                if let Some(mut least) = loads.peek_mut() {
+                    least.0 += self.tasks[i as usize].live as u128;
+                }
+            }
+            let total: u128 = loads.iter().map(|load| load.0).sum();
+            let most = loads.iter().map(|load| load.0).max().unwrap_or(0);
+            if total == 0 { 0.0 } else { most as f64 * self.threads as f64 / total as f64 - 1.0 }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What `pulp` lacks, declared for every instruction set.
+
+use pulp::Simd;
+
+/// Rows and columns of the block that [`Lanes::transpose`] turns.
+pub const TRANSPOSE: usize = 8;
+
+/// The vectors of one instruction set.
+///
+/// A value of this type is a proof that the processor has the set: it is made by detection alone. Methods are
+/// `#[inline(always)]` and meant for code that runs inside the set's door (`regard_engine::Engine::enter`).
+pub trait Lanes: Copy + Send + Sync + 'static {
+    /// The `pulp` token with the same lanes.
+    type Simd: Simd;
+
+    /// Number of 32-bit lanes.
+    const WIDTH: usize = <Self::Simd as Simd>::F32_LANES;
+
+    /// The `pulp` token.
+    fn simd(self) -> Self::Simd;
+
+    /// The largest integral float not above each lane. NaN stays NaN, infinities stay.
+    fn floor(self, x: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s;
+
+    /// Truncates each lane to an int; saturates outside `i32`, NaN gives 0.
+    fn to_i32(self, x: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::i32s;
+
+    /// Each lane as the nearest float.
+    fn to_f32(self, x: <Self::Simd as Simd>::i32s) -> <Self::Simd as Simd>::f32s;
+
+    /// 2^n for integral n from −126 to 127; n = −127 gives 0. Any other lane gives some float that is not NaN.
+    fn pow2_integral(self, n: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s;
+
+    /// Widens `WIDTH` binary16 values, given as bits.
+    fn load_f16(self, bits: &[u16]) -> <Self::Simd as Simd>::f32s;
+
+    /// Widens `WIDTH` bfloat16 values, given as bits.
+    fn load_bf16(self, bits: &[u16]) -> <Self::Simd as Simd>::f32s;
+
+    /// Writes 8 × 8 floats turned: `to[j * stride + i] = from[i][j]`.
+    ///
+    /// # Panics
+    /// If a row of `from` is shorter than 8, or `to` is shorter than `7 * stride + 8`.
+    #[inline(always)]
+    fn transpose(self, from: [&[f32]; TRANSPOSE], to: &mut [f32], stride: usize) {
+        for (i, row) in from.into_iter().enumerate() {
+            for (j, &x) in row[..TRANSPOSE].iter().enumerate() {
+                to[j * stride + i] = x;
+            }
+        }
+    }
+}

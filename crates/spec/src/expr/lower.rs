@@ -1,0 +1,114 @@
+//! From the graph to the tree that the readings take: which floats decide something, and constants folded.
+//!
+//! A float that decides something is binary32 in every reading, so a node that is used both ways becomes two.
+
+use std::collections::HashMap;
+
+use regard_ir::expr::{Expr, Node, NodeId, Op, Type};
+
+use super::facts::Facts;
+use super::fold::fold;
+use super::graph::{Graph, decides, renumbered};
+use crate::identity;
+
+/// The graph's tree; a float at its root decides nothing.
+pub(super) fn lower(graph: &Graph) -> Expr {
+    let needs = needs(graph);
+    let mut output = Output::default();
+    // For each node of the graph, its free and its exact form.
+    let mut forms: Vec<[Option<NodeId>; 2]> = vec![[None; 2]; graph.nodes.len()];
+    for (id, node) in graph.nodes.iter().enumerate() {
+        for exact in [false, true] {
+            if needs[id][usize::from(exact)] {
+                let operands_exact = exact_operands(node.op, exact);
+                let op = renumbered(node.op, |operand| {
+                    let [free, deciding] = forms[usize::from(operand)];
+                    let form = if operands_exact { deciding } else { free.or(deciding) };
+                    form.expect("a needed operand is lowered before its user")
+                });
+                let form = output.add(op, node.ty, node.facts, exact);
+                forms[id][usize::from(exact)] = Some(form);
+            }
+        }
+    }
+    let [free, exact] = forms[usize::from(graph.root)];
+    output.tree(free.or(exact).expect("the root is needed"))
+}
+
+/// For each node, whether its free and its exact form are needed.
+fn needs(graph: &Graph) -> Vec<[bool; 2]> {
+    let mut needs = vec![[false; 2]; graph.nodes.len()];
+    let free = graph.node(graph.root).ty == Type::Float;
+    needs[usize::from(graph.root)] = [free, !free];
+    for (id, node) in graph.nodes.iter().enumerate().rev() {
+        for exact in [false, true] {
+            if needs[id][usize::from(exact)] {
+                for operand in node.op.operands() {
+                    let float = graph.node(operand).ty == Type::Float;
+                    let operand_exact = !float || exact_operands(node.op, exact);
+                    needs[usize::from(operand)][usize::from(operand_exact)] = true;
+                }
+            }
+        }
+    }
+    needs
+}
+
+/// Whether the float operands of a node in this form are exact.
+fn exact_operands(op: Op, exact: bool) -> bool {
+    exact || decides(op)
+}
+
+/// The nodes made so far, equal ones shared.
+#[derive(Default)]
+struct Output {
+    nodes: Vec<Node>,
+    index: HashMap<Vec<u8>, NodeId>,
+}
+
+impl Output {
+    fn add(&mut self, op: Op, ty: Type, facts: Facts, exact: bool) -> NodeId {
+        let node = Node { op: self.folded(op, ty, facts, exact), ty, exact };
+        let mut key = Vec::new();
+        identity::node(&mut key, &node);
+        let next = self.nodes.len() as NodeId;
+        *self.index.entry(key).or_insert_with(|| {
+            self.nodes.push(node);
+            next
+        })
+    }
+
+    fn folded(&self, op: Op, ty: Type, facts: Facts, exact: bool) -> Op {
+        let value = match (ty, facts) {
+            (Type::Float, Facts::Float(Some(value))) if exact => {
+                (!value.is_nan()).then_some(f64::from(value))
+            }
+            (Type::Float, _) if !exact => fold(op, |id| match self.nodes[usize::from(id)].op {
+                Op::Float(value) => Some(value),
+                Op::Int(value) => Some(f64::from(value)),
+                _ => None,
+            }),
+            _ => None,
+        };
+        value.map_or(op, Op::Float)
+    }
+
+    /// The nodes that lead to `root`.
+    fn tree(self, root: NodeId) -> Expr {
+        let root = usize::from(root);
+        let mut used = vec![false; root + 1];
+        used[root] = true;
+        for (id, node) in self.nodes.iter().enumerate().take(root + 1).rev() {
+            if used[id] {
+                node.op.operands().for_each(|operand| used[usize::from(operand)] = true);
+            }
+        }
+        let mut moved = vec![0; root + 1];
+        let mut kept = Vec::new();
+        for (id, node) in self.nodes.into_iter().enumerate().take(root + 1).filter(|&(id, _)| used[id]) {
+            moved[id] = kept.len() as NodeId;
+            kept.push(Node { op: renumbered(node.op, |operand| moved[usize::from(operand)]), ..node });
+        }
+        Expr::new(kept)
+    }
+}

@@ -1,0 +1,192 @@
+//! Expressions: text to a typed tree.
+//!
+//! The phases, in order: [`lex`] and [`parse`] read the text; [`names`] says what each name stands for, and
+//! [`define`] orders the definitions; [`expand`] walks the tree through the definitions and hands each operation to
+//! [`check`], which types it and grows a [`graph`] of shared nodes; [`lower`] marks the floats that decide
+//! something, folds constants and gives the tree that the readings take.
+
+pub(crate) mod ast;
+mod call;
+mod check;
+pub(crate) mod define;
+mod expand;
+mod facts;
+mod fold;
+pub(crate) mod functions;
+pub(crate) mod graph;
+mod lex;
+mod lower;
+pub(crate) mod names;
+mod parse;
+
+use std::cell::Cell;
+
+use regard_ir::expr::{Expr, Op, Type, Var};
+use regard_ir::variant::{Heads, InputShape};
+
+use self::ast::{Ast, Span};
+use self::define::Definitions;
+use self::expand::Expander;
+use self::names::Target;
+use crate::codes::Code;
+use crate::diagnostic::{Diagnostic, Sink};
+use crate::notes;
+use crate::source::{Location, Text};
+
+pub(crate) use self::lex::is_name;
+
+/// What all expressions of a spec can read.
+pub(crate) struct Env<'a> {
+    /// `None` where they could not be read.
+    pub(crate) heads: Option<Heads>,
+    pub(crate) inputs: &'a [Input],
+    pub(crate) definitions: &'a Definitions,
+    /// Nodes made for all expressions so far.
+    pub(crate) work: Cell<u32>,
+}
+
+/// A declared input.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    pub(crate) name: String,
+    /// `None` where the declaration could not be read.
+    pub(crate) shape: Option<InputShape>,
+}
+
+/// What an expression is for, which settles what it may read and must give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Mask,
+    Modifier,
+    Scale,
+    /// A definition by itself, which may be used anywhere.
+    Definition,
+}
+
+impl Place {
+    const fn name(self) -> &'static str {
+        match self {
+            Place::Mask => "a mask",
+            Place::Modifier => "a score modifier",
+            Place::Scale => "a scale",
+            Place::Definition => "a definition",
+        }
+    }
+
+    const fn allows(self, var: Var) -> bool {
+        match (self, var) {
+            (Place::Definition, _) => true,
+            (Place::Scale, _) | (Place::Mask | Place::Modifier, Var::X) | (Place::Mask, Var::S) => false,
+            (Place::Mask | Place::Modifier, _) => true,
+        }
+    }
+}
+
+/// A parsed expression whose names are known.
+#[derive(Clone, Debug)]
+pub(crate) struct Body {
+    pub(crate) text: Text,
+    ast: Ast,
+    /// For each node, what its name stands for.
+    targets: Vec<Target>,
+}
+
+impl Body {
+    /// Parses an expression; names are for [`names::resolve`]. `None` if it is not one, which is then reported.
+    pub(crate) fn parse(text: Text, sink: &mut Sink) -> Option<Self> {
+        match parse::parse(&text.decoded) {
+            Ok(ast) => Some(Self { text, ast, targets: Vec::new() }),
+            Err(error) => {
+                sink.push(error.at(&text));
+                None
+            }
+        }
+    }
+
+    fn locate(&self, span: &Span) -> Location {
+        self.text.locate(span.start as usize..span.end as usize)
+    }
+
+    fn written(&self, span: &Span) -> &str {
+        &self.text.decoded[span.start as usize..span.end as usize]
+    }
+}
+
+/// Compiles a mask.
+pub(crate) fn mask(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<Expr> {
+    let body = resolved(text, env, sink)?;
+    let mut expander = Expander::new(&body, Place::Mask, env, sink);
+    let value = expander.root()?;
+    let graph = expander.finish(value, Type::Bool)?;
+    Some(lower::lower(&graph))
+}
+
+/// Compiles a score modifier, and notes what is odd about it.
+pub(crate) fn modifier(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<Expr> {
+    let body = resolved(text, env, sink)?;
+    let mut expander = Expander::new(&body, Place::Modifier, env, sink);
+    let value = expander.root()?;
+    let graph = expander.finish(value, Type::Float)?;
+    notes::modifier(&graph, |span| body.locate(span), sink);
+    Some(lower::lower(&graph))
+}
+
+/// Computes a scale in f64.
+pub(crate) fn scale(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<f64> {
+    let body = resolved(text, env, sink)?;
+    let mut expander = Expander::new(&body, Place::Scale, env, sink);
+    let value = expander.root()?;
+    let graph = expander.finish(value, Type::Float)?;
+    match lower::lower(&graph).tree().nodes() {
+        [node] if matches!(node.op, Op::Float(value) if value.is_finite()) => {
+            let Op::Float(value) = node.op else { return None };
+            Some(value)
+        }
+        _ => {
+            sink.push(
+                Diagnostic::new(Code::S038, &body.text.token(), "the scale is not a finite number")
+                    .label("infinite, or no number at all"),
+            );
+            None
+        }
+    }
+}
+
+fn resolved(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<Body> {
+    let mut body = Body::parse(text, sink)?;
+    let scope =
+        names::Scope { params: &[], inputs: env.inputs, definitions: env.definitions, prelude: false };
+    names::resolve(&mut body, &scope, sink);
+    Some(body)
+}
+
+/// An error of the text of one expression, not yet placed in a file.
+#[derive(Debug)]
+pub(crate) struct SyntaxError {
+    code: Code,
+    span: Span,
+    message: String,
+    label: String,
+    help: Option<String>,
+}
+
+impl SyntaxError {
+    fn new(code: Code, span: Span, message: impl Into<String>) -> Self {
+        Self { code, span, message: message.into(), label: String::new(), help: None }
+    }
+
+    fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn at(self, text: &Text) -> Diagnostic {
+        let location = text.locate(self.span.start as usize..self.span.end as usize);
+        Diagnostic::new(self.code, &location, self.message).label(self.label).help(self.help)
+    }
+}

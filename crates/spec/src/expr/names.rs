@@ -1,0 +1,233 @@
+//! What each name of an expression stands for, and whether it is used as that.
+
+use regard_ir::expr::Var;
+
+use super::ast::{AstNode, Syntax};
+use super::define::Definitions;
+use super::functions::{self, CONSTANTS, Constant, FUNCTIONS, Signature, VARIABLES};
+use super::{Body, Input};
+use crate::codes::Code;
+use crate::diagnostic::{Diagnostic, Sink, did_you_mean, quote};
+
+/// What a node's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// The node has no name.
+    Nothing,
+    /// Its name or use is wrong, and that is reported.
+    Wrong,
+    Var(Var),
+    Constant(Constant),
+    Function(&'static Signature),
+    /// By index into the spec's inputs.
+    Input(usize),
+    /// By index into the enclosing definition's parameters.
+    Param(usize),
+    /// By index into the definitions.
+    Definition(usize),
+}
+
+/// Where names are looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    /// Parameters of the definition that the expression is the body of.
+    pub(crate) params: &'a [String],
+    pub(crate) inputs: &'a [Input],
+    pub(crate) definitions: &'a Definitions,
+    /// Whether the expression belongs to the prelude, which knows nothing of the spec.
+    pub(crate) prelude: bool,
+}
+
+/// Resolves all names of `body`, and reports those that are unknown or wrongly used.
+pub(crate) fn resolve(body: &mut Body, scope: &Scope<'_>, sink: &mut Sink) {
+    let targets = body.ast.nodes.iter().map(|node| match target(node, body, scope) {
+        Ok(target) => target,
+        Err(error) => {
+            sink.push(*error);
+            Target::Wrong
+        }
+    });
+    body.targets = targets.collect();
+}
+
+type Checked = Result<Target, Box<Diagnostic>>;
+
+fn target(node: &AstNode, body: &Body, scope: &Scope<'_>) -> Checked {
+    let use_ = Use { node, body, name: body.written(&node.name), scope };
+    match &node.syntax {
+        Syntax::Name => use_.bare(),
+        Syntax::Call(args) => use_.call(args.len()),
+        Syntax::Index(indices) => use_.index(indices.len()),
+        _ => Ok(Target::Nothing),
+    }
+}
+
+/// One use of a name.
+struct Use<'a> {
+    node: &'a AstNode,
+    body: &'a Body,
+    name: &'a str,
+    scope: &'a Scope<'a>,
+}
+
+impl Use<'_> {
+    fn bare(&self) -> Checked {
+        let target = self.lookup().ok_or_else(|| self.unknown())?;
+        match target {
+            Target::Function(signature) => Err(self.wrong(
+                format!("{} is a function", quote(self.name)),
+                format!("write `{}({})`", signature.name, signature.params),
+            )),
+            Target::Definition(id) if !self.scope.definitions.get(id).params.is_empty() => {
+                Err(self.arity(0, &self.scope.definitions.get(id).head()))
+            }
+            target => Ok(target),
+        }
+    }
+
+    fn call(&self, n_args: usize) -> Checked {
+        let what = match self.lookup().ok_or_else(|| self.unknown())? {
+            Target::Function(signature) if (signature.min_args..=signature.max_args).contains(&n_args) => {
+                return Ok(Target::Function(signature));
+            }
+            Target::Function(signature) => {
+                return Err(self.arity(n_args, &format!("{}({})", signature.name, signature.params)));
+            }
+            Target::Definition(id) => {
+                let definition = self.scope.definitions.get(id);
+                if definition.params.is_empty() {
+                    return Err(self.wrong(
+                        format!("{} has no parameters", quote(self.name)),
+                        format!("write `{}`", definition.head()),
+                    ));
+                }
+                if definition.params.len() != n_args {
+                    return Err(self.arity(n_args, &definition.head()));
+                }
+                return Ok(Target::Definition(id));
+            }
+            Target::Wrong => return Ok(Target::Wrong),
+            Target::Input(_) => {
+                let help = format!("an element is read with brackets: `{}[…]`", self.name);
+                return Err(self.wrong(format!("{} is an input, not a function", quote(self.name)), help));
+            }
+            other => describe(other),
+        };
+        Err(self.wrong(format!("{} is {what}, not a function", quote(self.name)), None))
+    }
+
+    fn index(&self, n_indices: usize) -> Checked {
+        let what = match self.lookup().ok_or_else(|| self.unknown())? {
+            target @ (Target::Param(_) | Target::Wrong) => return Ok(target),
+            Target::Input(id) => {
+                let rank = self.scope.inputs[id].shape.map_or(n_indices, |shape| shape.axes().len());
+                if rank == n_indices {
+                    return Ok(Target::Input(id));
+                }
+                return Err(Box::new(wrong_rank(
+                    Diagnostic::new(
+                        Code::S035,
+                        &self.body.locate(&self.node.span),
+                        format!(
+                            "input {} has {}, not {n_indices}",
+                            quote(self.name),
+                            count(rank, "axis", "axes")
+                        ),
+                    ),
+                    self.name,
+                    rank,
+                )));
+            }
+            other => describe(other),
+        };
+        Err(self.wrong(format!("{} is {what}, not an input", quote(self.name)), None))
+    }
+
+    fn lookup(&self) -> Option<Target> {
+        let Self { name, scope, .. } = *self;
+        if let Some(var) = functions::variable(name) {
+            return Some(Target::Var(var));
+        }
+        if let Some(constant) = functions::constant(name) {
+            return Some(Target::Constant(constant));
+        }
+        if let Some(signature) = functions::function(name) {
+            return Some(Target::Function(signature));
+        }
+        if let Some(param) = scope.params.iter().position(|param| param == name) {
+            return Some(Target::Param(param));
+        }
+        if scope.definitions.is_unusable(name) && !scope.prelude {
+            return Some(Target::Wrong);
+        }
+        let input = || scope.inputs.iter().position(|input| input.name == name).map(Target::Input);
+        let definition = || scope.definitions.find(name, scope.prelude).map(Target::Definition);
+        // An input may share a name with the prelude; brackets and parentheses then tell which is meant.
+        match self.node.syntax {
+            _ if scope.prelude => definition(),
+            Syntax::Call(_) => definition().or_else(input),
+            _ => input().or_else(definition),
+        }
+    }
+
+    fn unknown(&self) -> Box<Diagnostic> {
+        let Self { name, scope, .. } = *self;
+        let what = match self.node.syntax {
+            Syntax::Call(_) => "no such function or definition",
+            Syntax::Index(_) => "no such input",
+            _ => "no such variable, constant, definition or input",
+        };
+        let functions = FUNCTIONS.iter().map(|signature| signature.name);
+        let variables = VARIABLES.iter().map(|&(name, _)| name);
+        let constants = CONSTANTS.iter().map(|&(name, _)| name);
+        let inputs = scope.inputs.iter().map(|input| input.name.as_str());
+        let params = scope.params.iter().map(String::as_str);
+        let definitions = scope.definitions.names();
+        let help = match self.node.syntax {
+            Syntax::Call(_) => did_you_mean(name, definitions.chain(functions)),
+            Syntax::Index(_) => did_you_mean(name, inputs.chain(params)),
+            _ => did_you_mean(
+                name,
+                params.chain(inputs).chain(definitions).chain(functions).chain(constants).chain(variables),
+            ),
+        };
+        let location = self.body.locate(&self.node.name);
+        let message = format!("unknown name {}", quote(name));
+        Box::new(Diagnostic::new(Code::S014, &location, message).label(what).help(help))
+    }
+
+    fn wrong(&self, message: String, help: impl Into<Option<String>>) -> Box<Diagnostic> {
+        Box::new(Diagnostic::new(Code::S025, &self.body.locate(&self.node.name), message).help(help))
+    }
+
+    fn arity(&self, n_args: usize, head: &str) -> Box<Diagnostic> {
+        let message = format!("{} is used with {}", quote(self.name), count(n_args, "argument", "arguments"));
+        let location = self.body.locate(&self.node.span);
+        Box::new(Diagnostic::new(Code::S024, &location, message).help(format!("it is `{head}`")))
+    }
+}
+
+/// The rest of an error about an input's number of indices.
+pub(super) fn wrong_rank(error: Diagnostic, name: &str, rank: usize) -> Diagnostic {
+    let one_each = if rank == 0 { "a scalar is read without brackets" } else { "one index for each axis" };
+    let indices = ["…"; 8][..rank.min(8)].join(", ");
+    let help = if rank == 0 { format!("write `{name}`") } else { format!("write `{name}[{indices}]`") };
+    error.label(one_each).help(help)
+}
+
+/// `1 axis`, `2 axes`.
+pub(super) fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+fn describe(target: Target) -> &'static str {
+    match target {
+        Target::Nothing | Target::Wrong => "something else",
+        Target::Var(_) => "a variable",
+        Target::Constant(_) => "a constant",
+        Target::Function(_) => "a function",
+        Target::Input(_) => "an input",
+        Target::Param(_) => "a parameter",
+        Target::Definition(_) => "a definition",
+    }
+}

@@ -1,0 +1,157 @@
+//! From entries to a spec: parents merged, defaults filled in, expressions compiled.
+
+mod extends;
+mod fields;
+mod inputs;
+mod tables;
+
+use std::cell::Cell;
+
+use regard_ir::expr::{Expr, Op, Type, Var};
+use regard_ir::identity::Identity;
+use regard_ir::plan::{Dtype, Precision};
+use regard_ir::spec::{Cache, Inputs, Mechanism, Output, Spec};
+use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
+
+use self::extends::Chain;
+use crate::codes::Code;
+use crate::diagnostic::{Diagnostics, Sink};
+use crate::expr::define::Definitions;
+use crate::expr::{self, Env};
+use crate::{LoadError, Loader, Parsed, identity};
+
+pub(crate) use self::extends::Origin;
+
+/// Every top-level key.
+const KEYS: [&str; 21] = [
+    "name",
+    "summary",
+    "extends",
+    "heads",
+    "source",
+    "position",
+    "qk_norm",
+    "score",
+    "mask",
+    "weights",
+    "recurrence",
+    "latent",
+    "lookahead",
+    "pseudo",
+    "output",
+    "project",
+    "cache",
+    "inputs",
+    "define",
+    "dtype",
+    "precision",
+];
+
+/// Top-level keys that no part of the compiler reads yet.
+const UNSUPPORTED: [&str; 8] =
+    ["position", "qk_norm", "recurrence", "latent", "lookahead", "pseudo", "project", "cache"];
+
+/// Compiles the spec whose bytes are given, if they could be read.
+pub(crate) fn compile(
+    origin: Origin,
+    bytes: Result<Vec<u8>, LoadError>,
+    loader: &dyn Loader,
+) -> Result<Parsed, Diagnostics> {
+    let mut sink = Sink::default();
+    let stem = origin.stem();
+    let chain = Chain::load(origin, bytes, loader, &mut sink);
+    let spec = resolve(&chain, stem, &mut sink);
+    let n_errors = sink.n_errors();
+    // A name that seems unknown may have been declared where the file could not be read.
+    sink.retain(|found| found.code != Code::S014 || !chain.may_say(&found.source.text[found.span.clone()]));
+    match spec {
+        Some(spec) if n_errors == 0 => Ok(Parsed { spec, notes: sink.finish() }),
+        _ => Err(Diagnostics(sink.finish())),
+    }
+}
+
+fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
+    chain.documents.iter().for_each(|document| fields::check_keys(&document.entries, &KEYS, None, sink));
+    for key in UNSUPPORTED {
+        if let Some(entry) = chain.entry(key) {
+            fields::unsupported(&entry.key.token(), key, sink);
+        }
+    }
+
+    let name = own_string(chain, "name", sink).unwrap_or(stem);
+    let summary = own_string(chain, "summary", sink).unwrap_or_default();
+    let source = match chain.choice("source", &["self", "cross"], sink) {
+        Some(1) => KeySource::Cross,
+        _ => KeySource::SelfAttention,
+    };
+    let dtype =
+        chain.choice("dtype", &Dtype::ALL.map(Dtype::name), sink).map_or(Dtype::F32, |i| Dtype::ALL[i]);
+    if chain.choice("precision", &["exact", "fast"], sink) == Some(1)
+        && let Some(value) = chain.value("precision")
+    {
+        fields::unsupported(&value.location, "precision = \"fast\"", sink);
+    }
+    let heads = tables::heads(chain, sink);
+    tables::weights(chain.value("weights"), sink);
+    let lse = tables::output(chain.value("output"), sink);
+    let inputs = inputs::read(chain.value("inputs"), sink);
+
+    let mut definitions = Definitions::prelude();
+    for entry in fields::table(chain.value("define"), "define", sink) {
+        let text = fields::string(&entry.value, "a definition", sink).cloned();
+        definitions.add(entry.key.clone(), text, false, &inputs, sink);
+    }
+    definitions.resolve(&inputs, sink);
+    let env = Env { heads, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
+    Definitions::check(&env, sink);
+
+    let score = tables::score(chain.value("score"), sink);
+    let scale = match score.scale {
+        tables::Scale::Default => heads.map(|heads| 1.0 / f64::from(heads.dim).sqrt()),
+        tables::Scale::Number(scale) => Some(scale),
+        tables::Scale::Expression(text) => expr::scale(text, &env, sink),
+        tables::Scale::Wrong => None,
+    };
+    let modify = match score.modify {
+        Some(text) => expr::modifier(text, &env, sink),
+        None => Some(Expr::leaf(Op::Var(Var::S), Type::Float)),
+    };
+    let allow = match tables::mask(chain.value("mask"), sink) {
+        Some(text) => expr::mask(text, &env, sink),
+        None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
+    };
+
+    let mut names = Vec::new();
+    let mut shapes = Vec::new();
+    for input in &inputs {
+        names.push(input.name.clone());
+        shapes.push(input.shape?);
+    }
+    let mut spec = Spec {
+        name,
+        summary,
+        identity: Identity(0),
+        heads: heads?,
+        source,
+        position: None,
+        qk_norm: None,
+        scale: scale?,
+        modify: modify?,
+        allow: allow?,
+        mechanism: Mechanism::Weights(Weights::Softmax { sink: WeightSink::None }),
+        output: Output { mix: None, norm: None, gate: None, lse },
+        project: None,
+        cache: Cache::DEFAULT,
+        inputs: Inputs { names, shapes },
+        dtype,
+        precision: Precision::Exact,
+    };
+    spec.identity = identity::of(&spec);
+    Some(spec)
+}
+
+/// A string that describes the file that says it, and so is not taken from a parent.
+fn own_string(chain: &Chain, key: &str, sink: &mut Sink) -> Option<String> {
+    let value = chain.documents.first()?.entries.iter().find(|entry| entry.name() == key)?;
+    fields::string(&value.value, &format!("`{key}`"), sink).map(|text| text.decoded.clone())
+}

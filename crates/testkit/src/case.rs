@@ -1,0 +1,142 @@
+//! A variant on one problem: its inputs, its outputs, and the judgement.
+
+use core::fmt;
+
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::plan::Dtype;
+use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
+use regard_oracle::compare::{self, CompareError, Report, compare};
+use regard_oracle::random::{self, CapturedBuffer};
+use regard_oracle::sample::Sample;
+use regard_oracle::{Oracle, Tensors};
+
+use crate::place::Layout;
+use crate::poison::{Input, Output, PoisonError};
+
+/// A variant on one problem, in one storage type and layout.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The variant.
+    pub variant: Variant<'a>,
+    /// The problem.
+    pub problem: Problem,
+    /// Storage type of q, k, v and o.
+    pub dtype: Dtype,
+    /// Where the elements of q, k, v, o and lse lie.
+    pub layout: Layout,
+    /// What the inputs are drawn from.
+    pub seed: u64,
+}
+
+/// The inputs of a case.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// Queries, N(0, 1).
+    pub q: Input,
+    /// Keys, N(0, 1).
+    pub k: Input,
+    /// Values, N(0, 1).
+    pub v: Input,
+    /// Captured inputs in declaration order; see [`random::captured`].
+    pub captured: Vec<CapturedBuffer>,
+}
+
+impl Inputs {
+    /// The captured inputs as a problem binds them.
+    pub fn captured(&self) -> Vec<InputData<'_>> {
+        self.captured.iter().map(CapturedBuffer::data).collect()
+    }
+}
+
+/// The outputs of a case.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// The output, `[batch, query heads, queries, value_dim]`.
+    pub o: Output,
+    /// The log of the weights' sum, `[batch, query heads, queries, 1]` in f32, if the variant has it.
+    pub lse: Option<Output>,
+}
+
+/// Why a kernel's outputs are not accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// A write too many or too few in the output of that name.
+    Poison(&'static str, PoisonError),
+    /// The outputs could not be compared.
+    Compare(CompareError),
+    /// An error past its bound.
+    Bound(Box<Report>),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Poison(name, error) => write!(f, "`{name}`: {error}"),
+            Failure::Compare(error) => error.fmt(f),
+            Failure::Bound(report) => report.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Case<'_> {
+    /// Seeded inputs.
+    pub fn inputs(&self) -> Inputs {
+        let heads = &self.variant.heads;
+        // Each tensor draws from a seed of its own.
+        let seed = |tensor: u64| self.seed.wrapping_mul(64).wrapping_add(tensor);
+        let input = |n_heads, len, width, tensor| {
+            let shape = [self.problem.batch, n_heads, len, width].map(|n| n as usize);
+            Input::normal(self.dtype, shape, self.layout, seed(tensor))
+        };
+        let captured = self.variant.inputs.iter().zip(3..).map(|(shape, tensor)| {
+            random::captured(shape, heads, self.variant.source, &self.problem, seed(tensor))
+        });
+        Inputs {
+            q: input(heads.query, self.problem.queries, heads.dim, 0),
+            k: input(heads.kv, self.problem.keys, heads.dim, 1),
+            v: input(heads.value, self.problem.keys, heads.value_dim, 2),
+            captured: captured.collect(),
+        }
+    }
+
+    /// Unwritten outputs.
+    pub fn outputs(&self) -> Outputs {
+        let heads = &self.variant.heads;
+        let output = |dtype, width| {
+            let shape = [self.problem.batch, heads.query, self.problem.queries, width].map(|n| n as usize);
+            Output::new(dtype, shape, self.layout)
+        };
+        Outputs {
+            o: output(self.dtype, heads.value_dim),
+            lse: self.variant.lse.then(|| output(Dtype::F32, 1)),
+        }
+    }
+
+    /// Accepts the outputs if every element was written, nothing else was, and the rows of `sample` are within
+    /// their bounds.
+    ///
+    /// # Errors
+    /// With the first reason that they are not accepted.
+    ///
+    /// # Panics
+    /// If `inputs` are not of this case.
+    pub fn judge(&self, inputs: &Inputs, outputs: &Outputs, sample: &Sample) -> Result<Report, Failure> {
+        outputs.o.check().map_err(|error| Failure::Poison("o", error))?;
+        if let Some(lse) = &outputs.lse {
+            lse.check().map_err(|error| Failure::Poison("lse", error))?;
+        }
+        let Self { variant, problem, .. } = *self;
+        let data = inputs.captured();
+        let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
+            .expect("the captured inputs of a case fit it");
+        let (q, k, v) = (inputs.q.view(), inputs.k.view(), inputs.v.view());
+        let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, sink: &[] })
+            .expect("the inputs of a case fit it");
+        let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
+        let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
+        if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
+    }
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask ci`: every check of the project, one after the other.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::command::Cargo;
+use crate::error::Error;
+use crate::tidy::Manifest;
+use crate::{link, tidy};
+
+/// Crates that a user builds with a choice of features, each of which must build without the others.
+const BUILT_ALONE: [&str; 4] = ["ir", "simd", "engine", "runtime"];
+
+/// Which tests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tests {
+    /// Those of minutes.
+    Usual,
+    /// Exhaustive ones too, which are marked `#[ignore = "long"]`.
+    Long,
+}
+
+impl Tests {
+    fn step(self) -> Step {
+        match self {
+            Tests::Usual => |root| Cargo::new(root, &["test", "--workspace"]).run(),
+            Tests::Long => |root| Cargo::new(root, &["test", "--workspace", "--", "--include-ignored"]).run(),
+        }
+    }
+}
+
+/// One check of the tree at a root.
+type Step = fn(&Path) -> Result<(), Error>;
+
+/// Runs every step in order and stops at the first that fails.
+///
+/// # Errors
+/// The failed step's.
+pub(crate) fn run(root: &Path, tests: Tests) -> Result<(), Error> {
+    let steps: [(&str, Step); 7] = [
+        ("components", components),
+        ("format", format),
+        ("tidy", tidy::run),
+        ("clippy", clippy),
+        ("features", features),
+        ("link", link::run),
+        ("test", tests.step()),
+    ];
+    let mut times = Vec::new();
+    for (name, step) in steps {
+        eprintln!("── {name}");
+        let start = Instant::now();
+        let result = step(root);
+        let time = start.elapsed();
+        times.push((name, time));
+        match result {
+            Ok(()) => eprintln!("── {name}: passed in {:.1} s\n", time.as_secs_f64()),
+            Err(error) => {
+                eprintln!("── {name}: FAILED after {:.1} s\n", time.as_secs_f64());
+                summarise(&times, steps.len());
+                return Err(error);
+            }
+        }
+    }
+    summarise(&times, steps.len());
+    Ok(())
+}
+
+fn summarise(times: &[(&str, Duration)], steps: usize) {
+    for (name, time) in times {
+        eprintln!("{name:>12} {:7.1} s", time.as_secs_f64());
+    }
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    eprintln!("{:>12} {:7.1} s, {} of {steps} steps run", "in all", total.as_secs_f64(), times.len());
+}
+
+fn components(root: &Path) -> Result<(), Error> {
+    for (name, command) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if !Cargo::new(root, &[command, "--version"]).output()?.status.success() {
+            return Err(Error::Component { name });
+        }
+    }
+    Ok(())
+}
+
+fn format(root: &Path) -> Result<(), Error> {
+    Cargo::new(root, &["fmt", "--all", "--check"]).run()?;
+    Cargo::new(root, &["fmt", "--check", "--manifest-path", link::MANIFEST]).run()
+}
+
+fn clippy(root: &Path) -> Result<(), Error> {
+    Cargo::new(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
+        .run()
+}
+
+/// Builds each crate of [`BUILT_ALONE`] without features, then with each one alone, and takes no warning.
+fn features(root: &Path) -> Result<(), Error> {
+    for folder in BUILT_ALONE {
+        let path = root.join("crates").join(folder).join("Cargo.toml");
+        let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
+        // That every manifest parses was checked by tidy.
+        let declared = Manifest::parse(&text).map(|manifest| manifest.features()).unwrap_or_default();
+        let names = declared.iter().map(|feature| feature.name.as_str()).filter(|&name| name != "default");
+        for feature in [""].into_iter().chain(names) {
+            let package = format!("regard-{folder}");
+            let build =
+                ["clippy", "--quiet", "--lib", "--no-deps", "--package", &package, "--no-default-features"];
+            let asked: &[&str] = if feature.is_empty() { &[] } else { &["--features", feature] };
+            let command = Cargo::new(root, &build).args(asked).args(&["--", "-D", "warnings"]);
+            eprintln!("{command}");
+            command.run()?;
+        }
+    }
+    Ok(())
+}
