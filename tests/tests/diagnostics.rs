@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regard_spec::{Code, Diagnostic, LoadError, Loader, MAX_FILE_BYTES, NoFiles, Severity};
+use regard_spec::{Code, Diagnostic, FileSystem, LoadError, Loader, MAX_FILE_BYTES, NoFiles, Severity};
 
 /// `# ERROR S014 4:19-4:25 unknown name …`, as a corpus file has it.
 fn expectation(diagnostic: &Diagnostic) -> String {
@@ -25,7 +25,23 @@ fn corpus() -> Vec<PathBuf> {
     files
 }
 
-/// All that a spec's text gives.
+/// The corpus folder, in which its files name each other.
+struct Folder(PathBuf);
+
+impl Loader for Folder {
+    fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
+        FileSystem.load(&self.0.join(path).to_string_lossy())
+    }
+}
+
+/// All that a corpus file gives.
+fn found_in(path: &Path) -> Vec<Diagnostic> {
+    let folder = Folder(path.parent().unwrap().to_path_buf());
+    let text = fs::read_to_string(path).unwrap();
+    found(regard_spec::parse(&text, path.file_name().unwrap().to_str().unwrap(), &folder))
+}
+
+/// All that a spec gives.
 fn found(parsed: Result<regard_spec::Parsed, regard_spec::Diagnostics>) -> Vec<Diagnostic> {
     match parsed {
         Ok(parsed) => parsed.notes,
@@ -40,7 +56,7 @@ fn every_file_gives_what_it_says_and_nothing_else() {
         let text = fs::read_to_string(&path).unwrap();
         let is_expectation = |line: &&str| line.starts_with("# ERROR ") || line.starts_with("# NOTE ");
         let expected: Vec<&str> = text.lines().filter(is_expectation).collect();
-        let found: Vec<String> = found(regard_spec::from_file(&path)).iter().map(expectation).collect();
+        let found: Vec<String> = found_in(&path).iter().map(expectation).collect();
         if expected != found {
             let name = path.file_name().unwrap().display();
             writeln!(report, "{name} says\n{}\nand gives\n{}\n", expected.join("\n"), found.join("\n"))
@@ -63,7 +79,7 @@ fn every_code_has_a_file_of_its_own_or_a_test_here() {
     assert!(shown.iter().all(|name| Code::ALL.iter().any(|info| info.code.name() == name)), "{shown:?}");
     for path in corpus() {
         let code = path.file_name().unwrap().to_str().unwrap()[..4].to_uppercase();
-        let found = found(regard_spec::from_file(&path));
+        let found = found_in(&path);
         assert!(!found.is_empty() && found.iter().all(|it| it.code.name() == code), "{}", path.display());
     }
 }
@@ -222,12 +238,30 @@ fn one_error_does_not_become_several() {
             vec!["S030"],
         ),
         ("heads = { query = 8 }\nlatent = { rank = 512 }\nscore = { scale = \"1 / dim\" }", vec!["S012"]),
-        ("heads = { query = 8, dim = 64 }\nmask = \"-(true + (1 & 2)) < 3\"", vec!["S030"]),
+        ("heads = { query = 8, dim = 64 }\nmask = \"-(1 + (1 & true)) < 3\"", vec!["S030"]),
         ("", vec!["S009"]),
         ("extends = \"lost.toml\"\nmask = \"same(doc)\"\n", vec!["S001"]),
     ] {
         let found = found(regard_spec::parse(text, "x.toml", &NoFiles));
         let codes: Vec<&str> = found.iter().map(|it| it.code.name()).collect();
         assert_eq!(codes, expected, "{text}\n{found:#?}");
+    }
+}
+
+#[test]
+fn misspelt_words_get_the_nearest_that_is_valid() {
+    for (text, nearest) in [
+        ("heads = { query = 8, dim = 64, valuedim = 8 }\n", "value_dim"),
+        ("heads = { query = 8, dim = 64 }\nprecison = \"exact\"\n", "precision"),
+        ("heads = { query = 8, dim = 64 }\ndtype = \"fp16\"\n", "f16"),
+        ("heads = { query = 8, dim = 64 }\nmask = \"Causal\"\n", "causal"),
+        ("heads = { query = 8, dim = 64 }\nmask = \"k < head\"\n", "heads"),
+        ("heads = { query = 8, dim = 64 }\ninputs = { doc_ids = \"i32[b, k]\" }\nmask = \"docids[b, k] == 1\"\n", "doc_ids"),
+        ("heads = { query = 8, dim = 64 }\nmask = \"far(3)\"\n[define]\n\"farr(n)\" = \"q - k > n\"\n", "farr"),
+        ("extends = \"sliding-window\"\n", "sliding_window"),
+    ] {
+        let found = found(regard_spec::parse(text, "x.toml", &NoFiles));
+        assert_eq!(found.len(), 1, "{text}");
+        assert_eq!(found[0].help, Some(format!("did you mean `{nearest}`?")), "{text}");
     }
 }

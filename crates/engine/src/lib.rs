@@ -9,6 +9,7 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod any;
 pub mod catalog;
 #[cfg(feature = "std")]
 pub mod detect;

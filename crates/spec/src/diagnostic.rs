@@ -125,9 +125,14 @@ impl Sink {
                 && other.span == diagnostic.span
                 && Arc::ptr_eq(&other.source, &diagnostic.source)
         };
-        if self.list.len() < MAX_DIAGNOSTICS && !self.list.iter().any(known) {
+        if !self.is_full() && !self.list.iter().any(known) {
             self.list.push(diagnostic);
         }
+    }
+
+    /// Whether more would be dropped, so that no work on their text is worth it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_DIAGNOSTICS
     }
 
     /// Forgets those that `keep` refuses; they still count as errors.
@@ -159,9 +164,17 @@ impl Sink {
 
 /// `name` in backquotes, short and without control characters, for a message.
 pub(crate) fn quote(name: &str) -> String {
-    const MAX_CHARS: usize = 40;
-    let mut text: String = name.chars().take(MAX_CHARS).flat_map(printable).collect();
-    if name.chars().nth(MAX_CHARS).is_some() {
+    quote_up_to(name, 40)
+}
+
+/// As [`quote`], for paths: long enough that one can be found by it.
+pub(crate) fn quote_path(path: &str) -> String {
+    quote_up_to(path, 250)
+}
+
+fn quote_up_to(name: &str, max_chars: usize) -> String {
+    let mut text: String = name.chars().take(max_chars).flat_map(printable).collect();
+    if name.chars().nth(max_chars).is_some() {
         text.push('…');
     }
     format!("`{text}`")

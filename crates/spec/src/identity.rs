@@ -1,7 +1,7 @@
 //! Canonical bytes, and the identity that is their hash.
 //!
-//! A part that a spec leaves at its default writes nothing, so a table that the language gains later changes no
-//! identity of a spec without it. Names of captured inputs count: they are how a caller binds tensors.
+//! Tables that no spec can have yet write nothing, so that the specs without them keep their identities when the
+//! language gains them. Names of captured inputs count: they are how a caller binds tensors.
 
 use regard_ir::expr::{Node, Op, Tree, Type};
 use regard_ir::identity::Identity;

@@ -50,9 +50,9 @@ pub fn parse(text: &str, file: &str, loader: &dyn Loader) -> Result<Parsed, Diag
 /// # Errors
 /// As [`parse`]; also if the file cannot be read, is larger than [`MAX_FILE_BYTES`] or is not UTF-8.
 pub fn from_file(path: impl AsRef<std::path::Path>) -> Result<Parsed, Diagnostics> {
-    let path = path.as_ref().to_string_lossy().into_owned();
-    let bytes = FileSystem.load(&path);
-    resolve::compile(resolve::Origin::File(path), bytes, &FileSystem)
+    let path = path.as_ref();
+    let origin = resolve::Origin::File(path.to_string_lossy().into_owned());
+    resolve::compile(origin, loader::read(path), &FileSystem)
 }
 
 /// Compiles a spec that ships with the compiler.

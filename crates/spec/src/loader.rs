@@ -49,14 +49,19 @@ pub struct FileSystem;
 
 impl Loader for FileSystem {
     fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
-        if Path::new(path).is_dir() {
-            return Err(LoadError::Directory);
-        }
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(load_error)?;
-        file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(load_error)?;
-        if bytes.len() > MAX_FILE_BYTES { Err(LoadError::TooLarge) } else { Ok(bytes) }
+        read(Path::new(path))
     }
+}
+
+/// The bytes of a file, up to the limit.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    if path.is_dir() {
+        return Err(LoadError::Directory);
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(load_error)?;
+    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(load_error)?;
+    if bytes.len() > MAX_FILE_BYTES { Err(LoadError::TooLarge) } else { Ok(bytes) }
 }
 
 fn load_error(error: std::io::Error) -> LoadError {

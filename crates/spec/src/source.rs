@@ -27,14 +27,25 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// Where each line starts; a byte order mark belongs to no line.
     lines: Vec<usize>,
+    /// How many characters start before each block of [`BLOCK_BYTES`], so that a column costs no walk along its line.
+    blocks: Vec<usize>,
 }
+
+/// Bytes between two counts of characters.
+const BLOCK_BYTES: usize = 1 << 10;
 
 impl Source {
     pub(crate) fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
         let text = text.into();
         let first = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let lines = std::iter::once(first).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Arc::new(Self { name: name.into(), text, lines })
+        let blocks = text.as_bytes().chunks(BLOCK_BYTES).scan(0, |before, block| {
+            let start = *before;
+            *before += chars_in(block);
+            Some(start)
+        });
+        let blocks = blocks.collect();
+        Arc::new(Self { name: name.into(), text, lines, blocks })
     }
 
     /// The line and column of a byte offset; past the end it is the end.
@@ -42,7 +53,14 @@ impl Source {
         let offset = self.text.floor_char_boundary(offset);
         let line = self.lines.partition_point(|&start| start <= offset).max(1);
         let start = self.lines[line - 1].min(offset);
-        Position { line, column: self.text[start..offset].chars().count() + 1 }
+        Position { line, column: self.chars_before(offset) - self.chars_before(start) + 1 }
+    }
+
+    fn chars_before(&self, offset: usize) -> usize {
+        // The offset after the last full block has no block of its own.
+        let block = (offset / BLOCK_BYTES).min(self.blocks.len().saturating_sub(1));
+        let before = self.blocks.get(block).copied().unwrap_or(0);
+        before + chars_in(&self.text.as_bytes()[block * BLOCK_BYTES..offset])
     }
 
     /// The byte range of a line (from 1) without its ending.
@@ -52,6 +70,11 @@ impl Source {
         let text = self.text[start..end].trim_end_matches(['\n', '\r']);
         start..start + text.len()
     }
+}
+
+/// Characters that start in a piece of UTF-8.
+fn chars_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte & 0b1100_0000 != 0b1000_0000).count()
 }
 
 /// A range of a source that a diagnostic can point at.
@@ -182,6 +205,17 @@ mod tests {
         assert_eq!(source.position(source.text.len()), Position { line: 2, column: 3 });
         assert_eq!(source.position(usize::MAX), Position { line: 2, column: 3 });
         assert_eq!(&source.text[source.line(1)], "é = 1");
+    }
+
+    #[test]
+    fn columns_far_along_a_line_are_counted_in_blocks() {
+        let line = "é漢x".repeat(1000);
+        let source = Source::new("t", format!("first\n{line}"));
+        for (column, (at, _)) in line.char_indices().enumerate().step_by(101) {
+            assert_eq!(source.position(6 + at), Position { line: 2, column: column + 1 });
+        }
+        let full = Source::new("t", "x".repeat(2 * BLOCK_BYTES));
+        assert_eq!(full.position(2 * BLOCK_BYTES), Position { line: 1, column: 2 * BLOCK_BYTES + 1 });
     }
 
     #[test]

@@ -43,17 +43,6 @@ pub(super) struct Layout {
     code: usize,
 }
 
-/// 32-bit elements of workspace for `threads` workers.
-pub fn workspace_len<E: Engine>(
-    engine: E,
-    heads: &Heads,
-    blocks: &Blocks,
-    code: &impl Code,
-    threads: usize,
-) -> usize {
-    Layout::new(heads, blocks, Tile::of(engine), code).workspace_len(threads)
-}
-
 /// What is left of `workspace` from the first aligned element on.
 pub(super) fn align(workspace: &mut [f32]) -> &mut [f32] {
     let skip = workspace.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(workspace.len());

@@ -19,16 +19,15 @@ use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{BindError, Captured, InputData};
-use regard_ir::interval::InputRanges;
+use regard_ir::interval::Span;
 use regard_ir::plan::Blocks;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Variant};
 
 use crate::code::{Code, Fault};
 use crate::schedule::Schedule;
+use crate::summary::Summaries;
 use crate::view::{View, ViewMut};
-
-pub use memory::workspace_len;
 
 /// What a run reads.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +63,44 @@ pub struct Parts<'a> {
     pub problem: &'a Problem,
     /// Its tasks.
     pub schedule: Schedule<'a>,
-    /// What is known of captured tensors, for classifying tiles.
-    pub ranges: &'a (dyn InputRanges + Sync),
+}
+
+/// Memory that a run works in; [`workspace`] says how much.
+#[derive(Debug)]
+pub struct Workspace<'a> {
+    /// What the workers compute in.
+    pub floats: &'a mut [f32],
+    /// Summaries of captured tensors that the mask reads.
+    pub spans: &'a mut [Span],
+}
+
+/// How much memory a run works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkspaceLen {
+    /// Elements of [`Workspace::floats`].
+    pub floats: usize,
+    /// Elements of [`Workspace::spans`].
+    pub spans: usize,
+}
+
+impl WorkspaceLen {
+    /// The same in bytes.
+    pub const fn bytes(&self) -> usize {
+        self.floats * size_of::<f32>() + self.spans * size_of::<Span>()
+    }
+}
+
+/// How much memory a run needs with `threads` workers over `captured` tensors.
+pub fn workspace<E: Engine>(
+    engine: E,
+    variant: &Variant<'_>,
+    blocks: &Blocks,
+    code: &impl Code,
+    captured: &Captured<'_>,
+    threads: usize,
+) -> WorkspaceLen {
+    let layout = memory::Layout::new(&variant.heads, blocks, memory::Tile::of(engine), code);
+    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, captured) }
 }
 
 /// A run that did not happen, or whose outputs mean nothing.
@@ -95,10 +130,10 @@ pub enum RunError {
     NoLse,
     /// The workspace is too small.
     Workspace {
-        /// Elements needed.
-        needed: usize,
-        /// Elements given.
-        found: usize,
+        /// What is needed.
+        needed: WorkspaceLen,
+        /// What was given.
+        found: WorkspaceLen,
     },
     /// The schedule was made for another problem.
     Schedule,
@@ -129,7 +164,11 @@ impl fmt::Display for RunError {
                 write!(f, "a place for lse was given, but the spec does not say `output.lse = true`")
             }
             RunError::Workspace { needed, found } => {
-                write!(f, "the workspace has {found} f32 elements, this schedule needs {needed}")
+                write!(
+                    f,
+                    "the workspace has {} floats and {} spans, this schedule needs {} and {}",
+                    found.floats, found.spans, needed.floats, needed.spans
+                )
             }
             RunError::Schedule => write!(f, "the schedule was made for another problem or plan"),
             RunError::Blocks(blocks) => {
@@ -146,8 +185,8 @@ impl core::error::Error for RunError {}
 
 /// Runs a variant over one problem.
 ///
-/// `workspace` holds [`workspace_len`] elements for the count of `threads`. Nothing is allocated and no lock is taken.
-/// The same bits come out whatever the count of threads.
+/// `memory` is as large as [`workspace`] says for the count of `threads`. Nothing is allocated and no lock is taken. The
+/// same bits come out whatever the count of threads.
 ///
 /// # Errors
 /// As [`RunError`] lists. After [`RunError::Index`] outputs are written but mean nothing; before any other error they
@@ -159,7 +198,7 @@ pub fn run<E: Engine, T: Element, C: Code>(
     inputs: Inputs<'_, T>,
     outputs: Outputs<'_, T>,
     threads: &dyn Threads,
-    workspace: &mut [f32],
+    memory: Workspace<'_>,
 ) -> Result<(), RunError> {
     check(&parts, &inputs, &outputs)?;
     let Parts { variant, blocks, problem, schedule, .. } = parts;
@@ -172,15 +211,28 @@ pub fn run<E: Engine, T: Element, C: Code>(
         Grid::new(schedule.tasks, schedule.order, group, outputs.o.0, lse).map_err(RunError::Output)?;
 
     let layout = memory::Layout::new(heads, blocks, memory::Tile::of(engine), code);
-    let needed = layout.workspace_len(threads.count());
-    if workspace.len() < needed {
-        return Err(RunError::Workspace { needed, found: workspace.len() });
+    let needed = WorkspaceLen {
+        floats: layout.workspace_len(threads.count()),
+        spans: Summaries::len(variant.allow, &captured),
+    };
+    let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
+    if found.floats < needed.floats || found.spans < needed.spans {
+        return Err(RunError::Workspace { needed, found });
     }
-    let aligned = memory::align(workspace);
+    let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
+    let aligned = memory::align(memory.floats);
     let lots = Lots::new(aligned, layout.worker_len());
     let fault = Fault::new();
-    let shared =
-        pass::Shared { engine, parts, code, inputs, captured: &captured, fault: &fault, layout: &layout };
+    let shared = pass::Shared {
+        engine,
+        parts,
+        code,
+        inputs,
+        captured: &captured,
+        ranges: &ranges,
+        fault: &fault,
+        layout: &layout,
+    };
     threads.run(&|_| {
         // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
         if let Some(memory) = lots.take() {

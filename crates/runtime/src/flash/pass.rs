@@ -13,6 +13,7 @@ use super::fold::{Steps, Sums, TileFold, common_reference};
 use super::memory::{Layout, Memory};
 use super::{Inputs, Parts};
 use crate::code::{Code, Fault, Place};
+use crate::summary::Summaries;
 
 /// What all workers read.
 pub(super) struct Shared<'a, E, T, C> {
@@ -21,6 +22,7 @@ pub(super) struct Shared<'a, E, T, C> {
     pub code: &'a C,
     pub inputs: Inputs<'a, T>,
     pub captured: &'a Captured<'a>,
+    pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
     pub layout: &'a Layout,
 }
@@ -85,7 +87,8 @@ impl<E: Engine, T: Element, C: Code> Pass<'_, E, T, C> {
     #[inline(always)]
     fn run(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         self.prepare(memory);
-        let Parts { variant, blocks, problem, ranges, .. } = self.shared.parts;
+        let Parts { variant, blocks, problem, .. } = self.shared.parts;
+        let ranges = self.shared.ranges;
         let region = self.region(0, self.rows());
         let classify = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
         let mut cell = 0;
@@ -290,7 +293,8 @@ impl<E: Engine, T: Element, C: Code> Pass<'_, E, T, C> {
         count: u32,
         block: Liveness,
     ) -> Option<(core::ops::Range<u32>, Steps)> {
-        let Parts { variant, blocks, ranges, .. } = self.shared.parts;
+        let Parts { variant, blocks, .. } = self.shared.parts;
+        let ranges = self.shared.ranges;
         if block == Liveness::Full {
             return Some((0..count, Steps::default()));
         }

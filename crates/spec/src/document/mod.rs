@@ -116,7 +116,7 @@ impl Document {
             blank(&mut text, &wrong);
             damaged.append(&mut wrong);
         }
-        let damaged = vec![0..text.len()];
+        damaged.push(0..text.len());
         Self { source, entries: Vec::new(), damaged }
     }
 

@@ -53,14 +53,17 @@ pub(crate) struct Definitions {
 impl Definitions {
     /// The prelude's.
     pub(crate) fn prelude() -> Self {
-        // It is part of the compiler: a test holds that it has no errors.
-        let mut sink = Sink::default();
-        let document = Document::read(Source::new("prelude.toml", PRELUDE), &mut sink);
+        // It is part of the compiler: a test holds that nothing is reported.
+        Self::read_prelude(&mut Sink::default())
+    }
+
+    fn read_prelude(sink: &mut Sink) -> Self {
+        let document = Document::read(Source::new("prelude.toml", PRELUDE), sink);
         let mut definitions = Self::default();
         for entry in document.entries {
-            definitions.add(entry.key, entry.value.text(), true, &[], &mut sink);
+            definitions.add(entry.key, entry.value.text(), true, &[], sink);
         }
-        definitions.resolve(&[], &mut sink);
+        definitions.resolve(&[], sink);
         definitions
     }
 
@@ -256,4 +259,21 @@ fn parse_head(head: &Text) -> Result<(String, Vec<String>), SyntaxError> {
         }
     }
     Ok((name.to_string(), params.into_iter().map(str::to_string).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prelude_has_no_errors() {
+        let mut sink = Sink::default();
+        let definitions = Definitions::read_prelude(&mut sink);
+        assert_eq!(sink.finish(), []);
+        let names: Vec<&str> = definitions.names().collect();
+        assert_eq!(
+            names,
+            ["all", "causal", "window", "band", "first", "global", "prefix", "chunk", "dilated", "same"]
+        );
+    }
 }

@@ -75,11 +75,8 @@ impl<'a, 's> Expander<'a, 's> {
             self.sink.push(Diagnostic::new(Code::S031, &location, fault.message).label(fault.label));
             return None;
         }
-        let value = if ty == Type::Float { self.checker.widen(value) } else { Ok(value) };
-        let value = value.unwrap_or_else(|fault| {
-            let span = fault.span.clone();
-            self.report(0, fault).unwrap_or(Value::unknown(span))
-        });
+        let typed = if ty == Type::Float { self.checker.widen(value) } else { Ok(value) };
+        let value = self.settle(0, typed).ok()?;
         self.checker.graph.root = value.node?;
         Some(self.checker.graph)
     }

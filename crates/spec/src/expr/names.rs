@@ -40,27 +40,24 @@ pub(crate) struct Scope<'a> {
 
 /// Resolves all names of `body`, and reports those that are unknown or wrongly used.
 pub(crate) fn resolve(body: &mut Body, scope: &Scope<'_>, sink: &mut Sink) {
-    let targets = body.ast.nodes.iter().map(|node| match target(node, body, scope) {
-        Ok(target) => target,
-        Err(error) => {
+    let mut targets = Vec::with_capacity(body.ast.nodes.len());
+    for node in &body.ast.nodes {
+        let name = Use { node, body, name: body.written(&node.name), scope, suggest: !sink.is_full() };
+        let target = match &node.syntax {
+            Syntax::Name => name.bare(),
+            Syntax::Call(args) => name.call(args.len()),
+            Syntax::Index(indices) => name.index(indices.len()),
+            _ => Ok(Target::Nothing),
+        };
+        targets.push(target.unwrap_or_else(|error| {
             sink.push(*error);
             Target::Wrong
-        }
-    });
-    body.targets = targets.collect();
+        }));
+    }
+    body.targets = targets;
 }
 
 type Checked = Result<Target, Box<Diagnostic>>;
-
-fn target(node: &AstNode, body: &Body, scope: &Scope<'_>) -> Checked {
-    let use_ = Use { node, body, name: body.written(&node.name), scope };
-    match &node.syntax {
-        Syntax::Name => use_.bare(),
-        Syntax::Call(args) => use_.call(args.len()),
-        Syntax::Index(indices) => use_.index(indices.len()),
-        _ => Ok(Target::Nothing),
-    }
-}
 
 /// One use of a name.
 struct Use<'a> {
@@ -68,6 +65,8 @@ struct Use<'a> {
     body: &'a Body,
     name: &'a str,
     scope: &'a Scope<'a>,
+    /// Whether to look for the nearest spelling.
+    suggest: bool,
 }
 
 impl Use<'_> {
@@ -184,6 +183,7 @@ impl Use<'_> {
         let params = scope.params.iter().map(String::as_str);
         let definitions = scope.definitions.names();
         let help = match self.node.syntax {
+            _ if !self.suggest => None,
             Syntax::Call(_) => did_you_mean(name, definitions.chain(functions)),
             Syntax::Index(_) => did_you_mean(name, inputs.chain(params)),
             _ => did_you_mean(

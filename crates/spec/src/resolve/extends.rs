@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::fields;
 use crate::codes::Code;
-use crate::diagnostic::{Diagnostic, Sink, did_you_mean, quote};
+use crate::diagnostic::{Diagnostic, Sink, did_you_mean, quote, quote_path};
 use crate::document::{Document, Entry, Value};
 use crate::shipped::{self, Shipped};
 use crate::source::{Location, Source};
@@ -154,7 +154,7 @@ impl Chain {
 fn refused(origins: &[Origin], parent: &Origin, said_at: &Location) -> Option<Diagnostic> {
     if let Some(first) = origins.iter().position(|origin| origin.normal() == parent.normal()) {
         let cycle: Vec<String> = origins[first..].iter().chain([parent]).map(Origin::shown).collect();
-        let message = format!("{} extends itself", quote(&parent.shown()));
+        let message = format!("{} extends itself", quote_path(&parent.shown()));
         return Some(Diagnostic::new(Code::S013, said_at, message).label(cycle.join(" → ")));
     }
     if origins.len() == MAX_CHAIN {
@@ -179,7 +179,7 @@ fn decode(
     said_at: &Location,
     sink: &mut Sink,
 ) -> Option<Arc<Source>> {
-    let name = quote(&origin.shown());
+    let name = quote_path(&origin.shown());
     let bytes = bytes
         .and_then(|bytes| if bytes.len() > MAX_FILE_BYTES { Err(LoadError::TooLarge) } else { Ok(bytes) });
     match (bytes.map(String::from_utf8), origin) {

@@ -18,8 +18,9 @@ pub(super) fn check_keys(entries: &[Entry], known: &[&str], table: Option<&str>,
             continue;
         }
         let place = table.map_or(String::new(), |table| format!(" in `{table}`"));
-        let help = did_you_mean(name, known.iter().copied())
-            .or_else(|| (known.len() <= MAX_LISTED).then(|| format!("expected {}", one_of(known))));
+        let nearest = if sink.is_full() { None } else { did_you_mean(name, known.iter().copied()) };
+        let help =
+            nearest.or_else(|| (known.len() <= MAX_LISTED).then(|| format!("expected {}", one_of(known))));
         sink.push(
             Diagnostic::new(Code::S006, &entry.key.token(), format!("unknown key {}{place}", quote(name)))
                 .label("no such key")

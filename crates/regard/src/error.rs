@@ -1,0 +1,116 @@
+//! What can go wrong between a spec and its outputs.
+
+use std::fmt;
+
+use regard_engine::any::Unavailable;
+use regard_ir::identity::Identity;
+use regard_ir::inputs::BindError;
+use regard_ir::machine::Isa;
+use regard_ir::plan::Dtype;
+use regard_planner::PlanError;
+use regard_runtime::{flash, schedule};
+
+/// A spec that no kernel could be made of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CompileError {
+    /// It could not be planned for the machine.
+    Plan(PlanError),
+    /// The instruction set that was asked for is not one of the machine's.
+    Ceiling {
+        /// What was asked for.
+        asked: Isa,
+        /// The machine's most capable one.
+        machine: Isa,
+    },
+    /// The plan is for a machine whose instructions this processor does not have.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompileError::Plan(error) => error.fmt(f),
+            CompileError::Ceiling { asked, machine } => {
+                write!(
+                    f,
+                    "{} is not on this machine, whose most capable set is {}",
+                    asked.name(),
+                    machine.name()
+                )
+            }
+            CompileError::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+/// A problem that could not be scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScheduleError {
+    /// Captured tensors that do not fit their declarations.
+    Captured(BindError),
+    /// More work than a schedule can hold.
+    Cut(schedule::ScheduleError),
+}
+
+impl fmt::Display for ScheduleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScheduleError::Captured(error) => error.fmt(f),
+            ScheduleError::Cut(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ScheduleError {}
+
+/// A run that did not happen, or whose outputs mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// The tensors have another storage type than the kernel was planned for.
+    Dtype {
+        /// The plan's.
+        expected: Dtype,
+        /// The tensors'.
+        found: Dtype,
+    },
+    /// The schedule was made by the kernel of another spec.
+    Identity {
+        /// This kernel's spec.
+        expected: Identity,
+        /// The schedule's.
+        found: Identity,
+    },
+    /// The schedule is for fewer threads than will run.
+    Threads {
+        /// What the schedule is for.
+        scheduled: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// As the runtime says.
+    Runtime(flash::RunError),
+    /// The processor lacks the instructions.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Dtype { expected, found } => {
+                write!(f, "the kernel is planned for {}, the tensors are {}", expected.name(), found.name())
+            }
+            RunError::Identity { expected, found } => {
+                write!(f, "the schedule was made for spec {found}, this kernel is of {expected}")
+            }
+            RunError::Threads { scheduled, found } => {
+                write!(f, "the schedule is for {scheduled} threads, {found} were given to run it")
+            }
+            RunError::Runtime(error) => error.fmt(f),
+            RunError::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
