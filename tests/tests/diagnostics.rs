@@ -256,8 +256,14 @@ fn misspelt_words_get_the_nearest_that_is_valid() {
         ("heads = { query = 8, dim = 64 }\ndtype = \"fp16\"\n", "f16"),
         ("heads = { query = 8, dim = 64 }\nmask = \"Causal\"\n", "causal"),
         ("heads = { query = 8, dim = 64 }\nmask = \"k < head\"\n", "heads"),
-        ("heads = { query = 8, dim = 64 }\ninputs = { doc_ids = \"i32[b, k]\" }\nmask = \"docids[b, k] == 1\"\n", "doc_ids"),
-        ("heads = { query = 8, dim = 64 }\nmask = \"far(3)\"\n[define]\n\"farr(n)\" = \"q - k > n\"\n", "farr"),
+        (
+            "heads = { query = 8, dim = 64 }\ninputs = { doc_ids = \"i32[b, k]\" }\nmask = \"docids[b, k] == 1\"\n",
+            "doc_ids",
+        ),
+        (
+            "heads = { query = 8, dim = 64 }\nmask = \"far(3)\"\n[define]\n\"farr(n)\" = \"q - k > n\"\n",
+            "farr",
+        ),
         ("extends = \"sliding-window\"\n", "sliding_window"),
     ] {
         let found = found(regard_spec::parse(text, "x.toml", &NoFiles));

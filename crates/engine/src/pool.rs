@@ -8,12 +8,16 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use crate::threads::Threads;
 
-/// Turns that a waiting thread spins before it parks: about 20 µs, a few times what it costs to wake it.
-const SPINS: u32 = 4_000;
+/// How long a waiting thread spins before it parks: a few times what it costs to wake it.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Turns between two looks at the clock.
+const TURNS: u32 = 64;
 
 /// Threads that wait, parked, for work.
 pub struct Pool {
@@ -91,11 +95,14 @@ impl Shared {
 
 /// Spins for a while, then parks until `done`. Whoever makes it true unparks this thread afterwards.
 fn wait_until(done: impl Fn() -> bool) {
-    for _ in 0..SPINS {
-        if done() {
-            return;
+    let start = Instant::now();
+    while start.elapsed() < SPIN {
+        for _ in 0..TURNS {
+            if done() {
+                return;
+            }
+            core::hint::spin_loop();
         }
-        core::hint::spin_loop();
     }
     while !done() {
         thread::park();

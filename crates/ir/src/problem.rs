@@ -109,9 +109,9 @@ impl Problem {
         Ok(Self { q_offset: offset, ..self })
     }
 
-    /// Positions of the queries.
+    /// Positions of the queries; empty where there are none.
     pub const fn query_span(&self) -> Span {
-        Span { lo: self.q_offset, hi: self.q_offset + self.queries as i32 - 1 }
+        Span { lo: self.q_offset, hi: (self.q_offset as i64 + self.queries as i64 - 1) as i32 }
     }
 
     /// How long the axis `q` of a captured input is.
@@ -122,8 +122,10 @@ impl Problem {
         }
     }
 
-    /// Pairs of query and key over all heads and sequences, masked or not.
+    /// Pairs of query and key over all heads and sequences, masked or not; saturates.
     pub fn pairs(&self, heads: &Heads) -> u64 {
-        self.batch as u64 * heads.query as u64 * self.queries as u64 * self.keys as u64
+        [heads.query, self.queries, self.keys]
+            .iter()
+            .fold(self.batch as u64, |pairs, &n| pairs.saturating_mul(n.into()))
     }
 }

@@ -114,3 +114,13 @@ impl fmt::Display for RunError {
 }
 
 impl std::error::Error for RunError {}
+
+impl RunError {
+    /// The captured input, in declaration order, that a mask or modifier indexed outside its axes.
+    pub fn index_fault(&self) -> Option<usize> {
+        match self {
+            RunError::Runtime(flash::RunError::Index { input }) => Some(*input),
+            _ => None,
+        }
+    }
+}

@@ -5,19 +5,17 @@ use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::element::Element;
 use regard_engine::threads::Threads;
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::interval::Span;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_planner::{PlanReport, plan};
+use regard_planner::PlanReport;
 use regard_runtime::flash::{self, Inputs, Outputs, Parts, WorkspaceLen};
 use regard_runtime::interpreter::LaneProgram;
-use regard_runtime::schedule::{OwnedSchedule, Work};
-use regard_runtime::summary::Summaries;
 
 use crate::error::{CompileError, RunError, ScheduleError};
+use crate::planned::Planned;
 use crate::schedule::{Schedule, Workspace};
 
 /// What a caller may want otherwise than the planner would choose.
@@ -50,9 +48,7 @@ impl Source {
 /// An attention variant, planned for a machine and ready to run.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    spec: Spec,
-    plan: Plan,
-    report: PlanReport,
+    planned: Planned,
     program: LaneProgram,
 }
 
@@ -70,39 +66,40 @@ impl Kernel {
     /// # Errors
     /// As `compile`, and if a choice cannot be had.
     pub fn compile_with(spec: &Spec, machine: &Machine, options: Options) -> Result<Self, CompileError> {
-        let machine = match options.isa {
-            None => *machine,
-            Some(asked) => {
-                machine.with_ceiling(asked).ok_or(CompileError::Ceiling { asked, machine: machine.isa })?
-            }
-        };
-        let dtype = options.dtype.unwrap_or(spec.dtype);
-        let (plan, report) = plan(spec, &machine, dtype, options.engine).map_err(CompileError::Plan)?;
-        if !any::available(plan.engine, plan.isa) {
-            return Err(CompileError::Unavailable(Unavailable { engine: plan.engine, isa: plan.isa }));
+        Self::build(Planned::new(spec, machine, options)?)
+    }
+
+    /// Makes a plan runnable.
+    ///
+    /// # Errors
+    /// If this processor lacks the instructions that the plan uses.
+    pub fn build(planned: Planned) -> Result<Self, CompileError> {
+        let Plan { engine, isa, .. } = *planned.plan();
+        if !any::available(engine, isa) {
+            return Err(CompileError::Unavailable(Unavailable { engine, isa }));
         }
-        let program = LaneProgram::new(&variant(spec));
-        Ok(Self { spec: spec.clone(), plan, report, program })
+        let program = LaneProgram::new(&planned.variant());
+        Ok(Self { planned, program })
     }
 
     /// The spec.
     pub fn spec(&self) -> &Spec {
-        &self.spec
+        self.planned.spec()
     }
 
     /// The variant as kernels and the oracle see it.
     pub fn variant(&self) -> Variant<'_> {
-        variant(&self.spec)
+        self.planned.variant()
     }
 
     /// The plan.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        self.planned.plan()
     }
 
     /// Why the plan is as it is.
     pub fn report(&self) -> &PlanReport {
-        &self.report
+        self.planned.report()
     }
 
     /// Where the variant's code comes from.
@@ -123,12 +120,9 @@ impl Kernel {
         captured: &[InputData<'_>],
         threads: usize,
     ) -> Result<Schedule, ScheduleError> {
-        let threads = threads.max(1);
-        self.with_work(problem, captured, threads, |work, captured| {
-            let tasks = OwnedSchedule::new(work).map_err(ScheduleError::Cut)?;
-            let workspace = self.workspace(captured, threads);
-            Ok(Schedule { identity: self.plan.identity, problem: *problem, tasks, threads, workspace })
-        })
+        let tasks = self.planned.tasks(problem, Some(captured), threads)?;
+        let workspace = self.workspace(&self.planned.bind(problem, captured)?, tasks.threads);
+        Ok(Schedule { identity: self.plan().identity, tasks, workspace })
     }
 
     /// What a person wants to know of a schedule: tasks, live share, tiles, balance. Takes longer than to make it.
@@ -140,25 +134,7 @@ impl Kernel {
         schedule: &Schedule,
         captured: &[InputData<'_>],
     ) -> Result<ScheduleOverview, ScheduleError> {
-        self.with_work(&schedule.problem, captured, schedule.threads, |work, _| {
-            Ok(schedule.tasks.view().overview(work))
-        })
-    }
-
-    fn with_work<R>(
-        &self,
-        problem: &Problem,
-        captured: &[InputData<'_>],
-        threads: usize,
-        f: impl FnOnce(&Work<'_>, &Captured<'_>) -> Result<R, ScheduleError>,
-    ) -> Result<R, ScheduleError> {
-        let variant = self.variant();
-        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
-            .map_err(ScheduleError::Captured)?;
-        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, &captured)];
-        let inputs = Summaries::build(variant.allow, captured, &mut spans);
-        let threads = threads as u32;
-        f(&Work { plan: &self.plan, variant: &variant, problem, inputs: &inputs, threads }, &captured)
+        self.planned.overview(&schedule.tasks, Some(captured))
     }
 
     fn workspace(&self, captured: &Captured<'_>, threads: usize) -> WorkspaceLen {
@@ -170,20 +146,14 @@ impl Kernel {
         impl Visit for Size<'_> {
             type Output = WorkspaceLen;
             fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
-                let Kernel { plan, program, .. } = self.kernel;
-                flash::workspace(
-                    engine,
-                    &self.kernel.variant(),
-                    &plan.prefill,
-                    program,
-                    self.captured,
-                    self.threads,
-                )
+                let Self { kernel, captured, threads } = self;
+                let (variant, blocks) = (&kernel.variant(), &kernel.plan().prefill);
+                flash::workspace(engine, variant, blocks, &kernel.program, captured, threads)
             }
         }
         let size = Size { kernel: self, captured, threads };
         // `compile_with` saw that the engine is there.
-        any::with(self.plan.engine, self.plan.isa, size).unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
+        any::with(self.plan().engine, self.plan().isa, size).unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
     }
 
     /// Runs the kernel over a scheduled problem.
@@ -201,19 +171,19 @@ impl Kernel {
         outputs: Outputs<'_, T>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        if schedule.identity != self.plan.identity {
-            return Err(RunError::Identity { expected: self.plan.identity, found: schedule.identity });
+        let Plan { identity, engine, isa, dtype, .. } = *self.plan();
+        if schedule.identity != identity {
+            return Err(RunError::Identity { expected: identity, found: schedule.identity });
         }
-        if T::DTYPE != self.plan.dtype {
-            return Err(RunError::Dtype { expected: self.plan.dtype, found: T::DTYPE });
+        if T::DTYPE != dtype {
+            return Err(RunError::Dtype { expected: dtype, found: T::DTYPE });
         }
-        if threads.count() > schedule.threads {
-            return Err(RunError::Threads { scheduled: schedule.threads, found: threads.count() });
+        let scheduled = schedule.tasks.threads;
+        if threads.count() > scheduled {
+            return Err(RunError::Threads { scheduled, found: threads.count() });
         }
         let run = Run { kernel: self, schedule, threads, inputs, outputs, workspace: workspace.view() };
-        any::with(self.plan.engine, self.plan.isa, run)
-            .map_err(RunError::Unavailable)?
-            .map_err(RunError::Runtime)
+        any::with(engine, isa, run).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
     }
 }
 
@@ -233,15 +203,10 @@ impl<T: Element> Visit for Run<'_, T> {
         let Self { kernel, schedule, threads, inputs, outputs, workspace } = self;
         let parts = Parts {
             variant: &kernel.variant(),
-            blocks: &kernel.plan.prefill,
-            problem: &schedule.problem,
-            schedule: schedule.tasks.view(),
+            blocks: &kernel.plan().prefill,
+            problem: schedule.problem(),
+            schedule: schedule.tasks.tasks.view(),
         };
         flash::run(engine, parts, &kernel.program, inputs, outputs, threads, workspace)
     }
-}
-
-/// The variant of a spec that the planner accepted, which refuses what is not of the softmax family.
-fn variant(spec: &Spec) -> Variant<'_> {
-    spec.variant().expect("the planner accepts the softmax family alone")
 }

@@ -33,10 +33,12 @@
 mod error;
 mod kernel;
 pub mod machine;
+mod planned;
 mod schedule;
 
 pub use error::{CompileError, RunError, ScheduleError};
 pub use kernel::{Kernel, Options, Source};
+pub use planned::{Planned, Tasks};
 pub use regard_engine::element::Element;
 pub use regard_engine::pool::Pool;
 pub use regard_engine::threads::{Solo, Threads};

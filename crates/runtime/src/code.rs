@@ -65,25 +65,26 @@ impl Default for Fault {
 /// A variant's mask and score modifier, on tiles.
 ///
 /// Mask and modifier are separate entries: a tile that is live throughout calls the modifier alone, and where
-/// [`Code::modifies`] is false it calls nothing.
-pub trait Code: Sync {
+/// [`Code::modifies`] is false it calls nothing. A call is a block of keys of one row tile, so that a call through
+/// `dyn` costs nothing that can be measured, and one skeleton serves every variant of an instruction set. Methods
+/// enter the set's door themselves.
+pub trait Code<L: Door>: Sync {
     /// Whether the modifier is anything but the score itself.
     fn modifies(&self) -> bool;
 
-    /// 32-bit words that [`Code::apply`] needs as scratch for rows of `width` lanes and vectors of `lanes`.
-    fn scratch_len(&self, width: usize, lanes: usize) -> usize;
+    /// 32-bit words that [`Code::apply`] needs as scratch for rows of `width` lanes.
+    fn scratch_len(&self, width: usize) -> usize;
 
     /// Rewrites scaled scores, `[keys][width]`, as modified ones; with `masked`, those that the mask forbids become
     /// −inf whatever they were.
-    fn apply<L: Door>(
-        &self,
-        lanes: L,
-        place: &Place<'_>,
-        scores: &mut [f32],
-        masked: bool,
-        scratch: &mut [i32],
-    );
+    fn apply(&self, lanes: L, place: &Place<'_>, scores: &mut [f32], masked: bool, scratch: &mut [i32]);
 
     /// Writes whether each row may attend to the key `place.first_key`: not 0 where it may. `[width]`.
-    fn allow<L: Door>(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]);
+    fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]);
+}
+
+/// A variant as code for every instruction set.
+pub trait AnyCode: Sync {
+    /// The code for one set.
+    fn on<L: Door>(&self) -> &dyn Code<L>;
 }

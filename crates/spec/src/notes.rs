@@ -12,7 +12,7 @@ use crate::source::Location;
 pub(crate) fn modifier(graph: &Graph, locate: impl Fn(&Span) -> Location, sink: &mut Sink) {
     let reads = reads(graph);
     for term in terms(graph) {
-        let Reads { reachable: true, k: true, q: false, s: false } = reads[usize::from(term)] else {
+        let Reads { reachable: true, k: true, other: false, s: false } = reads[usize::from(term)] else {
             continue;
         };
         if grows(graph, &reads, term) {
@@ -42,7 +42,8 @@ struct Reads {
     /// Whether the node leads to the root.
     reachable: bool,
     k: bool,
-    q: bool,
+    /// Whether it reads a position or length that `k` may be relative to.
+    other: bool,
     s: bool,
 }
 
@@ -50,10 +51,11 @@ fn reads(graph: &Graph) -> Vec<Reads> {
     let mut reads = vec![Reads::default(); graph.nodes.len()];
     for (id, node) in graph.nodes.iter().enumerate() {
         let is = |var| node.op == Op::Var(var);
-        let start = Reads { reachable: false, k: is(Var::K), q: is(Var::Q), s: is(Var::S) };
+        let other = [Var::Q, Var::Nq, Var::Nk].into_iter().any(is);
+        let start = Reads { reachable: false, k: is(Var::K), other, s: is(Var::S) };
         reads[id] = node.op.operands().fold(start, |all, operand| {
             let it = reads[usize::from(operand)];
-            Reads { reachable: false, k: all.k || it.k, q: all.q || it.q, s: all.s || it.s }
+            Reads { reachable: false, k: all.k || it.k, other: all.other || it.other, s: all.s || it.s }
         });
     }
     reads[usize::from(graph.root)].reachable = true;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use regard_spec::{Code, NoFiles, SHIPPED, parse};
 
 /// Far more than any of these needs, far less than a blow-up takes.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first code, on a stack of 512 KiB.
 fn first_code(text: String) -> Option<Code> {

@@ -177,7 +177,7 @@ fn door_of_its_own<O: Op>(op: O) -> O::Output {
 }
 
 /// The register tile of 4 × 3 sums, in assembly: it needs all 16 registers, and compiled code spills and moves them
-/// about, which halves its speed (36 against 90 % of the multiply-add peak on a Zen 3).
+/// about. Attention of 8 heads, width 128, 1,024 tokens on one thread of a Zen 3: 82 GFLOP/s so, 41 when compiled.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m256; 3]; PANEL / 2] {

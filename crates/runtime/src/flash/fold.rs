@@ -31,8 +31,8 @@ pub(super) struct Steps {
 }
 
 /// One row tile's softmax over one key block.
-pub(super) struct TileFold<'a, C> {
-    pub code: &'a C,
+pub(super) struct TileFold<'a, L> {
+    pub code: &'a dyn Code<L>,
     /// Where the block's first live key stands.
     pub place: Place<'a>,
     /// Liveness of steps of `step_keys` keys, from the first live key on.
@@ -47,14 +47,14 @@ pub(super) struct TileFold<'a, C> {
     pub scratch: &'a mut [i32],
 }
 
-impl<L: Door, C: Code> Fold<L> for TileFold<'_, C> {
+impl<L: Door> Fold<L> for TileFold<'_, L> {
     #[inline(always)]
     fn fold(&mut self, lanes: L, first: usize, scores: &mut [f32]) -> Rescale<'_> {
         self.shape(lanes, first, scores);
         let rescaled = match self.width / L::WIDTH {
-            1 => self.weigh::<L, 1>(lanes, scores),
-            2 => self.weigh::<L, 2>(lanes, scores),
-            3 => self.weigh::<L, 3>(lanes, scores),
+            1 => self.weigh::<1>(lanes, scores),
+            2 => self.weigh::<2>(lanes, scores),
+            3 => self.weigh::<3>(lanes, scores),
             vectors => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
         };
         match (core::mem::take(&mut self.fresh), rescaled) {
@@ -65,10 +65,10 @@ impl<L: Door, C: Code> Fold<L> for TileFold<'_, C> {
     }
 }
 
-impl<C: Code> TileFold<'_, C> {
+impl<L: Door> TileFold<'_, L> {
     /// Modifies and masks the scores and brings them to log2 units.
     #[inline(always)]
-    fn shape<L: Door>(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
+    fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
         let modifies = self.code.modifies();
         if self.steps != Steps::default() || modifies {
             let keys = scores.len() / self.width;
@@ -115,7 +115,7 @@ impl<C: Code> TileFold<'_, C> {
     /// Turns scores into weights and adds them up. Gives whether some row's reference moved, its factor then being in
     /// `factors`.
     #[inline(always)]
-    fn weigh<L: Lanes, const V: usize>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
+    fn weigh<const V: usize>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
         let (keys, _) = vectors_mut(lanes, scores).as_chunks_mut::<V>();
         let nothing = F32::splat(lanes, f32::NEG_INFINITY);
         let zero = F32::splat(lanes, 0.0);

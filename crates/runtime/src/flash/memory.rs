@@ -3,6 +3,7 @@
 use pulp::bytemuck;
 use regard_engine::Engine;
 use regard_engine::engine::PANEL;
+use regard_engine::isa::Door;
 use regard_ir::plan::Blocks;
 use regard_ir::variant::Heads;
 use regard_simd::{Lanes, TRANSPOSE};
@@ -50,7 +51,7 @@ pub(super) fn align(workspace: &mut [f32]) -> &mut [f32] {
 }
 
 impl Layout {
-    pub fn new(heads: &Heads, blocks: &Blocks, tile: Tile, code: &impl Code) -> Self {
+    pub fn new<L: Door>(heads: &Heads, blocks: &Blocks, tile: Tile, code: &dyn Code<L>) -> Self {
         let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
         let rows = heads.group() as usize * blocks.query_block as usize;
         Self {
@@ -60,7 +61,7 @@ impl Layout {
             value_dim,
             value_width: value_dim.next_multiple_of(PANEL),
             key_block: blocks.key_block as usize,
-            code: code.scratch_len(tile.rows(), tile.lanes),
+            code: code.scratch_len(tile.rows()),
         }
     }
 

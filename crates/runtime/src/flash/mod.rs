@@ -95,7 +95,7 @@ pub fn workspace<E: Engine>(
     engine: E,
     variant: &Variant<'_>,
     blocks: &Blocks,
-    code: &impl Code,
+    code: &dyn Code<E::Lanes>,
     captured: &Captured<'_>,
     threads: usize,
 ) -> WorkspaceLen {
@@ -191,10 +191,10 @@ impl core::error::Error for RunError {}
 /// # Errors
 /// As [`RunError`] lists. After [`RunError::Index`] outputs are written but mean nothing; before any other error they
 /// are untouched.
-pub fn run<E: Engine, T: Element, C: Code>(
+pub fn run<E: Engine, T: Element>(
     engine: E,
     parts: Parts<'_>,
-    code: &C,
+    code: &dyn Code<E::Lanes>,
     inputs: Inputs<'_, T>,
     outputs: Outputs<'_, T>,
     threads: &dyn Threads,
@@ -243,13 +243,13 @@ pub fn run<E: Engine, T: Element, C: Code>(
 }
 
 /// One worker's share, inside the engine's instruction set.
-struct Work<'a, E, T, C> {
-    shared: &'a pass::Shared<'a, E, T, C>,
+struct Work<'a, E: Engine, T> {
+    shared: &'a pass::Shared<'a, E, T>,
     grid: &'a Grid<'a, T>,
     memory: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element, C: Code> Op for Work<'_, E, T, C> {
+impl<E: Engine, T: Element> Op for Work<'_, E, T> {
     type Output = ();
 
     #[inline(always)]

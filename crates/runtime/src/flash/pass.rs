@@ -16,10 +16,10 @@ use crate::code::{Code, Fault, Place};
 use crate::summary::Summaries;
 
 /// What all workers read.
-pub(super) struct Shared<'a, E, T, C> {
+pub(super) struct Shared<'a, E: Engine, T> {
     pub engine: E,
     pub parts: Parts<'a>,
-    pub code: &'a C,
+    pub code: &'a dyn Code<E::Lanes>,
     pub inputs: Inputs<'a, T>,
     pub captured: &'a Captured<'a>,
     pub ranges: &'a Summaries<'a>,
@@ -49,8 +49,8 @@ struct RowTile {
 
 /// A task: its queries, block by block.
 #[inline(always)]
-pub(super) fn task<E: Engine, T: Element, C: Code>(
-    shared: &Shared<'_, E, T, C>,
+pub(super) fn task<E: Engine, T: Element>(
+    shared: &Shared<'_, E, T>,
     claim: &mut Claim<'_, T>,
     memory: &mut Memory<'_>,
 ) {
@@ -65,8 +65,8 @@ pub(super) fn task<E: Engine, T: Element, C: Code>(
     }
 }
 
-struct Pass<'a, E, T, C> {
-    shared: &'a Shared<'a, E, T, C>,
+struct Pass<'a, E: Engine, T> {
+    shared: &'a Shared<'a, E, T>,
     block: Block,
 }
 
@@ -83,7 +83,7 @@ enum Progress {
     Both,
 }
 
-impl<E: Engine, T: Element, C: Code> Pass<'_, E, T, C> {
+impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn run(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         self.prepare(memory);
@@ -118,7 +118,7 @@ impl<E: Engine, T: Element, C: Code> Pass<'_, E, T, C> {
     ///
     /// Loops over them are written out: a closure that works on lanes would be a function of its own, compiled
     /// without the door's instruction set wherever it is not inlined.
-    fn tiles(&self) -> impl Iterator<Item = RowTile> + use<E, T, C> {
+    fn tiles(&self) -> impl Iterator<Item = RowTile> + use<E, T> {
         let (tile, all) = (self.shared.layout.tile, self.rows());
         (0..all).step_by(tile.rows()).map(move |first| {
             let rows = tile.rows().min(all - first);

@@ -23,29 +23,26 @@ pub(super) struct Io<'a> {
 #[inline(always)]
 pub(super) fn prepare<L: Door>(program: &Program, lanes: L, place: &Place<'_>, scratch: &mut [i32]) {
     let io = Io { scores: &[], guard: None };
-    lanes.enter(Run { program, instrs: &program.prologue, lanes, place, io, keys: 1, scratch });
+    lanes.call(Run { program, instrs: &program.prologue, lanes, place, io, keys: 1, scratch });
 }
 
-/// Runs the body on a chunk of at most [`CHUNK`] keys and gives its result to `write`, vector by vector.
+/// Writes a chunk of a mask, `[keys][width]`.
 #[inline(always)]
-pub(super) fn run<L: Door>(
+pub(super) fn mask_of<L: Door>(
     program: &Program,
     lanes: L,
     place: &Place<'_>,
-    io: Io<'_>,
-    keys: usize,
+    allowed: &mut [i32],
     scratch: &mut [i32],
-    write: impl FnMut(usize, <L::Simd as Simd>::i32s),
 ) {
+    let io = Io { scores: &[], guard: None };
+    let keys = allowed.len() / place.q.len();
     let vectors = place.q.len() / L::WIDTH;
-    lanes.enter(Run { program, instrs: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
-    let slots = vectors_i32_mut(lanes, scratch);
+    lanes.call(Run { program, instrs: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
     let result = program.slots.span(program.result, vectors);
-    let mut write = write;
-    for key in 0..keys {
-        for row in 0..vectors {
-            write(key * vectors + row, slots[result.at(key, row)]);
-        }
+    let slots = vectors_i32_mut(lanes, scratch);
+    for (at, allowed) in vectors_i32_mut(lanes, allowed).iter_mut().enumerate() {
+        *allowed = slots[result.at(at / vectors, at % vectors)];
     }
 }
 
@@ -61,15 +58,8 @@ pub(super) fn modify<L: Door>(
 ) {
     let keys = scores.len() / place.q.len();
     let vectors = place.q.len() / L::WIDTH;
-    lanes.enter(Run {
-        program,
-        instrs: &program.body,
-        lanes,
-        place,
-        io: Io { scores, guard },
-        keys,
-        scratch: &mut *scratch,
-    });
+    let io = Io { scores, guard };
+    lanes.call(Run { program, instrs: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
     let result = program.slots.span(program.result, vectors);
     let slots = vectors_i32_mut(lanes, scratch);
     for (at, score) in vectors_mut(lanes, scores).iter_mut().enumerate() {
@@ -90,7 +80,7 @@ pub(super) fn mask<L: Door>(lanes: L, allowed: &mut [i32], scores: &mut [f32]) {
 
 /// A run of instructions, inside the instruction set's door.
 ///
-/// The door keeps this one function per instruction set, instead of a copy for each caller and storage type.
+/// Called, not inlined: one function for each instruction set instead of a copy for each caller.
 struct Run<'a, L> {
     program: &'a Program,
     instrs: &'a [Instr],

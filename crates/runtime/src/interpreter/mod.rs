@@ -12,12 +12,12 @@ mod slots;
 
 use alloc::vec::Vec;
 
+use regard_engine::Op;
 use regard_engine::isa::Door;
 use regard_ir::expr::{Binary, MAX_AXES, Node, Unary, Var};
 use regard_ir::variant::Variant;
-use regard_simd::vectors_i32_mut;
 
-use crate::code::{Code, Place};
+use crate::code::{AnyCode, Code, Place};
 
 /// Keys that a program takes at once. With 24 rows a slot is 1.5 KiB: a dozen stay in L1 beside the scores.
 const CHUNK: usize = 16;
@@ -42,47 +42,67 @@ impl LaneProgram {
     }
 }
 
-impl Code for LaneProgram {
+impl<L: Door> Code<L> for LaneProgram {
     fn modifies(&self) -> bool {
         self.modify.is_some()
     }
 
-    fn scratch_len(&self, width: usize, lanes: usize) -> usize {
-        let vectors = width / lanes;
-        CHUNK * width + (self.allow.slots.vectors(vectors) + self.modify_vectors(vectors)) * lanes
+    fn scratch_len(&self, width: usize) -> usize {
+        let vectors = width / L::WIDTH;
+        CHUNK * width + (self.allow.slots.vectors(vectors) + self.modify_vectors(vectors)) * L::WIDTH
     }
 
+    fn apply(&self, lanes: L, place: &Place<'_>, scores: &mut [f32], masked: bool, scratch: &mut [i32]) {
+        lanes.enter(Apply { program: self, lanes, place, scores, masked, scratch });
+    }
+
+    fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]) {
+        lanes.enter(Allow { program: self, lanes, place, allowed, scratch });
+    }
+}
+
+impl AnyCode for LaneProgram {
+    fn on<L: Door>(&self) -> &dyn Code<L> {
+        self
+    }
+}
+
+/// A tile through the programs, chunk by chunk, inside the instruction set's door.
+struct Apply<'a, L> {
+    program: &'a LaneProgram,
+    lanes: L,
+    place: &'a Place<'a>,
+    scores: &'a mut [f32],
+    masked: bool,
+    scratch: &'a mut [i32],
+}
+
+impl<L: Door> Op for Apply<'_, L> {
+    type Output = ();
+
     #[inline(always)]
-    fn apply<L: Door>(
-        &self,
-        lanes: L,
-        place: &Place<'_>,
-        scores: &mut [f32],
-        masked: bool,
-        scratch: &mut [i32],
-    ) {
+    fn run(self) {
+        let Self { program: LaneProgram { allow, modify, guarded }, lanes, place, scores, masked, scratch } =
+            self;
         let width = place.q.len();
+        let vectors = width / L::WIDTH;
         let (allowed, scratch) = scratch.split_at_mut(CHUNK * width);
-        let (allow_slots, modify_slots) =
-            scratch.split_at_mut(self.allow.slots.vectors(width / L::WIDTH) * L::WIDTH);
-        let modify_slots = &mut modify_slots[..self.modify_vectors(width / L::WIDTH) * L::WIDTH];
+        let (allow_slots, scratch) = scratch.split_at_mut(allow.slots.vectors(vectors) * L::WIDTH);
+        let modify_slots = &mut scratch[..self.program.modify_vectors(vectors) * L::WIDTH];
         if masked {
-            exec::prepare(&self.allow, lanes, place, allow_slots);
+            exec::prepare(allow, lanes, place, allow_slots);
         }
-        if let Some(modify) = &self.modify {
+        if let Some(modify) = modify {
             exec::prepare(modify, lanes, place, modify_slots);
         }
         for (chunk, scores) in scores.chunks_mut(CHUNK * width).enumerate() {
             let place = Place { first_key: place.first_key + (chunk * CHUNK) as i32, ..*place };
             let allowed = &mut allowed[..scores.len()];
-            let keys = scores.len() / width;
             if masked {
-                let io = exec::Io { scores: &[], guard: None };
-                let to = vectors_i32_mut(lanes, allowed);
-                exec::run(&self.allow, lanes, &place, io, keys, allow_slots, |at, allowed| to[at] = allowed);
+                exec::mask_of(allow, lanes, &place, allowed, allow_slots);
             }
-            if let Some(modify) = &self.modify {
-                let guard = (masked && self.guarded).then_some(&*allowed);
+            if let Some(modify) = modify {
+                let guard = (masked && *guarded).then_some(&*allowed);
                 exec::modify(modify, lanes, &place, guard, scores, modify_slots);
             }
             if masked {
@@ -90,14 +110,26 @@ impl Code for LaneProgram {
             }
         }
     }
+}
+
+/// The mask of one key, inside the door.
+struct Allow<'a, L> {
+    program: &'a LaneProgram,
+    lanes: L,
+    place: &'a Place<'a>,
+    allowed: &'a mut [i32],
+    scratch: &'a mut [i32],
+}
+
+impl<L: Door> Op for Allow<'_, L> {
+    type Output = ();
 
     #[inline(always)]
-    fn allow<L: Door>(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]) {
-        let slots = &mut scratch[..self.allow.slots.vectors(place.q.len() / L::WIDTH) * L::WIDTH];
-        exec::prepare(&self.allow, lanes, place, slots);
-        let io = exec::Io { scores: &[], guard: None };
-        let to = vectors_i32_mut(lanes, allowed);
-        exec::run(&self.allow, lanes, place, io, 1, slots, |at, allowed| to[at] = allowed);
+    fn run(self) {
+        let Self { program: LaneProgram { allow, .. }, lanes, place, allowed, scratch } = self;
+        let slots = &mut scratch[..allow.slots.vectors(place.q.len() / L::WIDTH) * L::WIDTH];
+        exec::prepare(allow, lanes, place, slots);
+        exec::mask_of(allow, lanes, place, allowed, slots);
     }
 }
 

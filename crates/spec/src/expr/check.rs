@@ -1,7 +1,7 @@
 //! Types: each operation checked, widened where it must be, and added to the graph.
 
 use regard_ir::expr::{Binary, MAX_AXES, NodeId, Op, Type, Unary, Var};
-use regard_ir::variant::{Axis, Heads, InputShape};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType};
 
 use super::ast::{Operator, Span};
 use super::facts::{self, Facts, Ints, OutOfRange};
@@ -221,7 +221,7 @@ impl Checker {
         }
     }
 
-    /// An element of an input; `names` are the input's name and its axes' indices as they are written.
+    /// An element of an input, which has an index for each of its axes.
     pub(super) fn element(
         &mut self,
         input: u16,
@@ -241,9 +241,9 @@ impl Checker {
             index[i] = value.node.unwrap_or(0);
         }
         let ty = match shape.dtype {
-            regard_ir::variant::InputType::F32 => Type::Float,
-            regard_ir::variant::InputType::I32 => Type::Int,
-            regard_ir::variant::InputType::Bool => Type::Bool,
+            InputType::F32 => Type::Float,
+            InputType::I32 => Type::Int,
+            InputType::Bool => Type::Bool,
         };
         if !known {
             return Ok(Value { ty: Some(ty), node: None, span: span.clone() });

@@ -15,6 +15,14 @@ use crate::source::{Source, Text};
 /// The prelude, in the language itself.
 const PRELUDE: &str = include_str!("../prelude.toml");
 
+/// Whose definition it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    Prelude,
+    /// The spec's, which has these inputs.
+    Spec(&'a [Input]),
+}
+
 /// A named expression.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
@@ -61,51 +69,31 @@ impl Definitions {
         let document = Document::read(Source::new("prelude.toml", PRELUDE), sink);
         let mut definitions = Self::default();
         for entry in document.entries {
-            definitions.add(entry.key, entry.value.text(), true, &[], sink);
+            definitions.add(&entry.key, entry.value.text(), Owner::Prelude, sink);
         }
         definitions.resolve(&[], sink);
         definitions
     }
 
-    /// Adds one of the spec's: its head, and its expression unless that is no string.
-    pub(crate) fn add(
-        &mut self,
-        head: Text,
-        expression: Option<Text>,
-        prelude: bool,
-        inputs: &[Input],
-        sink: &mut Sink,
-    ) {
-        let (name, params) = match parse_head(&head) {
+    /// Adds a definition: its head, and its expression unless that is no string.
+    pub(crate) fn add(&mut self, head: &Text, expression: Option<Text>, owner: Owner<'_>, sink: &mut Sink) {
+        let (name, params) = match self.free_head(head, owner) {
             Ok(parsed) => parsed,
             Err(error) => {
                 let name = head.decoded.split('(').next().unwrap_or_default().trim();
-                self.unusable.insert(name.to_string());
-                return sink.push(error.at(&head));
+                if !self.spec.contains_key(name) {
+                    self.unusable.insert(name.to_string());
+                }
+                return sink.push(*error);
             }
         };
-        for (i, word) in std::iter::once(&name).chain(&params).enumerate() {
-            let input = inputs.iter().any(|input| input.name == *word).then_some("an input");
-            if let Some(what) = taken(word).or(input) {
-                let role = if i == 0 { "a definition" } else { "a parameter" };
-                let message = format!("{} is {what} and cannot name {role}", quote(word));
-                self.unusable.insert(name);
-                return sink
-                    .push(Diagnostic::new(Code::S029, &head.token(), message).label("choose another name"));
-            }
-        }
-        if self.spec.contains_key(&name) {
-            let message = format!("{} is defined twice", quote(&name));
-            return sink
-                .push(Diagnostic::new(Code::S029, &head.token(), message).label("choose another name"));
-        }
+        let prelude = matches!(owner, Owner::Prelude);
         if let (false, Some(&replaced)) = (prelude, self.prelude.get(&name)) {
+            let replaced = &self.list[replaced];
             let message = format!("{} replaces the prelude's definition", quote(&name));
-            let stands_for = self.list[replaced].body.as_ref().map_or("", |body| &body.text.decoded);
-            sink.push(
-                Diagnostic::new(Code::S103, &head.token(), message)
-                    .help(format!("the prelude has `{}` = `{stands_for}`", self.list[replaced].head())),
-            );
+            let stands_for = replaced.body.as_ref().map_or("", |body| &body.text.decoded);
+            let help = format!("the prelude has `{}` = `{stands_for}`", replaced.head());
+            sink.push(Diagnostic::new(Code::S103, &head.token(), message).help(help));
         }
         let body = expression.and_then(|text| Body::parse(text, sink));
         let broken = Cell::new(body.is_none());
@@ -165,6 +153,26 @@ impl Definitions {
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|definition| definition.name.as_str())
+    }
+
+    /// A head's name and parameters, if they are free.
+    fn free_head(&self, head: &Text, owner: Owner<'_>) -> Result<(String, Vec<String>), Box<Diagnostic>> {
+        let not_free = |message: String| {
+            Box::new(Diagnostic::new(Code::S029, &head.token(), message).label("choose another name"))
+        };
+        let (name, params) = parse_head(head).map_err(|error| Box::new(error.at(head)))?;
+        for (i, word) in std::iter::once(&name).chain(&params).enumerate() {
+            let is_input = |inputs: &[Input]| inputs.iter().any(|input| input.name == *word);
+            let input = matches!(owner, Owner::Spec(inputs) if is_input(inputs)).then_some("an input");
+            if let Some(what) = taken(word).or(input) {
+                let role = if i == 0 { "a definition" } else { "a parameter" };
+                return Err(not_free(format!("{} is {what} and cannot name {role}", quote(word))));
+            }
+        }
+        if self.spec.contains_key(&name) {
+            return Err(not_free(format!("{} is defined twice", quote(&name))));
+        }
+        Ok((name, params))
     }
 
     fn refuse_cycles(&mut self, sink: &mut Sink) {

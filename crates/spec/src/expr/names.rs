@@ -123,19 +123,7 @@ impl Use<'_> {
                 if rank == n_indices {
                     return Ok(Target::Input(id));
                 }
-                return Err(Box::new(wrong_rank(
-                    Diagnostic::new(
-                        Code::S035,
-                        &self.body.locate(&self.node.span),
-                        format!(
-                            "input {} has {}, not {n_indices}",
-                            quote(self.name),
-                            count(rank, "axis", "axes")
-                        ),
-                    ),
-                    self.name,
-                    rank,
-                )));
+                return Err(self.wrong_rank(rank, n_indices));
             }
             other => describe(other),
         };
@@ -200,19 +188,23 @@ impl Use<'_> {
         Box::new(Diagnostic::new(Code::S025, &self.body.locate(&self.node.name), message).help(help))
     }
 
+    fn wrong_rank(&self, rank: usize, found: usize) -> Box<Diagnostic> {
+        let location = self.body.locate(&self.node.span);
+        let message = format!("input {} has {}, not {found}", quote(self.name), count(rank, "axis", "axes"));
+        let error = Diagnostic::new(Code::S035, &location, message);
+        Box::new(if rank == 0 {
+            error.label("a scalar is read without brackets").help(format!("write `{}`", self.name))
+        } else {
+            let indices = vec!["…"; rank].join(", ");
+            error.label("one index for each axis").help(format!("write `{}[{indices}]`", self.name))
+        })
+    }
+
     fn arity(&self, n_args: usize, head: &str) -> Box<Diagnostic> {
         let message = format!("{} is used with {}", quote(self.name), count(n_args, "argument", "arguments"));
         let location = self.body.locate(&self.node.span);
         Box::new(Diagnostic::new(Code::S024, &location, message).help(format!("it is `{head}`")))
     }
-}
-
-/// The rest of an error about an input's number of indices.
-pub(super) fn wrong_rank(error: Diagnostic, name: &str, rank: usize) -> Diagnostic {
-    let one_each = if rank == 0 { "a scalar is read without brackets" } else { "one index for each axis" };
-    let indices = ["…"; 8][..rank.min(8)].join(", ");
-    let help = if rank == 0 { format!("write `{name}`") } else { format!("write `{name}[{indices}]`") };
-    error.label(one_each).help(help)
 }
 
 /// `1 axis`, `2 axes`.

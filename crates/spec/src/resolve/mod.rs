@@ -16,7 +16,7 @@ use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
 use self::extends::Chain;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostics, Sink};
-use crate::expr::define::Definitions;
+use crate::expr::define::{Definitions, Owner};
 use crate::expr::{self, Env};
 use crate::{LoadError, Loader, Parsed, identity};
 
@@ -99,7 +99,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let mut definitions = Definitions::prelude();
     for entry in fields::table(chain.value("define"), "define", sink) {
         let text = fields::string(&entry.value, "a definition", sink).cloned();
-        definitions.add(entry.key.clone(), text, false, &inputs, sink);
+        definitions.add(&entry.key, text, Owner::Spec(&inputs), sink);
     }
     definitions.resolve(&inputs, sink);
     let env = Env { heads, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };

@@ -1,0 +1,141 @@
+//! A spec planned for a machine, which need not be the one at hand.
+
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::interval::{Span, Unknown};
+use regard_ir::machine::Machine;
+use regard_ir::plan::{Plan, ScheduleOverview};
+use regard_ir::problem::Problem;
+use regard_ir::spec::Spec;
+use regard_ir::variant::Variant;
+use regard_planner::{PlanReport, plan};
+use regard_runtime::schedule::{OwnedSchedule, Work};
+use regard_runtime::summary::Summaries;
+
+use crate::error::{CompileError, ScheduleError};
+use crate::kernel::Options;
+
+/// A plan and its reasons: what can be known of a kernel without the processor that it is for.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    spec: Spec,
+    plan: Plan,
+    report: PlanReport,
+}
+
+/// A problem cut into tasks, not bound to a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tasks {
+    pub(crate) problem: Problem,
+    pub(crate) tasks: OwnedSchedule,
+    pub(crate) threads: usize,
+    /// Query heads of a key head: what a task's pairs are counted once for.
+    group: u32,
+}
+
+impl Tasks {
+    /// Pairs of query and key that the mask allows, over all query heads and sequences, as estimated for the cut.
+    pub(crate) fn live_pairs(&self) -> u64 {
+        let pairs = self.tasks.view().tasks.iter().map(|task| task.live);
+        pairs.fold(0, u64::saturating_add).saturating_mul(self.group.into())
+    }
+}
+
+impl Planned {
+    /// Plans `spec` for `machine`, with some choices taken.
+    ///
+    /// # Errors
+    /// If it cannot be planned, or a choice cannot be had there.
+    pub fn new(spec: &Spec, machine: &Machine, options: Options) -> Result<Self, CompileError> {
+        let machine = match options.isa {
+            None => *machine,
+            Some(asked) => {
+                machine.with_ceiling(asked).ok_or(CompileError::Ceiling { asked, machine: machine.isa })?
+            }
+        };
+        let dtype = options.dtype.unwrap_or(spec.dtype);
+        let (plan, report) = plan(spec, &machine, dtype, options.engine).map_err(CompileError::Plan)?;
+        Ok(Self { spec: spec.clone(), plan, report })
+    }
+
+    /// The spec.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The variant as kernels and the oracle see it.
+    pub fn variant(&self) -> Variant<'_> {
+        self.spec.variant().expect("the planner accepts the softmax family alone")
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Why the plan is as it is.
+    pub fn report(&self) -> &PlanReport {
+        &self.report
+    }
+
+    /// Cuts a problem into tasks for `threads` workers.
+    ///
+    /// `captured` are the tensors that the spec declares, in that order. Without them a mask that reads them is taken to
+    /// be able to do anything that their types allow.
+    ///
+    /// # Errors
+    /// If a captured tensor does not fit its declaration, or there are more sequences than one call can hold.
+    pub fn tasks(
+        &self,
+        problem: &Problem,
+        captured: Option<&[InputData<'_>]>,
+        threads: usize,
+    ) -> Result<Tasks, ScheduleError> {
+        let threads = threads.max(1);
+        let tasks = self.with_work(problem, captured, threads, |work| {
+            OwnedSchedule::new(work).map_err(ScheduleError::Cut)
+        })?;
+        Ok(Tasks { problem: *problem, tasks, threads, group: self.spec.heads.group() })
+    }
+
+    /// What a person wants to know of tasks: how many, live share, tiles, balance. Takes longer than to make them.
+    ///
+    /// # Errors
+    /// As [`Planned::tasks`].
+    pub fn overview(
+        &self,
+        tasks: &Tasks,
+        captured: Option<&[InputData<'_>]>,
+    ) -> Result<ScheduleOverview, ScheduleError> {
+        let Tasks { problem, tasks, threads, .. } = tasks;
+        self.with_work(problem, captured, *threads, |work| Ok(tasks.view().overview(work)))
+    }
+
+    /// The captured tensors of a problem, checked.
+    pub(crate) fn bind<'a>(
+        &'a self,
+        problem: &Problem,
+        captured: &'a [InputData<'a>],
+    ) -> Result<Captured<'a>, ScheduleError> {
+        let Variant { inputs, heads, source, .. } = self.variant();
+        Captured::bind(inputs, captured, &heads, source, problem).map_err(ScheduleError::Captured)
+    }
+
+    fn with_work<R>(
+        &self,
+        problem: &Problem,
+        captured: Option<&[InputData<'_>]>,
+        threads: usize,
+        f: impl FnOnce(&Work<'_>) -> Result<R, ScheduleError>,
+    ) -> Result<R, ScheduleError> {
+        let variant = self.variant();
+        let (plan, threads) = (&self.plan, threads as u32);
+        let Some(captured) = captured else {
+            let inputs = &Unknown(variant.inputs);
+            return f(&Work { plan, variant: &variant, problem, inputs, threads });
+        };
+        let captured = self.bind(problem, captured)?;
+        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, &captured)];
+        let inputs = &Summaries::build(variant.allow, captured, &mut spans);
+        f(&Work { plan, variant: &variant, problem, inputs, threads })
+    }
+}
