@@ -1,2 +1,56 @@
-//! Demonstrations and measurements that drive the command regard.
-fn main() {}
+//! Demonstrations and measurements that drive the command regard, as a user would, and read its JSON.
+#![forbid(unsafe_code)]
+
+mod command;
+mod demo;
+mod error;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Demonstrations and measurements of regard.
+#[derive(Debug, Parser)]
+#[command(name = "regard-dev")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Plan, run, verify and time a spec on the activations of a real model.
+    ///
+    /// Builds the command regard and shows each of its commands as it is typed. Fails if any of them does.
+    Demo,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // A closed pipe under `--help` is not worth a message.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let done = match args.task {
+        Task::Demo => demo::run(&root()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// The folder of the workspace: two above that of this crate.
+///
+/// `cargo run` says where the crate is. What was compiled in may be another clone that shares the target folder.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&here).ancestors().nth(2).unwrap_or(Path::new(".")).to_owned()
+}

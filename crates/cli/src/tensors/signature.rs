@@ -23,6 +23,17 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
+    /// Both orders.
+    pub(crate) const ALL: [Layout; 2] = [Layout::Bhnd, Layout::Bnhd];
+
+    /// As it is written on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Layout::Bhnd => "bhnd",
+            Layout::Bnhd => "bnhd",
+        }
+    }
+
     /// A file's order of `[batch, head, token, channel]`, and back.
     pub(crate) fn permute<T: Copy>(self, [b, h, n, d]: [T; 4]) -> [T; 4] {
         match self {
@@ -93,6 +104,32 @@ impl<'a> Signature<'a> {
         }
     }
 
+    /// Takes an output `o` of the same problem; a file may hold other tensors beside it.
+    ///
+    /// # Errors
+    /// If it is missing, or has another shape or type.
+    pub(crate) fn bind_output<'t>(
+        &self,
+        problem: &Problem,
+        tensors: &'t Tensors,
+    ) -> Result<Stored<'t>, BindErrors> {
+        let Self { heads, layout, .. } = *self;
+        let dim = |what, len: u32, origin| Dim { what, len: Some(len as usize), origin };
+        let axes = layout.permute([
+            dim("sequences", problem.batch, "in the input"),
+            dim("query heads", heads.query, "in the spec"),
+            dim("queries", problem.queries, "in the input"),
+            dim("channels", heads.value_dim, "in the spec"),
+        ]);
+        let expected = Expected { name: "o".to_owned(), dtype: storage(self.dtype), axes: axes.to_vec() };
+        let mut errors = mismatches(&[expected], tensors);
+        errors.retain(|error| !matches!(error, BindError::Extra { .. }));
+        match self.stored(tensors, "o") {
+            Some(output) if errors.is_empty() => Ok(output),
+            _ => Err(BindErrors { path: tensors.path().to_owned(), errors, other_layout: false }),
+        }
+    }
+
     fn expected(&self, sizes: &Sizes) -> Vec<Expected> {
         let Self { heads, layout, .. } = *self;
         let fixed = |what, len: u32| Dim { what, len: Some(len as usize), origin: "in the spec" };
@@ -139,16 +176,7 @@ impl<'a> Signature<'a> {
 
     /// The tensors of a file that fits.
     fn take<'t>(&self, tensors: &'t Tensors, problem: Problem) -> Option<Bound<'t>> {
-        let stored = |name| {
-            let tensor = tensors.get(name)?;
-            let shape = self.layout.permute(<[usize; 4]>::try_from(tensor.shape).ok()?);
-            let elements = match self.dtype {
-                Dtype::F32 => StoredElements::F32(tensor.elements()?),
-                Dtype::F16 => StoredElements::F16(tensor.elements()?),
-                Dtype::Bf16 => StoredElements::Bf16(tensor.elements()?),
-            };
-            Some(Stored { elements, shape, strides: self.layout.strides(shape) })
-        };
+        let stored = |name| self.stored(tensors, name);
         let captured = |(name, shape): (&String, &InputShape)| {
             let tensor = tensors.get(name)?;
             Some(match shape.dtype {
@@ -159,6 +187,18 @@ impl<'a> Signature<'a> {
         };
         let captured = self.names.iter().zip(self.shapes).map(captured).collect::<Option<_>>()?;
         Some(Bound { problem, q: stored("q")?, k: stored("k")?, v: stored("v")?, captured })
+    }
+
+    /// A tensor of four axes in the storage type.
+    fn stored<'t>(&self, tensors: &'t Tensors, name: &str) -> Option<Stored<'t>> {
+        let tensor = tensors.get(name)?;
+        let shape = self.layout.permute(<[usize; 4]>::try_from(tensor.shape).ok()?);
+        let elements = match self.dtype {
+            Dtype::F32 => StoredElements::F32(tensor.elements()?),
+            Dtype::F16 => StoredElements::F16(tensor.elements()?),
+            Dtype::Bf16 => StoredElements::Bf16(tensor.elements()?),
+        };
+        Some(Stored { elements, shape, strides: self.layout.strides(shape) })
     }
 }
 
@@ -177,7 +217,14 @@ pub(crate) struct Bound<'t> {
     pub(crate) captured: Vec<CapturedElements<'t>>,
 }
 
-/// One of q, k and v.
+impl Bound<'_> {
+    /// The declared inputs as a problem binds them.
+    pub(crate) fn captured(&self) -> Vec<InputData<'_>> {
+        self.captured.iter().map(CapturedElements::data).collect()
+    }
+}
+
+/// One of q, k, v and o.
 #[derive(Debug)]
 pub(crate) struct Stored<'t> {
     /// Its elements.

@@ -24,6 +24,11 @@ impl<'a> Output<'a> {
         debug_assert_eq!(shape.iter().product::<usize>(), elements.len(), "{shape:?}");
         Self { dtype: T::DTYPE, shape: shape.to_vec(), bytes: encode(elements) }
     }
+
+    /// How long its data is.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 impl View for &Output<'_> {
@@ -40,7 +45,7 @@ impl View for &Output<'_> {
     }
 
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.len_bytes()
     }
 }
 

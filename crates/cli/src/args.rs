@@ -1,0 +1,324 @@
+//! The command line, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+use regard::ir::problem::Phase;
+use regard::{Dtype, EngineKind, Isa};
+
+use crate::tensors::signature::Layout;
+
+/// The most threads that can be asked for; past it, starting them takes longer than any problem.
+const MAX_THREADS: u64 = 1024;
+
+/// The most timed runs.
+const MAX_REPEAT: u64 = 1_000_000;
+
+/// Attention variants from ten lines of TOML to fused CPU kernels.
+///
+/// A spec says what a variant computes: heads, mask, score. `check` reads it, `plan` shows how it will run on a machine
+/// and why, `run` computes it on tensors, `verify` compares the kernel with a naive f64 oracle.
+#[derive(Debug, Parser)]
+#[command(name = "regard", version, arg_required_else_help = true, after_help = MAIN_HELP)]
+pub(crate) struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const MAIN_HELP: &str = "\
+SPEC is a TOML file, or the name of a shipped spec as `regard list` shows it.
+
+Exit codes:
+  0  done (also when the reader of the output went away)
+  1  the input is wrong: spec, tensors, flags, files, disk or memory
+  2  a check failed: a result is past its bound
+
+First steps:
+  regard list
+  regard plan gqa --q 4096 --k 4096
+  regard verify causal";
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the shipped specs and machine profiles.
+    ///
+    /// Prints a line for each: its name, which every other command takes, and what it is. The machine at hand comes first
+    /// among the machines, marked with a star.
+    List,
+    Check(CheckArgs),
+    Plan(PlanArgs),
+    Run(RunArgs),
+    Verify(VerifyArgs),
+}
+
+/// Report every error of every spec.
+///
+/// Prints each error and note with its place in the file, what was expected, and the nearest valid spelling. A spec
+/// without errors gets one line that says what it means, with all definitions expanded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regard check mine.toml
+  regard check specs/*.toml
+  regard check gqa")]
+pub(crate) struct CheckArgs {
+    /// Spec files or names of shipped specs.
+    #[arg(required = true, value_name = "SPEC")]
+    pub(crate) specs: Vec<String>,
+}
+
+/// Show how a spec will run, and why so.
+///
+/// Prints the plan: engine, block sizes, each with the inequality that bounds it and the candidates it rejects; then the
+/// schedule of one problem: tasks, tiles that are full, partial and dead, balance of the threads, workspace.
+///
+/// The machine may be another than this one. Where a mask reads tensors, their contents are not known here, and
+/// every tile that depends on them counts as partial.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regard plan causal --q 4096 --k 4096
+  regard plan gqa --q 1 --k 8192 --batch 64 --dtype bf16
+  regard plan sliding_window --q 32768 --k 32768 --machine server-avx512-amx --threads 32
+  regard plan mine.toml --q 512 --k 512 --machine board.toml --json")]
+pub(crate) struct PlanArgs {
+    /// A spec file or the name of a shipped spec.
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: String,
+    /// Queries of each sequence.
+    #[arg(long, value_name = "N")]
+    pub(crate) q: usize,
+    /// Keys of each sequence.
+    #[arg(long, value_name = "N")]
+    pub(crate) k: usize,
+    /// Sequences.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// What the call does.
+    #[arg(long, value_name = "PHASE", default_value = "prefill", value_parser = phases())]
+    pub(crate) phase: Phase,
+    /// A shipped profile or a TOML file with isa, cores, l1d_kib, l2_kib and l3_kib; this machine if not given.
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) machine: Option<String>,
+    /// Storage type of q, k, v and o; the spec's if not given.
+    #[arg(long, value_name = "TYPE", value_parser = dtypes())]
+    pub(crate) dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    /// The engine; the fastest if not given.
+    #[arg(long, value_name = "NAME", value_parser = engines())]
+    pub(crate) engine: Option<EngineKind>,
+    #[command(flatten)]
+    pub(crate) offset: OffsetArgs,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Compute a spec on the tensors of a file.
+///
+/// Reads q, k, v and the tensors that the spec declares from a safetensors file and writes `o`, and `lse` where the spec
+/// says so, to another. What ran and how long it took is told on stderr. The output appears whole or not at all.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Shapes: q [batch, query heads, nq, dim], k [batch, kv heads, nk, dim], v [batch, kv heads, nk, value_dim].
+
+Examples:
+  regard run minilm -i layer0.safetensors -o out.safetensors
+  regard run causal -i qkv.safetensors -o out.safetensors --layout bnhd --threads 4
+  regard run causal -i qkv.safetensors -o out.safetensors --repeat 50 --json")]
+pub(crate) struct RunArgs {
+    /// A spec file or the name of a shipped spec.
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: String,
+    /// The file with q, k, v and declared inputs.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    /// The engine; the fastest if not given.
+    #[arg(long, value_name = "NAME", value_parser = engines())]
+    pub(crate) engine: Option<EngineKind>,
+    #[command(flatten)]
+    pub(crate) offset: OffsetArgs,
+    /// Order of the axes of q, k, v, o and lse: heads before tokens, or tokens before heads.
+    #[arg(long, value_name = "ORDER", default_value = "bhnd", value_parser = layouts())]
+    pub(crate) layout: Layout,
+    /// Time N runs after one that does not count.
+    #[arg(long, value_name = "N", value_parser = repeats())]
+    pub(crate) repeat: Option<u32>,
+    /// Print what ran and its times as one JSON object on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Compare kernels with the oracle.
+///
+/// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: engine, instruction
+/// set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
+/// the time of one run, ok or FAILED. Instruction sets that this processor lacks are named, and so is what this build
+/// does not have.
+///
+/// Without sizes a few awkward ones are taken; q, k and v are N(0, 1) from a fixed seed. With a file, its tensors are.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regard verify causal
+  regard verify mine.toml --q 2048 --k 2048 --dtype all
+  regard verify minilm -i layer0.safetensors --expected layer0.expected.safetensors")]
+pub(crate) struct VerifyArgs {
+    /// Spec files or names of shipped specs.
+    #[arg(required = true, value_name = "SPEC")]
+    pub(crate) specs: Vec<String>,
+    /// Queries of each sequence.
+    #[arg(long, value_name = "N", requires = "k")]
+    pub(crate) q: Option<usize>,
+    /// Keys of each sequence.
+    #[arg(long, value_name = "N", requires = "q")]
+    pub(crate) k: Option<usize>,
+    /// Sequences; 1 if not given.
+    #[arg(long, value_name = "N", requires = "q")]
+    pub(crate) batch: Option<usize>,
+    /// Storage type of q, k, v and o, or `all`; the spec's if not given.
+    #[arg(long, value_name = "TYPE", value_parser = dtypes_or_all())]
+    pub(crate) dtype: Option<Choice<Dtype>>,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    /// The engine, or `all`.
+    #[arg(long, value_name = "NAME", default_value = "all", value_parser = engines_or_all())]
+    pub(crate) engine: Choice<EngineKind>,
+    /// A file with q, k, v and declared inputs to compare on.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "q")]
+    pub(crate) input: Option<PathBuf>,
+    /// A file whose `o` is another implementation's output on the same input; the kernel must be as near to it.
+    #[arg(long, value_name = "FILE", requires = "input")]
+    pub(crate) expected: Option<PathBuf>,
+    /// Order of the axes of the files' q, k, v and o: heads before tokens, or tokens before heads.
+    #[arg(long, value_name = "ORDER", default_value = "bhnd", value_parser = layouts())]
+    pub(crate) layout: Layout,
+    /// Print one JSON object for each line instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What several commands let a caller choose of a kernel.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChoiceArgs {
+    /// The most capable instruction set to use; the machine's if not given.
+    #[arg(long, value_name = "SET", value_parser = isas())]
+    pub(crate) isa: Option<Isa>,
+    /// Threads that share the work; one for each core if not given.
+    #[arg(long, value_name = "T", value_parser = threads())]
+    pub(crate) threads: Option<usize>,
+}
+
+/// Where queries stand among the keys.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OffsetArgs {
+    /// Position of the first query; if not given, the queries are the last of the keys' positions (0 in
+    /// cross-attention).
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) q_offset: Option<i64>,
+}
+
+/// One of a kind, or each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice<T> {
+    /// Each that there is.
+    All,
+    /// This one.
+    One(T),
+}
+
+impl<T: Copy> Choice<T> {
+    /// What is chosen among `all`.
+    pub(crate) fn of(self, all: &[T]) -> Vec<T> {
+        match self {
+            Choice::All => all.to_vec(),
+            Choice::One(one) => vec![one],
+        }
+    }
+}
+
+/// A parser of the names that `name` gives to `all`.
+fn named<T>(all: &'static [T], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let names = PossibleValuesParser::new(all.iter().map(|&one| name(one)));
+    names.try_map(move |text| all.iter().copied().find(|&one| name(one) == text).ok_or("no such name"))
+}
+
+/// As [`named`], or `all`.
+fn named_or_all<T>(all: &'static [T], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = Choice<T>>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let names = PossibleValuesParser::new(all.iter().map(|&one| name(one)).chain(["all"]));
+    names.map(move |text| {
+        let one = all.iter().copied().find(|&one| name(one) == text);
+        one.map_or(Choice::All, Choice::One)
+    })
+}
+
+fn isas() -> impl TypedValueParser<Value = Isa> {
+    named(&Isa::ALL, Isa::name)
+}
+
+fn dtypes() -> impl TypedValueParser<Value = Dtype> {
+    named(&Dtype::ALL, Dtype::name)
+}
+
+fn dtypes_or_all() -> impl TypedValueParser<Value = Choice<Dtype>> {
+    named_or_all(&Dtype::ALL, Dtype::name)
+}
+
+fn engines() -> impl TypedValueParser<Value = EngineKind> {
+    named(&EngineKind::ALL, EngineKind::name)
+}
+
+fn engines_or_all() -> impl TypedValueParser<Value = Choice<EngineKind>> {
+    named_or_all(&EngineKind::ALL, EngineKind::name)
+}
+
+fn layouts() -> impl TypedValueParser<Value = Layout> {
+    named(&Layout::ALL, Layout::name)
+}
+
+fn phases() -> impl TypedValueParser<Value = Phase> {
+    named(&[Phase::Prefill, Phase::Few, Phase::Decode], Phase::name)
+}
+
+fn threads() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=MAX_THREADS).map(|threads| threads as usize)
+}
+
+fn repeats() -> impl TypedValueParser<Value = u32> {
+    clap::value_parser!(u64).range(1..=MAX_REPEAT).map(|repeat| repeat as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn negative_offsets_are_numbers_not_flags() {
+        let args =
+            Args::try_parse_from(["regard", "plan", "gqa", "--q", "2", "--k", "1", "--q-offset", "-1"]);
+        let Command::Plan(plan) = args.unwrap().command else { panic!("a plan was asked for") };
+        assert_eq!(plan.offset.q_offset, Some(-1));
+    }
+}

@@ -1,0 +1,179 @@
+//! Why a command ends before its end.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use regard::ir::problem::{Phase, ProblemError};
+use regard::machine::ProfileError;
+use regard::{CompileError, Diagnostics, Dtype, RunError, ScheduleError};
+
+use crate::memory::OutOfMemory;
+use crate::tensors::header::FileError;
+use crate::tensors::mismatch::BindErrors;
+use crate::tensors::write::WriteError;
+
+/// Why a command ends before its end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nobody reads the output any more.
+    ClosedPipe,
+    /// The output cannot be written.
+    Stdout(io::Error),
+    /// A spec has errors.
+    Spec(Diagnostics),
+    /// Neither a file nor a shipped spec; `nearest` is a shipped one that may be meant.
+    NoSpec { name: String, nearest: Option<&'static str> },
+    /// Some specs have errors, which have been told.
+    SpecsWithErrors { n: usize, of: usize },
+    /// Neither a file nor a shipped profile; `nearest` is a shipped one that may be meant.
+    NoProfile { name: String, nearest: Option<&'static str> },
+    /// A profile that cannot be read.
+    ProfileFile { path: PathBuf, error: io::Error },
+    /// A profile that describes no machine.
+    Profile(ProfileError),
+    /// A phase that no plan has yet.
+    Phase(Phase),
+    /// Lengths that no problem has.
+    Problem(ProblemError),
+    /// A spec that no kernel could be made of.
+    Compile { spec: String, error: CompileError },
+    /// A problem that could not be scheduled.
+    Schedule { spec: String, error: ScheduleError },
+    /// A run that did not happen.
+    Run { spec: String, error: RunError },
+    /// A mask or modifier read a declared tensor outside its axes.
+    Index { spec: String, input: String },
+    /// More memory than there is.
+    Memory(OutOfMemory),
+    /// Fewer threads than were asked for.
+    Threads { count: usize, error: io::Error },
+    /// A tensor file that cannot be read.
+    File(FileError),
+    /// A tensor file that does not give what the spec takes.
+    Bind(BindErrors),
+    /// An output file that cannot be written.
+    Write(WriteError),
+    /// A file has one storage type, several were asked for.
+    DtypesOfFile { path: PathBuf, asked: Vec<Dtype> },
+    /// Results past their bounds, which have been told.
+    Failed { n: usize, of: usize },
+    /// Something that cannot be, by what was checked before it.
+    Bug(String),
+}
+
+impl Failure {
+    /// 0 for a closed pipe, 2 for a failed check or a bug of ours, else 1.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::ClosedPipe => ExitCode::SUCCESS,
+            Failure::Failed { .. } | Failure::Bug(_) => ExitCode::from(2),
+            _ => ExitCode::from(1),
+        }
+    }
+}
+
+/// Of writing to stdout; what is done with files has variants of its own.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+            _ => Failure::Stdout(error),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+impl From<OutOfMemory> for Failure {
+    fn from(error: OutOfMemory) -> Self {
+        Failure::Memory(error)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Failure::File(error)
+    }
+}
+
+impl From<BindErrors> for Failure {
+    fn from(errors: BindErrors) -> Self {
+        Failure::Bind(errors)
+    }
+}
+
+impl From<ProblemError> for Failure {
+    fn from(error: ProblemError) -> Self {
+        Failure::Problem(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The compiler's diagnostics begin with their own `error[…]`.
+        if let Failure::Spec(diagnostics) = self {
+            return write!(f, "{}", diagnostics.to_string().trim_end());
+        }
+        write!(f, "error: ")?;
+        match self {
+            Failure::Spec(_) => Ok(()),
+            Failure::ClosedPipe => write!(f, "nobody reads the output"),
+            Failure::Stdout(error) => write!(f, "cannot write to stdout: {error}"),
+            Failure::NoSpec { name, nearest } => {
+                write!(f, "{name:?} is neither a file nor a shipped spec")?;
+                hint(f, *nearest, "regard list")
+            }
+            Failure::SpecsWithErrors { n, of } => write!(f, "{n} of {of} specs cannot be used"),
+            Failure::NoProfile { name, nearest } => {
+                write!(f, "{name:?} is neither a file nor a shipped machine profile")?;
+                hint(f, *nearest, "regard list")
+            }
+            Failure::ProfileFile { path, error } => {
+                write!(f, "machine profile {}: {error}", path.display())
+            }
+            Failure::Profile(error) => error.fmt(f),
+            Failure::Phase(phase) => {
+                write!(f, "--phase {}: not supported yet; prefill is", phase.name())
+            }
+            Failure::Problem(error) => error.fmt(f),
+            Failure::Compile { spec, error } => write!(f, "spec {spec}: {error}"),
+            Failure::Schedule { spec, error } => write!(f, "spec {spec}: {error}"),
+            Failure::Run { spec, error } => write!(f, "spec {spec}: {error}"),
+            Failure::Index { spec, input } => {
+                write!(
+                    f,
+                    "spec {spec}: tensor `{input}` is read outside its axes; guard the index, or change the data"
+                )
+            }
+            Failure::Memory(error) => error.fmt(f),
+            Failure::Threads { count, error } => write!(f, "--threads {count}: cannot start them: {error}"),
+            Failure::File(error) => error.fmt(f),
+            Failure::Bind(errors) => errors.fmt(f),
+            Failure::Write(error) => error.fmt(f),
+            Failure::DtypesOfFile { path, asked } => {
+                let asked: Vec<_> = asked.iter().map(|dtype| dtype.name()).collect();
+                write!(
+                    f,
+                    "{} has one storage type, --dtype asks for {}: name the one that it has",
+                    path.display(),
+                    asked.join(", ")
+                )
+            }
+            Failure::Failed { n, of } => write!(f, "{n} of {of} comparisons failed"),
+            Failure::Bug(what) => write!(f, "{what}; this is a bug of regard"),
+        }
+    }
+}
+
+fn hint(f: &mut fmt::Formatter<'_>, nearest: Option<&str>, list: &str) -> fmt::Result {
+    match nearest {
+        Some(nearest) => write!(f, "; did you mean `{nearest}`?"),
+        None => write!(f, "; `{list}` shows what ships"),
+    }
+}

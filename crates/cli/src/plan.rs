@@ -1,0 +1,127 @@
+//! `regard plan`: how a spec will run on a machine, and why so.
+
+use std::io::Write;
+use std::time::Instant;
+
+use regard::{Kernel, Options, PlanReport, Planned, Problem, ScheduleError, Spec};
+use regard_ir::expr::Op;
+use regard_ir::inputs::InputData;
+use regard_ir::plan::ScheduleOverview;
+use regard_ir::problem::Phase;
+use serde::Serialize;
+
+use crate::args::PlanArgs;
+use crate::failure::Failure;
+use crate::machines;
+use crate::memory::Bytes;
+use crate::source;
+use crate::tensors::signature::CapturedElements;
+use crate::timing::Seconds;
+use crate::verify::problem::blank_inputs;
+
+/// What is printed, as JSON has it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    plan: &'a PlanReport,
+    problem: Problem,
+    schedule: ScheduleOverview,
+    /// Absent where the kernel cannot be built on this processor.
+    workspace_bytes: Option<usize>,
+    /// Declared tensors that the mask reads and whose contents the schedule does not know.
+    unknown: Vec<&'a str>,
+    plan_s: f64,
+    schedule_s: f64,
+}
+
+/// Prints plan and schedule.
+///
+/// # Errors
+/// If spec, machine or flags do not make a plan, or the problem has no schedule.
+pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    if args.phase != Phase::Prefill {
+        return Err(Failure::Phase(args.phase));
+    }
+    let spec = source::spec(&args.spec)?;
+    let machine = machines::machine(args.machine.as_deref())?;
+    let mut problem = Problem::prefill(spec.source, args.batch, args.q, args.k)?;
+    if let Some(q_offset) = args.offset.q_offset {
+        problem = problem.with_q_offset(q_offset)?;
+    }
+    let options = Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine };
+    let compile = |error| Failure::Compile { spec: spec.name.clone(), error };
+    let schedule = |error| Failure::Schedule { spec: spec.name.clone(), error };
+
+    let start = Instant::now();
+    let planned = Planned::new(&spec, &machine, options).map_err(compile)?;
+    let plan_s = start.elapsed().as_secs_f64();
+    let unknown = unknown(&spec);
+    // Tensors that the mask does not read change no tile.
+    let threads = args.choice.threads.unwrap_or(machine.cores as usize);
+    let start = Instant::now();
+    let tasks = planned.tasks(&problem, None, threads).map_err(schedule)?;
+    let schedule_s = start.elapsed().as_secs_f64();
+
+    let shown = Shown {
+        plan: planned.report(),
+        problem,
+        schedule: planned.overview(&tasks, None).map_err(schedule)?,
+        workspace_bytes: workspace_bytes(&planned, &problem, threads).map_err(schedule)?,
+        unknown,
+        plan_s,
+        schedule_s,
+    };
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&shown)?)?;
+        return Ok(());
+    }
+    text(&shown, out)
+}
+
+fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+    let Problem { phase, batch, queries, keys, q_offset } = shown.problem;
+    writeln!(out, "{}", shown.plan)?;
+    writeln!(
+        out,
+        "schedule of {}: {batch}x{queries}x{keys}, first query at position {q_offset}",
+        phase.name()
+    )?;
+    write!(out, "{}", shown.schedule)?;
+    match shown.workspace_bytes {
+        Some(bytes) => writeln!(out, "workspace = {}", Bytes(bytes as u128))?,
+        None => writeln!(
+            out,
+            "workspace = not known here: this processor does not run {}",
+            shown.plan.plan.isa.name()
+        )?,
+    }
+    if !shown.unknown.is_empty() {
+        let names = shown.unknown.join("`, `");
+        writeln!(
+            out,
+            "note: the mask reads `{names}`, whose contents are not known here: what depends on them counts as partial"
+        )?;
+    }
+    writeln!(out, "planned in {}, scheduled in {}", Seconds(shown.plan_s), Seconds(shown.schedule_s))?;
+    Ok(())
+}
+
+/// The declared tensors that the mask reads.
+fn unknown(spec: &Spec) -> Vec<&str> {
+    let reads = |wanted: usize| {
+        let nodes = spec.allow.tree().nodes();
+        nodes.iter().any(|node| matches!(node.op, Op::Input { input, .. } if input as usize == wanted))
+    };
+    spec.inputs.names.iter().enumerate().filter(|&(i, _)| reads(i)).map(|(_, name)| name.as_str()).collect()
+}
+
+/// Workspace of a run here; `None` where this processor cannot run the plan, or has no memory for the declared tensors.
+fn workspace_bytes(
+    planned: &Planned,
+    problem: &Problem,
+    threads: usize,
+) -> Result<Option<usize>, ScheduleError> {
+    let Ok(kernel) = Kernel::build(planned.clone()) else { return Ok(None) };
+    let Ok(blank) = blank_inputs(&kernel.variant(), problem) else { return Ok(None) };
+    let blank: Vec<InputData<'_>> = blank.iter().map(CapturedElements::data).collect();
+    Ok(Some(kernel.schedule(problem, &blank, threads)?.workspace_bytes()))
+}

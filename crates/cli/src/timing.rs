@@ -1,0 +1,183 @@
+//! What ran and how fast.
+
+use std::fmt;
+
+use regard::Kernel;
+use regard_ir::inputs::Captured;
+use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
+use regard_oracle::eval::{Scope, Value, eval};
+use regard_oracle::sample::ALL_ROWS_PAIRS;
+use serde::Serialize;
+
+use crate::execute::Outcome;
+use crate::tensors::signature::{Bound, Layout};
+
+/// What ran, on what, in what time.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Timing {
+    /// The spec's name.
+    pub(crate) spec: String,
+    /// Where the variant's code comes from.
+    pub(crate) kernel: &'static str,
+    /// The engine.
+    pub(crate) engine: &'static str,
+    /// Its instruction set.
+    pub(crate) isa: &'static str,
+    /// Storage of q, k, v and o.
+    pub(crate) dtype: &'static str,
+    /// What the call does.
+    pub(crate) phase: &'static str,
+    /// Queries of each sequence.
+    pub(crate) q: u32,
+    /// Keys of each sequence.
+    pub(crate) k: u32,
+    /// Sequences.
+    pub(crate) batch: u32,
+    /// Threads that shared the work.
+    pub(crate) threads: usize,
+    /// Order of the axes.
+    pub(crate) layout: &'static str,
+    /// The median of the runs' times.
+    pub(crate) median_s: f64,
+    /// The shortest.
+    pub(crate) min_s: f64,
+    /// The longest.
+    pub(crate) max_s: f64,
+    /// 10⁹ operations a second at the median: a multiplication and an addition for each channel of q and v, for each
+    /// pair that the mask allows, for each head.
+    pub(crate) gflops: f64,
+}
+
+impl Timing {
+    /// Sums up a kernel's runs, of which there is at least one.
+    pub(crate) fn new(
+        kernel: &Kernel,
+        bound: &Bound<'_>,
+        outcome: &Outcome,
+        threads: usize,
+        layout: Layout,
+    ) -> Self {
+        let mut seconds = outcome.seconds.clone();
+        seconds.sort_by(f64::total_cmp);
+        let median_s = median(&seconds);
+        let plan = kernel.plan();
+        let Problem { phase, batch, queries: q, keys: k, .. } = bound.problem;
+        let flops = flops(&kernel.variant(), bound, outcome.live_pairs);
+        Self {
+            spec: kernel.spec().name.clone(),
+            kernel: kernel.source().name(),
+            engine: plan.engine.name(),
+            isa: plan.isa.name(),
+            dtype: plan.dtype.name(),
+            phase: phase.name(),
+            q,
+            k,
+            batch,
+            threads,
+            layout: layout.name(),
+            median_s,
+            min_s: seconds.first().copied().unwrap_or(0.0),
+            max_s: seconds.last().copied().unwrap_or(0.0),
+            gflops: if median_s > 0.0 { flops / median_s / 1e9 } else { 0.0 },
+        }
+    }
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { spec, kernel, engine, isa, dtype, q, k, batch, threads, layout, gflops, .. } = self;
+        let plural = if *threads == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{spec}: {kernel} kernel, {engine} on {isa}, {dtype}, {threads} thread{plural}, {layout}, "
+        )?;
+        write!(f, "{batch}x{q}x{k}: {}, {gflops:.1} GFLOP/s", Seconds(self.median_s))
+    }
+}
+
+/// A time in the unit that suits it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seconds(pub(crate) f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (factor, unit) = match self.0 {
+            s if s < 1e-3 => (1e6, "us"),
+            s if s < 1.0 => (1e3, "ms"),
+            _ => (1.0, "s"),
+        };
+        f.pad(&format!("{:.1} {unit}", self.0 * factor))
+    }
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    match sorted.get(n / 2) {
+        None => 0.0,
+        Some(&upper) if n % 2 == 1 => upper,
+        Some(&upper) => (sorted[n / 2 - 1] + upper) / 2.0,
+    }
+}
+
+/// Operations of a run: 2 · (dim + value_dim) for each pair of each head that the mask allows.
+fn flops(variant: &Variant<'_>, bound: &Bound<'_>, live_pairs: u64) -> f64 {
+    let data = bound.captured();
+    let Problem { batch, queries, keys, .. } = bound.problem;
+    let pairs = batch as f64 * variant.heads.query as f64 * queries as f64 * keys as f64;
+    let allowed = match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &bound.problem)
+    {
+        Ok(captured) if pairs <= ALL_ROWS_PAIRS as f64 => counted(variant, &bound.problem, &captured),
+        _ => live_pairs as f64,
+    };
+    2.0 * (variant.heads.dim + variant.heads.value_dim) as f64 * allowed
+}
+
+/// The pairs that the mask allows, each looked at: of small problems a schedule's estimate may be far off.
+fn counted(variant: &Variant<'_>, problem: &Problem, captured: &Captured<'_>) -> f64 {
+    let mut allowed = 0u64;
+    for (b, h) in (0..problem.batch).flat_map(|b| (0..variant.heads.query).map(move |h| (b, h))) {
+        for (i, k) in (0..problem.queries).flat_map(|i| (0..problem.keys).map(move |k| (i, k))) {
+            let scope = Scope {
+                b: b as i32,
+                h: h as i32,
+                g: (h / variant.heads.group()) as i32,
+                q: problem.q_offset + i as i32,
+                k: k as i32,
+                nq: problem.queries as i32,
+                nk: problem.keys as i32,
+                ..Scope::default()
+            };
+            allowed += u64::from(eval(variant.allow, &scope, captured) == Ok(Value::Bool(true)));
+        }
+    }
+    allowed as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+    }
+
+    #[test]
+    fn times_are_told_in_their_unit() {
+        let told = |s| Seconds(s).to_string();
+        assert_eq!([told(2.5e-5), told(0.0125), told(61.0)], ["25.0 us", "12.5 ms", "61.0 s"]);
+    }
+
+    #[test]
+    fn allowed_pairs_are_counted_one_by_one() {
+        let spec = regard::shipped("causal").unwrap().spec;
+        let problem = Problem::prefill(spec.source, 2, 3, 5).unwrap();
+        // Query i of 3 over 5 keys sees 3 + i of them; 8 heads, 2 sequences.
+        assert_eq!(
+            counted(&spec.variant().unwrap(), &problem, &Captured::NONE),
+            2.0 * 8.0 * (3.0 + 4.0 + 5.0)
+        );
+    }
+}

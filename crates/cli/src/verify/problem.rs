@@ -1,0 +1,176 @@
+//! Problems that nobody gave: awkward sizes, seeded tensors.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+use regard::{Dtype, Problem, Spec};
+use regard_ir::plan::Blocks;
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source, Variant};
+use regard_oracle::random::{self, CapturedBuffer};
+
+use crate::failure::Failure;
+use crate::memory::{self, OutOfMemory};
+use crate::storage::Storage;
+use crate::tensors::signature::{Bound, CapturedElements, Layout, Stored};
+
+/// What random tensors are drawn from; each tensor adds its place.
+const SEED: u64 = 0x7265_6761_7264;
+
+/// Sizes of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Sequences.
+    pub(crate) batch: usize,
+    /// Queries of each.
+    pub(crate) queries: usize,
+    /// Keys of each.
+    pub(crate) keys: usize,
+}
+
+impl Size {
+    /// Sizes that find what a kernel forgets: nothing to attend to, more queries than keys, odd ones, one past each
+    /// block of the plans.
+    pub(crate) fn awkward<'a>(plans: impl Iterator<Item = &'a Blocks>) -> Vec<Size> {
+        let size = |batch, queries, keys| Size { batch, queries, keys };
+        let mut sizes = vec![size(1, 5, 0), size(2, 1, 1), size(1, 7, 3), size(3, 17, 101)];
+        for blocks in plans {
+            let edge = size(1, blocks.query_block as usize + 1, blocks.key_block as usize + 1);
+            if !sizes.contains(&edge) {
+                sizes.push(edge);
+            }
+        }
+        sizes
+    }
+}
+
+/// N(0, 1) tensors of a size, rounded to `dtype`, and plausible declared inputs; the same on every call.
+///
+/// # Errors
+/// If no problem has that size, or there is no memory for it.
+pub(crate) fn random(
+    spec: &Spec,
+    dtype: Dtype,
+    size: Size,
+    layout: Layout,
+) -> Result<Bound<'static>, Failure> {
+    let problem = Problem::prefill(spec.source, size.batch, size.queries, size.keys)?;
+    let heads = spec.heads;
+    let shape = |heads, len, width| [problem.batch, heads, len, width];
+    let shapes = [
+        shape(heads.query, problem.queries, heads.dim),
+        shape(heads.kv, problem.keys, heads.dim),
+        shape(heads.value, problem.keys, heads.value_dim),
+    ];
+    let o = shape(heads.query, problem.queries, heads.value_dim);
+    let rows = shapes.iter().chain([&o]).map(|&shape| elements(shape) * dtype.size_bytes() as u128);
+    let inputs = spec
+        .inputs
+        .shapes
+        .iter()
+        .map(|shape| input_len(shape, &heads, spec.source, &problem).saturating_mul(input_size(shape)));
+    memory::ask("the tensors of this problem", rows.chain(inputs).fold(0, u128::saturating_add))?;
+
+    let row = |at: usize| -> Result<Stored<'static>, OutOfMemory> {
+        let shape = shapes[at];
+        let seed = SEED + at as u64;
+        let elements = match dtype {
+            Dtype::F32 => f32::store(normal(shape, seed, |x| x)?),
+            Dtype::F16 => f16::store(normal(shape, seed, f16::from_f32)?),
+            Dtype::Bf16 => bf16::store(normal(shape, seed, bf16::from_f32)?),
+        };
+        let shape = shape.map(|n| n as usize);
+        Ok(Stored { elements, shape, strides: layout.strides(shape) })
+    };
+    let captured = spec.inputs.shapes.iter().zip(SEED + shapes.len() as u64..);
+    let captured =
+        captured.map(|(shape, seed)| match random::captured(shape, &heads, spec.source, &problem, seed) {
+            CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
+            CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
+            CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
+        });
+    Ok(Bound { problem, q: row(0)?, k: row(1)?, v: row(2)?, captured: captured.collect() })
+}
+
+/// Declared inputs of the right lengths that hold zeros.
+///
+/// # Errors
+/// If there is no memory for them.
+pub(crate) fn blank_inputs(
+    variant: &Variant<'_>,
+    problem: &Problem,
+) -> Result<Vec<CapturedElements<'static>>, OutOfMemory> {
+    let blank = |shape: &InputShape| {
+        let what = "the declared inputs";
+        let len = input_len(shape, &variant.heads, variant.source, problem);
+        Ok(match shape.dtype {
+            InputType::F32 => CapturedElements::F32(Cow::Owned(memory::zeroed(what, len)?)),
+            InputType::I32 => CapturedElements::I32(Cow::Owned(memory::zeroed(what, len)?)),
+            InputType::Bool => CapturedElements::Bool(Cow::Owned(memory::zeroed(what, len)?)),
+        })
+    };
+    variant.inputs.iter().map(blank).collect()
+}
+
+fn normal<T>(shape: [u32; 4], seed: u64, round: impl Fn(f32) -> T) -> Result<Vec<T>, OutOfMemory> {
+    let len = elements(shape);
+    let mut numbers = memory::reserved("a tensor of this problem", len)?;
+    // What was reserved fits `usize`.
+    numbers.extend(random::normal(seed).take(len as usize).map(round));
+    Ok(numbers)
+}
+
+fn elements(shape: [u32; 4]) -> u128 {
+    shape.iter().fold(1, |product, &n| product * u128::from(n))
+}
+
+fn input_len(shape: &InputShape, heads: &Heads, source: Source, problem: &Problem) -> u128 {
+    let len = |axis: &Axis| match *axis {
+        Axis::Batch => problem.batch,
+        Axis::Head => heads.query,
+        Axis::KvHead => heads.kv,
+        Axis::Query => problem.query_axis(source),
+        Axis::Key => problem.keys,
+        Axis::Len(len) => len,
+    };
+    shape.axes().iter().fold(1, |product: u128, axis| product.saturating_mul(len(axis).into()))
+}
+
+fn input_size(shape: &InputShape) -> u128 {
+    match shape.dtype {
+        InputType::F32 | InputType::I32 => 4,
+        InputType::Bool => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensors::signature::StoredElements;
+
+    fn gqa() -> Spec {
+        regard::shipped("gqa").unwrap().spec
+    }
+
+    #[test]
+    fn a_size_gives_the_same_tensors_each_time_and_no_two_alike() {
+        let size = Size { batch: 1, queries: 2, keys: 3 };
+        let tensors = |layout| random(&gqa(), Dtype::Bf16, size, layout).unwrap();
+        let (a, b) = (tensors(Layout::Bhnd), tensors(Layout::Bhnd));
+        let bits = |stored: &Stored<'_>| match &stored.elements {
+            StoredElements::Bf16(data) => data.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(bits(&a.q), bits(&b.q));
+        assert_ne!(bits(&a.k), bits(&a.v));
+        assert_eq!(a.k.shape, [1, 8, 3, 128]);
+        assert_eq!(tensors(Layout::Bnhd).k.strides, [3072, 128, 1024, 1]);
+    }
+
+    #[test]
+    fn sizes_past_all_memory_are_refused() {
+        for (queries, keys) in [(1 << 30, 1), (i32::MAX as usize, i32::MAX as usize), (usize::MAX, 1)] {
+            let size = Size { batch: i32::MAX as usize, queries, keys };
+            assert!(random(&gqa(), Dtype::F32, size, Layout::Bhnd).is_err());
+        }
+    }
+}

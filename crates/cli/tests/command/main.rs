@@ -1,0 +1,6 @@
+//! The command regard, driven as a user drives it.
+
+mod bench;
+mod refused;
+mod results;
+mod snapshots;

@@ -1,0 +1,258 @@
+//! What the command computes and says where nothing is wrong.
+
+use std::fs;
+use std::io;
+
+use crate::bench::{Folder, command, f32s, i32s, read_f32s, regard, safetensors, workspace};
+
+/// A spec of two heads of 3 channels, values of 5.
+const SMALL: &str =
+    "heads = { query = 2, kv = 1, dim = 3, value_dim = 5 }\nmask = 'causal'\noutput = { lse = true }";
+
+fn small(folder: &Folder) {
+    folder.file("small.toml", SMALL);
+    folder.file(
+        "in.safetensors",
+        safetensors(&[f32s("q", &[2, 2, 4, 3]), f32s("k", &[2, 1, 6, 3]), f32s("v", &[2, 1, 6, 5])]),
+    );
+}
+
+#[test]
+fn a_model_is_reproduced() {
+    let folder = Folder::new("minilm");
+    let input = workspace().join("fixtures/minilm/layer0.safetensors");
+    let done = folder.regard(&["run", "minilm", "-i", input.to_str().unwrap(), "-o", "o.safetensors"]).ok();
+    assert!(done.stdout.is_empty(), "{done:?}");
+    assert!(done.stderr.starts_with("minilm: loaded kernel, simd-f32 on "), "{done:?}");
+    let (shape, o) = read_f32s(&folder.path("o.safetensors"), "o");
+    let (_, expected) = read_f32s(&workspace().join("fixtures/minilm/layer0.expected.safetensors"), "o");
+    assert_eq!(shape, [4, 12, 22, 32]);
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |m, x| m.max(x.abs()));
+    let error = largest(&mut o.iter().zip(&expected).map(|(a, b)| a - b));
+    let bound = regard_ir::bounds::exact(
+        regard_ir::bounds::Quantity::Output,
+        regard_ir::plan::Dtype::F32,
+        regard_ir::bounds::SCORES,
+    );
+    assert!(f64::from(error / largest(&mut expected.iter().copied())) <= bound, "{error}");
+}
+
+#[test]
+fn verify_judges_a_file_by_the_oracle_and_by_the_model() {
+    let layer = workspace().join("fixtures/minilm/layer3");
+    let path = |end: &str| format!("{}{end}.safetensors", layer.display());
+    let (input, expected) = (path(""), path(".expected"));
+    let args = ["verify", "minilm", "-i", &input, "--expected", &expected, "--json"];
+    let lines = regard(&args).ok().objects();
+    let of = |against: &str| lines.iter().filter(|line| line["against"] == against).count();
+    assert!(of("oracle") >= 1 && of("oracle") == of("expected"), "{lines:?}");
+    let scalar = lines.iter().find(|line| line["isa"] == "scalar" && line["against"] == "oracle").unwrap();
+    assert_eq!((&scalar["rows_checked"], &scalar["rows"]), (&1056.into(), &1056.into()));
+    assert!(scalar["error"].as_f64().unwrap() > 0.0);
+    assert!(lines.iter().any(|line| line["skipped"] == "generated"));
+}
+
+#[test]
+fn another_models_output_fails_with_exit_code_2() {
+    let fixtures = workspace().join("fixtures/minilm");
+    let path = |name: &str| fixtures.join(name).display().to_string();
+    let (input, other) = (path("layer0.safetensors"), path("layer3.expected.safetensors"));
+    let done = regard(&["verify", "minilm", "-i", &input, "--expected", &other, "--isa", "scalar"]);
+    assert_eq!(done.code, Some(2), "{done:?}");
+    assert!(done.stdout.contains("FAILED") && done.stdout.contains("worst at batch"), "{done:?}");
+    assert_eq!(done.stderr, "error: 1 of 2 comparisons failed\n");
+}
+
+#[test]
+fn specs_are_verified_in_each_storage_type_on_a_size_of_ones_own() {
+    for storage in ["f32", "all"] {
+        let args = ["verify", "gqa", "softcap_bias", "cross", "--q", "33", "--k", "70", "--dtype", storage];
+        let done = regard(&args).ok();
+        assert!(done.stdout.contains("lse, oracle") && !done.stdout.contains("FAILED"), "{done:?}");
+        assert_eq!(done.stdout.contains("bf16"), storage == "all");
+    }
+}
+
+#[test]
+fn awkward_sizes_are_taken_where_none_is_given() {
+    let folder = Folder::new("awkward");
+    small(&folder);
+    let lines = folder.regard(&["verify", "small.toml", "--isa", "scalar", "--json"]).ok().objects();
+    let sizes: Vec<_> =
+        lines.iter().filter_map(|line| Some((line["q"].as_u64()?, line["k"].as_u64()?))).collect();
+    for size in [(5, 0), (1, 1), (7, 3)] {
+        assert!(sizes.contains(&size), "{sizes:?}");
+    }
+}
+
+#[test]
+fn both_layouts_and_all_thread_counts_give_the_same_bits() {
+    let folder = Folder::new("layouts");
+    small(&folder);
+    let run = |args: &[&str], out: &str| {
+        let args = [&["run", "small.toml", "-o", out], args].concat();
+        folder.regard(&args).ok();
+        (read_f32s(&folder.path(out), "o"), read_f32s(&folder.path(out), "lse"))
+    };
+    let (o, lse) = run(&["-i", "in.safetensors"], "one.safetensors");
+    assert_eq!((&o.0[..], &lse.0[..]), (&[2, 2, 4, 5][..], &[2, 2, 4][..]));
+    let again = run(&["-i", "in.safetensors", "--threads", "3", "--repeat", "2"], "two.safetensors");
+    assert_eq!((&o, &lse), (&again.0, &again.1));
+
+    // [b, h, n, d] to [b, n, h, d]
+    let swap = |name: &'static str, [b, h, n, d]: [usize; 4]| {
+        let (_, _, _, bytes) = f32s(name, Box::leak(Box::new([b, h, n, d])));
+        let mut swapped = Vec::new();
+        for (b, n, h) in (0..b).flat_map(|b| (0..n).flat_map(move |n| (0..h).map(move |h| (b, n, h)))) {
+            let row =
+                ((b * [2, 1][usize::from(name != "q")] + h) * [4, 6][usize::from(name != "q")] + n) * d * 4;
+            swapped.extend_from_slice(&bytes[row..row + d * 4]);
+        }
+        swapped
+    };
+    folder.file(
+        "bnhd.safetensors",
+        safetensors(&[
+            ("q", "F32", &[2, 4, 2, 3], swap("q", [2, 2, 4, 3])),
+            ("k", "F32", &[2, 6, 1, 3], swap("k", [2, 1, 6, 3])),
+            ("v", "F32", &[2, 6, 1, 5], swap("v", [2, 1, 6, 5])),
+        ]),
+    );
+    let (o_bnhd, lse_bnhd) = run(&["-i", "bnhd.safetensors", "--layout", "bnhd"], "three.safetensors");
+    assert_eq!((&o_bnhd.0[..], &lse_bnhd.0[..]), (&[2, 4, 2, 5][..], &[2, 4, 2][..]));
+    for (b, h, n) in [(0, 0, 0), (0, 1, 3), (1, 0, 2), (1, 1, 1)] {
+        let (row, row_bnhd) = ((b * 2 + h) * 4 + n, (b * 4 + n) * 2 + h);
+        assert_eq!(o.1[row * 5..][..5], o_bnhd.1[row_bnhd * 5..][..5], "{b} {h} {n}");
+        assert_eq!(lse.1[row], lse_bnhd.1[row_bnhd], "{b} {h} {n}");
+    }
+}
+
+#[test]
+fn an_offset_moves_the_queries() {
+    let folder = Folder::new("offset");
+    small(&folder);
+    let lse = |offset: &str| {
+        folder
+            .regard(&[
+                "run",
+                "small.toml",
+                "-i",
+                "in.safetensors",
+                "-o",
+                "o.safetensors",
+                "--q-offset",
+                offset,
+            ])
+            .ok();
+        read_f32s(&folder.path("o.safetensors"), "lse").1
+    };
+    // The first query of the first head sees no key before position 0.
+    assert_eq!(lse("-1")[0], f32::NEG_INFINITY);
+    assert!(lse("0")[0].is_finite());
+    assert_ne!(lse("0"), lse("2"));
+}
+
+#[test]
+fn nan_and_empty_tensors_are_data() {
+    let folder = Folder::new("nan");
+    small(&folder);
+    let nan = vec![0xff; 2 * 6 * 5 * 4];
+    folder.file(
+        "nan.safetensors",
+        safetensors(&[f32s("q", &[2, 2, 4, 3]), f32s("k", &[2, 1, 6, 3]), ("v", "F32", &[2, 1, 6, 5], nan)]),
+    );
+    folder.regard(&["run", "small.toml", "-i", "nan.safetensors", "-o", "o.safetensors"]).ok();
+    assert!(read_f32s(&folder.path("o.safetensors"), "o").1.iter().all(|x| x.is_nan()));
+    folder.regard(&["verify", "small.toml", "-i", "nan.safetensors"]).ok();
+
+    for (q, k) in [(0, 6), (4, 0), (0, 0)] {
+        let tensor = |name, heads, tokens, width| -> (&str, &str, [usize; 4], Vec<u8>) {
+            (name, "F32", [2, heads, tokens, width], vec![0; 2 * heads * tokens * width * 4])
+        };
+        let tensors = [tensor("q", 2, q, 3), tensor("k", 1, k, 3), tensor("v", 1, k, 5)];
+        let tensors =
+            tensors.each_ref().map(|(name, dtype, shape, bytes)| (*name, *dtype, &shape[..], bytes.clone()));
+        folder.file("empty.safetensors", safetensors(&tensors));
+        folder.regard(&["run", "small.toml", "-i", "empty.safetensors", "-o", "o.safetensors"]).ok();
+        let (shape, o) = read_f32s(&folder.path("o.safetensors"), "o");
+        assert_eq!(shape, [2, 2, q, 5]);
+        assert!(o.iter().all(|&x| x == 0.0));
+        folder.regard(&["verify", "small.toml", "-i", "empty.safetensors"]).ok();
+    }
+    folder.file(
+        "none.safetensors",
+        safetensors(&[f32s("q", &[0, 2, 4, 3]), f32s("k", &[0, 1, 6, 3]), f32s("v", &[0, 1, 6, 5])]),
+    );
+    folder.regard(&["verify", "small.toml", "-i", "none.safetensors"]).ok();
+}
+
+#[test]
+fn run_says_what_ran_as_json() {
+    let folder = Folder::new("json");
+    folder
+        .file("len.toml", "heads = { query = 1, dim = 2 }\ninputs = { len = 'i32[b]' }\nmask = 'k < len[b]'");
+    let qkv = |name| f32s(name, &[2, 1, 4, 2]);
+    folder.file("in.safetensors", safetensors(&[qkv("q"), qkv("k"), qkv("v"), i32s("len", &[2], &[1, 3])]));
+    let args = [
+        "run",
+        "len.toml",
+        "-i",
+        "in.safetensors",
+        "-o",
+        "o.safetensors",
+        "--repeat",
+        "5",
+        "--threads",
+        "1",
+        "--json",
+    ];
+    let [timing] = &folder.regard(&args).ok().objects()[..] else { panic!("one object") };
+    for (key, value) in [("q", 4), ("k", 4), ("batch", 2), ("threads", 1)] {
+        assert_eq!(timing[key], value, "{key}");
+    }
+    assert_eq!([&timing["spec"], &timing["dtype"], &timing["kernel"]], ["len", "f32", "loaded"]);
+    let number = |key: &str| timing[key].as_f64().unwrap();
+    assert!(number("min_s") <= number("median_s") && number("median_s") <= number("max_s"));
+    // 4 queries see 1 key of the first sequence and 3 of the second; 2 · (2 + 2) operations a pair.
+    assert!((number("gflops") * number("median_s") * 1e9 - 16.0 * 8.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_plan_for_another_machine_is_made_here() {
+    let foreign = if cfg!(target_arch = "x86_64") { "cortex-a72" } else { "desktop-avx2" };
+    let args =
+        ["plan", "causal", "--q", "1048576", "--k", "1048576", "--threads", "64", "--machine", foreign];
+    let text = regard(&args).ok().stdout;
+    assert!(text.contains("workspace = not known here"), "{text}");
+    let [json] = &regard(&[&args[..], &["--json"]].concat()).ok().objects()[..] else { panic!("one object") };
+    assert_eq!(json["schedule"]["threads"], 64);
+    assert!(json["workspace_bytes"].is_null() && json["plan"]["choices"].is_array());
+}
+
+#[test]
+fn a_machine_may_come_from_a_file() {
+    let folder = Folder::new("machine");
+    folder.file("board.toml", "isa = 'scalar'\ncores = 3\nl1d_kib = 64");
+    let text = folder.regard(&["plan", "mha", "--q", "9", "--k", "9", "--machine", "board.toml"]).ok().stdout;
+    assert!(text.contains("scalar, 3 cores, L1d 64 KiB") && text.contains("for 3 threads"), "{text}");
+}
+
+#[test]
+fn a_file_of_that_name_comes_before_a_shipped_spec() {
+    let folder = Folder::new("names");
+    folder.file("causal", "heads = { query = 3, dim = 7 }");
+    assert!(folder.regard(&["check", "causal"]).ok().stdout.contains("3 query heads of 7"));
+    fs::remove_file(folder.path("causal")).unwrap();
+    fs::create_dir(folder.path("causal")).unwrap();
+    assert!(folder.regard(&["check", "causal"]).ok().stdout.contains("8 query heads of 128"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for args in [&["list"][..], &["check", "gqa"], &["plan", "mha", "--q", "9", "--k", "9"], &["--help"]] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = command(args).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
+    }
+}
