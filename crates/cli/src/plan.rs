@@ -3,9 +3,8 @@
 use std::io::Write;
 use std::time::Instant;
 
-use regard::{Kernel, Options, PlanReport, Planned, Problem, ScheduleError, Spec};
+use regard::{Kernel, Options, PlanReport, Planned, Problem, Spec};
 use regard_ir::expr::Op;
-use regard_ir::inputs::InputData;
 use regard_ir::plan::ScheduleOverview;
 use regard_ir::problem::Phase;
 use serde::Serialize;
@@ -15,9 +14,7 @@ use crate::failure::Failure;
 use crate::machines;
 use crate::memory::Bytes;
 use crate::source;
-use crate::tensors::signature::CapturedElements;
 use crate::timing::Seconds;
-use crate::verify::problem::blank_inputs;
 
 /// What is printed, as JSON has it.
 #[derive(Serialize)]
@@ -65,7 +62,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
         plan: planned.report(),
         problem,
         schedule: planned.overview(&tasks, None).map_err(schedule)?,
-        workspace_bytes: workspace_bytes(&planned, &problem, threads).map_err(schedule)?,
+        workspace_bytes: workspace_bytes(&planned, &problem, threads),
         unknown,
         plan_s,
         schedule_s,
@@ -114,14 +111,7 @@ fn unknown(spec: &Spec) -> Vec<&str> {
     spec.inputs.names.iter().enumerate().filter(|&(i, _)| reads(i)).map(|(_, name)| name.as_str()).collect()
 }
 
-/// Workspace of a run here; `None` where this processor cannot run the plan, or has no memory for the declared tensors.
-fn workspace_bytes(
-    planned: &Planned,
-    problem: &Problem,
-    threads: usize,
-) -> Result<Option<usize>, ScheduleError> {
-    let Ok(kernel) = Kernel::build(planned.clone()) else { return Ok(None) };
-    let Ok(blank) = blank_inputs(&kernel.variant(), problem) else { return Ok(None) };
-    let blank: Vec<InputData<'_>> = blank.iter().map(CapturedElements::data).collect();
-    Ok(Some(kernel.schedule(problem, &blank, threads)?.workspace_bytes()))
+/// Workspace of a run here; `None` where this processor cannot run the plan.
+fn workspace_bytes(planned: &Planned, problem: &Problem, threads: usize) -> Option<usize> {
+    Some(Kernel::build(planned.clone()).ok()?.workspace_bytes(problem, threads))
 }

@@ -123,16 +123,16 @@ impl<'a, T> Shared<'a, T> {
         Ok(Self { start: data.as_mut_ptr(), counts, strides, width, lifetime: PhantomData })
     }
 
-    /// # Safety
-    /// - No other reference to the row `at` exists while the result lives.
-    unsafe fn row(&self, at: [usize; 3]) -> &mut [T] {
+    /// Where the row `at` lies: inside the data and apart from all other rows, as `new` checked.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    fn row(&self, at: [usize; 3]) -> *mut [T] {
         for (at, count) in at.iter().zip(self.counts) {
             assert!(*at < count, "row {at} of {count}");
         }
         let offset: usize = at.iter().zip(self.strides).map(|(at, stride)| at * stride).sum();
-        // SAFETY: `new` called `RowsMut::check`, which found every row of `counts` inside the data, apart from all
-        // others; `at` was compared with `counts` above; the caller keeps the row to itself.
-        unsafe { core::slice::from_raw_parts_mut(self.start.add(offset), self.width) }
+        core::ptr::slice_from_raw_parts_mut(self.start.wrapping_add(offset), self.width)
     }
 }
 
@@ -243,9 +243,10 @@ impl<T> Claim<'_, T> {
     /// If the row is not of the task.
     pub fn output(&mut self, head_in_group: usize, query: u32) -> &mut [T] {
         let place = self.place(head_in_group, query);
-        // SAFETY: the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the task
-        // was given out once (`claim` counts up and `order` names it once), and `&mut self` keeps it to one borrow.
-        unsafe { self.grid.output.row(place) }
+        // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all others;
+        // the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the task was given
+        // out once (`claim` counts up and `order` names it once), and `&mut self` keeps it to one borrow.
+        unsafe { &mut *self.grid.output.row(place) }
     }
 
     /// Where the row's log of sums goes, if it is asked for.
@@ -254,8 +255,8 @@ impl<T> Claim<'_, T> {
     /// If the row is not of the task.
     pub fn lse(&mut self, head_in_group: usize, query: u32) -> Option<&mut f32> {
         let place = self.place(head_in_group, query);
-        // SAFETY: as for `output`; the counts are the same.
-        let row = unsafe { self.grid.lse.as_ref()?.row(place) };
+        // SAFETY: as for `output`; `Grid::new` found the counts the same.
+        let row = unsafe { &mut *self.grid.lse.as_ref()?.row(place) };
         row.first_mut()
     }
 }

@@ -109,6 +109,21 @@ struct AxisLens {
 }
 
 impl AxisLens {
+    fn new(heads: &Heads, source: Source, problem: &Problem) -> Self {
+        Self {
+            batch: problem.batch,
+            head: heads.query,
+            kv_head: heads.kv,
+            query: problem.query_axis(source),
+            key: problem.keys,
+        }
+    }
+
+    /// Elements of an input; saturates.
+    fn elements(self, shape: &InputShape) -> usize {
+        shape.axes().iter().fold(1, |n: usize, &axis| n.saturating_mul(self.of(axis) as usize))
+    }
+
     const fn of(self, axis: Axis) -> u32 {
         match axis {
             Axis::Batch => self.batch,
@@ -119,6 +134,17 @@ impl AxisLens {
             Axis::Len(len) => len,
         }
     }
+}
+
+/// How many elements each input has in a problem, in declaration order; saturates.
+pub fn lens(
+    shapes: &[InputShape],
+    heads: &Heads,
+    source: Source,
+    problem: &Problem,
+) -> impl Iterator<Item = usize> {
+    let lens = AxisLens::new(heads, source, problem);
+    shapes.iter().map(move |shape| lens.elements(shape))
 }
 
 impl<'a> Captured<'a> {
@@ -143,13 +169,7 @@ impl<'a> Captured<'a> {
         if shapes.len() != data.len() {
             return Err(BindError::Count { expected: shapes.len(), found: data.len() });
         }
-        let lens = AxisLens {
-            batch: problem.batch,
-            head: heads.query,
-            kv_head: heads.kv,
-            query: problem.query_axis(source),
-            key: problem.keys,
-        };
+        let lens = AxisLens::new(heads, source, problem);
         for (input, (shape, data)) in shapes.iter().zip(data).enumerate() {
             if shape.dtype != data.dtype() {
                 return Err(BindError::Type { input, expected: shape.dtype, found: data.dtype() });
@@ -161,6 +181,11 @@ impl<'a> Captured<'a> {
             }
         }
         Ok(Self { shapes, data, lens })
+    }
+
+    /// How many elements each input has, in declaration order.
+    pub fn lens(&self) -> impl Iterator<Item = usize> {
+        self.data.iter().map(InputData::len)
     }
 
     /// How many inputs there are.

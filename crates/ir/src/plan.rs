@@ -128,7 +128,8 @@ pub struct ScheduleOverview {
 impl fmt::Display for ScheduleOverview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tiles { dead, full, partial } = self.tiles;
-        writeln!(f, "tasks     = {} for {} threads", self.tasks, self.threads)?;
+        let plural = if self.threads == 1 { "" } else { "s" };
+        writeln!(f, "tasks     = {} for {} thread{plural}", self.tasks, self.threads)?;
         writeln!(f, "live      = {:.2} % of the pairs", 100.0 * self.live_share)?;
         writeln!(f, "tiles     = {full} full, {partial} partial, {dead} dead and never visited")?;
         writeln!(f, "imbalance = {:.1} % above the average for the busiest thread", 100.0 * self.imbalance)

@@ -4,7 +4,7 @@ use regard_engine::Engine;
 use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::element::Element;
 use regard_engine::threads::Threads;
-use regard_ir::inputs::{Captured, InputData};
+use regard_ir::inputs::InputData;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::Problem;
@@ -121,7 +121,7 @@ impl Kernel {
         threads: usize,
     ) -> Result<Schedule, ScheduleError> {
         let tasks = self.planned.tasks(problem, Some(captured), threads)?;
-        let workspace = self.workspace(&self.planned.bind(problem, captured)?, tasks.threads);
+        let workspace = self.workspace(problem, tasks.threads);
         Ok(Schedule { identity: self.plan().identity, tasks, workspace })
     }
 
@@ -137,21 +137,26 @@ impl Kernel {
         self.planned.overview(&schedule.tasks, Some(captured))
     }
 
-    fn workspace(&self, captured: &Captured<'_>, threads: usize) -> WorkspaceLen {
+    /// Bytes of workspace that a run of a problem needs with `threads` workers.
+    pub fn workspace_bytes(&self, problem: &Problem, threads: usize) -> usize {
+        self.workspace(problem, threads.max(1)).bytes()
+    }
+
+    fn workspace(&self, problem: &Problem, threads: usize) -> WorkspaceLen {
         struct Size<'a> {
             kernel: &'a Kernel,
-            captured: &'a Captured<'a>,
+            problem: &'a Problem,
             threads: usize,
         }
         impl Visit for Size<'_> {
             type Output = WorkspaceLen;
             fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
-                let Self { kernel, captured, threads } = self;
+                let Self { kernel, problem, threads } = self;
                 let (variant, blocks) = (&kernel.variant(), &kernel.plan().prefill);
-                flash::workspace(engine, variant, blocks, &kernel.program, captured, threads)
+                flash::workspace(engine, variant, blocks, &kernel.program, problem, threads)
             }
         }
-        let size = Size { kernel: self, captured, threads };
+        let size = Size { kernel: self, problem, threads };
         // `compile_with` saw that the engine is there.
         any::with(self.plan().engine, self.plan().isa, size).unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
     }

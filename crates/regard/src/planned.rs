@@ -134,7 +134,7 @@ impl Planned {
             return f(&Work { plan, variant: &variant, problem, inputs, threads });
         };
         let captured = self.bind(problem, captured)?;
-        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, &captured)];
+        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
         let inputs = &Summaries::build(variant.allow, captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads })
     }

@@ -25,6 +25,9 @@ pub const MAX_GRAINS: usize = 256;
 /// Strips over all profiles of a call, where each head or sequence has a profile of its own.
 const GRAIN_BUDGET: u64 = 1024;
 
+/// Boxes that [`Work::count_tiles`] looks at before it counts the rest as partial: a fraction of a second.
+const MAX_LOOKS: u64 = 1 << 21;
+
 /// What a query row costs beside its keys, in pairs: packing its query, writing its output.
 const ROW_PAIRS: u64 = 32;
 
@@ -138,10 +141,11 @@ impl Work<'_> {
         if self.blocks() == 0 {
             return sum;
         }
+        let mut looks = MAX_LOOKS;
         self.for_each_profile(|sequence, kv_head, heads| {
             let region = self.region(sequence, kv_head, self.problem.query_span());
             let tile = (blocks.query_block, blocks.key_block);
-            let one = tiles::count(self.variant.allow, &region, tile, self.inputs);
+            let one = tiles::count(self.variant.allow, &region, tile, self.inputs, &mut looks);
             sum.dead = sum.dead.saturating_add(one.dead.saturating_mul(heads));
             sum.full = sum.full.saturating_add(one.full.saturating_mul(heads));
             sum.partial = sum.partial.saturating_add(one.partial.saturating_mul(heads));

@@ -26,10 +26,10 @@ pub struct Summaries<'a> {
 }
 
 impl<'a> Summaries<'a> {
-    /// How many spans the pyramids of what `allow` reads need.
-    pub fn len(allow: Tree<'_>, captured: &Captured<'_>) -> usize {
-        let levels = |input| if reads(allow, input) { levels_len(captured.data(input).len()) } else { 0 };
-        captured.count() + (0..captured.count()).map(levels).sum::<usize>()
+    /// How many spans the pyramids of what `allow` reads need, for inputs of so many elements.
+    pub fn len(allow: Tree<'_>, lens: impl Iterator<Item = usize>) -> usize {
+        let spans = |(input, len)| 1 + if reads(allow, input) { levels_len(len) } else { 0 };
+        lens.enumerate().map(spans).sum()
     }
 
     /// Summarises what `allow` reads into `spans`, of which there are [`Summaries::len`].
@@ -37,7 +37,7 @@ impl<'a> Summaries<'a> {
     /// # Panics
     /// If there is another number of spans.
     pub fn build(allow: Tree<'_>, captured: Captured<'a>, spans: &'a mut [Span]) -> Self {
-        assert_eq!(spans.len(), Self::len(allow, &captured), "as many spans as `Summaries::len` says");
+        assert_eq!(spans.len(), Self::len(allow, captured.lens()), "as many spans as `Summaries::len` says");
         let (directory, mut rest) = spans.split_at_mut(captured.count());
         let mut begin = directory.len();
         for (input, entry) in directory.iter_mut().enumerate() {

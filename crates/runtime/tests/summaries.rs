@@ -40,7 +40,7 @@ fn with(
     let problem = Problem::prefill(Source::SelfAttention, batch, keys, keys).expect("small");
     let captured = Captured::bind(shapes, data, &HEADS, Source::SelfAttention, &problem).expect("they fit");
     let allow = Tree::new(SAME);
-    let mut spans = vec![NOTHING; Summaries::len(allow, &captured)];
+    let mut spans = vec![NOTHING; Summaries::len(allow, captured.lens())];
     f(&Summaries::build(allow, captured, &mut spans));
 }
 

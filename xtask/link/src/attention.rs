@@ -2,7 +2,6 @@
 
 use regard_ir::expr::{Binary, Node, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
-use regard_ir::inputs::Captured;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Plan};
@@ -100,7 +99,7 @@ fn outputs() -> Option<[f32; 2 * N * DIM]> {
 
     let engine = SimdF32(Scalar);
     let mut floats = [0.0; 4096];
-    let needed = flash::workspace(engine, &VARIANT, &PLAN.prefill, &Causal, &Captured::NONE, 1);
+    let needed = flash::workspace(engine, &VARIANT, &PLAN.prefill, &Causal, &problem, 1);
     let floats = floats.get_mut(..needed.floats)?;
 
     let (q, k) = ([1.0f32; 2 * N * DIM], [1.0f32; N * DIM]);

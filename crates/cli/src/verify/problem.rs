@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use regard::{Dtype, Problem, Spec};
 use regard_ir::plan::Blocks;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source, Variant};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
 use regard_oracle::random::{self, CapturedBuffer};
 
 use crate::failure::Failure;
@@ -89,26 +89,6 @@ pub(crate) fn random(
             CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
         });
     Ok(Bound { problem, q: row(0)?, k: row(1)?, v: row(2)?, captured: captured.collect() })
-}
-
-/// Declared inputs of the right lengths that hold zeros.
-///
-/// # Errors
-/// If there is no memory for them.
-pub(crate) fn blank_inputs(
-    variant: &Variant<'_>,
-    problem: &Problem,
-) -> Result<Vec<CapturedElements<'static>>, OutOfMemory> {
-    let blank = |shape: &InputShape| {
-        let what = "the declared inputs";
-        let len = input_len(shape, &variant.heads, variant.source, problem);
-        Ok(match shape.dtype {
-            InputType::F32 => CapturedElements::F32(Cow::Owned(memory::zeroed(what, len)?)),
-            InputType::I32 => CapturedElements::I32(Cow::Owned(memory::zeroed(what, len)?)),
-            InputType::Bool => CapturedElements::Bool(Cow::Owned(memory::zeroed(what, len)?)),
-        })
-    };
-    variant.inputs.iter().map(blank).collect()
 }
 
 fn normal<T>(shape: [u32; 4], seed: u64, round: impl Fn(f32) -> T) -> Result<Vec<T>, OutOfMemory> {

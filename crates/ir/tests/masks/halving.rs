@@ -150,8 +150,11 @@ fn areas_and_counts_of_a_triangle() {
     assert_eq!(area.full, (1024 * 1024 - 64 * 16 * 16) / 2);
     assert_eq!(area.live(), 1024 * 1024 / 2);
     // 8 rows of 128 queries, 16 columns of 64 keys: two partial columns in each row.
-    let counted = tiles::count(tree, &all, (128, 64), &Unknown(&[]));
+    let counted = tiles::count(tree, &all, (128, 64), &Unknown(&[]), &mut 1000);
     assert_eq!(counted, Tiles { dead: 56, full: 56, partial: 16 });
+    let hurried = tiles::count(tree, &all, (128, 64), &Unknown(&[]), &mut 3);
+    assert_eq!(hurried.dead + hurried.full + hurried.partial, 128, "every tile is counted");
+    assert!(hurried.partial > 16, "what is not settled counts as partial");
 }
 
 #[test]
@@ -162,5 +165,5 @@ fn an_empty_box_is_dead() {
     let empty = region(Span { lo: 0, hi: 63 }, 0);
     assert_eq!(tiles::liveness(tree, &empty, &Unknown(&[])), Liveness::Dead);
     assert_eq!(tiles::live_area(tree, &empty, 16, &Unknown(&[])), Area::default());
-    assert_eq!(tiles::count(tree, &empty, (16, 16), &Unknown(&[])), Tiles::default());
+    assert_eq!(tiles::count(tree, &empty, (16, 16), &Unknown(&[]), &mut 1000), Tiles::default());
 }

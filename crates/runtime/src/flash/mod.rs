@@ -18,7 +18,7 @@ use regard_engine::grid::{Grid, GridError, Lots, Task};
 use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
-use regard_ir::inputs::{BindError, Captured, InputData};
+use regard_ir::inputs::{self, BindError, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Blocks;
 use regard_ir::problem::Problem;
@@ -90,17 +90,18 @@ impl WorkspaceLen {
     }
 }
 
-/// How much memory a run needs with `threads` workers over `captured` tensors.
+/// How much memory a run of `problem` needs with `threads` workers.
 pub fn workspace<E: Engine>(
     engine: E,
     variant: &Variant<'_>,
     blocks: &Blocks,
     code: &dyn Code<E::Lanes>,
-    captured: &Captured<'_>,
+    problem: &Problem,
     threads: usize,
 ) -> WorkspaceLen {
     let layout = memory::Layout::new(&variant.heads, blocks, memory::Tile::of(engine), code);
-    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, captured) }
+    let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
+    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
 }
 
 /// A run that did not happen, or whose outputs mean nothing.
@@ -213,7 +214,7 @@ pub fn run<E: Engine, T: Element>(
     let layout = memory::Layout::new(heads, blocks, memory::Tile::of(engine), code);
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
-        spans: Summaries::len(variant.allow, &captured),
+        spans: Summaries::len(variant.allow, captured.lens()),
     };
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
     if found.floats < needed.floats || found.spans < needed.spans {

@@ -1,0 +1,339 @@
+//! Runs cases and judges them: through `regard` as a user would, or through the runtime with blocks of one's choice.
+
+use core::fmt;
+
+use half::{bf16, f16};
+use regard::{Kernel, Options, RunError, Schedule, Threads, View, ViewMut, Workspace, machine};
+use regard_engine::Engine;
+use regard_engine::any::{self, Visit};
+use regard_engine::catalog::Entry;
+use regard_engine::element::Element;
+use regard_ir::inputs::InputData;
+use regard_ir::interval::{Span, Unknown};
+use regard_ir::plan::{Blocks, Dtype, Plan};
+use regard_ir::spec::Spec;
+use regard_oracle::Elements;
+use regard_oracle::compare::CompareError;
+use regard_oracle::sample::Sample;
+use regard_runtime::code::AnyCode;
+use regard_runtime::flash::{self, Parts};
+use regard_runtime::interpreter::LaneProgram;
+use regard_runtime::schedule::{OwnedSchedule, Work};
+use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Outputs};
+
+/// The kernel of a spec for this machine, with an engine on an instruction set of it.
+///
+/// # Panics
+/// If it cannot be compiled.
+pub fn compile(spec: &Spec, entry: &Entry, dtype: Dtype) -> Kernel {
+    let options = Options { dtype: Some(dtype), isa: Some(entry.isa), engine: Some(entry.engine) };
+    Kernel::compile_with(spec, &machine::host(), options)
+        .unwrap_or_else(|error| panic!("{}: {error}", spec.name))
+}
+
+/// What a case is, for the message of a failing test.
+pub fn describe(name: &str, entry: &Entry, case: &Case<'_>) -> String {
+    let Case { variant, problem, dtype, layout, seed } = case;
+    let heads = &variant.heads;
+    format!(
+        "{name} on {} {}, {}, {layout:?}, heads {}/{}/{} of {} and {}, batch {}, {} queries from {} over {} keys, seed {seed}",
+        entry.engine.name(),
+        entry.isa.name(),
+        dtype.name(),
+        heads.query,
+        heads.kv,
+        heads.value,
+        heads.dim,
+        heads.value_dim,
+        problem.batch,
+        problem.queries,
+        problem.q_offset,
+        problem.keys,
+    )
+}
+
+/// How a kernel and the oracle disagree.
+#[derive(Clone, Debug)]
+pub enum Disagreement {
+    /// The kernel refused what the oracle computes.
+    Refused(flash::RunError),
+    /// The oracle found an index outside its axis and the kernel did not.
+    Accepted(CompareError),
+    /// The outputs are not what they should be.
+    Outputs(Failure),
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Disagreement::Refused(error) => write!(f, "the kernel refuses: {error}"),
+            Disagreement::Accepted(error) => write!(f, "the kernel accepts what the oracle refuses: {error}"),
+            Disagreement::Outputs(failure) => failure.fmt(f),
+        }
+    }
+}
+
+/// Compares what a kernel did with what the oracle says: outputs within their bounds, or an index error on both sides.
+///
+/// # Errors
+/// If they disagree.
+pub fn judge(
+    case: &Case<'_>,
+    inputs: &Inputs,
+    result: Result<Outputs, flash::RunError>,
+    query_block: u32,
+) -> Result<(), Disagreement> {
+    let sample = Sample::new(&case.problem, &case.variant.heads, query_block, case.seed);
+    let (outputs, refused) = match result {
+        Ok(outputs) => (outputs, None),
+        // Written but meaningless, so anything serves to ask the oracle.
+        Err(error @ flash::RunError::Index { .. }) => (zeros(case), Some(error)),
+        Err(error) => return Err(Disagreement::Refused(error)),
+    };
+    match (case.judge(inputs, &outputs, &sample), refused) {
+        (Err(Failure::Compare(CompareError::Index(_))), Some(_)) => Ok(()),
+        (_, Some(error)) => Err(Disagreement::Refused(error)),
+        (Err(Failure::Compare(error)), None) => Err(Disagreement::Accepted(error)),
+        (Err(failure), None) => Err(Disagreement::Outputs(failure)),
+        (Ok(_), None) => Ok(()),
+    }
+}
+
+/// The case's outputs, all 0.
+fn zeros(case: &Case<'_>) -> Outputs {
+    let mut outputs = case.outputs();
+    for output in [Some(&mut outputs.o), outputs.lse.as_mut()].into_iter().flatten() {
+        let ([batch, heads, tokens, channels], strides) = (output.shape(), output.strides());
+        let mut set = |offset| match output.elements_mut() {
+            ElementsMut::F32(data) => data[offset] = 0.0,
+            ElementsMut::F16(data) => data[offset] = f16::ZERO,
+            ElementsMut::Bf16(data) => data[offset] = bf16::ZERO,
+        };
+        for row in 0..batch * heads * tokens {
+            let at = [row / tokens / heads, row / tokens % heads, row % tokens];
+            let first: usize = at.iter().zip(strides).map(|(i, stride)| i * stride).sum();
+            (first..first + channels).for_each(&mut set);
+        }
+    }
+    outputs
+}
+
+/// Runs a case as a user would: compiled, scheduled for the count of `threads`, in a workspace of its own.
+///
+/// # Errors
+/// As [`flash::RunError`] says.
+///
+/// # Panics
+/// If the case cannot be scheduled or is not the kernel's.
+pub fn run(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    threads: &dyn Threads,
+) -> Result<Outputs, flash::RunError> {
+    let schedule = kernel
+        .schedule(&case.problem, &inputs.captured(), threads.count())
+        .unwrap_or_else(|error| panic!("{}: {error}", kernel.spec().name));
+    let mut outputs = case.outputs();
+    run_scheduled(kernel, &schedule, inputs, &mut outputs, threads, &mut Workspace::new(&schedule))?;
+    Ok(outputs)
+}
+
+/// Runs a kernel over a schedule in a given workspace.
+///
+/// # Errors
+/// As [`flash::RunError`] says.
+///
+/// # Panics
+/// If kernel and schedule do not belong together.
+pub fn run_scheduled(
+    kernel: &Kernel,
+    schedule: &Schedule,
+    inputs: &Inputs,
+    outputs: &mut Outputs,
+    threads: &dyn Threads,
+    workspace: &mut Workspace,
+) -> Result<(), flash::RunError> {
+    let captured = inputs.captured();
+    let result = match kernel.plan().dtype {
+        Dtype::F32 => {
+            let outputs = places::<f32>(outputs);
+            kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
+        }
+        Dtype::F16 => {
+            let outputs = places::<f16>(outputs);
+            kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
+        }
+        Dtype::Bf16 => {
+            let outputs = places::<bf16>(outputs);
+            kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
+        }
+    };
+    result.map_err(|error| match error {
+        RunError::Runtime(error) => error,
+        other => panic!("{}: {other}", kernel.spec().name),
+    })
+}
+
+/// A case on the runtime itself, without a planner: block sizes are the caller's.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct<'a> {
+    /// The case.
+    pub case: &'a Case<'a>,
+    /// Engine and instruction set.
+    pub entry: &'a Entry,
+    /// Block sizes.
+    pub blocks: Blocks,
+}
+
+/// What becomes of an engine before a run: nothing, or a bug put in on purpose.
+pub trait Wrap {
+    /// The engine to run.
+    fn wrap<E: Engine>(self, engine: E) -> impl Engine;
+}
+
+/// The engine as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Unchanged;
+
+impl Wrap for Unchanged {
+    fn wrap<E: Engine>(self, engine: E) -> impl Engine {
+        engine
+    }
+}
+
+impl Direct<'_> {
+    /// Runs the case's variant as a lane program, in a workspace full of NaN.
+    ///
+    /// # Errors
+    /// As [`flash::RunError`] says.
+    pub fn run(&self, inputs: &Inputs, threads: &dyn Threads) -> Result<Outputs, flash::RunError> {
+        let code = LaneProgram::new(&self.case.variant);
+        match self.case.dtype {
+            Dtype::F32 => self.run_as::<f32, _, _>(&code, Unchanged, inputs, threads),
+            Dtype::F16 => self.run_as::<f16, _, _>(&code, Unchanged, inputs, threads),
+            Dtype::Bf16 => self.run_as::<bf16, _, _>(&code, Unchanged, inputs, threads),
+        }
+    }
+
+    /// Runs other code or an engine that is not what it should be.
+    ///
+    /// # Errors
+    /// As [`flash::RunError`] says.
+    ///
+    /// # Panics
+    /// If `T` is not the case's storage type, or the engine is not available.
+    pub fn run_as<T: Stored, C: AnyCode, W: Wrap>(
+        &self,
+        code: &C,
+        wrap: W,
+        inputs: &Inputs,
+        threads: &dyn Threads,
+    ) -> Result<Outputs, flash::RunError> {
+        let Self { case, entry, blocks } = self;
+        let captured = inputs.captured();
+        let plan = Plan {
+            identity: case.variant.identity,
+            isa: entry.isa,
+            engine: entry.engine,
+            dtype: case.dtype,
+            prefill: *blocks,
+            tasks_per_thread: 3,
+        };
+        let work = Work {
+            plan: &plan,
+            variant: &case.variant,
+            problem: &case.problem,
+            inputs: &Unknown(case.variant.inputs),
+            threads: threads.count() as u32,
+        };
+        let schedule = OwnedSchedule::new(&work).expect("a case is small");
+        let mut outputs = case.outputs();
+        let parts =
+            Parts { variant: &case.variant, blocks, problem: &case.problem, schedule: schedule.view() };
+        let call = Call::<T, C, W> {
+            parts,
+            code,
+            wrap,
+            inputs: views(inputs, &captured),
+            outputs: places(&mut outputs),
+            threads,
+        };
+        any::with(entry.engine, entry.isa, call).expect("only what is available is run")?;
+        Ok(outputs)
+    }
+}
+
+struct Call<'a, T, C, W> {
+    parts: Parts<'a>,
+    code: &'a C,
+    wrap: W,
+    inputs: flash::Inputs<'a, T>,
+    outputs: flash::Outputs<'a, T>,
+    threads: &'a dyn Threads,
+}
+
+impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { parts, code, wrap, inputs, outputs, threads } = self;
+        let Parts { variant, blocks, problem, .. } = parts;
+        let engine = wrap.wrap(engine);
+        let len = flash::workspace(engine, variant, blocks, code.on(), problem, threads.count());
+        let mut floats = vec![f32::NAN; len.floats];
+        let mut spans = vec![Span { lo: 7, hi: -7 }; len.spans];
+        let memory = flash::Workspace { floats: &mut floats, spans: &mut spans };
+        flash::run(engine, parts, code.on(), inputs, outputs, threads, memory)
+    }
+}
+
+/// A storage type, among the elements of the test tensors.
+pub trait Stored: Element {
+    /// The elements, which are of this type.
+    fn of(elements: Elements<'_>) -> &[Self];
+    /// The elements to be written, which are of this type.
+    fn of_mut(elements: ElementsMut<'_>) -> &mut [Self];
+}
+
+macro_rules! stored {
+    ($($type:ident $variant:ident),+) => {$(
+        impl Stored for $type {
+            fn of(elements: Elements<'_>) -> &[Self] {
+                match elements {
+                    Elements::$variant(data) => data,
+                    other => panic!("the tensor is {}", other.dtype().name()),
+                }
+            }
+
+            fn of_mut(elements: ElementsMut<'_>) -> &mut [Self] {
+                match elements {
+                    ElementsMut::$variant(data) => data,
+                    other => panic!("the tensor is {other:?}"),
+                }
+            }
+        }
+    )+};
+}
+
+stored!(f32 F32, f16 F16, bf16 Bf16);
+
+fn views<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> flash::Inputs<'a, T> {
+    let view = |input: &'a Input| {
+        let tensor = input.view();
+        let ([batch, heads, tokens, width], [b, h, n, _]) = (tensor.shape(), tensor.strides());
+        View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width)
+            .expect("a test tensor holds its rows")
+    };
+    flash::Inputs { q: view(&inputs.q), k: view(&inputs.k), v: view(&inputs.v), captured }
+}
+
+fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> {
+    flash::Outputs { o: place(&mut outputs.o), lse: outputs.lse.as_mut().map(place) }
+}
+
+fn place<T: Stored>(output: &mut regard_testkit::Output) -> ViewMut<'_, T> {
+    let ([batch, heads, tokens, width], [b, h, n, _]) = (output.shape(), output.strides());
+    ViewMut::new(T::of_mut(output.elements_mut()), [batch, heads, tokens], [b, h, n], width)
+        .expect("a test tensor's rows are apart")
+}

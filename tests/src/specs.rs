@@ -1,0 +1,40 @@
+//! Specs that tests run.
+
+use regard::{NoFiles, Shipped, Spec};
+
+/// The spec of a text.
+///
+/// # Panics
+/// With the diagnostics, if it is none.
+pub fn parse(text: &str) -> Spec {
+    match regard::parse(text, "test.toml", &NoFiles) {
+        Ok(parsed) => parsed.spec,
+        Err(diagnostics) => panic!("{text}\n{diagnostics}"),
+    }
+}
+
+/// A shipped spec as it is.
+///
+/// # Panics
+/// With the diagnostics, if it does not parse.
+pub fn shipped(shipped: &Shipped) -> Spec {
+    match regard::shipped(shipped.name) {
+        Ok(parsed) => parsed.spec,
+        Err(diagnostics) => panic!("{}: {diagnostics}", shipped.name),
+    }
+}
+
+/// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and
+/// `dim` and `value_dim` channels, so that the oracle is quick.
+///
+/// # Panics
+/// As [`shipped`].
+pub fn narrow(shipped: &Shipped, dim: u32, value_dim: u32) -> Spec {
+    let heads = self::shipped(shipped).heads;
+    let kv = heads.kv.min(2);
+    let query = kv * heads.group().min(5);
+    parse(&format!(
+        "extends = \"{}\"\nheads = {{ query = {query}, kv = {kv}, dim = {dim}, value_dim = {value_dim} }}",
+        shipped.name
+    ))
+}

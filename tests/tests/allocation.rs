@@ -1,0 +1,73 @@
+//! A run allocates nothing once its pool is there: counted over all threads by the allocator itself.
+
+use std::alloc::System;
+
+use regard::{
+    Dtype, InputData, Inputs, Kernel, Outputs, Pool, Problem, Solo, Threads, View, ViewMut, Workspace,
+};
+use regard_ir::spec::Spec;
+use regard_tests::{engines, run, specs};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const LEN: usize = 300;
+
+/// One test alone in its process: the allocator counts every thread, and so would count a neighbour's work.
+#[test]
+fn a_run_allocates_nothing() {
+    let plain = specs::parse("heads = { query = 4, kv = 2, dim = 24 }");
+    let masked = specs::parse(
+        "heads = { query = 4, kv = 2, dim = 24 }\nmask = 'causal & window(90)'\nscore = { modify = 'softcap(s, 20)' }",
+    );
+    let captured = specs::parse(
+        "heads = { query = 4, kv = 2, dim = 24 }\ninputs = { doc = 'i32[b, k]', bias = 'f32[h]' }\n\
+         mask = 'causal & same(doc)'\nscore = { modify = 's + bias[h]' }",
+    );
+    let ids: Vec<i32> = (0..LEN as i32).map(|i| i / 70).collect();
+    let data = [InputData::I32(&ids), InputData::F32(&[0.5, -0.5, 1.0, 0.0])];
+    let pool = Pool::new(2).expect("two threads");
+    for entry in engines::available() {
+        let specs = [
+            ("plain", &plain, &data[..0]),
+            ("masked", &masked, &data[..0]),
+            ("captured", &captured, &data[..]),
+        ];
+        for (name, spec, data) in specs {
+            for threads in [&Solo as &dyn Threads, &pool] {
+                let kernel = run::compile(spec, entry, Dtype::F32);
+                let allocations = count(spec, &kernel, data, threads);
+                let (isa, count) = (entry.isa.name(), threads.count());
+                assert_eq!(allocations, 0, "{name} on {isa} with {count} threads");
+            }
+        }
+    }
+    let region = Region::new(ALLOCATOR);
+    drop(std::hint::black_box(vec![0u8; 100]));
+    assert_eq!(region.change().allocations, 1, "the allocator counts");
+}
+
+/// Allocations of three runs after a first one.
+fn count(spec: &Spec, kernel: &Kernel, captured: &[InputData<'_>], threads: &dyn Threads) -> usize {
+    let problem = Problem::prefill(spec.source, 1, LEN, LEN).expect("short");
+    let schedule = kernel.schedule(&problem, captured, threads.count()).expect("small");
+    let mut workspace = Workspace::new(&schedule);
+    let (q, k, v) = (vec![0.1; 4 * LEN * 24], vec![0.2; 2 * LEN * 24], vec![0.3; 2 * LEN * 24]);
+    let mut o = vec![0.0f32; 4 * LEN * 24];
+    let mut run = || {
+        let inputs = Inputs {
+            q: View::contiguous(&q, [1, 4, LEN], 24).expect("it fits"),
+            k: View::contiguous(&k, [1, 2, LEN], 24).expect("it fits"),
+            v: View::contiguous(&v, [1, 2, LEN], 24).expect("it fits"),
+            captured,
+        };
+        let o = ViewMut::contiguous(&mut o, [1, 4, LEN], 24).expect("it fits");
+        kernel.run(&schedule, threads, inputs, Outputs { o, lse: None }, &mut workspace).expect("it runs");
+    };
+    run();
+    let region = Region::new(ALLOCATOR);
+    (0..3).for_each(|_| run());
+    let change = region.change();
+    change.allocations + change.reallocations + change.deallocations
+}

@@ -1,0 +1,106 @@
+//! Every shipped spec in every storage type on every engine, against the oracle.
+//!
+//! Sizes are nothing, one, and each tile and block of the plan less one, exact and one more; positions start where the
+//! language puts them and elsewhere. Most run with fewer and narrower heads, a few with the spec's own.
+
+use regard::{Dtype, Kernel, Pool, Problem, SHIPPED};
+use regard_engine::catalog::Entry;
+use regard_ir::variant::Source;
+use regard_testkit::{Case, Layout};
+use regard_tests::{engines, run, specs};
+
+#[test]
+fn f32_storage() {
+    every_spec(Dtype::F32);
+}
+
+#[test]
+fn f16_storage() {
+    every_spec(Dtype::F16);
+}
+
+#[test]
+fn bf16_storage() {
+    every_spec(Dtype::Bf16);
+}
+
+/// Sequences, queries and keys of a problem, and where its queries start if not where the language puts them.
+type Size = (usize, usize, usize, Option<i64>);
+
+fn every_spec(dtype: Dtype) {
+    let pool = Pool::new(2).expect("two threads");
+    let mut seed = 0;
+    for entry in engines::available() {
+        for shipped in SHIPPED {
+            let narrow = run::compile(&specs::narrow(shipped, 20, 12), entry, dtype);
+            let own = run::compile(&specs::shipped(shipped), entry, dtype);
+            let mut check = |kernel: &Kernel, size: Size| {
+                seed += 1;
+                check(shipped.name, entry, kernel, size, &pool, seed);
+            };
+            sizes(&narrow, entry).into_iter().for_each(|size| check(&narrow, size));
+            own_sizes(&own).into_iter().for_each(|size| check(&own, size));
+        }
+    }
+}
+
+/// Each length that a tile or block makes special, on each side, and positions out of the ordinary.
+fn sizes(kernel: &Kernel, entry: &Entry) -> Vec<Size> {
+    let blocks = kernel.plan().prefill;
+    let around = |n: u32| [n as usize - 1, n as usize, n as usize + 1];
+    let mut queries = vec![0, 1];
+    let tiles = [entry.tile.rows, 2 * entry.tile.rows, blocks.query_block, 2 * blocks.query_block];
+    queries.extend(tiles.into_iter().flat_map(around));
+    let mut keys = vec![0, 1];
+    let tiles = [entry.tile.keys, blocks.mask_step, blocks.key_block, blocks.key_cell];
+    keys.extend(tiles.into_iter().flat_map(around));
+    // 3 is coprime to the 14 of each, so that every one occurs and the pairs do not go up together.
+    let pairs =
+        (0..queries.len().max(keys.len())).map(|i| (queries[i % queries.len()], keys[3 * i % keys.len()]));
+    let mut sizes: Vec<Size> = pairs.map(|(queries, keys)| (1, queries, keys, None)).collect();
+    let block = blocks.key_block as usize;
+    sizes.extend([
+        // Aligned with the first key, before it, and past the last one.
+        (2, 7, block + 3, Some(0)),
+        (1, 30, block - 1, Some(-11)),
+        (1, 9, 21, Some(17)),
+        // More queries than keys, and far more keys than queries.
+        (2, 2 * block + 5, 33, None),
+        (1, 3, 4200, None),
+        (1, 1, 2 * 4096 + 1, None),
+    ]);
+    sizes
+}
+
+/// With the spec's own heads: one past a query block and a key block, and a few queries over one past a cell.
+fn own_sizes(kernel: &Kernel) -> [Size; 2] {
+    let blocks = kernel.plan().prefill;
+    let heads = kernel.spec().heads.query as usize;
+    let queries = (blocks.query_block as usize + 1).min(400 / heads);
+    [(1, queries, blocks.key_block as usize + 1, None), (1, 1, blocks.key_cell as usize + 1, None)]
+}
+
+fn check(name: &str, entry: &Entry, kernel: &Kernel, size: Size, pool: &Pool, seed: u64) {
+    let (batch, queries, keys, q_offset) = size;
+    let variant = kernel.variant();
+    let problem = Problem::prefill(variant.source, batch, queries, keys).expect("short");
+    let problem = q_offset.map_or(problem, |offset| problem.with_q_offset(offset).expect("near"));
+    let layout = Layout::ALL[seed as usize % Layout::ALL.len()];
+    let case = Case { variant, problem, dtype: kernel.plan().dtype, layout, seed };
+    let inputs = case.inputs();
+    let result = run::run(kernel, &case, &inputs, pool);
+    if let Err(error) = run::judge(&case, &inputs, result, kernel.plan().prefill.query_block) {
+        panic!("{}: {error}", run::describe(name, entry, &case));
+    }
+}
+
+#[test]
+fn the_queries_of_cross_attention_start_at_position_0() {
+    for entry in engines::available() {
+        let spec = specs::parse("heads = { query = 2, dim = 8 }\nsource = 'cross'\nmask = 'k <= q + 3'");
+        assert_eq!(spec.source, Source::Cross);
+        let kernel = run::compile(&spec, entry, Dtype::F32);
+        let pool = Pool::new(1).expect("no thread");
+        check("cross with a mask", entry, &kernel, (1, 5, 40, None), &pool, 1);
+    }
+}
