@@ -1,0 +1,367 @@
+//! Kernels and oracle against golden tensors: what other implementations made of the same inputs.
+//!
+//! Kernels and oracle read one typed tree and were written from one page, so a misunderstanding of it would be common to
+//! both and no comparison between them would show it. A golden was computed by code that knows no spec: by PyTorch as its
+//! users call it, by a sentence encoder with its own weights. It proves that the words of a spec mean what the field
+//! means by them: to which side a window is counted, where fewer queries than keys stand, which query heads share a key
+//! head, what slope a head has, that the lse is a natural log, what a query that sees nothing gets. It proves nothing
+//! about sizes, threads or tiles: those are the oracle's to judge, and a golden says that the oracle may.
+//!
+//! fixtures/manifest.toml tells where each comes from; what a golden is, it says in its head.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use regard::{Dtype, LoadError, Loader, Pool, Problem, SHIPPED, Spec};
+use regard_engine::catalog::Entry;
+use regard_ir::bounds::{self, Quantity};
+use regard_ir::inputs::Captured;
+use regard_oracle::random::CapturedBuffer;
+use regard_oracle::{Oracle, Row, Tensors};
+use regard_testkit::{Case, Input, Inputs, Layout, Output};
+use regard_tests::{engines, run};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+#[test]
+fn the_oracle_agrees() {
+    for golden in goldens() {
+        let opened = golden.open(Layout::Bhnd);
+        opened.agrees(&Rows::of(&opened.oracle)).unwrap_or_else(|error| panic!("{}: {error}", golden.name));
+    }
+}
+
+#[test]
+fn every_kernel_agrees() {
+    let pool = Pool::new(2).expect("two threads");
+    for entry in engines::available() {
+        for golden in goldens() {
+            for layout in Layout::ALL {
+                let opened = golden.open(layout);
+                let rows = opened.by_kernel(&opened.spec, entry, &pool);
+                if let Err(error) = opened.agrees(&rows) {
+                    panic!("{} on {}, {layout:?}: {error}", golden.name, entry.isa.name());
+                }
+            }
+        }
+    }
+}
+
+/// Specs that are a little beside what was computed: one key more or less, another order, a factor's fourth digit.
+const NEAR_MISSES: [(&str, &str); 24] = [
+    ("minilm/layer3", "mask = 'k <= len[b]'"),
+    ("torch/mha", "score = { scale = 0.2501 }"),
+    ("torch/self_attention", "mask = 'k < nk - 1 | q > 0'"),
+    ("torch/cross", "mask = 'k > 0 | q > 0'"),
+    ("torch/causal", "mask = 'k < q'"),
+    ("torch/causal", "mask = 'k <= q + 1'"),
+    ("torch/causal_last_queries", "mask = 'k + nq <= q + nk'"),
+    ("torch/causal_nothing_to_see", "mask = 'k <= max(q, 0)'"),
+    ("torch/mqa", "score = { scale = 0.0884 }"),
+    ("torch/gqa", "score = { modify = 's + (if h == 7 & k == q then 0.001 else 0.0)' }"),
+    ("torch/gqa_bf16", "mask = 'k < q'"),
+    ("torch/alibi", "score = { modify = 's + 1.0001 * alibi(h) * (k - q)' }"),
+    ("torch/sliding_window_13", "mask = 'causal & window(12)'"),
+    ("torch/sliding_window_13", "mask = 'causal & window(14)'"),
+    ("torch/global_3", "mask = 'window(5) | global(4)'"),
+    ("torch/global_3", "mask = 'window(6) | global(3)'"),
+    ("torch/global_3", "mask = 'window(5) | first(3)'"),
+    ("torch/prefix_lm_17", "mask = 'prefix(18)'"),
+    ("torch/dilated_5_3", "mask = 'causal & dilated(4, 3)'"),
+    ("torch/dilated_5_3", "mask = 'causal & dilated(6, 3)'"),
+    ("torch/chunked_11", "mask = 'causal | chunk(11)'"),
+    ("torch/document", "mask = 'causal & doc[b, q] <= doc[b, k]'"),
+    ("torch/softcap_bias_small", "score = { modify = 'softcap(s, 2.001) + bias[h]' }"),
+    ("torch/softcap_bias_small", "score = { modify = 'softcap(s + bias[h], 2)' }"),
+];
+
+/// What these tests can tell apart: without it, bounds that let everything through would not show.
+#[test]
+fn a_spec_that_is_a_little_beside_it_does_not_agree() {
+    let goldens = goldens();
+    let pool = Pool::new(1).expect("no thread");
+    let entry = engines::available()[0];
+    for (name, change) in NEAR_MISSES {
+        let golden = goldens.iter().find(|golden| golden.name == name).expect("there is one of this name");
+        let opened = golden.open(Layout::Bhnd);
+        let changed = spec(&format!("extends = 'golden.toml'\n{change}"), &golden.spec_text());
+        let rows = opened.by_kernel(&changed, entry, &pool);
+        assert!(opened.agrees(&rows).is_err(), "{name} agrees with {change}");
+    }
+}
+
+#[test]
+fn every_shipped_spec_has_a_golden_of_another_implementation() {
+    let goldens = goldens();
+    let held: BTreeSet<&str> = goldens.iter().map(|golden| golden.shipped.as_str()).collect();
+    let shipped: BTreeSet<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
+    assert_eq!(held, shipped);
+}
+
+#[test]
+fn the_manifest_has_every_file_and_no_other() {
+    let mut listed: BTreeSet<PathBuf> = [fixtures().join("manifest.toml")].into();
+    for origin in manifest().into_values() {
+        listed.insert(fixtures().join(origin.script));
+        for golden in origin.golden {
+            assert!(listed.insert(golden.path("")), "{} is there twice", golden.name);
+            listed.insert(golden.path(".expected"));
+        }
+    }
+    let folders = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, top): (Vec<_>, Vec<_>) = folders.partition(|path| path.is_dir());
+    let inside =
+        folders.iter().flat_map(|path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+    assert_eq!(inside.chain(top).collect::<BTreeSet<_>>(), listed);
+}
+
+#[test]
+fn every_file_is_what_the_manifest_says() {
+    for golden in goldens() {
+        for (end, described) in [("", &golden.inputs), (".expected", &golden.expected)] {
+            let bytes = fs::read(golden.path(end)).unwrap();
+            let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(digest, described.sha256, "{}{end}", golden.name);
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let describe = |tensor: &TensorView<'_>| {
+                format!("{} {:?}", tensor.dtype().to_string().to_lowercase(), tensor.shape())
+            };
+            let tensors: BTreeMap<String, String> =
+                file.iter().map(|(name, tensor)| (name.to_owned(), describe(&tensor))).collect();
+            assert_eq!(tensors, described.tensors, "{}{end}", golden.name);
+        }
+    }
+}
+
+/// What the manifest says of goldens from one place.
+#[derive(Deserialize)]
+struct Origin {
+    script: PathBuf,
+    golden: Vec<Golden>,
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    name: String,
+    shipped: String,
+    #[serde(default)]
+    changes: String,
+    q_offset: Option<i64>,
+    inputs: Described,
+    expected: Described,
+}
+
+#[derive(Deserialize)]
+struct Described {
+    sha256: String,
+    tensors: BTreeMap<String, String>,
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
+}
+
+fn manifest() -> BTreeMap<String, Origin> {
+    let text = fs::read_to_string(fixtures().join("manifest.toml")).unwrap();
+    toml::from_str(&text).unwrap_or_else(|error| panic!("manifest.toml: {error}"))
+}
+
+fn goldens() -> Vec<Golden> {
+    manifest().into_values().flat_map(|origin| origin.golden).collect()
+}
+
+/// Serves the one spec that another extends.
+struct Parent<'a>(&'a str);
+
+impl Loader for Parent<'_> {
+    fn load(&self, _: &str) -> Result<Vec<u8>, LoadError> {
+        Ok(self.0.into())
+    }
+}
+
+fn spec(text: &str, parent: &str) -> Spec {
+    match regard::parse(text, "changed.toml", &Parent(parent)) {
+        Ok(parsed) => parsed.spec,
+        Err(diagnostics) => panic!("{text}\n{diagnostics}"),
+    }
+}
+
+impl Golden {
+    fn path(&self, end: &str) -> PathBuf {
+        fixtures().join(format!("{}{end}.safetensors", self.name))
+    }
+
+    fn spec_text(&self) -> String {
+        format!("extends = '{}'\n{}", self.shipped, self.changes)
+    }
+
+    fn open(&self, layout: Layout) -> Opened {
+        let spec = spec(&self.spec_text(), "");
+        let bytes = ["", ".expected"].map(|end| fs::read(self.path(end)).unwrap());
+        let [inputs, expected] = bytes.each_ref().map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+        let dense = |name| {
+            let tensor = inputs.tensor(name).unwrap();
+            let shape: [usize; 4] = tensor.shape().try_into().unwrap();
+            (shape, Input::new(dtype(&tensor), shape, layout, floats(&tensor)))
+        };
+        let [(q_shape, q), (k_shape, k), (_, v)] = ["q", "k", "v"].map(dense);
+        let names = &spec.inputs.names;
+        let captured = names.iter().map(|name| captured(&inputs.tensor(name).unwrap())).collect();
+        assert_eq!(inputs.len(), 3 + names.len(), "{}: a tensor that the spec does not read", self.name);
+
+        let problem = Problem::prefill(spec.source, q_shape[0], q_shape[2], k_shape[2]).unwrap();
+        let problem = self.q_offset.map_or(problem, |offset| problem.with_q_offset(offset).unwrap());
+        let width = spec.heads.value_dim as usize;
+        let exact =
+            |tensor: &TensorView<'_>| -> Vec<f64> { floats(tensor).into_iter().map(f64::from).collect() };
+        let rows = exact(&expected.tensor("o").unwrap()).chunks_exact(width).map(<[f64]>::to_vec).collect();
+        let expected = Rows { o: rows, lse: expected.tensor("lse").ok().map(|lse| exact(&lse)) };
+        assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
+
+        let inputs = Inputs { q, k, v, captured };
+        let oracle = by_oracle(&spec, problem, &inputs);
+        Opened { spec, problem, layout, inputs, expected, oracle }
+    }
+}
+
+fn dtype(tensor: &TensorView<'_>) -> Dtype {
+    match tensor.dtype() {
+        safetensors::Dtype::F32 => Dtype::F32,
+        safetensors::Dtype::F16 => Dtype::F16,
+        safetensors::Dtype::BF16 => Dtype::Bf16,
+        other => panic!("{other} is no storage type of a kernel"),
+    }
+}
+
+fn floats(tensor: &TensorView<'_>) -> Vec<f32> {
+    let (pairs, _) = tensor.data().as_chunks::<2>();
+    let (fours, _) = tensor.data().as_chunks::<4>();
+    match dtype(tensor) {
+        Dtype::F32 => fours.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        Dtype::F16 => pairs.iter().map(|&bytes| f16::from_le_bytes(bytes).into()).collect(),
+        Dtype::Bf16 => pairs.iter().map(|&bytes| bf16::from_le_bytes(bytes).into()).collect(),
+    }
+}
+
+fn captured(tensor: &TensorView<'_>) -> CapturedBuffer {
+    match tensor.dtype() {
+        safetensors::Dtype::I32 => {
+            let (fours, _) = tensor.data().as_chunks::<4>();
+            CapturedBuffer::I32(fours.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect())
+        }
+        _ => CapturedBuffer::F32(floats(tensor)),
+    }
+}
+
+/// A golden's problem, inputs and outputs.
+struct Opened {
+    spec: Spec,
+    problem: Problem,
+    layout: Layout,
+    inputs: Inputs,
+    expected: Rows,
+    /// The same rows, which say as well how large their scores are.
+    oracle: Vec<Row>,
+}
+
+/// o and lse by sequence, head and query.
+struct Rows {
+    o: Vec<Vec<f64>>,
+    lse: Option<Vec<f64>>,
+}
+
+impl Rows {
+    fn of(oracle: &[Row]) -> Self {
+        let (o, lse) = oracle.iter().map(|row| (row.o.clone(), row.lse)).unzip();
+        let lse: Vec<Option<f64>> = lse;
+        Self { o, lse: lse.into_iter().collect() }
+    }
+}
+
+/// A run of rows that is further from a golden than its bound.
+struct Distance {
+    quantity: Quantity,
+    /// Sequence, head and first query.
+    at: [usize; 3],
+    error: f64,
+    bound: f64,
+}
+
+impl fmt::Display for Distance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { quantity, at: [b, h, i], error, bound } = self;
+        write!(f, "{quantity:?} of sequence {b}, head {h}, from query {i} on: {error:.1e}, past {bound:.1e}")
+    }
+}
+
+impl Opened {
+    fn by_kernel(&self, spec: &Spec, entry: &Entry, pool: &Pool) -> Rows {
+        let kernel = run::compile(spec, entry, spec.dtype);
+        let Self { problem, layout, .. } = *self;
+        let case = Case { variant: kernel.variant(), problem, dtype: spec.dtype, layout, seed: 0 };
+        let outputs = run::run(&kernel, &case, &self.inputs, pool)
+            .unwrap_or_else(|error| panic!("{}: {error}", run::describe(&spec.name, entry, &case)));
+        let row = |[b, h, i]: [usize; 3]| outputs.o.view().row(b, h, i);
+        let lse = outputs.lse.as_ref().map(Output::view);
+        Rows {
+            o: places(spec, &problem).map(row).collect(),
+            lse: lse.map(|lse| places(spec, &problem).map(|[b, h, i]| lse.row(b, h, i)[0]).collect()),
+        }
+    }
+
+    /// Whether each run of [`bounds::ROWS`] queries of a head is within its bound of the golden.
+    fn agrees(&self, found: &Rows) -> Result<(), Distance> {
+        let [heads, queries] = [self.spec.heads.query, self.problem.queries].map(|n| n as usize);
+        for start in (0..found.o.len()).step_by(queries) {
+            for first_query in (0..queries).step_by(bounds::ROWS) {
+                let run = start + first_query..start + queries.min(first_query + bounds::ROWS);
+                let max_score = self.oracle[run.clone()].iter().map(|row| row.max_score).fold(0.0, f64::max);
+                let check = |quantity, error| {
+                    let bound = bounds::exact(quantity, self.spec.dtype, max_score);
+                    let head = start / queries;
+                    let at = [head / heads, head % heads, first_query];
+                    if error <= bound { Ok(()) } else { Err(Distance { quantity, at, error, bound }) }
+                };
+                let [o, golden] = [&found.o, &self.expected.o].map(|o| o[run.clone()].concat());
+                check(Quantity::Output, distance(Quantity::Output, &o, &golden))?;
+                if let (Some(lse), Some(golden)) = (&found.lse, &self.expected.lse) {
+                    let error = distance(Quantity::Lse, &lse[run.clone()], &golden[run]);
+                    check(Quantity::Lse, error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn by_oracle(spec: &Spec, problem: Problem, inputs: &Inputs) -> Vec<Row> {
+    let variant = spec.variant().unwrap();
+    let data = inputs.captured();
+    let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
+    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
+    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, sink: &[] }).unwrap();
+    places(spec, &problem).map(|[b, h, i]| oracle.row(b, h, i).unwrap()).collect()
+}
+
+/// Sequence, head and query of each row.
+fn places(spec: &Spec, problem: &Problem) -> impl Iterator<Item = [usize; 3]> + use<> {
+    let [batch, heads, queries] = [problem.batch, spec.heads.query, problem.queries].map(|n| n as usize);
+    (0..batch * heads * queries).map(move |row| [row / queries / heads, row / queries % heads, row % queries])
+}
+
+/// max |found − golden| / max |golden|; infinite where one is not finite and the other is not the same.
+fn distance(quantity: Quantity, found: &[f64], golden: &[f64]) -> f64 {
+    assert_eq!(found.len(), golden.len());
+    let pairs = || found.iter().zip(golden).filter(|(found, golden)| found != golden);
+    if pairs().any(|(found, golden)| !found.is_finite() || !golden.is_finite()) {
+        return f64::INFINITY;
+    }
+    let error = pairs().map(|(found, golden)| (found - golden).abs()).fold(0.0, f64::max);
+    let largest = golden.iter().filter(|x| x.is_finite()).map(|x| x.abs()).fold(0.0, f64::max);
+    if error == 0.0 { 0.0 } else { error / bounds::denominator(quantity, largest) }
+}
