@@ -26,7 +26,12 @@ use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Outputs};
 /// # Panics
 /// If it cannot be compiled.
 pub fn compile(spec: &Spec, entry: &Entry, dtype: Dtype) -> Kernel {
-    let options = Options { dtype: Some(dtype), isa: Some(entry.isa), engine: Some(entry.engine) };
+    let options = Options {
+        dtype: Some(dtype),
+        isa: Some(entry.isa),
+        engine: Some(entry.engine),
+        ..Options::default()
+    };
     Kernel::compile_with(spec, &machine::host(), options)
         .unwrap_or_else(|error| panic!("{}: {error}", spec.name))
 }
@@ -289,7 +294,7 @@ impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
 }
 
 /// A storage type, among the elements of the test tensors.
-pub trait Stored: Element {
+pub trait Stored: regard::Element {
     /// The elements, which are of this type.
     fn of(elements: Elements<'_>) -> &[Self];
     /// The elements to be written, which are of this type.

@@ -37,6 +37,15 @@ pub(crate) enum Error {
         /// How many findings are errors.
         errors: usize,
     },
+    /// A shipped spec does not compile.
+    Spec(regard_spec::Diagnostics),
+    /// A shipped spec has no module.
+    Generate(regard_codegen::CompileError),
+    /// Generated files, which have been listed, are not what the specs make.
+    Drift {
+        /// How many.
+        files: usize,
+    },
     /// The program without an allocator linked although the runtime was built to allocate.
     ControlLinked {
         /// The command line that should have failed.
@@ -63,6 +72,9 @@ impl Error {
             Error::File { .. } | Error::Start { .. } | Error::Component { .. } => ExitCode::from(1),
             Error::Command { .. }
             | Error::Untidy { .. }
+            | Error::Spec(_)
+            | Error::Generate(_)
+            | Error::Drift { .. }
             | Error::ControlLinked { .. }
             | Error::ControlBroken { .. } => ExitCode::from(2),
         }
@@ -83,6 +95,17 @@ impl fmt::Display for Error {
             }
             Error::Untidy { errors } => {
                 write!(f, "{errors} rules of the tree are broken; by hand: cargo xtask tidy")
+            }
+            Error::Spec(diagnostics) => diagnostics.fmt(f),
+            Error::Generate(error) => error.fmt(f),
+            Error::Drift { files: 1 } => {
+                write!(f, "1 generated file is not what the specs make; to make it: cargo xtask codegen")
+            }
+            Error::Drift { files } => {
+                write!(
+                    f,
+                    "{files} generated files are not what the specs make; to make them: cargo xtask codegen"
+                )
             }
             Error::ControlLinked { command } => write!(
                 f,

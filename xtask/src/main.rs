@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod codegen;
 mod command;
 mod error;
 mod link;
@@ -36,6 +37,14 @@ enum Task {
         /// Passed on as they are.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
+    },
+    /// Make the crate `kernels` from the shipped specs.
+    ///
+    /// Writes what differs and removes what no spec makes.
+    Codegen {
+        /// Write nothing; name every file that is edited, missing or left over.
+        #[arg(long)]
+        check: bool,
     },
     /// Check the rules of the tree that no compiler checks.
     ///
@@ -90,6 +99,8 @@ fn run(root: &Path, task: Task) -> Result<(), Error> {
             let args: Vec<_> = args.iter().map(String::as_str).collect();
             Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", "demo"]).args(&args).run()
         }
+        Task::Codegen { check: false } => codegen::write(root),
+        Task::Codegen { check: true } => codegen::check(root),
         Task::Tidy => tidy::run(root),
         Task::Ci { long: false } => ci::run(root, ci::Tests::Usual),
         Task::Ci { long: true } => ci::run(root, ci::Tests::Long),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use regard::ir::problem::Phase;
-use regard::{Dtype, EngineKind, Isa};
+use regard::{Dtype, EngineKind, Isa, Source};
 
 use crate::tensors::signature::Layout;
 
@@ -18,7 +18,8 @@ const MAX_REPEAT: u64 = 1_000_000;
 /// Attention variants from ten lines of TOML to fused CPU kernels.
 ///
 /// A spec says what a variant computes: heads, mask, score. `check` reads it, `plan` shows how it will run on a machine
-/// and why, `run` computes it on tensors, `verify` compares the kernel with a naive f64 oracle.
+/// and why, `run` computes it on tensors, `verify` compares the kernel with a naive f64 oracle,
+/// `bench` times it.
 #[derive(Debug, Parser)]
 #[command(name = "regard", version, arg_required_else_help = true, after_help = MAIN_HELP)]
 pub(crate) struct Args {
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     Run(RunArgs),
     Verify(VerifyArgs),
+    Bench(BenchArgs),
 }
 
 /// Report every error of every spec.
@@ -145,6 +147,9 @@ pub(crate) struct RunArgs {
     /// The engine; the fastest if not given.
     #[arg(long, value_name = "NAME", value_parser = engines())]
     pub(crate) engine: Option<EngineKind>,
+    /// Where mask and modifier come from; generated if this build has the spec, else loaded.
+    #[arg(long, value_name = "SOURCE", value_parser = sources())]
+    pub(crate) kernel: Option<Source>,
     #[command(flatten)]
     pub(crate) offset: OffsetArgs,
     /// Order of the axes of q, k, v, o and lse: heads before tokens, or tokens before heads.
@@ -160,8 +165,8 @@ pub(crate) struct RunArgs {
 
 /// Compare kernels with the oracle.
 ///
-/// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: engine, instruction
-/// set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
+/// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: where the kernel comes
+/// from, engine, instruction set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
 /// the time of one run, ok or FAILED. Instruction sets that this processor lacks are named, and so is what this build
 /// does not have.
 ///
@@ -193,6 +198,9 @@ pub(crate) struct VerifyArgs {
     /// The engine, or `all`.
     #[arg(long, value_name = "NAME", default_value = "all", value_parser = engines_or_all())]
     pub(crate) engine: Choice<EngineKind>,
+    /// Where mask and modifier come from; each that this build has if not given.
+    #[arg(long, value_name = "SOURCE", value_parser = sources())]
+    pub(crate) kernel: Option<Source>,
     /// A file with q, k, v and declared inputs to compare on.
     #[arg(short, long, value_name = "FILE", conflicts_with = "q")]
     pub(crate) input: Option<PathBuf>,
@@ -203,6 +211,55 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "ORDER", default_value = "bhnd", value_parser = layouts())]
     pub(crate) layout: Layout,
     /// Print one JSON object for each line instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Time kernels, and check what was timed.
+///
+/// Prints a line for each spec: the median and the spread of its runs, GFLOP/s over the pairs that its mask allows, the
+/// share of this machine's multiply-add rate, which is measured in the same run, and the error against the oracle. q, k
+/// and v are N(0, 1) from a fixed seed. Each spec takes about a second.
+///
+/// With `--baseline`, kernel and plain way run in turn: a matrix product of the crate gemm, a vectorised softmax of whole
+/// rows, a matrix product, heads shared out over the same threads. Printed is how many times as long it takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regard bench causal --q 2048
+  regard bench mha causal --q 4096 --baseline
+  regard bench mine.toml --q 1024 --dtype bf16 --json")]
+pub(crate) struct BenchArgs {
+    /// Spec files or names of shipped specs.
+    #[arg(required = true, value_name = "SPEC")]
+    pub(crate) specs: Vec<String>,
+    /// Queries of each sequence.
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub(crate) q: usize,
+    /// Keys of each sequence; as many as queries if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) k: Option<usize>,
+    /// Sequences.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) batch: usize,
+    /// Storage type of q, k, v and o; the spec's if not given.
+    #[arg(long, value_name = "TYPE", value_parser = dtypes())]
+    pub(crate) dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    /// The engine; the fastest if not given.
+    #[arg(long, value_name = "NAME", value_parser = engines())]
+    pub(crate) engine: Option<EngineKind>,
+    /// Where mask and modifier come from; generated if this build has the spec, else loaded.
+    #[arg(long, value_name = "SOURCE", value_parser = sources())]
+    pub(crate) kernel: Option<Source>,
+    /// Timed runs; as many as take about a second if not given.
+    #[arg(long, value_name = "N", value_parser = repeats())]
+    pub(crate) repeat: Option<u32>,
+    /// Also time matrix product, softmax, matrix product, in turn with the kernel. Exact f32 alone.
+    #[arg(long)]
+    pub(crate) baseline: bool,
+    /// Print one JSON object for each spec instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -285,6 +342,10 @@ fn engines() -> impl TypedValueParser<Value = EngineKind> {
 
 fn engines_or_all() -> impl TypedValueParser<Value = Choice<EngineKind>> {
     named_or_all(&EngineKind::ALL, EngineKind::name)
+}
+
+fn sources() -> impl TypedValueParser<Value = Source> {
+    named(&Source::ALL, Source::name)
 }
 
 fn layouts() -> impl TypedValueParser<Value = Layout> {

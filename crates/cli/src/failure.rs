@@ -9,6 +9,7 @@ use regard::ir::problem::{Phase, ProblemError};
 use regard::machine::ProfileError;
 use regard::{CompileError, Diagnostics, Dtype, RunError, ScheduleError};
 
+use crate::bench::NoBaseline;
 use crate::memory::OutOfMemory;
 use crate::tensors::header::FileError;
 use crate::tensors::mismatch::BindErrors;
@@ -57,6 +58,8 @@ pub(crate) enum Failure {
     Write(WriteError),
     /// A file has one storage type, several were asked for.
     DtypesOfFile { path: PathBuf, asked: Vec<Dtype> },
+    /// A spec that the plain way does not compute.
+    Baseline { spec: String, none: NoBaseline },
     /// Results past their bounds, which have been told.
     Failed { n: usize, of: usize },
     /// Something that cannot be, by what was checked before it.
@@ -156,6 +159,7 @@ impl fmt::Display for Failure {
             Failure::File(error) => error.fmt(f),
             Failure::Bind(errors) => errors.fmt(f),
             Failure::Write(error) => error.fmt(f),
+            Failure::Baseline { spec, none } => write!(f, "{spec}: {none}"),
             Failure::DtypesOfFile { path, asked } => {
                 let asked: Vec<_> = asked.iter().map(|dtype| dtype.name()).collect();
                 write!(

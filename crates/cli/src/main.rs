@@ -1,10 +1,11 @@
-//! The command regard: list, check, plan, run and verify attention variants.
+//! The command regard: list, check, plan, run, verify and time attention variants.
 //!
 //! Exit codes: 0 done, also where nobody reads the output to its end; 1 the input is wrong; 2 a check failed. Data goes
 //! to stdout, talk to stderr.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod check;
 mod execute;
 mod failure;
@@ -57,5 +58,6 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Plan(args) => plan::plan(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Verify(args) => verify::verify(args, out),
+        Command::Bench(args) => bench::bench(args, out),
     }
 }

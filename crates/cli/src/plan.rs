@@ -44,7 +44,8 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
     if let Some(q_offset) = args.offset.q_offset {
         problem = problem.with_q_offset(q_offset)?;
     }
-    let options = Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine };
+    let options =
+        Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine, ..Options::default() };
     let compile = |error| Failure::Compile { spec: spec.name.clone(), error };
     let schedule = |error| Failure::Schedule { spec: spec.name.clone(), error };
 

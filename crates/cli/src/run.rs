@@ -20,7 +20,8 @@ use crate::timing::{Seconds, Timing};
 /// If spec, tensors, flags, memory or files do not allow it.
 pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let spec = source::spec(&args.spec)?;
-    let options = Options { isa: args.choice.isa, engine: args.engine, ..Options::default() };
+    let options =
+        Options { isa: args.choice.isa, engine: args.engine, kernel: args.kernel, ..Options::default() };
     let kernel = Kernel::compile_with(&spec, &machine::host(), options)
         .map_err(|error| Failure::Compile { spec: spec.name.clone(), error })?;
     let tensors = Tensors::read(&args.input)?;

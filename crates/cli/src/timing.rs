@@ -111,7 +111,8 @@ impl fmt::Display for Seconds {
     }
 }
 
-fn median(sorted: &[f64]) -> f64 {
+/// The median of sorted numbers; 0 of none.
+pub(crate) fn median(sorted: &[f64]) -> f64 {
     let n = sorted.len();
     match sorted.get(n / 2) {
         None => 0.0,

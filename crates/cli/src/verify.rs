@@ -1,6 +1,6 @@
 //! `regard verify`: kernels against the oracle, and against another implementation's output.
 
-mod judge;
+pub(crate) mod judge;
 mod kernels;
 mod lines;
 pub(crate) mod problem;
@@ -19,7 +19,7 @@ use crate::tensors::signature::{Bound, Signature, Stored};
 use crate::timing::Timing;
 use judge::Judge;
 use kernels::{Asked, Candidate};
-use lines::{Comparison, GENERATED, Lines};
+use lines::{Comparison, Lines};
 use problem::Size;
 
 /// Compares every kernel that is asked for on every problem and prints a line for each comparison.
@@ -51,13 +51,14 @@ impl Verification<'_> {
     fn run(&self, tensors: Option<&Tensors>, lines: &mut Lines<'_>) -> Result<(), Failure> {
         lines.spec(self.spec);
         let dtypes = self.dtypes()?;
-        let mut skipped = Vec::new();
+        let (mut skipped, mut no_code) = (Vec::new(), Vec::new());
         for &dtype in &dtypes {
             let asked = Asked {
                 machine: machine::host(),
                 ceiling: self.args.choice.isa,
                 engine: self.args.engine,
                 dtype,
+                kernel: self.args.kernel,
             };
             let mut kernels = Vec::new();
             for candidate in asked.candidates(self.spec)? {
@@ -65,6 +66,8 @@ impl Verification<'_> {
                     Candidate::Kernel(kernel) => kernels.push(*kernel),
                     Candidate::Skipped(isa) if skipped.contains(&isa) => {}
                     Candidate::Skipped(isa) => skipped.push(isa),
+                    Candidate::NoCode(source) if no_code.contains(&source) => {}
+                    Candidate::NoCode(source) => no_code.push(source),
                 }
             }
             match tensors {
@@ -84,7 +87,7 @@ impl Verification<'_> {
             }
         }
         skipped.iter().try_for_each(|isa| lines.skipped(self.spec, isa.name(), "not on this CPU"))?;
-        lines.skipped(self.spec, GENERATED, "not in this build")
+        no_code.iter().try_for_each(|source| lines.no_code(self.spec, source.name()))
     }
 
     /// The storage types to take. A file of tensors has one.

@@ -1,10 +1,11 @@
 //! What a spec means, in a line: heads, mask and score with all definitions expanded.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use regard::Spec;
-use regard_ir::expr::{Binary, NodeId, Op, Tree, Unary, Var};
-use regard_ir::variant::{Heads, Source};
+use regard_ir::expr::{Op, Tree, Var};
+use regard_ir::text;
+use regard_ir::variant::Source;
 
 /// Characters of an expression that are shown. The compiler shares nodes, so a short spec can mean a very long text.
 const MAX_CHARS: usize = 160;
@@ -26,194 +27,12 @@ pub(crate) fn meaning(spec: &Spec) -> String {
         Source::SelfAttention => "",
         Source::Cross => ", keys of another sequence",
     };
-    format!("{}{source}; {mask}; {score}", heads(&spec.heads))
+    format!("{}{source}; {mask}; {score}", text::heads(&spec.heads))
 }
 
-fn heads(heads: &Heads) -> String {
-    let Heads { query, kv, value, dim, value_dim } = *heads;
-    let plural = |n: u32| if n == 1 { "" } else { "s" };
-    let mut words = format!("{query} query head{} of {dim}", plural(query));
-    if kv != query {
-        let _ = write!(words, " over {kv} kv head{}", plural(kv));
-    }
-    if value != kv {
-        let _ = write!(words, " and {value} value head{}", plural(value));
-    }
-    if value_dim != dim {
-        let _ = write!(words, ", values of {value_dim}");
-    }
-    words
-}
-
-/// An expression as it would be written in a spec; cut off with `…` where it is long.
+/// An expression as it would be written in a spec; cut off where it is long.
 fn expression(tree: Tree<'_>, names: &[String]) -> String {
-    let mut printer = Printer { tree, names, text: String::new(), room: MAX_CHARS };
-    if printer.node(tree.root(), Level::Choice).is_err() {
-        printer.text.push('…');
-    }
-    printer.text
-}
-
-/// How tightly operators bind, from the loosest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Choice,
-    Or,
-    And,
-    Comparison,
-    Sum,
-    Product,
-    Unary,
-    Atom,
-}
-
-/// Writes nodes until its room is used up, which also ends the walk over shared nodes.
-struct Printer<'a> {
-    tree: Tree<'a>,
-    names: &'a [String],
-    text: String,
-    room: usize,
-}
-
-impl Write for Printer<'_> {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        for c in piece.chars() {
-            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
-            self.text.push(c);
-        }
-        Ok(())
-    }
-}
-
-impl Printer<'_> {
-    /// Writes a node where an operator binds as tightly as `around`.
-    fn node(&mut self, id: NodeId, around: Level) -> fmt::Result {
-        match self.tree.node(id).op {
-            Op::Bool(value) => write!(self, "{value}"),
-            Op::Int(value) => write!(self, "{value}"),
-            Op::Float(value) => write!(self, "{value}"),
-            Op::Var(var) => self.write_str(variable(var)),
-            Op::Unary(Unary::ToFloat, a) => self.node(a, around),
-            Op::Unary(Unary::Neg, a) => self.prefix("-", a, around),
-            Op::Unary(Unary::Not, a) => self.prefix("!", a, around),
-            Op::Unary(op, a) => self.call(unary(op), &[a]),
-            Op::Binary(op, a, b) => self.binary(op, a, b, around),
-            Op::Select(condition, a, b) => self.call("select", &[condition, a, b]),
-            Op::Alibi { head, .. } => self.call("alibi", &[head]),
-            Op::Input { input, rank, ref index } => {
-                let names = self.names;
-                self.write_str(names.get(input as usize).map_or("input", String::as_str))?;
-                self.list("[", &index[..rank as usize], "]")
-            }
-        }
-    }
-
-    fn prefix(&mut self, sign: &str, operand: NodeId, around: Level) -> fmt::Result {
-        self.enclosed(Level::Unary, around, |printer| {
-            printer.write_str(sign)?;
-            printer.node(operand, Level::Atom)
-        })
-    }
-
-    fn binary(&mut self, op: Binary, a: NodeId, b: NodeId, around: Level) -> fmt::Result {
-        let (level, sign) = match op {
-            Binary::Min => return self.call("min", &[a, b]),
-            Binary::Max => return self.call("max", &[a, b]),
-            Binary::Or => (Level::Or, "|"),
-            Binary::And => (Level::And, "&"),
-            Binary::Lt => (Level::Comparison, "<"),
-            Binary::Le => (Level::Comparison, "<="),
-            Binary::Eq => (Level::Comparison, "=="),
-            Binary::Ne => (Level::Comparison, "!="),
-            Binary::Add => (Level::Sum, "+"),
-            Binary::Sub => (Level::Sum, "-"),
-            Binary::Mul => (Level::Product, "*"),
-            Binary::Div => (Level::Product, "/"),
-            Binary::FloorDiv => (Level::Product, "//"),
-            Binary::Rem => (Level::Product, "%"),
-            Binary::Pow => (Level::Unary, "^"),
-        };
-        // Chains associate to the left and need no parentheses there; a chained comparison means something else.
-        let tighter = match level {
-            Level::Or => Level::And,
-            Level::And => Level::Comparison,
-            Level::Comparison => Level::Sum,
-            Level::Sum => Level::Product,
-            Level::Product => Level::Unary,
-            Level::Choice | Level::Unary | Level::Atom => Level::Atom,
-        };
-        let left = if matches!(level, Level::Comparison | Level::Unary) { tighter } else { level };
-        self.enclosed(level, around, |printer| {
-            printer.node(a, left)?;
-            write!(printer, " {sign} ")?;
-            printer.node(b, tighter)
-        })
-    }
-
-    fn call(&mut self, name: &str, operands: &[NodeId]) -> fmt::Result {
-        self.write_str(name)?;
-        self.list("(", operands, ")")
-    }
-
-    fn list(&mut self, open: &str, operands: &[NodeId], close: &str) -> fmt::Result {
-        self.write_str(open)?;
-        for (i, &operand) in operands.iter().enumerate() {
-            self.write_str(if i == 0 { "" } else { ", " })?;
-            self.node(operand, Level::Choice)?;
-        }
-        self.write_str(close)
-    }
-
-    fn enclosed(
-        &mut self,
-        level: Level,
-        around: Level,
-        write: impl FnOnce(&mut Self) -> fmt::Result,
-    ) -> fmt::Result {
-        if level >= around {
-            return write(self);
-        }
-        self.write_str("(")?;
-        write(self)?;
-        self.write_str(")")
-    }
-}
-
-fn variable(var: Var) -> &'static str {
-    match var {
-        Var::B => "b",
-        Var::H => "h",
-        Var::G => "g",
-        Var::Q => "q",
-        Var::K => "k",
-        Var::Nq => "nq",
-        Var::Nk => "nk",
-        Var::S => "s",
-        Var::X => "x",
-    }
-}
-
-fn unary(op: Unary) -> &'static str {
-    match op {
-        Unary::Not => "!",
-        Unary::Neg => "-",
-        Unary::Abs => "abs",
-        Unary::ToFloat => "float",
-        Unary::ToInt => "int",
-        Unary::Floor => "floor",
-        Unary::Ceil => "ceil",
-        Unary::Sqrt => "sqrt",
-        Unary::Exp => "exp",
-        Unary::Exp2 => "exp2",
-        Unary::Log => "log",
-        Unary::Tanh => "tanh",
-        Unary::Sigmoid => "sigmoid",
-        Unary::Gelu => "gelu",
-        Unary::Softplus => "softplus",
-        Unary::Elu => "elu",
-        Unary::Sin => "sin",
-        Unary::Cos => "cos",
-    }
+    text::expression(tree, names, MAX_CHARS)
 }
 
 #[cfg(test)]

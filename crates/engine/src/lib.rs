@@ -11,6 +11,8 @@ extern crate std;
 
 pub mod any;
 pub mod catalog;
+#[cfg(feature = "dense")]
+pub mod dense;
 #[cfg(feature = "std")]
 pub mod detect;
 pub mod element;

@@ -15,10 +15,14 @@ pub mod expr;
 pub mod identity;
 pub mod inputs;
 pub mod interval;
+#[cfg(feature = "alloc")]
+pub mod lanes;
 pub mod machine;
 pub mod plan;
 pub mod problem;
 #[cfg(feature = "alloc")]
 pub mod spec;
+#[cfg(feature = "alloc")]
+pub mod text;
 pub mod tiles;
 pub mod variant;

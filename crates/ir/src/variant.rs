@@ -121,6 +121,18 @@ pub struct InputShape {
 }
 
 impl InputShape {
+    /// An input with these axes, outermost first.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_AXES`]; in a `const` that is a compile error.
+    pub const fn new(dtype: InputType, axes: &[Axis]) -> Self {
+        assert!(axes.len() <= MAX_AXES, "an input has at most six axes");
+        let mut all = [Axis::Len(1); MAX_AXES];
+        let (own, _) = all.split_at_mut(axes.len());
+        own.copy_from_slice(axes);
+        Self { dtype, rank: axes.len() as u8, axes: all }
+    }
+
     /// The axes that exist.
     pub fn axes(&self) -> &[Axis] {
         &self.axes[..self.rank as usize]

@@ -24,6 +24,11 @@ pub enum CompileError {
     },
     /// The plan is for a machine whose instructions this processor does not have.
     Unavailable(Unavailable),
+    /// A generated kernel was asked for, and this build has none of the spec.
+    NotGenerated {
+        /// The spec's name.
+        name: String,
+    },
 }
 
 impl fmt::Display for CompileError {
@@ -39,6 +44,16 @@ impl fmt::Display for CompileError {
                 )
             }
             CompileError::Unavailable(error) => error.fmt(f),
+            CompileError::NotGenerated { name } if cfg!(feature = "shipped") => {
+                write!(
+                    f,
+                    "{name} has no generated kernel: the build has those of the shipped specs; take `loaded`"
+                )
+            }
+            CompileError::NotGenerated { name } => write!(
+                f,
+                "{name} has no generated kernel: this build has none, its feature `shipped` is off; take `loaded`"
+            ),
         }
     }
 }

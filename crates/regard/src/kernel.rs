@@ -2,7 +2,6 @@
 
 use regard_engine::Engine;
 use regard_engine::any::{self, Unavailable, Visit};
-use regard_engine::element::Element;
 use regard_engine::threads::Threads;
 use regard_ir::inputs::InputData;
 use regard_ir::machine::{Isa, Machine};
@@ -11,10 +10,12 @@ use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_planner::PlanReport;
-use regard_runtime::flash::{self, Inputs, Outputs, Parts, WorkspaceLen};
-use regard_runtime::interpreter::LaneProgram;
+use regard_runtime::code::AnyCode;
+use regard_runtime::flash::{self, Inputs, Outputs, WorkspaceLen};
 
+use crate::code::{Source, VariantCode};
 use crate::error::{CompileError, RunError, ScheduleError};
+use crate::launch::{Element, Launch};
 use crate::planned::Planned;
 use crate::schedule::{Schedule, Workspace};
 
@@ -27,29 +28,15 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// The engine to use; the fastest where absent.
     pub engine: Option<EngineKind>,
-}
-
-/// Where a kernel's variant code comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A lane program, compiled from the spec just now.
-    Loaded,
-}
-
-impl Source {
-    /// As it is written on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Source::Loaded => "loaded",
-        }
-    }
+    /// Where mask and modifier come from; generated where absent and this build has such a module, else loaded.
+    pub kernel: Option<Source>,
 }
 
 /// An attention variant, planned for a machine and ready to run.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     planned: Planned,
-    program: LaneProgram,
+    pub(crate) code: VariantCode,
 }
 
 impl Kernel {
@@ -72,14 +59,16 @@ impl Kernel {
     /// Makes a plan runnable.
     ///
     /// # Errors
-    /// If this processor lacks the instructions that the plan uses.
+    /// If this processor lacks the instructions that the plan uses, or there is no code from the source that was asked
+    /// for.
     pub fn build(planned: Planned) -> Result<Self, CompileError> {
         let Plan { engine, isa, .. } = *planned.plan();
         if !any::available(engine, isa) {
             return Err(CompileError::Unavailable(Unavailable { engine, isa }));
         }
-        let program = LaneProgram::new(&planned.variant());
-        Ok(Self { planned, program })
+        let code = VariantCode::new(&planned.variant(), planned.source())
+            .ok_or_else(|| CompileError::NotGenerated { name: planned.spec().name.clone() })?;
+        Ok(Self { planned, code })
     }
 
     /// The spec.
@@ -104,7 +93,7 @@ impl Kernel {
 
     /// Where the variant's code comes from.
     pub fn source(&self) -> Source {
-        Source::Loaded
+        self.code.source()
     }
 
     /// Cuts a problem into tasks for `threads` workers.
@@ -153,7 +142,7 @@ impl Kernel {
             fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
                 let Self { kernel, problem, threads } = self;
                 let (variant, blocks) = (&kernel.variant(), &kernel.plan().prefill);
-                flash::workspace(engine, variant, blocks, &kernel.program, problem, threads)
+                flash::workspace(engine, variant, blocks, kernel.code.on(), problem, threads)
             }
         }
         let size = Size { kernel: self, problem, threads };
@@ -176,7 +165,7 @@ impl Kernel {
         outputs: Outputs<'_, T>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        let Plan { identity, engine, isa, dtype, .. } = *self.plan();
+        let Plan { identity, dtype, .. } = *self.plan();
         if schedule.identity != identity {
             return Err(RunError::Identity { expected: identity, found: schedule.identity });
         }
@@ -187,31 +176,6 @@ impl Kernel {
         if threads.count() > scheduled {
             return Err(RunError::Threads { scheduled, found: threads.count() });
         }
-        let run = Run { kernel: self, schedule, threads, inputs, outputs, workspace: workspace.view() };
-        any::with(engine, isa, run).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
-    }
-}
-
-struct Run<'a, T> {
-    kernel: &'a Kernel,
-    schedule: &'a Schedule,
-    threads: &'a dyn Threads,
-    inputs: Inputs<'a, T>,
-    outputs: Outputs<'a, T>,
-    workspace: flash::Workspace<'a>,
-}
-
-impl<T: Element> Visit for Run<'_, T> {
-    type Output = Result<(), flash::RunError>;
-
-    fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { kernel, schedule, threads, inputs, outputs, workspace } = self;
-        let parts = Parts {
-            variant: &kernel.variant(),
-            blocks: &kernel.plan().prefill,
-            problem: schedule.problem(),
-            schedule: schedule.tasks.tasks.view(),
-        };
-        flash::run(engine, parts, &kernel.program, inputs, outputs, threads, workspace)
+        T::launch(Launch { kernel: self, schedule, threads, inputs, outputs, workspace: workspace.view() })
     }
 }

@@ -30,16 +30,19 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod code;
 mod error;
 mod kernel;
+mod launch;
 pub mod machine;
 mod planned;
 mod schedule;
 
+pub use code::Source;
 pub use error::{CompileError, RunError, ScheduleError};
-pub use kernel::{Kernel, Options, Source};
+pub use kernel::{Kernel, Options};
+pub use launch::Element;
 pub use planned::{Planned, Tasks};
-pub use regard_engine::element::Element;
 pub use regard_engine::pool::Pool;
 pub use regard_engine::threads::{Solo, Threads};
 pub use regard_ir as ir;

@@ -11,6 +11,7 @@ use regard_planner::{PlanReport, plan};
 use regard_runtime::schedule::{OwnedSchedule, Work};
 use regard_runtime::summary::Summaries;
 
+use crate::code::Source;
 use crate::error::{CompileError, ScheduleError};
 use crate::kernel::Options;
 
@@ -20,6 +21,8 @@ pub struct Planned {
     spec: Spec,
     plan: Plan,
     report: PlanReport,
+    /// Where a kernel is to take its code from.
+    source: Option<Source>,
 }
 
 /// A problem cut into tasks, not bound to a kernel.
@@ -54,7 +57,7 @@ impl Planned {
         };
         let dtype = options.dtype.unwrap_or(spec.dtype);
         let (plan, report) = plan(spec, &machine, dtype, options.engine).map_err(CompileError::Plan)?;
-        Ok(Self { spec: spec.clone(), plan, report })
+        Ok(Self { spec: spec.clone(), plan, report, source: options.kernel })
     }
 
     /// The spec.
@@ -75,6 +78,15 @@ impl Planned {
     /// Why the plan is as it is.
     pub fn report(&self) -> &PlanReport {
         &self.report
+    }
+
+    /// The same plan, for a kernel whose code comes from `source`.
+    pub fn from_source(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.source
     }
 
     /// Cuts a problem into tasks for `threads` workers.

@@ -43,6 +43,9 @@ pub struct Workspace {
 
 impl Workspace {
     /// Memory for a schedule.
+    ///
+    /// # Panics
+    /// If the system does not give it; [`Workspace::try_grow`] says so instead.
     pub fn new(schedule: &Schedule) -> Self {
         let mut workspace = Self::default();
         workspace.grow(schedule);
@@ -50,6 +53,9 @@ impl Workspace {
     }
 
     /// Makes room for a further schedule; does nothing where there is room.
+    ///
+    /// # Panics
+    /// If the system does not give it; [`Workspace::try_grow`] says so instead.
     pub fn grow(&mut self, schedule: &Schedule) {
         self.try_grow(schedule).expect("the system has memory for the workspace");
     }

@@ -15,7 +15,9 @@ pub mod code;
 pub mod flash;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
+mod operations;
 pub mod schedule;
+pub mod straight;
 pub mod summary;
 pub mod view;
 

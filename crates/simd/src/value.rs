@@ -200,7 +200,13 @@ impl<L: Lanes> F32<L> {
         I32 { lanes: self.lanes, raw: self.lanes.simd().transmute_i32s_f32s(self.raw) }
     }
 
-    /// The lane-wise sum of all lanes.
+    /// The largest of all lanes.
+    #[inline(always)]
+    pub fn reduce_max(self) -> f32 {
+        self.lanes.simd().reduce_max_f32s(self.raw)
+    }
+
+    /// The sum of all lanes.
     #[inline(always)]
     pub fn sum(self) -> f32 {
         self.lanes.simd().reduce_sum_f32s(self.raw)

@@ -21,7 +21,7 @@ use crate::tensors::signature::{Bound, Stored};
 const SAMPLE_SEED: u64 = 1;
 
 /// The truth about one problem.
-pub(super) struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     oracle: Oracle<'a>,
     sample: Sample,
     pool: &'a Pool,
@@ -32,7 +32,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// If the tensors do not fit, which what is bound rules out.
-    pub(super) fn new(
+    pub(crate) fn new(
         kernel: &'a Kernel,
         bound: &'a Bound<'_>,
         captured: &'a [InputData<'a>],
@@ -53,7 +53,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// If there is no memory for a report of each head.
-    pub(super) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
+    pub(crate) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
         let outputs = Outputs { o: view(&outcome.o)?, lse: outcome.lse.as_ref().map(view).transpose()? };
         let fail = |error: CompareError| Failure::Bug(error.to_string());
         let reports = self.each_head(|b, h| compare_head(&self.oracle, &outputs, &self.sample, b, h))?;
@@ -66,7 +66,7 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// If there is no memory for a judgement of each head.
-    pub(super) fn against_expected(
+    pub(crate) fn against_expected(
         &self,
         outcome: &Outcome,
         expected: &Stored<'_>,

@@ -1,6 +1,8 @@
 //! Which kernels are compared: each engine on each instruction set that this processor runs.
 
-use regard::{CompileError, Dtype, EngineKind, Isa, Kernel, Machine, Options, Planned, Spec, machine};
+use regard::{
+    CompileError, Dtype, EngineKind, Isa, Kernel, Machine, Options, Planned, Source, Spec, machine,
+};
 
 use crate::args::Choice;
 use crate::failure::Failure;
@@ -15,6 +17,8 @@ pub(super) struct Asked {
     pub(super) engine: Choice<EngineKind>,
     /// The storage type.
     pub(super) dtype: Dtype,
+    /// Where the kernels' code comes from; from each source that has some where absent.
+    pub(super) kernel: Option<Source>,
 }
 
 /// A kernel, or why there is none.
@@ -23,6 +27,8 @@ pub(super) enum Candidate {
     Kernel(Box<Kernel>),
     /// An engine has this instruction set, this processor does not.
     Skipped(Isa),
+    /// This build has no code from this source.
+    NoCode(Source),
 }
 
 impl Asked {
@@ -39,7 +45,7 @@ impl Asked {
         let mut refusal = None;
         for engine in self.engine.of(&EngineKind::ALL) {
             for isa in Isa::ALL.into_iter().rev().filter(|&isa| self.is_asked_for(isa)) {
-                let options = Options { dtype: Some(self.dtype), isa: None, engine: Some(engine) };
+                let options = Options { dtype: Some(self.dtype), engine: Some(engine), ..Options::default() };
                 match Planned::new(spec, &Machine { isa, ..self.machine }, options) {
                     Err(error) => refusal = Some(error),
                     // The engine has nothing for this set and takes a lesser one, which has its own turn.
@@ -48,7 +54,15 @@ impl Asked {
                         candidates.push(Candidate::Skipped(isa));
                     }
                     Ok(planned) => {
-                        candidates.push(Candidate::Kernel(Box::new(Kernel::build(planned).map_err(fail)?)));
+                        for &source in self.kernel.as_ref().map_or(&Source::ALL[..], std::slice::from_ref) {
+                            candidates.push(match Kernel::build(planned.clone().from_source(source)) {
+                                Ok(kernel) => Candidate::Kernel(Box::new(kernel)),
+                                Err(CompileError::NotGenerated { .. }) if self.kernel.is_none() => {
+                                    Candidate::NoCode(source)
+                                }
+                                Err(error) => return Err(fail(error)),
+                            });
+                        }
                     }
                 }
             }

@@ -9,12 +9,9 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::timing::{Seconds, Timing};
 
-/// The kernels that are made ahead of time.
-pub(super) const GENERATED: &str = "generated";
-
 /// The heads of the table's columns.
-const COLUMNS: [&str; 10] =
-    ["engine", "isa", "dtype", "batch x q x k", "compared", "error", "bound", "rows", "time", ""];
+const COLUMNS: [&str; 11] =
+    ["kernel", "engine", "isa", "dtype", "batch x q x k", "compared", "error", "bound", "rows", "time", ""];
 
 /// One comparison.
 #[derive(Serialize)]
@@ -94,6 +91,7 @@ impl<'a> Lines<'a> {
         let Comparison { timing, output, against, error, bound, rows_checked, rows, ok, judgement } =
             comparison;
         self.columns([
+            timing.kernel.to_owned(),
             timing.engine.to_owned(),
             timing.isa.to_owned(),
             timing.dtype.to_owned(),
@@ -119,13 +117,21 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Something that is not compared.
+    /// An instruction set that is not compared.
     pub(super) fn skipped(&mut self, spec: &Spec, what: &str, reason: &str) -> Result<(), Failure> {
+        self.not_compared("skipped ", Skipped { spec: &spec.name, skipped: what, reason })
+    }
+
+    /// A source of kernels that has none of the spec.
+    pub(super) fn no_code(&mut self, spec: &Spec, source: &str) -> Result<(), Failure> {
+        self.not_compared("", Skipped { spec: &spec.name, skipped: source, reason: "not in this build" })
+    }
+
+    fn not_compared(&mut self, verb: &str, what: Skipped<'_>) -> Result<(), Failure> {
         if self.json {
-            return self.object(&Skipped { spec: &spec.name, skipped: what, reason });
+            return self.object(&what);
         }
-        let skipped = if what == GENERATED { "" } else { "skipped " };
-        writeln!(self.out, "{skipped}{what}: {reason}")?;
+        writeln!(self.out, "{verb}{}: {}", what.skipped, what.reason)?;
         Ok(())
     }
 
@@ -140,10 +146,10 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn columns(&mut self, cells: [String; 10]) -> Result<(), Failure> {
-        let [engine, isa, dtype, size, compared, error, bound, rows, time, verdict] = cells;
+    fn columns(&mut self, cells: [String; 11]) -> Result<(), Failure> {
+        let [kernel, engine, isa, dtype, size, compared, error, bound, rows, time, verdict] = cells;
         let line = format!(
-            "  {engine:<8}  {isa:<7}  {dtype:<5}  {size:<15}  {compared:<13}  {error:<7}  {bound:<7}  {rows:<13}  {time:<8}  {verdict}"
+            "  {kernel:<9}  {engine:<8}  {isa:<7}  {dtype:<5}  {size:<15}  {compared:<13}  {error:<7}  {bound:<7}  {rows:<13}  {time:<8}  {verdict}"
         );
         writeln!(self.out, "{}", line.trim_end())?;
         Ok(())

@@ -23,7 +23,7 @@ fn a_model_is_reproduced() {
     let input = workspace().join("fixtures/minilm/layer0.safetensors");
     let done = folder.regard(&["run", "minilm", "-i", input.to_str().unwrap(), "-o", "o.safetensors"]).ok();
     assert!(done.stdout.is_empty(), "{done:?}");
-    assert!(done.stderr.starts_with("minilm: loaded kernel, simd-f32 on "), "{done:?}");
+    assert!(done.stderr.starts_with("minilm: generated kernel, simd-f32 on "), "{done:?}");
     let (shape, o) = read_f32s(&folder.path("o.safetensors"), "o");
     let (_, expected) = read_f32s(&workspace().join("fixtures/minilm/layer0.expected.safetensors"), "o");
     assert_eq!(shape, [4, 12, 22, 32]);
@@ -49,7 +49,34 @@ fn verify_judges_a_file_by_the_oracle_and_by_the_model() {
     let scalar = lines.iter().find(|line| line["isa"] == "scalar" && line["against"] == "oracle").unwrap();
     assert_eq!((&scalar["rows_checked"], &scalar["rows"]), (&1056.into(), &1056.into()));
     assert!(scalar["error"].as_f64().unwrap() > 0.0);
-    assert!(lines.iter().any(|line| line["skipped"] == "generated"));
+    let of = |kernel: &str| lines.iter().filter(|line| line["kernel"] == kernel).count();
+    assert!(of("generated") >= 1 && of("generated") == of("loaded"), "{lines:?}");
+}
+
+#[test]
+fn a_kernel_is_taken_from_where_it_is_asked_for() {
+    let folder = Folder::new("sources");
+    small(&folder);
+    let verify = |args: &[&str]| {
+        let args = [&["verify", "--q", "3", "--k", "3", "--isa", "scalar"], args].concat();
+        folder.regard(&args)
+    };
+    let both = verify(&["small.toml"]).ok().stdout;
+    assert!(both.contains("loaded ") && both.ends_with("generated: not in this build\n"), "{both}");
+    assert!(
+        verify(&["small.toml", "--json"]).ok().objects().iter().any(|line| line["skipped"] == "generated")
+    );
+    for source in ["loaded", "generated"] {
+        let lines = verify(&["causal", "--kernel", source, "--json"]).ok().objects();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line["kernel"] == source), "{lines:?}");
+    }
+    for run in [
+        verify(&["small.toml", "--kernel", "generated"]),
+        folder.regard(&["run", "small.toml", "-i", "in.safetensors", "-o", "o", "--kernel", "generated"]),
+    ] {
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stderr.contains("small has no generated kernel: "), "{run:?}");
+    }
 }
 
 #[test]
@@ -60,7 +87,46 @@ fn another_models_output_fails_with_exit_code_2() {
     let done = regard(&["verify", "minilm", "-i", &input, "--expected", &other, "--isa", "scalar"]);
     assert_eq!(done.code, Some(2), "{done:?}");
     assert!(done.stdout.contains("FAILED") && done.stdout.contains("worst at batch"), "{done:?}");
-    assert_eq!(done.stderr, "error: 1 of 2 comparisons failed\n");
+    assert_eq!(done.stderr, "error: 2 of 4 comparisons failed\n");
+}
+
+#[test]
+fn a_spec_of_ones_own_has_no_generated_kernel() {
+    let folder = Folder::new("own");
+    small(&folder);
+    let lines = folder.regard(&["verify", "small.toml", "--q", "4", "--k", "6", "--json"]).ok().objects();
+    assert!(lines.iter().any(|line| line["kernel"] == "loaded" && line["ok"] == true), "{lines:?}");
+    assert!(lines.iter().any(|line| line["skipped"] == "generated"), "{lines:?}");
+}
+
+#[test]
+fn bench_times_and_checks() {
+    let args = ["bench", "causal", "mha", "--q", "40", "--k", "70", "--repeat", "3", "--baseline", "--json"];
+    let lines = regard(&args).ok().objects();
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        assert_eq!((&line["passed"], &line["runs"], &line["q"]), (&true.into(), &3.into(), &40.into()));
+        for positive in ["median_s", "gflops", "peak", "peak_fraction", "against_baseline"] {
+            assert!(line[positive].as_f64().unwrap() > 0.0, "{positive}: {line:?}");
+        }
+    }
+    let table = regard(&["bench", "softcap_bias", "--q", "33", "--dtype", "bf16", "--repeat", "1"]).ok();
+    assert!(
+        table.stdout.lines().nth(1).unwrap().starts_with("softcap_bias") && table.stdout.ends_with("ok\n")
+    );
+}
+
+#[test]
+fn bench_says_what_has_no_baseline() {
+    for (spec, dtype, named) in [
+        ("alibi", "f32", "unmodified scores"),
+        ("causal", "f16", "f32 storage"),
+        ("document", "f32", "positions"),
+    ] {
+        let done = regard(&["bench", spec, "--q", "8", "--dtype", dtype, "--baseline"]);
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(done.stderr.contains(spec) && done.stderr.contains(named), "{done:?}");
+    }
 }
 
 #[test]

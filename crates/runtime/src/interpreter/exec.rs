@@ -2,14 +2,14 @@
 
 use regard_engine::Op;
 use regard_engine::isa::Door;
-use regard_ir::exact;
-use regard_ir::expr::{Binary, Node, Type, Unary, Var};
-use regard_ir::inputs::{Captured, InputData};
+use regard_ir::expr::{Binary, MAX_AXES, Type, Unary, Var};
+use regard_ir::lanes::{Kind, LaneOp};
 use regard_simd::{F32, I32, Mask, Simd, exp, exp2, sigmoid, tanh, vectors_i32_mut, vectors_mut};
 
-use super::slots::{Kind, Slot};
-use super::{Instr, LaneOp, Program};
+use super::slots::Slot;
+use super::{Program, Step};
 use crate::code::Place;
+use crate::operations::{abs, alibi, exactly, floor_div, floor_rem, gather, outside, pow, truth};
 
 /// What a program reads and writes beside its slots, `[keys][width]`.
 pub(super) struct Io<'a> {
@@ -23,7 +23,7 @@ pub(super) struct Io<'a> {
 #[inline(always)]
 pub(super) fn prepare<L: Door>(program: &Program, lanes: L, place: &Place<'_>, scratch: &mut [i32]) {
     let io = Io { scores: &[], guard: None };
-    lanes.call(Run { program, instrs: &program.prologue, lanes, place, io, keys: 1, scratch });
+    lanes.call(Run { program, steps: &program.prologue, lanes, place, io, keys: 1, scratch });
 }
 
 /// Writes a chunk of a mask, `[keys][width]`.
@@ -38,7 +38,7 @@ pub(super) fn mask_of<L: Door>(
     let io = Io { scores: &[], guard: None };
     let keys = allowed.len() / place.q.len();
     let vectors = place.q.len() / L::WIDTH;
-    lanes.call(Run { program, instrs: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
+    lanes.call(Run { program, steps: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
     let result = program.slots.span(program.result, vectors);
     let slots = vectors_i32_mut(lanes, scratch);
     for (at, allowed) in vectors_i32_mut(lanes, allowed).iter_mut().enumerate() {
@@ -59,7 +59,7 @@ pub(super) fn modify<L: Door>(
     let keys = scores.len() / place.q.len();
     let vectors = place.q.len() / L::WIDTH;
     let io = Io { scores, guard };
-    lanes.call(Run { program, instrs: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
+    lanes.call(Run { program, steps: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
     let result = program.slots.span(program.result, vectors);
     let slots = vectors_i32_mut(lanes, scratch);
     for (at, score) in vectors_mut(lanes, scores).iter_mut().enumerate() {
@@ -83,7 +83,7 @@ pub(super) fn mask<L: Door>(lanes: L, allowed: &mut [i32], scores: &mut [f32]) {
 /// Called, not inlined: one function for each instruction set instead of a copy for each caller.
 struct Run<'a, L> {
     program: &'a Program,
-    instrs: &'a [Instr],
+    steps: &'a [Step],
     lanes: L,
     place: &'a Place<'a>,
     io: Io<'a>,
@@ -96,18 +96,13 @@ impl<L: Door> Op for Run<'_, L> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { program, instrs, lanes, place, io, keys, scratch } = self;
+        let Self { program, steps, lanes, place, io, keys, scratch } = self;
         let vectors = place.q.len() / L::WIDTH;
         let mut slots = Slots { program, lanes, vectors, keys, memory: vectors_i32_mut(lanes, scratch) };
-        for instr in instrs {
-            slots.step(instr, place, &io);
+        for step in steps {
+            slots.step(step, place, &io);
         }
     }
-}
-
-#[inline(always)]
-fn truth<L: Door>(bits: I32<L>) -> Mask<L> {
-    bits.lt(bits.like(0))
 }
 
 #[inline(always)]
@@ -176,26 +171,28 @@ impl<L: Door> Slots<'_, L> {
     }
 
     #[inline(always)]
-    fn step(&mut self, instr: &Instr, place: &Place<'_>, io: &Io<'_>) {
-        let to = instr.to;
+    fn step(&mut self, step: &Step, place: &Place<'_>, io: &Io<'_>) {
+        let to = step.to;
         let lanes = self.lanes;
         let vectors = self.vectors;
-        match instr.op {
-            LaneOp::Literal(x) => self.fill(to, |_, _| I32::splat(lanes, x)),
+        match step.op {
+            LaneOp::Bool(x) => self.fill(to, |_, _| I32::splat(lanes, -(x as i32))),
+            LaneOp::Int(x) => self.fill(to, |_, _| I32::splat(lanes, x)),
+            LaneOp::Float(x) => self.fill(to, |_, _| F32::splat(lanes, x).to_bits()),
             LaneOp::Var(var) => self.fill(to, |key, row| variable(lanes, var, place, key, row)),
             LaneOp::Score => {
                 let scores = regard_simd::vectors(lanes, io.scores);
                 self.fill(to, |key, row| F32::from_raw(lanes, scores[key * vectors + row]).to_bits());
             }
-            LaneOp::Guard => match io.guard {
+            LaneOp::Live => match io.guard {
                 Some(guard) => {
                     let guard = regard_simd::vectors_i32(lanes, guard);
                     self.fill(to, |key, row| I32::from_raw(lanes, guard[key * vectors + row]));
                 }
                 None => self.fill(to, |_, _| I32::splat(lanes, -1)),
             },
-            LaneOp::Unary { op, node, operand, a } => self.unary(to, op, node, operand, a),
-            LaneOp::Binary { op, node, operand, a, b } => self.binary(to, op, node, operand, a, b),
+            LaneOp::Unary { op, of, exact, a } => self.unary(to, op, of, exact, a),
+            LaneOp::Binary { op, of, a, b } => self.binary(to, op, of, a, b),
             LaneOp::Select { c, a, b } => {
                 let (keys, rows) = self.extent(to.kind);
                 let (out, c, a, b) = (self.span(to), self.span(c), self.span(a), self.span(b));
@@ -208,14 +205,17 @@ impl<L: Door> Slots<'_, L> {
                     }
                 }
             }
-            LaneOp::Alibi { a, heads } => {
-                self.map(to, a, |x| x.map(|head| (exact::alibi_slope(head, heads) as f32).to_bits() as i32));
-            }
+            LaneOp::Alibi { a, heads } => self.map(to, a, |x| alibi(x, heads).to_bits()),
             LaneOp::Fetch { input, rank, index } => {
-                self.fetch(to, input, &index[..rank as usize], place.captured)
+                self.index(to, &index[..rank as usize], |at| gather(lanes, place.captured, input, at));
             }
-            LaneOp::Check { input, rank, index, guard } => {
-                if self.check(to, input, &index[..rank as usize], guard, place.captured) {
+            LaneOp::Outside { input, rank, index } => {
+                self.index(to, &index[..rank as usize], |at| {
+                    bits(outside(lanes, place.captured, input, at), I32::splat(lanes, 0))
+                });
+            }
+            LaneOp::Check { input, outside, guard } => {
+                if self.meet(to.kind, outside, guard.unwrap_or(outside)) {
                     place.fault.report(input);
                 }
             }
@@ -223,60 +223,30 @@ impl<L: Door> Slots<'_, L> {
     }
 
     #[inline(always)]
-    fn unary(&mut self, to: Slot, op: Unary, node: Node, operand: Node, a: Slot) {
-        let int = operand.ty == Type::Int;
+    fn unary(&mut self, to: Slot, op: Unary, of: Type, exact: bool, a: Slot) {
+        let int = of == Type::Int;
         match op {
             Unary::Not => self.map(to, a, |x| bits(!truth(x), x)),
             Unary::Neg if int => self.map(to, a, |x| x.like(0) - x),
             Unary::Neg => self.map(to, a, |x| (-x.from_bits()).to_bits()),
-            Unary::Abs if int => self.map(to, a, |x| x.lt(x.like(0)).select_i32(x.like(0) - x, x)),
+            Unary::Abs if int => self.map(to, a, |x| abs(x)),
             Unary::Abs => self.map(to, a, |x| x.from_bits().abs().to_bits()),
             Unary::ToFloat => self.map(to, a, |x| x.to_f32().to_bits()),
             Unary::ToInt => self.map(to, a, |x| x.from_bits().to_i32()),
             Unary::Floor => self.map(to, a, |x| x.from_bits().floor().to_bits()),
             Unary::Ceil => self.map(to, a, |x| x.from_bits().ceil().to_bits()),
             Unary::Sqrt => self.map(to, a, |x| x.from_bits().sqrt().to_bits()),
-            // What decides something goes through the one scalar routine, and so does what has no lane form.
-            Unary::Exp if !node.exact => self.map(to, a, |x| exp(x.from_bits()).to_bits()),
-            Unary::Exp2 if !node.exact => self.map(to, a, |x| exp2(x.from_bits()).to_bits()),
-            Unary::Tanh if !node.exact => self.map(to, a, |x| tanh(x.from_bits()).to_bits()),
-            Unary::Sigmoid if !node.exact => self.map(to, a, |x| sigmoid(x.from_bits()).to_bits()),
-            _ => self.map(to, a, |x| x.from_bits().map(|x| exact::unary(op, x)).to_bits()),
+            Unary::Exp if !exact => self.map(to, a, |x| exp(x.from_bits()).to_bits()),
+            Unary::Exp2 if !exact => self.map(to, a, |x| exp2(x.from_bits()).to_bits()),
+            Unary::Tanh if !exact => self.map(to, a, |x| tanh(x.from_bits()).to_bits()),
+            Unary::Sigmoid if !exact => self.map(to, a, |x| sigmoid(x.from_bits()).to_bits()),
+            _ => self.map(to, a, |x| exactly(op, x.from_bits()).to_bits()),
         }
     }
 
     #[inline(always)]
-    fn binary(&mut self, to: Slot, op: Binary, node: Node, operand: Node, a: Slot, b: Slot) {
-        if node.ty == Type::Bool {
-            return self.compare(to, op, operand.ty, a, b);
-        }
-        if operand.ty == Type::Int {
-            match op {
-                Binary::Add => self.zip(to, a, b, |x, y| x + y),
-                Binary::Sub => self.zip(to, a, b, |x, y| x - y),
-                Binary::Mul => self.zip(to, a, b, |x, y| x * y),
-                Binary::Min => self.zip(to, a, b, |x, y| x.min(y)),
-                Binary::Max => self.zip(to, a, b, |x, y| x.max(y)),
-                _ => self.zip(to, a, b, |x, y| x.zip(y, |x, y| exact::binary_int(op, x, y))),
-            }
-            return;
-        }
-        match op {
-            Binary::Add => self.zip(to, a, b, |x, y| (x.from_bits() + y.from_bits()).to_bits()),
-            Binary::Sub => self.zip(to, a, b, |x, y| (x.from_bits() - y.from_bits()).to_bits()),
-            Binary::Mul => self.zip(to, a, b, |x, y| (x.from_bits() * y.from_bits()).to_bits()),
-            Binary::Div => self.zip(to, a, b, |x, y| (x.from_bits() / y.from_bits()).to_bits()),
-            Binary::Min => self.zip(to, a, b, |x, y| x.from_bits().min(y.from_bits()).to_bits()),
-            Binary::Max => self.zip(to, a, b, |x, y| x.from_bits().max(y.from_bits()).to_bits()),
-            _ => self.zip(to, a, b, |x, y| {
-                x.from_bits().zip(y.from_bits(), |x, y| exact::binary(op, x, y)).to_bits()
-            }),
-        }
-    }
-
-    #[inline(always)]
-    fn compare(&mut self, to: Slot, op: Binary, operand: Type, a: Slot, b: Slot) {
-        let float = operand == Type::Float;
+    fn binary(&mut self, to: Slot, op: Binary, of: Type, a: Slot, b: Slot) {
+        let float = of == Type::Float;
         match op {
             Binary::And => self.zip(to, a, b, |x, y| bits(truth(x) & truth(y), x)),
             Binary::Or => self.zip(to, a, b, |x, y| bits(truth(x) | truth(y), x)),
@@ -288,54 +258,50 @@ impl<L: Door> Slots<'_, L> {
             Binary::Le => self.zip(to, a, b, |x, y| bits(x.le(y), x)),
             // Bools are 0 or −1, so they compare as ints.
             Binary::Eq => self.zip(to, a, b, |x, y| bits(x.eq(y), x)),
-            _ => self.zip(to, a, b, |x, y| bits(!x.eq(y), x)),
+            Binary::Ne => self.zip(to, a, b, |x, y| bits(!x.eq(y), x)),
+            Binary::Add if float => self.zip(to, a, b, |x, y| (x.from_bits() + y.from_bits()).to_bits()),
+            Binary::Sub if float => self.zip(to, a, b, |x, y| (x.from_bits() - y.from_bits()).to_bits()),
+            Binary::Mul if float => self.zip(to, a, b, |x, y| (x.from_bits() * y.from_bits()).to_bits()),
+            Binary::Min if float => self.zip(to, a, b, |x, y| x.from_bits().min(y.from_bits()).to_bits()),
+            Binary::Max if float => self.zip(to, a, b, |x, y| x.from_bits().max(y.from_bits()).to_bits()),
+            Binary::Div => self.zip(to, a, b, |x, y| (x.from_bits() / y.from_bits()).to_bits()),
+            Binary::Pow => self.zip(to, a, b, |x, y| pow(x.from_bits(), y.from_bits()).to_bits()),
+            Binary::Add => self.zip(to, a, b, |x, y| x + y),
+            Binary::Sub => self.zip(to, a, b, |x, y| x - y),
+            Binary::Mul => self.zip(to, a, b, |x, y| x * y),
+            Binary::Min => self.zip(to, a, b, |x, y| x.min(y)),
+            Binary::Max => self.zip(to, a, b, |x, y| x.max(y)),
+            Binary::FloorDiv => self.zip(to, a, b, |x, y| floor_div(x, y)),
+            Binary::Rem => self.zip(to, a, b, |x, y| floor_rem(x, y)),
         }
     }
 
-    /// Reads an element for each lane; 0 where an index leaves its axis.
+    /// Fills a slot from the index that others hold.
     #[inline(always)]
-    fn fetch(&mut self, to: Slot, input: u16, index: &[Slot], captured: &Captured<'_>) {
+    fn index(&mut self, to: Slot, index: &[Slot], f: impl Fn(&[I32<L>]) -> I32<L>) {
         let (keys, rows) = self.extent(to.kind);
         let out = self.span(to);
         for key in 0..keys {
             for row in 0..rows {
-                let value = I32::from_fn(self.lanes, |lane| {
-                    let mut at = [0; regard_ir::expr::MAX_AXES];
-                    for (at, &slot) in at.iter_mut().zip(index) {
-                        let raw = self.memory[self.span(slot).at(key, row)];
-                        *at = I32::from_raw(self.lanes, raw).lane(lane);
-                    }
-                    element(captured, input, &at[..index.len()])
-                });
-                self.memory[out.at(key, row)] = value.raw();
+                let mut at = [I32::splat(self.lanes, 0); MAX_AXES];
+                for (at, &slot) in at.iter_mut().zip(index) {
+                    *at = I32::from_raw(self.lanes, self.memory[self.span(slot).at(key, row)]);
+                }
+                self.memory[out.at(key, row)] = f(&at[..index.len()]).raw();
             }
         }
     }
 
-    /// Whether some lane that the guard lets through has an index outside its axis.
+    /// Whether two bools hold in one lane.
     #[inline(always)]
-    fn check(
-        &self,
-        to: Slot,
-        input: u16,
-        index: &[Slot],
-        guard: Option<Slot>,
-        captured: &Captured<'_>,
-    ) -> bool {
-        let dims = captured.dims(input as usize);
-        let (keys, rows) = self.extent(to.kind);
+    fn meet(&self, kind: Kind, a: Slot, b: Slot) -> bool {
+        let (keys, rows) = self.extent(kind);
+        let (a, b) = (self.span(a), self.span(b));
         let mut found = false;
         for key in 0..keys {
             for row in 0..rows {
-                let load = |slot: Slot| I32::from_raw(self.lanes, self.memory[self.span(slot).at(key, row)]);
-                let mut outside = Mask::splat(self.lanes, false);
-                for (&slot, &len) in index.iter().zip(&dims) {
-                    let i = load(slot);
-                    let len = i.like(len.min(i32::MAX as u32) as i32);
-                    outside = outside | i.lt(i.like(0)) | len.le(i);
-                }
-                let outside = guard.map_or(outside, |guard| outside & truth(load(guard)));
-                found |= outside.any();
+                let load = |at| truth(I32::from_raw(self.lanes, self.memory[at]));
+                found |= (load(a.at(key, row)) & load(b.at(key, row))).any();
             }
         }
         found
@@ -355,16 +321,5 @@ fn variable<L: Door>(lanes: L, var: Var, place: &Place<'_>, key: usize, row: usi
         Var::Nk => I32::splat(lanes, place.nk),
         // Scores have an instruction of their own, and no mask or modifier reads a feature.
         Var::S | Var::X => I32::splat(lanes, 0),
-    }
-}
-
-/// The bits of one element of a captured tensor; 0 where the index leaves its axes.
-fn element(captured: &Captured<'_>, input: u16, index: &[i32]) -> i32 {
-    let input = input as usize;
-    let Some(offset) = captured.offset(input, index) else { return 0 };
-    match captured.data(input) {
-        InputData::F32(data) => data[offset].to_bits() as i32,
-        InputData::I32(data) => data[offset],
-        InputData::Bool(data) => -((data[offset] != 0) as i32),
     }
 }

@@ -14,9 +14,11 @@ use alloc::vec::Vec;
 
 use regard_engine::Op;
 use regard_engine::isa::Door;
-use regard_ir::expr::{Binary, MAX_AXES, Node, Unary, Var};
+use regard_ir::expr::Var;
+use regard_ir::lanes::{LaneOp, Lowered};
 use regard_ir::variant::Variant;
 
+use self::slots::{Sizes, Slot};
 use crate::code::{AnyCode, Code, Place};
 
 /// Keys that a program takes at once. With 24 rows a slot is 1.5 KiB: a dozen stay in L1 beside the scores.
@@ -35,10 +37,13 @@ pub struct LaneProgram {
 impl LaneProgram {
     /// Compiles a variant's mask and modifier.
     pub fn new(variant: &Variant<'_>) -> Self {
-        let modify =
-            (!variant.modify.is_var(Var::S)).then(|| compile::program(variant.modify, variant.inputs, true));
-        let guarded = modify.as_ref().is_some_and(Program::checks);
-        Self { allow: compile::program(variant.allow, variant.inputs, false), modify, guarded }
+        let Variant { allow, modify, inputs, .. } = *variant;
+        let modify = (!modify.is_var(Var::S)).then(|| Lowered::modifier(modify, inputs));
+        Self {
+            allow: compile::program(&Lowered::mask(allow, inputs)),
+            modify: modify.as_ref().map(compile::program),
+            guarded: modify.is_some_and(|modify| modify.checks()),
+        }
     }
 }
 
@@ -143,49 +148,17 @@ impl LaneProgram {
 #[derive(Clone, Debug)]
 struct Program {
     /// What depends on rows alone, or on nothing: run once a call.
-    prologue: Vec<Instr>,
+    prologue: Vec<Step>,
     /// The rest.
-    body: Vec<Instr>,
+    body: Vec<Step>,
     /// Where the result is.
-    result: slots::Slot,
-    slots: slots::Sizes,
+    result: Slot,
+    slots: Sizes,
 }
 
-impl Program {
-    /// Whether it can report a bad index.
-    fn checks(&self) -> bool {
-        self.prologue.iter().chain(&self.body).any(|instr| matches!(instr.op, LaneOp::Check { .. }))
-    }
-}
-
-/// One instruction: operands, and the slot that it fills.
+/// One instruction over slots, and the slot that it fills. A check fills nothing that is read.
 #[derive(Clone, Copy, Debug)]
-struct Instr {
-    op: LaneOp,
-    to: slots::Slot,
-}
-
-/// What an instruction does.
-#[derive(Clone, Copy, Debug)]
-enum LaneOp {
-    /// The bits of a literal.
-    Literal(i32),
-    /// A variable other than the score.
-    Var(Var),
-    /// The score.
-    Score,
-    /// The guard that the caller gives: which scores are not masked.
-    Guard,
-    /// An operation of one operand, with the node for its type and exactness.
-    Unary { op: Unary, node: Node, operand: Node, a: slots::Slot },
-    /// An operation of two.
-    Binary { op: Binary, node: Node, operand: Node, a: slots::Slot, b: slots::Slot },
-    /// `if c then a else b`.
-    Select { c: slots::Slot, a: slots::Slot, b: slots::Slot },
-    /// The ALiBi slope of head `a`.
-    Alibi { a: slots::Slot, heads: u32 },
-    /// The element at an index; 0 where the index leaves the axes.
-    Fetch { input: u16, rank: u8, index: [slots::Slot; MAX_AXES] },
-    /// Reports the input if a lane of `guard` (any lane, where absent) has an index outside the axes. Fills nothing.
-    Check { input: u16, rank: u8, index: [slots::Slot; MAX_AXES], guard: Option<slots::Slot> },
+struct Step {
+    op: LaneOp<Slot>,
+    to: Slot,
 }

@@ -1,36 +1,21 @@
 //! Where a program's values live: slots as large as what they depend on.
 
+use regard_ir::lanes::Kind;
+
 use super::CHUNK;
 
-/// What a value depends on, beside the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    /// Nothing: one vector of equal lanes.
-    Uniform,
-    /// The row: one vector for each of a row tile's.
-    Row,
-    /// The key: one vector of equal lanes for each key of a chunk.
-    Key,
-    /// Both.
-    Full,
-}
-
-impl Kind {
-    /// What depends on either.
-    pub fn join(self, other: Kind) -> Kind {
-        match (self, other) {
-            (Kind::Uniform, kind) | (kind, Kind::Uniform) => kind,
-            (a, b) if a == b => a,
-            _ => Kind::Full,
-        }
-    }
-}
-
 /// A place for one value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub kind: Kind,
-    pub index: u16,
+    pub index: u32,
+}
+
+impl Default for Slot {
+    /// The first slot of what depends on nothing; it stands where an instruction reads none.
+    fn default() -> Self {
+        Self { kind: Kind::Uniform, index: 0 }
+    }
 }
 
 /// How many slots of each kind a program needs.
@@ -43,14 +28,16 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The number of slots of a kind.
-    pub fn count_mut(&mut self, kind: Kind) -> &mut usize {
-        match kind {
+    /// One more slot of a kind: its index.
+    pub fn add(&mut self, kind: Kind) -> u32 {
+        let count = match kind {
             Kind::Uniform => &mut self.uniform,
             Kind::Row => &mut self.row,
             Kind::Key => &mut self.key,
             Kind::Full => &mut self.full,
-        }
+        };
+        *count += 1;
+        (*count - 1) as u32
     }
 
     /// Vectors that all slots take, for row tiles of `vectors`.

@@ -1,0 +1,261 @@
+//! Attention as it is done without a fused kernel: a matrix product, a softmax over whole rows, a matrix product.
+//!
+//! Products are `gemm`'s, the softmax is vectorised with the kernel's own exponential, heads are shared out over the
+//! same threads, and the scores of one head at a time stay in memory that is allocated once.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use regard::{Kernel, Pool, Problem, Threads};
+use regard_engine::any::{self, Visit};
+use regard_engine::dense::{Matrix, MatrixMut, multiply};
+use regard_engine::isa::Door;
+use regard_engine::{Engine, Op};
+use regard_ir::expr::Var;
+use regard_ir::interval::{Region, Span, Unknown};
+use regard_ir::plan::Dtype;
+use regard_ir::tiles;
+use regard_ir::variant::{Heads, Variant};
+use regard_simd::{F32, exp2, vectors_mut};
+
+use crate::memory::{self, OutOfMemory};
+use crate::tensors::signature::{Bound, StoredElements};
+
+/// Why a spec has no baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoBaseline {
+    /// It stores something else than f32.
+    Dtype(Dtype),
+    /// Its modifier is not the score itself.
+    Modifier,
+    /// Its mask reads more than the positions of query and key.
+    Mask,
+}
+
+impl std::fmt::Display for NoBaseline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no baseline: it is for ")?;
+        match self {
+            NoBaseline::Dtype(dtype) => write!(f, "f32 storage, this is {}", dtype.name()),
+            NoBaseline::Modifier => f.write_str("unmodified scores"),
+            NoBaseline::Mask => f.write_str("masks of query and key positions alone"),
+        }
+    }
+}
+
+/// A problem as the baseline takes it.
+pub(super) struct Baseline<'a> {
+    kernel: &'a Kernel,
+    problem: Problem,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    /// The keys that each query may attend to, as runs.
+    visible: Vec<Vec<Range<u32>>>,
+    /// Scores of one head, for each thread.
+    scores: Vec<Mutex<Vec<f32>>>,
+    /// Outputs of each head.
+    outputs: Vec<Mutex<Vec<f32>>>,
+}
+
+impl<'a> Baseline<'a> {
+    /// Prepares what is not timed.
+    ///
+    /// # Errors
+    /// If there is no memory; the inner error, if the spec has no baseline.
+    pub(super) fn new(
+        kernel: &'a Kernel,
+        bound: &'a Bound<'_>,
+        threads: usize,
+    ) -> Result<Result<Self, NoBaseline>, OutOfMemory> {
+        let variant = kernel.variant();
+        let (StoredElements::F32(q), StoredElements::F32(k), StoredElements::F32(v)) =
+            (&bound.q.elements, &bound.k.elements, &bound.v.elements)
+        else {
+            return Ok(Err(NoBaseline::Dtype(kernel.plan().dtype)));
+        };
+        if !variant.modify.is_var(Var::S) {
+            return Ok(Err(NoBaseline::Modifier));
+        }
+        let positions_alone = [Var::B, Var::H, Var::G].into_iter().all(|var| !variant.allow.reads(var));
+        if !positions_alone || !variant.inputs.is_empty() {
+            return Ok(Err(NoBaseline::Mask));
+        }
+        let problem = bound.problem;
+        let pairs = problem.queries as u128 * problem.keys as u128;
+        let scores = (0..threads).map(|_| memory::zeroed("the baseline's scores", pairs).map(Mutex::new));
+        let head = problem.queries as u128 * variant.heads.value_dim as u128;
+        let n_heads = problem.batch * variant.heads.query;
+        let outputs = (0..n_heads).map(|_| memory::zeroed("the baseline's output", head).map(Mutex::new));
+        Ok(Ok(Self {
+            kernel,
+            problem,
+            q,
+            k,
+            v,
+            visible: visible(&variant, &problem),
+            scores: scores.collect::<Result<_, _>>()?,
+            outputs: outputs.collect::<Result<_, _>>()?,
+        }))
+    }
+
+    /// Runs once and gives the time in seconds.
+    pub(super) fn run(&self, pool: &Pool) -> f64 {
+        let next = AtomicUsize::new(0);
+        let start = Instant::now();
+        pool.run(&|worker| {
+            let Some(Ok(mut scores)) = self.scores.get(worker).map(Mutex::lock) else { return };
+            loop {
+                let head = next.fetch_add(1, Ordering::Relaxed);
+                let Some(Ok(mut output)) = self.outputs.get(head).map(Mutex::lock) else { return };
+                self.head(head, &mut scores, &mut output);
+            }
+        });
+        start.elapsed().as_secs_f64()
+    }
+
+    /// The largest difference from the kernel's output, `[batch, head, query, value_dim]`, by its largest element.
+    pub(super) fn error(&self, kernel: &[f32]) -> f64 {
+        let (mut largest, mut error) = (0.0f32, 0.0f32);
+        let head = self.problem.queries as usize * self.kernel.variant().heads.value_dim as usize;
+        for (theirs, ours) in self.outputs.iter().zip(kernel.chunks_exact(head.max(1))) {
+            let Ok(theirs) = theirs.lock() else { continue };
+            for (a, b) in theirs.iter().zip(ours) {
+                largest = largest.max(b.abs());
+                error = error.max((a - b).abs());
+            }
+        }
+        if largest > 0.0 { (error / largest) as f64 } else { error as f64 }
+    }
+
+    /// One head: `S = Q · Kᵀ`, softmax of its rows, `O = S · V`.
+    fn head(&self, index: usize, scores: &mut [f32], output: &mut [f32]) {
+        let Heads { query, kv, value, dim, value_dim } = self.kernel.variant().heads;
+        let [n_heads, kv_heads, value_heads, dim, value_dim] =
+            [query, kv, value, dim, value_dim].map(|n| n as usize);
+        let (queries, keys) = (self.problem.queries as usize, self.problem.keys as usize);
+        let (sequence, head) = (index / n_heads, index % n_heads);
+        let kv_head = head / (n_heads / kv_heads);
+        let value_head = kv_head / (kv_heads / value_heads);
+        let q = Matrix {
+            data: &self.q[index * queries * dim..][..queries * dim],
+            shape: [queries, dim],
+            strides: [dim, 1],
+        };
+        let k_turned = Matrix {
+            data: &self.k[(sequence * kv_heads + kv_head) * keys * dim..][..keys * dim],
+            shape: [dim, keys],
+            strides: [1, dim],
+        };
+        let v = Matrix {
+            data: &self.v[(sequence * value_heads + value_head) * keys * value_dim..][..keys * value_dim],
+            shape: [keys, value_dim],
+            strides: [value_dim, 1],
+        };
+        let shape = [queries, keys];
+        multiply(MatrixMut { data: scores, shape, strides: [keys, 1] }, q, k_turned);
+        let plan = self.kernel.plan();
+        let softmax =
+            Softmax { scores, keys, visible: &self.visible, scale: self.kernel.variant().scale as f32 };
+        // The kernel runs on the same set, so it is there.
+        let _ = any::with(plan.engine, plan.isa, softmax);
+        let weights = Matrix { data: scores, shape, strides: [keys, 1] };
+        multiply(
+            MatrixMut { data: output, shape: [queries, value_dim], strides: [value_dim, 1] },
+            weights,
+            v,
+        );
+    }
+}
+
+/// The keys that each query may attend to, as runs; no test of single pairs is timed.
+fn visible(variant: &Variant<'_>, problem: &Problem) -> Vec<Vec<Range<u32>>> {
+    let zero = Span::point(0);
+    let row = |i: u32| {
+        let q = Span::point(problem.q_offset + i as i32);
+        let region = Region {
+            b: zero,
+            h: zero,
+            g: zero,
+            q,
+            k: zero,
+            nq: problem.queries as i32,
+            nk: problem.keys as i32,
+        };
+        let inputs = Unknown(&[]);
+        let classify = |k| tiles::liveness(variant.allow, &Region { k, ..region }, &inputs);
+        tiles::runs(0..problem.keys, 1, classify).map(|(keys, _)| keys).collect()
+    };
+    (0..problem.queries).map(row).collect()
+}
+
+/// Softmax of whole rows, inside an instruction set.
+struct Softmax<'a> {
+    scores: &'a mut [f32],
+    keys: usize,
+    visible: &'a [Vec<Range<u32>>],
+    scale: f32,
+}
+
+impl Visit for Softmax<'_> {
+    type Output = ();
+
+    fn visit<E: Engine>(self, engine: E) {
+        engine.enter(Rows { lanes: engine.lanes(), softmax: self });
+    }
+}
+
+struct Rows<'a, L> {
+    lanes: L,
+    softmax: Softmax<'a>,
+}
+
+impl<L: Door> Op for Rows<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { lanes, softmax: Softmax { scores, keys, visible, scale } } = self;
+        for (row, visible) in scores.chunks_exact_mut(keys.max(1)).zip(visible) {
+            let mut hidden = 0;
+            for keys in visible {
+                row[hidden..keys.start as usize].fill(f32::NEG_INFINITY);
+                hidden = keys.end as usize;
+            }
+            row[hidden..].fill(f32::NEG_INFINITY);
+            softmax_row(lanes, row, scale * std::f32::consts::LOG2_E);
+        }
+    }
+}
+
+#[inline(always)]
+fn softmax_row<L: Door>(lanes: L, row: &mut [f32], scale: f32) {
+    let whole = row.len() / L::WIDTH * L::WIDTH;
+    let (body, tail) = row.split_at_mut(whole);
+    let mut largest = F32::splat(lanes, f32::NEG_INFINITY);
+    for &x in vectors_mut(lanes, body).iter() {
+        largest = largest.max(F32::from_raw(lanes, x));
+    }
+    let largest = tail.iter().fold(largest.reduce_max(), |a, &b| a.max(b)) * scale;
+    let largest = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
+    let mut sums = F32::splat(lanes, 0.0);
+    for x in vectors_mut(lanes, body) {
+        let weight = exp2(F32::from_raw(lanes, *x) * F32::splat(lanes, scale) - F32::splat(lanes, largest));
+        sums = sums + weight;
+        *x = weight.raw();
+    }
+    let mut sum = sums.sum();
+    for x in &mut *tail {
+        *x = (*x * scale - largest).exp2();
+        sum += *x;
+    }
+    let inverse = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+    for x in vectors_mut(lanes, body) {
+        *x = (F32::from_raw(lanes, *x) * F32::splat(lanes, inverse)).raw();
+    }
+    for x in tail {
+        *x *= inverse;
+    }
+}

@@ -1,0 +1,94 @@
+//! Variants as constants.
+//!
+//! The names of plain enums are those that `Debug` derives.
+
+use regard_ir::expr::{Node, Op, Tree};
+use regard_ir::variant::{Heads, InputShape, Variant, Weights};
+
+use crate::layout::list;
+
+/// The value of `VARIANT`, its identity being a constant beside it.
+pub(crate) fn constant(variant: &Variant<'_>) -> String {
+    let Variant { identity: _, heads, source, scale, modify, allow, weights, lse, inputs } = *variant;
+    let Heads { query, kv, value, dim, value_dim } = heads;
+    let fields = [
+        "    identity: IDENTITY,".to_owned(),
+        format!(
+            "    heads: Heads {{ query: {query}, kv: {kv}, value: {value}, dim: {dim}, value_dim: {value_dim} }},"
+        ),
+        format!("    source: Source::{source:?},"),
+        format!("    scale: {},", float(scale)),
+        tree("modify", modify),
+        tree("allow", allow),
+        format!("    weights: {},", self::weights(weights)),
+        format!("    lse: {lse},"),
+        self::inputs(inputs),
+    ];
+    format!("Variant {{\n{}\n}}", fields.join("\n"))
+}
+
+fn weights(weights: Weights) -> String {
+    match weights {
+        Weights::Softmax { sink } => format!("Weights::Softmax {{ sink: Sink::{sink:?} }}"),
+        Weights::Sigmoid | Weights::Relu => format!("Weights::{weights:?}"),
+    }
+}
+
+fn inputs(shapes: &[InputShape]) -> String {
+    let arguments = |shape: &InputShape| {
+        let axes: Vec<_> = shape.axes().iter().map(|axis| format!("Axis::{axis:?}")).collect();
+        [format!("InputType::{:?}", shape.dtype), format!("&[{}]", axes.join(", "))]
+    };
+    if let [only] = shapes {
+        return list(4, "inputs: &[InputShape::new(", "", &arguments(only), ")],");
+    }
+    let shapes: Vec<_> = shapes
+        .iter()
+        .map(|shape| list(8, "InputShape::new(", "", &arguments(shape), "),"))
+        .map(|text| item(&text))
+        .collect();
+    list(4, "inputs: &[", "", &shapes, "],")
+}
+
+fn tree(field: &str, tree: Tree<'_>) -> String {
+    let nodes: Vec<_> = tree.nodes().iter().map(node).collect();
+    list(4, &format!("{field}: Tree::new(&["), "", &nodes, "]),")
+}
+
+/// A node, as an item of a list of one more level than a field of the variant.
+fn node(node: &Node) -> String {
+    let Node { op, ty, exact } = *node;
+    let fields = [format!("op: {}", self::op(&op)), format!("ty: Type::{ty:?}"), format!("exact: {exact}")];
+    item(&list(8, "Node {", " ", &fields, "},"))
+}
+
+/// An item of a list without its margin and its comma, which the list adds.
+fn item(text: &str) -> String {
+    text.trim_start().trim_end_matches(',').to_owned()
+}
+
+fn op(op: &Op) -> String {
+    match *op {
+        Op::Bool(x) => format!("Op::Bool({x})"),
+        Op::Int(x) => format!("Op::Int({x})"),
+        Op::Float(x) => format!("Op::Float({})", float(x)),
+        Op::Var(var) => format!("Op::Var(Var::{var:?})"),
+        Op::Unary(op, a) => format!("Op::Unary(Unary::{op:?}, {a})"),
+        Op::Binary(op, a, b) => format!("Op::Binary(Binary::{op:?}, {a}, {b})"),
+        Op::Select(c, a, b) => format!("Op::Select({c}, {a}, {b})"),
+        Op::Alibi { head, heads } => format!("Op::Alibi {{ head: {head}, heads: {heads} }}"),
+        Op::Input { input, rank, index } => {
+            format!("Op::Input {{ input: {input}, rank: {rank}, index: {index:?} }}")
+        }
+    }
+}
+
+/// A literal that parses to the same bits; of NaN there is one.
+fn float(x: f64) -> String {
+    match x {
+        _ if x.is_nan() => "f64::NAN".to_owned(),
+        f64::INFINITY => "f64::INFINITY".to_owned(),
+        f64::NEG_INFINITY => "f64::NEG_INFINITY".to_owned(),
+        _ => format!("{x:?}"),
+    }
+}

@@ -1,0 +1,69 @@
+//! From a checked call to the runtime: the one place where its loops are compiled.
+//!
+//! They are large, once for each engine and storage type. A generic function would compile them again in every crate
+//! that calls it; [`Element::launch`] is an ordinary function of each storage type.
+
+use half::{bf16, f16};
+use regard_engine::Engine;
+use regard_engine::any::{self, Visit};
+use regard_engine::element;
+use regard_engine::threads::Threads;
+use regard_runtime::code::AnyCode;
+use regard_runtime::flash::{self, Inputs, Outputs, Parts};
+
+use crate::error::RunError;
+use crate::kernel::Kernel;
+use crate::schedule::Schedule;
+
+/// A storage type of q, k, v and o: `f32`, `f16` or `bf16` (of the crate `half`).
+pub trait Element: element::Element + private::Sealed {
+    /// Runs a call whose kernel, schedule and storage type fit each other.
+    #[doc(hidden)]
+    fn launch(launch: Launch<'_, Self>) -> Result<(), RunError>;
+}
+
+mod private {
+    /// No other crate may implement it: kernels exist for the three types alone.
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($type:ty),+) => {$(
+        impl private::Sealed for $type {}
+
+        impl Element for $type {
+            fn launch(launch: Launch<'_, Self>) -> Result<(), RunError> {
+                let plan = launch.kernel.plan();
+                any::with(plan.engine, plan.isa, launch).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
+            }
+        }
+    )+};
+}
+
+elements!(f32, f16, bf16);
+
+/// A call whose kernel, schedule and storage type fit each other.
+#[doc(hidden)]
+pub struct Launch<'a, T> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) threads: &'a dyn Threads,
+    pub(crate) inputs: Inputs<'a, T>,
+    pub(crate) outputs: Outputs<'a, T>,
+    pub(crate) workspace: flash::Workspace<'a>,
+}
+
+impl<T: Element> Visit for Launch<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { kernel, schedule, threads, inputs, outputs, workspace } = self;
+        let parts = Parts {
+            variant: &kernel.variant(),
+            blocks: &kernel.plan().prefill,
+            problem: schedule.problem(),
+            schedule: schedule.tasks.tasks.view(),
+        };
+        flash::run(engine, parts, kernel.code.on(), inputs, outputs, threads, workspace)
+    }
+}

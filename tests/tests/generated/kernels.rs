@@ -1,0 +1,83 @@
+//! The shipped kernels.
+
+use regard::{CompileError, Dtype, Kernel, Options, Problem, SHIPPED, Solo, Source, Spec, machine};
+use regard_engine::catalog::Entry;
+use regard_testkit::{Case, Layout, Outputs};
+use regard_tests::{engines, run, specs};
+
+fn kernel(spec: &Spec, entry: &Entry, dtype: Dtype, source: Source) -> Kernel {
+    let options = Options {
+        dtype: Some(dtype),
+        isa: Some(entry.isa),
+        engine: Some(entry.engine),
+        kernel: Some(source),
+    };
+    Kernel::compile_with(spec, &machine::host(), options)
+        .unwrap_or_else(|error| panic!("{}: {error}", spec.name))
+}
+
+/// The bits of an output and of its lse.
+fn bits(outputs: &Outputs) -> Vec<u64> {
+    let mut bits = vec![];
+    for output in [Some(&outputs.o), outputs.lse.as_ref()].into_iter().flatten() {
+        let [batch, heads, queries, _] = output.shape();
+        for row in 0..batch * heads * queries {
+            let (b, h, i) = (row / queries / heads, row / queries % heads, row % queries);
+            bits.extend(output.view().row(b, h, i).iter().map(|x| x.to_bits()));
+        }
+    }
+    bits
+}
+
+#[test]
+fn every_shipped_spec_has_its_module() {
+    let names: Vec<_> = regard_kernels::ALL.iter().map(|&(name, _)| name).collect();
+    assert_eq!(names, SHIPPED.iter().map(|shipped| shipped.name).collect::<Vec<_>>());
+    for (shipped, (_, variant)) in SHIPPED.iter().zip(regard_kernels::ALL) {
+        assert_eq!(specs::shipped(shipped).variant().as_ref(), Some(variant), "{}", shipped.name);
+    }
+}
+
+#[test]
+fn generated_and_loaded_kernels_give_the_same_bits() {
+    for entry in engines::available() {
+        for (i, shipped) in SHIPPED.iter().enumerate() {
+            let spec = specs::shipped(shipped);
+            for (dtype, sizes) in [
+                (Dtype::F32, &[(1, 1, 1), (2, 5, 0), (1, 7, 3), (2, 33, 101)][..]),
+                (Dtype::F16, &[(1, 3, 40)]),
+                (Dtype::Bf16, &[(1, 40, 49)]),
+            ] {
+                let kernels = Source::ALL.map(|source| kernel(&spec, entry, dtype, source));
+                for &(batch, queries, keys) in sizes {
+                    let problem = Problem::prefill(spec.source, batch, queries, keys).expect("short");
+                    let (variant, layout, seed) = (kernels[0].variant(), Layout::Bnhd, i as u64);
+                    let case = Case { variant, problem, dtype, layout, seed };
+                    let inputs = case.inputs();
+                    let run = |kernel: &Kernel| run::run(kernel, &case, &inputs, &Solo);
+                    let [loaded, generated] = kernels.each_ref().map(|kernel| run(kernel).map(|o| bits(&o)));
+                    assert!(loaded == generated, "{}", run::describe(shipped.name, entry, &case));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_generated_kernel_is_taken_where_there_is_one() {
+    let of = |spec: &Spec| Kernel::compile(spec, &machine::host()).map(|kernel| kernel.source());
+    let causal = regard::shipped("causal").expect("it ships").spec;
+    let same = "name = 'mine'\nheads = { query = 8, dim = 128 }\nmask = 'k <= q'\ndtype = 'bf16'";
+    assert_eq!(of(&causal), Ok(Source::Generated));
+    assert_eq!(of(&specs::parse(same)), Ok(Source::Generated));
+    let other = specs::parse("name = 'mine'\nheads = { query = 9, dim = 128 }\nmask = 'k <= q'");
+    assert_eq!(of(&other), Ok(Source::Loaded));
+
+    let options = Options { kernel: Some(Source::Generated), ..Options::default() };
+    let error = Kernel::compile_with(&other, &machine::host(), options).expect_err("there is none");
+    assert_eq!(error, CompileError::NotGenerated { name: "mine".to_owned() });
+    assert_eq!(
+        error.to_string(),
+        "mine has no generated kernel: the build has those of the shipped specs; take `loaded`"
+    );
+}

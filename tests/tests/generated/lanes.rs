@@ -1,0 +1,149 @@
+//! A module with every operation of the language against the lane program of its spec, lane by lane.
+
+use std::collections::BTreeSet;
+
+use regard_engine::Engine;
+use regard_engine::any::{self, Visit};
+use regard_engine::catalog::Entry;
+use regard_engine::isa::Door;
+use regard_ir::expr::{Binary, Op, Unary};
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::problem::Problem;
+use regard_oracle::random::{CapturedBuffer, captured};
+use regard_runtime::code::{Code, Fault, Place};
+use regard_runtime::interpreter::LaneProgram;
+use regard_runtime::straight::Straight;
+use regard_simd::Lanes;
+use regard_tests::{engines, specs};
+
+use crate::operations::{Expressions, VARIANT};
+
+const KEYS: i32 = 43;
+
+/// Stands for all NaN: one is as good as another.
+const NAN: u32 = u32::MAX;
+
+/// What one code makes of a tile: the bits of scores, or whether a key is allowed, and the input that was indexed badly.
+#[derive(Debug, PartialEq)]
+struct Made {
+    lanes: Vec<u32>,
+    fault: Option<usize>,
+}
+
+struct Compare<'a> {
+    captured: &'a Captured<'a>,
+    /// Position of the first query.
+    first: i32,
+}
+
+impl Visit for Compare<'_> {
+    /// Calls without a bad index and with one.
+    type Output = [usize; 2];
+
+    fn visit<E: Engine>(self, engine: E) -> [usize; 2] {
+        let lanes = engine.lanes();
+        let width = E::MAX_VECTORS * E::Lanes::WIDTH;
+        let q: Vec<i32> = (0..width as i32).map(|lane| self.first + lane / 3).collect();
+        let h: Vec<i32> = (0..width as i32).map(|lane| 3 + lane % 3).collect();
+        let tile = Tile { captured: self.captured, q: &q, h: &h };
+        let program = LaneProgram::new(&VARIANT);
+        let mut calls = [0; 2];
+        for masked in [false, true] {
+            let [loaded, generated] = tile.apply(lanes, [&program, &Straight(Expressions)], masked);
+            assert_eq!(loaded, generated, "queries from {}, masked: {masked}", self.first);
+            let forbidden = |bits: &&u32| **bits == f32::NEG_INFINITY.to_bits();
+            let share = loaded.lanes.iter().filter(forbidden).count() as f32 / loaded.lanes.len() as f32;
+            assert!(masked == (0.05..0.95).contains(&share), "{share} of the scores are forbidden");
+            assert!(loaded.lanes.iter().filter(|&&bits| bits == NAN).count() <= 2 * width);
+            calls[usize::from(loaded.fault.is_some())] += 1;
+        }
+        for key in 0..KEYS {
+            let [loaded, generated] = tile.allow(lanes, [&program, &Straight(Expressions)], key);
+            assert_eq!(loaded, generated, "queries from {}, key {key}", self.first);
+            calls[usize::from(loaded.fault.is_some())] += 1;
+        }
+        calls
+    }
+}
+
+struct Tile<'a> {
+    captured: &'a Captured<'a>,
+    q: &'a [i32],
+    h: &'a [i32],
+}
+
+impl Tile<'_> {
+    fn place<'a>(&'a self, first_key: i32, fault: &'a Fault) -> Place<'a> {
+        let Self { captured, q, h } = *self;
+        Place { b: 1, g: 1, nq: 37, nk: KEYS, q, h, first_key, captured, fault }
+    }
+
+    fn apply<L: Door>(&self, lanes: L, codes: [&dyn Code<L>; 2], masked: bool) -> [Made; 2] {
+        let width = self.q.len();
+        codes.map(|code| {
+            let mut scores: Vec<f32> =
+                (0..width * KEYS as usize).map(|i| (i * 7919 % 1013) as f32 / 50.0 - 10.0).collect();
+            scores[5] = f32::NAN;
+            scores[6] = f32::INFINITY;
+            let fault = Fault::new();
+            let mut scratch = vec![i32::MIN; code.scratch_len(width)];
+            code.apply(lanes, &self.place(0, &fault), &mut scores, masked, &mut scratch);
+            let bits = |s: &f32| if s.is_nan() { NAN } else { s.to_bits() };
+            Made { lanes: scores.iter().map(bits).collect(), fault: fault.input() }
+        })
+    }
+
+    fn allow<L: Door>(&self, lanes: L, codes: [&dyn Code<L>; 2], key: i32) -> [Made; 2] {
+        let width = self.q.len();
+        codes.map(|code| {
+            let fault = Fault::new();
+            let (mut allowed, mut scratch) = (vec![7; width], vec![i32::MIN; code.scratch_len(width)]);
+            code.allow(lanes, &self.place(key, &fault), &mut allowed, &mut scratch);
+            Made { lanes: allowed.iter().map(|&is| u32::from(is != 0)).collect(), fault: fault.input() }
+        })
+    }
+}
+
+#[test]
+fn every_operation_gives_the_same_bits() {
+    let spec = specs::parse(include_str!("operations.toml"));
+    assert_eq!(spec.variant(), Some(VARIANT));
+    let problem = Problem::prefill(spec.source, 2, 37, KEYS as usize).expect("short");
+    let buffers: Vec<CapturedBuffer> = VARIANT
+        .inputs
+        .iter()
+        .zip(0..)
+        .map(|(shape, seed)| captured(shape, &VARIANT.heads, VARIANT.source, &problem, seed))
+        .collect();
+    let data: Vec<InputData<'_>> = buffers.iter().map(CapturedBuffer::data).collect();
+    let captured = Captured::bind(VARIANT.inputs, &data, &VARIANT.heads, VARIANT.source, &problem)
+        .expect("made for the problem");
+    for entry in engines::available() {
+        let Entry { engine, isa, .. } = *entry;
+        // Before the first key, among the keys, and past the last, where indices leave their axes.
+        let calls = [-4, 3, 17, 35].map(|first| {
+            let compare = Compare { captured: &captured, first };
+            any::with(engine, isa, compare).expect("only what is available is run")
+        });
+        let [without, with] = [0, 1].map(|i| calls.iter().map(|calls| calls[i]).sum::<usize>());
+        assert!(without > 5 && with > 5, "{without} calls without a bad index, {with} with one");
+    }
+}
+
+#[test]
+fn the_spec_has_every_operation() {
+    let mut missing: BTreeSet<String> = Unary::ALL.iter().map(|op| format!("{op:?}")).collect();
+    missing.extend(Binary::ALL.iter().map(|op| format!("{op:?}")));
+    missing.extend(["Select", "Alibi", "Input"].map(str::to_owned));
+    for node in VARIANT.modify.nodes().iter().chain(VARIANT.allow.nodes()) {
+        missing.remove(&match node.op {
+            Op::Unary(op, _) => format!("{op:?}"),
+            Op::Binary(op, ..) => format!("{op:?}"),
+            Op::Select(..) => "Select".to_owned(),
+            Op::Alibi { .. } => "Alibi".to_owned(),
+            Op::Input { .. } => "Input".to_owned(),
+            Op::Bool(_) | Op::Int(_) | Op::Float(_) | Op::Var(_) => String::new(),
+        });
+    }
+    assert!(missing.is_empty(), "operations.toml lacks {missing:?}");
+}

@@ -1,0 +1,185 @@
+//! `cargo xtask codegen`: the crate `kernels` from the shipped specs, and one module more that tests use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regard_codegen::{Drift, File, drift};
+use regard_spec::{NoFiles, SHIPPED};
+
+use crate::error::Error;
+
+/// The generated sources.
+const FOLDER: &str = "kernels/src";
+
+/// The spec with every operation, its text, and its module beside the tests that compare it with the lane program.
+const OPERATIONS: &str = "tests/tests/generated/operations.toml";
+const OPERATIONS_TEXT: &str = include_str!("../../tests/tests/generated/operations.toml");
+const OPERATIONS_MODULE: &str = "tests/tests/generated/operations.rs";
+
+/// Makes every file anew: writes what differs and removes what no spec makes. Nothing is touched unless all could be
+/// made.
+///
+/// # Errors
+/// If a spec does not compile, or a file cannot be read, written or removed.
+pub(crate) fn write(root: &Path) -> Result<(), Error> {
+    let made = make()?;
+    for drift in compare(root, &made)? {
+        let path = root.join(drift.path());
+        match &drift {
+            Drift::LeftOver(_) => {
+                fs::remove_file(&path).map_err(Error::read(&path))?;
+                // A folder that still holds something stays.
+                let _ = path.parent().map(fs::remove_dir);
+                println!("removed {}", drift.path());
+            }
+            Drift::Edited(_) | Drift::Missing(_) => {
+                let text = made.iter().find(|file| file.path == drift.path()).map(|file| &file.text);
+                let parent = path.parent().unwrap_or(root);
+                fs::create_dir_all(parent).map_err(Error::read(parent))?;
+                fs::write(&path, text.map_or("", String::as_str)).map_err(Error::read(&path))?;
+                println!("wrote {}", drift.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares the folder with what the specs make, and prints a line for each file that is edited, missing or left over.
+///
+/// # Errors
+/// If there is such a file, and as [`write`].
+pub(crate) fn check(root: &Path) -> Result<(), Error> {
+    let drift = compare(root, &make()?)?;
+    drift.iter().for_each(|drift| println!("{drift}"));
+    if drift.is_empty() { Ok(()) } else { Err(Error::Drift { files: drift.len() }) }
+}
+
+/// What the specs make, paths from the root of the tree on.
+fn make() -> Result<Vec<File>, Error> {
+    let mut specs = Vec::new();
+    for shipped in SHIPPED {
+        let parsed = regard_spec::shipped(shipped.name).map_err(Error::Spec)?;
+        specs.push((shipped.name, parsed.spec));
+    }
+    let mut files = regard_codegen::kernels(&specs).map_err(Error::Generate)?;
+    for file in &mut files {
+        file.path = format!("{FOLDER}/{}", file.path);
+    }
+    let operations = regard_spec::parse(OPERATIONS_TEXT, OPERATIONS, &NoFiles).map_err(Error::Spec)?.spec;
+    let text = regard_codegen::compile(&operations, OPERATIONS).map_err(Error::Generate)?;
+    files.push(File { path: OPERATIONS_MODULE.to_owned(), text });
+    Ok(files)
+}
+
+fn compare(root: &Path, made: &[File]) -> Result<Vec<Drift>, Error> {
+    let mut found = Vec::new();
+    read_all(root, PathBuf::from(FOLDER), &mut found)?;
+    if root.join(OPERATIONS_MODULE).exists() {
+        found.push(read(root, Path::new(OPERATIONS_MODULE))?);
+    }
+    Ok(drift(made, &found))
+}
+
+/// Reads all files of a folder, which need not exist; paths from the root on.
+fn read_all(root: &Path, folder: PathBuf, files: &mut Vec<File>) -> Result<(), Error> {
+    let path = root.join(&folder);
+    if !path.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&path).map_err(Error::read(&path))? {
+        let entry = entry.map_err(Error::read(&path))?;
+        let inside = folder.join(entry.file_name());
+        if entry.path().is_dir() {
+            read_all(root, inside, files)?;
+        } else {
+            files.push(read(root, &inside)?);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file, whichever way its lines end; its path is from the root on.
+fn read(root: &Path, inside: &Path) -> Result<File, Error> {
+    let path = root.join(inside);
+    let bytes = fs::read(&path).map_err(Error::read(&path))?;
+    let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+    Ok(File { path: inside.to_string_lossy().replace('\\', "/"), text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree of its own with what the specs make.
+    struct Copy(PathBuf);
+
+    impl Copy {
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("regard-codegen-{name}-{}", std::process::id()));
+            let copy = Self(root);
+            write(&copy.0).unwrap();
+            copy
+        }
+
+        fn path(&self, file: &str) -> PathBuf {
+            self.0.join(FOLDER).join(file)
+        }
+
+        /// What a check says of the tree, and that making it anew mends it.
+        fn said(&self) -> Vec<String> {
+            let said = compare(&self.0, &make().unwrap()).unwrap();
+            assert_eq!(check(&self.0).is_err(), !said.is_empty());
+            write(&self.0).unwrap();
+            check(&self.0).unwrap();
+            said.iter().map(Drift::to_string).collect()
+        }
+    }
+
+    impl Drop for Copy {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_tree_has_what_its_specs_make() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        assert_eq!(compare(root, &make().unwrap()).unwrap(), []);
+    }
+
+    #[test]
+    fn an_edited_file_is_named() {
+        let copy = Copy::new("edited");
+        let text = fs::read_to_string(copy.path("causal.rs")).unwrap();
+        fs::write(copy.path("causal.rs"), text.replace(".le(", ".lt(")).unwrap();
+        let expected = "kernels/src/causal.rs is not what its spec makes: run `cargo xtask codegen` and commit the result";
+        assert_eq!(copy.said(), [expected]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let copy = Copy::new("missing");
+        fs::remove_file(copy.path("mha.rs")).unwrap();
+        let expected = "kernels/src/mha.rs is missing: run `cargo xtask codegen` and commit the result";
+        assert_eq!(copy.said(), [expected]);
+    }
+
+    #[test]
+    fn a_left_over_file_is_named() {
+        let copy = Copy::new("left");
+        fs::create_dir(copy.path("old")).unwrap();
+        fs::write(copy.path("old/variant.rs"), "").unwrap();
+        let expected = "kernels/src/old/variant.rs is not made by any spec: run `cargo xtask codegen` and commit the \
+                        result";
+        assert_eq!(copy.said(), [expected]);
+        assert!(!copy.path("old").exists());
+    }
+
+    #[test]
+    fn ends_of_lines_do_not_count() {
+        let copy = Copy::new("lines");
+        let text = fs::read_to_string(copy.path("lib.rs")).unwrap();
+        fs::write(copy.path("lib.rs"), text.replace('\n', "\r\n")).unwrap();
+        assert!(copy.said().is_empty());
+    }
+}
