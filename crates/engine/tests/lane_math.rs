@@ -45,7 +45,9 @@ struct Weight(f32);
 impl Function for Weight {
     #[inline(always)]
     fn call<L: Lanes>(self, s: F32<L>) -> F32<L> {
-        regard_simd::softmax_weight(s, s.floor() + s.like(self.0))
+        // A row's reference is finite; that of a score of −inf comes from the others.
+        let floor = s.lt(s.like(f32::MIN)).select(s.like(0.0), s.floor());
+        regard_simd::softmax_weight(s, floor + s.like(self.0))
     }
 }
 
@@ -228,7 +230,11 @@ fn softmax_weight(step: usize) {
 fn weight(s: f64, distance: f64) -> f64 {
     // ⌊s⌋ + distance is rounded to binary32 for the reference; what the weight is taken against is the rounded one.
     let reference = f64::from(s.floor() as f32 + distance as f32);
-    if s.is_finite() { (s - reference).exp2() } else { f64::NAN }
+    match s {
+        f64::NEG_INFINITY => 0.0,
+        s if s.is_finite() => (s - reference).exp2(),
+        _ => f64::NAN,
+    }
 }
 
 #[test]
