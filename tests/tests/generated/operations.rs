@@ -417,7 +417,7 @@ impl StraightLine for Expressions {
         let t35 = row.h.le(floor_div(k, at.int(3)));
         let t36 = t34 & select_mask(row.t11, same(row.open, k.lt(at.int(30))), t35);
         let t37 = k + row.h;
-        at.check(DOC, t21 & t25 & row.outside);
+        at.check(DOC, t21 & !t25 & row.outside);
         at.check(OPEN, t34 & row.t11 & row.t12);
         at.check(BIAS, t36 & row.t13 & row.t14);
         at.check(DOC, t36 & row.t16 & at.outside(DOC, [at.b(), t37]));
