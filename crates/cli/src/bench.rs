@@ -44,7 +44,7 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
 
 fn measure(args: &BenchArgs, spec: &Spec, pool: &Pool) -> Result<Line, Failure> {
     let options =
-        Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine, ..Options::default() };
+        Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine, kernel: args.kernel };
     let kernel = Kernel::compile_with(spec, &machine::host(), options)
         .map_err(|error| Failure::Compile { spec: spec.name.clone(), error })?;
     let size = Size { batch: args.batch, queries: args.q, keys: args.k.unwrap_or(args.q) };

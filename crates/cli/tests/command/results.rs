@@ -110,6 +110,8 @@ fn bench_times_and_checks() {
             assert!(line[positive].as_f64().unwrap() > 0.0, "{positive}: {line:?}");
         }
     }
+    let loaded = regard(&["bench", "causal", "--q", "8", "--repeat", "1", "--kernel", "loaded", "--json"]);
+    assert_eq!(loaded.ok().objects()[0]["kernel"], "loaded");
     let table = regard(&["bench", "softcap_bias", "--q", "33", "--dtype", "bf16", "--repeat", "1"]).ok();
     assert!(
         table.stdout.lines().nth(1).unwrap().starts_with("softcap_bias") && table.stdout.ends_with("ok\n")
