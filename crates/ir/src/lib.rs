@@ -26,3 +26,4 @@ pub mod spec;
 pub mod text;
 pub mod tiles;
 pub mod variant;
+pub mod work;

@@ -1,0 +1,73 @@
+//! What a problem costs whoever computes it: the operations, and the bytes that must move at least once.
+//!
+//! A model to measure kernels by, not what a kernel does: q, k and v are read once, o is written once, whatever is
+//! read again comes from caches.
+
+use crate::inputs;
+use crate::interval::{Region, Span, Unknown};
+use crate::plan::Dtype;
+use crate::problem::Problem;
+use crate::tiles;
+use crate::variant::{InputType, Variant};
+
+/// Past this many keys, live keys are counted by blocks.
+const KEYS_COUNTED_ONE_BY_ONE: u32 = 1 << 16;
+
+/// Operations and bytes of one problem.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Work {
+    /// Multiplications and additions: 2 · (dim + value_dim) for each live pair of each query head.
+    pub flops: f64,
+    /// Bytes of q, of the keys and values that some query may see, and of the captured inputs.
+    pub read_bytes: f64,
+    /// Bytes of o, and of lse where it is an output.
+    pub written_bytes: f64,
+}
+
+impl Work {
+    /// Of a problem whose mask leaves `live_pairs` pairs of query and key, over all query heads of all sequences.
+    pub fn new(variant: &Variant<'_>, problem: &Problem, dtype: Dtype, live_pairs: f64) -> Self {
+        let heads = &variant.heads;
+        let (element, batch) = (dtype.size_bytes() as f64, problem.batch as f64);
+        let (dim, value_dim) = (heads.dim as f64, heads.value_dim as f64);
+        let rows = batch * heads.query as f64 * problem.queries as f64;
+        let keys = batch * live_keys(variant, problem) as f64;
+        let shapes = variant.inputs;
+        let captured: f64 = shapes
+            .iter()
+            .zip(inputs::lens(shapes, heads, variant.source, problem))
+            .map(|(shape, len)| len as f64 * if shape.dtype == InputType::Bool { 1.0 } else { 4.0 })
+            .sum();
+        let cached = heads.kv as f64 * dim + heads.value as f64 * value_dim;
+        Self {
+            flops: 2.0 * (dim + value_dim) * live_pairs,
+            read_bytes: element * (rows * dim + keys * cached) + captured,
+            written_bytes: rows * (element * value_dim + if variant.lse { 4.0 } else { 0.0 }),
+        }
+    }
+
+    /// All bytes that move.
+    pub fn bytes(&self) -> f64 {
+        self.read_bytes + self.written_bytes
+    }
+}
+
+/// Keys of one sequence that some query may see, as far as positions tell.
+fn live_keys(variant: &Variant<'_>, problem: &Problem) -> u64 {
+    let Problem { batch, queries, keys, .. } = *problem;
+    let up_to = |n: u32| Span { lo: 0, hi: n as i32 - 1 };
+    let region = Region {
+        b: up_to(batch),
+        h: up_to(variant.heads.query),
+        g: up_to(variant.heads.kv),
+        q: problem.query_span(),
+        k: Span::ALL,
+        nq: queries as i32,
+        nk: keys as i32,
+    };
+    let unknown = Unknown(variant.inputs);
+    let classify = |k| tiles::liveness(variant.allow, &Region { k, ..region }, &unknown);
+    let block = keys.div_ceil(KEYS_COUNTED_ONE_BY_ONE).max(1);
+    tiles::runs(0..keys, block, classify).map(|(run, _)| run.len() as u64).sum()
+}
