@@ -16,6 +16,8 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 12, kv: 12, value: 12, dim: 64, value_dim: 64 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.125,
     modify: Tree::new(&[
         Node { op: Op::Var(Var::S), ty: Type::Float, exact: false },
@@ -34,7 +36,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Le, 0, 1), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };
 

@@ -15,11 +15,13 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 8, kv: 8, value: 8, dim: 64, value_dim: 64 },
     source: Source::Cross,
+    position: None,
+    qk_norm: None,
     scale: 0.125,
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[Node { op: Op::Bool(true), ty: Type::Bool, exact: true }]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };
 

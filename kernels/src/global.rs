@@ -15,6 +15,8 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 12, kv: 12, value: 12, dim: 64, value_dim: 64 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.125,
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[
@@ -31,7 +33,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Or, 5, 9), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };
 

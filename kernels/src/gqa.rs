@@ -15,6 +15,8 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 32, kv: 8, value: 8, dim: 128, value_dim: 128 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.08838834764831843,
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[
@@ -23,7 +25,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Le, 0, 1), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };
 

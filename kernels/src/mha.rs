@@ -14,11 +14,13 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 16, kv: 16, value: 16, dim: 64, value_dim: 64 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.125,
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[Node { op: Op::Bool(true), ty: Type::Bool, exact: true }]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };
 

@@ -16,6 +16,8 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 12, kv: 12, value: 12, dim: 32, value_dim: 32 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.17677669529663687,
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[
@@ -25,7 +27,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Lt, 0, 2), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[InputShape::new(InputType::I32, &[Axis::Batch])],
 };
 

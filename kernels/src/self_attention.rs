@@ -15,11 +15,13 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 12, kv: 12, value: 12, dim: 64, value_dim: 64 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.125,
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[Node { op: Op::Bool(true), ty: Type::Bool, exact: true }]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: true,
+    output: Output { mix: None, norm: None, gate: None, lse: true },
     inputs: &[],
 };
 

@@ -17,6 +17,8 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 8, kv: 2, value: 2, dim: 64, value_dim: 64 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.125,
     modify: Tree::new(&[
         Node { op: Op::Var(Var::S), ty: Type::Float, exact: false },
@@ -51,7 +53,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::And, 10, 14), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: true,
+    output: Output { mix: None, norm: None, gate: None, lse: true },
     inputs: &[
         InputShape::new(InputType::I32, &[Axis::Batch, Axis::Key]),
         InputShape::new(InputType::F32, &[Axis::Head]),

@@ -330,7 +330,7 @@ fn views<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> fl
         View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width)
             .expect("a test tensor holds its rows")
     };
-    flash::Inputs { q: view(&inputs.q), k: view(&inputs.k), v: view(&inputs.v), captured }
+    flash::Inputs::new(view(&inputs.q), view(&inputs.k), view(&inputs.v)).captured(captured)
 }
 
 fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> {

@@ -56,12 +56,12 @@ fn count(spec: &Spec, kernel: &Kernel, captured: &[InputData<'_>], threads: &dyn
     let (q, k, v) = (vec![0.1; 4 * LEN * 24], vec![0.2; 2 * LEN * 24], vec![0.3; 2 * LEN * 24]);
     let mut o = vec![0.0f32; 4 * LEN * 24];
     let mut run = || {
-        let inputs = Inputs {
-            q: View::contiguous(&q, [1, 4, LEN], 24).expect("it fits"),
-            k: View::contiguous(&k, [1, 2, LEN], 24).expect("it fits"),
-            v: View::contiguous(&v, [1, 2, LEN], 24).expect("it fits"),
-            captured,
-        };
+        let inputs = Inputs::new(
+            View::contiguous(&q, [1, 4, LEN], 24).expect("it fits"),
+            View::contiguous(&k, [1, 2, LEN], 24).expect("it fits"),
+            View::contiguous(&v, [1, 2, LEN], 24).expect("it fits"),
+        )
+        .captured(captured);
         let o = ViewMut::contiguous(&mut o, [1, 4, LEN], 24).expect("it fits");
         kernel.run(&schedule, threads, inputs, Outputs { o, lse: None }, &mut workspace).expect("it runs");
     };

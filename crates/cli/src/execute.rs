@@ -100,7 +100,7 @@ impl Call<'_> {
         let shape = |width| output_shape(&bound.problem, variant.heads.query, width);
         let (o_shape, lse_shape) = (shape(variant.heads.value_dim), shape(1));
         let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
-        let mut lse = match variant.lse {
+        let mut lse = match variant.output.lse {
             true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
             false => None,
         };
@@ -110,7 +110,7 @@ impl Call<'_> {
         let mut seconds = memory::reserved("the times", n_runs as u128)?;
         let progress = Progress::new("runs", n_runs as u64);
         for _ in 0..n_runs {
-            let inputs = Inputs { q, k, v, captured: self.captured };
+            let inputs = Inputs::new(q, k, v).captured(self.captured);
             let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
             let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
             let start = Instant::now();

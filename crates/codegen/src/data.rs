@@ -3,13 +3,26 @@
 //! The names of plain enums are those that `Debug` derives.
 
 use regard_ir::expr::{Node, Op, Tree};
-use regard_ir::variant::{Heads, InputShape, Variant, Weights};
+use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
+use regard_ir::variant::{Heads, InputShape, Sink, Variant, Weights};
 
 use crate::layout::list;
 
 /// The value of `VARIANT`, its identity being a constant beside it.
 pub(crate) fn constant(variant: &Variant<'_>) -> String {
-    let Variant { identity: _, heads, source, scale, modify, allow, weights, lse, inputs } = *variant;
+    let Variant {
+        identity: _,
+        heads,
+        source,
+        position,
+        qk_norm,
+        scale,
+        modify,
+        allow,
+        weights,
+        output,
+        inputs,
+    } = *variant;
     let Heads { query, kv, value, dim, value_dim } = heads;
     let fields = [
         "    identity: IDENTITY,".to_owned(),
@@ -17,11 +30,13 @@ pub(crate) fn constant(variant: &Variant<'_>) -> String {
             "    heads: Heads {{ query: {query}, kv: {kv}, value: {value}, dim: {dim}, value_dim: {value_dim} }},"
         ),
         format!("    source: Source::{source:?},"),
+        self::position(position),
+        self::qk_norm(qk_norm),
         format!("    scale: {},", float(scale)),
         tree("modify", modify),
         tree("allow", allow),
         format!("    weights: {},", self::weights(weights)),
-        format!("    lse: {lse},"),
+        self::output(output),
         self::inputs(inputs),
     ];
     format!("Variant {{\n{}\n}}", fields.join("\n"))
@@ -29,9 +44,75 @@ pub(crate) fn constant(variant: &Variant<'_>) -> String {
 
 fn weights(weights: Weights) -> String {
     match weights {
+        Weights::Softmax { sink: Sink::Learned { input } } => {
+            format!("Weights::Softmax {{ sink: Sink::Learned {{ input: {input} }} }}")
+        }
         Weights::Softmax { sink } => format!("Weights::Softmax {{ sink: Sink::{sink:?} }}"),
         Weights::Sigmoid | Weights::Relu => format!("Weights::{weights:?}"),
     }
+}
+
+fn position(position: Option<Position>) -> String {
+    let Some(Position { frequencies, dim, layout, offset, ids }) = position else {
+        return "    position: None,".to_owned();
+    };
+    let fields = [
+        format!("frequencies: {}", self::frequencies(frequencies)),
+        format!("dim: {dim}"),
+        format!("layout: RopeLayout::{layout:?}"),
+        format!("offset: {offset}"),
+        format!("ids: {ids:?}"),
+    ];
+    list(4, "position: Some(Position {", " ", &fields, "}),")
+}
+
+fn frequencies(frequencies: Frequencies) -> String {
+    match frequencies {
+        Frequencies::Input(input) => format!("Frequencies::Input({input})"),
+        Frequencies::Theta { theta, scaling } => {
+            let fields = [format!("theta: {}", float(theta)), format!("scaling: {}", self::scaling(scaling))];
+            item(&list(8, "frequencies: Frequencies::Theta {", " ", &fields, "},"))
+                .trim_start_matches("frequencies: ")
+                .to_owned()
+        }
+    }
+}
+
+fn scaling(scaling: RopeScaling) -> String {
+    let written = match scaling {
+        RopeScaling::None => "None".to_owned(),
+        RopeScaling::Linear { factor } => format!("Linear {{ factor: {} }}", float(factor)),
+        // Field names and plain numbers, as `Debug` writes them.
+        RopeScaling::Llama3 { .. } | RopeScaling::Yarn { .. } => format!("{scaling:?}"),
+    };
+    format!("RopeScaling::{written}")
+}
+
+fn qk_norm(norm: Option<QkNorm>) -> String {
+    let Some(QkNorm { kind, eps, learned, all_heads, after_rope }) = norm else {
+        return "    qk_norm: None,".to_owned();
+    };
+    let fields = [
+        format!("kind: NormKind::{kind:?}"),
+        format!("eps: {}", float(eps)),
+        format!("learned: {learned:?}"),
+        format!("all_heads: {all_heads}"),
+        format!("after_rope: {after_rope}"),
+    ];
+    list(4, "qk_norm: Some(QkNorm {", " ", &fields, "}),")
+}
+
+fn output(output: Output) -> String {
+    let Output { mix, norm, gate, lse } = output;
+    let norm = match norm {
+        None => "None".to_owned(),
+        Some(OutputNorm { eps, learned }) => {
+            format!("Some(OutputNorm {{ eps: {}, learned: {learned:?} }})", float(eps))
+        }
+    };
+    let fields =
+        [format!("mix: {mix:?}"), format!("norm: {norm}"), format!("gate: {gate:?}"), format!("lse: {lse}")];
+    list(4, "output: Output {", " ", &fields, "},")
 }
 
 fn inputs(shapes: &[InputShape]) -> String {

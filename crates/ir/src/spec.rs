@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use crate::expr::Expr;
 use crate::identity::Identity;
 use crate::plan::{Dtype, Precision};
+use crate::rows::{Output, Position, QkNorm};
 use crate::variant::{Heads, InputShape, Source, Variant, Weights};
 
 /// One attention variant.
@@ -58,11 +59,13 @@ impl Spec {
             identity: self.identity,
             heads: self.heads,
             source: self.source,
+            position: self.position,
+            qk_norm: self.qk_norm,
             scale: self.scale,
             modify: self.modify.tree(),
             allow: self.allow.tree(),
             weights,
-            lse: self.output.lse,
+            output: self.output,
             inputs: &self.inputs.shapes,
         })
     }
@@ -83,92 +86,13 @@ pub enum Mechanism {
     Pseudo(Pseudo),
 }
 
-/// Captured tensors, by declaration order.
+/// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inputs {
     /// Their names.
     pub names: Vec<String>,
     /// Their types and axes.
     pub shapes: Vec<InputShape>,
-}
-
-/// Rotary positions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Position {
-    /// Base of the frequencies, or an input that gives them.
-    pub frequencies: Frequencies,
-    /// Rotary width, even.
-    pub dim: u32,
-    /// Which channels form a pair.
-    pub layout: RopeLayout,
-    /// First rotary channel.
-    pub offset: u32,
-    /// How the frequencies are stretched past the trained length.
-    pub scaling: RopeScaling,
-    /// The input that gives positions, where they are not the absolute ones.
-    pub ids: Option<u16>,
-}
-
-/// Where rotary frequencies come from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Frequencies {
-    /// theta^(−2t/dim).
-    Theta(f64),
-    /// A captured f32 input of dim/2 inverse frequencies.
-    Input(u16),
-}
-
-/// Which channels form a rotary pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeLayout {
-    /// (t, t + dim/2).
-    Half,
-    /// (2t, 2t + 1).
-    Interleaved,
-}
-
-/// How rotary frequencies are stretched; field names as in model configs.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(missing_docs)] // The names are those of the model configs that the values come from.
-pub enum RopeScaling {
-    /// As trained.
-    None,
-    /// Every frequency divided by the factor.
-    Linear { factor: f64 },
-    /// Llama 3's blend by wavelength.
-    Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position_embeddings: u32 },
-    /// YaRN's ramp by channel.
-    Yarn {
-        factor: f64,
-        beta_fast: f64,
-        beta_slow: f64,
-        attention_factor: f64,
-        original_max_position_embeddings: u32,
-    },
-}
-
-/// Normalisation of q and k rows.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QkNorm {
-    /// Root mean square or Euclidean length.
-    pub kind: NormKind,
-    /// Added to the mean square.
-    pub eps: f64,
-    /// Whether the inputs `q_norm` and `k_norm` hold a factor.
-    pub learned: bool,
-    /// Over each head's row, or over all heads' rows together.
-    pub all_heads: bool,
-    /// After the rotation instead of before it.
-    pub after_rope: bool,
-}
-
-/// A row's norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
-    /// Root mean square.
-    Rms,
-    /// Euclidean length.
-    L2,
 }
 
 /// A running state per head.
@@ -243,37 +167,6 @@ pub struct Pseudo {
     pub causal_by_token: bool,
     /// Windows in tokens instead of virtual positions.
     pub window_in_tokens: bool,
-}
-
-/// What happens to o after the weighted sum.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Output {
-    /// Heads of the result, where the input `mix` mixes them.
-    pub mix: Option<u32>,
-    /// Root-mean-square norm of each head's row.
-    pub norm: Option<OutputNorm>,
-    /// Gate by the input `gate`.
-    pub gate: Option<Gate>,
-    /// Whether the log of the weights' sum is an output.
-    pub lse: bool,
-}
-
-/// Root-mean-square norm of an output row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OutputNorm {
-    /// Added to the mean square.
-    pub eps: f64,
-    /// Whether the input `o_norm` holds a factor.
-    pub learned: bool,
-}
-
-/// A gate on the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gate {
-    /// One value for a head's row instead of one for each element.
-    pub per_head: bool,
-    /// SiLU instead of the sigmoid.
-    pub silu: bool,
 }
 
 /// The layer form.

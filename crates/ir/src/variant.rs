@@ -2,6 +2,7 @@
 
 use crate::expr::{MAX_AXES, Tree};
 use crate::identity::Identity;
+use crate::rows::{Output, Position, QkNorm};
 
 /// How many heads there are, how wide, and who shares keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,11 @@ pub enum Weights {
 pub enum Sink {
     /// Nothing.
     None,
-    /// exp(sink[h]), a captured logit for each query head.
-    Learned,
+    /// exp(sink[h]): a captured f32 input has the logit of each query head.
+    Learned {
+        /// Which input.
+        input: u16,
+    },
     /// exp(0).
     One,
 }
@@ -150,6 +154,10 @@ pub struct Variant<'a> {
     pub heads: Heads,
     /// Self or cross.
     pub source: Source,
+    /// How positions enter the rows of q and k.
+    pub position: Option<Position>,
+    /// How the rows of q and k are normalised.
+    pub qk_norm: Option<QkNorm>,
     /// Factor of every query·key product.
     pub scale: f64,
     /// The score modifier, a float that may read [`Var::S`](crate::expr::Var::S); just that variable when nothing
@@ -159,8 +167,15 @@ pub struct Variant<'a> {
     pub allow: Tree<'a>,
     /// How scores become weights.
     pub weights: Weights,
-    /// Whether the log of the weights' sum is an output.
-    pub lse: bool,
-    /// Captured inputs, in the order that expressions count them.
+    /// What happens to the weighted sums, and whether the log of the weights' sum is an output too.
+    pub output: Output,
+    /// Captured inputs, in the order that expressions count them; those of learned tables come last.
     pub inputs: &'a [InputShape],
+}
+
+impl Variant<'_> {
+    /// Heads of the result: as many as query heads, unless they are mixed to another number.
+    pub fn output_heads(&self) -> u32 {
+        self.output.mix.map_or(self.heads.query, |mix| mix.heads)
+    }
 }

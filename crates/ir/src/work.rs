@@ -7,6 +7,7 @@ use crate::inputs;
 use crate::interval::{Region, Span, Unknown};
 use crate::plan::Dtype;
 use crate::problem::Problem;
+use crate::rows::Gate;
 use crate::tiles;
 use crate::variant::{InputType, Variant};
 
@@ -19,7 +20,7 @@ const KEYS_COUNTED_ONE_BY_ONE: u32 = 1 << 16;
 pub struct Work {
     /// Multiplications and additions: 2 · (dim + value_dim) for each live pair of each query head.
     pub flops: f64,
-    /// Bytes of q, of the keys and values that some query may see, and of the captured inputs.
+    /// Bytes of q, of the keys and values that some query may see, of the gate and of the captured inputs.
     pub read_bytes: f64,
     /// Bytes of o, and of lse where it is an output.
     pub written_bytes: f64,
@@ -32,6 +33,7 @@ impl Work {
         let (element, batch) = (dtype.size_bytes() as f64, problem.batch as f64);
         let (dim, value_dim) = (heads.dim as f64, heads.value_dim as f64);
         let rows = batch * heads.query as f64 * problem.queries as f64;
+        let outputs = batch * variant.output_heads() as f64 * problem.queries as f64;
         let keys = batch * live_keys(variant, problem) as f64;
         let shapes = variant.inputs;
         let captured: f64 = shapes
@@ -39,11 +41,16 @@ impl Work {
             .zip(inputs::lens(shapes, heads, variant.source, problem))
             .map(|(shape, len)| len as f64 * if shape.dtype == InputType::Bool { 1.0 } else { 4.0 })
             .sum();
+        let gate = match variant.output.gate {
+            None => 0.0,
+            Some(Gate { per_head: true, .. }) => 1.0,
+            Some(_) => value_dim,
+        };
         let cached = heads.kv as f64 * dim + heads.value as f64 * value_dim;
         Self {
             flops: 2.0 * (dim + value_dim) * live_pairs,
-            read_bytes: element * (rows * dim + keys * cached) + captured,
-            written_bytes: rows * (element * value_dim + if variant.lse { 4.0 } else { 0.0 }),
+            read_bytes: element * (rows * dim + keys * cached + outputs * gate) + captured,
+            written_bytes: outputs * element * value_dim + if variant.output.lse { 4.0 * rows } else { 0.0 },
         }
     }
 

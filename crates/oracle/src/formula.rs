@@ -129,7 +129,7 @@ impl<'a> Oracle<'a> {
             let (found, expected) = (tensors.captured.count(), variant.inputs.len());
             return Err(Mismatch::Captured { found, expected });
         }
-        let learned = matches!(variant.weights, Weights::Softmax { sink: Sink::Learned });
+        let learned = matches!(variant.weights, Weights::Softmax { sink: Sink::Learned { .. } });
         if learned && tensors.sink.len() != size(heads.query) {
             return Err(Mismatch::Sink { found: tensors.sink.len(), expected: size(heads.query) });
         }
@@ -216,7 +216,7 @@ impl<'a> Oracle<'a> {
         let sink = match self.variant.weights {
             Weights::Softmax { sink: Sink::None } => f64::NEG_INFINITY,
             Weights::Softmax { sink: Sink::One } => 0.0,
-            Weights::Softmax { sink: Sink::Learned } => self.tensors.sink[h].into(),
+            Weights::Softmax { sink: Sink::Learned { .. } } => self.tensors.sink[h].into(),
             Weights::Sigmoid => {
                 keys.iter_mut().for_each(|(_, w)| *w = 1.0 / (1.0 + (-*w).exp()));
                 return (keys, 1.0, None);

@@ -16,12 +16,11 @@
 //! kernel.run(
 //!     &schedule,
 //!     &pool,
-//!     Inputs {
-//!         q: View::contiguous(&q, [1, 4, 100], 64)?,
-//!         k: View::contiguous(&k, [1, 2, 100], 64)?,
-//!         v: View::contiguous(&v, [1, 2, 100], 64)?,
-//!         captured: &[],
-//!     },
+//!     Inputs::new(
+//!         View::contiguous(&q, [1, 4, 100], 64)?,
+//!         View::contiguous(&k, [1, 2, 100], 64)?,
+//!         View::contiguous(&v, [1, 2, 100], 64)?,
+//!     ),
 //!     Outputs { o: ViewMut::contiguous(&mut o, [1, 4, 100], 64)?, lse: None },
 //!     &mut workspace,
 //! )?;
@@ -52,7 +51,7 @@ pub use regard_ir::plan::{Dtype, EngineKind, Plan};
 pub use regard_ir::problem::Problem;
 pub use regard_ir::spec::Spec;
 pub use regard_planner::PlanReport;
-pub use regard_runtime::flash::{Inputs, Outputs};
+pub use regard_runtime::flash::{Gate, Inputs, Outputs};
 pub use regard_runtime::view::{View, ViewError, ViewMut};
 pub use regard_spec::{
     Code, CodeInfo, Diagnostic, Diagnostics, FileSystem, LoadError, Loader, NoFiles, Parsed, SHIPPED,

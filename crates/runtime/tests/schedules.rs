@@ -70,7 +70,9 @@ fn variant(allow: &'static [Node], query: u32, kv: u32) -> Variant<'static> {
         modify: Tree::new(SCORE),
         allow: Tree::new(allow),
         weights: Weights::Softmax { sink: Sink::None },
-        lse: false,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output::default(),
         inputs: &[],
     }
 }

@@ -111,7 +111,7 @@ impl Case<'_> {
         };
         Outputs {
             o: output(self.dtype, heads.value_dim),
-            lse: self.variant.lse.then(|| output(Dtype::F32, 1)),
+            lse: self.variant.output.lse.then(|| output(Dtype::F32, 1)),
         }
     }
 

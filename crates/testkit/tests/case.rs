@@ -71,7 +71,9 @@ fn with_case(dtype: Dtype, layout: Layout, check: impl FnOnce(&Case<'_>, &Inputs
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Softmax { sink: Sink::None },
-        lse: true,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output { lse: true, ..Default::default() },
         inputs: &shapes,
     };
     let problem = Problem::prefill(Source::SelfAttention, 2, 20, 33).unwrap();

@@ -19,6 +19,8 @@ pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
     heads: Heads { query: 6, kv: 2, value: 2, dim: 8, value_dim: 8 },
     source: Source::SelfAttention,
+    position: None,
+    qk_norm: None,
     scale: 0.35355339059327373,
     modify: Tree::new(&[
         Node { op: Op::Var(Var::H), ty: Type::Int, exact: true },
@@ -270,7 +272,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::And, 120, 129), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[
         InputShape::new(InputType::I32, &[Axis::Batch, Axis::Key]),
         InputShape::new(InputType::F32, &[Axis::Head, Axis::Key]),

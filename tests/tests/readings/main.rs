@@ -27,7 +27,9 @@ fn variant<'a>(heads: Heads, allow: Tree<'a>, modify: Tree<'a>, inputs: &'a [Inp
         modify,
         allow,
         weights: Weights::Softmax { sink: Sink::None },
-        lse: false,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output::default(),
         inputs,
     }
 }

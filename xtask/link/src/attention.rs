@@ -6,6 +6,7 @@ use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Plan};
 use regard_ir::problem::Problem;
+use regard_ir::rows::Output;
 use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
 use regard_runtime::code::{Code, Place};
 use regard_runtime::engine::SimdF32;
@@ -37,7 +38,9 @@ const VARIANT: Variant<'static> = Variant {
     modify: Tree::new(&[node(Op::Var(Var::S), Type::Float)]),
     allow: Tree::new(CAUSAL),
     weights: Weights::Softmax { sink: Sink::None },
-    lse: false,
+    position: None,
+    qk_norm: None,
+    output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };
 
@@ -106,12 +109,11 @@ fn outputs() -> Option<[f32; 2 * N * DIM]> {
     let v: [f32; N * DIM] = core::array::from_fn(|i| (i / DIM) as f32);
     let mut o = [f32::NAN; 2 * N * DIM];
     let parts = Parts { variant: &VARIANT, blocks: &PLAN.prefill, problem: &problem, schedule };
-    let inputs = Inputs {
-        q: View::contiguous(&q, [1, 2, N], DIM).ok()?,
-        k: View::contiguous(&k, [1, 1, N], DIM).ok()?,
-        v: View::contiguous(&v, [1, 1, N], DIM).ok()?,
-        captured: &[],
-    };
+    let inputs = Inputs::new(
+        View::contiguous(&q, [1, 2, N], DIM).ok()?,
+        View::contiguous(&k, [1, 1, N], DIM).ok()?,
+        View::contiguous(&v, [1, 1, N], DIM).ok()?,
+    );
     let outputs = Outputs { o: ViewMut::contiguous(&mut o, [1, 2, N], DIM).ok()?, lse: None };
     flash::run(engine, parts, &Causal, inputs, outputs, &Solo, Workspace { floats, spans: &mut [] }).ok()?;
     Some(o)

@@ -32,7 +32,9 @@ fn judged(
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Softmax { sink: Sink::None },
-        lse: true,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output { lse: true, ..Default::default() },
         inputs: &[],
     };
     let problem = Problem::prefill(Source::SelfAttention, 1, QUERIES, QUERIES).unwrap();
@@ -117,7 +119,9 @@ fn outputs_of_another_shape_or_type_are_refused() {
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Sigmoid,
-        lse: false,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output::default(),
         inputs: &[],
     };
     let problem = Problem::prefill(Source::SelfAttention, 1, 2, 2).unwrap();

@@ -74,7 +74,9 @@ fn variant<'a>(
         modify: modify.tree(),
         allow: allow.tree(),
         weights,
-        lse: true,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output { lse: true, ..Default::default() },
         inputs,
     }
 }
@@ -171,11 +173,11 @@ fn sinks_join_the_sum_without_a_value() {
     let row = sunk(Sink::One, &[], &[0.0], &[6.0]);
     close(row.o[0], 3.0);
     close(row.lse.unwrap(), 2f64.ln());
-    let row = sunk(Sink::Learned, &[1.5], &[1.5, 1.5], &[6.0, 3.0]);
+    let row = sunk(Sink::Learned { input: 0 }, &[1.5], &[1.5, 1.5], &[6.0, 3.0]);
     close(row.o[0], 3.0);
     close(row.lse.unwrap(), 1.5 + 3f64.ln());
     for k in [&[][..], &[f32::NEG_INFINITY]] {
-        let row = sunk(Sink::Learned, &[-0.5], k, &[6.0][..k.len()]);
+        let row = sunk(Sink::Learned { input: 0 }, &[-0.5], k, &[6.0][..k.len()]);
         assert_eq!((row.o[0], row.lse), (0.0, Some(-0.5)));
     }
 }
@@ -258,6 +260,6 @@ fn tensors_that_do_not_fit_are_refused() {
     );
     let bf16 = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 2, 1]).unwrap();
     assert_eq!(refused(SOFTMAX, good, bf16).to_string(), "`v` is bf16, expected f32");
-    let learned = Weights::Softmax { sink: Sink::Learned };
+    let learned = Weights::Softmax { sink: Sink::Learned { input: 0 } };
     assert_eq!(refused(learned, good, good), Mismatch::Sink { found: 0, expected: 1 });
 }

@@ -60,7 +60,9 @@ fn judged(layer: u32, lens: &[i32]) -> Report {
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Softmax { sink: Sink::None },
-        lse: false,
+        position: None,
+        qk_norm: None,
+        output: regard_ir::rows::Output::default(),
         inputs: &shapes,
     };
     let tensors = Tensors { q: tensor(&q), k: tensor(&k), v: tensor(&v), captured, sink: &[] };

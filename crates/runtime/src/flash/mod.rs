@@ -38,8 +38,36 @@ pub struct Inputs<'a, T> {
     pub k: View<'a, T>,
     /// Values, `[sequence][value head][key]` rows of `value_dim`.
     pub v: View<'a, T>,
-    /// Captured tensors, in the order of their declaration.
+    /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
     pub captured: &'a [InputData<'a>],
+    /// The gate of the outputs, for variants that have one.
+    pub gate: Option<Gate<'a, T>>,
+}
+
+/// The values of an output gate, `[sequence][output head][query]` rows of `value_dim`, or of 1 where it is per head.
+#[derive(Clone, Copy, Debug)]
+pub enum Gate<'a, T> {
+    /// Stored as q is.
+    Stored(View<'a, T>),
+    /// In f32.
+    Floats(View<'a, f32>),
+}
+
+impl<'a, T> Inputs<'a, T> {
+    /// Inputs of a variant that captures nothing and has no gate.
+    pub const fn new(q: View<'a, T>, k: View<'a, T>, v: View<'a, T>) -> Self {
+        Self { q, k, v, captured: &[], gate: None }
+    }
+
+    /// With captured tensors: the declared ones in the order of their declaration, then those of learned tables.
+    pub fn captured(self, captured: &'a [InputData<'a>]) -> Self {
+        Self { captured, ..self }
+    }
+
+    /// With the gate of the outputs.
+    pub fn gate(self, gate: Gate<'a, T>) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
 }
 
 /// What a run writes.
@@ -277,7 +305,7 @@ fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>)
     shape("v", inputs.v.counts(), inputs.v.width(), [batch, value_heads, keys, value_dim])?;
     shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, query_heads, queries, value_dim])?;
     if let Some(lse) = &outputs.lse {
-        if !variant.lse {
+        if !variant.output.lse {
             return Err(RunError::NoLse);
         }
         shape("lse", lse.0.counts, lse.0.width, [batch, query_heads, queries, 1])?;

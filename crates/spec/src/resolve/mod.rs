@@ -10,7 +10,8 @@ use std::cell::Cell;
 use regard_ir::expr::{Expr, Op, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
-use regard_ir::spec::{Cache, Inputs, Mechanism, Output, Spec};
+use regard_ir::rows::Output;
+use regard_ir::spec::{Cache, Inputs, Mechanism, Spec};
 use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
 
 use self::extends::Chain;
@@ -139,7 +140,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         modify: modify?,
         allow: allow?,
         mechanism: Mechanism::Weights(Weights::Softmax { sink: WeightSink::None }),
-        output: Output { mix: None, norm: None, gate: None, lse },
+        output: Output { lse, ..Output::default() },
         project: None,
         cache: Cache::DEFAULT,
         inputs: Inputs { names, shapes },
