@@ -13,6 +13,12 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// The row as floats: itself where it is stored so, else widened into `scratch`, which is at least as long.
     fn widen<'a, L: Lanes>(lanes: L, row: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
 
+    /// Writes the row as floats to `to`, which is as long.
+    #[inline(always)]
+    fn widen_into<L: Lanes>(lanes: L, row: &[Self], to: &mut [f32]) {
+        Self::widen(lanes, row, to);
+    }
+
     /// The nearest value, ties to even.
     fn narrow(x: f32) -> Self;
 
@@ -47,6 +53,11 @@ impl Element for f32 {
     #[inline(always)]
     fn widen<'a, L: Lanes>(_: L, row: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
         row
+    }
+
+    #[inline(always)]
+    fn widen_into<L: Lanes>(_: L, row: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(row);
     }
 
     #[inline(always)]

@@ -6,7 +6,10 @@
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::element::Element;
 
 /// The most tasks of a grid: one bit each is kept on the stack while they are checked.
 pub const MAX_TASKS: u32 = 1 << 16;
@@ -136,12 +139,60 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
+/// Where the rows of a grid's outputs go.
+#[derive(Debug)]
+pub enum Rows<'a, T> {
+    /// To their tensor, in its storage type.
+    Stored(RowsMut<'a, T>),
+    /// To memory in f32, for what comes after.
+    Floats(RowsMut<'a, f32>),
+}
+
+impl<T> Rows<'_, T> {
+    const fn counts(&self) -> [usize; 3] {
+        match self {
+            Rows::Stored(rows) => rows.counts,
+            Rows::Floats(rows) => rows.counts,
+        }
+    }
+}
+
+/// One row of a grid's outputs.
+#[derive(Debug)]
+pub enum Row<'a, T> {
+    /// In storage type.
+    Stored(&'a mut [T]),
+    /// In f32.
+    Floats(&'a mut [f32]),
+}
+
+impl<T: Element> Row<'_, T> {
+    /// Writes floats, of which there are at least as many as the row is wide.
+    #[inline(always)]
+    pub fn write(self, values: &[f32]) {
+        match self {
+            Row::Floats(row) => row.copy_from_slice(&values[..row.len()]),
+            Row::Stored(row) => {
+                for (to, &x) in row.iter_mut().zip(values) {
+                    *to = T::narrow(x);
+                }
+            }
+        }
+    }
+}
+
+/// [`Rows`] that were checked.
+enum SharedRows<'a, T> {
+    Stored(Shared<'a, T>),
+    Floats(Shared<'a, f32>),
+}
+
 /// Tasks and the outputs that they write.
 pub struct Grid<'a, T> {
     tasks: &'a [Task],
     order: &'a [u32],
     group: usize,
-    output: Shared<'a, T>,
+    output: SharedRows<'a, T>,
     lse: Option<Shared<'a, f32>>,
     next: AtomicUsize,
 }
@@ -162,20 +213,25 @@ impl<'a, T> Grid<'a, T> {
         tasks: &'a [Task],
         order: &'a [u32],
         group: usize,
-        output: RowsMut<'a, T>,
+        output: Rows<'a, T>,
         lse: Option<RowsMut<'a, f32>>,
     ) -> Result<Self, GridError> {
-        check_tasks(tasks, order, group, output.counts)?;
+        let counts = output.counts();
+        check_tasks(tasks, order, group, counts)?;
         if let Some(lse) = &lse
-            && (lse.counts != output.counts || lse.width != 1)
+            && (lse.counts != counts || lse.width != 1)
         {
             return Err(GridError::Short {
-                needed: output.counts.iter().fold(1, |product: usize, &n| product.saturating_mul(n)),
+                needed: counts.iter().fold(1, |product: usize, &n| product.saturating_mul(n)),
                 found: lse.data.len(),
             });
         }
         let lse = lse.map(Shared::new).transpose()?;
-        Ok(Self { tasks, order, group, output: Shared::new(output)?, lse, next: AtomicUsize::new(0) })
+        let output = match output {
+            Rows::Stored(rows) => SharedRows::Stored(Shared::new(rows)?),
+            Rows::Floats(rows) => SharedRows::Floats(Shared::new(rows)?),
+        };
+        Ok(Self { tasks, order, group, output, lse, next: AtomicUsize::new(0) })
     }
 
     /// The next task, or `None` when all are given out.
@@ -241,12 +297,17 @@ impl<T> Claim<'_, T> {
     ///
     /// # Panics
     /// If the row is not of the task.
-    pub fn output(&mut self, head_in_group: usize, query: u32) -> &mut [T] {
+    pub fn output(&mut self, head_in_group: usize, query: u32) -> Row<'_, T> {
         let place = self.place(head_in_group, query);
-        // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all others;
-        // the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the task was given
-        // out once (`claim` counts up and `order` names it once), and `&mut self` keeps it to one borrow.
-        unsafe { &mut *self.grid.output.row(place) }
+        match &self.grid.output {
+            // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all
+            // others; the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the
+            // task was given out once (`claim` counts up and `order` names it once), and `&mut self` keeps it to one
+            // borrow.
+            SharedRows::Stored(rows) => Row::Stored(unsafe { &mut *rows.row(place) }),
+            // SAFETY: as above.
+            SharedRows::Floats(rows) => Row::Floats(unsafe { &mut *rows.row(place) }),
+        }
     }
 
     /// Where the row's log of sums goes, if it is asked for.
@@ -258,6 +319,65 @@ impl<T> Claim<'_, T> {
         // SAFETY: as for `output`; `Grid::new` found the counts the same.
         let row = unsafe { &mut *self.grid.lse.as_ref()?.row(place) };
         row.first_mut()
+    }
+}
+
+/// Rows of a tensor in bands of some queries of a sequence, over all of its heads, each given out once.
+pub struct Bands<'a, T> {
+    rows: Shared<'a, T>,
+    queries: usize,
+    next: AtomicUsize,
+}
+
+// SAFETY: threads reach the rows through `claim` alone, which gives each band to one caller; bands are disjoint, since
+// each row lies in the band of its sequence and query. `T` is sent to those threads.
+unsafe impl<T: Send> Sync for Bands<'_, T> {}
+
+impl<'a, T> Bands<'a, T> {
+    /// Cuts rows into bands of `queries`, at least 1; the last of a sequence may be smaller.
+    ///
+    /// # Errors
+    /// If rows overlap or leave their tensor.
+    pub fn new(rows: RowsMut<'a, T>, queries: usize) -> Result<Self, GridError> {
+        Ok(Self { rows: Shared::new(rows)?, queries: queries.max(1), next: AtomicUsize::new(0) })
+    }
+
+    /// The next band, or `None` when all are given out.
+    pub fn claim(&self) -> Option<Band<'_, T>> {
+        let [sequences, _, queries] = self.rows.counts;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let per_sequence = queries.div_ceil(self.queries);
+        let sequence = turn.checked_div(per_sequence).filter(|&sequence| sequence < sequences)?;
+        let begin = turn % per_sequence * self.queries;
+        let end = queries.min(begin + self.queries);
+        Some(Band { rows: &self.rows, sequence, queries: begin..end })
+    }
+}
+
+/// One band and the sole right to write its rows.
+pub struct Band<'g, T> {
+    rows: &'g Shared<'g, T>,
+    /// The sequence.
+    pub sequence: usize,
+    queries: Range<usize>,
+}
+
+impl<T> Band<'_, T> {
+    /// The queries of the band.
+    pub fn queries(&self) -> Range<usize> {
+        self.queries.clone()
+    }
+
+    /// A row of the band.
+    ///
+    /// # Panics
+    /// If it is not of the band.
+    pub fn row(&mut self, head: usize, query: usize) -> &mut [T] {
+        assert!(self.queries.contains(&query), "a row of the band");
+        // SAFETY: `row` points into the data that `Bands::new` was given, at a row that it found apart from all others;
+        // the row is of this band (compared above), which was given out once (`claim` counts up; it would take 2^64
+        // calls to wrap), and `&mut self` keeps it to one borrow.
+        unsafe { &mut *self.rows.row([self.sequence, head, query]) }
     }
 }
 
@@ -280,15 +400,15 @@ impl<'a, T> Lots<'a, T> {
         Self { start: data.as_mut_ptr(), size, count, next: AtomicUsize::new(0), lifetime: PhantomData }
     }
 
-    /// The next piece, or `None` when all are given out.
-    pub fn take(&self) -> Option<&'a mut [T]> {
+    /// The next piece and its number, or `None` when all are given out.
+    pub fn take(&self) -> Option<(usize, &'a mut [T])> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         if turn >= self.count {
             return None;
         }
         // SAFETY: `turn < count`, so the piece lies inside the slice that `new` was given for 'a; the counter gives
         // out each turn once (it would take 2^64 calls to wrap), so no other reference to the piece exists.
-        Some(unsafe { core::slice::from_raw_parts_mut(self.start.add(turn * self.size), self.size) })
+        Some((turn, unsafe { core::slice::from_raw_parts_mut(self.start.add(turn * self.size), self.size) }))
     }
 }
 
@@ -336,18 +456,30 @@ mod tests {
     fn each_task_and_each_lot_is_given_out_once() {
         let tasks = [task(0, 0, 0..2), task(0, 0, 2..4)];
         let mut data = [0.0; 8];
-        let grid = Grid::new(&tasks, &[1, 0], 1, rows(&mut data, [1, 1, 4], [8, 8, 2], 2), None).unwrap();
+        let output = Rows::Stored(rows(&mut data, [1, 1, 4], [8, 8, 2], 2));
+        let grid = Grid::new(&tasks, &[1, 0], 1, output, None).unwrap();
         let mut first = grid.claim().unwrap();
         let mut second = grid.claim().unwrap();
         assert!(grid.claim().is_none());
-        first.output(0, 3).fill(3.0);
-        second.output(0, 0).fill(1.0);
+        first.output(0, 3).write(&[3.0; 2]);
+        second.output(0, 0).write(&[1.0; 2]);
         assert_eq!(first.lse(0, 2), None);
         assert_eq!(data, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]);
 
+        let mut data = [0.0; 12];
+        let bands = Bands::new(rows(&mut data, [1, 2, 3], [12, 6, 2], 2), 2).unwrap();
+        let (mut first, mut second) = (bands.claim().unwrap(), bands.claim().unwrap());
+        assert!(bands.claim().is_none());
+        assert_eq!((first.queries(), second.queries()), (0..2, 2..3));
+        first.row(1, 0).fill(1.0);
+        second.row(0, 2).fill(2.0);
+        assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        assert!(Bands::new(rows(&mut [], [3, 2, 0], [0, 0, 0], 2), 2).unwrap().claim().is_none());
+
         let mut bytes = [0u8; 7];
         let lots = Lots::new(&mut bytes, 3);
-        assert_eq!((lots.take().map(|l| l.len()), lots.take().map(|l| l.len())), (Some(3), Some(3)));
+        let lot = || lots.take().map(|(turn, lot)| (turn, lot.len()));
+        assert_eq!((lot(), lot()), (Some((0, 3)), Some((1, 3))));
         assert!(lots.take().is_none());
     }
 }

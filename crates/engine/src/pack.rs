@@ -15,13 +15,34 @@ static ZEROS: [f32; MAX_DIM] = [0.0; MAX_DIM];
 /// The widest row that can be packed.
 pub const MAX_DIM: usize = 4096;
 
+/// Rows of a tensor that lives for `'t`, on their way into a panel: as they are, or changed on the way.
+pub trait Rows<'t> {
+    /// Row `i` as floats: where they lie, or written to `scratch`, which is as long as a row. `#[inline(always)]`.
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a;
+}
+
+/// The rows that a function finds, as they are.
+pub struct AsStored<F>(pub F);
+
+impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        T::widen(lanes, self.0(i), scratch)
+    }
+}
+
 /// Packs `count` rows of `dim` channels as `[dim][width]`; lanes past `count` are zero.
 ///
 /// `scratch` holds [`TRANSPOSE`] rows. `to` is `dim * width` long and `count <= width`.
 #[inline(always)]
-pub fn pack_rows<'t, L: Lanes, T: Element>(
+pub fn pack_rows<'t, L: Lanes>(
     lanes: L,
-    row: impl Fn(usize) -> &'t [T],
+    source: &impl Rows<'t>,
     count: usize,
     dim: usize,
     width: usize,
@@ -33,11 +54,10 @@ pub fn pack_rows<'t, L: Lanes, T: Element>(
     while first < width {
         let lanes_here = TRANSPOSE.min(width - first);
         let mut buffers = scratch.chunks_exact_mut(dim.max(1));
-        let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|i| {
-            let buffer = buffers.next().unwrap_or_default();
-            let exists = i < lanes_here && first + i < count;
-            if exists { T::widen(lanes, &row(first + i)[..dim], buffer) } else { &ZEROS[..dim] }
-        });
+        let mut rows: [&[f32]; TRANSPOSE] = [&ZEROS[..dim]; TRANSPOSE];
+        for (i, row) in rows.iter_mut().enumerate().take(lanes_here.min(count.saturating_sub(first))) {
+            *row = &source.row(lanes, first + i, buffers.next().unwrap_or_default())[..dim];
+        }
         turn_rows(lanes, rows, lanes_here, width, &mut to[first..]);
         first += lanes_here;
     }
@@ -62,9 +82,9 @@ fn turn_rows<L: Lanes>(lanes: L, rows: [&[f32]; TRANSPOSE], columns: usize, widt
 ///
 /// `scratch` holds [`PANEL`] rows.
 #[inline(always)]
-pub fn pack_keys<'t, L: Lanes, T: Element>(
+pub fn pack_keys<'t, L: Lanes>(
     lanes: L,
-    row: impl Fn(usize) -> &'t [T],
+    source: &impl Rows<'t>,
     count: usize,
     dim: usize,
     scratch: &mut [f32],
@@ -72,7 +92,24 @@ pub fn pack_keys<'t, L: Lanes, T: Element>(
 ) {
     for (panel, to) in to.chunks_exact_mut(dim * PANEL).take(count.div_ceil(PANEL)).enumerate() {
         let first = panel * PANEL;
-        pack_rows(lanes, |i| row(first + i), count - first, dim, PANEL, scratch, to);
+        let source = From { source, first };
+        pack_rows(lanes, &source, count - first, dim, PANEL, scratch, to);
+    }
+}
+
+/// The rows of another source from `first` on.
+struct From<'s, R> {
+    source: &'s R,
+    first: usize,
+}
+
+impl<'t, R: Rows<'t>> Rows<'t> for From<'_, R> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.source.row(lanes, self.first + i, scratch)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The online softmax of one row tile, on one key block at a time.
+//! From scores to weights, one row tile and one key block at a time: the online softmax, or an activation.
 //!
 //! A row's reference is an integer in log2 units, at least its largest score rounded up; weights are
 //! 2^(s − ⌊s⌋) · 2^(⌊s⌋ − reference), so that moving to another reference multiplies by a power of two and rounds
@@ -9,7 +9,8 @@
 use regard_engine::isa::Door;
 use regard_engine::{Fold, Rescale};
 use regard_ir::interval::Liveness;
-use regard_simd::{F32, Lanes, load_f32, pow2, softmax_weight, vectors_mut};
+use regard_ir::variant::Weights;
+use regard_simd::{F32, Lanes, load_f32, pow2, sigmoid, softmax_weight, vectors_mut};
 
 use crate::code::{Code, Place};
 
@@ -30,9 +31,10 @@ pub(super) struct Steps {
     pub dead: u64,
 }
 
-/// One row tile's softmax over one key block.
+/// One row tile's weights over one key block.
 pub(super) struct TileFold<'a, L> {
     pub code: &'a dyn Code<L>,
+    pub weights: Weights,
     /// Where the block's first live key stands.
     pub place: Place<'a>,
     /// Liveness of steps of `step_keys` keys, from the first live key on.
@@ -51,6 +53,13 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
     #[inline(always)]
     fn fold(&mut self, lanes: L, first: usize, scores: &mut [f32]) -> Rescale<'_> {
         self.shape(lanes, first, scores);
+        let activation = !matches!(self.weights, Weights::Softmax { .. });
+        if activation {
+            self.activate(lanes, scores);
+            // Sums of weights that are not divided need no reference: any finite one keeps them as they are.
+            self.sums.reference.fill(0.0);
+            return if core::mem::take(&mut self.fresh) { Rescale::Replace } else { Rescale::Keep };
+        }
         let rescaled = match self.width / L::WIDTH {
             1 => self.weigh::<1>(lanes, scores),
             2 => self.weigh::<2>(lanes, scores),
@@ -66,7 +75,22 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
 }
 
 impl<L: Door> TileFold<'_, L> {
-    /// Modifies and masks the scores and brings them to log2 units.
+    /// Turns scores into weights that do not depend on one another.
+    #[inline(always)]
+    fn activate(&self, lanes: L, scores: &mut [f32]) {
+        let zero = F32::splat(lanes, 0.0);
+        for score in vectors_mut(lanes, scores) {
+            let s = F32::from_raw(lanes, *score);
+            *score = match self.weights {
+                Weights::Sigmoid => sigmoid(s),
+                // Not a maximum, so that NaN stays NaN.
+                _ => s.le(zero).select(zero, s),
+            }
+            .raw();
+        }
+    }
+
+    /// Modifies and masks the scores and brings them to log2 units where a softmax takes them.
     #[inline(always)]
     fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
         let modifies = self.code.modifies();
@@ -86,7 +110,7 @@ impl<L: Door> TileFold<'_, L> {
                 key = end;
             }
         }
-        if modifies {
+        if modifies && matches!(self.weights, Weights::Softmax { .. }) {
             let log2_e = F32::splat(lanes, core::f32::consts::LOG2_E);
             for s in vectors_mut(lanes, scores) {
                 *s = (F32::from_raw(lanes, *s) * log2_e).raw();

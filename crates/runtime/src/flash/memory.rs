@@ -1,17 +1,23 @@
-//! A worker's memory: one piece of the workspace, carved into the operands of a pass.
+//! The workspace: what all workers share, and a piece for each, carved into the operands of a pass.
 
 use pulp::bytemuck;
 use regard_engine::Engine;
 use regard_engine::engine::PANEL;
 use regard_engine::isa::Door;
 use regard_ir::plan::Blocks;
-use regard_ir::variant::Heads;
+use regard_ir::problem::Problem;
+use regard_ir::rows::Output;
+use regard_ir::variant::Variant;
 use regard_simd::{Lanes, TRANSPOSE};
 
+use super::tokens::TokenLayout;
 use crate::code::Code;
 
 /// Every operand starts at a multiple of this many elements: a cache line, so that no vector straddles two.
 const ALIGN: usize = 16;
+
+/// Rows that are at work while outputs are mixed, normed and gated.
+const FINISH: usize = 3;
 
 /// Vectors of an engine's row tile.
 #[derive(Clone, Copy)]
@@ -41,7 +47,32 @@ pub(super) struct Layout {
     /// `value_dim` rounded up to whole panels.
     pub value_width: usize,
     pub key_block: usize,
+    pub tokens: TokenLayout,
+    /// Elements of the weighted sums that are mixed afterwards; 0 where none are.
+    sums: usize,
+    /// Whether output rows are mixed, normed or gated.
+    finishes: bool,
     code: usize,
+}
+
+/// What all workers share.
+pub(super) struct Common<'a> {
+    /// Rotary frequencies, as f64.
+    pub frequencies: &'a mut [f32],
+    /// What is known of each token.
+    pub table: &'a mut [f32],
+    /// Weighted sums of all query heads, where they are mixed.
+    pub sums: &'a mut [f32],
+    /// The workers' pieces.
+    pub workers: &'a mut [f32],
+}
+
+impl Memory<'_> {
+    /// The rows that are at work while outputs are finished.
+    pub fn finish_rows(&mut self) -> [&mut [f32]; FINISH] {
+        let mut rows = self.finish.chunks_exact_mut((self.finish.len() / FINISH).max(1));
+        core::array::from_fn(|_| rows.next().unwrap_or_default())
+    }
 }
 
 /// What is left of `workspace` from the first aligned element on.
@@ -51,9 +82,18 @@ pub(super) fn align(workspace: &mut [f32]) -> &mut [f32] {
 }
 
 impl Layout {
-    pub fn new<L: Door>(heads: &Heads, blocks: &Blocks, tile: Tile, code: &dyn Code<L>) -> Self {
+    pub fn new<L: Door>(
+        variant: &Variant<'_>,
+        problem: &Problem,
+        blocks: &Blocks,
+        tile: Tile,
+        code: &dyn Code<L>,
+    ) -> Self {
+        let heads = &variant.heads;
         let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
         let rows = heads.group() as usize * blocks.query_block as usize;
+        let sums = [problem.batch, heads.query, problem.queries, heads.value_dim];
+        let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
         Self {
             tile,
             rows: rows.next_multiple_of(tile.rows()),
@@ -61,13 +101,17 @@ impl Layout {
             value_dim,
             value_width: value_dim.next_multiple_of(PANEL),
             key_block: blocks.key_block as usize,
+            tokens: TokenLayout::new(variant, problem),
+            sums: if variant.output.mix.is_some() { sums } else { 0 },
+            finishes: variant.output != Output { lse: variant.output.lse, ..Output::default() },
             code: code.scratch_len(tile.rows()),
         }
     }
 
     /// The operands' sizes, in the order of [`Memory`]'s fields.
-    fn sizes(&self) -> [usize; 17] {
+    fn sizes(&self) -> [usize; 18] {
         let Self { tile, rows, dim, value_width, key_block, .. } = *self;
+        let finish = if self.finishes { FINISH * value_width.next_multiple_of(ALIGN) } else { 0 };
         [
             rows * dim,
             rows * value_width,
@@ -85,6 +129,7 @@ impl Layout {
             rows,
             rows,
             key_block,
+            finish,
             self.code.max(tile.rows()),
         ]
     }
@@ -94,9 +139,25 @@ impl Layout {
         self.sizes().into_iter().map(|size| size.next_multiple_of(ALIGN)).sum()
     }
 
-    /// Elements for `threads` workers, wherever the workspace starts.
+    /// Elements for `threads` workers, wherever the workspace starts; saturates.
     pub fn workspace_len(&self, threads: usize) -> usize {
-        threads.max(1) * self.worker_len() + ALIGN
+        let workers = threads.max(1).saturating_mul(self.worker_len());
+        self.common().into_iter().fold(workers.saturating_add(ALIGN), usize::saturating_add)
+    }
+
+    /// The sizes of what is shared, in the order of [`Common`]'s fields.
+    fn common(&self) -> [usize; 3] {
+        let sums = self.sums.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
+        [self.tokens.frequencies_len(), self.tokens.table_len(), sums]
+    }
+
+    /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
+    pub fn share<'a>(&self, memory: &'a mut [f32]) -> Common<'a> {
+        let [frequencies, table, sums] = self.common();
+        let (frequencies, memory) = memory.split_at_mut(frequencies);
+        let (table, memory) = memory.split_at_mut(table);
+        let (sums, workers) = memory.split_at_mut(sums);
+        Common { frequencies, table, sums: &mut sums[..self.sums], workers }
     }
 
     /// Carves one worker's memory.
@@ -125,6 +186,7 @@ impl Layout {
             positions: bytemuck::cast_slice_mut(next()),
             heads: bytemuck::cast_slice_mut(next()),
             odd_keys: bytemuck::cast_slice_mut(next()),
+            finish: next(),
             code: bytemuck::cast_slice_mut(next()),
             packed: None,
         }
@@ -165,6 +227,8 @@ pub(super) struct Memory<'a> {
     pub heads: &'a mut [i32],
     /// Keys of the block whose values are not all finite.
     pub odd_keys: &'a mut [i32],
+    /// Room for [`FINISH`] rows on their way out, each a whole number of vectors; none where rows stay as they are.
+    pub finish: &'a mut [f32],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
     /// The key block that is packed: sequence, key head, first key, and how many odd keys it has.

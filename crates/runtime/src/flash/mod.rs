@@ -7,14 +7,18 @@
 //!
 //! Source: Dao et al., *FlashAttention*, with the loop order of its second version (queries outside, keys inside).
 
+mod finish;
 mod fold;
 mod memory;
 mod pass;
+mod rows;
+mod tokens;
 
 use core::fmt;
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Grid, GridError, Lots, Task};
+use regard_engine::grid::{Bands, Grid, GridError, Lots, Rows, RowsMut, Task};
+use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -24,10 +28,12 @@ use regard_ir::plan::Blocks;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Variant};
 
+use self::finish::{Finish, Mixing};
+use self::rows::{Change, Side};
 use crate::code::{Code, Fault};
 use crate::schedule::Schedule;
 use crate::summary::Summaries;
-use crate::view::{View, ViewMut};
+use crate::view::{View, ViewMut, contiguous_strides};
 
 /// What a run reads.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +133,7 @@ pub fn workspace<E: Engine>(
     problem: &Problem,
     threads: usize,
 ) -> WorkspaceLen {
-    let layout = memory::Layout::new(&variant.heads, blocks, memory::Tile::of(engine), code);
+    let layout = memory::Layout::new(variant, problem, blocks, memory::Tile::of(engine), code);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
     WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
 }
@@ -137,7 +143,7 @@ pub fn workspace<E: Engine>(
 pub enum RunError {
     /// A tensor has other counts or another width than spec and problem say.
     Shape {
-        /// "q", "k", "v", "o" or "lse".
+        /// "q", "k", "v", "gate", "o" or "lse".
         tensor: &'static str,
         /// Sequences, heads, tokens and width that were given.
         found: [usize; 4],
@@ -157,6 +163,11 @@ pub enum RunError {
     Captured(BindError),
     /// The variant has no log of sums, but a place for it was given.
     NoLse,
+    /// A gate is missing, or was given to a variant that has none.
+    Gate {
+        /// Whether the variant has a gate.
+        wanted: bool,
+    },
     /// The workspace is too small.
     Workspace {
         /// What is needed.
@@ -191,6 +202,12 @@ impl fmt::Display for RunError {
             RunError::Captured(error) => error.fmt(f),
             RunError::NoLse => {
                 write!(f, "a place for lse was given, but the spec does not say `output.lse = true`")
+            }
+            RunError::Gate { wanted: true } => {
+                write!(f, "the spec says `output.gate`, but no gate was given: `Inputs::gate` takes it")
+            }
+            RunError::Gate { wanted: false } => {
+                write!(f, "a gate was given, but the spec does not say `output.gate`")
             }
             RunError::Workspace { needed, found } => {
                 write!(
@@ -234,12 +251,7 @@ pub fn run<E: Engine, T: Element>(
     let heads = &variant.heads;
     let captured = Captured::bind(variant.inputs, inputs.captured, heads, variant.source, problem)
         .map_err(RunError::Captured)?;
-    let lse = outputs.lse.map(|view| view.0);
-    let group = heads.group() as usize;
-    let grid =
-        Grid::new(schedule.tasks, schedule.order, group, outputs.o.0, lse).map_err(RunError::Output)?;
-
-    let layout = memory::Layout::new(heads, blocks, memory::Tile::of(engine), code);
+    let layout = memory::Layout::new(variant, problem, blocks, memory::Tile::of(engine), code);
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
         spans: Summaries::len(variant.allow, captured.lens()),
@@ -248,10 +260,45 @@ pub fn run<E: Engine, T: Element>(
     if found.floats < needed.floats || found.spans < needed.spans {
         return Err(RunError::Workspace { needed, found });
     }
+    let memory::Common { frequencies, table, sums, workers } = layout.share(memory::align(memory.floats));
+
+    let finish = Finish::new(variant, &captured, inputs.gate);
+    let mixing = variant.output.mix.map(|mix| (mix, finish));
+    let (rows, mut bands) = match mixing {
+        None => (Rows::Stored(outputs.o.0), None),
+        Some(_) => {
+            let counts = [problem.batch, heads.query, problem.queries].map(|n| n as usize);
+            let width = heads.value_dim as usize;
+            let strides = contiguous_strides(counts, width);
+            let rows = RowsMut { data: &mut *sums, counts, strides, width };
+            (Rows::Floats(rows), Some(Bands::new(outputs.o.0, finish::BAND).map_err(RunError::Output)?))
+        }
+    };
+    let lse = outputs.lse.map(|view| view.0);
+    let group = heads.group() as usize;
+    let grid = Grid::new(schedule.tasks, schedule.order, group, rows, lse).map_err(RunError::Output)?;
+
     let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
-    let aligned = memory::align(memory.floats);
-    let lots = Lots::new(aligned, layout.worker_len());
     let fault = Fault::new();
+    if let Some(position) = &variant.position {
+        tokens::frequencies(position, &captured, frequencies);
+    }
+    if !table.is_empty() {
+        let lots = Lots::new(table, tokens::CHUNK * layout.tokens.stride());
+        let frequencies = &*frequencies;
+        let fill = tokens::Fill {
+            layout: layout.tokens,
+            variant,
+            problem,
+            inputs: &inputs,
+            captured: &captured,
+            fault: &fault,
+            frequencies,
+        };
+        threads.run(&|_| engine.enter(FillTokens { fill: &fill, lots: &lots }));
+    }
+    let tokens = tokens::Tokens { layout: layout.tokens, table };
+    let change = |side| Change::new(variant, side, &captured, tokens);
     let shared = pass::Shared {
         engine,
         parts,
@@ -261,24 +308,67 @@ pub fn run<E: Engine, T: Element>(
         ranges: &ranges,
         fault: &fault,
         layout: &layout,
+        changes: [change(Side::Query), change(Side::Key)],
+        finish: finish.filter(|_| mixing.is_none()),
     };
+    let lots = Lots::new(&mut *workers, layout.worker_len());
     threads.run(&|_| {
         // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
-        if let Some(memory) = lots.take() {
-            engine.enter(Work { shared: &shared, grid: &grid, memory });
+        if let Some((_, memory)) = lots.take() {
+            engine.enter(Attend { shared: &shared, grid: &grid, memory });
         }
     });
+    if let (Some((mix, finish)), Some(bands)) = (mixing, bands.take()) {
+        let mixing = Mixing {
+            mix,
+            factors: finish::floats(&captured, mix.input).unwrap_or_default(),
+            sums,
+            query_heads: heads.query as usize,
+            queries: problem.queries as usize,
+            value_dim: heads.value_dim as usize,
+            finish,
+        };
+        let lots = Lots::new(workers, layout.worker_len());
+        threads.run(&|_| {
+            if let Some((_, memory)) = lots.take() {
+                engine.enter(Finishing {
+                    lanes: engine.lanes(),
+                    mixing: &mixing,
+                    bands: &bands,
+                    layout: &layout,
+                    memory,
+                });
+            }
+        });
+    }
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
 }
 
-/// One worker's share, inside the engine's instruction set.
-struct Work<'a, E: Engine, T> {
+/// One worker's share of the table of tokens, inside the engine's instruction set.
+struct FillTokens<'a, T> {
+    fill: &'a tokens::Fill<'a, T>,
+    lots: &'a Lots<'a, f32>,
+}
+
+impl<T: Element> Op for FillTokens<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        while let Some((chunk, rows)) = self.lots.take() {
+            self.fill.chunk(chunk, rows);
+        }
+    }
+}
+
+/// One worker's share of the passes.
+struct Attend<'a, E: Engine, T> {
     shared: &'a pass::Shared<'a, E, T>,
     grid: &'a Grid<'a, T>,
     memory: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element> Op for Work<'_, E, T> {
+impl<E: Engine, T: Element> Op for Attend<'_, E, T> {
     type Output = ();
 
     #[inline(always)]
@@ -287,6 +377,25 @@ impl<E: Engine, T: Element> Op for Work<'_, E, T> {
         while let Some(mut claim) = self.grid.claim() {
             pass::task(self.shared, &mut claim, &mut memory);
         }
+    }
+}
+
+/// One worker's share of the mixing of heads.
+struct Finishing<'a, L, T> {
+    lanes: L,
+    mixing: &'a Mixing<'a, T>,
+    bands: &'a Bands<'a, T>,
+    layout: &'a memory::Layout,
+    memory: &'a mut [f32],
+}
+
+impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut memory = self.layout.carve(self.memory);
+        self.mixing.run(self.lanes, self.bands, memory.finish_rows());
     }
 }
 
@@ -303,7 +412,21 @@ fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>)
     shape("q", inputs.q.counts(), inputs.q.width(), [batch, query_heads, queries, dim])?;
     shape("k", inputs.k.counts(), inputs.k.width(), [batch, kv_heads, keys, dim])?;
     shape("v", inputs.v.counts(), inputs.v.width(), [batch, value_heads, keys, value_dim])?;
-    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, query_heads, queries, value_dim])?;
+    let output_heads = variant.output_heads() as usize;
+    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, output_heads, queries, value_dim])?;
+    match (variant.output.gate, &inputs.gate) {
+        (None, None) => {}
+        (Some(_), None) => return Err(RunError::Gate { wanted: true }),
+        (None, Some(_)) => return Err(RunError::Gate { wanted: false }),
+        (Some(gate), Some(values)) => {
+            let (counts, width) = match values {
+                Gate::Stored(view) => (view.counts(), view.width()),
+                Gate::Floats(view) => (view.counts(), view.width()),
+            };
+            let expected = if gate.per_head { 1 } else { value_dim };
+            shape("gate", counts, width, [batch, output_heads, queries, expected])?;
+        }
+    }
     if let Some(lse) = &outputs.lse {
         if !variant.output.lse {
             return Err(RunError::NoLse);

@@ -7,10 +7,13 @@ use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::tiles;
+use regard_ir::variant::{Sink, Weights};
 use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
 
+use super::finish::{Finish, floats};
 use super::fold::{Steps, Sums, TileFold, common_reference};
 use super::memory::{Layout, Memory};
+use super::rows::{Change, Changed, Side};
 use super::{Inputs, Parts};
 use crate::code::{Code, Fault, Place};
 use crate::summary::Summaries;
@@ -25,6 +28,10 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
     pub layout: &'a Layout,
+    /// How rows of q and of k change before they are packed.
+    pub changes: [Option<Change<'a>>; 2],
+    /// What happens to output rows; nothing here where heads are mixed first.
+    pub finish: Option<Finish<'a, T>>,
 }
 
 /// The queries of one pass: `queries` from `first_query` on, for each query head of key head `kv_head`.
@@ -163,16 +170,28 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let Parts { variant, problem, .. } = parts;
         let lanes = engine.lanes();
         let group = variant.heads.group();
-        // In log2 units from the start, unless a modifier must see natural ones.
-        let unit = if code.modifies() { 1.0 } else { core::f64::consts::LOG2_E };
+        // In log2 units from the start, unless a modifier or an activation must see natural ones.
+        let softmax = matches!(variant.weights, Weights::Softmax { .. });
+        let unit = if softmax && !code.modifies() { core::f64::consts::LOG2_E } else { 1.0 };
         for RowTile { first, rows, width } in self.tiles() {
             let panel = &mut memory.query[first * layout.dim..][..width * layout.dim];
+            let sequence = self.block.sequence as usize;
             let row = |i: usize| {
                 let (head, query) = self.place(first + i);
-                let head = self.block.kv_head * group + head;
-                inputs.q.row(self.block.sequence as usize, head as usize, query as usize)
+                let head = (self.block.kv_head * group + head) as usize;
+                (head, inputs.q.row(sequence, head, query as usize))
             };
-            pack::pack_rows(lanes, row, rows, layout.dim, width, memory.rows, panel);
+            match self.shared.changes[Side::Query as usize] {
+                None => {
+                    let rows_as_stored = pack::AsStored(|i| row(i).1);
+                    pack::pack_rows(lanes, &rows_as_stored, rows, layout.dim, width, memory.rows, panel);
+                }
+                Some(change) => {
+                    let token = |i| change.tokens.query(sequence, self.place(first + i).1 as usize);
+                    let changed = Changed::new(change, row, token);
+                    pack::pack_rows(lanes, &changed, rows, layout.dim, width, memory.rows, panel);
+                }
+            }
             pack::scale(lanes, panel, (variant.scale * unit) as f32);
             for lane in 0..width {
                 let (head, query) = self.place(first + lane.min(rows - 1));
@@ -198,11 +217,22 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let odd = match memory.packed {
             Some((packed, odd)) if packed == block => odd,
             _ => {
-                let key = |i: usize| inputs.k.row(sequence as usize, kv_head as usize, first as usize + i);
+                let head = kv_head as usize;
+                let key = |i: usize| inputs.k.row(sequence as usize, head, first as usize + i);
                 let value =
                     |i: usize| inputs.v.row(sequence as usize, value_head as usize, first as usize + i);
                 let count = count as usize;
-                pack::pack_keys(lanes, key, count, layout.dim, memory.rows, memory.keys);
+                match self.shared.changes[Side::Key as usize] {
+                    None => {
+                        let rows = pack::AsStored(key);
+                        pack::pack_keys(lanes, &rows, count, layout.dim, memory.rows, memory.keys);
+                    }
+                    Some(change) => {
+                        let token = |i| change.tokens.key(sequence as usize, first as usize + i);
+                        let rows = Changed::new(change, |i| (head, key(i)), token);
+                        pack::pack_keys(lanes, &rows, count, layout.dim, memory.rows, memory.keys);
+                    }
+                }
                 let shape = pack::ValueBlock { count, dim: layout.value_dim, block_keys: layout.key_block };
                 let odd = pack::pack_values(lanes, value, shape, memory.rows, memory.odd_keys, memory.values);
                 memory.packed = Some((block, odd));
@@ -249,6 +279,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let output = &mut memory.cell_output[row * layout.value_width..][..width * layout.value_width];
         let mut fold = TileFold {
             code: *code,
+            weights: parts.variant.weights,
             place,
             steps,
             step_keys,
@@ -410,7 +441,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn write(&self, tile: RowTile, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         let RowTile { first, rows, width } = tile;
-        let layout = self.shared.layout;
+        let Shared { engine, parts, layout, .. } = self.shared;
+        let lanes = engine.lanes();
         if self.progress(tile, memory) == Progress::Both {
             self.close_cell(tile, memory);
         }
@@ -421,45 +453,73 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             (&mut *memory.cell_output, &*memory.cell_sum, &*memory.cell_reference)
         };
         let output = &mut output[first * layout.value_width..][..width * layout.value_width];
-        if progress == Progress::Empty {
-            output.fill(0.0);
-        } else {
-            divide(self.shared.engine.lanes(), output, &sum[first..][..width], memory.factors);
+        let (sum, reference) = (&sum[first..][..width], &reference[first..][..width]);
+        let sink = match parts.variant.weights {
+            Weights::Softmax { sink } => Some(sink),
+            Weights::Sigmoid | Weights::Relu => None,
+        };
+        match sink {
+            _ if progress == Progress::Empty => output.fill(0.0),
+            None => {}
+            Some(Sink::None) => divide(lanes, output, sum, &mut memory.factors[..width]),
+            Some(sink) => {
+                for (row, factor) in memory.factors[..width].iter_mut().enumerate() {
+                    let logit = self.sink(sink, memory.heads[first + row]);
+                    *factor = sunk_inverse(sum[row], reference[row], logit);
+                }
+                multiply(lanes, output, &memory.factors[..width]);
+            }
         }
+        let sequence = self.block.sequence as usize;
         for row in (0..rows).step_by(TRANSPOSE) {
             let count = TRANSPOSE.min(rows - row);
-            self.turn(output, row, width, memory.rows);
-            for (i, values) in memory.rows.chunks_exact(layout.value_width).take(count).enumerate() {
+            turn(lanes, output, [row, width], layout.value_width, memory.rows);
+            for (i, values) in memory.rows.chunks_exact_mut(layout.value_width).take(count).enumerate() {
                 let (head, query) = self.place(first + row + i);
-                for (to, &x) in claim.output(head as usize, query).iter_mut().zip(values) {
-                    *to = T::narrow(x);
+                if let Some(finish) = &self.shared.finish {
+                    let at = [sequence, memory.heads[first + row + i] as usize, query as usize];
+                    finish.apply(lanes, at, &mut values[..layout.value_dim], memory.finish);
                 }
+                claim.output(head as usize, query).write(values);
                 if let Some(lse) = claim.lse(head as usize, query) {
+                    let sink =
+                        sink.map_or(f64::NEG_INFINITY, |sink| self.sink(sink, memory.heads[first + row + i]));
                     *lse = match progress {
-                        Progress::Empty => f32::NEG_INFINITY,
-                        _ => log_sum(sum[first + row + i], reference[first + row + i]),
+                        Progress::Empty => sink as f32,
+                        _ => log_sum(sum[row + i], reference[row + i], sink),
                     };
                 }
             }
         }
     }
 
-    /// Turns eight lanes of an output, `[value_width][width]`, into rows of `value_width`.
-    #[inline(always)]
-    fn turn(&self, output: &[f32], lane: usize, width: usize, to: &mut [f32]) {
-        let value_width = self.shared.layout.value_width;
-        if lane + TRANSPOSE > width {
-            for (channel, lanes) in output.chunks_exact(width).enumerate() {
-                for (i, &x) in lanes[lane..].iter().enumerate() {
-                    to[i * value_width + channel] = x;
-                }
+    /// The logit that joins the sum of a query head.
+    fn sink(&self, sink: Sink, head: i32) -> f64 {
+        match sink {
+            Sink::None => f64::NEG_INFINITY,
+            Sink::One => 0.0,
+            Sink::Learned { input } => {
+                let logits = floats(self.shared.captured, input).unwrap_or_default();
+                logits.get(head as usize).map_or(f64::NEG_INFINITY, |&logit| logit.into())
             }
-            return;
         }
-        for (panel, channels) in output.chunks_exact(PANEL * width).enumerate() {
-            let from = core::array::from_fn(|i| &channels[i * width + lane..][..TRANSPOSE]);
-            self.shared.engine.lanes().transpose(from, &mut to[panel * PANEL..], value_width);
+    }
+}
+
+/// Turns eight lanes from `lane` on of an output, `[value_width][width]`, into rows of `value_width`.
+#[inline(always)]
+fn turn<L: Lanes>(lanes: L, output: &[f32], [lane, width]: [usize; 2], value_width: usize, to: &mut [f32]) {
+    if lane + TRANSPOSE > width {
+        for (channel, lanes) in output.chunks_exact(width).enumerate() {
+            for (i, &x) in lanes[lane..].iter().enumerate() {
+                to[i * value_width + channel] = x;
+            }
         }
+        return;
+    }
+    for (panel, channels) in output.chunks_exact(PANEL * width).enumerate() {
+        let from = core::array::from_fn(|i| &channels[i * width + lane..][..TRANSPOSE]);
+        lanes.transpose(from, &mut to[panel * PANEL..], value_width);
     }
 }
 
@@ -492,20 +552,44 @@ fn divide<L: Lanes>(lanes: L, output: &mut [f32], sum: &[f32], inverse: &mut [f3
         let inverse = &mut inverse[at..at + L::WIDTH];
         vectors_mut(lanes, inverse)[0] = sum.eq(zero).select(zero, F32::splat(lanes, 1.0) / sum).raw();
     }
+    multiply(lanes, output, inverse);
+}
+
+/// Multiplies each lane of `output`, `[value_width][width]`, by its factor; a factor of 0 gives 0.
+#[inline(always)]
+fn multiply<L: Lanes>(lanes: L, output: &mut [f32], factors: &[f32]) {
+    let width = factors.len();
+    let zero = F32::splat(lanes, 0.0);
     for channel in output.chunks_exact_mut(width) {
         for at in (0..width).step_by(L::WIDTH) {
-            let inverse = load_f32(lanes, &inverse[at..]);
+            let factor = load_f32(lanes, &factors[at..]);
             // Where nothing was added up the output is 0 whatever the values held: 0 · NaN must not be formed.
-            let product = inverse.eq(zero).select(zero, load_f32(lanes, &channel[at..]) * inverse);
+            let product = factor.eq(zero).select(zero, load_f32(lanes, &channel[at..]) * factor);
             vectors_mut(lanes, &mut channel[at..at + L::WIDTH])[0] = product.raw();
         }
     }
 }
 
-/// ln(sum · 2^reference).
-fn log_sum(sum: f32, reference: f32) -> f32 {
+/// What turns a sum of values into an output when e^sink joins the sum of the weights: 2^reference over both sums. A sum
+/// of 0 gives 0.
+fn sunk_inverse(sum: f32, reference: f32, sink: f64) -> f32 {
     if sum == 0.0 {
-        return f32::NEG_INFINITY;
+        return 0.0;
     }
-    ((libm::log2(sum as f64) + reference as f64) * core::f64::consts::LN_2) as f32
+    let sink = sink * core::f64::consts::LOG2_E - reference as f64;
+    (1.0 / (sum as f64 + libm::exp2(sink))) as f32
+}
+
+/// ln(sum · 2^reference + e^sink).
+fn log_sum(sum: f32, reference: f32, sink: f64) -> f32 {
+    if sum == 0.0 {
+        return sink as f32;
+    }
+    let own = libm::log2(sum as f64) + reference as f64;
+    if sink == f64::NEG_INFINITY {
+        return (own * core::f64::consts::LN_2) as f32;
+    }
+    let own = own * core::f64::consts::LN_2;
+    let largest = own.max(sink);
+    (largest + libm::log1p(libm::exp(own.min(sink) - largest))) as f32
 }
