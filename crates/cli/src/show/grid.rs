@@ -1,0 +1,455 @@
+//! A mask as a grid of cells: the tiles as schedules classify them, and what is inside of the partial ones.
+//!
+//! All tiles come from one walk by halving, which is also what counts them. A partial tile is looked into as far as
+//! that is cheap: pair by pair, else in the steps in which kernels test it, else not at all. What is smaller than a cell is
+//! mixed by its area, so that a million queries by a million keys are a picture too.
+
+use std::ops::Range;
+
+use regard::{Head, Problem};
+use regard_ir::expr::Tree;
+use regard_ir::inputs::Captured;
+use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::plan::Blocks;
+use regard_ir::tiles::{TileBox, Tiles};
+use regard_oracle::eval::{self, IndexError, Scope, Value};
+
+use crate::memory::{self, OutOfMemory};
+
+/// Pairs, or steps, that are looked at one by one.
+const MAX_LOOKS: u64 = 1 << 16;
+
+/// What some pairs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Of a tile that is never visited.
+    Dead,
+    /// Masked out, in a partial tile.
+    Masked,
+    /// Of a partial tile, and perhaps allowed: tested lane by lane.
+    Tested,
+    /// Allowed, in a partial tile.
+    Allowed,
+    /// Of a tile without mask code.
+    Full,
+}
+
+impl Kind {
+    /// Every kind, from the lightest colour to the darkest.
+    pub(crate) const ALL: [Kind; 5] = [Kind::Dead, Kind::Masked, Kind::Tested, Kind::Allowed, Kind::Full];
+}
+
+/// How much of a cell is of each kind of [`Kind::ALL`], in eighths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Cell([u8; Kind::ALL.len()]);
+
+impl Cell {
+    /// Parts that shares are counted in.
+    pub(crate) const PARTS: u8 = 8;
+
+    /// A cell of one kind.
+    pub(crate) fn of(kind: Kind) -> Self {
+        let mut shares = [0; Kind::ALL.len()];
+        shares[kind as usize] = Self::PARTS;
+        Self(shares)
+    }
+
+    /// The parts of each kind, which sum to [`Cell::PARTS`].
+    pub(crate) fn shares(self) -> impl Iterator<Item = (Kind, u8)> {
+        Kind::ALL.into_iter().zip(self.0)
+    }
+
+    /// The kind that most of it is of.
+    pub(crate) fn most(self) -> Kind {
+        let most = self.shares().max_by_key(|&(_, parts)| parts);
+        most.map_or(Kind::Dead, |(kind, _)| kind)
+    }
+
+    /// Rounds areas to parts; what rounding leaves over goes to the largest, so that no part is lost.
+    fn from_areas(areas: [u64; Kind::ALL.len()]) -> Self {
+        let all: u128 = areas.iter().map(|&area| u128::from(area)).sum();
+        let mut parts = areas.map(|area| (u128::from(area) * u128::from(Self::PARTS) / all.max(1)) as u8);
+        let largest = (0..areas.len()).max_by_key(|&i| areas[i]).unwrap_or_default();
+        parts[largest] += Self::PARTS - parts.iter().sum::<u8>();
+        Self(parts)
+    }
+}
+
+/// How far partial tiles are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Pair by pair.
+    Pairs,
+    /// In steps of the mask.
+    Steps,
+    /// Not.
+    Tiles,
+}
+
+/// How many cells there may be, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Rows of cells.
+    pub(crate) rows: u32,
+    /// Columns of cells.
+    pub(crate) columns: u32,
+    /// How many times as high as wide a cell is shown.
+    pub(crate) height: u32,
+    /// Whether a tile or step that is as large as a cell is a cell, rather than that cells cover a square of pairs.
+    pub(crate) align: bool,
+}
+
+/// Pairs by a rectangle of their rows and columns, counted from the first query and key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Queries.
+    pub(crate) rows: Range<u64>,
+    /// Keys.
+    pub(crate) columns: Range<u64>,
+}
+
+/// One axis of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Axis {
+    /// The first query or key, counted from that of the problem.
+    pub(crate) first: u64,
+    /// Queries or keys.
+    pub(crate) len: u64,
+    /// Queries or keys of a cell; the last may be cut short.
+    pub(crate) unit: u64,
+}
+
+impl Axis {
+    fn new(range: &Range<u64>, unit: u64) -> Self {
+        Self { first: range.start, len: range.end - range.start, unit }
+    }
+
+    /// Number of cells.
+    pub(crate) fn cells(self) -> usize {
+        self.len.div_ceil(self.unit) as usize
+    }
+
+    /// Where a cell begins, or, past the last, where the axis ends; counted from the first query or key shown.
+    pub(crate) fn edge(self, cell: usize) -> u64 {
+        (cell as u64 * self.unit).min(self.len)
+    }
+}
+
+/// A mask as cells, row by row.
+#[derive(Clone, Debug)]
+pub(crate) struct Grid {
+    /// Queries.
+    pub(crate) rows: Axis,
+    /// Keys.
+    pub(crate) columns: Axis,
+    /// How far it looks into partial tiles.
+    pub(crate) depth: Depth,
+    /// All tiles that were walked over.
+    pub(crate) tiles: Tiles,
+    /// Allowed pairs, where each was looked at.
+    pub(crate) allowed: Option<u64>,
+    cells: Vec<Cell>,
+}
+
+impl Grid {
+    /// The cells of a row.
+    pub(crate) fn row(&self, row: usize) -> &[Cell] {
+        let n = self.columns.cells();
+        &self.cells[row * n..][..n]
+    }
+
+    /// Where pairs that the grid does not show are worth a closer look: around the last partly live cell of the middle row.
+    /// `None` where the cells are pairs, or none are partly live.
+    pub(crate) fn worth_a_look(&self, side: u64) -> Option<Window> {
+        let Grid { rows, columns, depth, .. } = *self;
+        if depth == Depth::Pairs {
+            return None;
+        }
+        let from_middle = (rows.cells() / 2..rows.cells()).chain(0..rows.cells() / 2);
+        let partly = |row: &usize| {
+            self.row(*row).iter().rposition(|cell| matches!(cell.most(), Kind::Tested | Kind::Allowed))
+        };
+        let (row, column) = from_middle.filter_map(|row| Some((row, partly(&row)?))).next()?;
+        let around = |at: u64, len: u64| {
+            let side = side.min(len);
+            let start = at.saturating_sub(side / 2).min(len - side);
+            start..start + side
+        };
+        Some(Window { rows: around(rows.edge(row), rows.len), columns: around(columns.edge(column), columns.len) })
+    }
+}
+
+/// Why there is no picture.
+#[derive(Debug)]
+pub(crate) enum GridError {
+    /// More memory than there is.
+    Memory(OutOfMemory),
+    /// The mask reads a tensor outside its axes.
+    Index(IndexError),
+}
+
+/// What is looked at: one query head of one sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// Its key head, as schedules see it.
+    pub(crate) head: &'a Head<'a>,
+    /// The mask.
+    pub(crate) allow: Tree<'a>,
+    /// The captured inputs; `None` where the mask reads some and they are not known.
+    pub(crate) captured: Option<&'a Captured<'a>>,
+    /// The query head.
+    pub(crate) query_head: u32,
+    /// The sizes.
+    pub(crate) problem: &'a Problem,
+    /// The plan's blocks.
+    pub(crate) blocks: &'a Blocks,
+}
+
+impl Subject<'_> {
+    /// All pairs, in at most as many cells as there is room for.
+    ///
+    /// # Errors
+    /// If the mask reads outside a tensor, or there is no memory.
+    pub(crate) fn draw(&self, room: &Room) -> Result<Grid, GridError> {
+        let all = Window { rows: 0..self.problem.queries.into(), columns: 0..self.problem.keys.into() };
+        let depth = self.depth();
+        let (unit_rows, unit_columns) = self.units(depth, room);
+        let mut drawing = Drawing::new(self, &all, depth, (unit_rows, unit_columns))?;
+        let mut done = Ok(());
+        self.head.for_each_box(&mut |found| {
+            if done.is_ok() {
+                done = drawing.add(&found);
+            }
+        });
+        done?;
+        drawing.finish()
+    }
+
+    /// The pairs of a window, each a cell.
+    ///
+    /// # Errors
+    /// As [`Subject::draw`].
+    pub(crate) fn zoom(&self, window: &Window) -> Result<Grid, GridError> {
+        let mut drawing = Drawing::new(self, window, Depth::Pairs, (1, 1))?;
+        let tiles = |pairs: &Range<u64>, block: u32| {
+            pairs.start / u64::from(block)..pairs.end.div_ceil(u64::from(block))
+        };
+        for row in tiles(&window.rows, self.blocks.query_block) {
+            for column in tiles(&window.columns, self.blocks.key_block) {
+                let mut tile = TileBox {
+                    rows: row..row + 1,
+                    columns: column..column + 1,
+                    liveness: Liveness::Partial,
+                };
+                tile.liveness = self.head.liveness(&self.region(&self.pairs_of(&tile), None));
+                drawing.add(&tile)?;
+            }
+        }
+        drawing.finish()
+    }
+
+    /// How far it is cheap to look into partial tiles.
+    fn depth(&self) -> Depth {
+        let Problem { queries, keys, .. } = *self.problem;
+        let (rows, columns) = self.step();
+        let looks = |row: u64, column: u64| u64::from(queries).div_ceil(row) * u64::from(keys).div_ceil(column);
+        match () {
+            () if looks(1, 1) <= MAX_LOOKS => Depth::Pairs,
+            () if looks(rows, columns) <= MAX_LOOKS => Depth::Steps,
+            () => Depth::Tiles,
+        }
+    }
+
+    /// Queries and keys that are looked at together inside of a partial tile: the keys of a mask step, and about as many
+    /// queries, of which a query block is a multiple.
+    fn step(&self) -> (u64, u64) {
+        let (mut a, mut b) = (self.blocks.query_block, self.blocks.mask_step);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        (a.into(), self.blocks.mask_step.into())
+    }
+
+    /// Queries and keys of a cell.
+    fn units(&self, depth: Depth, room: &Room) -> (u64, u64) {
+        let (queries, keys) = (u64::from(self.problem.queries), u64::from(self.problem.keys));
+        let own = match depth {
+            Depth::Pairs => (1, 1),
+            Depth::Steps => self.step(),
+            Depth::Tiles => (self.blocks.query_block.into(), self.blocks.key_block.into()),
+        };
+        let (rows, columns) = (u64::from(room.rows.max(1)), u64::from(room.columns.max(1)));
+        let fits = queries.div_ceil(own.0) <= rows && keys.div_ceil(own.1) <= columns;
+        if fits && (room.align || depth == Depth::Pairs) {
+            return own;
+        }
+        let height = u64::from(room.height);
+        let wide = keys.div_ceil(columns).max(queries.div_ceil(rows * height)).max(1);
+        (wide * height, wide)
+    }
+
+    fn pairs_of(&self, tiles: &TileBox) -> Window {
+        let pairs = |tiles: &Range<u64>, block: u32, len: u32| {
+            tiles.start * u64::from(block)..(tiles.end * u64::from(block)).min(len.into())
+        };
+        Window {
+            rows: pairs(&tiles.rows, self.blocks.query_block, self.problem.queries),
+            columns: pairs(&tiles.columns, self.blocks.key_block, self.problem.keys),
+        }
+    }
+
+    /// A window as the interval reading sees it: for all query heads of the key head, or for one.
+    fn region(&self, window: &Window, query_head: Option<u32>) -> Region {
+        let region = self.head.region();
+        let span = |first: i32, range: &Range<u64>| Span {
+            lo: (i64::from(first) + range.start as i64) as i32,
+            hi: (i64::from(first) + range.end as i64 - 1) as i32,
+        };
+        let (q, k) = (span(region.q.lo, &window.rows), span(region.k.lo, &window.columns));
+        let h = query_head.map_or(region.h, |head| Span::point(head as i32));
+        Region { h, q, k, ..region }
+    }
+
+    /// What one pair of a partial tile is.
+    fn pair(&self, row: u64, column: u64) -> Result<Kind, GridError> {
+        let Some(captured) = self.captured else {
+            return Ok(self.step_kind(&Window { rows: row..row + 1, columns: column..column + 1 }));
+        };
+        let Region { b, g, q, k, nq, nk, .. } =
+            self.region(&Window { rows: row..row + 1, columns: column..column + 1 }, None);
+        let (b, g, h) = (b.lo, g.lo, self.query_head as i32);
+        let scope = Scope { b, h, g, q: q.lo, k: k.lo, nq, nk, ..Scope::default() };
+        match eval::eval(self.allow, &scope, captured).map_err(GridError::Index)? {
+            Value::Bool(false) => Ok(Kind::Masked),
+            _ => Ok(Kind::Allowed),
+        }
+    }
+
+    /// What some pairs of a partial tile are, by the interval reading.
+    fn step_kind(&self, window: &Window) -> Kind {
+        match self.head.liveness(&self.region(window, Some(self.query_head))) {
+            Liveness::Dead => Kind::Masked,
+            Liveness::Partial => Kind::Tested,
+            Liveness::Full => Kind::Allowed,
+        }
+    }
+}
+
+/// A grid under way.
+struct Drawing<'a> {
+    subject: &'a Subject<'a>,
+    rows: Axis,
+    columns: Axis,
+    depth: Depth,
+    tiles: Tiles,
+    allowed: u64,
+    /// Pairs of each kind, for each cell.
+    areas: Vec<[u64; Kind::ALL.len()]>,
+}
+
+impl<'a> Drawing<'a> {
+    fn new(
+        subject: &'a Subject<'a>,
+        window: &Window,
+        depth: Depth,
+        (unit_rows, unit_columns): (u64, u64),
+    ) -> Result<Self, GridError> {
+        let rows = Axis::new(&window.rows, unit_rows);
+        let columns = Axis::new(&window.columns, unit_columns);
+        let n = rows.cells() as u128 * columns.cells() as u128;
+        let areas = memory::zeroed("the picture", n).map_err(GridError::Memory)?;
+        Ok(Self { subject, rows, columns, depth, tiles: Tiles::default(), allowed: 0, areas })
+    }
+
+    fn add(&mut self, found: &TileBox) -> Result<(), GridError> {
+        self.tiles.add(found);
+        let pairs = self.inside(&self.subject.pairs_of(found));
+        let (subject, depth) = (self.subject, self.depth);
+        match found.liveness {
+            Liveness::Dead => self.fill(&pairs, Kind::Dead),
+            Liveness::Full => self.fill(&pairs, Kind::Full),
+            Liveness::Partial if depth == Depth::Tiles => self.fill(&pairs, Kind::Tested),
+            Liveness::Partial => {
+                let step = if depth == Depth::Pairs { (1, 1) } else { subject.step() };
+                for rows in steps(&pairs.rows, step.0) {
+                    for columns in steps(&pairs.columns, step.1) {
+                        let window = Window { rows: rows.clone(), columns };
+                        let kind = match depth {
+                            Depth::Pairs => subject.pair(window.rows.start, window.columns.start)?,
+                            _ => subject.step_kind(&window),
+                        };
+                        self.fill(&window, kind);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The part of a window that is drawn.
+    fn inside(&self, window: &Window) -> Window {
+        let clip = |range: &Range<u64>, axis: Axis| {
+            let start = range.start.max(axis.first);
+            start..range.end.min(axis.first + axis.len).max(start)
+        };
+        Window { rows: clip(&window.rows, self.rows), columns: clip(&window.columns, self.columns) }
+    }
+
+    /// Adds pairs of one kind to the cells that they are in.
+    fn fill(&mut self, window: &Window, kind: Kind) {
+        if matches!(kind, Kind::Allowed | Kind::Full) {
+            let n = (window.rows.end - window.rows.start) * (window.columns.end - window.columns.start);
+            self.allowed += n;
+        }
+        let n_columns = self.columns.cells();
+        for (row, height) in overlaps(self.rows, &window.rows) {
+            for (column, width) in overlaps(self.columns, &window.columns) {
+                self.areas[row * n_columns + column][kind as usize] += height * width;
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Grid, GridError> {
+        let mut cells = memory::reserved("the picture", self.areas.len() as u128).map_err(GridError::Memory)?;
+        cells.extend(self.areas.iter().map(|&areas| Cell::from_areas(areas)));
+        let known = self.depth == Depth::Pairs && self.subject.captured.is_some();
+        let Self { rows, columns, depth, tiles, allowed, .. } = self;
+        Ok(Grid { rows, columns, depth, tiles, allowed: known.then_some(allowed), cells })
+    }
+}
+
+/// A range cut at multiples of `step`.
+fn steps(range: &Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+    let Range { start, end } = *range;
+    (start / step..end.div_ceil(step)).map(move |i| (i * step).max(start)..((i + 1) * step).min(end))
+}
+
+/// The cells that a range touches, and how much of it is in each.
+fn overlaps(axis: Axis, range: &Range<u64>) -> impl Iterator<Item = (usize, u64)> + use<> {
+    let range = range.start - axis.first..range.end - axis.first;
+    steps(&range, axis.unit).map(move |part| ((part.start / axis.unit) as usize, part.end - part.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_cell_sum_to_the_whole() {
+        for areas in [[0, 0, 0, 0, 7], [1, 1, 1, 0, 0], [u64::MAX, 1, u64::MAX, 0, 5], [0; 5]] {
+            let cell = Cell::from_areas(areas);
+            assert_eq!(cell.shares().map(|(_, parts)| parts).sum::<u8>(), Cell::PARTS, "{areas:?}");
+        }
+        assert_eq!(Cell::from_areas([0, 0, 0, 0, 7]), Cell::of(Kind::Full));
+        assert_eq!(Cell::from_areas([1, 0, 0, 0, 1]).shares().map(|(_, parts)| parts).collect::<Vec<_>>(), [4, 0, 0, 0, 4]);
+    }
+
+    #[test]
+    fn a_range_is_shared_out_among_the_cells_it_touches() {
+        let axis = Axis { first: 100, len: 25, unit: 10 };
+        assert_eq!(axis.cells(), 3);
+        assert_eq!((axis.edge(2), axis.edge(3)), (20, 25));
+        assert_eq!(overlaps(axis, &(105..125)).collect::<Vec<_>>(), [(0, 5), (1, 10), (2, 5)]);
+        assert_eq!(overlaps(axis, &(110..110)).count(), 0);
+    }
+}
