@@ -25,7 +25,7 @@ use args::ShowArgs;
 use data::{Data, Origin};
 use error::ShowError;
 use grid::{Grid, GridError, Room, Subject};
-use picture::{Fact, Picture, Scope};
+use picture::{Picture, Scope};
 use terminal::Screen;
 
 /// Files that can be drawn.
@@ -50,18 +50,31 @@ impl Format {
 /// # Errors
 /// If spec, machine, tensors or flags do not make a picture, or the file cannot be written.
 pub(crate) fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let Some(path) = &args.output else {
-        let screen = Screen::stdout();
-        write!(out, "{}", screen.draw(&draw(args, &screen.room(), None)?))?;
-        return Ok(());
+    let numbers = match &args.output {
+        Some(path) => {
+            let format = Format::of(path).map_err(Failure::Show)?;
+            let picture = draw(args, &scene::ROOM, Some(scene::DETAIL))?;
+            let scene = scene::layout(&picture);
+            let bytes = match format {
+                Format::Svg => svg::svg(&scene).into_bytes(),
+                Format::Png => png::png(&scene)?,
+            };
+            write::save(path, &bytes).map_err(Failure::Write)?;
+            picture.numbers
+        }
+        None => {
+            let screen = Screen::stdout();
+            let picture = draw(args, &screen.room(), None)?;
+            if !args.json {
+                write!(out, "{}", screen.draw(&picture))?;
+            }
+            picture.numbers
+        }
     };
-    let format = Format::of(path).map_err(Failure::Show)?;
-    let scene = scene::layout(&draw(args, &scene::ROOM, Some(scene::DETAIL))?);
-    let bytes = match format {
-        Format::Svg => svg::svg(&scene).into_bytes(),
-        Format::Png => png::png(&scene)?,
-    };
-    write::save(path, &bytes).map_err(Failure::Write)
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&numbers)?)?;
+    }
+    Ok(())
 }
 
 /// The picture in cells for which there is room, and `detail` by `detail` pairs one by one where the cells are not.
@@ -117,32 +130,15 @@ fn draw(args: &ShowArgs, room: &Room, detail: Option<u64>) -> Result<Picture, Fa
             Failure::Index { spec: spec.name.clone(), input: spec.inputs.names[error.input].clone() }
         }
     })?;
-    let inputs = known(&spec, &origin);
-    let scope = Scope { head: args.head, sequence: args.sequence, inputs };
+    let scope = Scope { head: args.head, sequence: args.sequence, known: origin.known() };
     let picture = Picture::new(&planned, &problem, scope, live_share, grid);
     Ok(Picture { detail, ..picture })
 }
 
 /// The grid, and the pairs of it that are worth a closer look.
-fn both(
-    subject: &Subject<'_>,
-    room: &Room,
-    detail: Option<u64>,
-) -> Result<(Grid, Option<Grid>), GridError> {
+fn both(subject: &Subject<'_>, room: &Room, detail: Option<u64>) -> Result<(Grid, Option<Grid>), GridError> {
     let grid = subject.draw(room)?;
-    let window = detail.and_then(|side| grid.worth_a_look(side));
+    let window = detail.and_then(|side| subject.worth_a_look(&grid, side));
     let detail = window.map(|window| subject.zoom(&window)).transpose()?;
     Ok((grid, detail))
-}
-
-/// What the tensors hold that the mask reads. Says nothing of paths, so that a picture is the same wherever it is made.
-fn known(spec: &regard::Spec, origin: &Origin<'_>) -> Option<Fact> {
-    let names: Vec<&str> = source::read_by_mask(spec).map(|at| spec.inputs.names[at].as_str()).collect();
-    let meaning = match origin {
-        _ if names.is_empty() => return None,
-        Origin::File(_) => "as given in a tensor file",
-        Origin::Example => "example data, made up",
-        Origin::Unknown => "not known: what depends on it counts as partial",
-    };
-    Some(Fact { what: names.join(", "), meaning: meaning.to_owned() })
 }

@@ -62,4 +62,7 @@ pub(crate) struct ShowArgs {
     pub(crate) isa: Option<Isa>,
     #[command(flatten)]
     pub(crate) offset: OffsetArgs,
+    /// Print what the picture says as one JSON object, instead of drawing in the terminal.
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -16,7 +16,7 @@ pub(crate) const FAINT: Rgb = Rgb(98, 108, 122);
 /// Around the mask, and ticks.
 pub(crate) const FRAME: Rgb = Rgb(140, 150, 164);
 /// Between tiles.
-pub(crate) const RULE: Rgb = Rgb(255, 255, 255);
+pub(crate) const RULE: Rgb = Rgb(196, 203, 213);
 /// Around the pairs that are shown in detail.
 pub(crate) const MARK: Rgb = Rgb(200, 30, 80);
 

@@ -23,6 +23,17 @@ pub(crate) enum Origin<'a> {
     Unknown,
 }
 
+impl Origin<'_> {
+    /// How the contents are known. Says nothing of paths, so that a picture is the same wherever it is made.
+    pub(crate) fn known(&self) -> &'static str {
+        match self {
+            Origin::File(_) => "as given in a tensor file",
+            Origin::Example => "example data, made up",
+            Origin::Unknown => "not known: what depends on it counts as partial",
+        }
+    }
+}
+
 /// Tensors that stay where they are while a mask is drawn.
 pub(crate) struct Data {
     tensors: Option<Tensors>,

@@ -19,6 +19,9 @@ use crate::memory::{self, OutOfMemory};
 /// Pairs, or steps, that are looked at one by one.
 const MAX_LOOKS: u64 = 1 << 16;
 
+/// Cells that an axis has at least, where it has as many queries or keys.
+const FEW: u64 = 8;
+
 /// What some pairs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -157,26 +160,6 @@ impl Grid {
         let n = self.columns.cells();
         &self.cells[row * n..][..n]
     }
-
-    /// Where pairs that the grid does not show are worth a closer look: around the last partly live cell of the middle row.
-    /// `None` where the cells are pairs, or none are partly live.
-    pub(crate) fn worth_a_look(&self, side: u64) -> Option<Window> {
-        let Grid { rows, columns, depth, .. } = *self;
-        if depth == Depth::Pairs {
-            return None;
-        }
-        let from_middle = (rows.cells() / 2..rows.cells()).chain(0..rows.cells() / 2);
-        let partly = |row: &usize| {
-            self.row(*row).iter().rposition(|cell| matches!(cell.most(), Kind::Tested | Kind::Allowed))
-        };
-        let (row, column) = from_middle.filter_map(|row| Some((row, partly(&row)?))).next()?;
-        let around = |at: u64, len: u64| {
-            let side = side.min(len);
-            let start = at.saturating_sub(side / 2).min(len - side);
-            start..start + side
-        };
-        Some(Window { rows: around(rows.edge(row), rows.len), columns: around(columns.edge(column), columns.len) })
-    }
 }
 
 /// Why there is no picture.
@@ -236,11 +219,8 @@ impl Subject<'_> {
         };
         for row in tiles(&window.rows, self.blocks.query_block) {
             for column in tiles(&window.columns, self.blocks.key_block) {
-                let mut tile = TileBox {
-                    rows: row..row + 1,
-                    columns: column..column + 1,
-                    liveness: Liveness::Partial,
-                };
+                let mut tile =
+                    TileBox { rows: row..row + 1, columns: column..column + 1, liveness: Liveness::Partial };
                 tile.liveness = self.head.liveness(&self.region(&self.pairs_of(&tile), None));
                 drawing.add(&tile)?;
             }
@@ -248,11 +228,54 @@ impl Subject<'_> {
         drawing.finish()
     }
 
+    /// Where pairs that a grid does not show are worth a closer look: around the last pairs that the mask cuts in the
+    /// middle row, or in the next row that it cuts. `None` where the cells are pairs, or it cuts none.
+    pub(crate) fn worth_a_look(&self, grid: &Grid, side: u64) -> Option<Window> {
+        let Grid { rows, columns, depth, .. } = *grid;
+        if depth == Depth::Pairs {
+            return None;
+        }
+        let whole = [Kind::Dead, Kind::Masked, Kind::Full].map(Cell::of);
+        let cut = |row: usize| grid.row(row).iter().rposition(|cell| !whole.contains(cell));
+        let middle = rows.cells() / 2;
+        let (row, column) = (middle..rows.cells()).chain(0..middle).find_map(|row| Some((row, cut(row)?)))?;
+        let cell = |axis: Axis, at: usize| axis.edge(at)..axis.edge(at + 1);
+        let found = self.cut_within(Window { rows: cell(rows, row), columns: cell(columns, column) }, side);
+        let around = |range: &Range<u64>, len: u64| {
+            let side = side.min(len);
+            let start = ((range.start + range.end) / 2).saturating_sub(side / 2).min(len - side);
+            start..start + side
+        };
+        Some(Window { rows: around(&found.rows, rows.len), columns: around(&found.columns, columns.len) })
+    }
+
+    /// The last part of a window, no longer than `side`, that the mask may cut.
+    fn cut_within(&self, mut window: Window, side: u64) -> Window {
+        let len = |range: &Range<u64>| range.end - range.start;
+        loop {
+            let (height, width) = (len(&window.rows), len(&window.columns));
+            if height.max(width) <= side {
+                return window;
+            }
+            let (mut first, mut last) = (window.clone(), window);
+            if height > width {
+                last.rows.start += height / 2;
+                first.rows.end = last.rows.start;
+            } else {
+                last.columns.start += width / 2;
+                first.columns.end = last.columns.start;
+            }
+            let cut = self.head.liveness(&self.region(&last, None)) == Liveness::Partial;
+            window = if cut { last } else { first };
+        }
+    }
+
     /// How far it is cheap to look into partial tiles.
     fn depth(&self) -> Depth {
         let Problem { queries, keys, .. } = *self.problem;
         let (rows, columns) = self.step();
-        let looks = |row: u64, column: u64| u64::from(queries).div_ceil(row) * u64::from(keys).div_ceil(column);
+        let looks =
+            |row: u64, column: u64| u64::from(queries).div_ceil(row) * u64::from(keys).div_ceil(column);
         match () {
             () if looks(1, 1) <= MAX_LOOKS => Depth::Pairs,
             () if looks(rows, columns) <= MAX_LOOKS => Depth::Steps,
@@ -285,7 +308,9 @@ impl Subject<'_> {
         }
         let height = u64::from(room.height);
         let wide = keys.div_ceil(columns).max(queries.div_ceil(rows * height)).max(1);
-        (wide * height, wide)
+        // Cells of a few queries are not square: better that than a blur.
+        let sharp = |unit: u64, len: u64| unit.min(len.div_ceil(FEW)).max(1);
+        (sharp(wide * height, queries), sharp(wide, keys))
     }
 
     fn pairs_of(&self, tiles: &TileBox) -> Window {
@@ -410,7 +435,8 @@ impl<'a> Drawing<'a> {
     }
 
     fn finish(self) -> Result<Grid, GridError> {
-        let mut cells = memory::reserved("the picture", self.areas.len() as u128).map_err(GridError::Memory)?;
+        let mut cells =
+            memory::reserved("the picture", self.areas.len() as u128).map_err(GridError::Memory)?;
         cells.extend(self.areas.iter().map(|&areas| Cell::from_areas(areas)));
         let known = self.depth == Depth::Pairs && self.subject.captured.is_some();
         let Self { rows, columns, depth, tiles, allowed, .. } = self;
@@ -441,7 +467,10 @@ mod tests {
             assert_eq!(cell.shares().map(|(_, parts)| parts).sum::<u8>(), Cell::PARTS, "{areas:?}");
         }
         assert_eq!(Cell::from_areas([0, 0, 0, 0, 7]), Cell::of(Kind::Full));
-        assert_eq!(Cell::from_areas([1, 0, 0, 0, 1]).shares().map(|(_, parts)| parts).collect::<Vec<_>>(), [4, 0, 0, 0, 4]);
+        assert_eq!(
+            Cell::from_areas([1, 0, 0, 0, 1]).shares().map(|(_, parts)| parts).collect::<Vec<_>>(),
+            [4, 0, 0, 0, 4]
+        );
     }
 
     #[test]

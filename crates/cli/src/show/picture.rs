@@ -1,23 +1,26 @@
 //! A picture in words and cells: what all ways of drawing it have in common.
 
-use regard::{Planned, Problem};
+use regard::{Dtype, Planned, Problem};
 use regard_ir::expr::{Op, Var};
 use regard_ir::text;
+use regard_ir::tiles::Tiles;
 use regard_ir::variant::Source;
+use serde::Serialize;
 
 use super::grid::{Depth, Grid, Kind};
+use crate::source;
 
 /// Characters of a mask that are shown.
 const MAX_MASK: usize = 240;
 
 /// A mask drawn, and all that is said about it.
 pub(crate) struct Picture {
+    /// Its numbers.
+    pub(crate) numbers: Numbers,
     /// What the variant is called.
     pub(crate) title: String,
-    /// The mask, all definitions expanded.
-    pub(crate) mask: String,
     /// Which part of which problem is drawn.
-    pub(crate) problem: String,
+    pub(crate) sizes: String,
     /// What the colours mean.
     pub(crate) legend: Vec<Entry>,
     /// Numbers, each with what it is.
@@ -26,10 +29,34 @@ pub(crate) struct Picture {
     pub(crate) grid: Grid,
     /// Position of the first query.
     pub(crate) first_query: i64,
-    /// Queries and keys of a tile.
-    pub(crate) tile: (u64, u64),
     /// Some pairs that the grid is too coarse for, each a cell.
     pub(crate) detail: Option<Grid>,
+}
+
+/// The numbers of a picture, as JSON has them.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Numbers {
+    spec: String,
+    summary: String,
+    /// The mask, all definitions expanded.
+    mask: String,
+    problem: Problem,
+    /// The query head that is drawn.
+    head: u32,
+    /// The sequence that is drawn.
+    sequence: u32,
+    isa: &'static str,
+    dtype: Dtype,
+    query_block: u32,
+    key_block: u32,
+    /// Of one key head of the sequence.
+    tiles: Tiles,
+    /// As the plan estimates it.
+    live_share: f64,
+    /// Allowed pairs, where each was looked at.
+    allowed: Option<u64>,
+    /// The tensors that the mask reads.
+    reads: Vec<String>,
 }
 
 /// A line of the legend.
@@ -58,38 +85,76 @@ pub(crate) struct Scope {
     pub(crate) head: u32,
     /// The sequence.
     pub(crate) sequence: u32,
-    /// What the tensors hold, by the tensors' names.
-    pub(crate) inputs: Option<Fact>,
+    /// How the tensors' contents are known.
+    pub(crate) known: &'static str,
 }
 
 impl Picture {
-    /// Says what is drawn in `grid`.
-    pub(crate) fn new(planned: &Planned, problem: &Problem, scope: Scope, live_share: f64, grid: Grid) -> Self {
+    /// Says what is drawn in `grid`, of which `live_share` is live.
+    pub(crate) fn new(
+        planned: &Planned,
+        problem: &Problem,
+        scope: Scope,
+        live_share: f64,
+        grid: Grid,
+    ) -> Self {
         let spec = planned.spec();
-        let mut facts = Vec::new();
-        let mut fact = |what: String, meaning: &str| facts.push(Fact { what, meaning: meaning.to_owned() });
-        fact(format!("{:.2} % live", 100.0 * live_share), "of the pairs, as the plan estimates");
-        if let Some(allowed) = grid.allowed {
-            let pairs = u64::from(problem.queries) * u64::from(problem.keys);
-            fact(format!("{} allowed", grouped(allowed)), &format!("of {} pairs, counted", grouped(pairs)));
-        }
         let (plan, blocks) = (planned.plan(), planned.plan().prefill);
-        let tile = format!("{} x {}", grouped(blocks.query_block), grouped(blocks.key_block));
-        fact(tile, "queries by keys of a tile");
-        fact(format!("{} on {}", plan.dtype.name(), plan.isa.name()), &caches(planned));
-        facts.extend(scope.inputs);
+        let names = &spec.inputs.names;
+        let numbers = Numbers {
+            spec: spec.name.clone(),
+            summary: spec.summary.clone(),
+            mask: text::expression(spec.allow.tree(), names, MAX_MASK).replace('…', "..."),
+            problem: *problem,
+            head: scope.head,
+            sequence: scope.sequence,
+            isa: plan.isa.name(),
+            dtype: plan.dtype,
+            query_block: blocks.query_block,
+            key_block: blocks.key_block,
+            tiles: grid.tiles,
+            live_share,
+            allowed: grid.allowed,
+            reads: source::read_by_mask(spec).map(|at| names[at].clone()).collect(),
+        };
         Self {
             title: spec.name.clone(),
-            mask: text::expression(spec.allow.tree(), &spec.inputs.names, MAX_MASK).replace('…', "..."),
-            problem: sizes(planned, problem, scope.head, scope.sequence),
+            sizes: sizes(planned, problem, &scope),
             legend: legend(&grid),
-            facts,
+            facts: facts(&numbers, planned, scope.known),
             first_query: problem.q_offset.into(),
+            numbers,
             grid,
-            tile: (blocks.query_block.into(), blocks.key_block.into()),
             detail: None,
         }
     }
+
+    /// Queries and keys of a tile.
+    pub(crate) fn tile(&self) -> (u64, u64) {
+        (self.numbers.query_block.into(), self.numbers.key_block.into())
+    }
+
+    /// The mask, all definitions expanded.
+    pub(crate) fn mask(&self) -> &str {
+        &self.numbers.mask
+    }
+}
+
+fn facts(numbers: &Numbers, planned: &Planned, known: &str) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let mut fact = |what: String, meaning: &str| facts.push(Fact { what, meaning: meaning.to_owned() });
+    fact(format!("{:.2} % live", 100.0 * numbers.live_share), "of the pairs, as the plan estimates");
+    if let Some(allowed) = numbers.allowed {
+        let pairs = u64::from(numbers.problem.queries) * u64::from(numbers.problem.keys);
+        fact(format!("{} allowed", grouped(allowed)), &format!("of {} pairs, counted", grouped(pairs)));
+    }
+    let tile = format!("{} × {}", grouped(numbers.query_block), grouped(numbers.key_block));
+    fact(tile, "queries by keys of a tile");
+    fact(format!("{} on {}", numbers.dtype.name(), numbers.isa), &caches(planned));
+    if !numbers.reads.is_empty() {
+        fact(numbers.reads.join(", "), known);
+    }
+    facts
 }
 
 fn legend(grid: &Grid) -> Vec<Entry> {
@@ -106,12 +171,16 @@ fn legend(grid: &Grid) -> Vec<Entry> {
     ]
 }
 
-fn sizes(planned: &Planned, problem: &Problem, head: u32, sequence: u32) -> String {
+fn sizes(planned: &Planned, problem: &Problem, scope: &Scope) -> String {
+    let Scope { head, sequence, .. } = scope;
     let spec = planned.spec();
-    let mut text = format!("{} queries x {} keys", grouped(problem.queries), grouped(problem.keys));
+    let (queries, keys) = (problem.queries, problem.keys);
+    let queries_word = if queries == 1 { "query" } else { "queries" };
+    let keys_word = if keys == 1 { "key" } else { "keys" };
+    let mut text = format!("{} {queries_word} × {} {keys_word}", grouped(queries), grouped(keys));
     let aligned = spec.source == Source::Cross || problem.queries == problem.keys;
     if !aligned || problem.q_offset != 0 {
-        text.push_str(&format!(", first query at {}", problem.q_offset));
+        text.push_str(&format!(", first query at {}", grouped(problem.q_offset)));
     }
     let nodes = spec.allow.tree().nodes();
     let reads = |var: Var| nodes.iter().any(|node| matches!(node.op, Op::Var(read) if read == var));
@@ -139,7 +208,7 @@ pub(crate) fn grouped(n: impl Into<i128>) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::from(if n < 0 { "-" } else { "" });
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

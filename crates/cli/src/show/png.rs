@@ -111,7 +111,10 @@ mod tests {
         for style in [Style::Title, Style::Body, Style::Small] {
             for c in ['m', '\u{1d11e}'] {
                 let raster = raster(c, style).unwrap();
-                assert_eq!((raster.width(), raster.height()), (style.advance() as usize, style.line() as usize));
+                assert_eq!(
+                    (raster.width(), raster.height()),
+                    (style.advance() as usize, style.line() as usize)
+                );
             }
         }
     }

@@ -19,6 +19,11 @@ const MARGIN: u32 = 40;
 const GAP: u32 = 48;
 /// Width of the text to the right of the mask.
 const SIDE: u32 = 28 * Style::Body.advance();
+/// Length of a tick.
+const TICK: u32 = 8;
+/// What the axes show.
+pub(crate) const QUERIES: &str = "query q";
+pub(crate) const KEYS: &str = "key k";
 /// A tile narrower than this is drawn without lines around it.
 const MIN_RULED: u32 = 12;
 /// Dots of a pair of the detail.
@@ -133,7 +138,7 @@ pub(crate) fn layout(picture: &Picture) -> Scene {
     scene.width = side_x + SIDE.max(detail.unwrap_or(0)) + MARGIN;
 
     let y = scene.head(picture);
-    let plot = plot.at(y + Style::Small.line() * 3);
+    let plot = plot.at(y + Style::Small.line() * 3 + TICK);
     scene.mosaic(&picture.grid, plot.place);
     scene.rules(&plot);
     scene.frame(plot.place, color::FRAME);
@@ -167,8 +172,8 @@ impl<'a> Plot<'a> {
         let labels = labels(grid.rows, picture.first_query);
         let widest = labels.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0) as u32;
         let (width, height) = plot_size(grid);
-        let x = MARGIN + (widest.max(2) + 2) * Style::Small.advance();
-        Self { grid, place: Rect { x, y: 0, width, height }, tile: picture.tile }
+        let x = MARGIN + widest.max(QUERIES.len() as u32) * Style::Small.advance() + TICK + 8;
+        Self { grid, place: Rect { x, y: 0, width, height }, tile: picture.tile() }
     }
 
     fn at(self, y: u32) -> Self {
@@ -246,12 +251,12 @@ impl Scene {
             self.text((MARGIN, y), Style::Title, color::INK, line);
         }
         y += Style::Title.line() + 6;
-        for line in wrapped(&picture.mask, room, 3) {
+        for line in wrapped(picture.mask(), room, 3) {
             self.text((MARGIN, y), Style::Body, color::INK, line);
             y += Style::Body.line();
         }
         y += 4;
-        self.text((MARGIN, y), Style::Small, color::FAINT, &picture.problem);
+        self.text((MARGIN, y), Style::Small, color::FAINT, &picture.sizes);
         y + Style::Small.line()
     }
 
@@ -279,9 +284,12 @@ impl Scene {
         let mut lines: Vec<Rect> = edges(columns, plot.tile.1, width)
             .map(|key| Rect { x: plot.x(key) - 1, y, width: 2, height })
             .collect();
-        lines.extend(
-            edges(rows, plot.tile.0, height).map(|query| Rect { x, y: plot.y(query) - 1, width, height: 2 }),
-        );
+        lines.extend(edges(rows, plot.tile.0, height).map(|query| Rect {
+            x,
+            y: plot.y(query) - 1,
+            width,
+            height: 2,
+        }));
         self.items.push(Item::Rects(color::RULE, lines));
     }
 
@@ -299,7 +307,6 @@ impl Scene {
     }
 
     fn axes(&mut self, picture: &Picture, plot: &Plot<'_>) {
-        const TICK: u32 = 8;
         let Rect { x, y, .. } = plot.place;
         let (small, line) = (Style::Small, Style::Small.line());
         let mut ticks = Vec::new();
@@ -323,8 +330,9 @@ impl Scene {
             }
         }
         self.items.push(Item::Rects(color::FRAME, ticks));
-        self.text((x, y - TICK - 8 - 2 * line), small, color::INK, "key k");
-        self.anchored((x - TICK - 8, y - TICK - 4 - line), Anchor::End, small, color::INK, "query q");
+        let titles = y - TICK - 8 - 2 * line;
+        self.text((x, titles), small, color::INK, KEYS);
+        self.anchored((x - TICK - 8, titles), Anchor::End, small, color::INK, QUERIES);
     }
 
     /// Legend and facts. Gives where they end.
@@ -340,7 +348,12 @@ impl Scene {
                 self.items.push(Item::Rects(color::kind(kind), vec![rect]));
             }
             let plural = if *count == 1 { "" } else { "s" };
-            self.text((indent, y), Style::Body, color::INK, format!("{} {name} tile{plural}", grouped(*count)));
+            self.text(
+                (indent, y),
+                Style::Body,
+                color::INK,
+                format!("{} {name} tile{plural}", grouped(*count)),
+            );
             self.text((indent, y + Style::Body.line()), Style::Small, color::FAINT, *meaning);
             y += Style::Body.line() + Style::Small.line() + 14;
         }
@@ -368,7 +381,7 @@ impl Scene {
             (place.x, place.y - 8 - 2 * line),
             Style::Small,
             color::MARK,
-            format!("{} x {} pairs, one by one,", rows.len, columns.len),
+            format!("{} × {} pairs, one by one,", rows.len, columns.len),
         );
         let from = format!("from q = {}, k = {} on", grouped(q), grouped(k));
         self.text((place.x, place.y - 8 - line), Style::Small, color::MARK, from);
@@ -440,9 +453,7 @@ fn wrapped(text: &str, room: usize, lines: usize) -> Vec<String> {
             last.push_str(word);
         }
     }
-    let cut = |line: &str| -> String {
-        line.chars().take(room - CUT.len()).chain(CUT.chars()).collect()
-    };
+    let cut = |line: &str| -> String { line.chars().take(room - CUT.len()).chain(CUT.chars()).collect() };
     if all.len() > lines {
         all.truncate(lines);
         let last = all.last_mut().expect("there is one");

@@ -22,7 +22,13 @@ pub(crate) fn svg(scene: &Scene) -> String {
             Item::Rects(_, rects) if rects.is_empty() => {}
             Item::Rects(color, rects) => {
                 let d: String = rects.iter().map(path).collect();
-                add(&mut svg, format_args!("<path fill=\"{}\" shape-rendering=\"crispEdges\" d=\"{d}\"/>\n", hex(*color)));
+                add(
+                    &mut svg,
+                    format_args!(
+                        "<path fill=\"{}\" shape-rendering=\"crispEdges\" d=\"{d}\"/>\n",
+                        hex(*color)
+                    ),
+                );
             }
             Item::Text(text) => add(&mut svg, format_args!("{}\n", line(text))),
         }

@@ -8,7 +8,7 @@ use console::Style;
 use super::color::{self, Rgb};
 use super::grid::{Cell, Grid, Kind, Room};
 use super::picture::{Entry, Picture, grouped};
-use super::scene::labels;
+use super::scene::{KEYS, QUERIES, labels};
 
 /// What a terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(crate) struct Screen {
     pub(crate) columns: u16,
 }
 
-/// Characters to the left of the mask: the longest position, a sign, and a space.
-const LABEL: usize = 15;
+/// Characters to the left of the mask: a long position, `-2,147,483,648`.
+const LABEL: usize = 14;
 /// A screen narrower than this is written past.
 const MIN_COLUMNS: u16 = 40;
 /// Lines of a mask.
@@ -62,10 +62,10 @@ impl Screen {
 
     /// The lines of a picture.
     pub(crate) fn draw(self, picture: &Picture) -> String {
-        let mut text = format!("{}\n{}\n{}\n\n", picture.title, picture.mask, picture.problem);
+        let mut text = format!("{}\n{}\n{}\n\n", picture.title, picture.mask(), picture.sizes);
         let grid = &picture.grid;
         let wide = self.characters(grid);
-        text.push_str(&format!("{:>LABEL$} {}\n", "query q / key k", key_labels(grid, wide)));
+        text.push_str(&format!("{QUERIES:>LABEL$} {KEYS}\n{:LABEL$} {}\n", "", key_labels(grid, wide)));
         let labels = labels(grid.rows, picture.first_query);
         let per_line = if self.ink == Ink::Plain { 1 } else { 2 };
         for first in (0..grid.rows.cells()).step_by(per_line) {
@@ -104,9 +104,8 @@ impl Screen {
             return upper.iter().map(character).collect();
         }
         let lower = (row + 1 < grid.rows.cells()).then(|| grid.row(row + 1));
-        let colors = |column: usize| {
-            (color::cell(upper[column]), lower.map(|lower| color::cell(lower[column])))
-        };
+        let colors =
+            |column: usize| (color::cell(upper[column]), lower.map(|lower| color::cell(lower[column])));
         let mut line = String::new();
         let mut column = 0;
         while column < upper.len() {
