@@ -1,15 +1,18 @@
 //! `regard show`: the mask of a spec and its tiles, drawn.
 
 pub(crate) mod args;
+mod cell;
 mod color;
 mod data;
 pub(crate) mod error;
 mod grid;
+mod mosaic;
 mod picture;
 mod png;
 mod scene;
 mod svg;
 mod terminal;
+mod wrap;
 
 use std::io::Write;
 use std::path::Path;

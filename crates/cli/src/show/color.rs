@@ -1,7 +1,7 @@
 //! Colours of the picture: blue, orange and grey, told apart by any eye, and by how dark they are where there is no
 //! colour.
 
-use super::grid::{Cell, Kind};
+use super::cell::{Cell, Kind};
 
 /// Red, green and blue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ use regard_ir::plan::Blocks;
 use regard_ir::tiles::{TileBox, Tiles};
 use regard_oracle::eval::{self, IndexError, Scope, Value};
 
+use super::cell::{Axis, Cell, Kind, overlaps, steps};
 use crate::memory::{self, OutOfMemory};
 
 /// Pairs, or steps, that are looked at one by one.
@@ -21,62 +22,6 @@ const MAX_LOOKS: u64 = 1 << 16;
 
 /// Cells that an axis has at least, where it has as many queries or keys.
 const FEW: u64 = 8;
-
-/// What some pairs are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// Of a tile that is never visited.
-    Dead,
-    /// Masked out, in a partial tile.
-    Masked,
-    /// Of a partial tile, and perhaps allowed: tested lane by lane.
-    Tested,
-    /// Allowed, in a partial tile.
-    Allowed,
-    /// Of a tile without mask code.
-    Full,
-}
-
-impl Kind {
-    /// Every kind, from the lightest colour to the darkest.
-    pub(crate) const ALL: [Kind; 5] = [Kind::Dead, Kind::Masked, Kind::Tested, Kind::Allowed, Kind::Full];
-}
-
-/// How much of a cell is of each kind of [`Kind::ALL`], in eighths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Cell([u8; Kind::ALL.len()]);
-
-impl Cell {
-    /// Parts that shares are counted in.
-    pub(crate) const PARTS: u8 = 8;
-
-    /// A cell of one kind.
-    pub(crate) fn of(kind: Kind) -> Self {
-        let mut shares = [0; Kind::ALL.len()];
-        shares[kind as usize] = Self::PARTS;
-        Self(shares)
-    }
-
-    /// The parts of each kind, which sum to [`Cell::PARTS`].
-    pub(crate) fn shares(self) -> impl Iterator<Item = (Kind, u8)> {
-        Kind::ALL.into_iter().zip(self.0)
-    }
-
-    /// The kind that most of it is of.
-    pub(crate) fn most(self) -> Kind {
-        let most = self.shares().max_by_key(|&(_, parts)| parts);
-        most.map_or(Kind::Dead, |(kind, _)| kind)
-    }
-
-    /// Rounds areas to parts; what rounding leaves over goes to the largest, so that no part is lost.
-    fn from_areas(areas: [u64; Kind::ALL.len()]) -> Self {
-        let all: u128 = areas.iter().map(|&area| u128::from(area)).sum();
-        let mut parts = areas.map(|area| (u128::from(area) * u128::from(Self::PARTS) / all.max(1)) as u8);
-        let largest = (0..areas.len()).max_by_key(|&i| areas[i]).unwrap_or_default();
-        parts[largest] += Self::PARTS - parts.iter().sum::<u8>();
-        Self(parts)
-    }
-}
 
 /// How far partial tiles are looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,33 +56,6 @@ pub(crate) struct Window {
     pub(crate) columns: Range<u64>,
 }
 
-/// One axis of a grid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Axis {
-    /// The first query or key, counted from that of the problem.
-    pub(crate) first: u64,
-    /// Queries or keys.
-    pub(crate) len: u64,
-    /// Queries or keys of a cell; the last may be cut short.
-    pub(crate) unit: u64,
-}
-
-impl Axis {
-    fn new(range: &Range<u64>, unit: u64) -> Self {
-        Self { first: range.start, len: range.end - range.start, unit }
-    }
-
-    /// Number of cells.
-    pub(crate) fn cells(self) -> usize {
-        self.len.div_ceil(self.unit) as usize
-    }
-
-    /// Where a cell begins, or, past the last, where the axis ends; counted from the first query or key shown.
-    pub(crate) fn edge(self, cell: usize) -> u64 {
-        (cell as u64 * self.unit).min(self.len)
-    }
-}
-
 /// A mask as cells, row by row.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
@@ -155,6 +73,14 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
+    /// A grid of cells of one pair each.
+    #[cfg(test)]
+    pub(crate) fn of(rows: usize, columns: usize, cells: Vec<Cell>) -> Self {
+        let axis = |len: usize| Axis { first: 0, len: len as u64, unit: 1 };
+        let (depth, tiles) = (Depth::Pairs, Tiles::default());
+        Self { rows: axis(rows), columns: axis(columns), depth, tiles, allowed: None, cells }
+    }
+
     /// The cells of a row.
     pub(crate) fn row(&self, row: usize) -> &[Cell] {
         let n = self.columns.cells();
@@ -240,7 +166,8 @@ impl Subject<'_> {
         let middle = rows.cells() / 2;
         let (row, column) = (middle..rows.cells()).chain(0..middle).find_map(|row| Some((row, cut(row)?)))?;
         let cell = |axis: Axis, at: usize| axis.edge(at)..axis.edge(at + 1);
-        let found = self.cut_within(Window { rows: cell(rows, row), columns: cell(columns, column) }, side);
+        let found = self
+            .cut_within(Window { rows: cell(rows, row), columns: cell(columns, column) }, (side / 8).max(1));
         let around = |range: &Range<u64>, len: u64| {
             let side = side.min(len);
             let start = ((range.start + range.end) / 2).saturating_sub(side / 2).min(len - side);
@@ -441,44 +368,5 @@ impl<'a> Drawing<'a> {
         let known = self.depth == Depth::Pairs && self.subject.captured.is_some();
         let Self { rows, columns, depth, tiles, allowed, .. } = self;
         Ok(Grid { rows, columns, depth, tiles, allowed: known.then_some(allowed), cells })
-    }
-}
-
-/// A range cut at multiples of `step`.
-fn steps(range: &Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
-    let Range { start, end } = *range;
-    (start / step..end.div_ceil(step)).map(move |i| (i * step).max(start)..((i + 1) * step).min(end))
-}
-
-/// The cells that a range touches, and how much of it is in each.
-fn overlaps(axis: Axis, range: &Range<u64>) -> impl Iterator<Item = (usize, u64)> + use<> {
-    let range = range.start - axis.first..range.end - axis.first;
-    steps(&range, axis.unit).map(move |part| ((part.start / axis.unit) as usize, part.end - part.start))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_a_cell_sum_to_the_whole() {
-        for areas in [[0, 0, 0, 0, 7], [1, 1, 1, 0, 0], [u64::MAX, 1, u64::MAX, 0, 5], [0; 5]] {
-            let cell = Cell::from_areas(areas);
-            assert_eq!(cell.shares().map(|(_, parts)| parts).sum::<u8>(), Cell::PARTS, "{areas:?}");
-        }
-        assert_eq!(Cell::from_areas([0, 0, 0, 0, 7]), Cell::of(Kind::Full));
-        assert_eq!(
-            Cell::from_areas([1, 0, 0, 0, 1]).shares().map(|(_, parts)| parts).collect::<Vec<_>>(),
-            [4, 0, 0, 0, 4]
-        );
-    }
-
-    #[test]
-    fn a_range_is_shared_out_among_the_cells_it_touches() {
-        let axis = Axis { first: 100, len: 25, unit: 10 };
-        assert_eq!(axis.cells(), 3);
-        assert_eq!((axis.edge(2), axis.edge(3)), (20, 25));
-        assert_eq!(overlaps(axis, &(105..125)).collect::<Vec<_>>(), [(0, 5), (1, 10), (2, 5)]);
-        assert_eq!(overlaps(axis, &(110..110)).count(), 0);
     }
 }

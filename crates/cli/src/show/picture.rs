@@ -2,12 +2,13 @@
 
 use regard::{Dtype, Planned, Problem};
 use regard_ir::expr::{Op, Var};
-use regard_ir::text;
+use regard_ir::text::{self, grouped};
 use regard_ir::tiles::Tiles;
 use regard_ir::variant::Source;
 use serde::Serialize;
 
-use super::grid::{Depth, Grid, Kind};
+use super::cell::Kind;
+use super::grid::{Depth, Grid};
 use crate::source;
 
 /// Characters of a mask that are shown.
@@ -198,20 +199,6 @@ fn caches(planned: &Planned) -> String {
     let mut text = format!("L1d {} KiB", grouped(machine.l1d_bytes >> 10));
     if machine.l2_bytes > 0 {
         text.push_str(&format!(", L2 {} KiB", grouped(machine.l2_bytes >> 10)));
-    }
-    text
-}
-
-/// A number with its digits in threes.
-pub(crate) fn grouped(n: impl Into<i128>) -> String {
-    let n: i128 = n.into();
-    let digits = n.unsigned_abs().to_string();
-    let mut text = String::from(if n < 0 { "-" } else { "" });
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
     }
     text
 }

@@ -3,11 +3,14 @@
 //! Lengths are dots, 192 to an inch: a dot is a pixel of the PNG and half a pixel of the SVG. Text has one width a
 //! character, so that what stands beside it is placed exactly whatever font there is.
 
-use std::collections::BTreeMap;
+use regard_ir::text::grouped;
 
+use super::cell::{Axis, Kind};
 use super::color::{self, Rgb};
-use super::grid::{Axis, Cell, Depth, Grid, Kind, Room};
-use super::picture::{Entry, Picture, grouped};
+use super::grid::{Depth, Grid, Room};
+use super::mosaic::merged;
+use super::picture::{Entry, Picture};
+use super::wrap::wrapped;
 
 /// The longer side of the mask.
 const PLOT: u32 = 1024;
@@ -124,7 +127,7 @@ impl Style {
     pub(crate) const fn advance(self) -> u32 {
         match self {
             Style::Title | Style::Body => 14,
-            Style::Small => 10,
+            Style::Small => 11,
         }
     }
 }
@@ -338,6 +341,7 @@ impl Scene {
     /// Legend and facts. Gives where they end.
     fn side(&mut self, picture: &Picture, (x, y): (u32, u32)) -> u32 {
         const SWATCH: u32 = 28;
+        let room = |style: Style| (SIDE / style.advance()) as usize;
         let indent = x + SWATCH + 18;
         let mut y = y;
         for Entry { kinds, name, count, meaning } in &picture.legend {
@@ -359,11 +363,11 @@ impl Scene {
         }
         y += 18;
         for fact in &picture.facts {
-            for line in wrapped(&fact.what, 28, 2) {
+            for line in wrapped(&fact.what, room(Style::Body), 2) {
                 self.text((x, y), Style::Body, color::INK, line);
                 y += Style::Body.line();
             }
-            for line in wrapped(&fact.meaning, 38, 2) {
+            for line in wrapped(&fact.meaning, room(Style::Small), 2) {
                 self.text((x, y), Style::Small, color::FAINT, line);
                 y += Style::Small.line();
             }
@@ -392,75 +396,4 @@ impl Scene {
         let mark = Rect { x, y, width: (right - x).max(6), height: (bottom - y).max(6) };
         self.frame(mark, color::MARK);
     }
-}
-
-/// Boxes of cells by colour, in the order in which they are painted: [left, top, right, bottom] in cells.
-///
-/// A box may cover cells that are painted after it, so that fewer boxes are needed.
-fn merged(grid: &Grid) -> Vec<(Rgb, Vec<[usize; 4]>)> {
-    let (n_rows, n_columns) = (grid.rows.cells(), grid.columns.cells());
-    let mut areas: BTreeMap<Cell, usize> = BTreeMap::new();
-    for row in 0..n_rows {
-        for &cell in grid.row(row) {
-            *areas.entry(cell).or_default() += 1;
-        }
-    }
-    areas.remove(&Cell::of(Kind::Dead));
-    // By the kind that a cell is most of, the lightest first: what is masked lies around what is allowed.
-    let mut order: Vec<Cell> = areas.into_keys().collect();
-    order.sort_by_key(|&cell| (cell.most(), cell));
-    let rank = |cell: Cell| order.iter().position(|&other| other == cell);
-    let ranks: Vec<Vec<Option<usize>>> =
-        (0..n_rows).map(|row| grid.row(row).iter().map(|&cell| rank(cell)).collect()).collect();
-
-    let mut layers = Vec::new();
-    for (own, &cell) in order.iter().enumerate() {
-        let mut boxes = Vec::new();
-        let mut done = vec![vec![false; n_columns]; n_rows];
-        for row in 0..n_rows {
-            for column in 0..n_columns {
-                if ranks[row][column] != Some(own) || done[row][column] {
-                    continue;
-                }
-                let fits = |row: usize, column: usize| ranks[row][column].is_some_and(|rank| rank >= own);
-                let mut right = (column..n_columns).find(|&at| !fits(row, at)).unwrap_or(n_columns);
-                while ranks[row][right - 1] != Some(own) {
-                    right -= 1;
-                }
-                let bottom = (row + 1..n_rows).find(|&at| !(column..right).all(|column| fits(at, column)));
-                let bottom = bottom.unwrap_or(n_rows);
-                for row in &mut done[row..bottom] {
-                    row[column..right].fill(true);
-                }
-                boxes.push([column, row, right, bottom]);
-            }
-        }
-        layers.push((color::cell(cell), boxes));
-    }
-    layers
-}
-
-/// A text in at most `lines` lines of at most `room` characters, cut off where it is longer.
-fn wrapped(text: &str, room: usize, lines: usize) -> Vec<String> {
-    const CUT: &str = "...";
-    let mut all = vec![String::new()];
-    for word in text.split(' ') {
-        let last = all.last_mut().expect("there is one");
-        if !last.is_empty() && last.chars().count() + 1 + word.chars().count() > room {
-            all.push(word.to_owned());
-        } else {
-            last.push_str(if last.is_empty() { "" } else { " " });
-            last.push_str(word);
-        }
-    }
-    let cut = |line: &str| -> String { line.chars().take(room - CUT.len()).chain(CUT.chars()).collect() };
-    if all.len() > lines {
-        all.truncate(lines);
-        let last = all.last_mut().expect("there is one");
-        *last = cut(last);
-    }
-    for line in all.iter_mut().filter(|line| line.chars().count() > room) {
-        *line = cut(line);
-    }
-    all
 }

@@ -4,10 +4,12 @@
 //! so that pairs are nearly square.
 
 use console::Style;
+use regard_ir::text::grouped;
 
+use super::cell::{Cell, Kind};
 use super::color::{self, Rgb};
-use super::grid::{Cell, Grid, Kind, Room};
-use super::picture::{Entry, Picture, grouped};
+use super::grid::{Grid, Room};
+use super::picture::{Entry, Picture};
 use super::scene::{KEYS, QUERIES, labels};
 
 /// What a terminal can show.

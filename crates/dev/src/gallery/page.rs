@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use regard_ir::text::grouped;
 use toml::{Table, Value};
 
 use super::{Exhibit, MACHINE, POSITIONS, REACHES};
@@ -65,17 +66,4 @@ fn mask(spec: &Table) -> String {
         (None, Some(parent)) => format!("extends = {parent}"),
         (None, None) => "# no mask: every query attends to every key".to_owned(),
     }
-}
-
-/// A number with its digits in threes.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
