@@ -38,6 +38,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Draw the gallery: docs/gallery.md, with a picture of each spec.
+    ///
+    /// Starts `regard-dev gallery`, which writes what differs and removes what is of no spec.
+    Gallery {
+        /// Write nothing; name every file that is edited, missing or left over.
+        #[arg(long)]
+        check: bool,
+    },
     /// Make the crate `kernels` from the shipped specs.
     ///
     /// Writes what differs and removes what no spec makes.
@@ -98,6 +106,10 @@ fn run(root: &Path, task: Task) -> Result<(), Error> {
         Task::Demo { args } => {
             let args: Vec<_> = args.iter().map(String::as_str).collect();
             Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", "demo"]).args(&args).run()
+        }
+        Task::Gallery { check } => {
+            let gallery = Cargo::new(root, &["run", "--package", "regard-dev", "--", "gallery"]);
+            gallery.args(if check { &["--check"] } else { &[] }).run()
         }
         Task::Codegen { check: false } => codegen::write(root),
         Task::Codegen { check: true } => codegen::check(root),

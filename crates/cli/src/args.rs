@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use regard::ir::problem::Phase;
 use regard::{Dtype, EngineKind, Isa, Source};
 
+use crate::show::args::ShowArgs;
 use crate::tensors::signature::Layout;
 
 /// The most threads that can be asked for; past it, starting them takes longer than any problem.
@@ -18,7 +19,7 @@ const MAX_REPEAT: u64 = 1_000_000;
 /// Attention variants from ten lines of TOML to fused CPU kernels.
 ///
 /// A spec says what a variant computes: heads, mask, score. `check` reads it, `plan` shows how it will run on a machine
-/// and why, `run` computes it on tensors, `verify` compares the kernel with a naive f64 oracle,
+/// and why, `show` draws its mask, `run` computes it on tensors, `verify` compares the kernel with a naive f64 oracle,
 /// `bench` times it.
 #[derive(Debug, Parser)]
 #[command(name = "regard", version, arg_required_else_help = true, after_help = MAIN_HELP)]
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     List,
     Check(CheckArgs),
     Plan(PlanArgs),
+    Show(ShowArgs),
     Run(RunArgs),
     Verify(VerifyArgs),
     Bench(BenchArgs),
@@ -324,11 +326,11 @@ where
     })
 }
 
-fn isas() -> impl TypedValueParser<Value = Isa> {
+pub(crate) fn isas() -> impl TypedValueParser<Value = Isa> {
     named(&Isa::ALL, Isa::name)
 }
 
-fn dtypes() -> impl TypedValueParser<Value = Dtype> {
+pub(crate) fn dtypes() -> impl TypedValueParser<Value = Dtype> {
     named(&Dtype::ALL, Dtype::name)
 }
 

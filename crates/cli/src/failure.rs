@@ -11,6 +11,7 @@ use regard::{CompileError, Diagnostics, Dtype, RunError, ScheduleError};
 
 use crate::bench::NoBaseline;
 use crate::memory::OutOfMemory;
+use crate::show::error::ShowError;
 use crate::tensors::header::FileError;
 use crate::tensors::mismatch::BindErrors;
 use crate::tensors::write::WriteError;
@@ -60,6 +61,8 @@ pub(crate) enum Failure {
     DtypesOfFile { path: PathBuf, asked: Vec<Dtype> },
     /// A spec that the plain way does not compute.
     Baseline { spec: String, none: NoBaseline },
+    /// What cannot be drawn.
+    Show(ShowError),
     /// Results past their bounds, which have been told.
     Failed { n: usize, of: usize },
     /// Something that cannot be, by what was checked before it.
@@ -154,6 +157,7 @@ impl fmt::Display for Failure {
                     "spec {spec}: tensor `{input}` is read outside its axes; guard the index, or change the data"
                 )
             }
+            Failure::Show(error) => error.fmt(f),
             Failure::Memory(error) => error.fmt(f),
             Failure::Threads { count, error } => write!(f, "--threads {count}: cannot start them: {error}"),
             Failure::File(error) => error.fmt(f),

@@ -1,4 +1,4 @@
-//! The command regard: list, check, plan, run, verify and time attention variants.
+//! The command regard: list, check, plan, draw, run, verify and time attention variants.
 //!
 //! Exit codes: 0 done, also where nobody reads the output to its end; 1 the input is wrong; 2 a check failed. Data goes
 //! to stdout, talk to stderr.
@@ -15,6 +15,7 @@ mod memory;
 mod plan;
 mod progress;
 mod run;
+mod show;
 mod source;
 mod storage;
 mod tensors;
@@ -58,6 +59,7 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Plan(args) => plan::plan(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Verify(args) => verify::verify(args, out),
+        Command::Show(args) => show::show(args, out),
         Command::Bench(args) => bench::bench(args, out),
     }
 }

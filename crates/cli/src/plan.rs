@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use regard::{Kernel, Options, PlanReport, Planned, Problem, Spec};
-use regard_ir::expr::Op;
+use regard::{Kernel, Options, PlanReport, Planned, Problem};
 use regard_ir::plan::ScheduleOverview;
 use regard_ir::problem::Phase;
 use serde::Serialize;
@@ -52,7 +51,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
     let start = Instant::now();
     let planned = Planned::new(&spec, &machine, options).map_err(compile)?;
     let plan_s = start.elapsed().as_secs_f64();
-    let unknown = unknown(&spec);
+    let unknown = source::read_by_mask(&spec).map(|at| spec.inputs.names[at].as_str()).collect();
     // Tensors that the mask does not read change no tile.
     let threads = args.choice.threads.unwrap_or(machine.cores as usize);
     let start = Instant::now();
@@ -101,15 +100,6 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     }
     writeln!(out, "planned in {}, scheduled in {}", Seconds(shown.plan_s), Seconds(shown.schedule_s))?;
     Ok(())
-}
-
-/// The declared tensors that the mask reads.
-fn unknown(spec: &Spec) -> Vec<&str> {
-    let reads = |wanted: usize| {
-        let nodes = spec.allow.tree().nodes();
-        nodes.iter().any(|node| matches!(node.op, Op::Input { input, .. } if input as usize == wanted))
-    };
-    spec.inputs.names.iter().enumerate().filter(|&(i, _)| reads(i)).map(|(_, name)| name.as_str()).collect()
 }
 
 /// Workspace of a run here; `None` where this processor cannot run the plan.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use regard::{Diagnostics, Parsed, SHIPPED};
+use regard::{Diagnostics, Parsed, SHIPPED, Spec};
+use regard_ir::expr::Op;
 
 use crate::failure::Failure;
 
@@ -38,11 +39,20 @@ pub(crate) fn load(name: &str) -> Result<Loaded, Failure> {
 ///
 /// # Errors
 /// Also if the spec has errors.
-pub(crate) fn spec(name: &str) -> Result<regard::Spec, Failure> {
+pub(crate) fn spec(name: &str) -> Result<Spec, Failure> {
     match load(name)? {
         Loaded::Spec(parsed) => Ok(parsed.spec),
         Loaded::Errors(errors) => Err(Failure::Spec(errors)),
     }
+}
+
+/// The declared tensors that the mask reads, by their place among all.
+pub(crate) fn read_by_mask(spec: &Spec) -> impl Iterator<Item = usize> + use<'_> {
+    let reads = |wanted: &usize| {
+        let nodes = spec.allow.tree().nodes();
+        nodes.iter().any(|node| matches!(node.op, Op::Input { input, .. } if usize::from(input) == *wanted))
+    };
+    (0..spec.inputs.names.len()).filter(reads)
 }
 
 fn nearest_spec(path: &Path) -> Option<&'static str> {

@@ -9,8 +9,18 @@ use serde_json::Value;
 
 use crate::error::Error;
 
+/// How the command is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Quickly.
+    Dev,
+    /// As it ships, to be timed.
+    Release,
+}
+
 /// The built command.
-pub(crate) struct Regard {
+#[derive(Clone, Debug)]
+pub struct Regard {
     binary: PathBuf,
     root: PathBuf,
 }
@@ -20,17 +30,24 @@ impl Regard {
     ///
     /// # Errors
     /// If cargo cannot be started or fails.
-    pub(crate) fn build(root: &Path) -> Result<Self, Error> {
+    pub fn build(root: &Path, profile: Profile) -> Result<Self, Error> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let args =
-            ["build", "--release", "--package", "regard-cli", "--message-format=json-render-diagnostics"];
+        let mut args = vec!["build", "--package", "regard-cli", "--message-format=json-render-diagnostics"];
+        if profile == Profile::Release {
+            args.push("--release");
+        }
         let mut command = Command::new(cargo);
-        command.args(args).current_dir(root).stdin(Stdio::null()).stderr(Stdio::inherit());
+        command.args(&args).current_dir(root).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = succeed(&mut command, &format!("cargo {}", args.join(" ")))?;
         let binary = objects(&output)
             .filter(|message| message["target"]["name"] == "regard")
             .find_map(|message| message["executable"].as_str().map(PathBuf::from));
         Ok(Self { binary: binary.ok_or(Error::NoBinary)?, root: root.to_owned() })
+    }
+
+    /// A binary that is there already, run in `root`.
+    pub fn at(binary: &Path, root: &Path) -> Self {
+        Self { binary: binary.to_owned(), root: root.to_owned() }
     }
 
     /// Shows the command line, runs it, and lets it print.

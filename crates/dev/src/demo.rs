@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::command::{Regard, line};
+use crate::command::{Profile, Regard, line};
 use crate::error::Error;
 
 /// Where the model's activations are, and where outputs go.
@@ -23,9 +23,9 @@ const REPEAT: &str = "200";
 ///
 /// # Errors
 /// If a step fails.
-pub(crate) fn run(root: &Path) -> Result<(), Error> {
+pub fn run(root: &Path) -> Result<(), Error> {
     chapter("Building the command")?;
-    let regard = Regard::build(root)?;
+    let regard = Regard::build(root, Profile::Release)?;
     let outputs = root.join(OUTPUTS);
     fs::create_dir_all(&outputs).map_err(|error| Error::File { path: outputs, error })?;
 

@@ -2,34 +2,77 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 /// A step that did not do what it is for.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub enum Error {
     /// A command could not be started.
-    Start { command: String, error: io::Error },
+    Start {
+        /// As it is typed.
+        command: String,
+        /// Why.
+        error: io::Error,
+    },
     /// A command failed; what it said is above.
-    Failed { command: String, status: ExitStatus },
+    Failed {
+        /// As it is typed.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
     /// Cargo built without naming the binary.
     NoBinary,
     /// A command printed something else than the JSON it promises.
-    Json { command: String, missing: &'static str },
+    Json {
+        /// As it is typed.
+        command: String,
+        /// A key that was expected.
+        missing: &'static str,
+    },
     /// A file of the tree that cannot be read or a folder that cannot be made.
-    File { path: PathBuf, error: io::Error },
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A spec that is no TOML.
+    Spec {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// Files that are not as they would be made, which have been told.
+    Drift {
+        /// How many.
+        files: usize,
+    },
     /// The output cannot be written.
     Stdout(io::Error),
 }
 
 impl Error {
     /// 2 for what a command found wrong or a bug of ours, else 1.
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub fn exit_code(&self) -> ExitCode {
         match self {
             Error::Failed { status, .. } if status.code() == Some(1) => ExitCode::from(1),
-            Error::Failed { .. } | Error::NoBinary | Error::Json { .. } => ExitCode::from(2),
-            Error::Start { .. } | Error::File { .. } | Error::Stdout(_) => ExitCode::from(1),
+            Error::Failed { .. } | Error::NoBinary | Error::Json { .. } | Error::Drift { .. } => {
+                ExitCode::from(2)
+            }
+            Error::Start { .. } | Error::File { .. } | Error::Spec { .. } | Error::Stdout(_) => {
+                ExitCode::from(1)
+            }
         }
+    }
+}
+
+impl Error {
+    /// What the system says of a file.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<'_> {
+        move |error| Error::File { path: path.to_owned(), error }
     }
 }
 
@@ -48,6 +91,8 @@ impl fmt::Display for Error {
             Error::Json { command, missing } => {
                 write!(f, "`{command}` printed no JSON with `{missing}`")
             }
+            Error::Spec { name, error } => write!(f, "{name}: {error}"),
+            Error::Drift { files } => write!(f, "{files} files of the gallery are not as they would be made"),
             Error::File { path, error } => write!(f, "{}: {error}", path.display()),
             Error::Stdout(error) => write!(f, "cannot write to stdout: {error}"),
         }

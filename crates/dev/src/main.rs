@@ -1,14 +1,11 @@
 //! Demonstrations and measurements that drive the command regard, as a user would, and read its JSON.
 #![forbid(unsafe_code)]
 
-mod command;
-mod demo;
-mod error;
-
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use regard_dev::{Error, Profile, Regard, demo, gallery};
 
 /// Demonstrations and measurements of regard.
 #[derive(Debug, Parser)]
@@ -24,6 +21,14 @@ enum Task {
     ///
     /// Builds the command regard and shows each of its commands as it is typed. Fails if any of them does.
     Demo,
+    /// Draw the masks of all specs, and the page that shows them.
+    ///
+    /// Builds the command regard, and writes docs/gallery.md and what is in docs/gallery.
+    Gallery {
+        /// Write nothing; name every file that is edited, missing or left over.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
     };
     let done = match args.task {
         Task::Demo => demo::run(&root()),
+        Task::Gallery { check } => gallery(&root(), check),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,6 +51,16 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+fn gallery(root: &Path, check: bool) -> Result<(), Error> {
+    let regard = Regard::build(root, Profile::Dev)?;
+    if !check {
+        return gallery::write(&regard, root);
+    }
+    let drift = gallery::drift(&regard, root)?;
+    drift.iter().for_each(|drift| println!("{drift}"));
+    if drift.is_empty() { Ok(()) } else { Err(Error::Drift { files: drift.len() }) }
 }
 
 /// The folder of the workspace: two above that of this crate.

@@ -1,4 +1,4 @@
-//! What a spec says, as text: expressions with all definitions expanded, heads in words.
+//! What a spec says, as text: expressions with all definitions expanded, heads in words, numbers.
 
 use alloc::format;
 use alloc::string::String;
@@ -32,6 +32,20 @@ pub fn expression(tree: Tree<'_>, names: &[String], room: usize) -> String {
         printer.text.push('…');
     }
     printer.text
+}
+
+/// A number with its digits in threes: `-1,048,576`.
+pub fn grouped(n: impl Into<i128>) -> String {
+    let n: i128 = n.into();
+    let digits = format!("{}", n.unsigned_abs());
+    let mut text = String::from(if n < 0 { "-" } else { "" });
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// How tightly operators bind, from the loosest.
@@ -193,5 +207,15 @@ fn unary(op: Unary) -> &'static str {
         Unary::Elu => "elu",
         Unary::Sin => "sin",
         Unary::Cos => "cos",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_stand_in_threes() {
+        assert_eq!([0, 999, 1000, -1_048_576].map(grouped), ["0", "999", "1,000", "-1,048,576"]);
     }
 }

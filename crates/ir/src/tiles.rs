@@ -165,10 +165,7 @@ pub struct Tiles {
     pub partial: u64,
 }
 
-/// Counts the tiles of `queries` by `keys` pairs of a box, by halving; the last of a row or column may be cut short.
-///
-/// Takes a look off `looks` for each box that it classifies. When there are none left, what is not settled counts as
-/// partial: the boundary of a mask over billions of keys would take minutes.
+/// Counts the tiles of `queries` by `keys` pairs of a box, as [`for_each_box`] finds them.
 ///
 /// # Panics
 /// If a side of the tile is 0.
@@ -180,47 +177,96 @@ pub fn count(
     looks: &mut u64,
 ) -> Tiles {
     let mut tiles = Tiles::default();
-    let (rows, columns) = (region.q.len().div_ceil(tile.0 as u64), region.k.len().div_ceil(tile.1 as u64));
-    Count { allow, region, tile, inputs, looks }.add(0..rows, 0..columns, &mut tiles);
+    let tiling = Tiling { allow, region, tile, inputs };
+    for_each_box(&tiling, looks, &mut |found| tiles.add(&found));
     tiles
 }
 
-struct Count<'a> {
-    allow: Tree<'a>,
-    region: &'a Region,
-    tile: (u32, u32),
-    inputs: &'a dyn InputRanges,
-    looks: &'a mut u64,
+/// A box of pairs cut into tiles; the last of a row or column may be cut short.
+#[derive(Clone, Copy)]
+pub struct Tiling<'a> {
+    /// The mask.
+    pub allow: Tree<'a>,
+    /// The box.
+    pub region: &'a Region,
+    /// Queries and keys of a tile.
+    pub tile: (u32, u32),
+    /// What is known of the captured inputs.
+    pub inputs: &'a dyn InputRanges,
 }
 
-impl Count<'_> {
-    fn add(&mut self, rows: Range<u64>, columns: Range<u64>, tiles: &mut Tiles) {
+/// A box of whole tiles that are all of one kind; indices count tiles from the first of the tiling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TileBox {
+    /// Rows of tiles.
+    pub rows: Range<u64>,
+    /// Columns of tiles.
+    pub columns: Range<u64>,
+    /// What each of its tiles is.
+    pub liveness: Liveness,
+}
+
+impl Tiles {
+    /// Counts the tiles of a box too.
+    pub const fn add(&mut self, found: &TileBox) {
+        let n = (found.rows.end - found.rows.start) * (found.columns.end - found.columns.start);
+        match found.liveness {
+            Liveness::Dead => self.dead += n,
+            Liveness::Full => self.full += n,
+            Liveness::Partial => self.partial += n,
+        }
+    }
+}
+
+/// Calls `visit` for boxes that together are all tiles, found by halving.
+///
+/// Takes a look off `looks` for each box that it classifies. When there are none left, what is not settled counts as
+/// partial: the boundary of a mask over billions of keys would take minutes.
+///
+/// # Panics
+/// If a side of the tile is 0.
+pub fn for_each_box(tiling: &Tiling<'_>, looks: &mut u64, visit: &mut dyn FnMut(TileBox)) {
+    let Tiling { region, tile, .. } = tiling;
+    let (rows, columns) = (region.q.len().div_ceil(tile.0 as u64), region.k.len().div_ceil(tile.1 as u64));
+    Halving { tiling, looks, visit }.visit(0..rows, 0..columns);
+}
+
+struct Halving<'a> {
+    tiling: &'a Tiling<'a>,
+    looks: &'a mut u64,
+    visit: &'a mut dyn FnMut(TileBox),
+}
+
+impl Halving<'_> {
+    fn visit(&mut self, rows: Range<u64>, columns: Range<u64>) {
         let (height, width) = (rows.end - rows.start, columns.end - columns.start);
-        let region = Region {
-            q: part(self.region.q, &rows, self.tile.0),
-            k: part(self.region.k, &columns, self.tile.1),
-            ..*self.region
+        let liveness = match self.looks.checked_sub(1) {
+            Some(left) => {
+                *self.looks = left;
+                self.tiling.liveness(&rows, &columns)
+            }
+            None => return (self.visit)(TileBox { rows, columns, liveness: Liveness::Partial }),
         };
-        if *self.looks == 0 {
-            tiles.partial += height * width;
-            return;
+        if liveness != Liveness::Partial || height * width == 1 {
+            return (self.visit)(TileBox { rows, columns, liveness });
         }
-        *self.looks -= 1;
-        match liveness(self.allow, &region, self.inputs) {
-            Liveness::Dead => tiles.dead += height * width,
-            Liveness::Full => tiles.full += height * width,
-            Liveness::Partial if height * width == 1 => tiles.partial += 1,
-            Liveness::Partial if height > width => {
-                let middle = rows.start + height / 2;
-                self.add(rows.start..middle, columns.clone(), tiles);
-                self.add(middle..rows.end, columns, tiles);
-            }
-            Liveness::Partial => {
-                let middle = columns.start + width / 2;
-                self.add(rows.clone(), columns.start..middle, tiles);
-                self.add(rows, middle..columns.end, tiles);
-            }
+        if height > width {
+            let middle = rows.start + height / 2;
+            self.visit(rows.start..middle, columns.clone());
+            self.visit(middle..rows.end, columns);
+        } else {
+            let middle = columns.start + width / 2;
+            self.visit(rows.clone(), columns.start..middle);
+            self.visit(rows, middle..columns.end);
         }
+    }
+}
+
+impl Tiling<'_> {
+    fn liveness(&self, rows: &Range<u64>, columns: &Range<u64>) -> Liveness {
+        let Tiling { allow, region, tile, inputs } = *self;
+        let (q, k) = (part(region.q, rows, tile.0), part(region.k, columns, tile.1));
+        liveness(allow, &Region { q, k, ..*region }, inputs)
     }
 }
 

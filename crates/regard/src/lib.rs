@@ -52,6 +52,7 @@ pub use regard_ir::problem::Problem;
 pub use regard_ir::spec::Spec;
 pub use regard_planner::PlanReport;
 pub use regard_runtime::flash::{Gate, Inputs, Outputs};
+pub use regard_runtime::head::Head;
 pub use regard_runtime::view::{View, ViewError, ViewMut};
 pub use regard_spec::{
     Code, CodeInfo, Diagnostic, Diagnostics, FileSystem, LoadError, Loader, NoFiles, Parsed, SHIPPED,

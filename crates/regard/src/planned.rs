@@ -8,6 +8,7 @@ use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_planner::{PlanReport, plan};
+use regard_runtime::head::Head;
 use regard_runtime::schedule::{OwnedSchedule, Work};
 use regard_runtime::summary::Summaries;
 
@@ -120,6 +121,22 @@ impl Planned {
     ) -> Result<ScheduleOverview, ScheduleError> {
         let Tasks { problem, tasks, threads, .. } = tasks;
         self.with_work(problem, captured, *threads, |work| Ok(tasks.view().overview(work)))
+    }
+
+    /// Calls `look` with key head `kv_head` of `sequence`, or with `None` where the problem has no such.
+    ///
+    /// `captured` as in [`Planned::tasks`].
+    ///
+    /// # Errors
+    /// If a captured tensor does not fit its declaration.
+    pub fn with_head<R>(
+        &self,
+        problem: &Problem,
+        captured: Option<&[InputData<'_>]>,
+        (sequence, kv_head): (u32, u32),
+        look: impl FnOnce(Option<Head<'_>>) -> R,
+    ) -> Result<R, ScheduleError> {
+        self.with_work(problem, captured, 1, |work| Ok(look(Head::new(work, sequence, kv_head))))
     }
 
     /// The captured tensors of a problem, checked.

@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod code;
 pub mod flash;
+pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
 mod operations;

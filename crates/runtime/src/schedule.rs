@@ -26,7 +26,7 @@ pub const MAX_GRAINS: usize = 256;
 const GRAIN_BUDGET: u64 = 1024;
 
 /// Boxes that [`Work::count_tiles`] looks at before it counts the rest as partial: a fraction of a second.
-const MAX_LOOKS: u64 = 1 << 21;
+pub(crate) const MAX_LOOKS: u64 = 1 << 21;
 
 /// What a query row costs beside its keys, in pairs: packing its query, writing its output.
 const ROW_PAIRS: u64 = 32;
@@ -219,7 +219,8 @@ impl Work<'_> {
         }
     }
 
-    fn region(&self, sequence: u32, kv_head: u32, q: Span) -> Region {
+    /// What the rows at positions `q` of one key head cover, over all keys.
+    pub(crate) fn region(&self, sequence: u32, kv_head: u32, q: Span) -> Region {
         let group = self.variant.heads.group();
         let head = (kv_head * group) as i32;
         Region {
@@ -231,6 +232,15 @@ impl Work<'_> {
             nq: self.problem.queries as i32,
             nk: self.problem.keys as i32,
         }
+    }
+
+    /// Live pairs of one query head of a key head, as estimated for the cut.
+    pub(crate) fn live_pairs(&self, sequence: u32, kv_head: u32) -> u64 {
+        let mut profile = Profile::EMPTY;
+        if self.blocks() > 0 {
+            self.fill(&mut profile, sequence, kv_head);
+        }
+        profile.live[profile.grains()]
     }
 
     /// Takes the live area of each strip of queries of one key head.

@@ -36,7 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of any crate that uses `regard-ir` may use.
-const TEST_CRATES: [&str; 3] = ["regard-spec", "regard-oracle", "regard-testkit"];
+const TEST_CRATES: [&str; 4] = ["regard-spec", "regard-oracle", "regard-testkit", "regard-dev"];
 
 /// The top of what runs kernels; all that it uses is held to [`PARSERS`] as well.
 const RUNTIME: &str = "regard-runtime";

@@ -130,17 +130,32 @@ impl<'a> Signature<'a> {
         }
     }
 
+    /// Takes the declared inputs at `wanted`, in declaration order, for a problem whose sizes are known; a file may hold
+    /// other tensors beside them.
+    ///
+    /// # Errors
+    /// If one is missing, or has another shape or type.
+    pub(crate) fn bind_inputs<'t>(
+        &self,
+        problem: &Problem,
+        wanted: &[usize],
+        tensors: &'t Tensors,
+    ) -> Result<Vec<CapturedElements<'t>>, BindErrors> {
+        let expected = self.expected_inputs(&Sizes::of(problem));
+        let expected: Vec<_> = expected.into_iter().enumerate().filter(|(i, _)| wanted.contains(i)).collect();
+        let (places, expected): (Vec<_>, Vec<_>) = expected.into_iter().unzip();
+        let mut errors = mismatches(&expected, tensors);
+        errors.retain(|error| !matches!(error, BindError::Extra { .. }));
+        if !errors.is_empty() {
+            return Err(BindErrors { path: tensors.path().to_owned(), errors, other_layout: false });
+        }
+        let taken = places.into_iter().map(|i| self.captured(tensors, i)).collect::<Option<_>>();
+        Ok(taken.expect("every tensor was found with its type and shape"))
+    }
+
     fn expected(&self, sizes: &Sizes) -> Vec<Expected> {
         let Self { heads, layout, .. } = *self;
-        let fixed = |what, len: u32| Dim { what, len: Some(len as usize), origin: "in the spec" };
-        let batch_origin = if sizes.queries.is_some() { "in `q`" } else { "in `k`" };
-        let batch = Dim { what: "sequences", len: sizes.batch, origin: batch_origin };
-        let queries = Dim { what: "queries", len: sizes.queries, origin: "in `q`" };
-        let keys = Dim { what: "keys", len: sizes.keys, origin: "in `k`" };
-        let positions = match self.source {
-            Source::SelfAttention => keys,
-            Source::Cross => queries,
-        };
+        let [batch, queries, keys] = sizes.dims();
         let row = |name: &str, n_heads, tokens, width| Expected {
             name: name.to_owned(),
             dtype: storage(self.dtype),
@@ -152,19 +167,32 @@ impl<'a> Signature<'a> {
             row("k", fixed("key heads", heads.kv), keys, channels),
             row("v", fixed("value heads", heads.value), keys, fixed("channels", heads.value_dim)),
         ];
-        expected.extend(self.names.iter().zip(self.shapes).map(|(name, shape)| {
-            let axis = |axis: &Axis| match *axis {
-                Axis::Batch => batch,
-                Axis::Head => fixed("query heads", heads.query),
-                Axis::KvHead => fixed("key heads", heads.kv),
-                Axis::Query => positions,
-                Axis::Key => keys,
-                Axis::Len(len) => fixed("elements", len),
-            };
-            let dtype = captured(shape.dtype);
-            Expected { name: name.clone(), dtype, axes: shape.axes().iter().map(axis).collect() }
-        }));
+        expected.extend(self.expected_inputs(sizes));
         expected
+    }
+
+    /// The declared inputs.
+    fn expected_inputs(&self, sizes: &Sizes) -> Vec<Expected> {
+        let Self { heads, source, .. } = *self;
+        let [batch, queries, keys] = sizes.dims();
+        let positions = match source {
+            Source::SelfAttention => keys,
+            Source::Cross => queries,
+        };
+        let axis = |axis: &Axis| match *axis {
+            Axis::Batch => batch,
+            Axis::Head => fixed("query heads", heads.query),
+            Axis::KvHead => fixed("key heads", heads.kv),
+            Axis::Query => positions,
+            Axis::Key => keys,
+            Axis::Len(len) => fixed("elements", len),
+        };
+        let input = |(name, shape): (&String, &InputShape)| Expected {
+            name: name.clone(),
+            dtype: captured(shape.dtype),
+            axes: shape.axes().iter().map(axis).collect(),
+        };
+        self.names.iter().zip(self.shapes).map(input).collect()
     }
 
     fn fits_qkv(&self, tensors: &Tensors) -> bool {
@@ -177,16 +205,18 @@ impl<'a> Signature<'a> {
     /// The tensors of a file that fits.
     fn take<'t>(&self, tensors: &'t Tensors, problem: Problem) -> Option<Bound<'t>> {
         let stored = |name| self.stored(tensors, name);
-        let captured = |(name, shape): (&String, &InputShape)| {
-            let tensor = tensors.get(name)?;
-            Some(match shape.dtype {
-                InputType::F32 => CapturedElements::F32(tensor.elements()?),
-                InputType::I32 => CapturedElements::I32(tensor.elements()?),
-                InputType::Bool => CapturedElements::Bool(tensor.elements()?),
-            })
-        };
-        let captured = self.names.iter().zip(self.shapes).map(captured).collect::<Option<_>>()?;
+        let captured = (0..self.names.len()).map(|i| self.captured(tensors, i)).collect::<Option<_>>()?;
         Some(Bound { problem, q: stored("q")?, k: stored("k")?, v: stored("v")?, captured })
+    }
+
+    /// A declared input, in its type.
+    fn captured<'t>(&self, tensors: &'t Tensors, input: usize) -> Option<CapturedElements<'t>> {
+        let tensor = tensors.get(&self.names[input])?;
+        Some(match self.shapes[input].dtype {
+            InputType::F32 => CapturedElements::F32(tensor.elements()?),
+            InputType::I32 => CapturedElements::I32(tensor.elements()?),
+            InputType::Bool => CapturedElements::Bool(tensor.elements()?),
+        })
     }
 
     /// A tensor of four axes in the storage type.
@@ -268,11 +298,13 @@ impl CapturedElements<'_> {
     }
 }
 
-/// The lengths of a problem, as far as q and k give them.
+/// The lengths of a problem, as far as they are known.
 struct Sizes {
     batch: Option<usize>,
     queries: Option<usize>,
     keys: Option<usize>,
+    /// Where each is from.
+    origins: [&'static str; 3],
 }
 
 impl Sizes {
@@ -282,13 +314,35 @@ impl Sizes {
             Some(signature.layout.permute(shape))
         };
         let (q, k) = (shape("q"), shape("k"));
-        Self { batch: q.or(k).map(|s| s[0]), queries: q.map(|s| s[2]), keys: k.map(|s| s[2]) }
+        let batch_origin = if q.is_some() { "in `q`" } else { "in `k`" };
+        let origins = [batch_origin, "in `q`", "in `k`"];
+        Self { batch: q.or(k).map(|s| s[0]), queries: q.map(|s| s[2]), keys: k.map(|s| s[2]), origins }
+    }
+
+    fn of(problem: &Problem) -> Self {
+        let [batch, queries, keys] =
+            [problem.batch, problem.queries, problem.keys].map(|len| Some(len as usize));
+        Self { batch, queries, keys, origins: ["in --batch", "in --q", "in --k"] }
+    }
+
+    fn dims(&self) -> [Dim; 3] {
+        let [batch, queries, keys] = self.origins;
+        [
+            Dim { what: "sequences", len: self.batch, origin: batch },
+            Dim { what: "queries", len: self.queries, origin: queries },
+            Dim { what: "keys", len: self.keys, origin: keys },
+        ]
     }
 
     fn problem(&self, source: Source) -> Result<Problem, ProblemError> {
         let len = Option::unwrap_or_default;
         Problem::prefill(source, len(self.batch), len(self.queries), len(self.keys))
     }
+}
+
+/// A length that the spec fixes.
+fn fixed(what: &'static str, len: u32) -> Dim {
+    Dim { what, len: Some(len as usize), origin: "in the spec" }
 }
 
 fn storage(dtype: Dtype) -> FileDtype {

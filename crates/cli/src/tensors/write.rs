@@ -81,15 +81,23 @@ impl fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
-/// Writes named tensors to `path`; what was there before stays until all of it is on disk.
+/// Writes named tensors to `path`, as [`save`] does.
+///
+/// # Errors
+/// If the tensors do not make a safetensors file, and as `save`.
+pub(crate) fn write(path: &Path, tensors: &[(&str, Output<'_>)]) -> Result<(), WriteError> {
+    let views = tensors.iter().map(|(name, tensor)| (*name, tensor));
+    let bytes = safetensors::serialize(views, None).map_err(|e| WriteError::Format(path.to_owned(), e))?;
+    save(path, &bytes)
+}
+
+/// Writes `bytes` to `path`; what was there before stays until all of it is on disk.
 ///
 /// A place that is neither a file nor a directory, such as a pipe, is written to directly.
 ///
 /// # Errors
-/// If the tensors do not make a safetensors file, or the system refuses a step; no partial file is left behind.
-pub(crate) fn write(path: &Path, tensors: &[(&str, Output<'_>)]) -> Result<(), WriteError> {
-    let views = tensors.iter().map(|(name, tensor)| (*name, tensor));
-    let bytes = safetensors::serialize(views, None).map_err(|e| WriteError::Format(path.to_owned(), e))?;
+/// If the system refuses a step; no partial file is left behind.
+pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let fail = |step| move |error| WriteError::Io { path: path.to_owned(), step, error };
     match fs::metadata(path) {
         Ok(place) if place.is_dir() => return Err(WriteError::Directory(path.to_owned())),
@@ -99,7 +107,7 @@ pub(crate) fn write(path: &Path, tensors: &[(&str, Output<'_>)]) -> Result<(), W
     let beside = beside(path);
     let mut file = File::create_new(&beside).map_err(fail("create"))?;
     let written = file
-        .write_all(&bytes)
+        .write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(fail("write"))
         .and_then(|()| fs::rename(&beside, path).map_err(fail("rename")));

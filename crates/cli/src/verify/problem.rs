@@ -63,12 +63,8 @@ pub(crate) fn random(
     ];
     let o = shape(heads.query, problem.queries, heads.value_dim);
     let rows = shapes.iter().chain([&o]).map(|&shape| elements(shape) * dtype.size_bytes() as u128);
-    let inputs = spec
-        .inputs
-        .shapes
-        .iter()
-        .map(|shape| input_len(shape, &heads, spec.source, &problem).saturating_mul(input_size(shape)));
-    memory::ask("the tensors of this problem", rows.chain(inputs).fold(0, u128::saturating_add))?;
+    let all = rows.fold(input_bytes(spec, &problem), u128::saturating_add);
+    memory::ask("the tensors of this problem", all)?;
 
     let row = |at: usize| -> Result<Stored<'static>, OutOfMemory> {
         let shape = shapes[at];
@@ -81,14 +77,24 @@ pub(crate) fn random(
         let shape = shape.map(|n| n as usize);
         Ok(Stored { elements, shape, strides: layout.strides(shape) })
     };
-    let captured = spec.inputs.shapes.iter().zip(SEED + shapes.len() as u64..);
-    let captured =
-        captured.map(|(shape, seed)| match random::captured(shape, &heads, spec.source, &problem, seed) {
-            CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
-            CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
-            CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
-        });
+    let captured = (0..spec.inputs.shapes.len()).map(|at| input(spec, at, &problem));
     Ok(Bound { problem, q: row(0)?, k: row(1)?, v: row(2)?, captured: captured.collect() })
+}
+
+/// Plausible elements of the declared input at `at`; the same on every call. Takes [`input_bytes`] of memory.
+pub(crate) fn input(spec: &Spec, at: usize, problem: &Problem) -> CapturedElements<'static> {
+    let shape = &spec.inputs.shapes[at];
+    match random::captured(shape, &spec.heads, spec.source, problem, SEED + 3 + at as u64) {
+        CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
+        CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
+        CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
+    }
+}
+
+/// What all declared inputs of a problem take.
+pub(crate) fn input_bytes(spec: &Spec, problem: &Problem) -> u128 {
+    let bytes = |shape| input_len(shape, &spec.heads, spec.source, problem).saturating_mul(input_size(shape));
+    spec.inputs.shapes.iter().map(bytes).fold(0, u128::saturating_add)
 }
 
 fn normal<T>(shape: [u32; 4], seed: u64, round: impl Fn(f32) -> T) -> Result<Vec<T>, OutOfMemory> {

@@ -3,4 +3,5 @@
 mod bench;
 mod refused;
 mod results;
+mod show;
 mod snapshots;

@@ -50,6 +50,21 @@ fn flags() {
         ("plan gqa --q 4 --k 4 --phase decode", &["decode", "not supported yet", "prefill"]),
         ("plan gqa --q 4 --k 4 --phase training", &["'training'", "prefill"]),
         ("plan gqa mha --q 4 --k 4", &["'mha'"]),
+        ("show gqa --q 4", &["--k <N>"]),
+        ("show gqa --q 4 --k 4 --head 32", &["--head 32", "32 query heads, 0 to 31"]),
+        ("show gqa --q 4 --k 4 --sequence 1", &["--sequence 1", "1 sequences", "--batch"]),
+        ("show gqa --q 4 --k 4 --batch 0", &["--sequence 0", "0 sequences"]),
+        ("show gqa --q 4 --k 4 -o mask.pdf", &["mask.pdf", ".svg or .png"]),
+        ("show gqa --q 4 --k 4 -o mask", &["mask: ", ".svg or .png"]),
+        ("show gqa --q 4 --k 4 -o no/such/mask.svg", &["no/such/mask.svg", "cannot create"]),
+        ("show gqa --q 2147483648 --k 4", &["queries: 2147483648"]),
+        ("show document --q 4 --k 4 -i nowhere", &["nowhere"]),
+        ("show document --q 4 --k 4 -i in --example", &["--input <FILE>", "cannot be used with"]),
+        (
+            "show document --q 2147483647 --k 2147483647 --batch 2147483647 --example",
+            &["the tensors of this problem", "more memory"],
+        ),
+        ("show gqqa --q 4 --k 4", &["`gqa`"]),
         ("run gqa -o out", &["--input <FILE>"]),
         ("run gqa -i in", &["--output <FILE>"]),
         ("run gqa -i in -o out --layout hbnd", &["'hbnd'", "bnhd"]),
@@ -288,6 +303,19 @@ fn tensor_files() {
         refused(&folder, &["verify", "s.toml", "-i", name], &parts);
     }
     assert!(!folder.path("out.safetensors").exists());
+    let line = "show s.toml --q 4 --k 6 --batch 3 -i whole";
+    folder.file("whole", &whole);
+    refused_line(
+        &folder,
+        line,
+        &["`len`: found i32 [2], expected i32 [3]", "2 sequences, not 3 as in --batch"],
+    );
+    refused_line(
+        &folder,
+        "show s.toml --q 4 --k 6 --batch 2 -i len_type",
+        &["`len`: found f32 [2], expected i32 [2]"],
+    );
+    refused_line(&folder, "show s.toml --q 4 --k 6 --batch 2 -i missing", &["`len` is missing"]);
     for name in ["nowhere.safetensors", "folder"] {
         refused(&folder, &["run", "s.toml", "-i", name, "-o", "out.safetensors"], &[name, "directory"]);
     }
@@ -336,6 +364,13 @@ fn data_that_leads_outside_a_tensor() {
     folder.file("bad", file(&[0, 4]));
     refused_line(&folder, "run s.toml -i bad -o out", &["spec s: tensor `t` is read outside its axes"]);
     refused_line(&folder, "verify s.toml -i bad", &["spec s: tensor `t` is read outside its axes"]);
+    folder.file("mask.toml", "heads = { query = 1, dim = 2 }\ninputs = { t = 'i32[4]' }\nmask = 't[k] > 0'");
+    folder.file("t", safetensors(&[i32s("t", &[4], &[1, 0, 1, 0])]));
+    refused_line(
+        &folder,
+        "show mask.toml --q 1 --k 5 -i t",
+        &["spec mask: tensor `t` is read outside its axes"],
+    );
     folder.file("good", file(&[0, 3]));
     folder.regard(&["run", "s.toml", "-i", "good", "-o", "out"]).ok();
 }
