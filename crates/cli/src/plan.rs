@@ -4,7 +4,6 @@ use std::io::Write;
 use std::time::Instant;
 
 use regard::{Kernel, Options, PlanReport, Planned, Problem, Spec};
-use regard_ir::expr::Op;
 use regard_ir::plan::ScheduleOverview;
 use regard_ir::problem::Phase;
 use serde::Serialize;
@@ -15,6 +14,7 @@ use crate::machines;
 use crate::memory::Bytes;
 use crate::source;
 use crate::timing::Seconds;
+use crate::words;
 
 /// What is printed, as JSON has it.
 #[derive(Serialize)]
@@ -105,14 +105,11 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
 
 /// The declared tensors that the mask reads.
 fn unknown(spec: &Spec) -> Vec<&str> {
-    let reads = |wanted: usize| {
-        let nodes = spec.allow.tree().nodes();
-        nodes.iter().any(|node| matches!(node.op, Op::Input { input, .. } if input as usize == wanted))
-    };
+    let reads = |i| words::reads(spec.allow.tree(), i);
     spec.inputs.names.iter().enumerate().filter(|&(i, _)| reads(i)).map(|(_, name)| name.as_str()).collect()
 }
 
 /// Workspace of a run here; `None` where this processor cannot run the plan.
-fn workspace_bytes(planned: &Planned, problem: &Problem, threads: usize) -> Option<usize> {
+pub(crate) fn workspace_bytes(planned: &Planned, problem: &Problem, threads: usize) -> Option<usize> {
     Some(Kernel::build(planned.clone()).ok()?.workspace_bytes(problem, threads))
 }
