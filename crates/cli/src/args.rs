@@ -209,7 +209,8 @@ pub(crate) struct RunArgs {
 ///
 /// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: where the kernel comes
 /// from, engine, instruction set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
-/// the time of one run, ok or FAILED. Instruction sets that this processor lacks are named, and so is what this build
+/// the time of one run, ok or FAILED. Where this build has the spec's generated kernel, a line says whether it gives the
+/// same bits as the loaded one. Instruction sets that this processor lacks are named, and so is what this build
 /// does not have.
 ///
 /// Without sizes a few awkward ones are taken; q, k and v are N(0, 1) from a fixed seed. With a file, its tensors are.

@@ -229,3 +229,99 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
     }
     moved
 }
+
+#[cfg(test)]
+mod tests {
+    use regard::{Isa, Machine, Options, machine};
+
+    use super::*;
+
+    fn parse(text: &str) -> Spec {
+        regard::parse(text, "t.toml", &regard::NoFiles).unwrap_or_else(|errors| panic!("{errors}")).spec
+    }
+
+    fn problem(spec: &Spec, batch: usize, queries: usize, keys: usize) -> Problem {
+        Problem::prefill(spec.source, batch, queries, keys).unwrap()
+    }
+
+    #[test]
+    fn a_token_costs_its_rows() {
+        let spec = parse("heads = { query = 12, kv = 6, value = 2, dim = 96, value_dim = 128 }");
+        for (dtype, bytes) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::Bf16, 2)] {
+            let cache = cache(&spec, dtype, &problem(&spec, 3, 1, 1000));
+            assert_eq!(cache.k_bytes_per_token, 6 * 96 * bytes);
+            assert_eq!(cache.v_bytes_per_token, 2 * 128 * bytes);
+            assert_eq!((cache.tokens, cache.bytes), (3000, 3000.0 * cache.bytes_per_token as f64));
+        }
+    }
+
+    #[test]
+    fn what_is_moved_is_what_work_counts() {
+        let scalar = Machine { isa: Isa::Scalar, ..machine::host() };
+        for shipped in regard::SHIPPED {
+            let spec = regard::shipped(shipped.name).unwrap().spec;
+            for dtype in [Dtype::F32, Dtype::F16] {
+                let options = Options { dtype: Some(dtype), ..Options::default() };
+                let planned = Planned::new(&spec, &scalar, options).unwrap();
+                for (batch, queries, keys) in [(1, 1, 1), (2, 5, 70), (3, 0, 4), (1, 3, 0), (0, 1, 1)] {
+                    let problem = problem(&spec, batch, queries, keys);
+                    let calls = [Call::new(&planned, problem), Call::decode(&planned, &problem)];
+                    for call in calls.map(Result::unwrap) {
+                        let moved: f64 = call.moved.iter().map(|moved| moved.bytes).sum();
+                        assert_eq!(moved, call.work.bytes(), "{}, {:?}", spec.name, call.problem);
+                        let widths = f64::from(spec.heads.dim + spec.heads.value_dim);
+                        assert_eq!(call.work.flops, 2.0 * widths * call.pairs.allowed);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn decode_is_one_query_at_the_last_position() {
+        let spec = regard::shipped("gqa").unwrap().spec;
+        let planned = Planned::new(&spec, &machine::host(), Options::default()).unwrap();
+        let call = Call::decode(&planned, &problem(&spec, 2, 7, 100)).unwrap();
+        assert_eq!(call.tokens, 2);
+        assert_eq!(call.problem.q_offset, 99);
+        // 32 heads of 128 over 8: each sees all 100 keys.
+        assert_eq!(call.pairs.allowed, 2.0 * 32.0 * 100.0);
+        assert_eq!(call.work.flops, 2.0 * 256.0 * 6400.0);
+        assert_eq!(call.work.read_bytes, 4.0 * 128.0 * 2.0 * (32.0 + 2.0 * 8.0 * 100.0));
+    }
+
+    #[test]
+    fn a_cache_must_hold_what_masks_can_reach() {
+        let reach = |mask: &str, n| {
+            let spec = parse(&format!(
+                "heads = {{ query = 4, dim = 8 }}\ninputs = {{ doc = 'i32[b, k]' }}\nmask = '{mask}'"
+            ));
+            reach(&spec, 2, n).map(|reach| (reach.tokens, reach.told()))
+        };
+        let told = |tokens, runs: &str| Some((tokens, runs.to_owned()));
+        assert_eq!(reach("causal", 1000), told(1000, "0..1000"));
+        assert_eq!(reach("causal & window(64)", 1000), told(64, "936..1000"));
+        assert_eq!(reach("causal & q - k < 64", 1000), told(64, "936..1000"));
+        assert_eq!(reach("causal & (window(64) | first(4)) & same(doc)", 1000), told(68, "0..4, 936..1000"));
+        // Position 999 is in the chunk that begins at 768.
+        assert_eq!(reach("chunk(256)", 1000), told(232, "768..1000"));
+        assert_eq!(reach("k % 4 == 0", 1000), told(250, "0..1, 4..5, 8..9, 12..13, …"));
+        // Blocks of keys are told apart, not keys.
+        assert_eq!(reach("causal & window(64)", 1 << 30), told(1 << 14, "1073725440..1073741824"));
+        assert_eq!(reach("k < nk", 1000), None);
+        assert_eq!(reach("causal", 0), None);
+    }
+
+    #[test]
+    fn in_cross_attention_any_query_may_come() {
+        let spec = parse("source = 'cross'\nheads = { query = 4, dim = 8 }\nmask = 'k < 10 & k <= q'");
+        assert_eq!(reach(&spec, 1, 100).unwrap().runs, [[0, 10]]);
+    }
+
+    #[test]
+    fn readers_of_tensors_are_told() {
+        let spec = regard::shipped("softcap_bias").unwrap().spec;
+        let told: Vec<_> = captured(&spec).into_iter().map(|input| (input.declared, input.read_by)).collect();
+        assert_eq!(told, [("i32[b, k]".to_owned(), vec!["mask"]), ("f32[h]".to_owned(), vec!["score"])]);
+    }
+}

@@ -194,13 +194,18 @@ impl Page<'_> {
             (queries.into(), ""),
             (keys.into(), ""),
         ]);
-        let told = format!("{about}{} of {product} = {}{share}{how}", Count(allowed), Count(all));
+        // An estimate has few digits that mean something.
+        let number = |n: f64| match known {
+            Known::Estimate => format!("{n:.2e}"),
+            Known::Exact | Known::AtMost => Count(n).to_string(),
+        };
+        let told = format!("{about}{} of {product} = {}{share}{how}", number(allowed), number(all));
         self.item("pairs", &told)?;
         let told = format!(
             "2 × ({} + {}) × {} = {}FLOP{}",
             heads.dim,
             heads.value_dim,
-            Count(allowed),
+            number(allowed),
             Scaled(work.flops),
             per_token(*tokens, |n| format!("{}FLOP", Scaled(work.flops / n)))
         );
