@@ -10,12 +10,14 @@ mod quantity;
 use std::io::Write;
 
 use regard::ir::variant::Heads;
-use regard::{Dtype, Isa, Options, Planned, Problem, Spec};
+use regard::{Dtype, Isa, Machine, Options, Planned, Problem, Spec};
 use serde::Serialize;
 
 use crate::args::ExplainArgs;
 use crate::failure::Failure;
+use crate::peaks::Peaks;
 use crate::plan::workspace_bytes;
+use crate::run::pool;
 use crate::{machines, source};
 use figures::{Cache, Call, Input};
 use formula::Line;
@@ -60,6 +62,20 @@ struct Limits {
     decode: Bound,
 }
 
+impl Limits {
+    /// Measures the machine at hand, for about a second.
+    fn measure(
+        args: &ExplainArgs,
+        machine: &Machine,
+        isa: Isa,
+        calls: [&Call; 2],
+    ) -> Result<Self, Failure> {
+        let peaks = Peaks::measure(&pool(args.choice.threads)?, machine, isa)?;
+        let [prefill, decode] = calls.map(|call| Bound::new(&call.work, &peaks));
+        Ok(Self { prefill, decode })
+    }
+}
+
 /// Prints formula, cache, operations and bytes, and what limits them here.
 ///
 /// # Errors
@@ -74,6 +90,11 @@ pub(crate) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Fai
         .map_err(|error| Failure::Compile { spec: spec.name.clone(), error })?;
     let threads = args.choice.threads.unwrap_or(machine.cores as usize);
     let dtype = planned.plan().dtype;
+    let (prefill, decode) = (Call::new(&planned, problem)?, Call::decode(&planned, &problem)?);
+    let limits = match args.machine {
+        None => Some(Limits::measure(args, &machine, planned.plan().isa, [&prefill, &decode])?),
+        Some(_) => None,
+    };
 
     let explained = Explained {
         spec: &spec.name,
@@ -83,12 +104,12 @@ pub(crate) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Fai
         captured: figures::captured(&spec),
         dtype,
         cache: figures::cache(&spec, dtype, &problem),
-        prefill: Call::new(&planned, problem)?,
-        decode: Call::decode(&planned, &problem)?,
+        prefill,
+        decode,
         isa: planned.plan().isa,
         threads,
         workspace_bytes: workspace_bytes(&planned, &problem, threads),
-        limits: None,
+        limits,
         given: Given { spec: &spec, lengths: args.q.or(args.k).is_some() },
     };
     if args.json {

@@ -5,6 +5,7 @@ use std::io::Write;
 use regard::{Dtype, Problem};
 use regard_ir::text;
 use regard_ir::variant::Source;
+use regard_ir::work::Work;
 
 use crate::failure::Failure;
 use crate::memory::Bytes;
@@ -13,7 +14,7 @@ use crate::timing::Seconds;
 use super::Explained;
 use super::figures::{self, Cache, Call, Input, Moved, Reach};
 use super::formula::{self, Line};
-use super::limits::{Bound, Limit};
+use super::limits::Bound;
 use super::pairs::{Known, Pairs};
 use super::quantity::{Count, Product, Scaled};
 
@@ -235,38 +236,41 @@ impl Page<'_> {
             return self.section("limits", NOT_MEASURED);
         };
         let threads = plural(shown.threads as u64, "thread");
-        self.section(
-            "limits",
-            &format!(
-                "of this machine on {} with {threads}, measured just now; a call takes at least the longer of both times",
-                shown.isa.name()
-            ),
-        )?;
+        let isa = shown.isa.name();
+        let how = "a call takes at least the longer of the times of its operations and of its bytes";
+        self.section("limits", &format!("of this machine, {isa} with {threads}, measured just now: {how}"))?;
         self.bound("prefill", &shown.prefill, &limits.prefill)?;
         self.bound("decode", &shown.decode, &limits.decode)
     }
 
     fn bound(&mut self, name: &str, call: &Call, bound: &Bound) -> Result<(), Failure> {
-        let Bound { rates, flops_s, bytes_s, limit, at_least_s } = *bound;
-        let told = format!("{}FLOP / {:.0} GFLOP/s = {}", Scaled(call.work.flops), rates.gflops, Seconds(flops_s));
+        let Bound { fma_gflops, level, read_gbs, read_write_gbs, operations_s, bytes_s, limit, at_least_s } =
+            *bound;
+        let Work { flops, read_bytes, written_bytes } = call.work;
+        let told = format!("{}FLOP / {fma_gflops:.0} GFLOP/s = {}", Scaled(flops), Seconds(operations_s));
         self.item(name, &told)?;
+        // Each byte that is written goes with one that is read; what is read beyond those is read alone.
+        let alone = (read_bytes - written_bytes).max(0.0);
         let told = format!(
-            "{}B / {:.1} GB/s from {} = {}",
-            Scaled(call.work.bytes()),
-            rates.gbs,
-            rates.level,
+            "2 × {}B written / {read_write_gbs:.1} GB/s + {}B more read / {read_gbs:.1} GB/s = {}, data in {level}",
+            Scaled(written_bytes),
+            Scaled(alone),
             Seconds(bytes_s)
         );
         self.item("", &told)?;
-        let limit = match limit {
-            Limit::Fma => "multiply-adds",
-            Limit::Read => "bytes",
+        let by = match limit {
+            "fma" => "multiply-adds",
+            "read" => "reading",
+            _ => "reading and writing",
         };
-        let rate = match at_least_s > 0.0 {
-            true => format!(", at most {}tokens/s", Scaled(call.tokens as f64 / at_least_s)),
+        let rate = match at_least_s > 0.0 && call.tokens > 0 {
             false => String::new(),
+            true => match call.tokens as f64 / at_least_s {
+                rate if rate < 100.0 => format!(", at most {rate:.1} tokens/s"),
+                rate => format!(", at most {} tokens/s", Count(rate)),
+            },
         };
-        self.item("", &format!("bound by {limit}: at least {}{rate}", Seconds(at_least_s)))
+        self.item("", &format!("bound by {by}: at least {}{rate}", Seconds(at_least_s)))
     }
 }
 
