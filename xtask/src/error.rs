@@ -106,7 +106,9 @@ impl fmt::Display for Error {
                 write!(f, "{name} is not installed: run `rustup component add {name}`")
             }
             Error::Specs { n, of } => write!(f, "{n} of {of} specs cannot be used"),
-            Error::Command { command } | Error::Input { command } => write!(f, "failed; to run it by hand: {command}"),
+            Error::Command { command } | Error::Input { command } => {
+                write!(f, "failed; to run it by hand: {command}")
+            }
             Error::Untidy { errors: 1 } => {
                 write!(f, "1 rule of the tree is broken; by hand: cargo xtask tidy")
             }

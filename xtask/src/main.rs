@@ -54,7 +54,9 @@ enum Task {
     /// SPEC… --dtype all`: each engine and instruction set of this machine, each storage type, several awkward sizes;
     /// whether both kernels give the same bits, and how near they are to the oracle. The first call builds for some
     /// minutes. The copy is in target/verify.
-    #[command(after_help = "Examples:\n  cargo xtask verify mine.toml\n  cargo xtask verify experiments/*.toml")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask verify mine.toml\n  cargo xtask verify experiments/*.toml"
+    )]
     Verify {
         /// Spec files or names of shipped specs.
         #[arg(required = true, value_name = "SPEC")]

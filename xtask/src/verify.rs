@@ -109,3 +109,95 @@ fn read_tree(root: &Path) -> Result<Vec<File>, Error> {
 fn modules(n: usize) -> String {
     format!("{n} module{}", if n == 1 { "" } else { "s" })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A folder of a test's own, gone when it ends.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("regard-xtask-{test}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        /// Writes a file and gives its path.
+        fn file(&self, name: &str, text: &str) -> String {
+            let path = self.0.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const GOOD: &str = "heads = { query = 3, dim = 8 }\nmask = 'k % 5 == 0'";
+
+    #[test]
+    fn files_are_compiled_and_shipped_names_are_not() {
+        let folder = Folder::new("load");
+        let mine = folder.file("mine.toml", GOOD);
+        let given = load(&["causal".to_owned(), mine]).unwrap();
+        let names: Vec<_> = given.iter().map(|(name, parsed)| (&name[..], &parsed.spec.name[..])).collect();
+        assert_eq!(names, [("given/mine_1", "mine")]);
+    }
+
+    #[test]
+    fn every_spec_that_cannot_be_used_is_counted() {
+        let folder = Folder::new("wrong");
+        let good = folder.file("good.toml", GOOD);
+        let bad = folder.file("bad.toml", "heads = { query = 3, dim = 8 }\nmask = 'causl'");
+        let error = load(&[bad, "none.toml".to_owned(), good]).err().unwrap();
+        assert_eq!(error.to_string(), "2 of 3 specs cannot be used");
+    }
+
+    #[test]
+    fn the_copy_is_the_tree_with_a_module_for_each_spec() {
+        let folder = Folder::new("copy");
+        let specs =
+            [folder.file("a/x.toml", GOOD), folder.file("b/x.toml", "heads = { query = 1, dim = 4 }")];
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let copy = copy(root, &load(&specs).unwrap()).unwrap();
+        let text = |path: &str| {
+            let files: Vec<_> = copy.iter().filter(|file| file.path == path).collect();
+            assert_eq!(files.len(), 1, "{path}");
+            files[0].text.clone()
+        };
+        assert!(text("kernels/src/given/x_0.rs").contains("k % 5 == 0"));
+        assert!(text("kernels/src/given/x_1.rs").contains("query: 1"));
+        let lib = text("kernels/src/lib.rs");
+        for module in ["causal", "given::x_0", "given::x_1"] {
+            assert!(lib.contains(&format!("{module}::IDENTITY =>")), "{lib}");
+        }
+        for path in
+            ["Cargo.toml", "Cargo.lock", "kernels/Cargo.toml", "crates/cli/src/main.rs", "specs/gqa.toml"]
+        {
+            assert_eq!(text(path), fs::read_to_string(root.join(path)).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_tree_that_is_as_it_should_be_is_not_touched() {
+        let folder = Folder::new("tree");
+        let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+        let made = [file("crates/a.rs", "a"), file("specs/b.toml", "b")];
+        let make =
+            |made: &[File]| files::make_so(&folder.0, made, &read_tree(&folder.0).unwrap()).unwrap().len();
+        assert_eq!([make(&made), make(&made)], [2, 0]);
+        folder.file("crates/target/built", "");
+        folder.file("crates/old/c.rs", "");
+        assert_eq!([make(&made), make(&made)], [1, 0]);
+        assert!(folder.0.join("crates/target/built").exists() && !folder.0.join("crates/old").exists());
+    }
+}

@@ -64,12 +64,7 @@ struct Limits {
 
 impl Limits {
     /// Measures the machine at hand, for about a second.
-    fn measure(
-        args: &ExplainArgs,
-        machine: &Machine,
-        isa: Isa,
-        calls: [&Call; 2],
-    ) -> Result<Self, Failure> {
+    fn measure(args: &ExplainArgs, machine: &Machine, isa: Isa, calls: [&Call; 2]) -> Result<Self, Failure> {
         let peaks = Peaks::measure(&pool(args.choice.threads)?, machine, isa)?;
         let [prefill, decode] = calls.map(|call| Bound::new(&call.work, &peaks));
         Ok(Self { prefill, decode })

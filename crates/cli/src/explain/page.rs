@@ -139,7 +139,7 @@ impl Page<'_> {
         };
         let [first, rest @ ..] = reach else { return Ok(()) };
         if reach.iter().all(|reach| reach.tokens == u64::from(reach.of)) {
-            return self.item("reach", &format!("every token may still be seen by {by} so all are kept"));
+            return self.item("reach", &format!("all are kept: {by} may see every one"));
         }
         let told = format!(
             "of {} tokens {by} may see {}: {}",
@@ -179,7 +179,10 @@ impl Page<'_> {
         };
         let each = if batch == 1 { "" } else { " each" };
         let sequences = plural(batch.into(), "sequence");
-        self.section(name, &format!("{sequences} of {queries_of} over {}{each}", plural(keys.into(), "key")))?;
+        self.section(
+            name,
+            &format!("{sequences} of {queries_of} over {}{each}", plural(keys.into(), "key")),
+        )?;
 
         let heads = &shown.heads;
         let Pairs { allowed, all, known } = *pairs;

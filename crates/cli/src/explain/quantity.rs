@@ -71,7 +71,10 @@ mod tests {
     #[test]
     fn digits_are_grouped() {
         let told = |n| Count(n).to_string();
-        assert_eq!([told(0.0), told(999.0), told(1000.0), told(8390656.0)], ["0", "999", "1,000", "8,390,656"]);
+        assert_eq!(
+            [told(0.0), told(999.0), told(1000.0), told(8390656.0)],
+            ["0", "999", "1,000", "8,390,656"]
+        );
     }
 
     #[test]

@@ -45,7 +45,9 @@ fn sizes_at_the_ends_of_their_range_have_figures() {
     let folder = Folder::new("explain");
     folder.file("wide.toml", "heads = { query = 4096, dim = 1024 }\nmask = 'causal'");
     let most = i32::MAX.to_string();
-    for (q, k, batch) in [("0", "0", "1"), ("1", "0", "1"), ("0", "1", "0"), (&most, &most, "1"), ("1", &most, "2")] {
+    for (q, k, batch) in
+        [("0", "0", "1"), ("1", "0", "1"), ("0", "1", "0"), (&most, &most, "1"), ("1", &most, "2")]
+    {
         for spec in ["wide.toml", "minilm", "global"] {
             let args = ["explain", spec, "--q", q, "--k", k, "--batch", batch, "--machine", "cortex-m7"];
             let page = folder.regard(&args).ok().stdout;

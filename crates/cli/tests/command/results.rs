@@ -55,8 +55,9 @@ fn verify_judges_a_file_by_the_oracle_and_by_the_model() {
     let bits: Vec<_> = lines.iter().filter(|line| line["against"] == "loaded").collect();
     assert_eq!(2 * bits.len(), of("generated"), "{lines:?}");
     for line in bits {
-        let found = [&line["kernel"], &line["differing"], &line["elements"], &line["ok"]];
-        assert_eq!(found, [&"generated".into(), &0.into(), &(1056 * 32).into(), &true.into()], "{line:?}");
+        let counts = [&line["differing"], &line["elements"]].map(serde_json::Value::as_u64);
+        assert_eq!(counts, [Some(0), Some(1056 * 32)], "{line:?}");
+        assert!(line["kernel"] == "generated" && line["ok"] == true, "{line:?}");
     }
 }
 
@@ -69,9 +70,13 @@ fn a_kernel_is_taken_from_where_it_is_asked_for() {
         folder.regard(&args)
     };
     let both = verify(&["small.toml"]).ok().stdout;
-    assert!(both.contains("loaded ") && both.ends_with(
-            "generated: not in this build; `cargo xtask verify small.toml` makes it and compares it\n"
-        ), "{both}");
+    assert!(
+        both.contains("loaded ")
+            && both.ends_with(
+                "generated: not in this build; `cargo xtask verify small.toml` makes it and compares it\n"
+            ),
+        "{both}"
+    );
     assert!(
         verify(&["small.toml", "--json"]).ok().objects().iter().any(|line| line["skipped"] == "generated")
     );
