@@ -1,12 +1,12 @@
 //! `cargo xtask codegen`: the crate `kernels` from the shipped specs, and one module more that tests use.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use regard_codegen::{Drift, File, drift};
-use regard_spec::{NoFiles, SHIPPED};
+use regard_spec::{NoFiles, Parsed, SHIPPED};
 
 use crate::error::Error;
+use crate::files;
 
 /// The generated sources.
 const FOLDER: &str = "kernels/src";
@@ -23,23 +23,9 @@ const OPERATIONS_MODULE: &str = "tests/tests/generated/operations.rs";
 /// If a spec does not compile, or a file cannot be read, written or removed.
 pub(crate) fn write(root: &Path) -> Result<(), Error> {
     let made = make()?;
-    for drift in compare(root, &made)? {
-        let path = root.join(drift.path());
-        match &drift {
-            Drift::LeftOver(_) => {
-                fs::remove_file(&path).map_err(Error::read(&path))?;
-                // A folder that still holds something stays.
-                let _ = path.parent().map(fs::remove_dir);
-                println!("removed {}", drift.path());
-            }
-            Drift::Edited(_) | Drift::Missing(_) => {
-                let text = made.iter().find(|file| file.path == drift.path()).map(|file| &file.text);
-                let parent = path.parent().unwrap_or(root);
-                fs::create_dir_all(parent).map_err(Error::read(parent))?;
-                fs::write(&path, text.map_or("", String::as_str)).map_err(Error::read(&path))?;
-                println!("wrote {}", drift.path());
-            }
-        }
+    for drift in files::make_so(root, &made, &found(root)?)? {
+        let verb = if matches!(drift, Drift::LeftOver(_)) { "removed" } else { "wrote" };
+        println!("{verb} {}", drift.path());
     }
     Ok(())
 }
@@ -54,9 +40,23 @@ pub(crate) fn check(root: &Path) -> Result<(), Error> {
     if drift.is_empty() { Ok(()) } else { Err(Error::Drift { files: drift.len() }) }
 }
 
-/// What the specs make, paths from the root of the tree on.
+/// What the shipped specs make, paths from the root of the tree on.
 fn make() -> Result<Vec<File>, Error> {
-    let mut specs = Vec::new();
+    let mut files = kernels(&[])?;
+    let operations = regard_spec::parse(OPERATIONS_TEXT, OPERATIONS, &NoFiles).map_err(Error::Spec)?.spec;
+    let text = regard_codegen::compile(&operations, OPERATIONS).map_err(Error::Generate)?;
+    files.push(File { path: OPERATIONS_MODULE.to_owned(), text });
+    Ok(files)
+}
+
+/// The sources of the crate `kernels` with modules of the shipped specs and of others, named by their paths as of
+/// files in `specs`; paths from the root of the tree on.
+///
+/// # Errors
+/// If a spec does not compile.
+pub(crate) fn kernels(others: &[(String, Parsed)]) -> Result<Vec<File>, Error> {
+    let mut specs: Vec<_> =
+        others.iter().map(|(name, parsed)| (name.as_str(), parsed.spec.clone())).collect();
     for shipped in SHIPPED {
         let parsed = regard_spec::shipped(shipped.name).map_err(Error::Spec)?;
         specs.push((shipped.name, parsed.spec));
@@ -65,49 +65,27 @@ fn make() -> Result<Vec<File>, Error> {
     for file in &mut files {
         file.path = format!("{FOLDER}/{}", file.path);
     }
-    let operations = regard_spec::parse(OPERATIONS_TEXT, OPERATIONS, &NoFiles).map_err(Error::Spec)?.spec;
-    let text = regard_codegen::compile(&operations, OPERATIONS).map_err(Error::Generate)?;
-    files.push(File { path: OPERATIONS_MODULE.to_owned(), text });
     Ok(files)
 }
 
 fn compare(root: &Path, made: &[File]) -> Result<Vec<Drift>, Error> {
-    let mut found = Vec::new();
-    read_all(root, PathBuf::from(FOLDER), &mut found)?;
+    Ok(drift(made, &found(root)?))
+}
+
+/// The files that are there.
+fn found(root: &Path) -> Result<Vec<File>, Error> {
+    let mut found = files::read_all(root, FOLDER)?;
     if root.join(OPERATIONS_MODULE).exists() {
-        found.push(read(root, Path::new(OPERATIONS_MODULE))?);
+        found.push(files::read(root, Path::new(OPERATIONS_MODULE))?);
     }
-    Ok(drift(made, &found))
-}
-
-/// Reads all files of a folder, which need not exist; paths from the root on.
-fn read_all(root: &Path, folder: PathBuf, files: &mut Vec<File>) -> Result<(), Error> {
-    let path = root.join(&folder);
-    if !path.exists() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(&path).map_err(Error::read(&path))? {
-        let entry = entry.map_err(Error::read(&path))?;
-        let inside = folder.join(entry.file_name());
-        if entry.path().is_dir() {
-            read_all(root, inside, files)?;
-        } else {
-            files.push(read(root, &inside)?);
-        }
-    }
-    Ok(())
-}
-
-/// Reads a file, whichever way its lines end; its path is from the root on.
-fn read(root: &Path, inside: &Path) -> Result<File, Error> {
-    let path = root.join(inside);
-    let bytes = fs::read(&path).map_err(Error::read(&path))?;
-    let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
-    Ok(File { path: inside.to_string_lossy().replace('\\', "/"), text })
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use super::*;
 
     /// A tree of its own with what the specs make.

@@ -1,10 +1,16 @@
 //! Commands that say how they are run by hand.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::error::Error;
+
+/// A folder for what a task builds, beside the workspace's own output, so that cleaning one cleans both.
+pub(crate) fn target_folder(root: &Path, task: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root.join(target).join(task)
+}
 
 /// A cargo command of the workspace, without standard input.
 pub(crate) struct Cargo {
@@ -37,6 +43,19 @@ impl Cargo {
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let status = self.command.status().map_err(|source| self.not_started(source))?;
         if status.success() { Ok(()) } else { Err(Error::Command { command: self.line }) }
+    }
+
+    /// Runs a command that tells by its exit code, as ours do, whether the input was wrong or a check failed.
+    ///
+    /// # Errors
+    /// If it cannot be started or does not succeed.
+    pub(crate) fn run_one_of_ours(mut self) -> Result<(), Error> {
+        let status = self.command.status().map_err(|source| self.not_started(source))?;
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(1) => Err(Error::Input { command: self.line }),
+            _ => Err(Error::Command { command: self.line }),
+        }
     }
 
     /// Runs it and keeps what it prints, whether it succeeds or not.

@@ -32,6 +32,18 @@ pub(crate) enum Error {
         /// The command line, to be run by hand.
         command: String,
     },
+    /// A command did not take its input, after saying why itself.
+    Input {
+        /// The command line, to be run by hand.
+        command: String,
+    },
+    /// Some specs, of which that was said, cannot be used.
+    Specs {
+        /// How many.
+        n: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// The tree breaks rules that have been listed.
     Untidy {
         /// How many findings are errors.
@@ -69,7 +81,11 @@ impl Error {
     /// 1 where the surroundings are wrong, 2 where a check failed.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Error::File { .. } | Error::Start { .. } | Error::Component { .. } => ExitCode::from(1),
+            Error::File { .. }
+            | Error::Start { .. }
+            | Error::Component { .. }
+            | Error::Input { .. }
+            | Error::Specs { .. } => ExitCode::from(1),
             Error::Command { .. }
             | Error::Untidy { .. }
             | Error::Spec(_)
@@ -89,7 +105,10 @@ impl fmt::Display for Error {
             Error::Component { name } => {
                 write!(f, "{name} is not installed: run `rustup component add {name}`")
             }
-            Error::Command { command } => write!(f, "failed; to run it by hand: {command}"),
+            Error::Specs { n, of } => write!(f, "{n} of {of} specs cannot be used"),
+            Error::Command { command } | Error::Input { command } => {
+                write!(f, "failed; to run it by hand: {command}")
+            }
             Error::Untidy { errors: 1 } => {
                 write!(f, "1 rule of the tree is broken; by hand: cargo xtask tidy")
             }

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::command::Cargo;
+use crate::command::{Cargo, target_folder};
 use crate::error::Error;
 
 /// The program's manifest, from the root.
@@ -35,12 +35,12 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
 }
 
 fn build(root: &Path) -> Cargo {
-    let target = target_folder(root);
+    let target = target_folder(root, "link").display().to_string();
     Cargo::new(root, &["build", "--release", "--manifest-path", MANIFEST, "--target-dir", &target])
 }
 
 fn start(root: &Path) -> Result<(), Error> {
-    let program = Path::new(&target_folder(root)).join("release/regard-link");
+    let program = target_folder(root, "link").join("release/regard-link");
     let command = program.display().to_string();
     match Command::new(&program).status() {
         Ok(status) if status.success() => Ok(()),
@@ -62,12 +62,6 @@ fn control(root: &Path) -> Result<(), Error> {
     } else {
         Err(Error::ControlBroken { command, stderr })
     }
-}
-
-/// Beside the workspace's own output, so that cleaning one cleans both.
-fn target_folder(root: &Path) -> String {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    root.join(target).join("link").display().to_string()
 }
 
 /// Gives the program the workspace's versions, so that nothing is resolved or fetched twice.

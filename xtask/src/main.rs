@@ -5,8 +5,10 @@ mod ci;
 mod codegen;
 mod command;
 mod error;
+mod files;
 mod link;
 mod tidy;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,6 +55,20 @@ enum Task {
         /// Write nothing; name every file that is edited, missing or left over.
         #[arg(long)]
         check: bool,
+    },
+    /// Compare the generated kernels of specs that do not ship with loaded ones and with the oracle.
+    ///
+    /// Makes a module of each SPEC, builds the command `regard` with it in a copy of the tree, and runs `regard verify
+    /// SPEC… --dtype all`: each engine and instruction set of this machine, each storage type, several awkward sizes;
+    /// whether both kernels give the same bits, and how near they are to the oracle. The first call builds for some
+    /// minutes. The copy is in target/verify.
+    #[command(
+        after_help = "Examples:\n  cargo xtask verify mine.toml\n  cargo xtask verify experiments/*.toml"
+    )]
+    Verify {
+        /// Spec files or names of shipped specs.
+        #[arg(required = true, value_name = "SPEC")]
+        specs: Vec<String>,
     },
     /// Check the rules of the tree that no compiler checks.
     ///
@@ -113,6 +129,7 @@ fn run(root: &Path, task: Task) -> Result<(), Error> {
         }
         Task::Codegen { check: false } => codegen::write(root),
         Task::Codegen { check: true } => codegen::check(root),
+        Task::Verify { specs } => verify::run(root, &specs),
         Task::Tidy => tidy::run(root),
         Task::Ci { long: false } => ci::run(root, ci::Tests::Usual),
         Task::Ci { long: true } => ci::run(root, ci::Tests::Long),

@@ -18,9 +18,9 @@ const MAX_REPEAT: u64 = 1_000_000;
 
 /// Attention variants from ten lines of TOML to fused CPU kernels.
 ///
-/// A spec says what a variant computes: heads, mask, score. `check` reads it, `plan` shows how it will run on a machine
-/// and why, `show` draws its mask, `run` computes it on tensors, `verify` compares the kernel with a naive f64 oracle,
-/// `bench` times it.
+/// A spec says what a variant computes: heads, mask, score. `check` reads it, `explain` says what it costs, `plan` shows
+/// how it will run on a machine and why, `show` draws its mask, `run` computes it on tensors, `verify` compares the kernel
+/// with a naive f64 oracle, `bench` times it.
 #[derive(Debug, Parser)]
 #[command(name = "regard", version, arg_required_else_help = true, after_help = MAIN_HELP)]
 pub(crate) struct Args {
@@ -39,6 +39,7 @@ Exit codes:
 
 First steps:
   regard list
+  regard explain gqa
   regard plan gqa --q 4096 --k 4096
   regard verify causal";
 
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     /// among the machines, marked with a star.
     List,
     Check(CheckArgs),
+    Explain(ExplainArgs),
     Plan(PlanArgs),
     Show(ShowArgs),
     Run(RunArgs),
@@ -72,6 +74,46 @@ pub(crate) struct CheckArgs {
     /// Spec files or names of shipped specs.
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
+}
+
+/// Say what a spec computes, and what that costs.
+///
+/// Prints the formula; the tensors that it reads; the bytes that a KV cache takes for each token, and how much of it the
+/// mask can still reach; the operations and bytes of a prefill and of one decoded token, with the products that they are
+/// made of; and what limits both on this machine, by its multiply-add rate and its read rates, which are measured now.
+///
+/// Where a mask reads tensors, their contents are not known here, and pairs are counted as if they forbade nothing. With
+/// --machine the figures are of another machine, whose rates nobody measured, and no times are given.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regard explain gqa
+  regard explain sliding_window --q 1 --k 32768 --dtype bf16
+  regard explain mine.toml --q 2048 --batch 16 --json")]
+pub(crate) struct ExplainArgs {
+    /// A spec file or the name of a shipped spec.
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: String,
+    /// Queries of each sequence; as many as keys if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) q: Option<usize>,
+    /// Keys of each sequence; as many as queries if not given, 4096 if neither is.
+    #[arg(long, value_name = "N")]
+    pub(crate) k: Option<usize>,
+    /// Sequences.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// A shipped profile or a TOML file with isa, cores, l1d_kib, l2_kib and l3_kib; this machine if not given.
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) machine: Option<String>,
+    /// Storage type of q, k, v and o; the spec's if not given.
+    #[arg(long, value_name = "TYPE", value_parser = dtypes())]
+    pub(crate) dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub(crate) choice: ChoiceArgs,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Show how a spec will run, and why so.
@@ -169,7 +211,8 @@ pub(crate) struct RunArgs {
 ///
 /// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: where the kernel comes
 /// from, engine, instruction set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
-/// the time of one run, ok or FAILED. Instruction sets that this processor lacks are named, and so is what this build
+/// the time of one run, ok or FAILED. Where this build has the spec's generated kernel, a line says whether it gives the
+/// same bits as the loaded one. Instruction sets that this processor lacks are named, and so is what this build
 /// does not have.
 ///
 /// Without sizes a few awkward ones are taken; q, k and v are N(0, 1) from a fixed seed. With a file, its tensors are.

@@ -1,4 +1,4 @@
-//! The command regard: list, check, plan, draw, run, verify and time attention variants.
+//! The command regard: list, check, explain, plan, draw, run, verify and time attention variants.
 //!
 //! Exit codes: 0 done, also where nobody reads the output to its end; 1 the input is wrong; 2 a check failed. Data goes
 //! to stdout, talk to stderr.
@@ -8,10 +8,13 @@ mod args;
 mod bench;
 mod check;
 mod execute;
+mod explain;
 mod failure;
+mod host;
 mod list;
 mod machines;
 mod memory;
+mod peaks;
 mod plan;
 mod progress;
 mod run;
@@ -56,6 +59,7 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::List => list::list(out),
         Command::Check(args) => check::check(args, out),
+        Command::Explain(args) => explain::explain(args, out),
         Command::Plan(args) => plan::plan(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Verify(args) => verify::verify(args, out),

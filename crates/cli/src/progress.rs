@@ -1,12 +1,18 @@
-//! A progress bar on terminals, for work over a second.
+//! Progress bars on terminals, for work over a second.
+//!
+//! Work within work has a bar of its own, below the other's: all bars of the process share the terminal.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Work shorter than this shows no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Every bar that is shown.
+static TERMINAL: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// How far some work is. Where stderr is no terminal nothing is ever drawn; the bar is gone when the work is done.
 pub(crate) struct Progress {
@@ -29,7 +35,7 @@ impl Progress {
     /// One step is done.
     pub(crate) fn advance(&self) {
         if self.start.elapsed() > PATIENCE && self.hidden.swap(false, Ordering::Relaxed) {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            TERMINAL.add(self.bar.clone());
         }
         self.bar.inc(1);
     }
@@ -38,5 +44,11 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+        TERMINAL.remove(&self.bar);
     }
+}
+
+/// Takes the bars off the terminal while `write` writes to it.
+pub(crate) fn set_aside<R>(write: impl FnOnce() -> R) -> R {
+    TERMINAL.suspend(write)
 }

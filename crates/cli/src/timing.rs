@@ -6,6 +6,7 @@ use regard::Kernel;
 use regard_ir::inputs::Captured;
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
+use regard_ir::work::Work;
 use regard_oracle::eval::{Scope, Value, eval};
 use regard_oracle::sample::ALL_ROWS_PAIRS;
 use serde::Serialize;
@@ -47,6 +48,11 @@ pub(crate) struct Timing {
     /// 10⁹ operations a second at the median: a multiplication and an addition for each channel of q and v, for each
     /// pair that the mask allows, for each head.
     pub(crate) gflops: f64,
+    /// 10⁹ bytes a second at the median, of those that must move at least once.
+    pub(crate) gbs: f64,
+    /// What the rates are of.
+    #[serde(skip)]
+    pub(crate) work: Work,
 }
 
 impl Timing {
@@ -63,7 +69,10 @@ impl Timing {
         let median_s = median(&seconds);
         let plan = kernel.plan();
         let Problem { phase, batch, queries: q, keys: k, .. } = bound.problem;
-        let flops = flops(&kernel.variant(), bound, outcome.live_pairs);
+        let variant = kernel.variant();
+        let live_pairs = live_pairs(&variant, bound, outcome.live_pairs);
+        let work = Work::new(&variant, &bound.problem, plan.dtype, live_pairs);
+        let rate = |amount: f64| if median_s > 0.0 { amount / median_s / 1e9 } else { 0.0 };
         Self {
             spec: kernel.spec().name.clone(),
             kernel: kernel.source().name(),
@@ -79,7 +88,9 @@ impl Timing {
             median_s,
             min_s: seconds.first().copied().unwrap_or(0.0),
             max_s: seconds.last().copied().unwrap_or(0.0),
-            gflops: if median_s > 0.0 { flops / median_s / 1e9 } else { 0.0 },
+            gflops: rate(work.flops),
+            gbs: rate(work.bytes()),
+            work,
         }
     }
 }
@@ -121,17 +132,15 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// Operations of a run: 2 · (dim + value_dim) for each pair of each head that the mask allows.
-fn flops(variant: &Variant<'_>, bound: &Bound<'_>, live_pairs: u64) -> f64 {
+/// The pairs that the mask allows, over all heads: counted where they are few, else as a schedule estimates them.
+fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>, estimate: u64) -> f64 {
     let data = bound.captured();
     let Problem { batch, queries, keys, .. } = bound.problem;
     let pairs = batch as f64 * variant.heads.query as f64 * queries as f64 * keys as f64;
-    let allowed = match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &bound.problem)
-    {
+    match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &bound.problem) {
         Ok(captured) if pairs <= ALL_ROWS_PAIRS as f64 => counted(variant, &bound.problem, &captured),
-        _ => live_pairs as f64,
-    };
-    2.0 * (variant.heads.dim + variant.heads.value_dim) as f64 * allowed
+        _ => estimate as f64,
+    }
 }
 
 /// The pairs that the mask allows, each looked at: of small problems a schedule's estimate may be far off.

@@ -1,5 +1,6 @@
 //! `regard verify`: kernels against the oracle, and against another implementation's output.
 
+mod bits;
 pub(crate) mod judge;
 mod kernels;
 mod lines;
@@ -10,7 +11,7 @@ use std::io::Write;
 use regard::{Dtype, Kernel, Pool, Spec, Threads, machine};
 
 use crate::args::{Choice, VerifyArgs};
-use crate::execute::Execution;
+use crate::execute::{Execution, Outcome};
 use crate::failure::Failure;
 use crate::run::pool;
 use crate::source;
@@ -19,7 +20,7 @@ use crate::tensors::signature::{Bound, Signature, Stored};
 use crate::timing::Timing;
 use judge::Judge;
 use kernels::{Asked, Candidate};
-use lines::{Comparison, Lines};
+use lines::{Bits, Comparison, Lines};
 use problem::Size;
 
 /// Compares every kernel that is asked for on every problem and prints a line for each comparison.
@@ -32,8 +33,8 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut dyn Write) -> Result<(), Failu
     let expected = args.expected.as_deref().map(Tensors::read).transpose()?;
     let pool = pool(args.choice.threads)?;
     let mut lines = Lines::new(out, args.json);
-    for spec in &specs {
-        let verification = Verification { args, spec, pool: &pool, expected: expected.as_ref() };
+    for (name, spec) in args.specs.iter().zip(&specs) {
+        let verification = Verification { args, name, spec, pool: &pool, expected: expected.as_ref() };
         verification.run(tensors.as_ref(), &mut lines)?;
     }
     lines.end()
@@ -42,6 +43,8 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut dyn Write) -> Result<(), Failu
 /// One spec, and what it is compared with.
 struct Verification<'a> {
     args: &'a VerifyArgs,
+    /// What the spec is called on the command line.
+    name: &'a str,
     spec: &'a Spec,
     pool: &'a Pool,
     expected: Option<&'a Tensors>,
@@ -87,7 +90,7 @@ impl Verification<'_> {
             }
         }
         skipped.iter().try_for_each(|isa| lines.skipped(self.spec, isa.name(), "not on this CPU"))?;
-        no_code.iter().try_for_each(|source| lines.no_code(self.spec, source.name()))
+        no_code.iter().try_for_each(|source| lines.no_code(self.spec, source.name(), self.name))
     }
 
     /// The storage types to take. A file of tensors has one.
@@ -118,6 +121,8 @@ impl Verification<'_> {
         lines: &mut Lines<'_>,
     ) -> Result<(), Failure> {
         let captured = bound.captured();
+        // What the last kernel of another plan wrote: those of one plan follow each other, and give the same bits.
+        let mut first: Option<(&Kernel, Outcome)> = None;
         for kernel in kernels {
             let layout = self.args.layout;
             let outcome = Execution { kernel, pool: self.pool, layout, repeat: None }.run(bound)?;
@@ -134,6 +139,14 @@ impl Verification<'_> {
             if let Some(expected) = expected {
                 let judgement = judge.against_expected(&outcome, expected)?;
                 lines.comparison(&line("o", "expected", &judgement))?;
+            }
+            match &first {
+                Some((other, theirs)) if other.plan() == kernel.plan() => {
+                    let [differing, elements] = bits::differing(&outcome, theirs);
+                    let (against, ok) = (other.source().name(), differing == 0);
+                    lines.bits(&Bits { timing: &timing, against, differing, elements, ok })?;
+                }
+                _ => first = Some((kernel, outcome)),
             }
         }
         Ok(())

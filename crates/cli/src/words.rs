@@ -15,12 +15,11 @@ pub(crate) fn meaning(spec: &Spec) -> String {
     let allow = spec.allow.tree();
     let mask = match allow.node(allow.root()).op {
         Op::Bool(true) => "every query attends to every key".to_owned(),
-        _ => format!("a query attends to the keys with `{}`", expression(allow, &spec.inputs.names)),
+        _ => format!("a query attends to the keys with `{}`", expression(allow, spec)),
     };
-    let scale = (spec.scale * 1e6).round() / 1e6;
-    let mut score = format!("s = {scale} * dot(q, k)");
+    let mut score = format!("s = {} * dot(q, k)", scale(spec));
     if !spec.modify.tree().is_var(Var::S) {
-        let modified = expression(spec.modify.tree(), &spec.inputs.names);
+        let modified = expression(spec.modify.tree(), spec);
         let _ = write!(score, ", then `{modified}`");
     }
     let source = match spec.source {
@@ -30,9 +29,19 @@ pub(crate) fn meaning(spec: &Spec) -> String {
     format!("{}{source}; {mask}; {score}", text::heads(&spec.heads))
 }
 
-/// An expression as it would be written in a spec; cut off where it is long.
-fn expression(tree: Tree<'_>, names: &[String]) -> String {
-    text::expression(tree, names, MAX_CHARS)
+/// The factor of every score, to six decimals.
+pub(crate) fn scale(spec: &Spec) -> f64 {
+    (spec.scale * 1e6).round() / 1e6
+}
+
+/// An expression of a spec as it would be written there; cut off where it is long.
+pub(crate) fn expression(tree: Tree<'_>, spec: &Spec) -> String {
+    text::expression(tree, &spec.inputs.names, MAX_CHARS)
+}
+
+/// Whether an expression reads the declared tensor of this index.
+pub(crate) fn reads(tree: Tree<'_>, wanted: usize) -> bool {
+    tree.nodes().iter().any(|node| matches!(node.op, Op::Input { input, .. } if usize::from(input) == wanted))
 }
 
 #[cfg(test)]
@@ -47,7 +56,7 @@ mod tests {
         let spec = spec(&format!(
             "heads = {{ query = 4, dim = 16 }}\ninputs = {{ n = \"i32[b]\" }}\nmask = \"{expr}\""
         ));
-        expression(spec.allow.tree(), &spec.inputs.names)
+        expression(spec.allow.tree(), &spec)
     }
 
     #[test]

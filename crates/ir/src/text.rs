@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::fmt::{self, Write};
 
 use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
-use crate::variant::Heads;
+use crate::variant::{Axis, Heads, InputShape};
 
 /// How many heads there are, how wide, and who shares keys and values.
 pub fn heads(heads: &Heads) -> String {
@@ -20,6 +20,28 @@ pub fn heads(heads: &Heads) -> String {
     }
     if value_dim != dim {
         let _ = write!(words, ", values of {value_dim}");
+    }
+    words
+}
+
+/// A captured input as it is declared, `i32[b, k]`.
+pub fn declaration(shape: &InputShape) -> String {
+    let mut words = String::from(shape.dtype.name());
+    for (i, axis) in shape.axes().iter().enumerate() {
+        words.push_str(if i == 0 { "[" } else { ", " });
+        match axis {
+            Axis::Batch => words.push('b'),
+            Axis::Head => words.push('h'),
+            Axis::KvHead => words.push('g'),
+            Axis::Query => words.push('q'),
+            Axis::Key => words.push('k'),
+            Axis::Len(len) => {
+                let _ = write!(words, "{len}");
+            }
+        }
+    }
+    if shape.rank > 0 {
+        words.push(']');
     }
     words
 }

@@ -61,7 +61,7 @@ impl Work {
 }
 
 /// Keys of one sequence that some query may see, as far as positions tell.
-fn live_keys(variant: &Variant<'_>, problem: &Problem) -> u64 {
+pub fn live_keys(variant: &Variant<'_>, problem: &Problem) -> u64 {
     let Problem { batch, queries, keys, .. } = *problem;
     let up_to = |n: u32| Span { lo: 0, hi: n as i32 - 1 };
     let region = Region {

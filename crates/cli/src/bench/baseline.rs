@@ -21,7 +21,6 @@ use regard_ir::variant::{Heads, Variant};
 use regard_simd::{F32, exp2, vectors_mut};
 
 use crate::memory::{self, OutOfMemory};
-use crate::tensors::signature::{Bound, StoredElements};
 
 /// Why a spec has no baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +44,24 @@ impl std::fmt::Display for NoBaseline {
     }
 }
 
+/// Whether the plain way computes what a kernel does.
+///
+/// # Errors
+/// If not, with what is in the way.
+pub(super) fn exists(kernel: &Kernel) -> Result<(), NoBaseline> {
+    let (variant, dtype) = (kernel.variant(), kernel.plan().dtype);
+    let positions_alone = [Var::B, Var::H, Var::G].into_iter().all(|var| !variant.allow.reads(var));
+    if dtype != Dtype::F32 {
+        Err(NoBaseline::Dtype(dtype))
+    } else if !variant.modify.is_var(Var::S) {
+        Err(NoBaseline::Modifier)
+    } else if !positions_alone || !variant.inputs.is_empty() {
+        Err(NoBaseline::Mask)
+    } else {
+        Ok(())
+    }
+}
+
 /// A problem as the baseline takes it.
 pub(super) struct Baseline<'a> {
     kernel: &'a Kernel,
@@ -61,35 +78,23 @@ pub(super) struct Baseline<'a> {
 }
 
 impl<'a> Baseline<'a> {
-    /// Prepares what is not timed.
+    /// Prepares what is not timed, for a kernel that has a baseline.
     ///
     /// # Errors
-    /// If there is no memory; the inner error, if the spec has no baseline.
+    /// If there is no memory.
     pub(super) fn new(
         kernel: &'a Kernel,
-        bound: &'a Bound<'_>,
+        &problem: &Problem,
+        [q, k, v]: [&'a [f32]; 3],
         threads: usize,
-    ) -> Result<Result<Self, NoBaseline>, OutOfMemory> {
+    ) -> Result<Self, OutOfMemory> {
         let variant = kernel.variant();
-        let (StoredElements::F32(q), StoredElements::F32(k), StoredElements::F32(v)) =
-            (&bound.q.elements, &bound.k.elements, &bound.v.elements)
-        else {
-            return Ok(Err(NoBaseline::Dtype(kernel.plan().dtype)));
-        };
-        if !variant.modify.is_var(Var::S) {
-            return Ok(Err(NoBaseline::Modifier));
-        }
-        let positions_alone = [Var::B, Var::H, Var::G].into_iter().all(|var| !variant.allow.reads(var));
-        if !positions_alone || !variant.inputs.is_empty() {
-            return Ok(Err(NoBaseline::Mask));
-        }
-        let problem = bound.problem;
         let pairs = problem.queries as u128 * problem.keys as u128;
         let scores = (0..threads).map(|_| memory::zeroed("the baseline's scores", pairs).map(Mutex::new));
         let head = problem.queries as u128 * variant.heads.value_dim as u128;
         let n_heads = problem.batch * variant.heads.query;
         let outputs = (0..n_heads).map(|_| memory::zeroed("the baseline's output", head).map(Mutex::new));
-        Ok(Ok(Self {
+        Ok(Self {
             kernel,
             problem,
             q,
@@ -98,7 +103,7 @@ impl<'a> Baseline<'a> {
             visible: visible(&variant, &problem),
             scores: scores.collect::<Result<_, _>>()?,
             outputs: outputs.collect::<Result<_, _>>()?,
-        }))
+        })
     }
 
     /// Runs once and gives the time in seconds.

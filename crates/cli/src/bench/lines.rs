@@ -5,7 +5,10 @@ use std::io::Write;
 use regard_oracle::compare::Report;
 use serde::Serialize;
 
+use super::Place;
+use crate::args::BenchArgs;
 use crate::failure::Failure;
+use crate::peaks::Limit;
 use crate::timing::{Seconds, Timing};
 
 /// One measurement.
@@ -13,14 +16,16 @@ use crate::timing::{Seconds, Timing};
 pub(super) struct Line {
     #[serde(flatten)]
     timing: Timing,
-    /// Timed runs.
-    runs: u32,
-    /// What bounds the rate: multiply-adds.
+    /// What bounds the problem on this machine.
     limit: &'static str,
-    /// The most that the machine does of it, in 10⁹ operations a second, measured in this run.
+    /// The most that the machine does of it, in 10⁹ operations or bytes a second.
     peak: f64,
     /// The kernel's share of that.
     peak_fraction: f64,
+    /// The processor's name.
+    cpu: String,
+    /// Timed runs.
+    runs: u32,
     /// The largest error against the oracle, and its bound.
     error: f64,
     bound: f64,
@@ -42,23 +47,70 @@ impl Line {
     pub(super) fn new(
         timing: Timing,
         runs: u32,
-        peak: f64,
+        place: &Place,
         report: &Report,
         against: Option<Against>,
     ) -> Self {
         // Both are within the bound of the truth, or one of them is wrong.
         let agrees = against.as_ref().is_none_or(|against| against.error <= 4.0 * report.output.bound);
+        let Limit { name, peak, seconds } = Limit::new(&timing.work, &place.peaks);
         Self {
-            peak_fraction: if peak > 0.0 { timing.gflops / peak } else { 0.0 },
+            limit: name,
+            peak,
+            peak_fraction: if timing.median_s > 0.0 { seconds / timing.median_s } else { 0.0 },
+            cpu: place.cpu.clone(),
             timing,
             runs,
-            limit: "fma",
-            peak,
             error: report.output.error,
             bound: report.output.bound,
             passed: report.passed() && agrees,
             against_baseline: against.map(|against| against.ratio),
         }
+    }
+
+    /// A row of the table.
+    fn text(&self) -> String {
+        let Timing { spec, kernel, dtype, batch, q, k, median_s, min_s, max_s, gflops, gbs, .. } =
+            &self.timing;
+        let cells = [
+            spec.clone(),
+            kernel.to_string(),
+            dtype.to_string(),
+            format!("{batch}x{q}x{k}"),
+            Seconds(*median_s).to_string(),
+            spread(*min_s, *max_s),
+            format!("{gflops:.1}"),
+            format!("{gbs:.1}"),
+            format!("{:>3.0} % {}", 100.0 * self.peak_fraction, self.limit),
+            match self.passed {
+                true => format!("{:.1e} ok", self.error),
+                false => format!("{:.1e} FAILED, at most {:.1e}", self.error, self.bound),
+            },
+        ];
+        let baseline = self.against_baseline.map(|ratio| format!("{ratio:.2}x"));
+        row(cells.each_ref().map(String::as_str), baseline.as_deref())
+    }
+}
+
+/// What is above the table's columns.
+const HEADS: [&str; 10] =
+    ["spec", "kernel", "dtype", "b x q x k", "median", "min to max", "GFLOP/s", "GB/s", "of limit", "error"];
+
+/// Cells in their columns; the baseline has one where it is asked for.
+fn row(cells: [&str; 10], baseline: Option<&str>) -> String {
+    let [spec, kernel, dtype, size, median, spread, gflops, gbs, limit, error] = cells;
+    let times = format!("{size:<11} {median:>8} {spread:>17}");
+    let baseline = baseline.map_or(String::new(), |baseline| format!(" {baseline:>8}"));
+    let rates = format!("{gflops:>7} {gbs:>6} {limit:<14}{baseline}");
+    format!("{spec:<14} {kernel:<9} {dtype:<5} {times} {rates} {error}")
+}
+
+/// Two times, and their unit once where it is one.
+fn spread(min_s: f64, max_s: f64) -> String {
+    let (min, max) = (Seconds(min_s).to_string(), Seconds(max_s).to_string());
+    match (min.split_once(' '), max.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {max}"),
+        _ => format!("{min} to {max}"),
     }
 }
 
@@ -66,6 +118,7 @@ impl Line {
 pub(super) struct Lines<'a> {
     out: &'a mut dyn Write,
     json: bool,
+    baseline: bool,
     failed: usize,
     all: usize,
 }
@@ -73,24 +126,12 @@ pub(super) struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// # Errors
     /// If the output cannot be written.
-    pub(super) fn new(out: &'a mut dyn Write, json: bool) -> Result<Self, Failure> {
-        if !json {
-            writeln!(
-                out,
-                "{:<16} {:<9} {:<7} {:<5} {:<14} {:>10} {:>23}  {:>8} {:>6}  {:>8}  error",
-                "spec",
-                "kernel",
-                "isa",
-                "dtype",
-                "batch x q x k",
-                "median",
-                "spread",
-                "GFLOP/s",
-                "peak",
-                "baseline"
-            )?;
+    pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
+        let lines = Self { out, json: args.json, baseline: args.baseline, failed: 0, all: 0 };
+        if !lines.json {
+            writeln!(lines.out, "{}", row(HEADS, lines.baseline.then_some("baseline")))?;
         }
-        Ok(Self { out, json, failed: 0, all: 0 })
+        Ok(lines)
     }
 
     /// # Errors
@@ -102,20 +143,7 @@ impl<'a> Lines<'a> {
             writeln!(self.out, "{}", serde_json::to_string(line)?)?;
             return Ok(());
         }
-        let Timing { spec, kernel, isa, dtype, batch, q, k, median_s, min_s, max_s, gflops, .. } =
-            &line.timing;
-        let size = format!("{batch}x{q}x{k}");
-        let spread = format!("{} to {}", Seconds(*min_s), Seconds(*max_s));
-        let baseline = line.against_baseline.map_or("".to_owned(), |ratio| format!("{ratio:.2}x"));
-        let check = if line.passed { "ok" } else { "FAILED" };
-        writeln!(
-            self.out,
-            "{spec:<16} {kernel:<9} {isa:<7} {dtype:<5} {size:<14} {:>10} {spread:>23}  {gflops:>8.1} {:>4.0} %  {baseline:>8}  {:.1e} of {:.1e} {check}",
-            Seconds(*median_s),
-            100.0 * line.peak_fraction,
-            line.error,
-            line.bound,
-        )?;
+        writeln!(self.out, "{}", line.text())?;
         Ok(())
     }
 

@@ -47,6 +47,21 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// Whether two kernels of one plan wrote the same bits.
+#[derive(Serialize)]
+pub(super) struct Bits<'a> {
+    /// Of the one that is compared.
+    #[serde(flatten)]
+    pub(super) timing: &'a Timing,
+    /// Where the other's code comes from.
+    pub(super) against: &'static str,
+    /// Elements of o and lse with other bits.
+    pub(super) differing: usize,
+    /// All elements of o and lse.
+    pub(super) elements: usize,
+    pub(super) ok: bool,
+}
+
 /// What is not compared, and why.
 #[derive(Serialize)]
 struct Skipped<'a> {
@@ -78,31 +93,16 @@ impl<'a> Lines<'a> {
 
     /// One comparison.
     pub(super) fn comparison(&mut self, comparison: &Comparison<'_>) -> Result<(), Failure> {
-        if let Some(heading) = self.heading.take().filter(|_| !self.json) {
-            let gap = if self.n > 0 { "\n" } else { "" };
-            writeln!(self.out, "{gap}{heading}")?;
-            self.columns(COLUMNS.map(str::to_owned))?;
-        }
-        self.n += 1;
-        self.n_failed += usize::from(!comparison.ok);
+        self.count(comparison.ok)?;
         if self.json {
             return self.object(comparison);
         }
         let Comparison { timing, output, against, error, bound, rows_checked, rows, ok, judgement } =
             comparison;
-        self.columns([
-            timing.kernel.to_owned(),
-            timing.engine.to_owned(),
-            timing.isa.to_owned(),
-            timing.dtype.to_owned(),
-            format!("{}x{}x{}", timing.batch, timing.q, timing.k),
-            format!("{output}, {against}"),
-            format!("{error:.1e}"),
-            format!("{bound:.1e}"),
-            if rows_checked == rows { format!("all {rows}") } else { format!("{rows_checked}/{rows}") },
-            Seconds(timing.median_s).to_string(),
-            if *ok { "ok" } else { "FAILED" }.to_owned(),
-        ])?;
+        let rows =
+            if rows_checked == rows { format!("all {rows}") } else { format!("{rows_checked}/{rows}") };
+        let compared = format!("{output}, {against}");
+        self.row(timing, [compared, format!("{error:.1e}"), format!("{bound:.1e}"), rows], *ok)?;
         if !ok {
             let Run { b, h, rows } = &judgement.run;
             write!(self.out, "    worst at batch {b}, head {h}, rows {}..{}", rows.start, rows.end)?;
@@ -117,14 +117,32 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
+    /// One comparison of bits.
+    pub(super) fn bits(&mut self, bits: &Bits<'_>) -> Result<(), Failure> {
+        self.count(bits.ok)?;
+        if self.json {
+            return self.object(bits);
+        }
+        let Bits { timing, against, differing, elements, ok } = bits;
+        let cell = |text: &str| text.to_owned();
+        let found = if *ok { "same" } else { "other" };
+        self.row(timing, [format!("bits, {against}"), cell(found), cell("same"), cell("all")], *ok)?;
+        if !ok {
+            writeln!(self.out, "    {differing} of {elements} elements of o and lse have other bits")?;
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
     /// An instruction set that is not compared.
     pub(super) fn skipped(&mut self, spec: &Spec, what: &str, reason: &str) -> Result<(), Failure> {
         self.not_compared("skipped ", Skipped { spec: &spec.name, skipped: what, reason })
     }
 
-    /// A source of kernels that has none of the spec.
-    pub(super) fn no_code(&mut self, spec: &Spec, source: &str) -> Result<(), Failure> {
-        self.not_compared("", Skipped { spec: &spec.name, skipped: source, reason: "not in this build" })
+    /// A source of kernels that has none of the spec; `name` is what the spec is called on the command line.
+    pub(super) fn no_code(&mut self, spec: &Spec, source: &str, name: &str) -> Result<(), Failure> {
+        let reason = format!("not in this build; `cargo xtask verify {name}` makes it and compares it");
+        self.not_compared("", Skipped { spec: &spec.name, skipped: source, reason: &reason })
     }
 
     fn not_compared(&mut self, verb: &str, what: Skipped<'_>) -> Result<(), Failure> {
@@ -144,6 +162,36 @@ impl<'a> Lines<'a> {
             0 => Ok(()),
             n => Err(Failure::Failed { n, of: self.n }),
         }
+    }
+
+    /// Counts a comparison; the first of a spec is told below a heading.
+    fn count(&mut self, ok: bool) -> Result<(), Failure> {
+        if let Some(heading) = self.heading.take().filter(|_| !self.json) {
+            let gap = if self.n > 0 { "\n" } else { "" };
+            writeln!(self.out, "{gap}{heading}")?;
+            self.columns(COLUMNS.map(str::to_owned))?;
+        }
+        self.n += 1;
+        self.n_failed += usize::from(!ok);
+        Ok(())
+    }
+
+    /// A comparison of what a kernel did.
+    fn row(&mut self, timing: &Timing, compared: [String; 4], ok: bool) -> Result<(), Failure> {
+        let [compared, error, bound, rows] = compared;
+        self.columns([
+            timing.kernel.to_owned(),
+            timing.engine.to_owned(),
+            timing.isa.to_owned(),
+            timing.dtype.to_owned(),
+            format!("{}x{}x{}", timing.batch, timing.q, timing.k),
+            compared,
+            error,
+            bound,
+            rows,
+            Seconds(timing.median_s).to_string(),
+            if ok { "ok" } else { "FAILED" }.to_owned(),
+        ])
     }
 
     fn columns(&mut self, cells: [String; 11]) -> Result<(), Failure> {

@@ -1,0 +1,336 @@
+//! What a spec costs: cache, operations and bytes of a prefill and of one decoded token.
+
+use regard::{Dtype, Planned, Problem, Spec};
+use regard_ir::expr::Var;
+use regard_ir::inputs;
+use regard_ir::interval::{Region, Span, Unknown};
+use regard_ir::problem::Phase;
+use regard_ir::text;
+use regard_ir::tiles;
+use regard_ir::variant::{Heads, InputShape, InputType, Source};
+use regard_ir::work::{self, Work};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::words;
+
+use super::pairs::Pairs;
+use super::quantity::Product;
+
+/// Runs of keys that are told one by one.
+const MAX_RUNS: usize = 4;
+
+/// Past this many tokens what is seen is taken by blocks.
+const TOKENS_ONE_BY_ONE: u32 = 1 << 16;
+
+/// A declared tensor.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Input {
+    pub(super) name: String,
+    /// As it is declared, `i32[b, k]`.
+    pub(super) declared: String,
+    /// Which of mask and score read it; neither where nothing does.
+    pub(super) read_by: Vec<&'static str>,
+}
+
+/// Keys and values that are kept from token to token.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Cache {
+    pub(super) k_bytes_per_token: u64,
+    pub(super) v_bytes_per_token: u64,
+    pub(super) bytes_per_token: u64,
+    /// Over all sequences.
+    pub(super) tokens: u64,
+    pub(super) bytes: f64,
+    /// What the mask can still reach, for the asked length and for twice that; empty where that cannot be derived.
+    pub(super) reach: Vec<Reach>,
+}
+
+/// Which tokens of a sequence a query can still see.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Reach {
+    /// Tokens that are there.
+    pub(super) of: u32,
+    /// Those that the last one, or any later one, may see; in cross-attention, any query.
+    pub(super) tokens: u64,
+    /// The first few runs of them, `[begin, end)`.
+    pub(super) runs: Vec<[u32; 2]>,
+}
+
+/// A call, and what it takes.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Call {
+    pub(super) problem: Problem,
+    pub(super) pairs: Pairs,
+    /// Operations and bytes.
+    pub(super) work: Work,
+    /// What the bytes are made of.
+    pub(super) moved: Vec<Moved>,
+    /// Query tokens over all sequences.
+    pub(super) tokens: u64,
+}
+
+/// Some bytes that are read or written once.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Moved {
+    pub(super) what: String,
+    #[serde(skip)]
+    pub(super) product: Product,
+    pub(super) bytes: f64,
+}
+
+impl Moved {
+    fn new(what: impl Into<String>, product: Vec<(u64, &'static str)>) -> Self {
+        let product = Product(product);
+        Self { what: what.into(), bytes: product.value(), product }
+    }
+}
+
+/// The declared tensors of a spec, and who reads them.
+pub(super) fn captured(spec: &Spec) -> Vec<Input> {
+    let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).enumerate();
+    let input = |(i, (name, shape)): (usize, (&String, &InputShape))| {
+        let readers = [("mask", spec.allow.tree()), ("score", spec.modify.tree())];
+        let read_by =
+            readers.into_iter().filter(|&(_, tree)| words::reads(tree, i)).map(|(by, _)| by).collect();
+        Input { name: name.clone(), declared: text::declaration(shape), read_by }
+    };
+    declared.map(input).collect()
+}
+
+/// What is kept of `batch` sequences of `keys` tokens.
+pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem) -> Cache {
+    let [k, v] = cached_rows(&spec.heads, dtype);
+    let per_token = |product: Vec<(u64, &'static str)>| Product(product).value() as u64;
+    let (k_bytes_per_token, v_bytes_per_token) = (per_token(k), per_token(v));
+    let bytes_per_token = k_bytes_per_token.saturating_add(v_bytes_per_token);
+    let tokens = u64::from(problem.batch) * u64::from(problem.keys);
+    let lengths = [Some(problem.keys), problem.keys.checked_mul(2).filter(|&n| n <= i32::MAX as u32)];
+    Cache {
+        k_bytes_per_token,
+        v_bytes_per_token,
+        bytes_per_token,
+        tokens,
+        bytes: bytes_per_token as f64 * tokens as f64,
+        reach: lengths.into_iter().flatten().filter_map(|n| reach(spec, problem.batch, n)).collect(),
+    }
+}
+
+/// The factors of a token's keys and of its values, in bytes.
+pub(super) fn cached_rows(heads: &Heads, dtype: Dtype) -> [Vec<(u64, &'static str)>; 2] {
+    let row = |n: u32, width: u32| {
+        let heads = if n == 1 { "head" } else { "heads" };
+        vec![(n.into(), heads), (width.into(), ""), (dtype.size_bytes().into(), "B")]
+    };
+    [row(heads.kv, heads.dim), row(heads.value, heads.value_dim)]
+}
+
+/// What of `n` tokens can still be seen; `None` where lengths, which grow with each token, decide it.
+fn reach(spec: &Spec, batch: u32, n: u32) -> Option<Reach> {
+    let variant = spec.variant()?;
+    if n == 0 || batch == 0 || variant.allow.reads(Var::Nq) || variant.allow.reads(Var::Nk) {
+        return None;
+    }
+    let up_to = |n: u32| Span { lo: 0, hi: n as i32 - 1 };
+    let queries = match spec.source {
+        Source::SelfAttention => Span { lo: n as i32 - 1, hi: i32::MAX },
+        Source::Cross => Span { lo: 0, hi: i32::MAX },
+    };
+    let region = Region {
+        b: up_to(batch),
+        h: up_to(variant.heads.query),
+        g: up_to(variant.heads.kv),
+        q: queries,
+        k: Span::ALL,
+        nq: 0,
+        nk: 0,
+    };
+    let unknown = Unknown(variant.inputs);
+    let classify = |k| tiles::liveness(variant.allow, &Region { k, ..region }, &unknown);
+    let (mut tokens, mut runs) = (0, Vec::<[u32; 2]>::new());
+    for (run, _) in tiles::runs(0..n, n.div_ceil(TOKENS_ONE_BY_ONE), classify) {
+        tokens += run.len() as u64;
+        // One more than is told says that there are more.
+        let has_room = runs.len() <= MAX_RUNS;
+        match runs.last_mut() {
+            Some([_, end]) if *end == run.start => *end = run.end,
+            _ if has_room => runs.push([run.start, run.end]),
+            _ => {}
+        }
+    }
+    Some(Reach { of: n, tokens, runs })
+}
+
+impl Reach {
+    /// The runs in words: `0..4, 3072..4096`.
+    pub(super) fn told(&self) -> String {
+        let told: Vec<_> =
+            self.runs.iter().take(MAX_RUNS).map(|[begin, end]| format!("{begin}..{end}")).collect();
+        let more = if self.runs.len() > MAX_RUNS { ", …" } else { "" };
+        format!("{}{more}", told.join(", "))
+    }
+}
+
+impl Call {
+    /// What a problem takes.
+    ///
+    /// # Errors
+    /// If there are more sequences than one call can hold.
+    pub(super) fn new(planned: &Planned, problem: Problem) -> Result<Self, Failure> {
+        let pairs = Pairs::count(planned, &problem)?;
+        let dtype = planned.plan().dtype;
+        let work = Work::new(&planned.variant(), &problem, dtype, pairs.allowed);
+        let moved = moved(planned.spec(), dtype, &problem);
+        Ok(Self {
+            problem,
+            pairs,
+            work,
+            moved,
+            tokens: u64::from(problem.batch) * u64::from(problem.queries),
+        })
+    }
+
+    /// One query of each sequence, at the position of its last key.
+    ///
+    /// # Errors
+    /// As [`Call::new`].
+    pub(super) fn decode(planned: &Planned, problem: &Problem) -> Result<Self, Failure> {
+        let Problem { batch, keys, .. } = *problem;
+        let one = Problem::prefill(planned.spec().source, batch as usize, 1, keys as usize)?;
+        Self::new(planned, Problem { phase: Phase::Decode, ..one })
+    }
+
+    /// Operations for each byte; `None` where nothing moves.
+    pub(super) fn intensity(&self) -> Option<f64> {
+        (self.work.bytes() > 0.0).then(|| self.work.flops / self.work.bytes())
+    }
+}
+
+/// What [`Work`] adds up.
+fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
+    let Some(variant) = spec.variant() else { return Vec::new() };
+    let heads = &spec.heads;
+    let batch = (u64::from(problem.batch), if problem.batch == 1 { "sequence" } else { "sequences" });
+    let queries = (u64::from(problem.queries), if problem.queries == 1 { "query" } else { "queries" });
+    let keys = work::live_keys(&variant, problem);
+    let keys = (keys, if keys == 1 { "key" } else { "keys" });
+    let [k, v] = cached_rows(heads, dtype);
+    let row = |width: u32| {
+        let heads_word = if heads.query == 1 { "head" } else { "heads" };
+        vec![(u64::from(heads.query), heads_word), (width.into(), ""), (dtype.size_bytes().into(), "B")]
+    };
+    let times = |tokens, row: Vec<_>| [vec![batch, tokens], row].concat();
+    let mut moved = vec![
+        Moved::new("q", times(queries, row(heads.dim))),
+        Moved::new("K", times(keys, k)),
+        Moved::new("V", times(keys, v)),
+    ];
+    let lens = inputs::lens(variant.inputs, heads, variant.source, problem);
+    moved.extend(spec.inputs.names.iter().zip(variant.inputs).zip(lens).map(|((name, shape), len)| {
+        let size = if shape.dtype == InputType::Bool { 1 } else { 4 };
+        Moved::new(name.clone(), vec![(len as u64, "elements"), (size, "B")])
+    }));
+    moved.push(Moved::new("o, written", times(queries, row(heads.value_dim))));
+    if variant.output.lse {
+        moved.push(Moved::new("lse, written", vec![batch, queries, (heads.query.into(), "heads"), (4, "B")]));
+    }
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use regard::{Isa, Machine, Options, machine};
+
+    use super::*;
+
+    fn parse(text: &str) -> Spec {
+        regard::parse(text, "t.toml", &regard::NoFiles).unwrap_or_else(|errors| panic!("{errors}")).spec
+    }
+
+    fn problem(spec: &Spec, batch: usize, queries: usize, keys: usize) -> Problem {
+        Problem::prefill(spec.source, batch, queries, keys).unwrap()
+    }
+
+    #[test]
+    fn a_token_costs_its_rows() {
+        let mut spec = parse("heads = { query = 12, kv = 6, dim = 96, value_dim = 128 }");
+        // No spec can say so yet.
+        spec.heads.value = 2;
+        for (dtype, bytes) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::Bf16, 2)] {
+            let cache = cache(&spec, dtype, &problem(&spec, 3, 1, 1000));
+            assert_eq!(cache.k_bytes_per_token, 6 * 96 * bytes);
+            assert_eq!(cache.v_bytes_per_token, 2 * 128 * bytes);
+            assert_eq!((cache.tokens, cache.bytes), (3000, 3000.0 * cache.bytes_per_token as f64));
+        }
+    }
+
+    #[test]
+    fn what_is_moved_is_what_work_counts() {
+        let scalar = Machine { isa: Isa::Scalar, ..machine::host() };
+        for shipped in regard::SHIPPED {
+            let spec = regard::shipped(shipped.name).unwrap().spec;
+            for dtype in [Dtype::F32, Dtype::F16] {
+                let options = Options { dtype: Some(dtype), ..Options::default() };
+                let planned = Planned::new(&spec, &scalar, options).unwrap();
+                for (batch, queries, keys) in [(1, 1, 1), (2, 5, 70), (3, 0, 4), (1, 3, 0), (0, 1, 1)] {
+                    let problem = problem(&spec, batch, queries, keys);
+                    let calls = [Call::new(&planned, problem), Call::decode(&planned, &problem)];
+                    for call in calls.map(Result::unwrap) {
+                        let moved: f64 = call.moved.iter().map(|moved| moved.bytes).sum();
+                        assert_eq!(moved, call.work.bytes(), "{}, {:?}", spec.name, call.problem);
+                        let widths = f64::from(spec.heads.dim + spec.heads.value_dim);
+                        assert_eq!(call.work.flops, 2.0 * widths * call.pairs.allowed);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn decode_is_one_query_at_the_last_position() {
+        let spec = regard::shipped("gqa").unwrap().spec;
+        let planned = Planned::new(&spec, &machine::host(), Options::default()).unwrap();
+        let call = Call::decode(&planned, &problem(&spec, 2, 7, 100)).unwrap();
+        assert_eq!(call.tokens, 2);
+        assert_eq!(call.problem.q_offset, 99);
+        // 32 heads of 128 over 8: each sees all 100 keys.
+        assert_eq!(call.pairs.allowed, 2.0 * 32.0 * 100.0);
+        assert_eq!(call.work.flops, 2.0 * 256.0 * 6400.0);
+        assert_eq!(call.work.read_bytes, 4.0 * 128.0 * 2.0 * (32.0 + 2.0 * 8.0 * 100.0));
+    }
+
+    #[test]
+    fn a_cache_must_hold_what_masks_can_reach() {
+        let reach = |mask: &str, n| {
+            let spec = parse(&format!(
+                "heads = {{ query = 4, dim = 8 }}\ninputs = {{ doc = 'i32[b, k]' }}\nmask = '{mask}'"
+            ));
+            reach(&spec, 2, n).map(|reach| (reach.tokens, reach.told()))
+        };
+        let told = |tokens, runs: &str| Some((tokens, runs.to_owned()));
+        assert_eq!(reach("causal", 1000), told(1000, "0..1000"));
+        assert_eq!(reach("causal & window(64)", 1000), told(64, "936..1000"));
+        assert_eq!(reach("causal & q - k < 64", 1000), told(64, "936..1000"));
+        assert_eq!(reach("causal & (window(64) | first(4)) & same(doc)", 1000), told(68, "0..4, 936..1000"));
+        // Position 999 is in the chunk that begins at 768.
+        assert_eq!(reach("chunk(256)", 1000), told(232, "768..1000"));
+        assert_eq!(reach("k % 4 == 0", 1000), told(250, "0..1, 4..5, 8..9, 12..13, …"));
+        // Blocks of keys are told apart, not keys.
+        assert_eq!(reach("causal & window(64)", 1 << 30), told(1 << 14, "1073725440..1073741824"));
+        assert_eq!(reach("k < nk", 1000), None);
+        assert_eq!(reach("causal", 0), None);
+    }
+
+    #[test]
+    fn in_cross_attention_any_query_may_come() {
+        let spec = parse("source = 'cross'\nheads = { query = 4, dim = 8 }\nmask = 'k < 10 & k <= q'");
+        assert_eq!(reach(&spec, 1, 100).unwrap().runs, [[0, 10]]);
+    }
+
+    #[test]
+    fn readers_of_tensors_are_told() {
+        let spec = regard::shipped("softcap_bias").unwrap().spec;
+        let told: Vec<_> = captured(&spec).into_iter().map(|input| (input.declared, input.read_by)).collect();
+        assert_eq!(told, [("i32[b, k]".to_owned(), vec!["mask"]), ("f32[h]".to_owned(), vec!["score"])]);
+    }
+}

@@ -1,0 +1,22 @@
+//! What the system tells about the computer at hand, beyond what a plan needs.
+
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+/// The processor's name as the system has it, or "unknown".
+pub(crate) fn processor() -> String {
+    let cpu = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
+    let name = System::new_with_specifics(cpu).ok().and_then(|system| {
+        let brand = system.cpus().first()?.brand().trim();
+        (!brand.is_empty()).then(|| brand.to_owned())
+    });
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Bytes that this process could take without another being pressed; a container's limit counts. `None` where the
+/// system does not say.
+pub(crate) fn free_memory_bytes() -> Option<u64> {
+    let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(memory).ok()?;
+    let container = system.cgroup_limits().map(|limits| limits.free_memory);
+    [Some(system.available_memory()), container].into_iter().flatten().filter(|&free| free > 0).min()
+}

@@ -1,0 +1,167 @@
+//! What this machine does at most: multiply-adds, and bytes from each level of memory, measured when they are asked for.
+//!
+//! A rate that is looked up belongs to another machine, another clock or other neighbours; so figures of a kernel stand
+//! beside peaks of the same minute. All threads of a pool work at once, each on a buffer of its own, and a turn is timed
+//! from the call of the pool to its return: threads that share a core are not counted twice. How each figure is measured
+//! and what it was on known machines: docs/measuring.md.
+
+mod fma;
+mod limit;
+mod traffic;
+
+use std::time::Instant;
+
+use regard::{EngineKind, Isa, Machine, Pool, Threads};
+use regard_engine::any;
+use regard_engine::threads::Solo;
+
+use crate::host;
+use crate::memory::OutOfMemory;
+use crate::progress::Progress;
+use crate::timing::median;
+pub(crate) use limit::Limit;
+use traffic::{Buffers, Loop};
+
+/// Seconds that the turns of one figure take together, unless so few turns are slower.
+const SECONDS: f64 = 0.04;
+
+/// The fewest turns of a figure.
+const TURNS: usize = 7;
+
+/// What a pool on a machine does at most, on one instruction set.
+#[derive(Clone, Debug)]
+pub(crate) struct Peaks {
+    /// 10⁹ f32 multiplications and additions a second, over all threads.
+    pub(crate) fma_gflops: f64,
+    /// The same of one thread while the others wait.
+    pub(crate) fma_one_gflops: f64,
+    /// Caches from inner to outer, then memory.
+    pub(crate) levels: Vec<Level>,
+}
+
+/// What one level of memory gives to all threads at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Level {
+    /// "L1d", "L2", "L3" or "memory".
+    pub(crate) name: &'static str,
+    /// Bytes of one thread's buffer.
+    pub(crate) bytes: u64,
+    /// Bytes that the level holds for all threads together; the most that there is for memory.
+    pub(crate) capacity_bytes: u64,
+    /// 10⁹ bytes read a second.
+    pub(crate) read: Spread,
+    /// 10⁹ bytes read and written a second where each vector is read and written back.
+    pub(crate) read_write: Spread,
+}
+
+/// A rate over turns that each do the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    /// Of the slowest turn.
+    pub(crate) min: f64,
+    /// In the middle.
+    pub(crate) median: f64,
+    /// Of the fastest turn: what the machine can do.
+    pub(crate) max: f64,
+}
+
+impl Peaks {
+    /// Measures, in about a second, with the vectors of `isa` or of the widest set below it.
+    ///
+    /// # Errors
+    /// If there is no memory for the buffers.
+    pub(crate) fn measure(pool: &Pool, machine: &Machine, isa: Isa) -> Result<Peaks, OutOfMemory> {
+        let isa = with_vectors(isa);
+        let sizes = sizes(machine, pool.count(), host::free_memory_bytes());
+        let progress = Progress::new("peaks measured", 2 + 2 * sizes.len() as u64);
+        let done = |spread| {
+            progress.advance();
+            spread
+        };
+        let fma_one_gflops = done(fma::gflops(&Solo, isa)).max;
+        let fma_gflops = done(fma::gflops(pool, isa)).max;
+        let largest = sizes.iter().map(|size| size.bytes).max().unwrap_or(0);
+        let buffers = Buffers::filled(pool, largest)?;
+        let levels = sizes.into_iter().map(|Size { name, bytes, capacity_bytes }| Level {
+            name,
+            bytes,
+            capacity_bytes,
+            read: done(buffers.rate(pool, isa, bytes, Loop::Read)),
+            read_write: done(buffers.rate(pool, isa, bytes, Loop::ReadWrite)),
+        });
+        Ok(Peaks { fma_gflops, fma_one_gflops, levels: levels.collect() })
+    }
+
+    /// The innermost level that holds a working set, spread over the threads; memory where no cache does.
+    pub(crate) fn level(&self, working_set_bytes: f64) -> &Level {
+        let [inner @ .., memory] = &self.levels[..] else { unreachable!("memory is always measured") };
+        inner.iter().find(|level| working_set_bytes <= level.capacity_bytes as f64).unwrap_or(memory)
+    }
+}
+
+impl Spread {
+    /// Rates of turns that each do `amount`, in 10⁹ a second.
+    fn of_turns(amount: f64, mut turn: impl FnMut()) -> Self {
+        turn();
+        let (start, mut rates) = (Instant::now(), Vec::new());
+        while rates.len() < TURNS || start.elapsed().as_secs_f64() < SECONDS {
+            let start = Instant::now();
+            turn();
+            rates.push(amount / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE) / 1e9);
+        }
+        rates.sort_by(f64::total_cmp);
+        Self { min: rates[0], median: median(&rates), max: rates[rates.len() - 1] }
+    }
+}
+
+/// The widest set that `isa` includes and for which there are vectors; tiles have none of their own.
+fn with_vectors(isa: Isa) -> Isa {
+    let there = |set: &Isa| isa.includes(*set) && any::available(EngineKind::SimdF32, *set);
+    Isa::ALL.into_iter().rev().find(there).unwrap_or(Isa::Scalar)
+}
+
+/// A level before it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    name: &'static str,
+    bytes: u64,
+    capacity_bytes: u64,
+}
+
+/// Memory is at least this much larger than the last cache, so that next to nothing of it is still there when its turn
+/// comes again.
+const BEYOND_CACHES: u64 = 4;
+
+/// The least of memory that is read, over all threads: the last cache may be one that the system does not tell of.
+const MEMORY_BYTES: u64 = 128 << 20;
+
+/// The share of free memory that is taken at most.
+const OF_FREE: u64 = 4;
+
+/// What each thread's buffer holds at each level: half of the cache, or of its share of it.
+///
+/// L3 is read from buffers of four times L2, so that L2 keeps next to nothing of them; where half of L3 has no room for
+/// such buffers of twice L2 for each thread, it adds nothing to the L2s, and is left out.
+fn sizes(machine: &Machine, threads: usize, free_bytes: Option<u64>) -> Vec<Size> {
+    let threads = threads.max(1) as u64;
+    let cores = threads.min(machine.cores.max(1).into());
+    let [l1d, l2, l3] = [machine.l1d_bytes, machine.l2_bytes, machine.l3_bytes].map(u64::from);
+    let mut sizes = Vec::new();
+    for (name, cache) in [("L1d", l1d), ("L2", l2)] {
+        if cache > 0 {
+            sizes.push(Size { name, bytes: cache / 2, capacity_bytes: cache * cores });
+        }
+    }
+    let inner = l1d.max(l2);
+    let share = l3 / 2 / threads;
+    if share >= 2 * inner {
+        sizes.push(Size { name: "L3", bytes: share.min(4 * inner), capacity_bytes: l3 });
+    }
+    let wanted = (BEYOND_CACHES * l3.max(inner * cores)).max(MEMORY_BYTES);
+    let memory = free_bytes.map_or(wanted, |free| wanted.min(free / OF_FREE));
+    sizes.push(Size { name: "memory", bytes: memory / threads, capacity_bytes: u64::MAX });
+    for size in &mut sizes {
+        size.bytes = traffic::whole_bytes(size.bytes);
+    }
+    sizes
+}

@@ -1,0 +1,66 @@
+//! Multiply-adds without memory.
+
+use std::hint::black_box;
+
+use regard::{EngineKind, Isa, Threads};
+use regard_engine::any::{self, Visit};
+use regard_engine::{Engine, Op};
+use regard_simd::{F32, Lanes};
+
+use super::Spread;
+
+/// Sums that run side by side: more than the latency of a multiply-add times the units that do them, and few enough to
+/// leave registers for the factors.
+const CHAINS: usize = 12;
+
+/// Multiply-adds of each chain in a turn: about 0.3 ms.
+const STEPS: usize = 160_000;
+
+/// 10⁹ f32 multiplications and additions a second on `isa`, over all threads.
+pub(super) fn gflops(threads: &dyn Threads, isa: Isa) -> Spread {
+    let each = (2 * CHAINS * STEPS * isa.f32_lanes() as usize) as f64;
+    Spread::of_turns(each * threads.count() as f64, || {
+        threads.run(&|_| {
+            // The caller took a set that is there.
+            let _ = any::with(EngineKind::SimdF32, isa, Turn);
+        });
+    })
+}
+
+/// One thread's turn.
+struct Turn;
+
+impl Visit for Turn {
+    type Output = ();
+
+    fn visit<E: Engine>(self, engine: E) {
+        black_box(engine.enter(Chains { lanes: engine.lanes(), factor: black_box(0.999_9) }));
+    }
+}
+
+/// Chains of multiply-adds on numbers that stay near 1.
+struct Chains<L> {
+    lanes: L,
+    factor: f32,
+}
+
+impl<L: Lanes> Op for Chains<L> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let Self { lanes, factor } = self;
+        let (factor, term) = (F32::splat(lanes, factor), F32::splat(lanes, 1e-4));
+        let mut sums = [F32::splat(lanes, 1.0); CHAINS];
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = sum.mul_add(factor, term);
+            }
+        }
+        let mut all = sums[0];
+        for sum in &sums[1..] {
+            all = all + *sum;
+        }
+        all.sum()
+    }
+}
