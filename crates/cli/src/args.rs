@@ -262,9 +262,13 @@ pub(crate) struct VerifyArgs {
 
 /// Time kernels, and check what was timed.
 ///
-/// Prints a line for each spec: the median and the spread of its runs, GFLOP/s over the pairs that its mask allows, the
-/// share of this machine's multiply-add rate, which is measured in the same run, and the error against the oracle. q, k
-/// and v are N(0, 1) from a fixed seed. Each spec takes about a second.
+/// First measures this machine, for about a second: the multiply-adds of all threads and of one, and the bytes that
+/// they read, and that they read and write back, from each cache and from memory.
+///
+/// Then prints a line for each spec: the median and the spread of its runs; GFLOP/s over the pairs that its mask allows;
+/// GB/s, each tensor read or written once; which of the machine's peaks bounds such a problem (fma, read or readwrite)
+/// and how much of it the kernel reaches; and the error against the oracle. q, k and v are N(0, 1) from a fixed seed.
+/// Each spec takes about a second.
 ///
 /// With `--baseline`, kernel and plain way run in turn: a matrix product of the crate gemm, a vectorised softmax of whole
 /// rows, a matrix product, heads shared out over the same threads. Printed is how many times as long it takes.

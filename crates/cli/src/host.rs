@@ -20,3 +20,20 @@ pub(crate) fn free_memory_bytes() -> Option<u64> {
     let container = system.cgroup_limits().map(|limits| limits.free_memory);
     [Some(system.available_memory()), container].into_iter().flatten().filter(|&free| free > 0).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_has_one_line_for_a_name() {
+        let name = processor();
+        assert!(!name.is_empty() && name.trim() == name && !name.contains('\n'), "{name:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn linux_says_how_much_memory_is_free() {
+        assert!(free_memory_bytes().unwrap() > 1 << 20);
+    }
+}

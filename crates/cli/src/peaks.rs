@@ -22,11 +22,17 @@ use crate::timing::median;
 pub(crate) use limit::Limit;
 use traffic::{Buffers, Loop};
 
-/// Seconds that the turns of one figure take together, unless so few turns are slower.
-const SECONDS: f64 = 0.04;
+/// Seconds that the turns of one figure take together at least, and at most where other programs disturb them.
+const SECONDS: std::ops::Range<f64> = 0.03..0.12;
 
-/// The fewest turns of a figure.
-const TURNS: usize = 7;
+/// The fewest turns of a figure, whatever they take.
+const TURNS: usize = 5;
+
+/// So many turns are as fast as the fastest before a figure is believed, give or take [`NEAR`].
+const AGREEING: usize = 3;
+
+/// Two rates are the same if one is at least so much of the other.
+const NEAR: f64 = 0.98;
 
 /// What a pool on a machine does at most, on one instruction set.
 #[derive(Clone, Debug)]
@@ -104,10 +110,16 @@ impl Spread {
     fn of_turns(amount: f64, mut turn: impl FnMut()) -> Self {
         turn();
         let (start, mut rates) = (Instant::now(), Vec::new());
-        while rates.len() < TURNS || start.elapsed().as_secs_f64() < SECONDS {
-            let start = Instant::now();
+        let (mut seconds, mut best, mut agreeing) = (0.0, 0.0, 0);
+        while rates.len() < TURNS || seconds < SECONDS.start || (agreeing < AGREEING && seconds < SECONDS.end)
+        {
+            let start_of_turn = Instant::now();
             turn();
-            rates.push(amount / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE) / 1e9);
+            let rate = amount / start_of_turn.elapsed().as_secs_f64().max(f64::MIN_POSITIVE) / 1e9;
+            rates.push(rate);
+            seconds = start.elapsed().as_secs_f64();
+            best = f64::max(best, rate);
+            agreeing = rates.iter().filter(|&&rate| rate >= NEAR * best).count();
         }
         rates.sort_by(f64::total_cmp);
         Self { min: rates[0], median: median(&rates), max: rates[rates.len() - 1] }
@@ -164,4 +176,70 @@ fn sizes(machine: &Machine, threads: usize, free_bytes: Option<u64>) -> Vec<Size
         size.bytes = traffic::whole_bytes(size.bytes);
     }
     sizes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZEN3: Machine =
+        Machine { isa: Isa::Avx2, cores: 2, l1d_bytes: 32 << 10, l2_bytes: 512 << 10, l3_bytes: 32 << 20 };
+
+    fn buffers(machine: &Machine, threads: usize, free_bytes: Option<u64>) -> Vec<(&'static str, u64)> {
+        sizes(machine, threads, free_bytes).iter().map(|size| (size.name, size.bytes)).collect()
+    }
+
+    #[test]
+    fn a_buffer_fits_its_level_and_none_within() {
+        assert_eq!(
+            buffers(&ZEN3, 2, None),
+            [("L1d", 16 << 10), ("L2", 256 << 10), ("L3", 2 << 20), ("memory", 64 << 20)]
+        );
+    }
+
+    #[test]
+    fn an_l3_that_adds_nothing_to_the_l2s_is_left_out() {
+        let desktop = Machine { cores: 24, l2_bytes: 2 << 20, l3_bytes: 36 << 20, ..ZEN3 };
+        let names: Vec<_> = buffers(&desktop, 24, None).iter().map(|&(name, _)| name).collect();
+        assert_eq!(names, ["L1d", "L2", "memory"]);
+    }
+
+    #[test]
+    fn memory_takes_a_quarter_of_what_is_free_at_most() {
+        assert_eq!(buffers(&ZEN3, 2, Some(64 << 20))[3], ("memory", 8 << 20));
+        let no_caches = Machine { l2_bytes: 0, l3_bytes: 0, ..ZEN3 };
+        assert_eq!(buffers(&no_caches, 1, None), [("L1d", 16 << 10), ("memory", 128 << 20)]);
+        assert_eq!(buffers(&no_caches, 1, Some(1))[1], ("memory", 512));
+    }
+
+    #[test]
+    fn a_measurement_has_every_level_and_rates_in_order() {
+        let small = Machine { l2_bytes: 64 << 10, l3_bytes: 1 << 20, ..ZEN3 };
+        let peaks = Peaks::measure(&Pool::new(2).unwrap(), &small, Isa::Scalar).unwrap();
+        assert!(peaks.fma_gflops > 0.0 && peaks.fma_one_gflops > 0.0, "{peaks:?}");
+        let names: Vec<_> = peaks.levels.iter().map(|level| level.name).collect();
+        assert_eq!(names, ["L1d", "L2", "L3", "memory"]);
+        for Spread { min, median, max } in
+            peaks.levels.iter().flat_map(|level| [level.read, level.read_write])
+        {
+            assert!(0.0 < min && min <= median && median <= max && max.is_finite(), "{peaks:?}");
+        }
+    }
+
+    #[test]
+    fn a_working_set_is_held_by_the_first_level_with_room() {
+        let spread = Spread { min: 1.0, median: 1.0, max: 1.0 };
+        let level = |Size { name, bytes, capacity_bytes }| Level {
+            name,
+            bytes,
+            capacity_bytes,
+            read: spread,
+            read_write: spread,
+        };
+        let levels = sizes(&ZEN3, 2, None).into_iter().map(level).collect();
+        let peaks = Peaks { fma_gflops: 1.0, fma_one_gflops: 1.0, levels };
+        let held = |bytes: u64| peaks.level(bytes as f64).name;
+        assert_eq!([held(0), held(64 << 10), held((64 << 10) + 1)], ["L1d", "L1d", "L2"]);
+        assert_eq!([held(1 << 20), held(32 << 20), held(1 << 40)], ["L2", "L3", "memory"]);
+    }
 }

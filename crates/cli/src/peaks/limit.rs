@@ -51,3 +51,58 @@ impl Limit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peaks::{Level, Spread};
+
+    /// 200 GFLOP/s; memory alone, 20 GB/s of reads, 16 GB/s of reads and writes.
+    fn limit(flops: f64, read_bytes: f64, written_bytes: f64) -> Limit {
+        let spread = |max| Spread { min: 1.0, median: 2.0, max };
+        let memory = Level {
+            name: "memory",
+            bytes: 1,
+            capacity_bytes: u64::MAX,
+            read: spread(20.0),
+            read_write: spread(16.0),
+        };
+        let peaks = Peaks { fma_gflops: 200.0, fma_one_gflops: 100.0, levels: vec![memory] };
+        Limit::new(&Work { flops, read_bytes, written_bytes }, &peaks)
+    }
+
+    #[test]
+    fn many_operations_for_a_byte_are_bound_by_multiply_adds() {
+        assert_eq!(limit(200e9, 3e9, 1e9), Limit { name: "fma", peak: 200.0, seconds: 1.0 });
+    }
+
+    #[test]
+    fn a_decode_is_bound_by_reads_though_it_writes_a_little() {
+        let Limit { name, peak, seconds } = limit(4e9, 20e9, 1e6);
+        assert_eq!(name, "read");
+        assert!((1.0..1.001).contains(&seconds) && (19.9..20.1).contains(&peak), "{peak} {seconds}");
+    }
+
+    #[test]
+    fn a_state_that_is_updated_is_bound_by_reads_and_writes() {
+        assert_eq!(limit(4e9, 8e9, 8e9), Limit { name: "readwrite", peak: 16.0, seconds: 1.0 });
+    }
+
+    #[test]
+    fn three_reads_for_a_write_lie_between() {
+        // 2 GB in pairs in 1/8 s, 2 GB of reads alone in 1/10 s.
+        let Limit { name, peak, seconds } = limit(0.0, 3e9, 1e9);
+        assert_eq!(name, "readwrite");
+        assert!((seconds - 0.225).abs() < 1e-12 && (peak - 4.0 / 0.225).abs() < 1e-9, "{peak} {seconds}");
+    }
+
+    #[test]
+    fn a_byte_that_is_only_written_costs_its_line_too() {
+        assert_eq!(limit(0.0, 0.0, 8e9), Limit { name: "readwrite", peak: 8.0, seconds: 1.0 });
+    }
+
+    #[test]
+    fn no_work_takes_no_time() {
+        assert_eq!(limit(0.0, 0.0, 0.0), Limit { name: "fma", peak: 200.0, seconds: 0.0 });
+    }
+}

@@ -1,9 +1,12 @@
 //! Bytes that move between registers and a level of memory.
 //!
 //! A buffer that a level holds is gone through again and again, forwards. Reading combines eight vectors at a time into
-//! eight registers with an exclusive or, which every processor does at least as often as it loads; reading and writing
-//! is `x = a · x + b` in place, as a recurrent state is updated. With `a` = −1 it gives the first numbers back on every
-//! other pass, so that they stay what they were: N(0, 1), never zeros or a handful of values.
+//! eight registers with an exclusive or, which every processor does at least as often as it loads: on Zen 3 that is two
+//! vectors a cycle from L1, all there is.
+//!
+//! Reading and writing is `x = a · x + b` in place, as a recurrent state is updated. With `a` = −1 it gives the first
+//! numbers back on every other pass, so that they stay what they were: N(0, 1), never zeros or a handful of values. Within
+//! L1 it is not all that there is: of the vector a cycle that Zen 3 stores, it reaches two thirds (docs/measuring.md).
 
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -17,7 +20,7 @@ use regard_simd::{F32, Lanes, Simd, vectors, vectors_mut};
 use super::Spread;
 use crate::memory::{self, OutOfMemory};
 
-/// Vectors that a step of a loop takes.
+/// Vectors that a step of the reading loop takes.
 const UNROLLED: usize = 8;
 
 /// Bytes of a step with the widest vectors there are: buffers are whole multiples.
@@ -156,10 +159,8 @@ impl<L: Lanes> Op for ReadWrite<'_, L> {
         let Self { lanes, floats, passes, factor, term } = self;
         let (factor, term) = (F32::splat(lanes, factor), F32::splat(lanes, term));
         for _ in 0..passes {
-            for step in vectors_mut(lanes, floats).chunks_exact_mut(UNROLLED) {
-                for x in step {
-                    *x = F32::from_raw(lanes, *x).mul_add(factor, term).raw();
-                }
+            for x in vectors_mut(lanes, floats) {
+                *x = F32::from_raw(lanes, *x).mul_add(factor, term).raw();
             }
         }
     }

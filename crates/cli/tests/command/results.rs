@@ -120,15 +120,46 @@ fn bench_times_and_checks() {
     assert_eq!(lines.len(), 2);
     for line in &lines {
         assert_eq!((&line["passed"], &line["runs"], &line["q"]), (&true.into(), &3.into(), &40.into()));
-        for positive in ["median_s", "gflops", "peak", "peak_fraction", "against_baseline"] {
+        for positive in ["median_s", "gflops", "gbs", "peak", "peak_fraction", "against_baseline"] {
             assert!(line[positive].as_f64().unwrap() > 0.0, "{positive}: {line:?}");
         }
     }
     let loaded = regard(&["bench", "causal", "--q", "8", "--repeat", "1", "--kernel", "loaded", "--json"]);
     assert_eq!(loaded.ok().objects()[0]["kernel"], "loaded");
-    let table = regard(&["bench", "softcap_bias", "--q", "33", "--dtype", "bf16", "--repeat", "1"]).ok();
-    assert!(
-        table.stdout.lines().nth(1).unwrap().starts_with("softcap_bias") && table.stdout.ends_with("ok\n")
+}
+
+#[test]
+fn bench_tells_the_machine_and_then_a_row_for_each_spec() {
+    // A soft cap has no baseline.
+    let calls: [(&[&str], _); 2] =
+        [(&["softcap_bias", "causal"], None), (&["causal", "mha", "gqa"], Some("--baseline"))];
+    for (specs, baseline) in calls {
+        let flags = ["--q", "33", "--repeat", "2", "--threads", "1"];
+        let done = regard(&[&["bench"], specs, &flags, baseline.as_slice()].concat()).ok();
+        let lines: Vec<_> = done.stdout.lines().collect();
+        assert!(lines[0].contains(": ") && lines[0].contains(" 1 thread on "), "{done:?}");
+        assert!(lines[2].starts_with("fma, GFLOP/s"), "{done:?}");
+        assert!(lines.iter().any(|line| line.starts_with("  L1d ")), "{done:?}");
+        assert!(lines.iter().any(|line| line.starts_with("  memory ")), "{done:?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 120), "{done:?}");
+        let table: Vec<_> = lines.iter().skip_while(|line| !line.starts_with("spec ")).collect();
+        assert_eq!(table[0].contains("baseline"), baseline.is_some(), "{done:?}");
+        assert_eq!(table.len(), 1 + specs.len(), "{done:?}");
+        assert!(table[1..].iter().all(|row| row.ends_with(" ok") && row.contains(" % ")), "{done:?}");
+    }
+}
+
+#[test]
+fn bench_objects_have_their_fields_in_order() {
+    let args = ["bench", "causal", "--q", "16", "--repeat", "1", "--json", "--baseline"];
+    let done = regard(&args).ok();
+    // The parser of serde_json sorts the keys of an object; here their order matters.
+    let pieces: Vec<_> = done.stdout.split('"').collect();
+    let keys = pieces.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]);
+    assert_eq!(
+        keys.collect::<Vec<_>>().join(" "),
+        "spec kernel engine isa dtype phase q k batch threads layout median_s min_s max_s gflops gbs limit peak \
+         peak_fraction cpu runs error bound passed against_baseline"
     );
 }
 
