@@ -1,15 +1,13 @@
 //! What this machine does at most: multiply-adds, and bytes from each level of memory, measured when they are asked for.
 //!
 //! A rate that is looked up belongs to another machine, another clock or other neighbours; so figures of a kernel stand
-//! beside peaks of the same minute. All threads of a pool work at once, each on a buffer of its own, and a turn is timed
-//! from the call of the pool to its return: threads that share a core are not counted twice. How each figure is measured
-//! and what it was on known machines: docs/measuring.md.
+//! beside peaks of the same minute. All threads of a pool work at once, each on a buffer of its own. How each figure is
+//! measured and what it was on known machines: docs/measuring.md.
 
 mod fma;
 mod limit;
 mod traffic;
-
-use std::time::Instant;
+mod turns;
 
 use regard::{EngineKind, Isa, Machine, Pool, Threads};
 use regard_engine::any;
@@ -18,21 +16,8 @@ use regard_engine::threads::Solo;
 use crate::host;
 use crate::memory::OutOfMemory;
 use crate::progress::Progress;
-use crate::timing::median;
 pub(crate) use limit::Limit;
 use traffic::{Buffers, Loop};
-
-/// Seconds that the turns of one figure take together at least, and at most where other programs disturb them.
-const SECONDS: std::ops::Range<f64> = 0.03..0.12;
-
-/// The fewest turns of a figure, whatever they take.
-const TURNS: usize = 5;
-
-/// So many turns are as fast as the fastest before a figure is believed, give or take [`NEAR`].
-const AGREEING: usize = 3;
-
-/// Two rates are the same if one is at least so much of the other.
-const NEAR: f64 = 0.98;
 
 /// What a pool on a machine does at most, on one instruction set.
 #[derive(Clone, Debug)]
@@ -102,27 +87,6 @@ impl Peaks {
     pub(crate) fn level(&self, working_set_bytes: f64) -> &Level {
         let [inner @ .., memory] = &self.levels[..] else { unreachable!("memory is always measured") };
         inner.iter().find(|level| working_set_bytes <= level.capacity_bytes as f64).unwrap_or(memory)
-    }
-}
-
-impl Spread {
-    /// Rates of turns that each do `amount`, in 10⁹ a second.
-    fn of_turns(amount: f64, mut turn: impl FnMut()) -> Self {
-        turn();
-        let (start, mut rates) = (Instant::now(), Vec::new());
-        let (mut seconds, mut best, mut agreeing) = (0.0, 0.0, 0);
-        while rates.len() < TURNS || seconds < SECONDS.start || (agreeing < AGREEING && seconds < SECONDS.end)
-        {
-            let start_of_turn = Instant::now();
-            turn();
-            let rate = amount / start_of_turn.elapsed().as_secs_f64().max(f64::MIN_POSITIVE) / 1e9;
-            rates.push(rate);
-            seconds = start.elapsed().as_secs_f64();
-            best = f64::max(best, rate);
-            agreeing = rates.iter().filter(|&&rate| rate >= NEAR * best).count();
-        }
-        rates.sort_by(f64::total_cmp);
-        Self { min: rates[0], median: median(&rates), max: rates[rates.len() - 1] }
     }
 }
 

@@ -7,23 +7,21 @@ use regard_engine::any::{self, Visit};
 use regard_engine::{Engine, Op};
 use regard_simd::{F32, Lanes};
 
-use super::Spread;
+use super::{Spread, turns};
 
 /// Sums that run side by side: more than the latency of a multiply-add times the units that do them, and few enough to
 /// leave registers for the factors.
 const CHAINS: usize = 12;
 
-/// Multiply-adds of each chain in a turn: about 0.3 ms.
-const STEPS: usize = 160_000;
+/// Multiply-adds of each chain in a turn: about 50 µs.
+const STEPS: usize = 25_000;
 
 /// 10⁹ f32 multiplications and additions a second on `isa`, over all threads.
 pub(super) fn gflops(threads: &dyn Threads, isa: Isa) -> Spread {
     let each = (2 * CHAINS * STEPS * isa.f32_lanes() as usize) as f64;
-    Spread::of_turns(each * threads.count() as f64, || {
-        threads.run(&|_| {
-            // The caller took a set that is there.
-            let _ = any::with(EngineKind::SimdF32, isa, Turn);
-        });
+    turns::rates(threads, each, |_| {
+        // The caller took a set that is there.
+        let _ = any::with(EngineKind::SimdF32, isa, Turn);
     })
 }
 

@@ -17,7 +17,7 @@ use regard_engine::{Engine, Op};
 use regard_oracle::random;
 use regard_simd::{F32, Lanes, Simd, vectors, vectors_mut};
 
-use super::Spread;
+use super::{Spread, turns};
 use crate::memory::{self, OutOfMemory};
 
 /// Vectors that a step of the reading loop takes.
@@ -26,11 +26,13 @@ const UNROLLED: usize = 8;
 /// Bytes of a step with the widest vectors there are: buffers are whole multiples.
 const STEP_BYTES: u64 = (UNROLLED * 64) as u64;
 
-/// A line of a cache, and the widest vector: no load of an aligned buffer touches two lines.
-const LINE_BYTES: usize = 64;
+/// Where buffers start: at least a line of a cache, so that no load touches two, and more than what L1 is read from. AMD's
+/// L1 finds a line by a hash of its address, which is the same for two neighbouring pages at a multiple of 64 MiB: they
+/// drive each other out, and a buffer that lay across one was read at the rate of L2.
+const ALIGN_BYTES: usize = 64 << 10;
 
-/// The least that a thread moves in a turn: about 0.3 ms from L1, beside which waking the pool is nothing.
-const TURN_BYTES: u64 = 32 << 20;
+/// The least that a thread reads in a turn: 40 µs from L1, many of which fall between what else the system does.
+const TURN_BYTES: u64 = 8 << 20;
 
 /// Numbers that are drawn; they are repeated to fill a buffer, which is no matter to a cache.
 const DRAWN: usize = 1 << 14;
@@ -59,7 +61,7 @@ impl Buffers {
     /// # Errors
     /// If there is no memory.
     pub(super) fn filled(pool: &Pool, bytes: u64) -> Result<Self, OutOfMemory> {
-        let len = bytes as u128 / 4 + (LINE_BYTES / 4) as u128;
+        let len = bytes as u128 / 4 + (ALIGN_BYTES / 4) as u128;
         let buffers = (0..pool.count()).map(|_| memory::reserved("what peaks are measured on", len));
         let buffers = buffers.map(|buffer| buffer.map(Mutex::new)).collect::<Result<Vec<_>, _>>()?;
         let drawn: Vec<f32> = random::normal(0).take(DRAWN).collect();
@@ -77,15 +79,13 @@ impl Buffers {
     pub(super) fn rate(&self, pool: &Pool, isa: Isa, bytes: u64, what: Loop) -> Spread {
         let passes = TURN_BYTES.div_ceil(bytes) as usize;
         let ways = if what == Loop::Read { 1.0 } else { 2.0 };
-        let moved = ways * (passes as u64 * bytes) as f64 * pool.count() as f64;
-        Spread::of_turns(moved, || {
-            pool.run(&|worker| {
-                let Ok(mut buffer) = self.0[worker].lock() else { return };
-                let start = buffer.as_ptr().align_offset(LINE_BYTES);
-                let floats = &mut buffer[start..][..bytes as usize / 4];
-                // The caller took a set that is there.
-                let _ = any::with(EngineKind::SimdF32, isa, Turn { floats, passes, what });
-            });
+        let moved = ways * (passes as u64 * bytes) as f64;
+        turns::rates(pool, moved, |worker| {
+            let Ok(mut buffer) = self.0[worker].lock() else { return };
+            let start = buffer.as_ptr().align_offset(ALIGN_BYTES);
+            let floats = &mut buffer[start..][..bytes as usize / 4];
+            // The caller took a set that is there.
+            let _ = any::with(EngineKind::SimdF32, isa, Turn { floats, passes, what });
         })
     }
 }
