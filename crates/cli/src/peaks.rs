@@ -57,7 +57,7 @@ pub(crate) struct Spread {
 }
 
 impl Peaks {
-    /// Measures, in about a second, with the vectors of `isa` or of the widest set below it.
+    /// Measures, in about half a second, with the vectors of `isa` or of the widest set below it.
     ///
     /// # Errors
     /// If there is no memory for the buffers.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use regard::{Diagnostics, Parsed, SHIPPED, Spec};
-use regard_ir::expr::Op;
 
 use crate::failure::Failure;
 
@@ -48,11 +47,7 @@ pub(crate) fn spec(name: &str) -> Result<Spec, Failure> {
 
 /// The declared tensors that the mask reads, by their place among all.
 pub(crate) fn read_by_mask(spec: &Spec) -> impl Iterator<Item = usize> + use<'_> {
-    let reads = |wanted: &usize| {
-        let nodes = spec.allow.tree().nodes();
-        nodes.iter().any(|node| matches!(node.op, Op::Input { input, .. } if usize::from(input) == *wanted))
-    };
-    (0..spec.inputs.names.len()).filter(reads)
+    (0..spec.inputs.names.len()).filter(|&input| spec.allow.tree().reads_input(input as u16))
 }
 
 fn nearest_spec(path: &Path) -> Option<&'static str> {

@@ -39,11 +39,6 @@ pub(crate) fn expression(tree: Tree<'_>, spec: &Spec) -> String {
     text::expression(tree, &spec.inputs.names, MAX_CHARS)
 }
 
-/// Whether an expression reads the declared tensor of this index.
-pub(crate) fn reads(tree: Tree<'_>, wanted: usize) -> bool {
-    tree.nodes().iter().any(|node| matches!(node.op, Op::Input { input, .. } if usize::from(input) == wanted))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -203,6 +203,14 @@ impl<'a> Captured<'a> {
         &self.data[input]
     }
 
+    /// The elements of an f32 input; `None` of another.
+    pub const fn floats(&self, input: u16) -> Option<&'a [f32]> {
+        match self.data[input as usize] {
+            InputData::F32(data) => Some(data),
+            _ => None,
+        }
+    }
+
     /// The length of each axis of an input; 1 past its rank.
     pub fn dims(&self, input: usize) -> [u32; MAX_AXES] {
         let mut dims = [1; MAX_AXES];

@@ -4,7 +4,7 @@
 //! known. The pyramid of an input lies over its elements in row-major order, so that a run along the last axis is one
 //! query of it, in O(log n). It is built once for each call in O(n), and only for the inputs that the mask reads.
 
-use regard_ir::expr::{MAX_AXES, Op, Tree};
+use regard_ir::expr::{MAX_AXES, Tree};
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{InputRanges, Range, Span};
 use regard_ir::variant::InputType;
@@ -28,7 +28,7 @@ pub struct Summaries<'a> {
 impl<'a> Summaries<'a> {
     /// How many spans the pyramids of what `allow` reads need, for inputs of so many elements.
     pub fn len(allow: Tree<'_>, lens: impl Iterator<Item = usize>) -> usize {
-        let spans = |(input, len)| 1 + if reads(allow, input) { levels_len(len) } else { 0 };
+        let spans = |(input, len)| 1 + if allow.reads_input(input as u16) { levels_len(len) } else { 0 };
         lens.enumerate().map(spans).sum()
     }
 
@@ -42,7 +42,7 @@ impl<'a> Summaries<'a> {
         let mut begin = directory.len();
         for (input, entry) in directory.iter_mut().enumerate() {
             *entry = NOT_SUMMARISED;
-            if !reads(allow, input) {
+            if !allow.reads_input(input as u16) {
                 continue;
             }
             let data = captured.data(input);
@@ -130,10 +130,6 @@ const NOTHING: Span = Span { lo: i32::MAX, hi: i32::MIN };
 
 /// A directory entry of an input that has no pyramid.
 const NOT_SUMMARISED: Span = NOTHING;
-
-fn reads(allow: Tree<'_>, wanted: usize) -> bool {
-    allow.nodes().iter().any(|node| matches!(node.op, Op::Input { input, .. } if input as usize == wanted))
-}
 
 /// Entries of all levels above `len` elements; a level of at most [`FAN`] is the last.
 fn levels_len(mut len: usize) -> usize {

@@ -12,7 +12,6 @@ use regard_ir::work::{self, Work};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::words;
 
 use super::pairs::Pairs;
 use super::quantity::Product;
@@ -92,7 +91,7 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
     let input = |(i, (name, shape)): (usize, (&String, &InputShape))| {
         let readers = [("mask", spec.allow.tree()), ("score", spec.modify.tree())];
         let read_by =
-            readers.into_iter().filter(|&(_, tree)| words::reads(tree, i)).map(|(by, _)| by).collect();
+            readers.into_iter().filter(|&(_, tree)| tree.reads_input(i as u16)).map(|(by, _)| by).collect();
         Input { name: name.clone(), declared: text::declaration(shape), read_by }
     };
     declared.map(input).collect()

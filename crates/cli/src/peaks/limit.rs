@@ -7,9 +7,11 @@
 //! is written goes with one that is read, at the rate of reading and writing: the in-place loop that measures it does
 //! the same, and a cache fetches a line before it changes a part of it. What is read beyond that moves at the rate of
 //! reading. So the peak of a problem's traffic lies between the two rates as its own mixture does, and `read` or
-//! `readwrite` says which of them takes more of the time. (To divide all bytes by the rate of reading and writing, and
-//! what is read by the rate of reading, and to take the longer, would not do: as reading is the faster, one written byte
-//! would make `readwrite` of everything.)
+//! `readwrite` says which of them takes more of the time. (The plainer rule, the longer of what is read by the rate of
+//! reading and all bytes by the rate of reading and writing, would not do: on a machine whose second rate is the lower,
+//! one written byte would make `readwrite` of everything.)
+//!
+//! Peaks are those of the fastest turn: a share of more than 1 would be a mistake, of the model or of the measurement.
 
 use regard_ir::work::Work;
 

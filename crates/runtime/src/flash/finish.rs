@@ -3,7 +3,7 @@
 use regard_engine::element::Element;
 use regard_engine::grid::{Band, Bands};
 use regard_engine::isa::Door;
-use regard_ir::inputs::{Captured, InputData};
+use regard_ir::inputs::Captured;
 use regard_ir::rows::{Gate as GateShape, Mix, Output};
 use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, sigmoid, vectors_mut};
@@ -32,7 +32,7 @@ impl<'a, T: Element> Finish<'a, T> {
         if output.norm.is_none() && output.gate.is_none() {
             return None;
         }
-        let learned = output.norm.and_then(|norm| norm.learned).and_then(|input| floats(captured, input));
+        let learned = output.norm.and_then(|norm| norm.learned).and_then(|input| captured.floats(input));
         Some(Self { output, learned, gate: output.gate.zip(gate) })
     }
 
@@ -126,13 +126,5 @@ impl<T: Element> Mixing<'_, T> {
             }
             row.iter_mut().zip(&*chain).for_each(|(row, chain)| *row += chain);
         }
-    }
-}
-
-/// The elements of a captured f32 input.
-pub(super) fn floats<'a>(captured: &Captured<'a>, input: u16) -> Option<&'a [f32]> {
-    match captured.data(input as usize) {
-        InputData::F32(data) => Some(data),
-        _ => None,
     }
 }

@@ -321,7 +321,7 @@ pub fn run<E: Engine, T: Element>(
     if let (Some((mix, finish)), Some(bands)) = (mixing, bands.take()) {
         let mixing = Mixing {
             mix,
-            factors: finish::floats(&captured, mix.input).unwrap_or_default(),
+            factors: captured.floats(mix.input).unwrap_or_default(),
             sums,
             query_heads: heads.query as usize,
             queries: problem.queries as usize,

@@ -10,7 +10,7 @@ use regard_ir::tiles;
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
 
-use super::finish::{Finish, floats};
+use super::finish::Finish;
 use super::fold::{Steps, Sums, TileFold, common_reference};
 use super::memory::{Layout, Memory};
 use super::rows::{Change, Changed, Side};
@@ -499,7 +499,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             Sink::None => f64::NEG_INFINITY,
             Sink::One => 0.0,
             Sink::Learned { input } => {
-                let logits = floats(self.shared.captured, input).unwrap_or_default();
+                let logits = self.shared.captured.floats(input).unwrap_or_default();
                 logits.get(head as usize).map_or(f64::NEG_INFINITY, |&logit| logit.into())
             }
         }

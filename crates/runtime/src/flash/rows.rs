@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use regard_engine::element::Element;
 use regard_engine::pack::Rows;
-use regard_ir::inputs::{Captured, InputData};
+use regard_ir::inputs::Captured;
 use regard_ir::rows::{Position, QkNorm, RopeLayout};
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
@@ -41,10 +41,7 @@ impl<'a> Change<'a> {
             return None;
         }
         let learned = norm.and_then(|norm| norm.learned).map(|inputs| inputs[side as usize]);
-        let learned = learned.and_then(|input| match captured.data(input as usize) {
-            InputData::F32(factors) => Some(*factors),
-            _ => None,
-        });
+        let learned = learned.and_then(|input| captured.floats(input));
         Some(Self { position, norm, learned, tokens })
     }
 

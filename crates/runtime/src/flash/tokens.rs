@@ -121,16 +121,10 @@ pub(super) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
     for (t, to) in to.iter_mut().enumerate() {
         *to = match position.frequencies {
             Frequencies::Theta { .. } => position.frequency(t as u32).unwrap_or(0.0),
-            Frequencies::Input(input) => float(captured, input, t).into(),
+            Frequencies::Input(input) => {
+                captured.floats(input).and_then(|given| given.get(t)).map_or(0.0, |&x| x.into())
+            }
         };
-    }
-}
-
-/// An element of a captured f32 input; 0 where it has none.
-fn float(captured: &Captured<'_>, input: u16, i: usize) -> f32 {
-    match captured.data(input as usize) {
-        InputData::F32(data) => data.get(i).copied().unwrap_or(0.0),
-        _ => 0.0,
     }
 }
 
