@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use half::{bf16, f16};
 use regard::{
-    Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Threads, View, ViewMut, Workspace,
+    Dtype, Gate, Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Threads, View, ViewMut,
+    Workspace,
 };
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Problem;
@@ -12,7 +14,7 @@ use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, Layout, Stored, StoredElements};
+use crate::tensors::signature::{Bound, Layout, Stored};
 
 /// A kernel and what it runs with.
 #[derive(Clone, Copy)]
@@ -55,17 +57,10 @@ impl Execution<'_> {
             bytes: schedule.workspace_bytes() as u128,
         })?;
         let mut call = Call { execution: self, schedule, captured: &captured, workspace };
-        let (o, lse, seconds) = match (&bound.q.elements, &bound.k.elements, &bound.v.elements) {
-            (StoredElements::F32(q), StoredElements::F32(k), StoredElements::F32(v)) => {
-                call.run(bound, [q, k, v])?
-            }
-            (StoredElements::F16(q), StoredElements::F16(k), StoredElements::F16(v)) => {
-                call.run(bound, [q, k, v])?
-            }
-            (StoredElements::Bf16(q), StoredElements::Bf16(k), StoredElements::Bf16(v)) => {
-                call.run(bound, [q, k, v])?
-            }
-            _ => return Err(Failure::Bug("q, k and v were bound in different storage types".to_owned())),
+        let (o, lse, seconds) = match self.kernel.plan().dtype {
+            Dtype::F32 => call.run::<f32>(bound)?,
+            Dtype::F16 => call.run::<f16>(bound)?,
+            Dtype::Bf16 => call.run::<bf16>(bound)?,
         };
         Ok(Outcome { o, lse, seconds, live_pairs })
     }
@@ -94,23 +89,24 @@ struct Call<'a> {
 type Written = (Stored<'static>, Option<Stored<'static>>, Vec<f64>);
 
 impl Call<'_> {
-    fn run<T: Storage>(&mut self, bound: &Bound<'_>, [q, k, v]: [&[T]; 3]) -> Result<Written, Failure> {
+    fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Written, Failure> {
         let Execution { kernel, pool, layout, repeat } = *self.execution;
         let variant = kernel.variant();
-        let shape = |width| output_shape(&bound.problem, variant.heads.query, width);
-        let (o_shape, lse_shape) = (shape(variant.heads.value_dim), shape(1));
+        let o_shape = output_shape(&bound.problem, variant.output_heads(), variant.heads.value_dim);
+        let lse_shape = output_shape(&bound.problem, variant.heads.query, 1);
         let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
         let mut lse = match variant.output.lse {
             true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
             false => None,
         };
-        let (q, k, v) = (view(q, &bound.q)?, view(k, &bound.k)?, view(v, &bound.v)?);
+        let (q, k, v) = (view::<T>(&bound.q)?, view(&bound.k)?, view(&bound.v)?);
+        let gate = bound.gate.as_ref().map(gate).transpose()?;
         let warm_ups = usize::from(repeat.is_some());
         let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
         let mut seconds = memory::reserved("the times", n_runs as u128)?;
         let progress = Progress::new("runs", n_runs as u64);
         for _ in 0..n_runs {
-            let inputs = Inputs::new(q, k, v).captured(self.captured);
+            let inputs = Inputs { gate, ..Inputs::new(q, k, v).captured(self.captured) };
             let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
             let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
             let start = Instant::now();
@@ -127,7 +123,7 @@ impl Call<'_> {
     }
 }
 
-/// `[batch, query heads, queries, width]`.
+/// `[batch, heads, queries, width]`.
 fn output_shape(problem: &Problem, heads: u32, width: u32) -> [usize; 4] {
     [problem.batch, heads, problem.queries, width].map(|n| n as usize)
 }
@@ -136,9 +132,20 @@ fn elements(shape: [usize; 4]) -> u128 {
     shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
 }
 
-fn view<'a, T>(elements: &'a [T], stored: &Stored<'_>) -> Result<View<'a, T>, Failure> {
+fn view<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<View<'a, T>, Failure> {
     let ([b, h, n, width], [sb, sh, sn, _]) = (stored.shape, stored.strides);
+    let Some(elements) = T::of(&stored.elements) else {
+        return Err(Failure::Bug("a tensor was bound in another storage type than the kernel's".to_owned()));
+    };
     View::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
+}
+
+/// A gate in the kernel's storage type or in f32.
+fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> {
+    match T::of(&stored.elements) {
+        Some(_) => Ok(Gate::Stored(view(stored)?)),
+        None => Ok(Gate::Floats(view(stored)?)),
+    }
 }
 
 fn view_mut<T>(elements: &mut [T], shape: [usize; 4], layout: Layout) -> Result<ViewMut<'_, T>, Failure> {

@@ -106,7 +106,13 @@ impl Verification<'_> {
             (Some(queries), Some(keys)) => {
                 vec![Size { batch: self.args.batch.unwrap_or(1), queries, keys }]
             }
-            _ => Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill)),
+            _ => {
+                let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
+                if problem::places_queries_among_keys(self.spec) {
+                    sizes.retain(|size| size.queries <= size.keys);
+                }
+                sizes
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use regard_ir::expr::MAX_AXES;
 use regard_ir::plan::Dtype;
+use regard_ir::problem::Problem;
+use regard_ir::rows::Gate;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
 use safetensors::SafeTensors;
 
@@ -240,11 +242,25 @@ fn len_input() -> [InputShape; 1] {
     [InputShape { dtype: InputType::I32, rank: 1, axes }]
 }
 
+/// A self-attention in f32 without a gate.
+fn signature<'a>(heads: Heads, names: &'a [String], shapes: &'a [InputShape]) -> Signature<'a> {
+    Signature {
+        heads,
+        source: Source::SelfAttention,
+        output_heads: heads.query,
+        gate: None,
+        names,
+        shapes,
+        dtype: Dtype::F32,
+        layout: Layout::Bhnd,
+    }
+}
+
 /// A tensor's name, type and shape.
 type Stated<'a> = (&'a str, &'a str, &'a [usize]);
 
-/// Binds a file of these tensors.
-fn bind(layout: Layout, dtype: Dtype, tensors: &[Stated<'_>]) -> Result<[u32; 3], String> {
+/// A file of these tensors.
+fn stated(tensors: &[Stated<'_>]) -> Tensors {
     let mut offset = 0;
     let entries = tensors.iter().map(|(name, dtype, shape)| {
         let size = if *dtype == "F32" || *dtype == "I32" { 4 } else { 2 };
@@ -253,11 +269,16 @@ fn bind(layout: Layout, dtype: Dtype, tensors: &[Stated<'_>]) -> Result<[u32; 3]
         format!("\"{name}\":{}", entry(dtype, &format!("{shape:?}"), begin, offset))
     });
     let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
-    let tensors = read(&file(&header, offset as usize)).unwrap();
+    read(&file(&header, offset as usize)).unwrap()
+}
+
+/// Binds a file of these tensors.
+fn bind(layout: Layout, dtype: Dtype, tensors: &[Stated<'_>]) -> Result<[u32; 3], String> {
+    let tensors = stated(tensors);
     let (names, shapes) = (["len".to_owned()], len_input());
-    let source = Source::SelfAttention;
-    let signature = Signature { heads: HEADS, source, names: &names, shapes: &shapes, dtype, layout };
-    let bound = signature.bind(&tensors).map_err(|errors| errors.to_string())?;
+    let signature = signature(HEADS, &names, &shapes);
+    let bound =
+        Signature { dtype, layout, ..signature }.bind(&tensors).map_err(|errors| errors.to_string())?;
     let CapturedElements::I32(len) = &bound.captured[0] else { panic!("len is i32") };
     assert_eq!(len.len(), bound.problem.batch as usize);
     Ok([bound.problem.batch, bound.problem.queries, bound.problem.keys])
@@ -343,6 +364,94 @@ fn lengths_are_held_against_where_they_come_from() {
     assert!(error.unwrap_err().contains("queries: 1099511627776 is more than a 32-bit position can count"));
 }
 
+/// Binds a file of q, k, v and these tensors to three output heads, a gate, and the inputs of learned tables; gives
+/// shape and strides of the gate.
+fn bind_gate(
+    per_head: bool,
+    dtype: Dtype,
+    layout: Layout,
+    more: &[Stated<'_>],
+) -> Result<[[usize; 4]; 2], String> {
+    let storage = if dtype == Dtype::F32 { "F32" } else { "BF16" };
+    let mut tensors = vec![
+        ("q", storage, &[2, 4, 7, 3][..]),
+        ("k", storage, &[2, 2, 9, 3]),
+        ("v", storage, &[2, 2, 9, 5]),
+        ("mix", "F32", &[3, 4]),
+    ];
+    if layout == Layout::Bnhd {
+        (tensors[0].2, tensors[1].2, tensors[2].2) = (&[2, 7, 4, 3], &[2, 9, 2, 3], &[2, 9, 2, 5]);
+    }
+    tensors.extend(more);
+    let names = ["mix".to_owned()];
+    let shapes = [InputShape::new(InputType::F32, &[Axis::Len(3), Axis::Head])];
+    let gate = Some(Gate { per_head, silu: false });
+    let signature = Signature { output_heads: 3, gate, dtype, layout, ..signature(HEADS, &names, &shapes) };
+    let tensors = stated(&tensors);
+    let bound = signature.bind(&tensors).map_err(|errors| errors.to_string())?;
+    let gate = bound.gate.unwrap();
+    assert_eq!(gate.view().unwrap().shape(), gate.shape);
+    Ok([gate.shape, gate.strides])
+}
+
+#[test]
+fn a_gate_is_like_the_output_or_one_number_for_each_of_its_rows() {
+    let (f32, bf16, bhnd, bnhd) = (Dtype::F32, Dtype::Bf16, Layout::Bhnd, Layout::Bnhd);
+    let like_o = [[2, 3, 7, 5], [105, 35, 5, 1]];
+    assert_eq!(bind_gate(false, f32, bhnd, &[("gate", "F32", &[2, 3, 7, 5])]), Ok(like_o));
+    assert_eq!(bind_gate(false, bf16, bhnd, &[("gate", "BF16", &[2, 3, 7, 5])]), Ok(like_o));
+    assert_eq!(bind_gate(false, bf16, bhnd, &[("gate", "F32", &[2, 3, 7, 5])]), Ok(like_o));
+    let per_head = bind_gate(true, bf16, bhnd, &[("gate", "F32", &[2, 3, 7])]);
+    assert_eq!(per_head, Ok([[2, 3, 7, 1], [21, 7, 1, 1]]));
+    let turned = bind_gate(true, f32, bnhd, &[("gate", "F32", &[2, 7, 3])]);
+    assert_eq!(turned, Ok([[2, 3, 7, 1], [21, 1, 3, 1]]));
+    let turned = bind_gate(false, f32, bnhd, &[("gate", "F32", &[2, 7, 3, 5])]);
+    assert_eq!(turned, Ok([[2, 3, 7, 5], [105, 5, 15, 1]]));
+}
+
+#[test]
+fn a_gate_that_does_not_fit_is_told() {
+    let refused =
+        |per_head, dtype, more: &[Stated<'_>]| bind_gate(per_head, dtype, Layout::Bhnd, more).unwrap_err();
+    let cases = [
+        (refused(false, Dtype::F32, &[]), "tensor `gate` is missing, expected f32 [2, 3, 7, 5]"),
+        (
+            refused(true, Dtype::Bf16, &[("gates", "F32", &[2, 3, 7])]),
+            "tensor `gate` is missing, expected bf16 or f32 [2, 3, 7]: is `gates` meant?",
+        ),
+        (
+            refused(false, Dtype::Bf16, &[("gate", "F16", &[2, 4, 7, 5])]),
+            "tensor `gate`: found f16 [2, 4, 7, 5], expected bf16 or f32 [2, 3, 7, 5]: \
+             it is f16, not bf16 or f32, 4 output heads, not 3 as in the spec",
+        ),
+        (
+            refused(false, Dtype::F32, &[("gate", "F32", &[2, 3, 7])]),
+            "tensor `gate`: found f32 [2, 3, 7], expected f32 [2, 3, 7, 5]: it has 3 axes, not 4",
+        ),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, format!("in.safetensors: {expected}"));
+    }
+    let without = bind(Layout::Bhnd, Dtype::F32, &[GOOD.as_slice(), &[("gate", "F32", &[1])]].concat());
+    let expected = "no input of the spec: `gate`; its inputs are `q`, `k`, `v`, `len`";
+    assert_eq!(without.unwrap_err(), format!("in.safetensors: {expected}"));
+}
+
+#[test]
+fn an_output_has_the_heads_that_are_left_of_a_mix() {
+    let (names, shapes) = ([], []);
+    let signature = Signature { output_heads: 3, ..signature(HEADS, &names, &shapes) };
+    let problem = Problem::prefill(Source::SelfAttention, 2, 7, 9).unwrap();
+    let of = |shape: &[usize]| {
+        let tensors = stated(&[("o", "F32", shape)]);
+        signature.bind_output(&problem, &tensors).map(|o| o.shape).map_err(|errors| errors.to_string())
+    };
+    assert_eq!(of(&[2, 3, 7, 5]), Ok([2, 3, 7, 5]));
+    let error = "in.safetensors: tensor `o`: found f32 [2, 4, 7, 5], expected f32 [2, 3, 7, 5]: \
+                 4 output heads, not 3 as in the spec";
+    assert_eq!(of(&[2, 4, 7, 5]), Err(error.to_owned()));
+}
+
 #[test]
 fn a_file_of_another_writer_is_read() {
     let path = |end: &str| {
@@ -350,8 +459,7 @@ fn a_file_of_another_writer_is_read() {
     };
     let heads = Heads { query: 12, kv: 12, value: 12, dim: 32, value_dim: 32 };
     let (names, shapes) = (["len".to_owned()], len_input());
-    let (source, dtype, layout) = (Source::SelfAttention, Dtype::F32, Layout::Bhnd);
-    let signature = Signature { heads, source, names: &names, shapes: &shapes, dtype, layout };
+    let signature = signature(heads, &names, &shapes);
     let tensors = Tensors::read(&path("")).unwrap();
     let bound = signature.bind(&tensors).unwrap();
     assert_eq!((bound.problem.batch, bound.problem.queries, bound.problem.keys), (4, 22, 22));
@@ -419,15 +527,9 @@ fn a_place_that_cannot_be_written_is_named_and_left_as_it_is() {
 
 #[test]
 fn elements_are_taken_in_their_storage_type() {
-    let names = [];
-    let signature = Signature {
-        heads: Heads { query: 1, kv: 1, value: 1, dim: 1, value_dim: 1 },
-        source: Source::Cross,
-        names: &names,
-        shapes: &[],
-        dtype: Dtype::F16,
-        layout: Layout::Bnhd,
-    };
+    let heads = Heads { query: 1, kv: 1, value: 1, dim: 1, value_dim: 1 };
+    let (source, dtype, layout) = (Source::Cross, Dtype::F16, Layout::Bnhd);
+    let signature = Signature { source, dtype, layout, ..signature(heads, &[], &[]) };
     let row = |at| entry("F16", "[1,2,1,1]", at, at + 4);
     let header = format!(r#"{{"q":{},"k":{},"v":{}}}"#, row(0), row(4), row(8));
     let tensors = read(&file(&header, 12)).unwrap();

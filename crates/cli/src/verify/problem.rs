@@ -43,7 +43,13 @@ impl Size {
     }
 }
 
-/// N(0, 1) tensors of a size, rounded to `dtype`, and plausible declared inputs; the same on every call.
+/// Whether rope reads the positions of queries from an input over the keys, so that no query may come before the first
+/// key, as it does by default where there are more queries than keys.
+pub(crate) fn places_queries_among_keys(spec: &Spec) -> bool {
+    spec.source == Source::SelfAttention && spec.position.is_some_and(|position| position.ids.is_some())
+}
+
+/// N(0, 1) tensors of a size, rounded to `dtype`, and plausible captured inputs; the same on every call.
 ///
 /// # Errors
 /// If no problem has that size, or there is no memory for it.
@@ -54,25 +60,27 @@ pub(crate) fn random(
     layout: Layout,
 ) -> Result<Bound<'static>, Failure> {
     let problem = Problem::prefill(spec.source, size.batch, size.queries, size.keys)?;
-    let heads = spec.heads;
+    let Some(variant) = spec.variant() else {
+        return Err(Failure::Bug(format!("`{}` was planned, but has no q, k and v", spec.name)));
+    };
+    let heads = variant.heads;
     let shape = |heads, len, width| [problem.batch, heads, len, width];
+    let output = |width| shape(variant.output_heads(), problem.queries, width);
     let shapes = [
         shape(heads.query, problem.queries, heads.dim),
         shape(heads.kv, problem.keys, heads.dim),
         shape(heads.value, problem.keys, heads.value_dim),
     ];
-    let o = shape(heads.query, problem.queries, heads.value_dim);
-    let rows = shapes.iter().chain([&o]).map(|&shape| elements(shape) * dtype.size_bytes() as u128);
-    let inputs = spec
+    let gate = variant.output.gate.map(|gate| output(if gate.per_head { 1 } else { heads.value_dim }));
+    let rows = shapes.into_iter().chain([output(heads.value_dim)]).chain(gate);
+    let rows = rows.map(|shape| elements(shape).saturating_mul(dtype.size_bytes() as u128));
+    let inputs = variant
         .inputs
-        .shapes
         .iter()
         .map(|shape| input_len(shape, &heads, spec.source, &problem).saturating_mul(input_size(shape)));
     memory::ask("the tensors of this problem", rows.chain(inputs).fold(0, u128::saturating_add))?;
 
-    let row = |at: usize| -> Result<Stored<'static>, OutOfMemory> {
-        let shape = shapes[at];
-        let seed = SEED + at as u64;
+    let row = |shape, seed| -> Result<Stored<'static>, OutOfMemory> {
         let elements = match dtype {
             Dtype::F32 => f32::store(normal(shape, seed, |x| x)?),
             Dtype::F16 => f16::store(normal(shape, seed, f16::from_f32)?),
@@ -81,14 +89,23 @@ pub(crate) fn random(
         let shape = shape.map(|n| n as usize);
         Ok(Stored { elements, shape, strides: layout.strides(shape) })
     };
-    let captured = spec.inputs.shapes.iter().zip(SEED + shapes.len() as u64..);
-    let captured =
-        captured.map(|(shape, seed)| match random::captured(shape, &heads, spec.source, &problem, seed) {
+    let seeds = SEED + shapes.len() as u64..;
+    let captured = (0..variant.inputs.len()).zip(seeds.clone()).map(|(input, seed)| {
+        match random::captured(&variant, &problem, input, seed) {
             CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
             CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
             CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
-        });
-    Ok(Bound { problem, q: row(0)?, k: row(1)?, v: row(2)?, captured: captured.collect() })
+        }
+    });
+    let [q, k, v] = shapes;
+    Ok(Bound {
+        problem,
+        q: row(q, SEED)?,
+        k: row(k, SEED + 1)?,
+        v: row(v, SEED + 2)?,
+        captured: captured.collect(),
+        gate: gate.map(|shape| row(shape, seeds.start + variant.inputs.len() as u64)).transpose()?,
+    })
 }
 
 fn normal<T>(shape: [u32; 4], seed: u64, round: impl Fn(f32) -> T) -> Result<Vec<T>, OutOfMemory> {
@@ -124,6 +141,8 @@ fn input_size(shape: &InputShape) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use regard_ir::rows::{Frequencies, Gate, Mix, Position, RopeLayout, RopeScaling};
+
     use super::*;
     use crate::tensors::signature::StoredElements;
 
@@ -144,6 +163,37 @@ mod tests {
         assert_ne!(bits(&a.k), bits(&a.v));
         assert_eq!(a.k.shape, [1, 8, 3, 128]);
         assert_eq!(tensors(Layout::Bnhd).k.strides, [3072, 128, 1024, 1]);
+    }
+
+    #[test]
+    fn gates_are_drawn_for_each_output_head() {
+        let mut spec = gqa();
+        spec.output.mix = Some(Mix { heads: 3, input: 0 });
+        spec.inputs.names.push("mix".to_owned());
+        spec.inputs.shapes.push(InputShape::new(InputType::F32, &[Axis::Len(3), Axis::Head]));
+        let size = Size { batch: 2, queries: 2, keys: 3 };
+        let gate = |spec: &Spec| random(spec, Dtype::F16, size, Layout::Bnhd).unwrap().gate.map(|g| g.shape);
+        assert_eq!(gate(&spec), None);
+        spec.output.gate = Some(Gate { per_head: false, silu: true });
+        assert_eq!(gate(&spec), Some([2, 3, 2, 128]));
+        spec.output.gate = Some(Gate { per_head: true, silu: true });
+        assert_eq!(gate(&spec), Some([2, 3, 2, 1]));
+    }
+
+    #[test]
+    fn positions_by_ids_keep_queries_among_the_keys() {
+        let mut spec = gqa();
+        assert!(!places_queries_among_keys(&spec));
+        spec.position = Some(Position {
+            frequencies: Frequencies::Theta { theta: 1e4, scaling: RopeScaling::None },
+            dim: 128,
+            layout: RopeLayout::Half,
+            offset: 0,
+            ids: Some(0),
+        });
+        assert!(places_queries_among_keys(&spec));
+        spec.source = Source::Cross;
+        assert!(!places_queries_among_keys(&spec));
     }
 
     #[test]
