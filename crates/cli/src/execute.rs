@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 use regard::{
-    Dtype, Gate, Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Threads, View, ViewMut,
-    Workspace,
+    Dtype, Gate, Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Spec, Threads, View,
+    ViewMut, Workspace,
 };
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Problem;
+use regard_ir::variant::Source;
 
 use crate::failure::Failure;
 use crate::memory;
@@ -45,8 +46,10 @@ impl Execution<'_> {
     /// Runs the kernel on tensors.
     ///
     /// # Errors
-    /// If there is no memory, the problem cannot be scheduled, or an expression reads outside a tensor.
+    /// If there is no memory, the problem cannot be scheduled, or a query's position or an expression reads outside a
+    /// tensor.
     pub(crate) fn run(&self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
+        check_positions(self.kernel.spec(), &bound.problem)?;
         let captured = bound.captured();
         let fail = |error| self.schedule_failure(error);
         let schedule = self.kernel.schedule(&bound.problem, &captured, self.pool.count()).map_err(fail)?;
@@ -75,6 +78,24 @@ impl Execution<'_> {
             Some(input) => Failure::Index { spec: spec.name.clone(), input: input.clone() },
             None => Failure::Run { spec: spec.name.clone(), error },
         }
+    }
+}
+
+/// The captured input that gives the positions of queries and keys, where there is one: every query must be among the
+/// keys then, which by default it is not where there are more queries than keys.
+pub(crate) fn positions_of_queries(spec: &Spec) -> Option<u16> {
+    spec.position.and_then(|position| position.ids).filter(|_| spec.source == Source::SelfAttention)
+}
+
+fn check_positions(spec: &Spec, problem: &Problem) -> Result<(), Failure> {
+    let (queries, keys) = (problem.query_span(), problem.keys);
+    let is_empty = problem.batch == 0 || problem.queries == 0;
+    match positions_of_queries(spec) {
+        Some(input) if !is_empty && (queries.lo < 0 || i64::from(queries.hi) >= keys.into()) => {
+            let input = spec.inputs.names.get(usize::from(input)).cloned().unwrap_or_default();
+            Err(Failure::Positions { spec: spec.name.clone(), input, queries, keys })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -151,4 +172,39 @@ fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> 
 fn view_mut<T>(elements: &mut [T], shape: [usize; 4], layout: Layout) -> Result<ViewMut<'_, T>, Failure> {
     let ([b, h, n, width], [sb, sh, sn, _]) = (shape, layout.strides(shape));
     ViewMut::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use regard_ir::rows::{Frequencies, Position, RopeLayout, RopeScaling};
+
+    use super::*;
+
+    #[test]
+    fn queries_that_have_no_position_are_told() {
+        let mut spec = regard::shipped("gqa").unwrap().spec;
+        spec.inputs.names.push("pos".to_owned());
+        let frequencies = Frequencies::Theta { theta: 1e4, scaling: RopeScaling::None };
+        let position = Position { frequencies, dim: 128, layout: RopeLayout::Half, offset: 0, ids: Some(0) };
+        let check = |spec: &Spec, queries, q_offset: Option<i64>| {
+            let problem = Problem::prefill(spec.source, 2, queries, 3).unwrap();
+            let problem = q_offset.map_or(problem, |offset| problem.with_q_offset(offset).unwrap());
+            check_positions(spec, &problem).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&spec, 5, None), Ok(()));
+        spec.position = Some(position);
+        assert_eq!(check(&spec, 3, None), Ok(()));
+        assert_eq!(check(&spec, 0, Some(-7)), Ok(()));
+        let told = |queries| {
+            Err(format!(
+                "error: spec {}: `pos` has positions for the 3 keys, the queries are numbers {queries}: give as many keys, \
+                 or another --q-offset",
+                spec.name
+            ))
+        };
+        assert_eq!(check(&spec, 5, None), told("-2 to 2"));
+        assert_eq!(check(&spec, 2, Some(2)), told("2 to 3"));
+        spec.source = Source::Cross;
+        assert_eq!(check(&spec, 5, None), Ok(()));
+    }
 }

@@ -10,7 +10,7 @@ use std::io::Write;
 use regard::{Dtype, Kernel, Pool, Spec, Threads, machine};
 
 use crate::args::{Choice, VerifyArgs};
-use crate::execute::Execution;
+use crate::execute::{Execution, positions_of_queries};
 use crate::failure::Failure;
 use crate::run::pool;
 use crate::source;
@@ -108,7 +108,7 @@ impl Verification<'_> {
             }
             _ => {
                 let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
-                if problem::places_queries_among_keys(self.spec) {
+                if positions_of_queries(self.spec).is_some() {
                     sizes.retain(|size| size.queries <= size.keys);
                 }
                 sizes

@@ -43,12 +43,6 @@ impl Size {
     }
 }
 
-/// Whether rope reads the positions of queries from an input over the keys, so that no query may come before the first
-/// key, as it does by default where there are more queries than keys.
-pub(crate) fn places_queries_among_keys(spec: &Spec) -> bool {
-    spec.source == Source::SelfAttention && spec.position.is_some_and(|position| position.ids.is_some())
-}
-
 /// N(0, 1) tensors of a size, rounded to `dtype`, and plausible captured inputs; the same on every call.
 ///
 /// # Errors
@@ -141,7 +135,7 @@ fn input_size(shape: &InputShape) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use regard_ir::rows::{Frequencies, Gate, Mix, Position, RopeLayout, RopeScaling};
+    use regard_ir::rows::{Gate, Mix};
 
     use super::*;
     use crate::tensors::signature::StoredElements;
@@ -178,22 +172,6 @@ mod tests {
         assert_eq!(gate(&spec), Some([2, 3, 2, 128]));
         spec.output.gate = Some(Gate { per_head: true, silu: true });
         assert_eq!(gate(&spec), Some([2, 3, 2, 1]));
-    }
-
-    #[test]
-    fn positions_by_ids_keep_queries_among_the_keys() {
-        let mut spec = gqa();
-        assert!(!places_queries_among_keys(&spec));
-        spec.position = Some(Position {
-            frequencies: Frequencies::Theta { theta: 1e4, scaling: RopeScaling::None },
-            dim: 128,
-            layout: RopeLayout::Half,
-            offset: 0,
-            ids: Some(0),
-        });
-        assert!(places_queries_among_keys(&spec));
-        spec.source = Source::Cross;
-        assert!(!places_queries_among_keys(&spec));
     }
 
     #[test]
