@@ -330,7 +330,9 @@ fn views<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> fl
         View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width)
             .expect("a test tensor holds its rows")
     };
-    flash::Inputs::new(view(&inputs.q), view(&inputs.k), view(&inputs.v)).captured(captured)
+    let gate = inputs.gate.as_ref().map(|gate| flash::Gate::Stored(view(gate)));
+    let (q, k, v) = (view(&inputs.q), view(&inputs.k), view(&inputs.v));
+    flash::Inputs { gate, ..flash::Inputs::new(q, k, v).captured(captured) }
 }
 
 fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> {

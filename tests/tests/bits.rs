@@ -161,11 +161,12 @@ fn sequence_of(alone: &Case<'_>, all: &Inputs, sequence: usize) -> Inputs {
         let len = ids.len() / 3;
         CapturedBuffer::I32(ids[sequence * len..][..len].to_vec())
     });
-    let [q, k, v] = [&all.q, &all.k, &all.v].map(|tensor| {
+    let own = |tensor: &Input| {
         let [_, heads, tokens, width] = tensor.view().shape();
         part(alone, tensor, sequence, 0..tokens, [1, heads, tokens, width])
-    });
-    Inputs { q, k, v, captured: captured.collect() }
+    };
+    let [q, k, v] = [&all.q, &all.k, &all.v].map(own);
+    Inputs { q, k, v, captured: captured.collect(), gate: all.gate.as_ref().map(own) }
 }
 
 /// Some tokens of one sequence of a tensor.

@@ -223,7 +223,7 @@ impl Golden {
         let expected = Rows { o: rows, lse: expected.tensor("lse").ok().map(|lse| exact(&lse)) };
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
-        let inputs = Inputs { q, k, v, captured };
+        let inputs = Inputs { q, k, v, captured, gate: None };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
     }
@@ -277,9 +277,8 @@ struct Rows {
 
 impl Rows {
     fn of(oracle: &[Row]) -> Self {
-        let (o, lse) = oracle.iter().map(|row| (row.o.clone(), row.lse)).unzip();
-        let lse: Vec<Option<f64>> = lse;
-        Self { o, lse: lse.into_iter().collect() }
+        let lse = oracle.iter().map(|row| row.lse.as_deref()).collect::<Option<Vec<&[f64]>>>();
+        Self { o: oracle.iter().flat_map(|row| row.o.clone()).collect(), lse: lse.map(|lse| lse.concat()) }
     }
 }
 
@@ -320,7 +319,8 @@ impl Opened {
         for start in (0..found.o.len()).step_by(queries) {
             for first_query in (0..queries).step_by(bounds::ROWS) {
                 let run = start + first_query..start + queries.min(first_query + bounds::ROWS);
-                let max_score = self.oracle[run.clone()].iter().map(|row| row.max_score).fold(0.0, f64::max);
+                let scores = self.oracle[run.clone()].iter().flat_map(|row| &row.max_scores);
+                let max_score = scores.copied().fold(0.0, f64::max);
                 let check = |quantity, error| {
                     let bound = bounds::exact(quantity, self.spec.dtype, max_score);
                     let head = start / queries;
@@ -344,8 +344,9 @@ fn by_oracle(spec: &Spec, problem: Problem, inputs: &Inputs) -> Vec<Row> {
     let data = inputs.captured();
     let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
     let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
-    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, sink: &[] }).unwrap();
-    places(spec, &problem).map(|[b, h, i]| oracle.row(b, h, i).unwrap()).collect()
+    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate: None }).unwrap();
+    let parts = (0..oracle.parts()).map(|part| oracle.part(part));
+    parts.flat_map(|part| (0..problem.queries as usize).map(move |i| part.row(i).unwrap())).collect()
 }
 
 /// Sequence, head and query of each row.

@@ -2,17 +2,20 @@
 
 use std::time::Instant;
 
+use half::{bf16, f16};
 use regard::{
-    Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Threads, View, ViewMut, Workspace,
+    Dtype, Gate, Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Spec, Threads, View,
+    ViewMut, Workspace,
 };
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Problem;
+use regard_ir::variant::Source;
 
 use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, Layout, Stored, StoredElements};
+use crate::tensors::signature::{Bound, Layout, Stored};
 
 /// A kernel and what it runs with.
 #[derive(Clone, Copy)]
@@ -43,8 +46,10 @@ impl Execution<'_> {
     /// Runs the kernel on tensors.
     ///
     /// # Errors
-    /// If there is no memory, the problem cannot be scheduled, or an expression reads outside a tensor.
+    /// If there is no memory, the problem cannot be scheduled, or a query's position or an expression reads outside a
+    /// tensor.
     pub(crate) fn run(&self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
+        check_positions(self.kernel.spec(), &bound.problem)?;
         let captured = bound.captured();
         let fail = |error| self.schedule_failure(error);
         let schedule = self.kernel.schedule(&bound.problem, &captured, self.pool.count()).map_err(fail)?;
@@ -55,17 +60,10 @@ impl Execution<'_> {
             bytes: schedule.workspace_bytes() as u128,
         })?;
         let mut call = Call { execution: self, schedule, captured: &captured, workspace };
-        let (o, lse, seconds) = match (&bound.q.elements, &bound.k.elements, &bound.v.elements) {
-            (StoredElements::F32(q), StoredElements::F32(k), StoredElements::F32(v)) => {
-                call.run(bound, [q, k, v])?
-            }
-            (StoredElements::F16(q), StoredElements::F16(k), StoredElements::F16(v)) => {
-                call.run(bound, [q, k, v])?
-            }
-            (StoredElements::Bf16(q), StoredElements::Bf16(k), StoredElements::Bf16(v)) => {
-                call.run(bound, [q, k, v])?
-            }
-            _ => return Err(Failure::Bug("q, k and v were bound in different storage types".to_owned())),
+        let (o, lse, seconds) = match self.kernel.plan().dtype {
+            Dtype::F32 => call.run::<f32>(bound)?,
+            Dtype::F16 => call.run::<f16>(bound)?,
+            Dtype::Bf16 => call.run::<bf16>(bound)?,
         };
         Ok(Outcome { o, lse, seconds, live_pairs })
     }
@@ -83,6 +81,24 @@ impl Execution<'_> {
     }
 }
 
+/// The captured input that gives the positions of queries and keys, where there is one: every query must be among the
+/// keys then, which by default it is not where there are more queries than keys.
+pub(crate) fn positions_of_queries(spec: &Spec) -> Option<u16> {
+    spec.position.and_then(|position| position.ids).filter(|_| spec.source == Source::SelfAttention)
+}
+
+fn check_positions(spec: &Spec, problem: &Problem) -> Result<(), Failure> {
+    let (queries, keys) = (problem.query_span(), problem.keys);
+    let is_empty = problem.batch == 0 || problem.queries == 0;
+    match positions_of_queries(spec) {
+        Some(input) if !is_empty && (queries.lo < 0 || i64::from(queries.hi) >= keys.into()) => {
+            let input = spec.inputs.names.get(usize::from(input)).cloned().unwrap_or_default();
+            Err(Failure::Positions { spec: spec.name.clone(), input, queries, keys })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A call whose storage type is known.
 struct Call<'a> {
     execution: &'a Execution<'a>,
@@ -94,23 +110,24 @@ struct Call<'a> {
 type Written = (Stored<'static>, Option<Stored<'static>>, Vec<f64>);
 
 impl Call<'_> {
-    fn run<T: Storage>(&mut self, bound: &Bound<'_>, [q, k, v]: [&[T]; 3]) -> Result<Written, Failure> {
+    fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Written, Failure> {
         let Execution { kernel, pool, layout, repeat } = *self.execution;
         let variant = kernel.variant();
-        let shape = |width| output_shape(&bound.problem, variant.heads.query, width);
-        let (o_shape, lse_shape) = (shape(variant.heads.value_dim), shape(1));
+        let o_shape = output_shape(&bound.problem, variant.output_heads(), variant.heads.value_dim);
+        let lse_shape = output_shape(&bound.problem, variant.heads.query, 1);
         let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
         let mut lse = match variant.output.lse {
             true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
             false => None,
         };
-        let (q, k, v) = (view(q, &bound.q)?, view(k, &bound.k)?, view(v, &bound.v)?);
+        let (q, k, v) = (view::<T>(&bound.q)?, view(&bound.k)?, view(&bound.v)?);
+        let gate = bound.gate.as_ref().map(gate).transpose()?;
         let warm_ups = usize::from(repeat.is_some());
         let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
         let mut seconds = memory::reserved("the times", n_runs as u128)?;
         let progress = Progress::new("runs", n_runs as u64);
         for _ in 0..n_runs {
-            let inputs = Inputs::new(q, k, v).captured(self.captured);
+            let inputs = Inputs { gate, ..Inputs::new(q, k, v).captured(self.captured) };
             let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
             let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
             let start = Instant::now();
@@ -127,7 +144,7 @@ impl Call<'_> {
     }
 }
 
-/// `[batch, query heads, queries, width]`.
+/// `[batch, heads, queries, width]`.
 fn output_shape(problem: &Problem, heads: u32, width: u32) -> [usize; 4] {
     [problem.batch, heads, problem.queries, width].map(|n| n as usize)
 }
@@ -136,12 +153,58 @@ fn elements(shape: [usize; 4]) -> u128 {
     shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
 }
 
-fn view<'a, T>(elements: &'a [T], stored: &Stored<'_>) -> Result<View<'a, T>, Failure> {
+fn view<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<View<'a, T>, Failure> {
     let ([b, h, n, width], [sb, sh, sn, _]) = (stored.shape, stored.strides);
+    let Some(elements) = T::of(&stored.elements) else {
+        return Err(Failure::Bug("a tensor was bound in another storage type than the kernel's".to_owned()));
+    };
     View::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
+}
+
+/// A gate in the kernel's storage type or in f32.
+fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> {
+    match T::of(&stored.elements) {
+        Some(_) => Ok(Gate::Stored(view(stored)?)),
+        None => Ok(Gate::Floats(view(stored)?)),
+    }
 }
 
 fn view_mut<T>(elements: &mut [T], shape: [usize; 4], layout: Layout) -> Result<ViewMut<'_, T>, Failure> {
     let ([b, h, n, width], [sb, sh, sn, _]) = (shape, layout.strides(shape));
     ViewMut::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use regard_ir::rows::{Frequencies, Position, RopeLayout, RopeScaling};
+
+    use super::*;
+
+    #[test]
+    fn queries_that_have_no_position_are_told() {
+        let mut spec = regard::shipped("gqa").unwrap().spec;
+        spec.inputs.names.push("pos".to_owned());
+        let frequencies = Frequencies::Theta { theta: 1e4, scaling: RopeScaling::None };
+        let position = Position { frequencies, dim: 128, layout: RopeLayout::Half, offset: 0, ids: Some(0) };
+        let check = |spec: &Spec, queries, q_offset: Option<i64>| {
+            let problem = Problem::prefill(spec.source, 2, queries, 3).unwrap();
+            let problem = q_offset.map_or(problem, |offset| problem.with_q_offset(offset).unwrap());
+            check_positions(spec, &problem).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&spec, 5, None), Ok(()));
+        spec.position = Some(position);
+        assert_eq!(check(&spec, 3, None), Ok(()));
+        assert_eq!(check(&spec, 0, Some(-7)), Ok(()));
+        let told = |queries| {
+            Err(format!(
+                "error: spec {}: `pos` has positions for the 3 keys, the queries are numbers {queries}: give as many keys, \
+                 or another --q-offset",
+                spec.name
+            ))
+        };
+        assert_eq!(check(&spec, 5, None), told("-2 to 2"));
+        assert_eq!(check(&spec, 2, Some(2)), told("2 to 3"));
+        spec.source = Source::Cross;
+        assert_eq!(check(&spec, 5, None), Ok(()));
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use regard::ir::interval::Span;
 use regard::ir::problem::{Phase, ProblemError};
 use regard::machine::ProfileError;
 use regard::{CompileError, Diagnostics, Dtype, RunError, ScheduleError};
@@ -47,6 +48,8 @@ pub(crate) enum Failure {
     Run { spec: String, error: RunError },
     /// A mask or modifier read a declared tensor outside its axes.
     Index { spec: String, input: String },
+    /// An input has the positions of the keys alone, and queries lie outside of them.
+    Positions { spec: String, input: String, queries: Span, keys: u32 },
     /// More memory than there is.
     Memory(OutOfMemory),
     /// Fewer threads than were asked for.
@@ -158,6 +161,11 @@ impl fmt::Display for Failure {
                 )
             }
             Failure::Show(error) => error.fmt(f),
+            Failure::Positions { spec, input, queries: Span { lo, hi }, keys } => write!(
+                f,
+                "spec {spec}: `{input}` has positions for the {keys} keys, the queries are numbers {lo} to {hi}: \
+                 give as many keys, or another --q-offset"
+            ),
             Failure::Memory(error) => error.fmt(f),
             Failure::Threads { count, error } => write!(f, "--threads {count}: cannot start them: {error}"),
             Failure::File(error) => error.fmt(f),

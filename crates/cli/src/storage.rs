@@ -1,4 +1,4 @@
-//! Elements of q, k, v and o in one storage type, and without knowing which.
+//! Elements of q, k, v, o and a gate in one storage type, and without knowing which.
 
 use std::borrow::Cow;
 
@@ -13,11 +13,21 @@ use crate::tensors::write::Output;
 pub(crate) trait Storage: Element + regard::Element {
     /// `elements` without their type.
     fn store(elements: Vec<Self>) -> StoredElements<'static>;
+
+    /// The elements, if they are of this type.
+    fn of<'a>(elements: &'a StoredElements<'_>) -> Option<&'a [Self]>;
 }
 
 impl Storage for f32 {
     fn store(elements: Vec<f32>) -> StoredElements<'static> {
         StoredElements::F32(Cow::Owned(elements))
+    }
+
+    fn of<'a>(elements: &'a StoredElements<'_>) -> Option<&'a [f32]> {
+        match elements {
+            StoredElements::F32(data) => Some(data),
+            _ => None,
+        }
     }
 }
 
@@ -25,11 +35,25 @@ impl Storage for f16 {
     fn store(elements: Vec<f16>) -> StoredElements<'static> {
         StoredElements::F16(Cow::Owned(elements))
     }
+
+    fn of<'a>(elements: &'a StoredElements<'_>) -> Option<&'a [f16]> {
+        match elements {
+            StoredElements::F16(data) => Some(data),
+            _ => None,
+        }
+    }
 }
 
 impl Storage for bf16 {
     fn store(elements: Vec<bf16>) -> StoredElements<'static> {
         StoredElements::Bf16(Cow::Owned(elements))
+    }
+
+    fn of<'a>(elements: &'a StoredElements<'_>) -> Option<&'a [bf16]> {
+        match elements {
+            StoredElements::Bf16(data) => Some(data),
+            _ => None,
+        }
     }
 }
 

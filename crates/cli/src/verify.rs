@@ -11,7 +11,7 @@ use std::io::Write;
 use regard::{Dtype, Kernel, Pool, Spec, Threads, machine};
 
 use crate::args::{Choice, VerifyArgs};
-use crate::execute::{Execution, Outcome};
+use crate::execute::{Execution, Outcome, positions_of_queries};
 use crate::failure::Failure;
 use crate::run::pool;
 use crate::source;
@@ -109,7 +109,13 @@ impl Verification<'_> {
             (Some(queries), Some(keys)) => {
                 vec![Size { batch: self.args.batch.unwrap_or(1), queries, keys }]
             }
-            _ => Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill)),
+            _ => {
+                let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
+                if positions_of_queries(self.spec).is_some() {
+                    sizes.retain(|size| size.queries <= size.keys);
+                }
+                sizes
+            }
         }
     }
 

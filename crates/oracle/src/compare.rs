@@ -7,14 +7,15 @@ use regard_ir::bounds::{self, Quantity};
 use regard_ir::plan::Dtype;
 
 use crate::eval::IndexError;
-use crate::formula::{Mismatch, Oracle};
+use crate::formula::{Oracle, Part};
+use crate::mismatch::Mismatch;
 use crate::sample::Sample;
 use crate::tensor::Tensor4;
 
 /// What a kernel wrote.
 #[derive(Clone, Copy, Debug)]
 pub struct Outputs<'a> {
-    /// The output, `[batch, query heads, queries, value_dim]` in the storage type of q.
+    /// The output, `[batch, output heads, queries, value_dim]` in the storage type of q.
     pub o: Tensor4<'a>,
     /// The log of the weights' sum, `[batch, query heads, queries, 1]` in f32, where the kernel wrote it.
     pub lse: Option<Tensor4<'a>>,
@@ -51,7 +52,7 @@ pub struct Judgement {
 pub struct Run {
     /// Batch index.
     pub b: usize,
-    /// Query head.
+    /// Head: of an output, output head; of an lse, query head.
     pub h: usize,
     /// The query rows.
     pub rows: Range<usize>,
@@ -60,7 +61,7 @@ pub struct Run {
 /// One element of a result, and what it should have been.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Element {
-    /// Batch, query head, query row and channel.
+    /// Batch, head, query row and channel.
     pub at: [usize; 4],
     /// What the kernel wrote.
     pub found: f64,
@@ -99,53 +100,99 @@ impl std::error::Error for CompareError {}
 /// # Errors
 /// If an output's shape or type does not fit, or an expression reads a captured input outside one of its axes.
 pub fn compare(oracle: &Oracle<'_>, outputs: &Outputs<'_>, sample: &Sample) -> Result<Report, CompareError> {
-    let (batch, heads) = (oracle.problem().batch as usize, oracle.variant().heads.query as usize);
+    check_outputs(oracle, outputs)?;
     let mut report = Report::empty(oracle, outputs);
-    for (b, h) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
-        report = report.join(compare_head(oracle, outputs, sample, b, h)?);
+    for part in 0..oracle.parts() {
+        report = report.join(compare_part(oracle, outputs, sample, part)?);
     }
     Ok(report)
 }
 
-/// Compares the sampled rows of one head; [`Report::join`] adds up heads, so that a caller can spread them over
-/// threads or show how far it is.
+/// Compares the sampled rows of one part of the heads; [`Report::join`] adds up parts, so that a caller can spread
+/// them over threads or show how far it is.
 ///
 /// # Errors
 /// As [`compare`].
 ///
 /// # Panics
-/// If there is no such head.
-pub fn compare_head(
+/// If there is no such part.
+pub fn compare_part(
     oracle: &Oracle<'_>,
     outputs: &Outputs<'_>,
     sample: &Sample,
-    b: usize,
-    h: usize,
+    part: usize,
 ) -> Result<Report, CompareError> {
+    compared(&oracle.part(part), outputs, None, sample)
+}
+
+/// As [`compare_part`], but by what another implementation wrote, which is held to be the truth about the output.
+///
+/// # Errors
+/// As [`compare`], `expected` being an output too.
+///
+/// # Panics
+/// If there is no such part.
+pub fn compare_part_to(
+    oracle: &Oracle<'_>,
+    o: Tensor4<'_>,
+    expected: Tensor4<'_>,
+    sample: &Sample,
+    part: usize,
+) -> Result<Report, CompareError> {
+    compared(&oracle.part(part), &Outputs { o, lse: None }, Some(expected), sample)
+}
+
+fn compared(
+    part: &Part<'_>,
+    outputs: &Outputs<'_>,
+    expected: Option<Tensor4<'_>>,
+    sample: &Sample,
+) -> Result<Report, CompareError> {
+    let oracle = part.oracle();
     check_outputs(oracle, outputs)?;
-    let mut report = Report::empty(oracle, outputs);
-    report.rows = oracle.problem().queries.into();
-    let rows = sample.rows(b, h);
-    report.rows_checked = rows.len() as u64;
+    if let Some(o) = expected {
+        check_outputs(oracle, &Outputs { o, lse: None })?;
+    }
+    let (b, query_heads, output_heads) = (part.sequence(), part.query_heads(), part.output_heads());
+    let (dtype, queries) = (oracle.dtype(), oracle.problem().queries as usize);
+    let rows = sample.rows(b, query_heads.start);
+    let n_heads = output_heads.len() as u64;
+    let mut report = Report {
+        rows: n_heads * queries as u64,
+        rows_checked: n_heads * rows.len() as u64,
+        ..Report::empty(oracle, outputs)
+    };
     for run_rows in rows.chunk_by(|a, b| a / bounds::ROWS == b / bounds::ROWS) {
-        let start = run_rows[0] / bounds::ROWS * bounds::ROWS;
-        let end = (start + bounds::ROWS).min(oracle.problem().queries as usize);
-        let run = Run { b, h, rows: start..end };
-        let mut output = Errors::new(Quantity::Output);
-        let mut lse = Errors::new(Quantity::Lse);
-        let mut max_score = 0f64;
+        let mut output = vec![Errors::new(Quantity::Output); output_heads.len()];
+        let mut lse = vec![Errors::new(Quantity::Lse); query_heads.len()];
         for &i in run_rows {
-            let row = oracle.row(b, h, i)?;
-            max_score = max_score.max(row.max_score);
-            for (channel, (found, oracle)) in outputs.o.row(b, h, i).into_iter().zip(row.o).enumerate() {
-                output.add(Element { at: [b, h, i, channel], found, oracle });
+            let row = part.row(i)?;
+            // Each output is made of all query heads of the part.
+            let max_score = row.max_scores.iter().copied().fold(0.0, f64::max);
+            for ((h, o), errors) in output_heads.clone().zip(row.o).zip(&mut output) {
+                let right = expected.map_or(o, |expected| expected.row(b, h, i));
+                let elements = outputs.o.row(b, h, i).into_iter().zip(right).enumerate();
+                errors.max_score = errors.max_score.max(max_score);
+                elements.for_each(|(channel, (found, oracle))| {
+                    errors.add(Element { at: [b, h, i, channel], found, oracle });
+                });
             }
-            if let (Some(found), Some(oracle)) = (outputs.lse, row.lse) {
-                lse.add(Element { at: [b, h, i, 0], found: found.row(b, h, i)[0], oracle });
+            if let (Some(found), Some(right)) = (outputs.lse, row.lse) {
+                let heads = query_heads.clone().zip(right.into_iter().zip(row.max_scores));
+                for ((h, (oracle, max_score)), errors) in heads.zip(&mut lse) {
+                    errors.max_score = errors.max_score.max(max_score);
+                    errors.add(Element { at: [b, h, i, 0], found: found.row(b, h, i)[0], oracle });
+                }
             }
         }
-        report.output = report.output.worse(output.judge(&run, oracle.dtype(), max_score));
-        report.lse = report.lse.map(|worst| worst.worse(lse.judge(&run, oracle.dtype(), max_score)));
+        let start = run_rows[0] / bounds::ROWS * bounds::ROWS;
+        let run = |h| Run { b, h, rows: start..(start + bounds::ROWS).min(queries) };
+        for (h, errors) in output_heads.clone().zip(output) {
+            report.output = report.output.worse(errors.judge(run(h), dtype));
+        }
+        for (h, errors) in query_heads.clone().zip(lse) {
+            report.lse = report.lse.map(|worst| worst.worse(errors.judge(run(h), dtype)));
+        }
     }
     Ok(report)
 }
@@ -170,8 +217,7 @@ impl Report {
     }
 
     fn empty(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Report {
-        let nothing =
-            |quantity| Errors::new(quantity).judge(&Run { b: 0, h: 0, rows: 0..0 }, oracle.dtype(), 0.0);
+        let nothing = |quantity| Errors::new(quantity).judge(Run { b: 0, h: 0, rows: 0..0 }, oracle.dtype());
         let has_lse = outputs.lse.is_some() && oracle.has_lse();
         Report {
             output: nothing(Quantity::Output),
@@ -221,42 +267,46 @@ impl fmt::Display for Judgement {
 }
 
 /// What is found in one run.
+#[derive(Clone)]
 struct Errors {
     quantity: Quantity,
     max_error: f64,
     max_oracle: f64,
+    max_score: f64,
     broken: Option<Element>,
 }
 
 impl Errors {
     fn new(quantity: Quantity) -> Self {
-        Self { quantity, max_error: 0.0, max_oracle: 0.0, broken: None }
+        Self { quantity, max_error: 0.0, max_oracle: 0.0, max_score: 0.0, broken: None }
     }
 
     fn add(&mut self, element: Element) {
         let Element { found, oracle, .. } = element;
+        let empty_sum = self.quantity == Quantity::Lse && oracle == f64::NEG_INFINITY;
         if found.is_finite() && oracle.is_finite() {
             self.max_error = self.max_error.max((found - oracle).abs());
             self.max_oracle = self.max_oracle.max(oracle.abs());
-        } else if found.is_finite() != oracle.is_finite() || oracle == f64::NEG_INFINITY && found != oracle {
+        } else if found.is_finite() != oracle.is_finite() || empty_sum && found != oracle {
             self.broken.get_or_insert(element);
         }
     }
 
-    fn judge(self, run: &Run, dtype: Dtype, max_score: f64) -> Judgement {
+    fn judge(self, run: Run, dtype: Dtype) -> Judgement {
         let denominator = bounds::denominator(self.quantity, self.max_oracle);
         Judgement {
             error: if self.max_error == 0.0 { 0.0 } else { self.max_error / denominator },
-            bound: bounds::exact(self.quantity, dtype, max_score),
-            run: run.clone(),
+            bound: bounds::exact(self.quantity, dtype, self.max_score),
+            run,
             broken: self.broken,
         }
     }
 }
 
 fn check_outputs(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Result<(), CompareError> {
-    let (problem, heads) = (oracle.problem(), &oracle.variant().heads);
-    let shape = |width: u32| [problem.batch, heads.query, problem.queries, width].map(|n| n as usize);
+    let (problem, variant) = (oracle.problem(), oracle.variant());
+    let shape =
+        |n_heads: u32, width| [problem.batch, n_heads, problem.queries, width].map(|n: u32| n as usize);
     let fits = |name, tensor: &Tensor4<'_>, expected, dtype| {
         let found = tensor.shape();
         if found != expected {
@@ -271,6 +321,7 @@ fn check_outputs(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Result<(), Compa
         }
         Ok(())
     };
-    fits("o", &outputs.o, shape(heads.value_dim), oracle.dtype())?;
-    outputs.lse.iter().try_for_each(|lse| fits("lse", lse, shape(1), Dtype::F32))
+    let expected = shape(variant.output_heads(), variant.heads.value_dim);
+    fits("o", &outputs.o, expected, oracle.dtype())?;
+    outputs.lse.iter().try_for_each(|lse| fits("lse", lse, shape(variant.heads.query, 1), Dtype::F32))
 }

@@ -1,14 +1,16 @@
 //! The softmax family as the language defines it, one query row at a time.
 
-use core::fmt;
+use core::ops::Range;
 
 use regard_ir::expr::Tree;
-use regard_ir::inputs::Captured;
+use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::Dtype;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
+use crate::mismatch::{self, Mismatch};
+use crate::rope::Rope;
 use crate::tensor::Tensor4;
 
 /// What a problem computes on.
@@ -20,120 +22,63 @@ pub struct Tensors<'a> {
     pub k: Tensor4<'a>,
     /// Values, `[batch, value heads, keys, value_dim]`.
     pub v: Tensor4<'a>,
-    /// What masks and modifiers read, bound to the same problem.
+    /// What expressions and learned tables read, bound to the same problem.
     pub captured: Captured<'a>,
-    /// A logit for each query head where the sink is learned; not looked at otherwise.
-    pub sink: &'a [f32],
+    /// The gate of the outputs, `[batch, output heads, queries, value_dim]` or, where it is per head, `[…, 1]`, in the
+    /// type of q or in f32; for variants that have one.
+    pub gate: Option<Tensor4<'a>>,
 }
 
-/// One query row of one head.
+/// A variant on a problem's tensors, ready to be evaluated part by part.
+#[derive(Clone, Debug)]
+pub struct Oracle<'a> {
+    pub(crate) variant: Variant<'a>,
+    pub(crate) problem: Problem,
+    pub(crate) tensors: Tensors<'a>,
+    pub(crate) rope: Option<Rope>,
+}
+
+/// The query heads of a sequence that make outputs together, with their keys and values prepared: a single one, or all
+/// where the outputs are mixed.
+#[derive(Clone, Debug)]
+pub struct Part<'o> {
+    oracle: &'o Oracle<'o>,
+    b: usize,
+    query_heads: Range<usize>,
+    /// Of each key head that the query heads read.
+    memories: Vec<Memory>,
+    first_key_head: usize,
+}
+
+/// The keys of one head, normalised and turned, and their values.
+#[derive(Clone, Debug)]
+struct Memory {
+    keys: Matrix,
+    values: Matrix,
+}
+
+/// One query row of the heads of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The output, `value_dim` long.
-    pub o: Vec<f64>,
-    /// ln of the weights' sum under softmax, −inf where there is none; absent for weights that are not divided.
-    pub lse: Option<f64>,
-    /// The largest finite |score| of an allowed key, before or after the modifier; 0 where there is none.
-    pub max_score: f64,
-}
-
-/// A tensor that does not fit the variant and the problem.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Mismatch {
-    /// Another shape.
-    Shape {
-        /// Which tensor.
-        name: &'static str,
-        /// Its shape.
-        found: [usize; 4],
-        /// What heads and lengths make of it.
-        expected: [usize; 4],
-    },
-    /// Another storage type.
-    Dtype {
-        /// Which tensor.
-        name: &'static str,
-        /// Its type.
-        found: Dtype,
-        /// The type that it should have: that of `q`, or f32 for an lse.
-        expected: Dtype,
-    },
-    /// Another number of captured inputs than the variant declares.
-    Captured {
-        /// How many are bound.
-        found: usize,
-        /// How many are declared.
-        expected: usize,
-    },
-    /// Another number of sink logits than query heads.
-    Sink {
-        /// How many there are.
-        found: usize,
-        /// The number of query heads.
-        expected: usize,
-    },
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Mismatch::Shape { name, found, expected } => {
-                write!(f, "`{name}` has shape {found:?}, the variant and the problem make it {expected:?}")
-            }
-            Mismatch::Dtype { name, found, expected } => {
-                write!(f, "`{name}` is {}, expected {}", found.name(), expected.name())
-            }
-            Mismatch::Captured { found, expected } => {
-                write!(f, "{found} captured inputs are bound, the variant declares {expected}")
-            }
-            Mismatch::Sink { found, expected } => {
-                write!(f, "`sink` has {found} logits, there are {expected} query heads")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Mismatch {}
-
-/// A variant on a problem's tensors, ready to be evaluated row by row.
-#[derive(Clone, Copy, Debug)]
-pub struct Oracle<'a> {
-    variant: Variant<'a>,
-    problem: Problem,
-    tensors: Tensors<'a>,
+    /// The output of each output head, `value_dim` long.
+    pub o: Vec<Vec<f64>>,
+    /// ln of the weights' sum of each query head under softmax, −inf where there is none; absent for weights that are
+    /// not divided.
+    pub lse: Option<Vec<f64>>,
+    /// The largest finite |score| of an allowed key of each query head, before or after the modifier; 0 where there is
+    /// none.
+    pub max_scores: Vec<f64>,
 }
 
 impl<'a> Oracle<'a> {
     /// Checks the tensors against the variant and the problem.
     ///
     /// # Errors
-    /// If a shape, a storage type, the number of captured inputs or of sink logits does not fit.
+    /// If a shape, a storage type, the captured inputs or the presence of a gate does not fit.
     pub fn new(variant: Variant<'a>, problem: Problem, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
-        let heads = &variant.heads;
-        let size = |n: u32| n as usize;
-        let (batch, queries, keys) = (size(problem.batch), size(problem.queries), size(problem.keys));
-        let expected = [
-            ("q", tensors.q, [batch, size(heads.query), queries, size(heads.dim)]),
-            ("k", tensors.k, [batch, size(heads.kv), keys, size(heads.dim)]),
-            ("v", tensors.v, [batch, size(heads.value), keys, size(heads.value_dim)]),
-        ];
-        for (name, tensor, expected) in expected {
-            if tensor.shape() != expected {
-                return Err(Mismatch::Shape { name, found: tensor.shape(), expected });
-            }
-            if tensor.dtype() != tensors.q.dtype() {
-                return Err(Mismatch::Dtype { name, found: tensor.dtype(), expected: tensors.q.dtype() });
-            }
-        }
-        if tensors.captured.count() != variant.inputs.len() {
-            let (found, expected) = (tensors.captured.count(), variant.inputs.len());
-            return Err(Mismatch::Captured { found, expected });
-        }
-        let learned = matches!(variant.weights, Weights::Softmax { sink: Sink::Learned { .. } });
-        if learned && tensors.sink.len() != size(heads.query) {
-            return Err(Mismatch::Sink { found: tensors.sink.len(), expected: size(heads.query) });
-        }
-        Ok(Self { variant, problem, tensors })
+        mismatch::check(&variant, &problem, &tensors)?;
+        let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
+        Ok(Self { variant, problem, tensors, rope })
     }
 
     /// The variant.
@@ -156,59 +101,154 @@ impl<'a> Oracle<'a> {
         matches!(self.variant.weights, Weights::Softmax { .. })
     }
 
-    /// Row `i` of query head `h` of sequence `b`, by the definition.
+    /// How many parts there are: one for each query head of each sequence, or for each sequence where heads are mixed.
+    pub const fn parts(&self) -> usize {
+        let heads = if self.variant.output.mix.is_some() { 1 } else { self.variant.heads.query };
+        self.problem.batch as usize * heads as usize
+    }
+
+    /// How much memory a part takes; saturates.
+    pub fn part_bytes(&self) -> u128 {
+        let heads = &self.variant.heads;
+        let key_heads = if self.variant.output.mix.is_some() { heads.kv } else { 1 };
+        let channels = u128::from(heads.dim) + u128::from(heads.value_dim);
+        [channels, self.problem.keys.into(), size_of::<f64>() as u128]
+            .into_iter()
+            .fold(key_heads.into(), u128::saturating_mul)
+    }
+
+    /// Prepares the part of an index: sequence by sequence, and head by head where heads are not mixed.
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub fn part(&self, index: usize) -> Part<'_> {
+        let (heads, n_heads) = (&self.variant.heads, self.variant.heads.query as usize);
+        let (b, query_heads) = match self.variant.output.mix {
+            Some(_) => (index, 0..n_heads),
+            None => (index / n_heads, index % n_heads..index % n_heads + 1),
+        };
+        let group = heads.group() as usize;
+        let first_key_head = query_heads.start / group;
+        let key_heads = first_key_head..(query_heads.end - 1) / group + 1;
+        let memories = key_heads.map(|g| self.memory(b, g)).collect();
+        Part { oracle: self, b, query_heads, memories, first_key_head }
+    }
+
+    fn memory(&self, b: usize, g: usize) -> Memory {
+        let (heads, keys) = (&self.variant.heads, 0..self.problem.keys as usize);
+        let value_head = g / (heads.kv / heads.value) as usize;
+        Memory {
+            keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(b, g, j))),
+            values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.tensors.v.row(b, value_head, j))),
+        }
+    }
+
+    /// The elements of a captured input that a table reads, which are f32.
+    pub(crate) fn factors(&self, input: u16) -> &'a [f32] {
+        match self.tensors.captured.data(input.into()) {
+            InputData::F32(data) => data,
+            other => unreachable!("checked to be f32, not {}", other.dtype().name()),
+        }
+    }
+}
+
+impl<'o> Part<'o> {
+    /// What it is a part of.
+    pub const fn oracle(&self) -> &'o Oracle<'o> {
+        self.oracle
+    }
+
+    /// Its sequence.
+    pub const fn sequence(&self) -> usize {
+        self.b
+    }
+
+    /// Its query heads.
+    pub fn query_heads(&self) -> Range<usize> {
+        self.query_heads.clone()
+    }
+
+    /// Its output heads.
+    pub fn output_heads(&self) -> Range<usize> {
+        match self.oracle.variant.output.mix {
+            Some(mix) => 0..mix.heads as usize,
+            None => self.query_heads(),
+        }
+    }
+
+    /// Query row `i` of its heads, by the definition.
     ///
     /// The modifier is evaluated only where the mask allows the key, so a masked key has no effect, whatever it
     /// holds and whatever the modifier would read for it.
     ///
     /// # Errors
-    /// If the mask or the modifier reads a captured input outside one of its axes.
+    /// If the mask or the modifier reads a captured input outside one of its axes, or the query's position is one that
+    /// the input of positions does not have.
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn row(&self, b: usize, h: usize, i: usize) -> Result<Row, IndexError> {
-        let Self { variant, problem, tensors } = self;
-        let heads = &variant.heads;
-        let g = h / heads.group() as usize;
-        let query = tensors.q.row(b, h, i);
+    pub fn row(&self, i: usize) -> Result<Row, IndexError> {
+        let sums = self.query_heads().map(|h| self.sum(h, i)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Row {
+            lse: sums.iter().map(|sum| sum.lse).collect(),
+            max_scores: sums.iter().map(|sum| sum.max_score).collect(),
+            o: self.oracle.outputs(self.b, i, self.output_heads(), sums.into_iter().map(|sum| sum.o)),
+        })
+    }
+
+    /// The weighted sum of one query head.
+    fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
+        let Oracle { variant, problem, .. } = self.oracle;
+        let g = h / variant.heads.group() as usize;
+        let Memory { keys, values } = &self.memories[g - self.first_key_head];
+        let mut scope = Scope {
+            b: self.b as i32,
+            h: h as i32,
+            g: g as i32,
+            q: problem.q_offset + i as i32,
+            k: 0,
+            nq: problem.queries as i32,
+            nk: problem.keys as i32,
+            s: 0.0,
+            x: 0.0,
+        };
+        let query = self.oracle.query(&scope, i)?;
 
         let mut scores = Vec::new();
         let mut max_score = 0.0;
         for j in 0..problem.keys as usize {
-            let mut scope = Scope {
-                b: b as i32,
-                h: h as i32,
-                g: g as i32,
-                q: problem.q_offset + i as i32,
-                k: j as i32,
-                nq: problem.queries as i32,
-                nk: problem.keys as i32,
-                s: 0.0,
-                x: 0.0,
-            };
-            if !self.bool(variant.allow, &scope)? {
+            scope.k = j as i32;
+            if !self.oracle.bool(variant.allow, &scope)? {
                 continue;
             }
-            scope.s = variant.scale * dot(&query, &tensors.k.row(b, g, j));
-            let score = self.float(variant.modify, &scope)?;
+            scope.s = variant.scale * dot(&query, keys.row(j));
+            let score = self.oracle.float(variant.modify, &scope)?;
             for finite in [scope.s, score].into_iter().filter(|s| s.is_finite()) {
                 max_score = finite.abs().max(max_score);
             }
             scores.push((j, score));
         }
 
-        let (weights, divisor, lse) = self.weights(h, scores);
-        let mut o = vec![0.0; heads.value_dim as usize];
-        let value_head = g / (heads.kv / heads.value) as usize;
+        let (weights, divisor, lse) = self.oracle.weights(h, scores);
+        let mut o = vec![0.0; variant.heads.value_dim as usize];
         for (j, weight) in weights {
-            for (o, v) in o.iter_mut().zip(tensors.v.row(b, value_head, j)) {
+            for (o, v) in o.iter_mut().zip(values.row(j)) {
                 *o += weight * v;
             }
         }
         o.iter_mut().for_each(|o| *o /= divisor);
-        Ok(Row { o, lse, max_score })
+        Ok(Sum { o, lse, max_score })
     }
+}
 
+/// The weighted sum of one row of a query head, before the tables of the output.
+struct Sum {
+    o: Vec<f64>,
+    lse: Option<f64>,
+    max_score: f64,
+}
+
+impl Oracle<'_> {
     /// The weight of each key, what their sum of values is divided by, and the log of the weights' sum.
     ///
     /// The largest logit m is taken out of numerator and denominator, which leaves their ratio as it is.
@@ -216,9 +256,9 @@ impl<'a> Oracle<'a> {
         let sink = match self.variant.weights {
             Weights::Softmax { sink: Sink::None } => f64::NEG_INFINITY,
             Weights::Softmax { sink: Sink::One } => 0.0,
-            Weights::Softmax { sink: Sink::Learned { .. } } => self.tensors.sink[h].into(),
+            Weights::Softmax { sink: Sink::Learned { input } } => self.factors(input)[h].into(),
             Weights::Sigmoid => {
-                keys.iter_mut().for_each(|(_, w)| *w = 1.0 / (1.0 + (-*w).exp()));
+                keys.iter_mut().for_each(|(_, w)| *w = sigmoid(*w));
                 return (keys, 1.0, None);
             }
             Weights::Relu => {
@@ -249,6 +289,27 @@ impl<'a> Oracle<'a> {
             other => unreachable!("a score is a float, not {other:?}"),
         }
     }
+}
+
+/// Rows of one width, end to end.
+#[derive(Clone, Debug)]
+struct Matrix {
+    data: Vec<f64>,
+    width: usize,
+}
+
+impl Matrix {
+    fn new(width: u32, elements: impl Iterator<Item = f64>) -> Self {
+        Self { data: elements.collect(), width: width as usize }
+    }
+
+    fn row(&self, row: usize) -> &[f64] {
+        &self.data[row * self.width..][..self.width]
+    }
+}
+
+pub(crate) fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -1,6 +1,6 @@
 //! The formula of every regard variant, naive and in f64: the truth that kernels are judged by.
 //!
-//! [`Oracle::row`] is the definition, computed row by row. [`eval`] is the scalar reading of expressions,
+//! [`Part::row`] is the definition, computed row by row. [`eval`] is the scalar reading of expressions,
 //! [`compare`] judges a kernel's output by the table in [`regard_ir::bounds`], [`sample`] says which rows of a large
 //! problem are looked at, and [`random`] makes the inputs that the bounds are stated for. Nothing here is shared
 //! with a kernel but the data of [`regard_ir`].
@@ -9,9 +9,13 @@
 pub mod compare;
 pub mod eval;
 mod formula;
+mod mismatch;
 pub mod random;
+mod rope;
+mod rows;
 pub mod sample;
 mod tensor;
 
-pub use formula::{Mismatch, Oracle, Row, Tensors};
+pub use formula::{Oracle, Part, Row, Tensors};
+pub use mismatch::Mismatch;
 pub use tensor::{Buffer, Elements, Tensor4, TensorError};

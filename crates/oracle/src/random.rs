@@ -2,7 +2,8 @@
 
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Problem;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
+use regard_ir::rows::Frequencies;
+use regard_ir::variant::{Axis, InputType, Variant};
 
 /// Independent N(0, 1) numbers, the same for a seed on every platform.
 ///
@@ -39,48 +40,95 @@ impl CapturedBuffer {
     }
 }
 
-/// Plausible elements for a captured input.
+/// Plausible elements for a captured input of a variant.
 ///
 /// Floats are N(0, 1) and bools are coins. Ints along a last axis `q` or `k` are document ids that start at 0 and
-/// rise by one here and there, four documents to a row on average; other ints are lengths from 1 to nk.
-pub fn captured(
-    shape: &InputShape,
-    heads: &Heads,
-    source: Source,
-    problem: &Problem,
-    seed: u64,
-) -> CapturedBuffer {
+/// rise by one here and there, four documents to a row on average; other ints are lengths from 1 to nk. What a table
+/// reads is as a model has it: see [`Role`].
+pub fn captured(variant: &Variant<'_>, problem: &Problem, input: usize, seed: u64) -> CapturedBuffer {
+    let shape = &variant.inputs[input];
     let axis_len = |axis: &Axis| match *axis {
         Axis::Batch => problem.batch,
-        Axis::Head => heads.query,
-        Axis::KvHead => heads.kv,
-        Axis::Query => problem.query_axis(source),
+        Axis::Head => variant.heads.query,
+        Axis::KvHead => variant.heads.kv,
+        Axis::Query => problem.query_axis(variant.source),
         Axis::Key => problem.keys,
         Axis::Len(len) => len,
     } as usize;
     let len = shape.axes().iter().map(axis_len).product();
     let mut rng = fastrand::Rng::with_seed(seed);
-    match (shape.dtype, shape.axes().last()) {
-        (InputType::F32, _) => CapturedBuffer::F32(normal(seed).take(len).collect()),
-        (InputType::Bool, _) => CapturedBuffer::Bool((0..len).map(|_| rng.u8(0..2)).collect()),
-        (InputType::I32, Some(axis @ (Axis::Query | Axis::Key))) => {
+    let floats = |of: &dyn Fn(f32) -> f32| CapturedBuffer::F32(normal(seed).take(len).map(of).collect());
+    match (shape.dtype, Role::of(variant, input), shape.axes().last()) {
+        (InputType::F32, Role::Factors, _) => floats(&|x| 1.0 + 0.1 * x),
+        (InputType::F32, Role::Mix, _) => floats(&|x| x / (variant.heads.query as f32).sqrt()),
+        (InputType::F32, Role::Frequencies, _) => {
+            let frequency = |t| libm::pow(10_000.0, -(t as f64) / len as f64) as f32;
+            CapturedBuffer::F32((0..len).map(frequency).collect())
+        }
+        (InputType::F32, _, _) => floats(&|x| x),
+        (InputType::Bool, _, _) => CapturedBuffer::Bool((0..len).map(|_| rng.u8(0..2)).collect()),
+        (InputType::I32, role, Some(axis @ (Axis::Query | Axis::Key))) => {
             let row = axis_len(axis);
             let mut id = 0;
             let ids = (0..len).map(|i| {
                 let starts = i % row == 0;
-                id = if starts { 0 } else { id + i32::from(rng.usize(0..row) < 3) };
+                let new_document = !starts && rng.usize(0..row) < 3;
+                id = match role {
+                    _ if starts => 0,
+                    Role::Positions if new_document => 0,
+                    Role::Positions => id + 1,
+                    _ => id + i32::from(new_document),
+                };
                 id
             });
             CapturedBuffer::I32(ids.collect())
         }
-        (InputType::I32, _) => {
+        (InputType::I32, _, _) => {
             CapturedBuffer::I32((0..len).map(|_| rng.i32(1..=(problem.keys as i32).max(1))).collect())
+        }
+    }
+}
+
+/// What reads a captured input.
+enum Role {
+    /// Expressions, or a sink, which is a logit like any other.
+    Expressions,
+    /// A learned norm: factors 1 + N(0, 0.1²).
+    Factors,
+    /// A mix of heads: N(0, 1/heads), which keeps the size of what it mixes.
+    Mix,
+    /// Rope, as positions: they count up from 0 in each of about four documents.
+    Positions,
+    /// Rope, as frequencies: 10000^(−2t/dim).
+    Frequencies,
+}
+
+impl Role {
+    fn of(variant: &Variant<'_>, input: usize) -> Self {
+        let is = |index: u16| usize::from(index) == input;
+        let output = &variant.output;
+        let norms = variant.qk_norm.and_then(|norm| norm.learned).into_iter().flatten();
+        if norms.chain(output.norm.and_then(|norm| norm.learned)).any(is) {
+            return Role::Factors;
+        }
+        match variant.position {
+            _ if output.mix.is_some_and(|mix| is(mix.input)) => Role::Mix,
+            Some(position) if position.ids.is_some_and(is) => Role::Positions,
+            Some(position) if matches!(position.frequencies, Frequencies::Input(index) if is(index)) => {
+                Role::Frequencies
+            }
+            _ => Role::Expressions,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use regard_ir::expr::{Expr, Op, Type, Var};
+    use regard_ir::identity::Identity;
+    use regard_ir::rows::{Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout};
+    use regard_ir::variant::{Heads, InputShape, Source, Weights};
+
     use super::*;
 
     #[test]
@@ -100,27 +148,91 @@ mod tests {
         assert_ne!(bits, normal(43).take(4).map(f32::to_bits).collect::<Vec<_>>());
     }
 
+    /// What two sequences of 100 keys capture, where the tables of `change` read inputs of these shapes.
+    fn drawn(shapes: &[InputShape], change: impl FnOnce(&mut Variant<'_>)) -> Vec<CapturedBuffer> {
+        let (modify, allow) =
+            (Expr::leaf(Op::Var(Var::S), Type::Float), Expr::leaf(Op::Bool(true), Type::Bool));
+        let mut variant = Variant {
+            identity: Identity(0),
+            heads: Heads { query: 16, kv: 1, value: 1, dim: 8, value_dim: 8 },
+            source: Source::SelfAttention,
+            position: None,
+            qk_norm: None,
+            scale: 1.0,
+            modify: modify.tree(),
+            allow: allow.tree(),
+            weights: Weights::Sigmoid,
+            output: Output::default(),
+            inputs: shapes,
+        };
+        change(&mut variant);
+        let problem = Problem::prefill(Source::SelfAttention, 2, 5, 100).unwrap();
+        (0..shapes.len()).map(|input| captured(&variant, &problem, input, 7)).collect()
+    }
+
+    fn ints(buffer: &CapturedBuffer) -> &[i32] {
+        let CapturedBuffer::I32(data) = buffer else { panic!("{buffer:?}") };
+        data
+    }
+
+    fn floats(buffer: &CapturedBuffer) -> &[f32] {
+        let CapturedBuffer::F32(data) = buffer else { panic!("{buffer:?}") };
+        data
+    }
+
     #[test]
     fn document_ids_rise_and_lengths_lie_in_the_keys() {
-        let heads = Heads { query: 2, kv: 1, value: 1, dim: 8, value_dim: 8 };
-        let problem = Problem::prefill(Source::SelfAttention, 3, 5, 100).unwrap();
-        let shape = |axes: &[Axis]| {
-            let mut padded = [Axis::Len(1); regard_ir::expr::MAX_AXES];
-            padded[..axes.len()].copy_from_slice(axes);
-            InputShape { dtype: InputType::I32, rank: axes.len() as u8, axes: padded }
-        };
-        let of = |axes: &[Axis]| match captured(&shape(axes), &heads, Source::SelfAttention, &problem, 7) {
-            CapturedBuffer::I32(data) => data,
-            other => panic!("{other:?}"),
-        };
-        let docs = of(&[Axis::Batch, Axis::Query]);
-        assert_eq!(docs.len(), 300);
+        let shape = |axes: &[Axis]| InputShape::new(InputType::I32, axes);
+        let drawn = drawn(&[shape(&[Axis::Batch, Axis::Query]), shape(&[Axis::Batch])], |_| {});
+        let docs = ints(&drawn[0]);
+        assert_eq!(docs.len(), 200);
         for row in docs.chunks(100) {
             assert_eq!(row[0], 0);
             assert!(row.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1));
         }
         assert!(docs.iter().any(|&id| id > 0));
-        let lens = of(&[Axis::Batch]);
-        assert!(lens.len() == 3 && lens.iter().all(|len| (1..=100).contains(len)));
+        let lens = ints(&drawn[1]);
+        assert!(lens.len() == 2 && lens.iter().all(|len| (1..=100).contains(len)));
+    }
+
+    #[test]
+    fn inputs_of_tables_are_as_models_have_them() {
+        let shapes = [
+            InputShape::new(InputType::I32, &[Axis::Batch, Axis::Key]),
+            InputShape::new(InputType::F32, &[Axis::Len(2)]),
+            InputShape::new(InputType::F32, &[Axis::Len(8)]),
+            InputShape::new(InputType::F32, &[Axis::Len(8)]),
+            InputShape::new(InputType::F32, &[Axis::Len(2), Axis::Head]),
+            InputShape::new(InputType::F32, &[Axis::Len(8)]),
+        ];
+        let drawn = drawn(&shapes, |variant| {
+            variant.position = Some(Position {
+                frequencies: Frequencies::Input(1),
+                dim: 4,
+                layout: RopeLayout::Half,
+                offset: 0,
+                ids: Some(0),
+            });
+            variant.qk_norm = Some(QkNorm {
+                kind: NormKind::Rms,
+                eps: 0.0,
+                learned: Some([2, 3]),
+                all_heads: false,
+                after_rope: false,
+            });
+            variant.output.mix = Some(Mix { heads: 2, input: 4 });
+            variant.output.norm = Some(OutputNorm { eps: 0.0, learned: Some(5) });
+        });
+        let ids = ints(&drawn[0]);
+        assert!(ids.chunks(100).all(|row| row[0] == 0));
+        assert!(ids.windows(2).all(|pair| pair[1] == 0 || pair[1] == pair[0] + 1));
+        assert!(ids.iter().filter(|&&id| id == 0).count() > 2);
+        assert_eq!(floats(&drawn[1]), [1.0, 0.01]);
+        for norm in [2, 3, 5] {
+            assert!(floats(&drawn[norm]).iter().all(|x| (0.5..1.5).contains(x)), "{:?}", drawn[norm]);
+        }
+        let mix = floats(&drawn[4]);
+        let squares: f32 = mix.iter().map(|x| x * x).sum();
+        assert!(mix.len() == 32 && (0.5..4.0).contains(&squares), "{squares} of 32/16");
     }
 }

@@ -38,8 +38,11 @@ pub struct Inputs {
     pub k: Input,
     /// Values, N(0, 1).
     pub v: Input,
-    /// Captured inputs in declaration order; see [`random::captured`].
+    /// Captured inputs in the variant's order; see [`random::captured`].
     pub captured: Vec<CapturedBuffer>,
+    /// The gate of the outputs, N(0, 1), if the variant has one: `[batch, output heads, queries, value_dim]`, or 1 in
+    /// the last place where it is per head.
+    pub gate: Option<Input>,
 }
 
 impl Inputs {
@@ -52,7 +55,7 @@ impl Inputs {
 /// The outputs of a case.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    /// The output, `[batch, query heads, queries, value_dim]`.
+    /// The output, `[batch, output heads, queries, value_dim]`.
     pub o: Output,
     /// The log of the weights' sum, `[batch, query heads, queries, 1]` in f32, if the variant has it.
     pub lse: Option<Output>,
@@ -91,27 +94,32 @@ impl Case<'_> {
             let shape = [self.problem.batch, n_heads, len, width].map(|n| n as usize);
             Input::normal(self.dtype, shape, self.layout, seed(tensor))
         };
-        let captured = self.variant.inputs.iter().zip(3..).map(|(shape, tensor)| {
-            random::captured(shape, heads, self.variant.source, &self.problem, seed(tensor))
+        let n_captured = self.variant.inputs.len();
+        let captured = (0..n_captured)
+            .map(|input| random::captured(&self.variant, &self.problem, input, seed(3 + input as u64)));
+        let gate = self.variant.output.gate.map(|gate| {
+            let width = if gate.per_head { 1 } else { heads.value_dim };
+            input(self.variant.output_heads(), self.problem.queries, width, 3 + n_captured as u64)
         });
         Inputs {
             q: input(heads.query, self.problem.queries, heads.dim, 0),
             k: input(heads.kv, self.problem.keys, heads.dim, 1),
             v: input(heads.value, self.problem.keys, heads.value_dim, 2),
             captured: captured.collect(),
+            gate,
         }
     }
 
     /// Unwritten outputs.
     pub fn outputs(&self) -> Outputs {
         let heads = &self.variant.heads;
-        let output = |dtype, width| {
-            let shape = [self.problem.batch, heads.query, self.problem.queries, width].map(|n| n as usize);
+        let output = |dtype, n_heads, width| {
+            let shape = [self.problem.batch, n_heads, self.problem.queries, width].map(|n| n as usize);
             Output::new(dtype, shape, self.layout)
         };
         Outputs {
-            o: output(self.dtype, heads.value_dim),
-            lse: self.variant.output.lse.then(|| output(Dtype::F32, 1)),
+            o: output(self.dtype, self.variant.output_heads(), heads.value_dim),
+            lse: self.variant.output.lse.then(|| output(Dtype::F32, heads.query, 1)),
         }
     }
 
@@ -132,8 +140,9 @@ impl Case<'_> {
         let data = inputs.captured();
         let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
             .expect("the captured inputs of a case fit it");
-        let (q, k, v) = (inputs.q.view(), inputs.k.view(), inputs.v.view());
-        let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, sink: &[] })
+        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
+        let gate = inputs.gate.as_ref().map(Input::view);
+        let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })
             .expect("the inputs of a case fit it");
         let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;

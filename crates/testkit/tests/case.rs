@@ -5,10 +5,13 @@ use regard_ir::identity::Identity;
 use regard_ir::inputs::Captured;
 use regard_ir::plan::Dtype;
 use regard_ir::problem::Problem;
+use regard_ir::rows::{
+    Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
+};
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
 use regard_oracle::sample::Sample;
 use regard_oracle::{Oracle, Tensors};
-use regard_testkit::{Case, ElementsMut, Failure, Inputs, Layout, Output, Outputs, PoisonError};
+use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Layout, Output, Outputs, PoisonError};
 
 const HEADS: Heads = Heads { query: 4, kv: 2, value: 1, dim: 5, value_dim: 3 };
 
@@ -35,16 +38,21 @@ fn write(case: &Case<'_>, inputs: &Inputs, outputs: &mut Outputs) {
     let data = inputs.captured();
     let Case { variant, problem, .. } = *case;
     let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
-    let (q, k, v) = (inputs.q.view(), inputs.k.view(), inputs.v.view());
-    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, sink: &[] }).unwrap();
-    let [batch, heads, queries, _] = outputs.o.shape();
-    for b in 0..batch {
-        for (h, i) in (0..heads).flat_map(|h| (0..queries).map(move |i| (h, i))) {
-            let row = oracle.row(b, h, i).unwrap();
-            for (channel, value) in row.o.into_iter().enumerate() {
-                put(&mut outputs.o, [b, h, i, channel], value);
+    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
+    let gate = inputs.gate.as_ref().map(Input::view);
+    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate }).unwrap();
+    for part in (0..oracle.parts()).map(|part| oracle.part(part)) {
+        let b = part.sequence();
+        for i in 0..problem.queries as usize {
+            let row = part.row(i).unwrap();
+            for (h, o) in part.output_heads().zip(row.o) {
+                for (channel, value) in o.into_iter().enumerate() {
+                    put(&mut outputs.o, [b, h, i, channel], value);
+                }
             }
-            put(outputs.lse.as_mut().unwrap(), [b, h, i, 0], row.lse.unwrap());
+            for (h, lse) in part.query_heads().zip(row.lse.unwrap()) {
+                put(outputs.lse.as_mut().unwrap(), [b, h, i, 0], lse);
+            }
         }
     }
 }
@@ -59,11 +67,47 @@ fn put(output: &mut Output, at: [usize; 4], value: f64) {
 }
 
 fn with_case(dtype: Dtype, layout: Layout, check: impl FnOnce(&Case<'_>, &Inputs, &Sample, Outputs)) {
-    let mut axes = [Axis::Len(1); MAX_AXES];
-    axes[..2].copy_from_slice(&[Axis::Batch, Axis::Key]);
-    let shapes = [InputShape { dtype: InputType::I32, rank: 2, axes }];
+    let shapes = [InputShape::new(InputType::I32, &[Axis::Batch, Axis::Key])];
+    let allow = same_document();
+    let modify = Expr::leaf(Op::Var(Var::S), Type::Float);
+    with_variant(&Variant { inputs: &shapes, ..variant(&modify, &allow) }, dtype, layout, check);
+}
+
+/// Every table of the softmax family at once.
+fn with_tables(dtype: Dtype, layout: Layout, check: impl FnOnce(&Case<'_>, &Inputs, &Sample, Outputs)) {
+    let float = |axes: &[Axis]| InputShape::new(InputType::F32, axes);
+    let shapes = [
+        InputShape::new(InputType::I32, &[Axis::Batch, Axis::Key]),
+        float(&[Axis::Len(5)]),
+        float(&[Axis::Len(5)]),
+        float(&[Axis::Head]),
+        float(&[Axis::Len(3), Axis::Head]),
+        float(&[Axis::Len(3)]),
+    ];
+    let frequencies = Frequencies::Theta { theta: 10_000.0, scaling: RopeScaling::None };
+    let position = Position { frequencies, dim: 4, layout: RopeLayout::Interleaved, offset: 1, ids: Some(0) };
+    let qk_norm =
+        QkNorm { kind: NormKind::Rms, eps: 1e-6, learned: Some([1, 2]), all_heads: false, after_rope: false };
+    let output = regard_ir::rows::Output {
+        mix: Some(Mix { heads: 3, input: 4 }),
+        norm: Some(OutputNorm { eps: 1e-6, learned: Some(5) }),
+        gate: Some(Gate { per_head: false, silu: false }),
+        lse: true,
+    };
     let (modify, allow) = (Expr::leaf(Op::Var(Var::S), Type::Float), same_document());
     let variant = Variant {
+        position: Some(position),
+        qk_norm: Some(qk_norm),
+        weights: Weights::Softmax { sink: Sink::Learned { input: 3 } },
+        output,
+        inputs: &shapes,
+        ..variant(&modify, &allow)
+    };
+    with_variant(&variant, dtype, layout, check);
+}
+
+fn variant<'a>(modify: &'a Expr, allow: &'a Expr) -> Variant<'a> {
+    Variant {
         identity: Identity(0),
         heads: HEADS,
         source: Source::SelfAttention,
@@ -74,10 +118,18 @@ fn with_case(dtype: Dtype, layout: Layout, check: impl FnOnce(&Case<'_>, &Inputs
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output { lse: true, ..Default::default() },
-        inputs: &shapes,
-    };
+        inputs: &[],
+    }
+}
+
+fn with_variant(
+    variant: &Variant<'_>,
+    dtype: Dtype,
+    layout: Layout,
+    check: impl FnOnce(&Case<'_>, &Inputs, &Sample, Outputs),
+) {
     let problem = Problem::prefill(Source::SelfAttention, 2, 20, 33).unwrap();
-    let case = Case { variant, problem, dtype, layout, seed: 3 };
+    let case = Case { variant: *variant, problem, dtype, layout, seed: 3 };
     let (inputs, mut outputs) = (case.inputs(), case.outputs());
     write(&case, &inputs, &mut outputs);
     check(&case, &inputs, &Sample::new(&problem, &HEADS, 8, 0), outputs);
@@ -89,6 +141,35 @@ fn the_oracles_own_rows_are_accepted() {
         with_case(dtype, layout, |case, inputs, sample, outputs| {
             let report = case.judge(inputs, &outputs, sample);
             assert!(report.is_ok_and(|report| report.rows_checked == 160), "{dtype:?} {layout:?}");
+        });
+    }
+}
+
+#[test]
+fn every_table_has_its_inputs_and_outputs() {
+    for (dtype, layout) in Dtype::ALL.into_iter().flat_map(|d| Layout::ALL.map(|l| (d, l))) {
+        with_tables(dtype, layout, |case, inputs, sample, good| {
+            assert_eq!(good.o.shape(), [2, 3, 20, 3]);
+            assert_eq!(good.lse.as_ref().unwrap().shape(), [2, 4, 20, 1]);
+            let gate = inputs.gate.as_ref().unwrap().view();
+            assert_eq!((gate.shape(), gate.dtype()), (good.o.shape(), dtype));
+            let report = case.judge(inputs, &good, sample);
+            // Output heads are counted: 2 sequences, 3 heads, 20 queries.
+            assert!(report.as_ref().is_ok_and(|r| r.rows_checked == 120 && r.rows == 120), "{report:?}");
+
+            let mut wrong = good.clone();
+            put(&mut wrong.o, [1, 2, 13, 0], 9.0);
+            let Err(Failure::Bound(report)) = case.judge(inputs, &wrong, sample) else { panic!("passed") };
+            assert_eq!((report.output.run.b, report.output.run.h), (1, 2));
+            let mut wrong = good.clone();
+            put(wrong.lse.as_mut().unwrap(), [1, 3, 13, 0], 9.0);
+            let Err(Failure::Bound(report)) = case.judge(inputs, &wrong, sample) else { panic!("passed") };
+            let lse = report.lse.unwrap();
+            assert_eq!((lse.run.b, lse.run.h), (1, 3));
+            // Another gate is another output.
+            let mut other = inputs.clone();
+            other.gate.as_mut().unwrap().set([1, 2, 13, 0], 30.0);
+            assert!(matches!(case.judge(&other, &good, sample), Err(Failure::Bound(_))));
         });
     }
 }

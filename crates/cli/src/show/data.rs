@@ -72,7 +72,12 @@ impl Data {
             Some(tensors) => {
                 Signature::new(spec, Dtype::F32, Layout::Bhnd).bind_inputs(problem, &read, tensors)?
             }
-            None => read.iter().map(|&at| problem::input(spec, at, problem)).collect(),
+            None => {
+                let Some(variant) = spec.variant() else {
+                    return Err(Failure::Bug(format!("`{}` is shown, but has no q, k and v", spec.name)));
+                };
+                read.iter().map(|&at| problem::input(&variant, at, problem)).collect()
+            }
         }
         .into_iter();
         let Spec { inputs, heads, source, .. } = spec;

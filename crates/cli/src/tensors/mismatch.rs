@@ -116,8 +116,8 @@ impl fmt::Display for BindError {
 pub(crate) struct Expected {
     /// Its name.
     pub(crate) name: String,
-    /// The type of its elements.
-    pub(crate) dtype: Dtype,
+    /// The types that its elements may have, at least one.
+    pub(crate) dtypes: Vec<Dtype>,
     /// Its axes.
     pub(crate) axes: Vec<Dim>,
 }
@@ -137,8 +137,8 @@ impl Expected {
     /// Why a tensor does not fit; empty where it does.
     pub(crate) fn reasons(&self, tensor: &Tensor<'_>) -> Vec<String> {
         let mut reasons = Vec::new();
-        if tensor.dtype != self.dtype {
-            reasons.push(format!("it is {}, not {}", dtype_name(tensor.dtype), dtype_name(self.dtype)));
+        if !self.dtypes.contains(&tensor.dtype) {
+            reasons.push(format!("it is {}, not {}", dtype_name(tensor.dtype), self.types()));
         }
         if tensor.shape.len() != self.axes.len() {
             reasons.push(format!("it has {} axes, not {}", tensor.shape.len(), self.axes.len()));
@@ -151,13 +151,17 @@ impl Expected {
         }
         reasons
     }
+
+    fn types(&self) -> String {
+        self.dtypes.iter().copied().map(dtype_name).collect::<Vec<_>>().join(" or ")
+    }
 }
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let axis = |dim: &Dim| dim.len.map_or_else(|| dim.what.to_owned(), |len| len.to_string());
         let axes: Vec<String> = self.axes.iter().map(axis).collect();
-        write!(f, "{} [{}]", dtype_name(self.dtype), axes.join(", "))
+        write!(f, "{} [{}]", self.types(), axes.join(", "))
     }
 }
 

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use regard_ir::inputs::InputData;
 use regard_ir::plan::Dtype;
 use regard_ir::problem::{Problem, ProblemError};
+use regard_ir::rows::Gate;
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
 use safetensors::Dtype as FileDtype;
@@ -13,7 +14,7 @@ use safetensors::Dtype as FileDtype;
 use super::Tensors;
 use super::mismatch::{BindError, BindErrors, Dim, Expected, mismatches};
 
-/// Order of the head and token axes of q, k, v, o and lse. Declared inputs have the axes that they are declared with.
+/// Order of the head and token axes of q, k, v, o, lse and a gate. Captured inputs have the axes that they are declared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// Heads outside: `[batch, head, token, channel]`.
@@ -66,9 +67,13 @@ pub(crate) struct Signature<'a> {
     pub(crate) heads: Heads,
     /// Whose keys and values.
     pub(crate) source: Source,
-    /// Names of the declared inputs.
+    /// Heads of o and of the gate.
+    pub(crate) output_heads: u32,
+    /// The gate, if there is one.
+    pub(crate) gate: Option<Gate>,
+    /// Names of the captured inputs: the declared ones and those of learned tables.
     pub(crate) names: &'a [String],
-    /// Types and axes of the declared inputs.
+    /// Their types and axes.
     pub(crate) shapes: &'a [InputShape],
     /// Storage type of q, k and v.
     pub(crate) dtype: Dtype,
@@ -79,8 +84,17 @@ pub(crate) struct Signature<'a> {
 impl<'a> Signature<'a> {
     /// The signature of a spec of the softmax family.
     pub(crate) fn new(spec: &'a Spec, dtype: Dtype, layout: Layout) -> Self {
-        let Spec { heads, source, ref inputs, .. } = *spec;
-        Self { heads, source, names: &inputs.names, shapes: &inputs.shapes, dtype, layout }
+        let Spec { heads, source, output, ref inputs, .. } = *spec;
+        Self {
+            heads,
+            source,
+            output_heads: output.mix.map_or(heads.query, |mix| mix.heads),
+            gate: output.gate,
+            names: &inputs.names,
+            shapes: &inputs.shapes,
+            dtype,
+            layout,
+        }
     }
 
     /// Takes the tensors from a file, and from q and k the sizes of the problem.
@@ -113,18 +127,18 @@ impl<'a> Signature<'a> {
         problem: &Problem,
         tensors: &'t Tensors,
     ) -> Result<Stored<'t>, BindErrors> {
-        let Self { heads, layout, .. } = *self;
         let dim = |what, len: u32, origin| Dim { what, len: Some(len as usize), origin };
-        let axes = layout.permute([
+        let axes = self.layout.permute([
             dim("sequences", problem.batch, "in the input"),
-            dim("query heads", heads.query, "in the spec"),
+            dim("output heads", self.output_heads, "in the spec"),
             dim("queries", problem.queries, "in the input"),
-            dim("channels", heads.value_dim, "in the spec"),
+            dim("channels", self.heads.value_dim, "in the spec"),
         ]);
-        let expected = Expected { name: "o".to_owned(), dtype: storage(self.dtype), axes: axes.to_vec() };
+        let dtypes = vec![storage(self.dtype)];
+        let expected = Expected { name: "o".to_owned(), dtypes, axes: axes.to_vec() };
         let mut errors = mismatches(&[expected], tensors);
         errors.retain(|error| !matches!(error, BindError::Extra { .. }));
-        match self.stored(tensors, "o") {
+        match self.stored(tensors, "o", self.dtype) {
             Some(output) if errors.is_empty() => Ok(output),
             _ => Err(BindErrors { path: tensors.path().to_owned(), errors, other_layout: false }),
         }
@@ -158,7 +172,7 @@ impl<'a> Signature<'a> {
         let [batch, queries, keys] = sizes.dims();
         let row = |name: &str, n_heads, tokens, width| Expected {
             name: name.to_owned(),
-            dtype: storage(self.dtype),
+            dtypes: vec![storage(self.dtype)],
             axes: layout.permute([batch, n_heads, tokens, width]).to_vec(),
         };
         let channels = fixed("channels", heads.dim);
@@ -168,6 +182,17 @@ impl<'a> Signature<'a> {
             row("v", fixed("value heads", heads.value), keys, fixed("channels", heads.value_dim)),
         ];
         expected.extend(self.expected_inputs(sizes));
+        expected.extend(self.gate.map(|gate| {
+            let n_heads = fixed("output heads", self.output_heads);
+            let mut gate_row = row("gate", n_heads, queries, fixed("channels", heads.value_dim));
+            if gate.per_head {
+                gate_row.axes.pop();
+            }
+            if self.dtype != Dtype::F32 {
+                gate_row.dtypes.push(FileDtype::F32);
+            }
+            gate_row
+        }));
         expected
     }
 
@@ -189,7 +214,7 @@ impl<'a> Signature<'a> {
         };
         let input = |(name, shape): (&String, &InputShape)| Expected {
             name: name.clone(),
-            dtype: captured(shape.dtype),
+            dtypes: vec![captured(shape.dtype)],
             axes: shape.axes().iter().map(axis).collect(),
         };
         self.names.iter().zip(self.shapes).map(input).collect()
@@ -204,12 +229,16 @@ impl<'a> Signature<'a> {
 
     /// The tensors of a file that fits.
     fn take<'t>(&self, tensors: &'t Tensors, problem: Problem) -> Option<Bound<'t>> {
-        let stored = |name| self.stored(tensors, name);
+        let stored = |name| self.stored(tensors, name, self.dtype);
         let captured = (0..self.names.len()).map(|i| self.captured(tensors, i)).collect::<Option<_>>()?;
-        Some(Bound { problem, q: stored("q")?, k: stored("k")?, v: stored("v")?, captured })
+        let gate = match self.gate {
+            Some(_) => Some(stored("gate").or_else(|| self.stored(tensors, "gate", Dtype::F32))?),
+            None => None,
+        };
+        Some(Bound { problem, q: stored("q")?, k: stored("k")?, v: stored("v")?, captured, gate })
     }
 
-    /// A declared input, in its type.
+    /// A captured input, in its type.
     fn captured<'t>(&self, tensors: &'t Tensors, input: usize) -> Option<CapturedElements<'t>> {
         let tensor = tensors.get(&self.names[input])?;
         Some(match self.shapes[input].dtype {
@@ -219,11 +248,15 @@ impl<'a> Signature<'a> {
         })
     }
 
-    /// A tensor of four axes in the storage type.
-    fn stored<'t>(&self, tensors: &'t Tensors, name: &str) -> Option<Stored<'t>> {
+    /// A tensor of four axes, or of three as if it had one channel, in a storage type.
+    fn stored<'t>(&self, tensors: &'t Tensors, name: &str, dtype: Dtype) -> Option<Stored<'t>> {
         let tensor = tensors.get(name)?;
-        let shape = self.layout.permute(<[usize; 4]>::try_from(tensor.shape).ok()?);
-        let elements = match self.dtype {
+        let shape = self.layout.permute(match *tensor.shape {
+            [a, b, c] => [a, b, c, 1],
+            [a, b, c, d] => [a, b, c, d],
+            _ => return None,
+        });
+        let elements = match dtype {
             Dtype::F32 => StoredElements::F32(tensor.elements()?),
             Dtype::F16 => StoredElements::F16(tensor.elements()?),
             Dtype::Bf16 => StoredElements::Bf16(tensor.elements()?),
@@ -243,18 +276,20 @@ pub(crate) struct Bound<'t> {
     pub(crate) k: Stored<'t>,
     /// Values.
     pub(crate) v: Stored<'t>,
-    /// Declared inputs, in declaration order.
+    /// Captured inputs: the declared ones in the order of their declaration, then those of learned tables.
     pub(crate) captured: Vec<CapturedElements<'t>>,
+    /// The gate of the outputs, with one channel where it is per head.
+    pub(crate) gate: Option<Stored<'t>>,
 }
 
 impl Bound<'_> {
-    /// The declared inputs as a problem binds them.
+    /// The captured inputs as a problem binds them.
     pub(crate) fn captured(&self) -> Vec<InputData<'_>> {
         self.captured.iter().map(CapturedElements::data).collect()
     }
 }
 
-/// One of q, k, v and o.
+/// One of q, k, v, o, lse and a gate.
 #[derive(Debug)]
 pub(crate) struct Stored<'t> {
     /// Its elements.
@@ -276,7 +311,7 @@ pub(crate) enum StoredElements<'t> {
     Bf16(Cow<'t, [bf16]>),
 }
 
-/// Elements of a declared input.
+/// Elements of a captured input.
 #[derive(Debug)]
 pub(crate) enum CapturedElements<'t> {
     /// binary32.

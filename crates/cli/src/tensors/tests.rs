@@ -1,17 +1,15 @@
 //! Hostile and honest tensor files.
 
+mod signature;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use regard_ir::expr::MAX_AXES;
-use regard_ir::plan::Dtype;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
 use safetensors::SafeTensors;
 
 use super::Tensors;
 use super::header::MAX_HEADER_BYTES;
-use super::signature::{CapturedElements, Layout, Signature, StoredElements};
 use super::write::{Output, write};
 
 /// A file of this header, claimed as long as it is, and `data_len` bytes that count up.
@@ -232,139 +230,6 @@ fn empty_and_scalar_tensors_are_legal() {
     assert_eq!(vast.get("q").unwrap().shape, [usize::MAX, usize::MAX, 0]);
 }
 
-const HEADS: Heads = Heads { query: 4, kv: 2, value: 2, dim: 3, value_dim: 5 };
-
-fn len_input() -> [InputShape; 1] {
-    let mut axes = [Axis::Len(1); MAX_AXES];
-    axes[0] = Axis::Batch;
-    [InputShape { dtype: InputType::I32, rank: 1, axes }]
-}
-
-/// A tensor's name, type and shape.
-type Stated<'a> = (&'a str, &'a str, &'a [usize]);
-
-/// Binds a file of these tensors.
-fn bind(layout: Layout, dtype: Dtype, tensors: &[Stated<'_>]) -> Result<[u32; 3], String> {
-    let mut offset = 0;
-    let entries = tensors.iter().map(|(name, dtype, shape)| {
-        let size = if *dtype == "F32" || *dtype == "I32" { 4 } else { 2 };
-        let begin = offset;
-        offset += (size * shape.iter().product::<usize>()) as u64;
-        format!("\"{name}\":{}", entry(dtype, &format!("{shape:?}"), begin, offset))
-    });
-    let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
-    let tensors = read(&file(&header, offset as usize)).unwrap();
-    let (names, shapes) = (["len".to_owned()], len_input());
-    let source = Source::SelfAttention;
-    let signature = Signature { heads: HEADS, source, names: &names, shapes: &shapes, dtype, layout };
-    let bound = signature.bind(&tensors).map_err(|errors| errors.to_string())?;
-    let CapturedElements::I32(len) = &bound.captured[0] else { panic!("len is i32") };
-    assert_eq!(len.len(), bound.problem.batch as usize);
-    Ok([bound.problem.batch, bound.problem.queries, bound.problem.keys])
-}
-
-const GOOD: [Stated<'_>; 4] = [
-    ("q", "F32", &[2, 4, 7, 3]),
-    ("k", "F32", &[2, 2, 9, 3]),
-    ("v", "F32", &[2, 2, 9, 5]),
-    ("len", "I32", &[2]),
-];
-
-#[test]
-fn a_problem_has_its_sizes_from_q_and_k() {
-    assert_eq!(bind(Layout::Bhnd, Dtype::F32, &GOOD), Ok([2, 7, 9]));
-    let bnhd: [Stated<'_>; 4] = [
-        ("q", "BF16", &[2, 7, 4, 3]),
-        ("k", "BF16", &[2, 9, 2, 3]),
-        ("v", "BF16", &[2, 9, 2, 5]),
-        ("len", "I32", &[2]),
-    ];
-    assert_eq!(bind(Layout::Bnhd, Dtype::Bf16, &bnhd), Ok([2, 7, 9]));
-    let error = bind(Layout::Bhnd, Dtype::Bf16, &bnhd).unwrap_err();
-    assert!(error.ends_with("in.safetensors: q, k and v fit in the other --layout"), "{error}");
-}
-
-#[test]
-fn all_that_does_not_fit_is_told_at_once() {
-    let error = bind(
-        Layout::Bhnd,
-        Dtype::F32,
-        &[
-            ("q", "F32", &[2, 3, 7, 3]),
-            ("k", "F16", &[2, 2, 9, 3]),
-            ("value", "F32", &[2, 2, 9, 5]),
-            ("o", "F32", &[1]),
-            ("lens", "I32", &[2]),
-        ],
-    );
-    let expected = "\
-in.safetensors: tensor `q`: found f32 [2, 3, 7, 3], expected f32 [2, 4, 7, 3]: 3 query heads, not 4 as in the spec
-in.safetensors: tensor `k`: found f16 [2, 2, 9, 3], expected f32 [2, 2, 9, 3]: it is f16, not f32
-in.safetensors: tensor `v` is missing, expected f32 [2, 2, 9, 5]: is `value` meant?
-in.safetensors: tensor `len` is missing, expected i32 [2]: is `lens` meant?
-in.safetensors: no input of the spec: `o`; its inputs are `q`, `k`, `v`, `len`";
-    assert_eq!(error.unwrap_err(), expected);
-}
-
-#[test]
-fn lengths_are_held_against_where_they_come_from() {
-    let changed = |at: usize, tensor| {
-        let mut tensors = GOOD;
-        tensors[at] = tensor;
-        bind(Layout::Bhnd, Dtype::F32, &tensors).unwrap_err()
-    };
-    let cases: [(usize, Stated<'_>, &str); 5] = [
-        (2, ("v", "F32", &[2, 2, 8, 5]), "expected f32 [2, 2, 9, 5]: 8 keys, not 9 as in `k`"),
-        (1, ("k", "F32", &[3, 2, 9, 3]), "3 sequences, not 2 as in `q`"),
-        (
-            0,
-            ("q", "F32", &[4, 7, 3]),
-            "found f32 [4, 7, 3], expected f32 [2, 4, queries, 3]: it has 3 axes, not 4",
-        ),
-        (3, ("len", "F32", &[2]), "tensor `len`: found f32 [2], expected i32 [2]: it is f32, not i32"),
-        (3, ("len", "I32", &[2, 1]), "it has 2 axes, not 1"),
-    ];
-    for (at, tensor, expected) in cases {
-        let error = changed(at, tensor);
-        assert!(error.contains(expected), "{error}");
-        assert_eq!(error.lines().count(), 1, "{error}");
-    }
-    let vast = 1 << 40;
-    let error = bind(
-        Layout::Bhnd,
-        Dtype::F32,
-        &[
-            ("q", "F32", &[0, 4, vast, 3]),
-            ("k", "F32", &[0, 2, 9, 3]),
-            ("v", "F32", &[0, 2, 9, 5]),
-            ("len", "I32", &[0]),
-        ],
-    );
-    assert!(error.unwrap_err().contains("queries: 1099511627776 is more than a 32-bit position can count"));
-}
-
-#[test]
-fn a_file_of_another_writer_is_read() {
-    let path = |end: &str| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fixtures/minilm/layer0{end}.safetensors"))
-    };
-    let heads = Heads { query: 12, kv: 12, value: 12, dim: 32, value_dim: 32 };
-    let (names, shapes) = (["len".to_owned()], len_input());
-    let (source, dtype, layout) = (Source::SelfAttention, Dtype::F32, Layout::Bhnd);
-    let signature = Signature { heads, source, names: &names, shapes: &shapes, dtype, layout };
-    let tensors = Tensors::read(&path("")).unwrap();
-    let bound = signature.bind(&tensors).unwrap();
-    assert_eq!((bound.problem.batch, bound.problem.queries, bound.problem.keys), (4, 22, 22));
-    let CapturedElements::I32(len) = &bound.captured[0] else { panic!("len is i32") };
-    assert_eq!(len[..], [6, 22, 7, 13]);
-
-    // Outputs are no inputs.
-    let expected = Tensors::read(&path(".expected")).unwrap();
-    let error = signature.bind(&expected).unwrap_err().to_string();
-    assert!(error.contains("tensor `q` is missing, expected f32 [sequences, 12, queries, 32]\n"), "{error}");
-    assert!(error.ends_with("no input of the spec: `o`; its inputs are `q`, `k`, `v`, `len`"), "{error}");
-}
-
 /// A folder of a test's own, gone when it ends.
 struct Folder(PathBuf);
 
@@ -415,25 +280,4 @@ fn a_place_that_cannot_be_written_is_named_and_left_as_it_is() {
     let error = write(&folder.0.join("no/such/folder/o"), &tensors).unwrap_err().to_string();
     assert!(error.contains("cannot create it"), "{error}");
     assert!(folder.files().is_empty());
-}
-
-#[test]
-fn elements_are_taken_in_their_storage_type() {
-    let names = [];
-    let signature = Signature {
-        heads: Heads { query: 1, kv: 1, value: 1, dim: 1, value_dim: 1 },
-        source: Source::Cross,
-        names: &names,
-        shapes: &[],
-        dtype: Dtype::F16,
-        layout: Layout::Bnhd,
-    };
-    let row = |at| entry("F16", "[1,2,1,1]", at, at + 4);
-    let header = format!(r#"{{"q":{},"k":{},"v":{}}}"#, row(0), row(4), row(8));
-    let tensors = read(&file(&header, 12)).unwrap();
-    let bound = signature.bind(&tensors).unwrap();
-    let StoredElements::F16(k) = &bound.k.elements else { panic!("k is f16") };
-    assert_eq!(k.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [0x0504, 0x0706]);
-    assert_eq!((bound.k.shape, bound.k.strides), ([1, 1, 2, 1], [2, 1, 1, 1]));
-    assert_eq!(bound.problem.q_offset, 0);
 }

@@ -1,13 +1,13 @@
-//! What a kernel wrote, held against the oracle and against another implementation, head by head over all threads.
+//! What a kernel wrote, held against the oracle and against another implementation, part by part over all threads.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regard::{Kernel, Pool, Threads};
-use regard_ir::bounds::{self, Quantity};
 use regard_ir::inputs::{Captured, InputData};
-use regard_oracle::compare::{CompareError, Element, Judgement, Outputs, Report, Run, compare, compare_head};
-use regard_oracle::eval::IndexError;
+use regard_oracle::compare::{
+    CompareError, Judgement, Outputs, Report, compare, compare_part, compare_part_to,
+};
 use regard_oracle::sample::Sample;
 use regard_oracle::{Oracle, Tensor4, Tensors};
 
@@ -28,10 +28,11 @@ pub(crate) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// The truth about what `kernel` computes on `bound`, whose declared inputs are `captured`.
+    /// The truth about what `kernel` computes on `bound`, whose captured inputs are `captured`.
     ///
     /// # Errors
-    /// If the tensors do not fit, which what is bound rules out.
+    /// If there is no memory for the keys and values that the threads work on, or the tensors do not fit, which what
+    /// is bound rules out.
     pub(crate) fn new(
         kernel: &'a Kernel,
         bound: &'a Bound<'_>,
@@ -41,10 +42,12 @@ impl<'a> Judge<'a> {
         let (variant, problem) = (kernel.variant(), bound.problem);
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
             .map_err(|error| Failure::Bug(error.to_string()))?;
-        let tensors =
-            Tensors { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, captured, sink: &[] };
+        let gate = bound.gate.as_ref().map(view).transpose()?;
+        let tensors = Tensors { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, captured, gate };
         let oracle =
             Oracle::new(variant, problem, tensors).map_err(|error| Failure::Bug(error.to_string()))?;
+        let at_once = oracle.parts().min(pool.count()) as u128;
+        memory::ask("the oracle's keys and values", oracle.part_bytes().saturating_mul(at_once))?;
         let query_block = kernel.plan().prefill.query_block;
         Ok(Self { oracle, sample: Sample::new(&problem, &variant.heads, query_block, SAMPLE_SEED), pool })
     }
@@ -52,118 +55,62 @@ impl<'a> Judge<'a> {
     /// How near the kernel is to the oracle.
     ///
     /// # Errors
-    /// If there is no memory for a report of each head.
+    /// If there is no memory for a report of each part.
     pub(crate) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
         let outputs = Outputs { o: view(&outcome.o)?, lse: outcome.lse.as_ref().map(view).transpose()? };
-        let fail = |error: CompareError| Failure::Bug(error.to_string());
-        let reports = self.each_head(|b, h| compare_head(&self.oracle, &outputs, &self.sample, b, h))?;
-        let joined = reports.into_iter().reduce(|a, b| Ok(a?.join(b?)));
-        // Without sequences or queries there is no head to look at, and this is quick.
-        joined.unwrap_or_else(|| compare(&self.oracle, &outputs, &self.sample)).map_err(fail)
+        match self.each_part(|part| compare_part(&self.oracle, &outputs, &self.sample, part))? {
+            Some(report) => Ok(report),
+            // Without sequences or queries there is nothing to look at, and this is quick.
+            None => compare(&self.oracle, &outputs, &self.sample).map_err(bug),
+        }
     }
 
     /// How near the kernel is to another implementation, by the measure and bound that it is held to the oracle by.
     ///
     /// # Errors
-    /// If there is no memory for a judgement of each head.
+    /// If there is no memory for a report of each part.
     pub(crate) fn against_expected(
         &self,
         outcome: &Outcome,
         expected: &Stored<'_>,
     ) -> Result<Judgement, Failure> {
-        let (found, expected) = (view(&outcome.o)?, view(expected)?);
-        let mut worst = self.judgement(Difference::default(), Run { b: 0, h: 0, rows: 0..0 });
-        for head in self.each_head(|b, h| self.head_against(&found, &expected, b, h))? {
-            for judgement in head.map_err(|error| Failure::Bug(error.to_string()))? {
-                let broken = worst.broken.or(judgement.broken);
-                if judgement.error / judgement.bound > worst.error / worst.bound {
-                    worst = judgement;
-                }
-                worst.broken = broken;
-            }
-        }
-        Ok(worst)
+        let (o, expected) = (view(&outcome.o)?, view(expected)?);
+        let compare_part = |part| compare_part_to(&self.oracle, o, expected, &self.sample, part);
+        let report = match self.each_part(compare_part)? {
+            Some(report) => report,
+            None => compare(&self.oracle, &Outputs { o, lse: None }, &self.sample).map_err(bug)?,
+        };
+        Ok(report.output)
     }
 
-    fn head_against(
+    /// Joins the reports of all parts, which all threads share, if there are queries and sequences.
+    fn each_part(
         &self,
-        found: &Tensor4<'_>,
-        expected: &Tensor4<'_>,
-        b: usize,
-        h: usize,
-    ) -> Result<Vec<Judgement>, IndexError> {
-        let rows = self.sample.rows(b, h);
-        let runs = rows.chunk_by(|a, b| a / bounds::ROWS == b / bounds::ROWS);
-        let judged = runs.map(|run_rows| {
-            let mut difference = Difference::default();
-            for &i in run_rows {
-                difference.max_score = difference.max_score.max(self.oracle.row(b, h, i)?.max_score);
-                let pairs = found.row(b, h, i).into_iter().zip(expected.row(b, h, i));
-                for (channel, (found, expected)) in pairs.enumerate() {
-                    difference.add(Element { at: [b, h, i, channel], found, oracle: expected });
-                }
-            }
-            let start = run_rows[0] / bounds::ROWS * bounds::ROWS;
-            let end = (start + bounds::ROWS).min(found.shape()[2]);
-            Ok(self.judgement(difference, Run { b, h, rows: start..end }))
-        });
-        judged.collect()
-    }
-
-    fn judgement(&self, difference: Difference, run: Run) -> Judgement {
-        let Difference { max_error, max_expected, max_score, broken } = difference;
-        let denominator = bounds::denominator(Quantity::Output, max_expected);
-        Judgement {
-            error: if max_error == 0.0 { 0.0 } else { max_error / denominator },
-            bound: bounds::exact(Quantity::Output, self.oracle.dtype(), max_score),
-            run,
-            broken,
+        compare_part: impl Fn(usize) -> Result<Report, CompareError> + Sync,
+    ) -> Result<Option<Report>, Failure> {
+        if self.oracle.problem().queries == 0 {
+            return Ok(None);
         }
-    }
-
-    /// Calls `f` for each head of each sequence that has queries, on all threads; results are in order.
-    fn each_head<R: Send + Sync>(&self, f: impl Fn(usize, usize) -> R + Sync) -> Result<Vec<R>, Failure> {
-        let (problem, n_heads) = (self.oracle.problem(), self.oracle.variant().heads.query as usize);
-        if problem.queries == 0 {
-            return Ok(Vec::new());
-        }
-        let n = problem.batch as usize * n_heads;
+        let n = self.oracle.parts();
         let mut results = memory::reserved("the comparison of each head", n as u128)?;
         results.resize_with(n, OnceLock::new);
         let progress = Progress::new("heads compared", n as u64);
         let next = AtomicUsize::new(0);
         self.pool.run(&|_| {
             loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(result) = results.get(at) else { return };
-                result.get_or_init(|| f(at / n_heads, at % n_heads));
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                let Some(result) = results.get(part) else { return };
+                result.get_or_init(|| compare_part(part));
                 progress.advance();
             }
         });
-        Ok(results.into_iter().filter_map(OnceLock::into_inner).collect())
+        let reports = results.into_iter().filter_map(OnceLock::into_inner);
+        reports.reduce(|a, b| Ok(a?.join(b?))).transpose().map_err(bug)
     }
 }
 
-/// How far two outputs are apart in a run of rows.
-#[derive(Default)]
-struct Difference {
-    max_error: f64,
-    max_expected: f64,
-    max_score: f64,
-    /// The first element that is finite on one side alone.
-    broken: Option<Element>,
-}
-
-impl Difference {
-    fn add(&mut self, element: Element) {
-        let Element { found, oracle: expected, .. } = element;
-        if found.is_finite() && expected.is_finite() {
-            self.max_error = self.max_error.max((found - expected).abs());
-            self.max_expected = self.max_expected.max(expected.abs());
-        } else if found.is_finite() != expected.is_finite() {
-            self.broken.get_or_insert(element);
-        }
-    }
+fn bug(error: CompareError) -> Failure {
+    Failure::Bug(error.to_string())
 }
 
 fn view<'s>(stored: &'s Stored<'_>) -> Result<Tensor4<'s>, Failure> {

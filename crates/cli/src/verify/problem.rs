@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use regard::{Dtype, Problem, Spec};
 use regard_ir::plan::Blocks;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source, Variant};
 use regard_oracle::random::{self, CapturedBuffer};
 
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ impl Size {
     }
 }
 
-/// N(0, 1) tensors of a size, rounded to `dtype`, and plausible declared inputs; the same on every call.
+/// N(0, 1) tensors of a size, rounded to `dtype`, and plausible captured inputs; the same on every call.
 ///
 /// # Errors
 /// If no problem has that size, or there is no memory for it.
@@ -54,21 +54,23 @@ pub(crate) fn random(
     layout: Layout,
 ) -> Result<Bound<'static>, Failure> {
     let problem = Problem::prefill(spec.source, size.batch, size.queries, size.keys)?;
-    let heads = spec.heads;
+    let Some(variant) = spec.variant() else {
+        return Err(Failure::Bug(format!("`{}` was planned, but has no q, k and v", spec.name)));
+    };
+    let heads = variant.heads;
     let shape = |heads, len, width| [problem.batch, heads, len, width];
+    let output = |width| shape(variant.output_heads(), problem.queries, width);
     let shapes = [
         shape(heads.query, problem.queries, heads.dim),
         shape(heads.kv, problem.keys, heads.dim),
         shape(heads.value, problem.keys, heads.value_dim),
     ];
-    let o = shape(heads.query, problem.queries, heads.value_dim);
-    let rows = shapes.iter().chain([&o]).map(|&shape| elements(shape) * dtype.size_bytes() as u128);
-    let all = rows.fold(input_bytes(spec, &problem), u128::saturating_add);
-    memory::ask("the tensors of this problem", all)?;
+    let gate = variant.output.gate.map(|gate| output(if gate.per_head { 1 } else { heads.value_dim }));
+    let rows = shapes.into_iter().chain([output(heads.value_dim)]).chain(gate);
+    let rows = rows.map(|shape| elements(shape).saturating_mul(dtype.size_bytes() as u128));
+    memory::ask("the tensors of this problem", rows.fold(input_bytes(spec, &problem), u128::saturating_add))?;
 
-    let row = |at: usize| -> Result<Stored<'static>, OutOfMemory> {
-        let shape = shapes[at];
-        let seed = SEED + at as u64;
+    let row = |shape, seed| -> Result<Stored<'static>, OutOfMemory> {
         let elements = match dtype {
             Dtype::F32 => f32::store(normal(shape, seed, |x| x)?),
             Dtype::F16 => f16::store(normal(shape, seed, f16::from_f32)?),
@@ -77,21 +79,28 @@ pub(crate) fn random(
         let shape = shape.map(|n| n as usize);
         Ok(Stored { elements, shape, strides: layout.strides(shape) })
     };
-    let captured = (0..spec.inputs.shapes.len()).map(|at| input(spec, at, &problem));
-    Ok(Bound { problem, q: row(0)?, k: row(1)?, v: row(2)?, captured: captured.collect() })
+    let gate_seed = SEED + (shapes.len() + variant.inputs.len()) as u64;
+    let [q, k, v] = shapes;
+    Ok(Bound {
+        problem,
+        q: row(q, SEED)?,
+        k: row(k, SEED + 1)?,
+        v: row(v, SEED + 2)?,
+        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, &problem)).collect(),
+        gate: gate.map(|shape| row(shape, gate_seed)).transpose()?,
+    })
 }
 
-/// Plausible elements of the declared input at `at`; the same on every call. Takes [`input_bytes`] of memory.
-pub(crate) fn input(spec: &Spec, at: usize, problem: &Problem) -> CapturedElements<'static> {
-    let shape = &spec.inputs.shapes[at];
-    match random::captured(shape, &spec.heads, spec.source, problem, SEED + 3 + at as u64) {
+/// Plausible elements of the captured input at `at`; the same on every call. Takes at most [`input_bytes`] of memory.
+pub(crate) fn input(variant: &Variant<'_>, at: usize, problem: &Problem) -> CapturedElements<'static> {
+    match random::captured(variant, problem, at, SEED + 3 + at as u64) {
         CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
         CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
         CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
     }
 }
 
-/// What all declared inputs of a problem take.
+/// What all captured inputs of a problem take.
 pub(crate) fn input_bytes(spec: &Spec, problem: &Problem) -> u128 {
     let bytes = |shape| input_len(shape, &spec.heads, spec.source, problem).saturating_mul(input_size(shape));
     spec.inputs.shapes.iter().map(bytes).fold(0, u128::saturating_add)
@@ -130,6 +139,8 @@ fn input_size(shape: &InputShape) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use regard_ir::rows::{Gate, Mix};
+
     use super::*;
     use crate::tensors::signature::StoredElements;
 
@@ -150,6 +161,21 @@ mod tests {
         assert_ne!(bits(&a.k), bits(&a.v));
         assert_eq!(a.k.shape, [1, 8, 3, 128]);
         assert_eq!(tensors(Layout::Bnhd).k.strides, [3072, 128, 1024, 1]);
+    }
+
+    #[test]
+    fn gates_are_drawn_for_each_output_head() {
+        let mut spec = gqa();
+        spec.output.mix = Some(Mix { heads: 3, input: 0 });
+        spec.inputs.names.push("mix".to_owned());
+        spec.inputs.shapes.push(InputShape::new(InputType::F32, &[Axis::Len(3), Axis::Head]));
+        let size = Size { batch: 2, queries: 2, keys: 3 };
+        let gate = |spec: &Spec| random(spec, Dtype::F16, size, Layout::Bnhd).unwrap().gate.map(|g| g.shape);
+        assert_eq!(gate(&spec), None);
+        spec.output.gate = Some(Gate { per_head: false, silu: true });
+        assert_eq!(gate(&spec), Some([2, 3, 2, 128]));
+        spec.output.gate = Some(Gate { per_head: true, silu: true });
+        assert_eq!(gate(&spec), Some([2, 3, 2, 1]));
     }
 
     #[test]

@@ -46,14 +46,16 @@ fn judged(
         k: Tensor4::dense(k.elements(0), [1, 1, QUERIES, 4]).unwrap(),
         v: Tensor4::dense(v.elements(0), [1, 1, QUERIES, 3]).unwrap(),
         captured: Captured::NONE,
-        sink: &[],
+        gate: None,
     };
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
     let (mut o, mut lse) = (Vec::new(), Vec::new());
-    for (h, i) in (0..2).flat_map(|h| (0..QUERIES).map(move |i| (h, i))) {
-        let row = oracle.row(0, h, i).unwrap();
-        o.extend(row.o.iter().map(|&x| x as f32));
-        lse.push(row.lse.unwrap() as f32);
+    for part in [0, 1].map(|head| oracle.part(head)) {
+        for i in 0..QUERIES {
+            let row = part.row(i).unwrap();
+            o.extend(row.o[0].iter().map(|&x| x as f32));
+            lse.push(row.lse.unwrap()[0] as f32);
+        }
     }
     change(&mut o, &mut lse);
     let o = Buffer::rounded(dtype, o);
@@ -127,7 +129,7 @@ fn outputs_of_another_shape_or_type_are_refused() {
     let problem = Problem::prefill(Source::SelfAttention, 1, 2, 2).unwrap();
     let (data, halves) = ([1.0, 1.0], [bf16::ONE; 2]);
     let f32s = Tensor4::dense(Elements::F32(&data), [1, 1, 2, 1]).unwrap();
-    let tensors = Tensors { q: f32s, k: f32s, v: f32s, captured: Captured::NONE, sink: &[] };
+    let tensors = Tensors { q: f32s, k: f32s, v: f32s, captured: Captured::NONE, gate: None };
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
     let sample = Sample::new(&problem, &variant.heads, 64, 0);
     let bf16s = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 2, 1]).unwrap();

@@ -1,89 +1,15 @@
 //! The definition of the softmax family on numbers that can be checked by hand.
 
+use crate::case::{Case, ONE_HEAD, SOFTMAX, close};
 use crate::trees::{Build, all, causal, plain};
 use half::bf16;
-use regard_ir::expr::{Binary, Expr, Type, Var};
+use regard_ir::expr::{Binary, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
+use regard_ir::rows::Output;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
-use regard_oracle::{Elements, Mismatch, Oracle, Row, Tensor4, Tensors};
-
-const ONE_HEAD: Heads = Heads { query: 1, kv: 1, value: 1, dim: 1, value_dim: 1 };
-const SOFTMAX: Weights = Weights::Softmax { sink: Sink::None };
-
-struct Case {
-    heads: Heads,
-    modify: Expr,
-    allow: Expr,
-    weights: Weights,
-    sink: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-}
-
-impl Case {
-    /// One head of width one; the score of key j is `q[i] * k[j]`.
-    fn scalar(allow: Expr, q: &[f32], k: &[f32], v: &[f32]) -> Self {
-        let (q, k, v) = (q.to_vec(), k.to_vec(), v.to_vec());
-        Case { heads: ONE_HEAD, modify: plain(), allow, weights: SOFTMAX, sink: Vec::new(), q, k, v }
-    }
-
-    fn row(&self, h: usize, i: usize) -> Row {
-        self.row_at(h, i, None)
-    }
-
-    fn row_at(&self, h: usize, i: usize, q_offset: Option<i64>) -> Row {
-        let heads = &self.heads;
-        let rows = |data: &[f32], n: u32, d: u32| data.len() / (n * d) as usize;
-        let (nq, nk) = (rows(&self.q, heads.query, heads.dim), rows(&self.k, heads.kv, heads.dim));
-        let mut problem = Problem::prefill(Source::SelfAttention, 1, nq, nk).unwrap();
-        if let Some(q_offset) = q_offset {
-            problem = problem.with_q_offset(q_offset).unwrap();
-        }
-        let tensor = |data, n: u32, len, d: u32| {
-            Tensor4::dense(Elements::F32(data), [1, n as usize, len, d as usize]).unwrap()
-        };
-        let tensors = Tensors {
-            q: tensor(&self.q, heads.query, nq, heads.dim),
-            k: tensor(&self.k, heads.kv, nk, heads.dim),
-            v: tensor(&self.v, heads.value, nk, heads.value_dim),
-            captured: Captured::NONE,
-            sink: &self.sink,
-        };
-        Oracle::new(variant(self.heads, &self.modify, &self.allow, self.weights, &[]), problem, tensors)
-            .unwrap()
-            .row(0, h, i)
-            .unwrap()
-    }
-}
-
-fn variant<'a>(
-    heads: Heads,
-    modify: &'a Expr,
-    allow: &'a Expr,
-    weights: Weights,
-    inputs: &'a [InputShape],
-) -> Variant<'a> {
-    Variant {
-        identity: Identity(0),
-        heads,
-        source: Source::SelfAttention,
-        scale: 1.0,
-        modify: modify.tree(),
-        allow: allow.tree(),
-        weights,
-        position: None,
-        qk_norm: None,
-        output: regard_ir::rows::Output { lse: true, ..Default::default() },
-        inputs,
-    }
-}
-
-fn close(found: f64, expected: f64) {
-    assert!((found - expected).abs() <= 1e-15 * expected.abs().max(1.0), "{found} is not {expected}");
-}
+use regard_oracle::{Elements, Oracle, Tensor4, Tensors};
 
 #[test]
 fn two_keys_by_hand() {
@@ -104,9 +30,10 @@ fn queries_are_the_last_positions_unless_said_otherwise() {
     let case = Case::scalar(causal(), &[0.0, 0.0], &[0.0; 4], &[1.0, 2.0, 4.0, 8.0]);
     close(case.row(0, 0).o[0], 7.0 / 3.0);
     close(case.row(0, 1).o[0], 15.0 / 4.0);
-    close(case.row_at(0, 0, Some(0)).o[0], 1.0);
-    close(case.row_at(0, 1, Some(0)).o[0], 1.5);
-    let before_all = case.row_at(0, 0, Some(-1));
+    let from = |q_offset| Case { q_offset: Some(q_offset), ..case.clone() };
+    close(from(0).row(0, 0).o[0], 1.0);
+    close(from(0).row(0, 1).o[0], 1.5);
+    let before_all = from(-1).row(0, 0);
     assert_eq!(
         (before_all.o, before_all.lse, before_all.max_score),
         (vec![0.0], Some(f64::NEG_INFINITY), 0.0)
@@ -168,9 +95,9 @@ fn no_keys_is_legal() {
 fn sinks_join_the_sum_without_a_value() {
     let sunk = |sink, logits: &[f32], k: &[f32], v: &[f32]| {
         let weights = Weights::Softmax { sink };
-        Case { weights, sink: logits.to_vec(), ..Case::scalar(all(), &[1.0], k, v) }.row(0, 0)
+        Case { weights, ..Case::scalar(all(), &[1.0], k, v) }.input(logits).row(0, 0)
     };
-    let row = sunk(Sink::One, &[], &[0.0], &[6.0]);
+    let row = sunk(Sink::One, &[9.0], &[0.0], &[6.0]);
     close(row.o[0], 3.0);
     close(row.lse.unwrap(), 2f64.ln());
     let row = sunk(Sink::Learned { input: 0 }, &[1.5], &[1.5, 1.5], &[6.0, 3.0]);
@@ -211,9 +138,7 @@ fn a_modified_score_widens_max_score_either_way() {
 
 #[test]
 fn captured_inputs_reach_mask_and_errors_name_the_pair() {
-    let mut axes = [Axis::Len(1); regard_ir::expr::MAX_AXES];
-    axes[0] = Axis::Key;
-    let shapes = [InputShape { dtype: InputType::I32, rank: 1, axes }];
+    let shapes = [InputShape::new(InputType::I32, &[Axis::Key])];
     let docs = [InputData::I32(&[7, 7, 9])];
     let problem = Problem::prefill(Source::SelfAttention, 1, 3, 3).unwrap();
     // `doc[q] == doc[k]`
@@ -226,40 +151,28 @@ fn captured_inputs_reach_mask_and_errors_name_the_pair() {
     let halves = [1.0, 2.0, 4.0].map(bf16::from_f32);
     let tensor = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 3, 1]).unwrap();
     let captured = Captured::bind(&shapes, &docs, &ONE_HEAD, Source::SelfAttention, &problem).unwrap();
-    let tensors = Tensors { q: tensor, k: tensor, v: tensor, captured, sink: &[] };
-    let variant = variant(ONE_HEAD, &modify, &allow, SOFTMAX, &shapes);
+    let tensors = Tensors { q: tensor, k: tensor, v: tensor, captured, gate: None };
+    let variant = Variant {
+        identity: Identity(0),
+        heads: ONE_HEAD,
+        source: Source::SelfAttention,
+        position: None,
+        qk_norm: None,
+        scale: 1.0,
+        modify: modify.tree(),
+        allow: allow.tree(),
+        weights: SOFTMAX,
+        output: Output::default(),
+        inputs: &shapes,
+    };
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
-    assert_eq!(oracle.row(0, 0, 2).unwrap().o, [4.0]);
+    assert_eq!(oracle.part(0).row(2).unwrap().o, [[4.0]]);
     let w = 1f64.exp();
-    close(oracle.row(0, 0, 0).unwrap().o[0], (1.0 + 2.0 * w) / (1.0 + w));
+    close(oracle.part(0).row(0).unwrap().o[0][0], (1.0 + 2.0 * w) / (1.0 + w));
 
     let shifted = Oracle::new(variant, problem.with_q_offset(1).unwrap(), tensors).unwrap();
-    let error = shifted.row(0, 0, 2).unwrap_err();
+    let error = shifted.part(0).row(2).unwrap_err();
     assert_eq!((error.index, error.len, error.scope.q), (3, 3, 3));
     let text = "captured input 0 is read at 3 of axis 0, which has length 3, for b = 0, h = 0, q = 3, k = 0";
     assert_eq!(error.to_string(), text);
-}
-
-#[test]
-fn tensors_that_do_not_fit_are_refused() {
-    let (modify, allow) = (plain(), all());
-    let data = [0.0; 4];
-    let halves = [bf16::ZERO; 4];
-    let tensor = |shape| Tensor4::dense(Elements::F32(&data), shape).unwrap();
-    let good = tensor([1, 1, 2, 1]);
-    let problem = Problem::prefill(Source::SelfAttention, 1, 2, 2).unwrap();
-    let variant = |weights| variant(ONE_HEAD, &modify, &allow, weights, &[]);
-    let refused = |weights, k, v| {
-        let tensors = Tensors { q: good, k, v, captured: Captured::NONE, sink: &[] };
-        Oracle::new(variant(weights), problem, tensors).unwrap_err()
-    };
-    let mismatch = refused(SOFTMAX, tensor([1, 2, 2, 1]), good);
-    assert_eq!(
-        mismatch.to_string(),
-        "`k` has shape [1, 2, 2, 1], the variant and the problem make it [1, 1, 2, 1]"
-    );
-    let bf16 = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 2, 1]).unwrap();
-    assert_eq!(refused(SOFTMAX, good, bf16).to_string(), "`v` is bf16, expected f32");
-    let learned = Weights::Softmax { sink: Sink::Learned { input: 0 } };
-    assert_eq!(refused(learned, good, good), Mismatch::Sink { found: 0, expected: 1 });
 }

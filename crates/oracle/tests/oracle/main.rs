@@ -1,7 +1,11 @@
 //! The oracle against numbers that can be checked by hand.
 
+mod case;
 mod compare;
 mod expressions;
 mod formula;
 mod minilm;
+mod outputs;
+mod refused;
+mod rows;
 mod trees;

@@ -1,0 +1,143 @@
+//! What happens to rows: to those of q and k before they meet, and to those of o after the weighted sum.
+
+use core::ops::Range;
+
+use regard_ir::inputs::InputData;
+use regard_ir::rows::{NormKind, Position, QkNorm};
+use regard_ir::variant::Source;
+
+use crate::eval::{IndexError, Scope};
+use crate::formula::{Oracle, sigmoid};
+use crate::tensor::Tensor4;
+
+impl Oracle<'_> {
+    /// The query row of a scope's sequence and head, normalised and turned by the position of the scope's query.
+    ///
+    /// # Errors
+    /// If positions come from an input and the query's is not among them.
+    pub(crate) fn query(&self, scope: &Scope, i: usize) -> Result<Vec<f64>, IndexError> {
+        let ids = self.ids().filter(|_| self.variant.source == Source::SelfAttention);
+        let at = match ids {
+            None => scope.q,
+            Some((input, ids)) => {
+                let (len, b) = (self.problem.keys, scope.b as usize);
+                match u32::try_from(scope.q) {
+                    Ok(q) if q < len => ids[b * len as usize + q as usize],
+                    _ => return Err(IndexError { input, axis: 1, index: scope.q, len, scope: *scope }),
+                }
+            }
+        };
+        let learned = self.norm_factors(0);
+        Ok(self.prepare(self.tensors.q, learned, [scope.b as usize, scope.h as usize, i], at))
+    }
+
+    /// Key row `j` of a head, normalised and turned by its position.
+    pub(crate) fn key(&self, b: usize, g: usize, j: usize) -> Vec<f64> {
+        let at = match self.ids() {
+            None => j as i32,
+            Some((_, ids)) => ids[b * self.problem.keys as usize + j],
+        };
+        self.prepare(self.tensors.k, self.norm_factors(1), [b, g, j], at)
+    }
+
+    /// The input that gives positions, and its elements `[batch, keys]`.
+    fn ids(&self) -> Option<(usize, &[i32])> {
+        let input = self.variant.position.as_ref().and_then(|&Position { ids, .. }| ids)?.into();
+        match self.tensors.captured.data(input) {
+            InputData::I32(ids) => Some((input, ids)),
+            other => unreachable!("checked to be i32, not {}", other.dtype().name()),
+        }
+    }
+
+    /// The learned factors of the norm of q, 0, or of k, 1.
+    fn norm_factors(&self, side: usize) -> Option<&[f32]> {
+        let learned = self.variant.qk_norm.as_ref()?.learned?;
+        Some(self.factors(learned[side]))
+    }
+
+    /// A row of q or k as it enters the products.
+    fn prepare(
+        &self,
+        tensor: Tensor4<'_>,
+        learned: Option<&[f32]>,
+        [b, h, n]: [usize; 3],
+        at: i32,
+    ) -> Vec<f64> {
+        let norm = self.variant.qk_norm;
+        // What is normalised together: the token's rows of all heads, or this head's alone.
+        let heads = match norm {
+            Some(QkNorm { all_heads: true, .. }) => 0..tensor.shape()[1],
+            _ => h..h + 1,
+        };
+        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| tensor.row(b, h, n)).collect();
+        let (before, after) = match norm {
+            Some(norm) if norm.after_rope => (None, Some(norm)),
+            norm => (norm, None),
+        };
+        if let Some(QkNorm { kind, eps, .. }) = before {
+            normalise(&mut rows, kind, eps, learned);
+        }
+        if let Some(rope) = &self.rope {
+            rows.iter_mut().for_each(|row| rope.turn(row, at));
+        }
+        if let Some(QkNorm { kind, eps, .. }) = after {
+            normalise(&mut rows, kind, eps, learned);
+        }
+        rows.swap_remove(h - heads.start)
+    }
+
+    /// The outputs of some output heads for row `i`, from the weighted sums of the query heads that make them: mixed,
+    /// normalised, gated, each where the variant says so.
+    pub(crate) fn outputs(
+        &self,
+        b: usize,
+        i: usize,
+        output_heads: Range<usize>,
+        sums: impl Iterator<Item = Vec<f64>>,
+    ) -> Vec<Vec<f64>> {
+        let output = &self.variant.output;
+        let mut rows: Vec<Vec<f64>> = sums.collect();
+        if let Some(mix) = output.mix {
+            let factors = self.factors(mix.input).chunks_exact(rows.len());
+            rows = factors.map(|factors| combine(factors, &rows)).collect();
+        }
+        if let Some(norm) = output.norm {
+            let learned = norm.learned.map(|input| self.factors(input));
+            rows.iter_mut()
+                .for_each(|row| normalise(core::slice::from_mut(row), NormKind::Rms, norm.eps, learned));
+        }
+        if let (Some(gate), Some(tensor)) = (output.gate, self.tensors.gate) {
+            for (row, n) in rows.iter_mut().zip(output_heads) {
+                let values = tensor.row(b, n, i);
+                for (c, o) in row.iter_mut().enumerate() {
+                    let x = values[if gate.per_head { 0 } else { c }];
+                    *o *= if gate.silu { x * sigmoid(x) } else { sigmoid(x) };
+                }
+            }
+        }
+        rows
+    }
+}
+
+/// Divides rows by the norm of all their channels together, and multiplies each channel by its factor.
+fn normalise(rows: &mut [Vec<f64>], kind: NormKind, eps: f64, learned: Option<&[f32]>) {
+    let squares: f64 = rows.iter().flatten().map(|x| x * x).sum();
+    let n = rows.iter().map(Vec::len).sum::<usize>() as f64;
+    let norm = match kind {
+        NormKind::Rms => (squares / n + eps).sqrt(),
+        NormKind::L2 => (squares + eps).sqrt(),
+    };
+    rows.iter_mut().flatten().for_each(|x| *x /= norm);
+    if let Some(factors) = learned {
+        rows.iter_mut().flatten().zip(factors).for_each(|(x, &factor)| *x *= f64::from(factor));
+    }
+}
+
+/// Σ factor · row.
+fn combine(factors: &[f32], rows: &[Vec<f64>]) -> Vec<f64> {
+    let mut sum = vec![0.0; rows.first().map_or(0, Vec::len)];
+    for (&factor, row) in factors.iter().zip(rows) {
+        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(factor) * x);
+    }
+    sum
+}
