@@ -2,10 +2,11 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
-use crate::variant::Heads;
+use crate::variant::{Axis, Heads, InputShape};
 
 /// How many heads there are, how wide, and who shares keys and values.
 pub fn heads(heads: &Heads) -> String {
@@ -22,6 +23,24 @@ pub fn heads(heads: &Heads) -> String {
         let _ = write!(words, ", values of {value_dim}");
     }
     words
+}
+
+/// The type and axes of an input as they are declared: `i32[b, k]`.
+pub fn shape(shape: &InputShape) -> String {
+    let axes: Vec<String> = shape.axes().iter().map(|&axis| self::axis(axis)).collect();
+    format!("{}[{}]", shape.dtype.name(), axes.join(", "))
+}
+
+fn axis(axis: Axis) -> String {
+    let name = match axis {
+        Axis::Batch => "b",
+        Axis::Head => "h",
+        Axis::KvHead => "g",
+        Axis::Query => "q",
+        Axis::Key => "k",
+        Axis::Len(len) => return format!("{len}"),
+    };
+    name.into()
 }
 
 /// An expression as it would be written in a spec, its captured inputs called by `names`; past `room` characters it is
