@@ -291,6 +291,11 @@ impl<'a> Tree<'a> {
     pub fn reads(self, var: Var) -> bool {
         self.nodes.iter().any(|node| node.op == Op::Var(var))
     }
+
+    /// Whether some node of the list reads an element of this captured input.
+    pub fn reads_input(self, wanted: u16) -> bool {
+        self.nodes.iter().any(|node| matches!(node.op, Op::Input { input, .. } if input == wanted))
+    }
 }
 
 impl Op {

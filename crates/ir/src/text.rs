@@ -1,12 +1,15 @@
 //! What a spec says, as text: expressions with all definitions expanded, heads in words.
 
+mod tables;
+
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
 use crate::variant::{Axis, Heads, InputShape};
+
+pub use self::tables::{output, rows, weights};
 
 /// How many heads there are, how wide, and who shares keys and values.
 pub fn heads(heads: &Heads) -> String {
@@ -25,22 +28,24 @@ pub fn heads(heads: &Heads) -> String {
     words
 }
 
-/// The type and axes of an input as they are declared: `i32[b, k]`.
-pub fn shape(shape: &InputShape) -> String {
-    let axes: Vec<String> = shape.axes().iter().map(|&axis| self::axis(axis)).collect();
-    format!("{}[{}]", shape.dtype.name(), axes.join(", "))
-}
-
-fn axis(axis: Axis) -> String {
-    let name = match axis {
-        Axis::Batch => "b",
-        Axis::Head => "h",
-        Axis::KvHead => "g",
-        Axis::Query => "q",
-        Axis::Key => "k",
-        Axis::Len(len) => return format!("{len}"),
-    };
-    name.into()
+/// A captured input as it is declared, `i32[b, k]`.
+pub fn declaration(shape: &InputShape) -> String {
+    let mut words = format!("{}[", shape.dtype.name());
+    for (i, axis) in shape.axes().iter().enumerate() {
+        words.push_str(if i == 0 { "" } else { ", " });
+        match axis {
+            Axis::Batch => words.push('b'),
+            Axis::Head => words.push('h'),
+            Axis::KvHead => words.push('g'),
+            Axis::Query => words.push('q'),
+            Axis::Key => words.push('k'),
+            Axis::Len(len) => {
+                let _ = write!(words, "{len}");
+            }
+        }
+    }
+    words.push(']');
+    words
 }
 
 /// An expression as it would be written in a spec, its captured inputs called by `names`; past `room` characters it is

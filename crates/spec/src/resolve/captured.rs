@@ -23,7 +23,8 @@ pub(super) fn named(
     let name = fields::string(table.get(key)?, &table.what(key), sink)?;
     let location = name.locate(0..name.decoded.len());
     let Some(input) = inputs.iter().position(|input| input.name == name.decoded) else {
-        let example = expected.map(|shape| format!("declare it: `\"{}\"` in `inputs`", text::shape(&shape)));
+        let example =
+            expected.map(|shape| format!("declare it: `\"{}\"` in `inputs`", text::declaration(&shape)));
         let near = did_you_mean(&name.decoded, inputs.iter().map(|input| input.name.as_str()));
         sink.push(
             Diagnostic::new(Code::S014, &location, format!("unknown name {}", quote(&name.decoded)))
@@ -38,13 +39,13 @@ pub(super) fn named(
         let message = format!(
             "input {} is {}, not {}",
             quote(&name.decoded),
-            text::shape(&found),
-            text::shape(&expected)
+            text::declaration(&found),
+            text::declaration(&expected)
         );
         sink.push(Diagnostic::new(Code::S045, &location, message).label(format!(
             "{} is {}",
             table.what(key),
-            text::shape(&expected)
+            text::declaration(&expected)
         )));
         return None;
     }
