@@ -38,7 +38,7 @@ fn tables_beside_the_expressions() {
         "summary = 'Every table of the softmax family.'\n\
          heads = { query = 4, kv = 2, value = 1, dim = 16 }\n\
          inputs = { at = 'i32[b, k]', unread = 'f32[]' }\n\
-         position = { rope = { theta = 10000 }, ids = 'at', scaling = { kind = 'linear', factor = 2 } }\n\
+         position = { rope = { theta = 10000 }, ids = 'at', scaling = { kind = 'yarn', factor = 2, original_max_position_embeddings = 4096 } }\n\
          qk_norm = { kind = 'rms', learned = true }\n\
          weights = { sink = 'learned' }\n\
          output = { mix = 2, norm = 'rms', gate = 'head', lse = true }"
