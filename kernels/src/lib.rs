@@ -5,60 +5,90 @@
 #![allow(clippy::approx_constant, clippy::eq_op)]
 
 pub mod alibi;
+pub mod attention_sink;
 pub mod causal;
 pub mod chunked;
 pub mod cross;
 pub mod dilated;
 pub mod document;
+pub mod gated;
 pub mod global;
 pub mod gqa;
 pub mod mha;
 pub mod minilm;
 pub mod mqa;
+pub mod off_by_one;
+pub mod output_norm;
 pub mod prefix_lm;
+pub mod qk_norm;
+pub mod relu;
+pub mod rope;
 pub mod self_attention;
+pub mod sigmoid;
 pub mod sliding_window;
 pub mod softcap_bias;
+pub mod talking_output;
+pub mod value_heads;
 
 use regard_runtime::straight::prelude::*;
 
 /// Every module: the name of its spec, and its variant.
 pub const ALL: &[(&str, Variant<'static>)] = &[
     ("alibi", alibi::VARIANT),
+    ("attention_sink", attention_sink::VARIANT),
     ("causal", causal::VARIANT),
     ("chunked", chunked::VARIANT),
     ("cross", cross::VARIANT),
     ("dilated", dilated::VARIANT),
     ("document", document::VARIANT),
+    ("gated", gated::VARIANT),
     ("global", global::VARIANT),
     ("gqa", gqa::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
     ("mqa", mqa::VARIANT),
+    ("off_by_one", off_by_one::VARIANT),
+    ("output_norm", output_norm::VARIANT),
     ("prefix_lm", prefix_lm::VARIANT),
+    ("qk_norm", qk_norm::VARIANT),
+    ("relu", relu::VARIANT),
+    ("rope", rope::VARIANT),
     ("self_attention", self_attention::VARIANT),
+    ("sigmoid", sigmoid::VARIANT),
     ("sliding_window", sliding_window::VARIANT),
     ("softcap_bias", softcap_bias::VARIANT),
+    ("talking_output", talking_output::VARIANT),
+    ("value_heads", value_heads::VARIANT),
 ];
 
 /// The mask and modifier of a shipped variant, as code for an instruction set.
 pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
     let code: &'static dyn Code<L> = match identity {
         alibi::IDENTITY => &Straight(alibi::Expressions),
+        attention_sink::IDENTITY => &Straight(attention_sink::Expressions),
         causal::IDENTITY => &Straight(causal::Expressions),
         chunked::IDENTITY => &Straight(chunked::Expressions),
         cross::IDENTITY => &Straight(cross::Expressions),
         dilated::IDENTITY => &Straight(dilated::Expressions),
         document::IDENTITY => &Straight(document::Expressions),
+        gated::IDENTITY => &Straight(gated::Expressions),
         global::IDENTITY => &Straight(global::Expressions),
         gqa::IDENTITY => &Straight(gqa::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),
         mqa::IDENTITY => &Straight(mqa::Expressions),
+        off_by_one::IDENTITY => &Straight(off_by_one::Expressions),
+        output_norm::IDENTITY => &Straight(output_norm::Expressions),
         prefix_lm::IDENTITY => &Straight(prefix_lm::Expressions),
+        qk_norm::IDENTITY => &Straight(qk_norm::Expressions),
+        relu::IDENTITY => &Straight(relu::Expressions),
+        rope::IDENTITY => &Straight(rope::Expressions),
         self_attention::IDENTITY => &Straight(self_attention::Expressions),
+        sigmoid::IDENTITY => &Straight(sigmoid::Expressions),
         sliding_window::IDENTITY => &Straight(sliding_window::Expressions),
         softcap_bias::IDENTITY => &Straight(softcap_bias::Expressions),
+        talking_output::IDENTITY => &Straight(talking_output::Expressions),
+        value_heads::IDENTITY => &Straight(value_heads::Expressions),
         _ => return None,
     };
     Some(code)

@@ -241,6 +241,28 @@ fn one_error_does_not_become_several() {
         ("heads = { query = 8, dim = 64 }\nmask = \"-(1 + (1 & true)) < 3\"", vec!["S030"]),
         ("", vec!["S009"]),
         ("extends = \"lost.toml\"\nmask = \"same(doc)\"\n", vec!["S001"]),
+        ("[heads]\nquery = 8\ndim = 64\n[position]\nrope = { theta = \n", vec!["S004"]),
+        (
+            "extends = \"lost.toml\"\nposition = { rope = { theta = 1e4, dim = 8 }, ids = \"pos\" }\n",
+            vec!["S001"],
+        ),
+        (
+            "heads = { query = 8, dim = 64 }\nposition = { rope = { theta = 1e4, dim = \"8\", offset = 64 } }\n",
+            vec!["S008"],
+        ),
+        (
+            "heads = { query = 8, dim = 64 }\nweights = \"sigmod\"\noutput = { lse = true, norm = \"rmz\", norm_eps = 1e-5 }\n",
+            vec!["S007", "S007"],
+        ),
+        (
+            "heads = { query = 8, dim = 64 }\ninputs = { f = \"f33[32]\" }\nposition = { rope = { freqs = \"f\" } }\n",
+            vec!["S039"],
+        ),
+        (
+            "heads = { query = 8, dim = 64 }\nscore = { modify = \"s +\" }\nweights = { kind = \"relu\", bias = \"s\" }\n",
+            vec!["S017", "S026"],
+        ),
+        ("heads = { query = 8, kv = 2, value = 4, dim = 64 }\nrecurrence = {}\n", vec!["S012"]),
     ] {
         let found = found(regard_spec::parse(text, "x.toml", &NoFiles));
         let codes: Vec<&str> = found.iter().map(|it| it.code.name()).collect();
@@ -265,6 +287,18 @@ fn misspelt_words_get_the_nearest_that_is_valid() {
             "farr",
         ),
         ("extends = \"sliding-window\"\n", "sliding_window"),
+        ("heads = { query = 8, dim = 64 }\nqk_norm = \"rmss\"\n", "rms"),
+        ("heads = { query = 8, dim = 64 }\nweights = \"sigmiod\"\n", "sigmoid"),
+        ("heads = { query = 8, dim = 64 }\noutput = { gate = \"element-wise\" }\n", "elementwise"),
+        ("heads = { query = 8, dim = 64 }\nposition = { rope = { thetta = 1e4 } }\n", "theta"),
+        (
+            "heads = { query = 8, dim = 64 }\nposition = { rope = { theta = 1e4 }, scaling = { kind = \"linear\", factr = 2 } }\n",
+            "factor",
+        ),
+        (
+            "heads = { query = 8, dim = 64 }\ninputs = { pos = \"i32[b, k]\" }\nposition = { rope = { theta = 1e4 }, ids = \"poss\" }\n",
+            "pos",
+        ),
     ] {
         let found = found(regard_spec::parse(text, "x.toml", &NoFiles));
         assert_eq!(found.len(), 1, "{text}");

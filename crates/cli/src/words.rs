@@ -1,16 +1,17 @@
-//! What a spec means, in a line: heads, mask and score with all definitions expanded.
+//! What a spec means, in a line: every table that it has, with all definitions expanded.
 
 use std::fmt::Write;
 
 use regard::Spec;
 use regard_ir::expr::{Op, Tree, Var};
+use regard_ir::spec::Mechanism;
 use regard_ir::text;
 use regard_ir::variant::Source;
 
 /// Characters of an expression that are shown. The compiler shares nodes, so a short spec can mean a very long text.
 const MAX_CHARS: usize = 160;
 
-/// Heads, mask and score of a spec.
+/// What a spec computes, in the order in which it does.
 pub(crate) fn meaning(spec: &Spec) -> String {
     let allow = spec.allow.tree();
     let mask = match allow.node(allow.root()).op {
@@ -26,7 +27,17 @@ pub(crate) fn meaning(spec: &Spec) -> String {
         Source::SelfAttention => "",
         Source::Cross => ", keys of another sequence",
     };
-    format!("{}{source}; {mask}; {score}", text::heads(&spec.heads))
+    let heads = format!("{}{source}", text::heads(&spec.heads));
+    let names = &spec.inputs.names;
+    let rows = text::rows(spec.position, spec.qk_norm, names);
+    let weights = match spec.mechanism {
+        Mechanism::Weights(weights) => text::weights(weights, names),
+        _ => None,
+    };
+    let output = text::output(spec.output, names);
+    let lse = spec.output.lse.then(|| "the log of each row's weight sum is an output too".to_owned());
+    let told = [Some(heads), rows, Some(mask), Some(score), weights, output, lse];
+    told.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The factor of every score, to six decimals.
@@ -96,10 +107,57 @@ mod tests {
             "12 query heads of 32; a query attends to the keys with `k < len[b]`; s = 0.176777 * dot(q, k)"
         );
         assert!(
-            told("softcap_bias").ends_with("then `50 * tanh(s / 50) + bias[h]`"),
+            told("softcap_bias").ends_with(
+                "then `50 * tanh(s / 50) + bias[h]`; the log of each row's weight sum is an output too"
+            ),
             "{}",
             told("softcap_bias")
         );
         assert!(told("cross").contains("keys of another sequence; every query attends to every key"));
+    }
+
+    #[test]
+    fn tables_are_told_in_the_order_of_the_formula() {
+        let told = |lines: &str| meaning(&spec(&format!("heads = {{ query = 4, dim = 16 }}\n{lines}")));
+        assert_eq!(
+            told(
+                "position = { rope = { theta = 500000 } }\nqk_norm = { kind = 'rms', learned = true }\n\
+                 weights = { kind = 'sigmoid', bias = '-log(nk)' }\noutput = { mix = 2, gate = 'elementwise' }"
+            ),
+            "4 query heads of 16; rows of q and k are divided by their root mean square (eps 1e-6) and scaled by \
+             `q_norm` and `k_norm`, then turned by rope in 16 channels (theta 500000); every query attends to every \
+             key; s = 0.25 * dot(q, k), then `s + -log(nk)`; weights are `sigmoid(s)`, not divided by their sum; rows \
+             of o are mixed over heads by `mix` into 2, then multiplied by `sigmoid(gate)`, one gate for each element"
+        );
+        for (lines, clause) in [
+            (
+                "qk_norm = { kind = 'l2', eps = 0, axis = 'all', after_rope = true }\ninputs = { at = 'i32[b, k]', f = 'f32[4]' }\n\
+                 position = { rope = { freqs = 'f', dim = 8, offset = 8, layout = 'interleaved' }, ids = 'at' }",
+                "; rows of q and k are turned by rope in 8 channels from 8 on in adjacent pairs at positions `at` \
+                 (frequencies `f`), then divided by their length over all heads (eps 0); ",
+            ),
+            (
+                "position = { rope = { theta = 1e4 }, scaling = { kind = 'linear', factor = 2.5 } }",
+                "(theta 10000, stretched by 2.5); ",
+            ),
+            (
+                "position.rope.theta = 5e5\nposition.scaling = { kind = 'llama3', factor = 8, low_freq_factor = 1, high_freq_factor = 4, original_max_position_embeddings = 8192 }",
+                "(theta 500000, llama3 by 8 past 8192 positions between 1 and 4 turns); ",
+            ),
+            (
+                "position.rope.theta = 15e4\nposition.scaling = { kind = 'yarn', factor = 32, original_max_position_embeddings = 4096, truncate = false }",
+                "(theta 150000, yarn by 32 past 4096 positions between 1 and 32 turns unrounded, rows times 1.346574); ",
+            ),
+            ("weights.sink = 'learned'", "; weights are a softmax with `exp(sink[h])` added to its sum"),
+            ("weights.sink = 'one'", "; weights are a softmax with 1 added to its sum"),
+            ("weights = 'relu'", "; weights are `max(s, 0)`, not divided by their sum"),
+            (
+                "output = { norm = 'rms', norm_eps = 1e-12, gate = 'head', gate_act = 'silu' }",
+                "; rows of o are divided by their root mean square (eps 1e-12) and scaled by `o_norm`, then multiplied \
+                 by `silu(gate)`, one gate for each row",
+            ),
+        ] {
+            assert!(told(lines).contains(clause), "{}", told(lines));
+        }
     }
 }

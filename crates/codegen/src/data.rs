@@ -70,7 +70,7 @@ fn frequencies(frequencies: Frequencies) -> String {
     match frequencies {
         Frequencies::Input(input) => format!("Frequencies::Input({input})"),
         Frequencies::Theta { theta, scaling } => {
-            let fields = [format!("theta: {}", float(theta)), format!("scaling: {}", self::scaling(scaling))];
+            let fields = [format!("theta: {}", float(theta)), self::scaling(scaling)];
             item(&list(8, "frequencies: Frequencies::Theta {", " ", &fields, "},"))
                 .trim_start_matches("frequencies: ")
                 .to_owned()
@@ -78,14 +78,45 @@ fn frequencies(frequencies: Frequencies) -> String {
     }
 }
 
+/// The field of that name, as an item of a list of two more levels than a field of the variant.
 fn scaling(scaling: RopeScaling) -> String {
-    let written = match scaling {
-        RopeScaling::None => "None".to_owned(),
-        RopeScaling::Linear { factor } => format!("Linear {{ factor: {} }}", float(factor)),
-        // Field names and plain numbers, as `Debug` writes them.
-        RopeScaling::Llama3 { .. } | RopeScaling::Yarn { .. } => format!("{scaling:?}"),
+    let (kind, fields) = match scaling {
+        RopeScaling::None => return "scaling: RopeScaling::None".to_owned(),
+        RopeScaling::Linear { factor } => ("Linear", vec![format!("factor: {}", float(factor))]),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => (
+            "Llama3",
+            vec![
+                format!("factor: {}", float(factor)),
+                format!("low_freq_factor: {}", float(low_freq_factor)),
+                format!("high_freq_factor: {}", float(high_freq_factor)),
+                format!("original_max_position_embeddings: {original_max_position_embeddings}"),
+            ],
+        ),
+        RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+            original_max_position_embeddings,
+            truncate,
+        } => (
+            "Yarn",
+            vec![
+                format!("factor: {}", float(factor)),
+                format!("beta_fast: {}", float(beta_fast)),
+                format!("beta_slow: {}", float(beta_slow)),
+                format!("attention_factor: {}", float(attention_factor)),
+                format!("original_max_position_embeddings: {original_max_position_embeddings}"),
+                format!("truncate: {truncate}"),
+            ],
+        ),
     };
-    format!("RopeScaling::{written}")
+    item(&list(12, &format!("scaling: RopeScaling::{kind} {{"), " ", &fields, "},"))
 }
 
 fn qk_norm(norm: Option<QkNorm>) -> String {

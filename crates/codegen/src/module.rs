@@ -33,8 +33,13 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> 
          /// The spec as kernels read it.\npub const VARIANT: Variant<'static> = {};\n",
         data::constant(&variant)
     );
-    for (i, constant) in inputs.constants.iter().enumerate() {
-        let _ = writeln!(text, "/// The input `{}`.\nconst {constant}: u16 = {i};\n", spec.inputs.names[i]);
+    // What learned tables imply is read by index, and a declared input may be unread.
+    let is_read =
+        |&(input, _): &(u16, _)| variant.allow.reads_input(input) || variant.modify.reads_input(input);
+    for (input, (constant, name)) in
+        (0..).zip(inputs.constants.iter().zip(&spec.inputs.names)).filter(is_read)
+    {
+        let _ = writeln!(text, "/// The input `{name}`.\nconst {constant}: u16 = {input};\n");
     }
     text.push_str(&expressions(&variant, &inputs));
     Ok(text)

@@ -33,6 +33,19 @@ fn guarded_reads_of_a_tree_of_drafts() {
 }
 
 #[test]
+fn tables_beside_the_expressions() {
+    insta::assert_snapshot!(module(
+        "summary = 'Every table of the softmax family.'\n\
+         heads = { query = 4, kv = 2, value = 1, dim = 16 }\n\
+         inputs = { at = 'i32[b, k]', unread = 'f32[]' }\n\
+         position = { rope = { theta = 10000 }, ids = 'at', scaling = { kind = 'yarn', factor = 2, original_max_position_embeddings = 4096 } }\n\
+         qk_norm = { kind = 'rms', learned = true }\n\
+         weights = { sink = 'learned' }\n\
+         output = { mix = 2, norm = 'rms', gate = 'head', lse = true }"
+    ));
+}
+
+#[test]
 fn a_mask_of_the_row_alone() {
     insta::assert_snapshot!(module(
         "heads = { query = 3, dim = 5, value_dim = 7 }\n\

@@ -1,11 +1,15 @@
 //! What a spec says, as text: expressions with all definitions expanded, heads in words, numbers.
 
+mod tables;
+
 use alloc::format;
 use alloc::string::String;
 use core::fmt::{self, Write};
 
 use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
 use crate::variant::{Axis, Heads, InputShape};
+
+pub use self::tables::{output, rows, weights};
 
 /// How many heads there are, how wide, and who shares keys and values.
 pub fn heads(heads: &Heads) -> String {
@@ -26,9 +30,9 @@ pub fn heads(heads: &Heads) -> String {
 
 /// A captured input as it is declared, `i32[b, k]`.
 pub fn declaration(shape: &InputShape) -> String {
-    let mut words = String::from(shape.dtype.name());
+    let mut words = format!("{}[", shape.dtype.name());
     for (i, axis) in shape.axes().iter().enumerate() {
-        words.push_str(if i == 0 { "[" } else { ", " });
+        words.push_str(if i == 0 { "" } else { ", " });
         match axis {
             Axis::Batch => words.push('b'),
             Axis::Head => words.push('h'),
@@ -40,9 +44,7 @@ pub fn declaration(shape: &InputShape) -> String {
             }
         }
     }
-    if shape.rank > 0 {
-        words.push(']');
-    }
+    words.push(']');
     words
 }
 

@@ -109,7 +109,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Collects diagnostics: the first of each code at a place, up to [`MAX_DIAGNOSTICS`].
+/// Collects diagnostics: each code and message at a place once, up to [`MAX_DIAGNOSTICS`].
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
     list: Vec<Diagnostic>,
@@ -123,6 +123,7 @@ impl Sink {
         let known = |other: &Diagnostic| {
             other.code == diagnostic.code
                 && other.span == diagnostic.span
+                && other.message == diagnostic.message
                 && Arc::ptr_eq(&other.source, &diagnostic.source)
         };
         if !self.is_full() && !self.list.iter().any(known) {

@@ -1,10 +1,13 @@
 //! Canonical bytes, and the identity that is their hash.
 //!
-//! Tables that no spec can have yet write nothing, so that the specs without them keep their identities when the
-//! language gains them. Names of captured inputs count: they are how a caller binds tensors.
+//! Tables that are absent write nothing, so that the specs without them keep their identities when the language gains
+//! them; what comes before a table's bytes says whether they follow, so no two specs have the same bytes. Names of captured inputs count: they are how a caller binds tensors.
 
 use regard_ir::expr::{Node, Op, Tree, Type};
 use regard_ir::identity::Identity;
+use regard_ir::rows::{
+    Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
+};
 use regard_ir::spec::{Mechanism, Spec};
 use regard_ir::variant::{Axis, InputShape, InputType, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
@@ -20,11 +23,11 @@ pub(crate) fn of(spec: &Spec) -> Identity {
         Source::SelfAttention => 0,
         Source::Cross => 1,
     });
-    bytes.extend(spec.scale.to_bits().to_le_bytes());
+    float(&mut bytes, spec.scale);
     tree(&mut bytes, spec.modify.tree());
     tree(&mut bytes, spec.allow.tree());
     mechanism(&mut bytes, &spec.mechanism);
-    bytes.push(spec.output.lse.into());
+    tables(&mut bytes, spec);
     for (name, shape) in spec.inputs.names.iter().zip(&spec.inputs.shapes) {
         text(&mut bytes, name);
         input(&mut bytes, shape);
@@ -68,8 +71,113 @@ fn tree(bytes: &mut Vec<u8>, tree: Tree<'_>) {
 fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
     match mechanism {
         Mechanism::Weights(Weights::Softmax { sink: Sink::None }) => bytes.push(0),
+        Mechanism::Weights(Weights::Softmax { sink: Sink::One }) => bytes.push(1),
+        Mechanism::Weights(Weights::Softmax { sink: Sink::Learned { input } }) => {
+            bytes.push(2);
+            bytes.extend(input.to_le_bytes());
+        }
+        Mechanism::Weights(Weights::Sigmoid) => bytes.push(3),
+        Mechanism::Weights(Weights::Relu) => bytes.push(4),
         other => unreachable!("the compiler does not make {other:?}"),
     }
+}
+
+/// Which tables there are, a bit each, then what each of them says.
+fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
+    let Output { mix, norm, gate, lse } = spec.output;
+    let there =
+        [lse, spec.position.is_some(), spec.qk_norm.is_some(), mix.is_some(), norm.is_some(), gate.is_some()];
+    bytes.push(there.iter().rev().fold(0, |bits, &there| bits << 1 | u8::from(there)));
+    if let Some(position) = spec.position {
+        self::position(bytes, position);
+    }
+    if let Some(QkNorm { kind, eps, learned, all_heads, after_rope }) = spec.qk_norm {
+        bytes.push(match kind {
+            NormKind::Rms => 0,
+            NormKind::L2 => 1,
+        });
+        float(bytes, eps);
+        for input in [learned.map(|[q, _]| q), learned.map(|[_, k]| k)] {
+            optional(bytes, input);
+        }
+        bytes.extend([all_heads, after_rope].map(u8::from));
+    }
+    if let Some(Mix { heads, input }) = mix {
+        bytes.extend(heads.to_le_bytes());
+        bytes.extend(input.to_le_bytes());
+    }
+    if let Some(OutputNorm { eps, learned }) = norm {
+        float(bytes, eps);
+        optional(bytes, learned);
+    }
+    if let Some(Gate { per_head, silu }) = gate {
+        bytes.extend([per_head, silu].map(u8::from));
+    }
+}
+
+fn position(bytes: &mut Vec<u8>, position: Position) {
+    let Position { frequencies, dim, layout, offset, ids } = position;
+    match frequencies {
+        Frequencies::Theta { theta, scaling } => {
+            bytes.push(0);
+            float(bytes, theta);
+            self::scaling(bytes, scaling);
+        }
+        Frequencies::Input(input) => {
+            bytes.push(1);
+            bytes.extend(input.to_le_bytes());
+        }
+    }
+    bytes.extend(dim.to_le_bytes());
+    bytes.push(match layout {
+        RopeLayout::Half => 0,
+        RopeLayout::Interleaved => 1,
+    });
+    bytes.extend(offset.to_le_bytes());
+    optional(bytes, ids);
+}
+
+fn scaling(bytes: &mut Vec<u8>, scaling: RopeScaling) {
+    match scaling {
+        RopeScaling::None => bytes.push(0),
+        RopeScaling::Linear { factor } => {
+            bytes.push(1);
+            float(bytes, factor);
+        }
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
+            bytes.push(2);
+            [factor, low_freq_factor, high_freq_factor].into_iter().for_each(|x| float(bytes, x));
+            bytes.extend(original_max_position_embeddings.to_le_bytes());
+        }
+        RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+            original_max_position_embeddings,
+            truncate,
+        } => {
+            bytes.push(3);
+            [factor, beta_fast, beta_slow, attention_factor].into_iter().for_each(|x| float(bytes, x));
+            bytes.extend(original_max_position_embeddings.to_le_bytes());
+            bytes.push(truncate.into());
+        }
+    }
+}
+
+fn float(bytes: &mut Vec<u8>, value: f64) {
+    bytes.extend(value.to_bits().to_le_bytes());
+}
+
+/// An input that may be absent.
+fn optional(bytes: &mut Vec<u8>, input: Option<u16>) {
+    bytes.push(input.is_some().into());
+    bytes.extend(input.into_iter().flat_map(u16::to_le_bytes));
 }
 
 fn input(bytes: &mut Vec<u8>, shape: &InputShape) {

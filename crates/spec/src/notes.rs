@@ -8,10 +8,11 @@ use crate::expr::ast::Span;
 use crate::expr::graph::{Graph, decides};
 use crate::source::Location;
 
-/// Notes a term that grows with `k` alone, and a jump in `s`.
-pub(crate) fn modifier(graph: &Graph, locate: impl Fn(&Span) -> Location, sink: &mut Sink) {
+/// Notes a term that grows with `k` alone, where the weights are `shiftless` and so do not change if it is made
+/// relative, and a jump in `s`.
+pub(crate) fn modifier(graph: &Graph, shiftless: bool, locate: impl Fn(&Span) -> Location, sink: &mut Sink) {
     let reads = reads(graph);
-    for term in terms(graph) {
+    for term in terms(graph).into_iter().filter(|_| shiftless) {
         let Reads { reachable: true, k: true, other: false, s: false } = reads[usize::from(term)] else {
             continue;
         };

@@ -25,20 +25,30 @@ macro_rules! shipped {
 
 shipped! {
     "alibi"
+    "attention_sink"
     "causal"
     "chunked"
     "cross"
     "dilated"
     "document"
+    "gated"
     "global"
     "gqa"
     "mha"
     "minilm"
     "mqa"
+    "off_by_one"
+    "output_norm"
     "prefix_lm"
+    "qk_norm"
+    "relu"
+    "rope"
     "self_attention"
+    "sigmoid"
     "sliding_window"
     "softcap_bias"
+    "talking_output"
+    "value_heads"
 }
 
 #[cfg(test)]

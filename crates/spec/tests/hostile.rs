@@ -135,6 +135,10 @@ fn piece() -> impl Strategy<Value = String> {
     let words = "heads = { query = 8, dim = 64 }\n|mask = \"|score = { modify = \"|scale|[define]\n|[inputs]\n|\"f(a)\" = \"|\
                  \"i32[b, k]\"|doc = |causal|window(|same(doc)|k|q|s|h|a|f(|doc[b, |if | then | else |true|2147483648|1.5|1e9|\
                  0|3| + | - | * | / | // | % | ^ | < | <= | == | & | ! |(|)|]|}|, |\"\n|\"\"\"|\\\\|\\u0041|#|\n|é|extends = \"|\"gqa\"\n";
+    let tables = "position = { rope = { theta = |, dim = |, scaling = { kind = \"yarn\"|, factor = |, ids = \"doc\"|freqs = \"doc\"|\
+                  qk_norm = { kind = \"rms\"|, learned = true|, axis = \"all\"|, eps = |weights = { kind = \"sigmoid\"|, bias = \"|\
+                  , sink = \"learned\"|output = { norm = \"rms\"|, mix = |, gate = \"head\"|-1|inf|65536|65537|4294967295| }\n";
+    let words = format!("{words}|{tables}");
     let words: Vec<String> = words.split('|').chain(["|"]).map(str::to_string).collect();
     prop::sample::select(words)
 }

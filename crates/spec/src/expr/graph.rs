@@ -48,6 +48,11 @@ pub(super) enum Limit {
 }
 
 impl Graph {
+    /// One operation without operands.
+    pub(super) fn leaf(op: Op, ty: Type, facts: Facts) -> Self {
+        Self { nodes: vec![GraphNode { op, ty, facts, tree: 1, depth: 1, span: 0..0 }], ..Self::default() }
+    }
+
     pub(crate) fn node(&self, id: NodeId) -> &GraphNode {
         &self.nodes[usize::from(id)]
     }

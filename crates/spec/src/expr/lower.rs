@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use regard_ir::expr::{Expr, Node, NodeId, Op, Type};
+use regard_ir::expr::{Binary, Expr, Node, NodeId, Op, Type};
 
 use super::facts::Facts;
 use super::fold::fold;
@@ -13,26 +13,17 @@ use crate::identity;
 
 /// The graph's tree; a float at its root decides nothing.
 pub(super) fn lower(graph: &Graph) -> Expr {
-    let needs = needs(graph);
     let mut output = Output::default();
-    // For each node of the graph, its free and its exact form.
-    let mut forms: Vec<[Option<NodeId>; 2]> = vec![[None; 2]; graph.nodes.len()];
-    for (id, node) in graph.nodes.iter().enumerate() {
-        for exact in [false, true] {
-            if needs[id][usize::from(exact)] {
-                let operands_exact = exact_operands(node.op, exact);
-                let op = renumbered(node.op, |operand| {
-                    let [free, deciding] = forms[usize::from(operand)];
-                    let form = if operands_exact { deciding } else { free.or(deciding) };
-                    form.expect("a needed operand is lowered before its user")
-                });
-                let form = output.add(op, node.ty, node.facts, exact);
-                forms[id][usize::from(exact)] = Some(form);
-            }
-        }
-    }
-    let [free, exact] = forms[usize::from(graph.root)];
-    output.tree(free.or(exact).expect("the root is needed"))
+    let root = output.graph(graph);
+    output.tree(root)
+}
+
+/// The tree of the sum of two floats, nodes that are in both once.
+pub(super) fn lower_sum(a: &Graph, b: &Graph) -> Expr {
+    let mut output = Output::default();
+    let (a, b) = (output.graph(a), output.graph(b));
+    let root = output.add(Op::Binary(Binary::Add, a, b), Type::Float, Facts::Float(None), false);
+    output.tree(root)
 }
 
 /// For each node, whether its free and its exact form are needed.
@@ -67,6 +58,29 @@ struct Output {
 }
 
 impl Output {
+    /// Adds what a graph needs, and gives its root.
+    fn graph(&mut self, graph: &Graph) -> NodeId {
+        let needs = needs(graph);
+        // For each node of the graph, its free and its exact form.
+        let mut forms: Vec<[Option<NodeId>; 2]> = vec![[None; 2]; graph.nodes.len()];
+        for (id, node) in graph.nodes.iter().enumerate() {
+            for exact in [false, true] {
+                if needs[id][usize::from(exact)] {
+                    let operands_exact = exact_operands(node.op, exact);
+                    let op = renumbered(node.op, |operand| {
+                        let [free, deciding] = forms[usize::from(operand)];
+                        let form = if operands_exact { deciding } else { free.or(deciding) };
+                        form.expect("a needed operand is lowered before its user")
+                    });
+                    let form = self.add(op, node.ty, node.facts, exact);
+                    forms[id][usize::from(exact)] = Some(form);
+                }
+            }
+        }
+        let [free, exact] = forms[usize::from(graph.root)];
+        free.or(exact).expect("the root is needed")
+    }
+
     fn add(&mut self, op: Op, ty: Type, facts: Facts, exact: bool) -> NodeId {
         let node = Node { op: self.folded(op, ty, facts, exact), ty, exact };
         let mut key = Vec::new();

@@ -27,6 +27,8 @@ use regard_ir::variant::{Heads, InputShape};
 use self::ast::{Ast, Span};
 use self::define::Definitions;
 use self::expand::Expander;
+use self::facts::Facts;
+use self::graph::Graph;
 use self::names::Target;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
@@ -58,6 +60,8 @@ pub(crate) struct Input {
 pub(crate) enum Place {
     Mask,
     Modifier,
+    /// What sigmoid and relu weights add to a score.
+    Bias,
     Scale,
     /// A definition by itself, which may be used anywhere.
     Definition,
@@ -68,6 +72,7 @@ impl Place {
         match self {
             Place::Mask => "a mask",
             Place::Modifier => "a score modifier",
+            Place::Bias => "a bias of weights",
             Place::Scale => "a scale",
             Place::Definition => "a definition",
         }
@@ -76,8 +81,8 @@ impl Place {
     const fn allows(self, var: Var) -> bool {
         match (self, var) {
             (Place::Definition, _) => true,
-            (Place::Scale, _) | (Place::Mask | Place::Modifier, Var::X) | (Place::Mask, Var::S) => false,
-            (Place::Mask | Place::Modifier, _) => true,
+            (Place::Scale, _) | (_, Var::X) | (Place::Mask | Place::Bias, Var::S) => false,
+            (Place::Mask | Place::Modifier | Place::Bias, _) => true,
         }
     }
 }
@@ -121,14 +126,47 @@ pub(crate) fn mask(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<Expr> {
     Some(lower::lower(&graph))
 }
 
-/// Compiles a score modifier, and notes what is odd about it.
-pub(crate) fn modifier(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<Expr> {
+/// What is added to every modified score.
+#[derive(Clone, Debug)]
+pub(crate) enum Bias {
+    Number(f64),
+    Expression(Text),
+}
+
+/// Compiles a score modifier, `s` where there is none, and adds a bias to it; notes what is odd about the modifier.
+///
+/// `shiftless` weights are those that a term which is the same for all keys does not change.
+pub(crate) fn modifier(
+    modify: Option<Text>,
+    bias: Option<Bias>,
+    shiftless: bool,
+    env: &Env<'_>,
+    sink: &mut Sink,
+) -> Option<Expr> {
+    let modified = match modify {
+        None => Some(Graph::leaf(Op::Var(Var::S), Type::Float, Facts::any(Type::Float))),
+        Some(text) => float(text, Place::Modifier, env, sink).map(|(body, graph)| {
+            notes::modifier(&graph, shiftless, |span| body.locate(span), sink);
+            graph
+        }),
+    };
+    let bias = match bias {
+        None => return modified.map(|modified| lower::lower(&modified)),
+        Some(Bias::Number(bias)) => {
+            Some(Graph::leaf(Op::Float(bias), Type::Float, Facts::Float(Some(bias as f32))))
+        }
+        Some(Bias::Expression(text)) => float(text, Place::Bias, env, sink).map(|(_, graph)| graph),
+    };
+    Some(lower::lower_sum(&modified?, &bias?))
+}
+
+/// Parses an expression and checks that it is a float.
+fn float(text: Text, place: Place, env: &Env<'_>, sink: &mut Sink) -> Option<(Body, Graph)> {
     let body = resolved(text, env, sink)?;
-    let mut expander = Expander::new(&body, Place::Modifier, env, sink);
+    let mut expander = Expander::new(&body, place, env, sink);
     let value = expander.root()?;
     let graph = expander.finish(value, Type::Float)?;
-    notes::modifier(&graph, |span| body.locate(span), sink);
-    Some(lower::lower(&graph))
+    Some((body, graph))
 }
 
 /// Computes a scale in f64.

@@ -1,5 +1,6 @@
 //! Values of the types that tables want, or an error that says what they are instead.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::codes::Code;
@@ -17,16 +18,18 @@ pub(super) fn check_keys(entries: &[Entry], known: &[&str], table: Option<&str>,
         if known.contains(&name) {
             continue;
         }
-        let place = table.map_or(String::new(), |table| format!(" in `{table}`"));
         let nearest = if sink.is_full() { None } else { did_you_mean(name, known.iter().copied()) };
         let help =
             nearest.or_else(|| (known.len() <= MAX_LISTED).then(|| format!("expected {}", one_of(known))));
-        sink.push(
-            Diagnostic::new(Code::S006, &entry.key.token(), format!("unknown key {}{place}", quote(name)))
-                .label("no such key")
-                .help(help),
-        );
+        unknown_key(entry, table, help, sink);
     }
+}
+
+/// Refuses a key.
+pub(super) fn unknown_key(entry: &Entry, table: Option<&str>, help: Option<String>, sink: &mut Sink) {
+    let place = table.map_or(String::new(), |table| format!(" in `{table}`"));
+    let message = format!("unknown key {}{place}", quote(entry.name()));
+    sink.push(Diagnostic::new(Code::S006, &entry.key.token(), message).label("no such key").help(help));
 }
 
 /// Whether an unknown key is a misspelt `key`, which then is not missing.
@@ -80,6 +83,52 @@ pub(super) fn integer(value: &Value, what: &str, range: RangeInclusive<u32>, sin
         sink.push(Diagnostic::new(Code::S010, &value.location, message).label("out of range"));
     }
     fits
+}
+
+/// Where numbers begin that a key can have.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Least {
+    /// Greater numbers.
+    Above(f64),
+    /// This number and greater ones.
+    From(f64),
+}
+
+impl Least {
+    fn is_met(self, found: f64) -> bool {
+        match self {
+            Least::Above(least) => found > least,
+            Least::From(least) => found >= least,
+        }
+    }
+}
+
+impl fmt::Display for Least {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Least::Above(least) => write!(f, "above {least}"),
+            Least::From(least) => write!(f, "at least {least}"),
+        }
+    }
+}
+
+/// A finite number.
+pub(super) fn number(value: &Value, what: &str, least: Least, sink: &mut Sink) -> Option<f64> {
+    let found = match value.kind {
+        Kind::Integer(found) => found.map(|found| found as f64),
+        Kind::Float(found) => found,
+        _ => {
+            wrong_type(value, what, "a number", sink);
+            return None;
+        }
+    };
+    let fitting = found.filter(|&found| found.is_finite() && least.is_met(found));
+    if fitting.is_none() {
+        let written = &value.location.source.text[value.location.span.clone()];
+        let message = format!("{what} must be finite and {least}, found {}", quote(written));
+        sink.push(Diagnostic::new(Code::S010, &value.location, message).label("out of range"));
+    }
+    fitting
 }
 
 /// The index of a string among `options`.

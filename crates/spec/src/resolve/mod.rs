@@ -1,19 +1,26 @@
 //! From entries to a spec: parents merged, defaults filled in, expressions compiled.
 
+mod captured;
 mod extends;
 mod fields;
 mod inputs;
+mod output;
+mod position;
+mod qk_norm;
+mod scaling;
+mod table;
 mod tables;
+mod weights;
 
 use std::cell::Cell;
 
-use regard_ir::expr::{Expr, Op, Type, Var};
+use regard_ir::expr::{Expr, Op, Type};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
-use regard_ir::rows::Output;
 use regard_ir::spec::{Cache, Inputs, Mechanism, Spec};
 use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
 
+use self::captured::Learned;
 use self::extends::Chain;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostics, Sink};
@@ -49,8 +56,7 @@ const KEYS: [&str; 21] = [
 ];
 
 /// Top-level keys that no part of the compiler reads yet.
-const UNSUPPORTED: [&str; 8] =
-    ["position", "qk_norm", "recurrence", "latent", "lookahead", "pseudo", "project", "cache"];
+const UNSUPPORTED: [&str; 6] = ["recurrence", "latent", "lookahead", "pseudo", "project", "cache"];
 
 /// Compiles the spec whose bytes are given, if they could be read.
 pub(crate) fn compile(
@@ -93,9 +99,13 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         fields::unsupported(&value.location, "precision = \"fast\"", sink);
     }
     let heads = tables::heads(chain, sink);
-    tables::weights(chain.value("weights"), sink);
-    let lse = tables::output(chain.value("output"), sink);
     let inputs = inputs::read(chain.value("inputs"), sink);
+    let position = position::read(chain, heads, source, &inputs, sink);
+    // The order of these is the order of the inputs that they imply.
+    let mut learned = Learned::new(inputs.len());
+    let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
+    let (weights, bias) = weights::read(chain, &mut learned, sink);
+    let output = output::read(chain, heads, weights, &mut learned, sink);
 
     let mut definitions = Definitions::prelude();
     for entry in fields::table(chain.value("define"), "define", sink) {
@@ -113,10 +123,8 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         tables::Scale::Expression(text) => expr::scale(text, &env, sink),
         tables::Scale::Wrong => None,
     };
-    let modify = match score.modify {
-        Some(text) => expr::modifier(text, &env, sink),
-        None => Some(Expr::leaf(Op::Var(Var::S), Type::Float)),
-    };
+    let shiftless = matches!(weights, None | Some(Weights::Softmax { sink: WeightSink::None }));
+    let modify = expr::modifier(score.modify, bias, shiftless, &env, sink);
     let allow = match tables::mask(chain.value("mask"), sink) {
         Some(text) => expr::mask(text, &env, sink),
         None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
@@ -124,8 +132,8 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
 
     let mut names = Vec::new();
     let mut shapes = Vec::new();
-    for input in &inputs {
-        names.push(input.name.clone());
+    for input in inputs.into_iter().chain(learned.inputs) {
+        names.push(input.name);
         shapes.push(input.shape?);
     }
     let mut spec = Spec {
@@ -134,13 +142,13 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         identity: Identity(0),
         heads: heads?,
         source,
-        position: None,
-        qk_norm: None,
+        position,
+        qk_norm,
         scale: scale?,
         modify: modify?,
         allow: allow?,
-        mechanism: Mechanism::Weights(Weights::Softmax { sink: WeightSink::None }),
-        output: Output { lse, ..Output::default() },
+        mechanism: Mechanism::Weights(weights?),
+        output: output?,
         project: None,
         cache: Cache::DEFAULT,
         inputs: Inputs { names, shapes },
