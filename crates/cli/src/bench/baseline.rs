@@ -16,8 +16,9 @@ use regard_engine::{Engine, Op};
 use regard_ir::expr::Var;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::plan::Dtype;
+use regard_ir::rows::Output;
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, Variant};
+use regard_ir::variant::{Heads, Sink, Variant, Weights};
 use regard_simd::{F32, exp2, vectors_mut};
 
 use crate::memory::{self, OutOfMemory};
@@ -31,6 +32,8 @@ pub(crate) enum NoBaseline {
     Modifier,
     /// Its mask reads more than the positions of query and key.
     Mask,
+    /// It has a table of positions, norms, weights or outputs.
+    Tables,
 }
 
 impl std::fmt::Display for NoBaseline {
@@ -40,6 +43,9 @@ impl std::fmt::Display for NoBaseline {
             NoBaseline::Dtype(dtype) => write!(f, "f32 storage, this is {}", dtype.name()),
             NoBaseline::Modifier => f.write_str("unmodified scores"),
             NoBaseline::Mask => f.write_str("masks of query and key positions alone"),
+            NoBaseline::Tables => {
+                f.write_str("a plain softmax, without rope, norms, sinks, gates and mixed heads")
+            }
         }
     }
 }
@@ -51,10 +57,16 @@ impl std::fmt::Display for NoBaseline {
 pub(super) fn exists(kernel: &Kernel) -> Result<(), NoBaseline> {
     let (variant, dtype) = (kernel.variant(), kernel.plan().dtype);
     let positions_alone = [Var::B, Var::H, Var::G].into_iter().all(|var| !variant.allow.reads(var));
+    let plain = variant.position.is_none()
+        && variant.qk_norm.is_none()
+        && variant.weights == Weights::Softmax { sink: Sink::None }
+        && Output { lse: false, ..variant.output } == Output::default();
     if dtype != Dtype::F32 {
         Err(NoBaseline::Dtype(dtype))
     } else if !variant.modify.is_var(Var::S) {
         Err(NoBaseline::Modifier)
+    } else if !plain {
+        Err(NoBaseline::Tables)
     } else if !positions_alone || !variant.inputs.is_empty() {
         Err(NoBaseline::Mask)
     } else {

@@ -5,9 +5,11 @@ use regard_ir::expr::Var;
 use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::problem::Phase;
+use regard_ir::rows::{Frequencies, Output, Position};
+use regard_ir::spec::Mechanism;
 use regard_ir::text;
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, InputShape, InputType, Source};
+use regard_ir::variant::{Heads, InputShape, InputType, Sink, Source, Weights};
 use regard_ir::work::{self, Work};
 use serde::Serialize;
 
@@ -22,13 +24,13 @@ const MAX_RUNS: usize = 4;
 /// Past this many tokens what is seen is taken by blocks.
 const TOKENS_ONE_BY_ONE: u32 = 1 << 16;
 
-/// A declared tensor.
+/// A captured tensor.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Input {
     pub(super) name: String,
     /// As it is declared, `i32[b, k]`.
     pub(super) declared: String,
-    /// Which of mask and score read it; neither where nothing does.
+    /// Which steps read it: mask, score, rope, norms, weights, mixing of heads; none where nothing does.
     pub(super) read_by: Vec<&'static str>,
 }
 
@@ -85,13 +87,35 @@ impl Moved {
     }
 }
 
-/// The declared tensors of a spec, and who reads them.
+/// The captured tensors of a spec, and who reads them.
 pub(super) fn captured(spec: &Spec) -> Vec<Input> {
+    let position = spec.position.map(|Position { frequencies, ids, .. }| {
+        let frequencies = match frequencies {
+            Frequencies::Input(input) => Some(input),
+            Frequencies::Theta { .. } => None,
+        };
+        [ids, frequencies]
+    });
+    let sink = match spec.mechanism {
+        Mechanism::Weights(Weights::Softmax { sink: Sink::Learned { input } }) => Some(input),
+        _ => None,
+    };
+    let learned = spec.qk_norm.and_then(|norm| norm.learned);
+    let Output { mix, norm, .. } = spec.output;
+    let by_tables = [
+        ("rope", position.unwrap_or_default().to_vec()),
+        ("norms", learned.map_or(Vec::new(), |inputs| inputs.map(Some).to_vec())),
+        ("weights", vec![sink]),
+        ("mixing of heads", vec![mix.map(|mix| mix.input)]),
+        ("norm of the output", vec![norm.and_then(|norm| norm.learned)]),
+    ];
     let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).enumerate();
     let input = |(i, (name, shape)): (usize, (&String, &InputShape))| {
-        let readers = [("mask", spec.allow.tree()), ("score", spec.modify.tree())];
-        let read_by =
-            readers.into_iter().filter(|&(_, tree)| tree.reads_input(i as u16)).map(|(by, _)| by).collect();
+        let i = i as u16;
+        let trees = [("mask", spec.allow.tree()), ("score", spec.modify.tree())];
+        let by_trees = trees.into_iter().filter(|(_, tree)| tree.reads_input(i)).map(|(by, _)| by);
+        let by_tables = by_tables.iter().filter(|(_, inputs)| inputs.contains(&Some(i))).map(|(by, _)| *by);
+        let read_by = by_trees.chain(by_tables).collect();
         Input { name: name.clone(), declared: text::declaration(shape), read_by }
     };
     declared.map(input).collect()
@@ -214,13 +238,13 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
     let keys = work::live_keys(&variant, problem);
     let keys = (keys, if keys == 1 { "key" } else { "keys" });
     let [k, v] = cached_rows(heads, dtype);
-    let row = |width: u32| {
-        let heads_word = if heads.query == 1 { "head" } else { "heads" };
-        vec![(u64::from(heads.query), heads_word), (width.into(), ""), (dtype.size_bytes().into(), "B")]
+    let row = |n: u32, width: u32| {
+        let heads = if n == 1 { "head" } else { "heads" };
+        vec![(u64::from(n), heads), (width.into(), ""), (dtype.size_bytes().into(), "B")]
     };
     let times = |tokens, row: Vec<_>| [vec![batch, tokens], row].concat();
     let mut moved = vec![
-        Moved::new("q", times(queries, row(heads.dim))),
+        Moved::new("q", times(queries, row(heads.query, heads.dim))),
         Moved::new("K", times(keys, k)),
         Moved::new("V", times(keys, v)),
     ];
@@ -229,7 +253,12 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
         let size = if shape.dtype == InputType::Bool { 1 } else { 4 };
         Moved::new(name.clone(), vec![(len as u64, "elements"), (size, "B")])
     }));
-    moved.push(Moved::new("o, written", times(queries, row(heads.value_dim))));
+    let outputs = variant.output_heads();
+    if let Some(gate) = variant.output.gate {
+        let width = if gate.per_head { 1 } else { heads.value_dim };
+        moved.push(Moved::new("gate", times(queries, row(outputs, width))));
+    }
+    moved.push(Moved::new("o, written", times(queries, row(outputs, heads.value_dim))));
     if variant.output.lse {
         moved.push(Moved::new("lse, written", vec![batch, queries, (heads.query.into(), "heads"), (4, "B")]));
     }
@@ -252,9 +281,7 @@ mod tests {
 
     #[test]
     fn a_token_costs_its_rows() {
-        let mut spec = parse("heads = { query = 12, kv = 6, dim = 96, value_dim = 128 }");
-        // No spec can say so yet.
-        spec.heads.value = 2;
+        let spec = parse("heads = { query = 12, kv = 6, value = 2, dim = 96, value_dim = 128 }");
         for (dtype, bytes) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::Bf16, 2)] {
             let cache = cache(&spec, dtype, &problem(&spec, 3, 1, 1000));
             assert_eq!(cache.k_bytes_per_token, 6 * 96 * bytes);
@@ -331,5 +358,25 @@ mod tests {
         let spec = regard::shipped("softcap_bias").unwrap().spec;
         let told: Vec<_> = captured(&spec).into_iter().map(|input| (input.declared, input.read_by)).collect();
         assert_eq!(told, [("i32[b, k]".to_owned(), vec!["mask"]), ("f32[h]".to_owned(), vec!["score"])]);
+        let spec = parse(
+            "heads = { query = 4, dim = 8 }\ninputs = { at = 'i32[b, k]', f = 'f32[4]', unread = 'f32[]' }\n\
+             position = { rope = { freqs = 'f' }, ids = 'at' }\nqk_norm = { kind = 'rms', learned = true }\n\
+             weights = { sink = 'learned' }\noutput = { mix = 3, norm = 'rms' }\nmask = 'at[b, k] > 0'",
+        );
+        let told: Vec<_> =
+            captured(&spec).into_iter().map(|it| format!("{}: {}", it.name, it.read_by.join(", "))).collect();
+        assert_eq!(
+            told,
+            [
+                "at: mask, rope",
+                "f: rope",
+                "unread: ",
+                "q_norm: norms",
+                "k_norm: norms",
+                "sink: weights",
+                "mix: mixing of heads",
+                "o_norm: norm of the output"
+            ]
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 use regard::Spec;
 use regard_ir::expr::{Op, Var};
+use regard_ir::rows::{Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout};
 use regard_ir::spec::Mechanism;
+use regard_ir::text;
 use regard_ir::variant::{Heads, Sink, Source, Weights};
 use serde::Serialize;
 
@@ -51,7 +53,13 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     } else {
         scale.push_str(" · ");
     }
-    let mut lines = vec![line("s", format!("{scale}Q[b,h,q] · K[b,{key},k]"))];
+    let mut lines = definitions(spec);
+    let [q, k] = rows(spec, key);
+    if spec.position.is_some() || spec.qk_norm.is_some() {
+        lines.extend([line("q'", q), line("k'", k), line("s", format!("{scale}q' · k'"))]);
+    } else {
+        lines.push(line("s", format!("{scale}{q} · {k}")));
+    }
     let mut score = "s";
     if !spec.modify.tree().is_var(Var::S) {
         score = "s'";
@@ -79,12 +87,118 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     };
     let by = divisor.as_ref().map_or(String::new(), |divisor| format!(" / {divisor}"));
     let o = format!("(Σ {weight} · V[b,{value},k]){by}, sums over the allowed k; 0 where there is none");
-    lines.push(line("o[b,h,q]", o));
+    let finished = finished(spec);
+    lines.push(line(if finished.is_some() { "a[b,h,q]" } else { "o[b,h,q]" }, o));
+    if let Some(is) = finished {
+        lines.push(line(if spec.output.mix.is_some() { "o[b,n,q]" } else { "o[b,h,q]" }, is));
+    }
     if let Some(divisor) = divisor.filter(|_| spec.output.lse) {
         let none = if divisor.contains('+') { "" } else { "; -inf where no k is allowed" };
         lines.push(line("lse[b,h,q]", format!("ln {divisor}{none}")));
     }
     lines
+}
+
+/// The functions that the formula uses and that are not everyone's.
+fn definitions(spec: &Spec) -> Vec<Line> {
+    let line = |name, is| Line { name, is };
+    let norms = [spec.qk_norm.map(|norm| norm.kind), spec.output.norm.map(|_| NormKind::Rms)];
+    let mut lines = Vec::new();
+    if norms.contains(&Some(NormKind::Rms)) {
+        lines.push(line("rms(x, ε)", "x / √(mean(x²) + ε)".to_owned()));
+    }
+    if norms.contains(&Some(NormKind::L2)) {
+        lines.push(line("l2(x, ε)", "x / √(Σ x² + ε)".to_owned()));
+    }
+    let Some(Position { frequencies, dim, layout, offset, .. }) = spec.position else { return lines };
+    let half = dim / 2;
+    let channel = |times: &str, plus: u32| match offset + plus {
+        0 => format!("x[{times}t]"),
+        from => format!("x[{times}t + {from}]"),
+    };
+    let pair = match layout {
+        RopeLayout::Half => [channel("", 0), channel("", half)],
+        RopeLayout::Interleaved => [channel("2", 0), channel("2", 1)],
+    };
+    let factor = spec.position.map_or(1.0, |position| position.factor());
+    let times = if factor == 1.0 { String::new() } else { format!(", times {}", text::number(factor)) };
+    let turned = format!(
+        "x with each pair {}, {} turned by p · θ[t]{times}; t from 0 to {}",
+        pair[0],
+        pair[1],
+        half - 1
+    );
+    lines.push(line("rope(x, p)", turned));
+    let theta = match frequencies {
+        Frequencies::Input(input) => format!("{}[t]", spec.inputs.names[usize::from(input)]),
+        Frequencies::Theta { theta, scaling } => {
+            format!("{}^(-2t/{dim}){}", text::number(theta), text::scaling(scaling))
+        }
+    };
+    lines.push(line("θ[t]", theta));
+    lines
+}
+
+/// The rows whose dot product is the score.
+fn rows(spec: &Spec, key: &str) -> [String; 2] {
+    let sides = [("Q", "h", "q", 0), ("K", key, "k", 1)];
+    sides.map(|(tensor, head, token, side)| {
+        let turn = |x: String| match spec.position {
+            None => x,
+            Some(Position { ids, .. }) => {
+                let read = side == 1 || spec.source == Source::SelfAttention;
+                let at = ids.filter(|_| read).map_or(token.to_owned(), |input| {
+                    format!("{}[b,{token}]", spec.inputs.names[usize::from(input)])
+                });
+                format!("rope({x}, {at})")
+            }
+        };
+        let row = format!("{tensor}[b,{head},{token}]");
+        let Some(QkNorm { kind, eps, learned, all_heads, after_rope }) = spec.qk_norm else {
+            return turn(row);
+        };
+        let function = match kind {
+            NormKind::Rms => "rms",
+            NormKind::L2 => "l2",
+        };
+        let factor = learned.map_or(String::new(), |inputs| {
+            let channels = if all_heads { format!("[{head}]") } else { String::new() };
+            format!(" · {}{channels}", spec.inputs.names[usize::from(inputs[side])])
+        });
+        let norm = |x: String| {
+            let eps = text::number(eps);
+            if all_heads {
+                format!("{function}(all heads of {x}, {eps})[{head}]{factor}")
+            } else {
+                format!("{function}({x}, {eps}){factor}")
+            }
+        };
+        if after_rope { norm(turn(row)) } else { turn(norm(row)) }
+    })
+}
+
+/// What is made of the weighted sums `a`; `None` where they are the outputs.
+fn finished(spec: &Spec) -> Option<String> {
+    let names = &spec.inputs.names;
+    let output = &spec.output;
+    if output.mix.is_none() && output.norm.is_none() && output.gate.is_none() {
+        return None;
+    }
+    let (mut is, head) = match output.mix {
+        None => ("a[b,h,q]".to_owned(), "h"),
+        Some(Mix { input, .. }) => {
+            (format!("(Σ over h: {}[n,h] · a[b,h,q])", names[usize::from(input)]), "n")
+        }
+    };
+    if let Some(OutputNorm { eps, learned }) = output.norm {
+        let factor = learned.map_or(String::new(), |input| format!(" · {}", names[usize::from(input)]));
+        is = format!("rms({is}, {}){factor}", text::number(eps));
+    }
+    if let Some(Gate { silu, .. }) = output.gate {
+        let activation = if silu { "silu" } else { "sigmoid" };
+        is = format!("{is} · {activation}(gate[b,{head},q])");
+    }
+    Some(is)
 }
 
 #[cfg(test)]
@@ -101,9 +215,7 @@ mod tests {
 
     #[test]
     fn heads_are_named_by_who_shares_them() {
-        let mut spec = parse("heads = { query = 8, kv = 4, dim = 64 }\nscore = { scale = 0.3 }");
-        // No spec can say so yet.
-        spec.heads.value = 2;
+        let spec = parse("heads = { query = 8, kv = 4, value = 2, dim = 64 }\nscore = { scale = 0.3 }");
         assert_eq!(
             context(&spec),
             "for sequence b, query head h and query position q; query head h reads key head g = h // 2, whose values \
@@ -143,5 +255,51 @@ mod tests {
         );
         assert!(ends(Weights::Relu)[0].starts_with("o[b,h,q] = (Σ max(s', 0) · V"));
         assert_eq!(ends(softmax(Sink::None))[1], "lse[b,h,q] = ln (Σ exp(s')); -inf where no k is allowed");
+    }
+    #[test]
+    fn rows_are_told_in_the_order_of_their_changes() {
+        let first = |text: &str| {
+            let lines = told(&parse(&format!("heads = {{ query = 4, kv = 2, dim = 16 }}\n{text}")));
+            lines.into_iter().take_while(|line| !line.starts_with("allowed")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            first("position.rope = { theta = 1e4 }\nqk_norm = { kind = 'rms', learned = true }"),
+            [
+                "rms(x, ε) = x / √(mean(x²) + ε)",
+                "rope(x, p) = x with each pair x[t], x[t + 8] turned by p · θ[t]; t from 0 to 7",
+                "θ[t] = 10000^(-2t/16)",
+                "q' = rope(rms(Q[b,h,q], 1e-6) · q_norm, q)",
+                "k' = rope(rms(K[b,g,k], 1e-6) · k_norm, k)",
+                "s = 1/√16 · q' · k'",
+            ]
+        );
+        assert_eq!(
+            first(
+                "inputs = { at = 'i32[b, k]', f = 'f32[4]' }\nqk_norm = { kind = 'l2', axis = 'all', after_rope = true }\n\
+                 position = { rope = { freqs = 'f', dim = 8, offset = 4, layout = 'interleaved' }, ids = 'at' }"
+            ),
+            [
+                "l2(x, ε) = x / √(Σ x² + ε)",
+                "rope(x, p) = x with each pair x[2t + 4], x[2t + 5] turned by p · θ[t]; t from 0 to 3",
+                "θ[t] = f[t]",
+                "q' = l2(all heads of rope(Q[b,h,q], at[b,q]), 1e-6)[h]",
+                "k' = l2(all heads of rope(K[b,g,k], at[b,k]), 1e-6)[g]",
+                "s = 1/√16 · q' · k'",
+            ]
+        );
+    }
+
+    #[test]
+    fn outputs_are_mixed_then_normed_then_gated() {
+        let last = |output: &str| {
+            told(&parse(&format!("heads = {{ query = 4, dim = 16 }}\noutput = {{ {output} }}")))
+                .pop()
+                .unwrap()
+        };
+        assert_eq!(
+            last("mix = 2, norm = 'rms', gate = 'head', gate_act = 'silu'"),
+            "o[b,n,q] = rms((Σ over h: mix[n,h] · a[b,h,q]), 1e-6) · o_norm · silu(gate[b,n,q])"
+        );
+        assert_eq!(last("gate = 'elementwise'"), "o[b,h,q] = a[b,h,q] · sigmoid(gate[b,h,q])");
     }
 }

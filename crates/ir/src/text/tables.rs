@@ -82,10 +82,13 @@ fn rope(position: Position, names: &[String]) -> String {
         Frequencies::Input(input) => format!("frequencies `{}`", name(input, names)),
         Frequencies::Theta { theta, scaling } => format!("theta {}{}", number(theta), self::scaling(scaling)),
     };
-    format!("turned by rope in {dim} channels{from}{pairs}{at} ({frequencies})")
+    let factor = position.factor();
+    let times = if factor == 1.0 { String::new() } else { format!(", rows times {}", number(factor)) };
+    format!("turned by rope in {dim} channels{from}{pairs}{at} ({frequencies}{times})")
 }
 
-fn scaling(scaling: RopeScaling) -> String {
+/// How rotary frequencies are stretched, after a comma; nothing where they are not.
+pub fn scaling(scaling: RopeScaling) -> String {
     match scaling {
         RopeScaling::None => String::new(),
         RopeScaling::Linear { factor } => format!(", stretched by {}", number(factor)),
@@ -104,16 +107,15 @@ fn scaling(scaling: RopeScaling) -> String {
             factor,
             beta_fast,
             beta_slow,
-            attention_factor,
+            attention_factor: _,
             original_max_position_embeddings: trained,
             truncate,
         } => format!(
-            ", yarn by {} past {trained} positions between {} and {} turns{}, rows times {}",
+            ", yarn by {} past {trained} positions between {} and {} turns{}",
             number(factor),
             number(beta_slow),
             number(beta_fast),
             if truncate { "" } else { " unrounded" },
-            number(attention_factor)
         ),
     }
 }
@@ -123,7 +125,7 @@ fn name(input: u16, names: &[String]) -> &str {
 }
 
 /// To seven digits, with an exponent where it would begin with zeros or be longer.
-fn number(x: f64) -> String {
+pub fn number(x: f64) -> String {
     let scientific = format!("{x:.6e}");
     let rounded: f64 = scientific.parse().unwrap_or(x);
     if rounded == 0.0 || (1e-3..1e7).contains(&rounded.abs()) {
