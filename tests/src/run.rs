@@ -108,16 +108,10 @@ pub fn judge(
 fn zeros(case: &Case<'_>) -> Outputs {
     let mut outputs = case.outputs();
     for output in [Some(&mut outputs.o), outputs.lse.as_mut()].into_iter().flatten() {
-        let ([batch, heads, tokens, channels], strides) = (output.shape(), output.strides());
-        let mut set = |offset| match output.elements_mut() {
-            ElementsMut::F32(data) => data[offset] = 0.0,
-            ElementsMut::F16(data) => data[offset] = f16::ZERO,
-            ElementsMut::Bf16(data) => data[offset] = bf16::ZERO,
-        };
+        let [batch, heads, tokens, channels] = output.shape();
         for row in 0..batch * heads * tokens {
-            let at = [row / tokens / heads, row / tokens % heads, row % tokens];
-            let first: usize = at.iter().zip(strides).map(|(i, stride)| i * stride).sum();
-            (first..first + channels).for_each(&mut set);
+            let (b, h, token) = (row / tokens / heads, row / tokens % heads, row % tokens);
+            (0..channels).for_each(|channel| output.set([b, h, token, channel], 0.0));
         }
     }
     outputs

@@ -203,6 +203,12 @@ impl Report {
         self.output.passed() && self.lse.as_ref().is_none_or(Judgement::passed)
     }
 
+    /// The error as a share of what is allowed, of the result that is worse; infinite where a result is broken.
+    pub fn share(&self) -> f64 {
+        let judged = [Some(&self.output), self.lse.as_ref()].into_iter().flatten();
+        judged.map(Judgement::share).fold(0.0, f64::max)
+    }
+
     /// The report over both parts.
     pub fn join(self, other: Report) -> Report {
         Report {
@@ -242,6 +248,10 @@ impl Judgement {
     /// Whether the error is within the bound and nothing is broken.
     pub fn passed(&self) -> bool {
         self.error <= self.bound && self.broken.is_none()
+    }
+
+    fn share(&self) -> f64 {
+        if self.broken.is_some() { f64::INFINITY } else { self.error / self.bound }
     }
 
     fn worse(self, other: Judgement) -> Judgement {

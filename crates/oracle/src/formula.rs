@@ -36,6 +36,7 @@ pub struct Oracle<'a> {
     pub(crate) problem: Problem,
     pub(crate) tensors: Tensors<'a>,
     pub(crate) rope: Option<Rope>,
+    rounds: bool,
 }
 
 /// The query heads of a sequence that make outputs together, with their keys and values prepared: a single one, or all
@@ -78,7 +79,17 @@ impl<'a> Oracle<'a> {
     pub fn new(variant: Variant<'a>, problem: Problem, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
         mismatch::check(&variant, &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
-        Ok(Self { variant, problem, tensors, rope })
+        Ok(Self { variant, problem, tensors, rope, rounds: false })
+    }
+
+    /// The same formula with each score, weight and weighted sum rounded to binary32, which is the least that f32
+    /// arithmetic does: it tells a wrong result from one that cancels too far to be computed in f32.
+    pub fn rounding(self) -> Self {
+        Self { rounds: true, ..self }
+    }
+
+    fn round(&self, x: f64) -> f64 {
+        if self.rounds { x as f32 as f64 } else { x }
     }
 
     /// The variant.
@@ -221,8 +232,8 @@ impl<'o> Part<'o> {
             if !self.oracle.bool(variant.allow, &scope)? {
                 continue;
             }
-            scope.s = variant.scale * dot(&query, keys.row(j));
-            let score = self.oracle.float(variant.modify, &scope)?;
+            scope.s = self.oracle.round(variant.scale * dot(&query, keys.row(j)));
+            let score = self.oracle.round(self.oracle.float(variant.modify, &scope)?);
             for finite in [scope.s, score].into_iter().filter(|s| s.is_finite()) {
                 max_score = finite.abs().max(max_score);
             }
@@ -231,12 +242,12 @@ impl<'o> Part<'o> {
 
         let (weights, divisor, lse) = self.oracle.weights(h, scores);
         let mut o = vec![0.0; variant.heads.value_dim as usize];
-        for (j, weight) in weights {
+        for (j, weight) in weights.into_iter().map(|(j, weight)| (j, self.oracle.round(weight))) {
             for (o, v) in o.iter_mut().zip(values.row(j)) {
                 *o += weight * v;
             }
         }
-        o.iter_mut().for_each(|o| *o /= divisor);
+        o.iter_mut().for_each(|o| *o = self.oracle.round(*o / divisor));
         Ok(Sum { o, lse, max_score })
     }
 }

@@ -60,7 +60,12 @@ pub fn captured(variant: &Variant<'_>, problem: &Problem, input: usize, seed: u6
     let floats = |of: &dyn Fn(f32) -> f32| CapturedBuffer::F32(normal(seed).take(len).map(of).collect());
     match (shape.dtype, Role::of(variant, input), shape.axes().last()) {
         (InputType::F32, Role::Factors, _) => floats(&|x| 1.0 + 0.1 * x),
-        (InputType::F32, Role::Mix, _) => floats(&|x| x / (variant.heads.query as f32).sqrt()),
+        (InputType::F32, Role::Mix, _) => {
+            let heads = variant.heads.query as usize;
+            let noise = 0.25 / (heads as f32).sqrt();
+            let factor = |(at, x)| if at / heads % heads == at % heads { 1.0 + noise * x } else { noise * x };
+            CapturedBuffer::F32(normal(seed).take(len).enumerate().map(factor).collect())
+        }
         (InputType::F32, Role::Frequencies, _) => {
             let frequency = |t| libm::pow(10_000.0, -(t as f64) / len as f64) as f32;
             CapturedBuffer::F32((0..len).map(frequency).collect())
@@ -95,7 +100,8 @@ enum Role {
     Expressions,
     /// A learned norm: factors 1 + N(0, 0.1²).
     Factors,
-    /// A mix of heads: N(0, 1/heads), which keeps the size of what it mixes.
+    /// A mix of heads: each output its own query head and N(0, 1/16) of all together. Heads that agree, as where few
+    /// keys are seen, do not cancel.
     Mix,
     /// Rope, as positions: they count up from 0 in each of about four documents.
     Positions,

@@ -136,16 +136,20 @@ impl Case<'_> {
         if let Some(lse) = &outputs.lse {
             lse.check().map_err(|error| Failure::Poison("lse", error))?;
         }
-        let Self { variant, problem, .. } = *self;
         let data = inputs.captured();
-        let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
-            .expect("the captured inputs of a case fit it");
-        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
-        let gate = inputs.gate.as_ref().map(Input::view);
-        let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })
-            .expect("the inputs of a case fit it");
+        let oracle = self.oracle(inputs, &data);
         let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
+    }
+
+    pub(crate) fn oracle<'a>(&'a self, inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Oracle<'a> {
+        let Self { variant, problem, .. } = *self;
+        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
+            .expect("the captured inputs of a case fit it");
+        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
+        let gate = inputs.gate.as_ref().map(Input::view);
+        Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })
+            .expect("the inputs of a case fit it")
     }
 }

@@ -47,13 +47,19 @@ impl Input {
     /// # Panics
     /// If an index leaves its axis.
     pub fn set(&mut self, at: [usize; 4], value: f32) {
-        assert!(at.iter().zip(self.place.shape).all(|(&i, len)| i < len), "{at:?} of {:?}", self.place.shape);
-        let offset = self.place.offset(at);
-        match &mut self.buffer {
-            Buffer::F32(data) => data[offset] = value,
-            Buffer::F16(data) => data[offset] = f16::from_f32(value),
-            Buffer::Bf16(data) => data[offset] = bf16::from_f32(value),
+        put(&mut self.buffer, &self.place, at, value);
+    }
+}
+
+impl Input {
+    /// The tensor with each f32 changed, margins too; as it is where it is stored in 16 bits.
+    pub(crate) fn map_f32(&self, change: impl FnMut(f32) -> f32) -> Self {
+        let mut mapped = self.clone();
+        if let Buffer::F32(data) = &mut mapped.buffer {
+            let changed = data.iter().copied().map(change).collect();
+            *data = changed;
         }
+        mapped
     }
 }
 
@@ -134,6 +140,14 @@ impl Output {
         }
     }
 
+    /// Writes `value`, rounded, at an index `[batch, head, token, channel]`.
+    ///
+    /// # Panics
+    /// If an index leaves its axis.
+    pub fn set(&mut self, at: [usize; 4], value: f64) {
+        put(&mut self.buffer, &self.place, at, value as f32);
+    }
+
     /// The tensor, as far as it is written.
     pub fn view(&self) -> Tensor4<'_> {
         view(&self.buffer, &self.place)
@@ -164,6 +178,16 @@ impl Output {
             Buffer::F16(data) => data[offset].to_bits() == CANARY_F16.to_bits(),
             Buffer::Bf16(data) => data[offset].to_bits() == CANARY_BF16.to_bits(),
         }
+    }
+}
+
+fn put(buffer: &mut Buffer, place: &Place, at: [usize; 4], value: f32) {
+    assert!(at.iter().zip(place.shape).all(|(&i, len)| i < len), "{at:?} of {:?}", place.shape);
+    let offset = place.offset(at);
+    match buffer {
+        Buffer::F32(data) => data[offset] = value,
+        Buffer::F16(data) => data[offset] = f16::from_f32(value),
+        Buffer::Bf16(data) => data[offset] = bf16::from_f32(value),
     }
 }
 

@@ -70,6 +70,8 @@ impl Graph {
         }
         let constant = op.operands().all(|operand| self.is_constant(operand));
         let op = match facts {
+            // A variable of one value, as `h` of one head, stays what was written: `alibi` asks for `h`.
+            _ if matches!(op, Op::Var(_)) => op,
             Facts::Bool(Some(value)) if constant => Op::Bool(value),
             Facts::Int(_) if constant => facts.int().map_or(op, |value| Op::Int(value as i32)),
             _ => op,
