@@ -5,6 +5,7 @@ use regard_ir::expr::Var;
 use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::problem::Phase;
+use regard_ir::rows::Gate;
 use regard_ir::text;
 use regard_ir::tiles;
 use regard_ir::variant::{Heads, InputShape, InputType, Source};
@@ -214,13 +215,13 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
     let keys = work::live_keys(&variant, problem);
     let keys = (keys, if keys == 1 { "key" } else { "keys" });
     let [k, v] = cached_rows(heads, dtype);
-    let row = |width: u32| {
-        let heads_word = if heads.query == 1 { "head" } else { "heads" };
-        vec![(u64::from(heads.query), heads_word), (width.into(), ""), (dtype.size_bytes().into(), "B")]
+    let row = |n: u32, width: u32| {
+        let heads_word = if n == 1 { "head" } else { "heads" };
+        vec![(u64::from(n), heads_word), (width.into(), ""), (dtype.size_bytes().into(), "B")]
     };
     let times = |tokens, row: Vec<_>| [vec![batch, tokens], row].concat();
     let mut moved = vec![
-        Moved::new("q", times(queries, row(heads.dim))),
+        Moved::new("q", times(queries, row(heads.query, heads.dim))),
         Moved::new("K", times(keys, k)),
         Moved::new("V", times(keys, v)),
     ];
@@ -229,7 +230,12 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
         let size = if shape.dtype == InputType::Bool { 1 } else { 4 };
         Moved::new(name.clone(), vec![(len as u64, "elements"), (size, "B")])
     }));
-    moved.push(Moved::new("o, written", times(queries, row(heads.value_dim))));
+    let outputs = variant.output_heads();
+    if let Some(Gate { per_head, .. }) = variant.output.gate {
+        let width = if per_head { 1 } else { heads.value_dim };
+        moved.push(Moved::new("gate", times(queries, row(outputs, width))));
+    }
+    moved.push(Moved::new("o, written", times(queries, row(outputs, heads.value_dim))));
     if variant.output.lse {
         moved.push(Moved::new("lse, written", vec![batch, queries, (heads.query.into(), "heads"), (4, "B")]));
     }
@@ -252,9 +258,7 @@ mod tests {
 
     #[test]
     fn a_token_costs_its_rows() {
-        let mut spec = parse("heads = { query = 12, kv = 6, dim = 96, value_dim = 128 }");
-        // No spec can say so yet.
-        spec.heads.value = 2;
+        let spec = parse("heads = { query = 12, kv = 6, value = 2, dim = 96, value_dim = 128 }");
         for (dtype, bytes) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::Bf16, 2)] {
             let cache = cache(&spec, dtype, &problem(&spec, 3, 1, 1000));
             assert_eq!(cache.k_bytes_per_token, 6 * 96 * bytes);

@@ -3,6 +3,7 @@
 use regard::Spec;
 use regard_ir::expr::{Op, Var};
 use regard_ir::spec::Mechanism;
+use regard_ir::text;
 use regard_ir::variant::{Heads, Sink, Source, Weights};
 use serde::Serialize;
 
@@ -32,6 +33,9 @@ pub(super) fn context(spec: &Spec) -> String {
     }
     if spec.source == Source::Cross {
         context.push_str("; keys and values are another sequence's");
+    }
+    if let Some(rows) = text::rows(spec.position, spec.qk_norm, &spec.inputs.names) {
+        context.push_str(&format!("; {rows}"));
     }
     context
 }
@@ -78,7 +82,10 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
         Weights::Relu => (format!("max({score}, 0)"), None),
     };
     let by = divisor.as_ref().map_or(String::new(), |divisor| format!(" / {divisor}"));
-    let o = format!("(Σ {weight} · V[b,{value},k]){by}, sums over the allowed k; 0 where there is none");
+    let mut o = format!("(Σ {weight} · V[b,{value},k]){by}, sums over the allowed k; 0 where there is none");
+    if let Some(output) = text::output(spec.output, &spec.inputs.names) {
+        o.push_str(&format!("; {output}"));
+    }
     lines.push(line("o[b,h,q]", o));
     if let Some(divisor) = divisor.filter(|_| spec.output.lse) {
         let none = if divisor.contains('+') { "" } else { "; -inf where no k is allowed" };
@@ -101,9 +108,7 @@ mod tests {
 
     #[test]
     fn heads_are_named_by_who_shares_them() {
-        let mut spec = parse("heads = { query = 8, kv = 4, dim = 64 }\nscore = { scale = 0.3 }");
-        // No spec can say so yet.
-        spec.heads.value = 2;
+        let spec = parse("heads = { query = 8, kv = 4, value = 2, dim = 64 }\nscore = { scale = 0.3 }");
         assert_eq!(
             context(&spec),
             "for sequence b, query head h and query position q; query head h reads key head g = h // 2, whose values \
@@ -117,6 +122,16 @@ mod tests {
                 "o[b,h,q] = (Σ exp(s) · V[b,v,k]) / (Σ exp(s)), sums over the allowed k; 0 where there is none"
             ]
         );
+    }
+
+    #[test]
+    fn what_rows_become_stands_before_and_after() {
+        let spec = regard::shipped("qk_norm").unwrap().spec;
+        let scaled = "divided by their root mean square (eps 1e-6) and scaled by `q_norm` and `k_norm`, then turned by rope";
+        assert!(context(&spec).contains(&format!("; rows of q and k are {scaled}")), "{}", context(&spec));
+        let gated = told(&regard::shipped("gated").unwrap().spec);
+        let end = "; rows of o are multiplied by `sigmoid(gate)`, one gate for each element";
+        assert!(gated[2].starts_with("o[b,h,q] = ") && gated[2].ends_with(end), "{gated:?}");
     }
 
     #[test]
