@@ -63,12 +63,12 @@ pub fn prose(page: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// The commands of a block: each line of a block `sh`; of a block `console` those behind `$ `, each with what it prints.
+/// The commands of a block: each line of a block `sh`, up to its comment; of a block `console` those behind `$ `, each with what it prints.
 pub fn commands<'a>(block: &Block<'a>) -> Vec<Shown<'a>> {
     let mut commands = Vec::<Shown<'a>>::new();
     for (i, line) in block.text.lines().enumerate() {
         let command = match block.language {
-            "sh" => Some(line),
+            "sh" => line.split("  #").next().map(str::trim_end),
             "console" => line.strip_prefix("$ "),
             _ => return Vec::new(),
         };
