@@ -5,10 +5,11 @@ use regard_ir::expr::Var;
 use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::problem::Phase;
-use regard_ir::rows::Gate;
+use regard_ir::rows::{Frequencies, Gate};
+use regard_ir::spec::Mechanism;
 use regard_ir::text;
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, InputShape, InputType, Source};
+use regard_ir::variant::{Heads, InputShape, InputType, Sink, Source, Weights};
 use regard_ir::work::{self, Work};
 use serde::Serialize;
 
@@ -23,13 +24,13 @@ const MAX_RUNS: usize = 4;
 /// Past this many tokens what is seen is taken by blocks.
 const TOKENS_ONE_BY_ONE: u32 = 1 << 16;
 
-/// A declared tensor.
+/// A captured tensor.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Input {
     pub(super) name: String,
     /// As it is declared, `i32[b, k]`.
     pub(super) declared: String,
-    /// Which of mask and score read it; neither where nothing does.
+    /// What reads it, if anything does.
     pub(super) read_by: Vec<&'static str>,
 }
 
@@ -86,16 +87,40 @@ impl Moved {
     }
 }
 
-/// The declared tensors of a spec, and who reads them.
+/// The tensors that a spec captures, and who reads them.
 pub(super) fn captured(spec: &Spec) -> Vec<Input> {
-    let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).enumerate();
+    let by_tables = read_by_tables(spec);
     let input = |(i, (name, shape)): (usize, (&String, &InputShape))| {
         let readers = [("mask", spec.allow.tree()), ("score", spec.modify.tree())];
-        let read_by =
-            readers.into_iter().filter(|&(_, tree)| tree.reads_input(i as u16)).map(|(by, _)| by).collect();
+        let by_expressions =
+            readers.into_iter().filter(|&(_, tree)| tree.reads_input(i as u16)).map(|(by, _)| by);
+        let by_tables = by_tables.iter().filter(|&&(_, input)| input == Some(i as u16)).map(|&(by, _)| by);
+        let read_by = by_expressions.chain(by_tables).collect();
         Input { name: name.clone(), declared: text::declaration(shape), read_by }
     };
-    declared.map(input).collect()
+    spec.inputs.names.iter().zip(&spec.inputs.shapes).enumerate().map(input).collect()
+}
+
+/// What reads tensors beside mask and score, each with the captured input that it may name.
+fn read_by_tables(spec: &Spec) -> [(&'static str, Option<u16>); 7] {
+    let frequencies = spec.position.and_then(|position| match position.frequencies {
+        Frequencies::Input(input) => Some(input),
+        Frequencies::Theta { .. } => None,
+    });
+    let norm = |side: usize| spec.qk_norm.and_then(|norm| norm.learned).map(|inputs| inputs[side]);
+    let sink = match spec.mechanism {
+        Mechanism::Weights(Weights::Softmax { sink: Sink::Learned { input } }) => Some(input),
+        _ => None,
+    };
+    [
+        ("rope", spec.position.and_then(|position| position.ids)),
+        ("rope", frequencies),
+        ("norm of q", norm(0)),
+        ("norm of k", norm(1)),
+        ("sum of weights", sink),
+        ("mix of heads", spec.output.mix.map(|mix| mix.input)),
+        ("norm of o", spec.output.norm.and_then(|norm| norm.learned)),
+    ]
 }
 
 /// What is kept of `batch` sequences of `keys` tokens.
@@ -335,5 +360,24 @@ mod tests {
         let spec = regard::shipped("softcap_bias").unwrap().spec;
         let told: Vec<_> = captured(&spec).into_iter().map(|input| (input.declared, input.read_by)).collect();
         assert_eq!(told, [("i32[b, k]".to_owned(), vec!["mask"]), ("f32[h]".to_owned(), vec!["score"])]);
+        let spec = parse(
+            "heads = { query = 4, dim = 8 }\ninputs = { at = 'i32[b, k]', f = 'f32[4]', none = 'f32[]' }\n\
+             position = { rope = { freqs = 'f' }, ids = 'at' }\nqk_norm = { kind = 'rms', learned = true }\n\
+             weights = { sink = 'learned' }\noutput = { mix = 'learned', norm = 'rms' }\nmask = 'at[b, k] >= 0'",
+        );
+        let told: Vec<_> = captured(&spec).into_iter().map(|input| (input.name, input.read_by)).collect();
+        for (name, readers) in [
+            ("at", &["mask", "rope"][..]),
+            ("f", &["rope"]),
+            ("none", &[]),
+            ("q_norm", &["norm of q"]),
+            ("k_norm", &["norm of k"]),
+            ("sink", &["sum of weights"]),
+            ("mix", &["mix of heads"]),
+            ("o_norm", &["norm of o"]),
+        ] {
+            assert!(told.iter().any(|(told, by)| told == name && by == readers), "{name}: {told:?}");
+        }
+        assert_eq!(told.len(), 8);
     }
 }
