@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::command::Cargo;
 use crate::error::Error;
 use crate::tidy::Manifest;
-use crate::{link, tidy};
+use crate::{demo, link, tidy};
 
 /// Crates that a user builds with a choice of features, each of which must build without the others.
 const BUILT_ALONE: [&str; 4] = ["ir", "simd", "engine", "runtime"];
@@ -37,15 +37,7 @@ type Step = fn(&Path) -> Result<(), Error>;
 /// # Errors
 /// The failed step's.
 pub(crate) fn run(root: &Path, tests: Tests) -> Result<(), Error> {
-    let steps: [(&str, Step); 7] = [
-        ("components", components),
-        ("format", format),
-        ("tidy", tidy::run),
-        ("clippy", clippy),
-        ("features", features),
-        ("link", link::run),
-        ("test", tests.step()),
-    ];
+    let steps = steps(tests);
     let mut times = Vec::new();
     for (name, step) in steps {
         eprintln!("── {name}");
@@ -64,6 +56,20 @@ pub(crate) fn run(root: &Path, tests: Tests) -> Result<(), Error> {
     }
     summarise(&times, steps.len());
     Ok(())
+}
+
+/// Each check, under the name that it is announced by. The demo comes last: it alone needs a release build.
+fn steps(tests: Tests) -> [(&'static str, Step); 8] {
+    [
+        ("components", components),
+        ("format", format),
+        ("tidy", tidy::run),
+        ("clippy", clippy),
+        ("features", features),
+        ("link", link::run),
+        ("test", tests.step()),
+        ("demo", |root| demo(root, &[])),
+    ]
 }
 
 fn summarise(times: &[(&str, Duration)], steps: usize) {
@@ -112,4 +118,35 @@ fn features(root: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::Args;
+
+    /// The other commands of the README are run by the tests of crates/cli.
+    #[test]
+    fn tasks_that_the_readme_says_to_run_are_run() {
+        let readme = std::fs::read_to_string(crate::root().join("README.md")).unwrap();
+        let lines = readme.lines().filter_map(|line| line.strip_prefix("cargo xtask "));
+        let tasks: Vec<_> = lines.collect();
+        assert!(tasks.contains(&"ci") && tasks.contains(&"demo"), "{tasks:?}");
+        let is_a_step = |task| steps(Tests::Usual).iter().any(|&(name, _)| name == task);
+        let others: Vec<_> = tasks.into_iter().filter(|&task| task != "ci" && !is_a_step(task)).collect();
+        assert!(others.is_empty(), "no step of ci runs {others:?}");
+    }
+
+    #[test]
+    fn tasks_that_the_readme_names_are_there() {
+        let readme = std::fs::read_to_string(crate::root().join("README.md")).unwrap();
+        let name =
+            |rest: &str| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
+        let named: Vec<_> = readme.split("cargo xtask ").skip(1).map(name).collect();
+        let command = Args::command();
+        let unknown: Vec<_> = named.iter().filter(|name| command.find_subcommand(name).is_none()).collect();
+        assert!(named.len() > 2 && unknown.is_empty(), "of {named:?} there is no {unknown:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod explain;
+mod readme;
 mod refused;
 mod results;
 mod show;
