@@ -89,7 +89,7 @@ impl Position {
             } => {
                 // Turns over the trained length: many are kept, few are stretched, those between are blended.
                 let turns = len as f64 * trained / (2.0 * PI);
-                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                let kept = if turns >= high { 1.0 } else { ((turns - low) / (high - low)).clamp(0.0, 1.0) };
                 trained * (kept + (1.0 - kept) / factor)
             }
             RopeScaling::Yarn {

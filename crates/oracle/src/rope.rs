@@ -68,7 +68,7 @@ fn scaled(theta: f64, dim: usize, scaling: RopeScaling) -> (Vec<f64>, f64) {
                 if wavelength > longest {
                     return frequency / factor;
                 }
-                if wavelength < shortest {
+                if wavelength <= shortest {
                     return frequency;
                 }
                 let smooth =
@@ -146,6 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn llama_3_without_a_blend_stretches_every_wave_past_one_length() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 16.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 1.0,
+            original_max_position_embeddings: 8192,
+        };
+        let expected = [(0, 1.0), (34, 0.00093847387035738025), (35, 4.7781061769823415e-5)];
+        check(500_000.0, 128, scaling, &expected);
+    }
+
+    #[test]
     fn yarn_ramps_between_whole_pairs_or_between_fractions_of_them() {
         let yarn = |factor, len, truncate| RopeScaling::Yarn {
             factor,
@@ -196,6 +208,12 @@ mod tests {
                 factor: 32.0,
                 low_freq_factor: 1.0,
                 high_freq_factor: 4.0,
+                original_max_position_embeddings: 8192,
+            },
+            RopeScaling::Llama3 {
+                factor: 16.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 1.0,
                 original_max_position_embeddings: 8192,
             },
             RopeScaling::Yarn {

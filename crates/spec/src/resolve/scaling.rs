@@ -94,8 +94,9 @@ fn llama3(table: &Table<'_>, factor: Option<f64>, sink: &mut Sink) -> Option<Rop
     let high = table.number("high_freq_factor", None, Least::Above(0.0), sink);
     let len = trained_len(table, sink);
     let (low_freq_factor, high_freq_factor) = (low?, high?);
-    if high_freq_factor <= low_freq_factor {
-        let expected = format!("above `low_freq_factor`, {low_freq_factor:?}");
+    // Where they are equal nothing is blended.
+    if high_freq_factor < low_freq_factor {
+        let expected = format!("at least `low_freq_factor`, {low_freq_factor:?}");
         out_of_order(table, "high_freq_factor", &expected, high_freq_factor, sink);
         return None;
     }
