@@ -23,18 +23,11 @@ impl<'a> Draws<'a> {
     }
 }
 
-/// Head counts and widths of a spec that is being written.
-#[derive(Clone, Copy)]
-struct Heads {
-    query: u32,
-    dim: u32,
-    value_dim: u32,
-}
-
 /// Declared tensors, and expressions that read them.
 struct Writer<'d, 'a> {
     draws: &'d mut Draws<'a>,
-    heads: Heads,
+    /// Width of q and k rows.
+    dim: u32,
     cross: bool,
     inputs: Vec<&'static str>,
 }
@@ -46,8 +39,8 @@ pub(crate) fn text(draws: &mut Draws<'_>) -> String {
     if cross {
         text.push_str("source = \"cross\"\n");
     }
-    let heads = heads(draws, &mut text);
-    let mut writer = Writer { draws, heads, cross, inputs: Vec::new() };
+    let dim = heads(draws, &mut text);
+    let mut writer = Writer { draws, dim, cross, inputs: Vec::new() };
     let mask = writer.mask(3);
     let (score, position) = (writer.score(), writer.position());
     let qk_norm = writer.qk_norm(!position.is_empty());
@@ -62,7 +55,8 @@ pub(crate) fn text(draws: &mut Draws<'_>) -> String {
     text
 }
 
-fn heads(draws: &mut Draws<'_>, text: &mut String) -> Heads {
+/// Writes head counts and widths, and gives the width of q and k rows.
+fn heads(draws: &mut Draws<'_>, text: &mut String) -> u32 {
     let value = draws.pick(&[1, 2, 3, 1]);
     let kv = value * draws.pick(&[1, 2, 3]);
     let query = kv * draws.pick(&[1, 2, 3, 5]);
@@ -73,13 +67,13 @@ fn heads(draws: &mut Draws<'_>, text: &mut String) -> Heads {
         text,
         "heads = {{ query = {query}, kv = {kv}, value = {value}, dim = {dim}, value_dim = {value_dim} }}"
     );
-    Heads { query, dim, value_dim }
+    dim
 }
 
 impl Writer<'_, '_> {
     fn mask(&mut self, depth: u32) -> String {
         if depth > 0 {
-            let mut side = |writer: &mut Self| writer.mask(depth - 1);
+            let side = |writer: &mut Self| writer.mask(depth - 1);
             match self.draws.below(8) {
                 1 => return format!("({} & {})", side(self), side(self)),
                 2 => return format!("({} | {})", side(self), side(self)),
@@ -139,7 +133,7 @@ impl Writer<'_, '_> {
         if self.draws.below(2) == 0 {
             return String::new();
         }
-        let Heads { dim, .. } = self.heads;
+        let dim = self.dim;
         let layout = self.draws.pick(&["", ", layout = \"interleaved\""]);
         let width = self.draws.pick(&[dim, 2, dim / 2 / 2 * 2]).max(2);
         let offset = self.draws.pick(&[0, dim - width, (dim - width) / 2]);
