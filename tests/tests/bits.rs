@@ -27,7 +27,7 @@ fn each_kernel(check: impl Fn(&str, &Entry, &Kernel)) {
     }
 }
 
-fn case(kernel: &Kernel, problem: Problem) -> Case<'_> {
+fn case<'a>(kernel: &'a Kernel, problem: Problem<'static>) -> Case<'a> {
     Case { variant: kernel.variant(), problem, dtype: kernel.plan().dtype, layout: Layout::Bnhd, seed: 11 }
 }
 

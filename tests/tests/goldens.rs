@@ -297,7 +297,7 @@ fn captured(tensor: &TensorView<'_>) -> CapturedBuffer {
 /// A golden's problem, inputs and outputs.
 struct Opened {
     spec: Spec,
-    problem: Problem,
+    problem: Problem<'static>,
     layout: Layout,
     inputs: Inputs,
     expected: Rows,

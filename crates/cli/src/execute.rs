@@ -87,16 +87,17 @@ pub(crate) fn positions_of_queries(spec: &Spec) -> Option<u16> {
     spec.position.and_then(|position| position.ids).filter(|_| spec.source == Source::SelfAttention)
 }
 
-fn check_positions(spec: &Spec, problem: &Problem) -> Result<(), Failure> {
-    let (queries, keys) = (problem.query_span(), problem.keys);
-    let is_empty = problem.batch == 0 || problem.queries == 0;
-    match positions_of_queries(spec) {
-        Some(input) if !is_empty && (queries.lo < 0 || i64::from(queries.hi) >= keys.into()) => {
+fn check_positions(spec: &Spec, problem: &Problem<'_>) -> Result<(), Failure> {
+    let Some(input) = positions_of_queries(spec) else { return Ok(()) };
+    let distinct = if problem.packed.is_some() { problem.batch } else { problem.batch.min(1) };
+    for sequence in (0..distinct).map(|i| problem.sequence(i)) {
+        let (queries, keys) = (sequence.query_span(), sequence.keys);
+        if sequence.queries > 0 && (queries.lo < 0 || i64::from(queries.hi) >= keys.into()) {
             let input = spec.inputs.names.get(usize::from(input)).cloned().unwrap_or_default();
-            Err(Failure::Positions { spec: spec.name.clone(), input, queries, keys })
+            return Err(Failure::Positions { spec: spec.name.clone(), input, queries, keys });
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// A call whose storage type is known.

@@ -19,7 +19,7 @@ use crate::timing::Seconds;
 #[derive(Serialize)]
 struct Shown<'a> {
     plan: &'a PlanReport,
-    problem: Problem,
+    problem: Problem<'static>,
     schedule: ScheduleOverview,
     /// Absent where the kernel cannot be built on this processor.
     workspace_bytes: Option<usize>,
@@ -75,7 +75,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
 }
 
 fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    let Problem { phase, batch, queries, keys, q_offset } = shown.problem;
+    let Problem { phase, batch, queries, keys, q_offset, packed: _ } = shown.problem;
     writeln!(out, "{}", shown.plan)?;
     writeln!(
         out,

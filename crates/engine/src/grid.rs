@@ -61,6 +61,8 @@ pub enum GridError {
         /// Elements there are.
         found: usize,
     },
+    /// The starts of packed sequences fall, do not begin at 0, or leave the tensor.
+    Starts,
     /// A task's rows are not of the tensor, or another task's too, or the order names a task twice.
     Tasks {
         /// The task.
@@ -77,6 +79,12 @@ impl fmt::Display for GridError {
             ),
             GridError::Short { needed, found } => {
                 write!(f, "the output's rows reach to element {needed}, it has {found}")
+            }
+            GridError::Starts => {
+                write!(
+                    f,
+                    "the sequences' first rows do not start at 0, fall, or leave the output's one batch"
+                )
             }
             GridError::Tasks { task } => write!(f, "task {task} of the schedule does not fit the output"),
         }
@@ -187,11 +195,22 @@ enum SharedRows<'a, T> {
     Floats(Shared<'a, f32>),
 }
 
+/// Tasks of a call, and where their sequences lie in its outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Tasks<'a> {
+    /// The tasks, sorted by sequence, key head and first query.
+    pub tasks: &'a [Task],
+    /// Names each of them once: the order in which they are given out.
+    pub order: &'a [u32],
+    /// Query heads of a key head.
+    pub group: usize,
+    /// Where sequences are packed: the row of each sequence's first query along the query axis, and past the last of all.
+    pub starts: Option<&'a [i32]>,
+}
+
 /// Tasks and the outputs that they write.
 pub struct Grid<'a, T> {
-    tasks: &'a [Task],
-    order: &'a [u32],
-    group: usize,
+    tasks: Tasks<'a>,
     output: SharedRows<'a, T>,
     lse: Option<Shared<'a, f32>>,
     next: AtomicUsize,
@@ -202,22 +221,18 @@ pub struct Grid<'a, T> {
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 
 impl<'a, T> Grid<'a, T> {
-    /// Checks outputs and tasks and shares them out in `order`.
-    ///
-    /// `tasks` are sorted by sequence, key head and first query; `order` names each of them once. A key head serves
-    /// `group` query heads. `lse` has the counts of `output` and rows of one element.
+    /// Checks outputs and tasks and shares them out in their order. `lse` has the counts of `output` and rows of one
+    /// element.
     ///
     /// # Errors
     /// If rows overlap or leave their tensor, or the tasks are not disjoint pieces of it in that order.
     pub fn new(
-        tasks: &'a [Task],
-        order: &'a [u32],
-        group: usize,
+        tasks: Tasks<'a>,
         output: Rows<'a, T>,
         lse: Option<RowsMut<'a, f32>>,
     ) -> Result<Self, GridError> {
         let counts = output.counts();
-        check_tasks(tasks, order, group, counts)?;
+        check_tasks(&tasks, counts)?;
         if let Some(lse) = &lse
             && (lse.counts != counts || lse.width != 1)
         {
@@ -231,27 +246,43 @@ impl<'a, T> Grid<'a, T> {
             Rows::Stored(rows) => SharedRows::Stored(Shared::new(rows)?),
             Rows::Floats(rows) => SharedRows::Floats(Shared::new(rows)?),
         };
-        Ok(Self { tasks, order, group, output, lse, next: AtomicUsize::new(0) })
+        Ok(Self { tasks, output, lse, next: AtomicUsize::new(0) })
     }
 
     /// The next task, or `None` when all are given out.
     pub fn claim(&self) -> Option<Claim<'_, T>> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let task = *self.order.get(turn)? as usize;
-        Some(Claim { grid: self, task: self.tasks[task] })
+        let task = *self.tasks.order.get(turn)? as usize;
+        Some(Claim { grid: self, task: self.tasks.tasks[task] })
     }
 }
 
-fn check_tasks(tasks: &[Task], order: &[u32], group: usize, counts: [usize; 3]) -> Result<(), GridError> {
+fn check_tasks(tasks: &Tasks<'_>, counts: [usize; 3]) -> Result<(), GridError> {
+    let &Tasks { tasks, order, group, starts } = tasks;
+    let sequences = match starts {
+        None => counts[0],
+        Some(starts) => {
+            let rise = starts.first() == Some(&0) && starts.is_sorted();
+            let end = starts.last().and_then(|&end| usize::try_from(end).ok());
+            if !rise || counts[0] != 1 || end.is_none_or(|end| end > counts[2]) {
+                return Err(GridError::Starts);
+            }
+            starts.len() - 1
+        }
+    };
+    let queries = |sequence: usize| match starts {
+        None => counts[2],
+        Some(starts) => (starts[sequence + 1] - starts[sequence]) as usize,
+    };
     if tasks.len() > MAX_TASKS as usize || tasks.len() != order.len() {
         return Err(GridError::Tasks { task: tasks.len() });
     }
     let key = |task: &Task| (task.sequence, task.kv_head, task.query_begin);
     for (index, task) in tasks.iter().enumerate() {
-        let inside = (task.sequence as usize) < counts[0]
+        let inside = (task.sequence as usize) < sequences
             && (task.kv_head as usize).checked_mul(group).is_some_and(|head| head + group <= counts[1])
             && task.query_begin <= task.query_end
-            && task.query_end as usize <= counts[2];
+            && task.query_end as usize <= queries(task.sequence as usize);
         let after = index == 0 || {
             let before = &tasks[index - 1];
             let same = (before.sequence, before.kv_head) == (task.sequence, task.kv_head);
@@ -286,11 +317,14 @@ impl<T> Claim<'_, T> {
 
     fn place(&self, head_in_group: usize, query: u32) -> [usize; 3] {
         let Task { sequence, kv_head, query_begin, query_end, .. } = self.task;
-        assert!(
-            head_in_group < self.grid.group && (query_begin..query_end).contains(&query),
-            "a row of the task"
-        );
-        [sequence as usize, kv_head as usize * self.grid.group + head_in_group, query as usize]
+        let Tasks { group, starts, .. } = self.grid.tasks;
+        assert!(head_in_group < group && (query_begin..query_end).contains(&query), "a row of the task");
+        let head = kv_head as usize * group + head_in_group;
+        match starts {
+            None => [sequence as usize, head, query as usize],
+            // Starts never fall, so rows of two sequences are apart: `check_tasks` compared them.
+            Some(starts) => [0, head, starts[sequence as usize] as usize + query as usize],
+        }
     }
 
     /// The output row of a query, for one of the query heads that share the key head.
@@ -443,13 +477,44 @@ mod tests {
     fn tasks_that_share_a_row_are_refused() {
         let counts = [1, 2, 8];
         let good = [task(0, 0, 0..4), task(0, 0, 4..8), task(0, 1, 0..8)];
-        assert_eq!(check_tasks(&good, &[2, 0, 1], 1, counts), Ok(()));
-        assert!(check_tasks(&good, &[2, 0, 0], 1, counts).is_err());
-        assert!(check_tasks(&good, &[2, 0, 3], 1, counts).is_err());
-        assert!(check_tasks(&[task(0, 0, 0..5), task(0, 0, 4..8)], &[0, 1], 1, counts).is_err());
-        assert!(check_tasks(&[task(0, 0, 4..8), task(0, 0, 0..4)], &[0, 1], 1, counts).is_err());
-        assert!(check_tasks(&[task(0, 1, 0..8)], &[0], 2, counts).is_err());
-        assert!(check_tasks(&[task(0, 0, 0..9)], &[0], 1, counts).is_err());
+        let check = |tasks: &[Task], order: &[u32], group| {
+            check_tasks(&Tasks { tasks, order, group, starts: None }, counts)
+        };
+        assert_eq!(check(&good, &[2, 0, 1], 1), Ok(()));
+        assert!(check(&good, &[2, 0, 0], 1).is_err());
+        assert!(check(&good, &[2, 0, 3], 1).is_err());
+        assert!(check(&[task(0, 0, 0..5), task(0, 0, 4..8)], &[0, 1], 1).is_err());
+        assert!(check(&[task(0, 0, 4..8), task(0, 0, 0..4)], &[0, 1], 1).is_err());
+        assert!(check(&[task(0, 1, 0..8)], &[0], 2).is_err());
+        assert!(check(&[task(0, 0, 0..9)], &[0], 1).is_err());
+    }
+
+    #[test]
+    fn packed_sequences_have_rows_of_their_own() {
+        let tasks = [task(0, 0, 0..3), task(2, 0, 0..1), task(2, 0, 1..5)];
+        let check = |starts: &[i32], counts| {
+            check_tasks(&Tasks { tasks: &tasks, order: &[0, 1, 2], group: 1, starts: Some(starts) }, counts)
+        };
+        assert_eq!(check(&[0, 3, 3, 8], [1, 1, 8]), Ok(()));
+        assert_eq!(check(&[0, 3, 3, 8], [1, 1, 9]), Ok(()));
+        assert_eq!(check(&[0, 3, 3, 8], [1, 1, 7]), Err(GridError::Starts));
+        assert_eq!(check(&[0, 3, 3, 8], [2, 1, 8]), Err(GridError::Starts));
+        assert_eq!(check(&[0, 4, 3, 8], [1, 1, 8]), Err(GridError::Starts));
+        assert_eq!(check(&[1, 3, 3, 8], [1, 1, 8]), Err(GridError::Starts));
+        assert_eq!(check(&[-1, 3, 3, 8], [1, 1, 8]), Err(GridError::Starts));
+        assert_eq!(check(&[], [1, 1, 8]), Err(GridError::Starts));
+        assert_eq!(check(&[0, 2, 3, 8], [1, 1, 8]), Err(GridError::Tasks { task: 0 }));
+        assert_eq!(check(&[0, 3, 3], [1, 1, 8]), Err(GridError::Tasks { task: 1 }));
+
+        let mut data = [0.0; 8];
+        let output = Rows::Stored(rows(&mut data, [1, 1, 8], [8, 8, 1], 1));
+        let tasks = Tasks { tasks: &tasks, order: &[2, 1, 0], group: 1, starts: Some(&[0, 3, 3, 8]) };
+        let grid = Grid::new(tasks, output, None).unwrap();
+        let (mut a, mut b, mut c) = (grid.claim().unwrap(), grid.claim().unwrap(), grid.claim().unwrap());
+        a.output(0, 4).write(&[1.0]);
+        b.output(0, 0).write(&[2.0]);
+        c.output(0, 2).write(&[3.0]);
+        assert_eq!(data, [0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 0.0, 1.0]);
     }
 
     #[test]
@@ -457,7 +522,8 @@ mod tests {
         let tasks = [task(0, 0, 0..2), task(0, 0, 2..4)];
         let mut data = [0.0; 8];
         let output = Rows::Stored(rows(&mut data, [1, 1, 4], [8, 8, 2], 2));
-        let grid = Grid::new(&tasks, &[1, 0], 1, output, None).unwrap();
+        let grid =
+            Grid::new(Tasks { tasks: &tasks, order: &[1, 0], group: 1, starts: None }, output, None).unwrap();
         let mut first = grid.claim().unwrap();
         let mut second = grid.claim().unwrap();
         assert!(grid.claim().is_none());

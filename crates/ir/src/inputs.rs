@@ -91,40 +91,60 @@ impl fmt::Display for BindError {
 impl core::error::Error for BindError {}
 
 /// A problem's captured inputs, checked against their declarations.
+///
+/// Where sequences are packed, an input of sequences and tokens is too: its first token axis takes the place of both,
+/// outermost, and the other axes follow in their order. A further token axis, or one of an input without sequences, is as
+/// long as the longest sequence's.
 #[derive(Clone, Copy, Debug)]
 pub struct Captured<'a> {
     shapes: &'a [InputShape],
     data: &'a [InputData<'a>],
-    lens: AxisLens,
+    lens: AxisLens<'a>,
 }
 
 /// How long each kind of axis is in one problem.
 #[derive(Clone, Copy, Debug)]
-struct AxisLens {
+struct AxisLens<'a> {
     batch: u32,
     head: u32,
     kv_head: u32,
     query: u32,
     key: u32,
+    /// Where the axes `q` and `k` of each sequence begin, where sequences are packed.
+    packed: Option<[&'a [i32]; 2]>,
 }
 
-impl AxisLens {
-    fn new(heads: &Heads, source: Source, problem: &Problem) -> Self {
+impl<'a> AxisLens<'a> {
+    const NONE: AxisLens<'static> =
+        AxisLens { batch: 0, head: 0, kv_head: 0, query: 0, key: 0, packed: None };
+
+    fn new(heads: &Heads, source: Source, problem: &Problem<'a>) -> Self {
+        let packed = problem.packed.map(|packed| match source {
+            Source::SelfAttention => [packed.cu_k(), packed.cu_k()],
+            Source::Cross => [packed.cu_q(), packed.cu_k()],
+        });
         Self {
             batch: problem.batch,
             head: heads.query,
             kv_head: heads.kv,
             query: problem.query_axis(source),
             key: problem.keys,
+            packed,
         }
     }
 
     /// Elements of an input; saturates.
-    fn elements(self, shape: &InputShape) -> usize {
-        shape.axes().iter().fold(1, |n: usize, &axis| n.saturating_mul(self.of(axis) as usize))
+    fn elements(&self, shape: &InputShape) -> usize {
+        let others = |n: usize, axis: usize| n.saturating_mul(self.of(shape.axes()[axis]) as usize);
+        match self.packing(shape) {
+            None => (0..shape.axes().len()).fold(1, others),
+            Some(Packing { batch, token, starts }) => (0..shape.axes().len())
+                .filter(|axis| ![batch, token].contains(axis))
+                .fold(starts.last().map_or(0, |&end| end as usize), others),
+        }
     }
 
-    const fn of(self, axis: Axis) -> u32 {
+    const fn of(&self, axis: Axis) -> u32 {
         match axis {
             Axis::Batch => self.batch,
             Axis::Head => self.head,
@@ -134,26 +154,57 @@ impl AxisLens {
             Axis::Len(len) => len,
         }
     }
+
+    /// How an input is packed; `None` where it is not.
+    fn packing(&self, shape: &InputShape) -> Option<Packing<'a>> {
+        let [by_query, by_key] = self.packed?;
+        let batch = shape.axes().iter().position(|axis| *axis == Axis::Batch)?;
+        let (token, starts) = shape.axes().iter().enumerate().find_map(|(i, axis)| match axis {
+            Axis::Query => Some((i, by_query)),
+            Axis::Key => Some((i, by_key)),
+            _ => None,
+        })?;
+        Some(Packing { batch, token, starts })
+    }
+
+    /// How long an axis is in one sequence.
+    fn in_sequence(&self, axis: Axis, sequence: usize) -> u32 {
+        let len = |starts: &[i32]| match starts.get(sequence..sequence + 2) {
+            Some(&[begin, end]) => (end - begin) as u32,
+            _ => 0,
+        };
+        match (axis, self.packed) {
+            (Axis::Query, Some([by_query, _])) => len(by_query),
+            (Axis::Key, Some([_, by_key])) => len(by_key),
+            _ => self.of(axis),
+        }
+    }
+}
+
+/// An input whose sequences lie one after the other.
+struct Packing<'a> {
+    /// Which axis is that of sequences.
+    batch: usize,
+    /// Which axis is packed with it.
+    token: usize,
+    /// The row of each sequence's first token.
+    starts: &'a [i32],
 }
 
 /// How many elements each input has in a problem, in declaration order; saturates.
-pub fn lens(
-    shapes: &[InputShape],
+pub fn lens<'a>(
+    shapes: &'a [InputShape],
     heads: &Heads,
     source: Source,
-    problem: &Problem,
-) -> impl Iterator<Item = usize> {
+    problem: &Problem<'a>,
+) -> impl Iterator<Item = usize> + use<'a> {
     let lens = AxisLens::new(heads, source, problem);
     shapes.iter().map(move |shape| lens.elements(shape))
 }
 
 impl<'a> Captured<'a> {
     /// No inputs.
-    pub const NONE: Captured<'static> = Captured {
-        shapes: &[],
-        data: &[],
-        lens: AxisLens { batch: 0, head: 0, kv_head: 0, query: 0, key: 0 },
-    };
+    pub const NONE: Captured<'static> = Captured { shapes: &[], data: &[], lens: AxisLens::NONE };
 
     /// Binds `data`, one entry for each declared shape and in the same order, to a problem.
     ///
@@ -164,7 +215,7 @@ impl<'a> Captured<'a> {
         data: &'a [InputData<'a>],
         heads: &Heads,
         source: Source,
-        problem: &Problem,
+        problem: &Problem<'a>,
     ) -> Result<Self, BindError> {
         if shapes.len() != data.len() {
             return Err(BindError::Count { expected: shapes.len(), found: data.len() });
@@ -174,8 +225,7 @@ impl<'a> Captured<'a> {
             if shape.dtype != data.dtype() {
                 return Err(BindError::Type { input, expected: shape.dtype, found: data.dtype() });
             }
-            let expected =
-                shape.axes().iter().fold(1usize, |n, &axis| n.saturating_mul(lens.of(axis) as usize));
+            let expected = lens.elements(shape);
             if expected != data.len() {
                 return Err(BindError::Len { input, expected, found: data.len() });
             }
@@ -211,24 +261,59 @@ impl<'a> Captured<'a> {
         }
     }
 
-    /// The length of each axis of an input; 1 past its rank.
-    pub fn dims(&self, input: usize) -> [u32; MAX_AXES] {
+    /// The length of each axis of an input, for the sequence that an index names; 1 past its rank.
+    pub fn dims(&self, input: usize, index: &[i32]) -> [u32; MAX_AXES] {
         let mut dims = [1; MAX_AXES];
-        for (dim, &axis) in dims.iter_mut().zip(self.shapes[input].axes()) {
-            *dim = self.lens.of(axis);
+        let axes = self.shapes[input].axes();
+        let sequence = axes.iter().zip(index).find(|(axis, _)| **axis == Axis::Batch).map(|(_, &i)| i);
+        for (dim, &axis) in dims.iter_mut().zip(axes) {
+            *dim = match sequence {
+                Some(i) if self.lens.packed.is_some() => self.lens.in_sequence(axis, i.max(0) as usize),
+                _ => self.lens.of(axis),
+            };
         }
         dims
     }
 
+    /// The length of each axis of an input, where it is the same for all sequences; 1 past its rank.
+    pub fn uniform_dims(&self, input: usize) -> Option<[u32; MAX_AXES]> {
+        let packed = self.lens.packing(&self.shapes[input]).is_some();
+        (!packed).then(|| self.dims(input, &[]))
+    }
+
     /// The place of an element in [`Captured::data`], or `None` where an index leaves its axis.
     pub fn offset(&self, input: usize, index: &[i32]) -> Option<usize> {
+        let shape = &self.shapes[input];
+        if self.lens.packed.is_some()
+            && let Some(packing) = self.lens.packing(shape)
+        {
+            return self.packed_offset(shape, &packing, index);
+        }
         let mut offset = 0usize;
-        for (&axis, &i) in self.shapes[input].axes().iter().zip(index) {
+        for (&axis, &i) in shape.axes().iter().zip(index) {
             let len = self.lens.of(axis);
             if i < 0 || i as u32 >= len {
                 return None;
             }
             offset = offset * len as usize + i as usize;
+        }
+        Some(offset)
+    }
+
+    #[cold]
+    fn packed_offset(&self, shape: &InputShape, packing: &Packing<'_>, index: &[i32]) -> Option<usize> {
+        let &Packing { batch, token, starts } = packing;
+        let sequence = usize::try_from(*index.get(batch)?).ok()?;
+        let inside = |axis: Axis, i: i32| i >= 0 && (i as u32) < self.lens.in_sequence(axis, sequence);
+        let mut pairs = shape.axes().iter().zip(index);
+        if sequence >= self.lens.batch as usize || !pairs.all(|(&axis, &i)| inside(axis, i)) {
+            return None;
+        }
+        let mut offset = starts[sequence] as usize + index[token] as usize;
+        for (at, (&axis, &i)) in shape.axes().iter().zip(index).enumerate() {
+            if at != batch && at != token {
+                offset = offset * self.lens.of(axis) as usize + i as usize;
+            }
         }
         Some(offset)
     }

@@ -1,7 +1,14 @@
 //! The sizes of one call.
 
-use crate::interval::Span;
 use crate::variant::{Heads, Source};
+
+#[cfg(feature = "alloc")]
+pub use self::owned::OwnedProblem;
+pub use self::packed::{Packed, QueryOffsets, Sequence};
+
+#[cfg(feature = "alloc")]
+mod owned;
+mod packed;
 
 /// What a call does, named by the caller because plans differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,31 @@ pub enum ProblemError {
         /// The number of queries.
         queries: usize,
     },
+    /// `cu_q` and `cu_k` are for other numbers of sequences, or for none: each has one entry more than sequences.
+    Sequences {
+        /// Entries of `cu_q`.
+        cu_q: usize,
+        /// Entries of `cu_k`.
+        cu_k: usize,
+    },
+    /// Cumulative offsets that do not start at 0, or fall.
+    Cumulative {
+        /// "cu_q" or "cu_k".
+        what: &'static str,
+        /// Which entry.
+        at: usize,
+        /// Its value.
+        found: i32,
+        /// The entry before it, or 0.
+        least: i32,
+    },
+    /// Not one query offset for each sequence.
+    QueryOffsets {
+        /// Sequences.
+        sequences: usize,
+        /// Offsets.
+        found: usize,
+    },
 }
 
 impl core::fmt::Display for ProblemError {
@@ -55,6 +87,19 @@ impl core::fmt::Display for ProblemError {
             ProblemError::OffsetTooLarge { q_offset, queries } => {
                 write!(f, "a query offset of {q_offset} puts {queries} queries outside 32-bit positions")
             }
+            ProblemError::Sequences { cu_q, cu_k } => write!(
+                f,
+                "cu_q has {cu_q} entries and cu_k has {cu_k}: each needs one more than there are sequences, the first being 0"
+            ),
+            ProblemError::Cumulative { what, at: 0, found, .. } => {
+                write!(f, "{what}[0] is {found}: cumulative offsets start at 0")
+            }
+            ProblemError::Cumulative { what, at, found, least } => {
+                write!(f, "{what}[{at}] is {found}, after {least}: cumulative offsets never fall")
+            }
+            ProblemError::QueryOffsets { sequences, found } => {
+                write!(f, "{found} query offsets for {sequences} sequences: each has one")
+            }
         }
     }
 }
@@ -64,20 +109,23 @@ impl core::error::Error for ProblemError {}
 /// Batch, queries, keys and where the queries stand among the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Problem {
+pub struct Problem<'a> {
     /// What the call does.
     pub phase: Phase,
     /// Number of sequences.
     pub batch: u32,
-    /// Queries of each sequence, nq.
+    /// Queries of each sequence, nq; of the longest where sequences are packed.
     pub queries: u32,
-    /// Keys of each sequence, nk.
+    /// Keys of each sequence, nk; of the longest where sequences are packed.
     pub keys: u32,
-    /// Position of the first query.
+    /// Position of the first query; where sequences are packed, [`Problem::sequence`] has it.
     pub q_offset: i32,
+    /// The sequences' own lengths, where they differ and their rows lie one after the other.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub packed: Option<Packed<'a>>,
 }
 
-impl Problem {
+impl<'a> Problem<'a> {
     /// A prefill of `batch` sequences, each with `queries` queries over `keys` keys.
     ///
     /// In self-attention the queries are the last of the positions (`q_offset = keys − queries`, which may be
@@ -95,10 +143,29 @@ impl Problem {
             Source::SelfAttention => keys as i32 - queries as i32,
             Source::Cross => 0,
         };
-        Ok(Self { phase: Phase::Prefill, batch, queries, keys, q_offset })
+        Ok(Self { phase: Phase::Prefill, batch, queries, keys, q_offset, packed: None })
     }
 
-    /// The same problem with the first query at another position.
+    /// A prefill of sequences of their own lengths, packed: rows `cu_q[i]..cu_q[i + 1]` of q and `cu_k[i]..cu_k[i + 1]`
+    /// of k and v are those of sequence i. Tensors have one batch, and all rows along their token axis.
+    ///
+    /// Query offsets are as in [`Problem::prefill`], each sequence's own. A sequence may have no queries or no keys.
+    ///
+    /// # Errors
+    /// If there are not as many entries in both, each starting at 0 and never falling.
+    pub fn packed(source: Source, cu_q: &'a [i32], cu_k: &'a [i32]) -> Result<Self, ProblemError> {
+        let packed = Packed::new(source, cu_q, cu_k)?;
+        Ok(Self {
+            phase: Phase::Prefill,
+            batch: packed.sequences(),
+            queries: packed.longest(cu_q),
+            keys: packed.longest(cu_k),
+            q_offset: 0,
+            packed: Some(packed),
+        })
+    }
+
+    /// The same problem with the first query, of each sequence, at another position.
     ///
     /// # Errors
     /// If a query's position leaves 32 bits.
@@ -106,15 +173,71 @@ impl Problem {
         let too_large = ProblemError::OffsetTooLarge { q_offset, queries: self.queries as usize };
         let offset = i32::try_from(q_offset).map_err(|_| too_large)?;
         offset.checked_add(self.queries as i32).ok_or(too_large)?;
-        Ok(Self { q_offset: offset, ..self })
+        Ok(match self.packed {
+            None => Self { q_offset: offset, ..self },
+            Some(packed) => Self { packed: Some(packed.with_offsets(QueryOffsets::Same(offset))), ..self },
+        })
     }
 
-    /// Positions of the queries; empty where there are none.
-    pub const fn query_span(&self) -> Span {
-        Span { lo: self.q_offset, hi: (self.q_offset as i64 + self.queries as i64 - 1) as i32 }
+    /// The same problem with the first query of each sequence at a position of its own.
+    ///
+    /// # Errors
+    /// If there is not one for each sequence of a packed problem, or a query's position leaves 32 bits.
+    pub fn with_q_offsets(self, q_offsets: &'a [i32]) -> Result<Self, ProblemError> {
+        let sequences = self.batch as usize;
+        match self.packed {
+            Some(packed) if q_offsets.len() == sequences => {
+                for (i, &offset) in q_offsets.iter().enumerate() {
+                    let queries = self.sequence(i as u32).queries;
+                    let too_large =
+                        ProblemError::OffsetTooLarge { q_offset: offset.into(), queries: queries as usize };
+                    offset.checked_add(queries as i32).ok_or(too_large)?;
+                }
+                Ok(Self { packed: Some(packed.with_offsets(QueryOffsets::Each(q_offsets))), ..self })
+            }
+            _ => Err(ProblemError::QueryOffsets { sequences, found: q_offsets.len() }),
+        }
     }
 
-    /// How long the axis `q` of a captured input is.
+    /// Lengths of a sequence, and where its rows lie.
+    ///
+    /// # Panics
+    /// If a packed problem has no such sequence.
+    pub fn sequence(&self, index: u32) -> Sequence {
+        match &self.packed {
+            Some(packed) => packed.sequence(index),
+            None => Sequence {
+                batch: index,
+                first_query: 0,
+                first_key: 0,
+                queries: self.queries,
+                keys: self.keys,
+                q_offset: self.q_offset,
+            },
+        }
+    }
+
+    /// How long the axes of sequences, queries and keys of the tensors are.
+    pub fn extents(&self) -> [u32; 3] {
+        match &self.packed {
+            None => [self.batch, self.queries, self.keys],
+            Some(packed) => [1, packed.queries(), packed.keys()],
+        }
+    }
+
+    /// Queries over all sequences.
+    pub fn all_queries(&self) -> u64 {
+        let [batch, queries, _] = self.extents();
+        batch as u64 * queries as u64
+    }
+
+    /// Keys over all sequences.
+    pub fn all_keys(&self) -> u64 {
+        let [batch, _, keys] = self.extents();
+        batch as u64 * keys as u64
+    }
+
+    /// How long the axis `q` of a captured input is, of the longest sequence.
     pub const fn query_axis(&self, source: Source) -> u32 {
         match source {
             Source::SelfAttention => self.keys,
@@ -122,10 +245,19 @@ impl Problem {
         }
     }
 
+    /// Pairs of query and key of one head over all sequences, masked or not; saturates.
+    pub fn head_pairs(&self) -> u64 {
+        let pairs = |queries: u32, keys: u32| queries as u64 * keys as u64;
+        match self.packed {
+            None => (self.batch as u64).saturating_mul(pairs(self.queries, self.keys)),
+            Some(_) => (0..self.batch)
+                .map(|i| self.sequence(i))
+                .fold(0, |sum: u64, sequence| sum.saturating_add(pairs(sequence.queries, sequence.keys))),
+        }
+    }
+
     /// Pairs of query and key over all heads and sequences, masked or not; saturates.
     pub fn pairs(&self, heads: &Heads) -> u64 {
-        [heads.query, self.queries, self.keys]
-            .iter()
-            .fold(self.batch as u64, |pairs, &n| pairs.saturating_mul(n.into()))
+        self.head_pairs().saturating_mul(heads.query as u64)
     }
 }

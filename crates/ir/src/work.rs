@@ -6,7 +6,7 @@
 use crate::inputs;
 use crate::interval::{Region, Span, Unknown};
 use crate::plan::Dtype;
-use crate::problem::Problem;
+use crate::problem::{Problem, Sequence};
 use crate::rows::Gate;
 use crate::tiles;
 use crate::variant::{InputType, Variant};
@@ -28,13 +28,13 @@ pub struct Work {
 
 impl Work {
     /// Of a problem whose mask leaves `live_pairs` pairs of query and key, over all query heads of all sequences.
-    pub fn new(variant: &Variant<'_>, problem: &Problem, dtype: Dtype, live_pairs: f64) -> Self {
+    pub fn new(variant: &Variant<'_>, problem: &Problem<'_>, dtype: Dtype, live_pairs: f64) -> Self {
         let heads = &variant.heads;
-        let (element, batch) = (dtype.size_bytes() as f64, problem.batch as f64);
+        let element = dtype.size_bytes() as f64;
         let (dim, value_dim) = (heads.dim as f64, heads.value_dim as f64);
-        let rows = batch * heads.query as f64 * problem.queries as f64;
-        let outputs = batch * variant.output_heads() as f64 * problem.queries as f64;
-        let keys = batch * live_keys(variant, problem) as f64;
+        let queries = problem.all_queries() as f64;
+        let (rows, outputs) = (queries * heads.query as f64, queries * variant.output_heads() as f64);
+        let keys = live_keys(variant, problem) as f64;
         let shapes = variant.inputs;
         let captured: f64 = shapes
             .iter()
@@ -60,15 +60,24 @@ impl Work {
     }
 }
 
-/// Keys of one sequence that some query may see, as far as positions tell.
-pub fn live_keys(variant: &Variant<'_>, problem: &Problem) -> u64 {
-    let Problem { batch, queries, keys, .. } = *problem;
+/// Keys of all sequences that some query may see, as far as positions tell.
+pub fn live_keys(variant: &Variant<'_>, problem: &Problem<'_>) -> u64 {
+    match problem.packed {
+        None => problem.batch as u64 * live_keys_of(variant, problem.batch, &problem.sequence(0)),
+        Some(_) => {
+            (0..problem.batch).map(|i| live_keys_of(variant, problem.batch, &problem.sequence(i))).sum()
+        }
+    }
+}
+
+fn live_keys_of(variant: &Variant<'_>, batch: u32, sequence: &Sequence) -> u64 {
+    let Sequence { queries, keys, .. } = *sequence;
     let up_to = |n: u32| Span { lo: 0, hi: n as i32 - 1 };
     let region = Region {
         b: up_to(batch),
         h: up_to(variant.heads.query),
         g: up_to(variant.heads.kv),
-        q: problem.query_span(),
+        q: sequence.query_span(),
         k: Span::ALL,
         nq: queries as i32,
         nk: keys as i32,

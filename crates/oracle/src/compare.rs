@@ -154,8 +154,11 @@ fn compared(
         check_outputs(oracle, &Outputs { o, lse: None })?;
     }
     let (b, query_heads, output_heads) = (part.sequence(), part.query_heads(), part.output_heads());
-    let (dtype, queries) = (oracle.dtype(), oracle.problem().queries as usize);
-    let rows = sample.rows(b, query_heads.start);
+    let (dtype, of) = (oracle.dtype(), part.rows());
+    let queries = of.queries as usize;
+    // Where a row of the sequence lies in the outputs.
+    let place = |h: usize, i: usize| (of.batch as usize, h, of.first_query as usize + i);
+    let rows = sample.rows(b, query_heads.start, queries);
     let n_heads = output_heads.len() as u64;
     let mut report = Report {
         rows: n_heads * queries as u64,
@@ -170,8 +173,9 @@ fn compared(
             // Each output is made of all query heads of the part.
             let max_score = row.max_scores.iter().copied().fold(0.0, f64::max);
             for ((h, o), errors) in output_heads.clone().zip(row.o).zip(&mut output) {
-                let right = expected.map_or(o, |expected| expected.row(b, h, i));
-                let elements = outputs.o.row(b, h, i).into_iter().zip(right).enumerate();
+                let (at, head, token) = place(h, i);
+                let right = expected.map_or(o, |expected| expected.row(at, head, token));
+                let elements = outputs.o.row(at, head, token).into_iter().zip(right).enumerate();
                 errors.max_score = errors.max_score.max(max_score);
                 elements.for_each(|(channel, (found, oracle))| {
                     errors.add(Element { at: [b, h, i, channel], found, oracle });
@@ -181,7 +185,8 @@ fn compared(
                 let heads = query_heads.clone().zip(right.into_iter().zip(row.max_scores));
                 for ((h, (oracle, max_score)), errors) in heads.zip(&mut lse) {
                     errors.max_score = errors.max_score.max(max_score);
-                    errors.add(Element { at: [b, h, i, 0], found: found.row(b, h, i)[0], oracle });
+                    let (at, head, token) = place(h, i);
+                    errors.add(Element { at: [b, h, i, 0], found: found.row(at, head, token)[0], oracle });
                 }
             }
         }
@@ -314,9 +319,8 @@ impl Errors {
 }
 
 fn check_outputs(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Result<(), CompareError> {
-    let (problem, variant) = (oracle.problem(), oracle.variant());
-    let shape =
-        |n_heads: u32, width| [problem.batch, n_heads, problem.queries, width].map(|n: u32| n as usize);
+    let ([batch, queries, _], variant) = (oracle.problem().extents(), oracle.variant());
+    let shape = |n_heads: u32, width| [batch, n_heads, queries, width].map(|n: u32| n as usize);
     let fits = |name, tensor: &Tensor4<'_>, expected, dtype| {
         let found = tensor.shape();
         if found != expected {

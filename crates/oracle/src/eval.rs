@@ -142,7 +142,7 @@ impl Reader<'_> {
     }
 
     fn out_of_axis(&self, input: usize, indices: &[i32]) -> IndexError {
-        let dims = self.captured.dims(input);
+        let dims = self.captured.dims(input, indices);
         let outside = |axis: &usize| u32::try_from(indices[*axis]).map_or(true, |index| index >= dims[*axis]);
         let axis = (0..indices.len()).find(outside).unwrap_or_default();
         IndexError { input, axis, index: indices[axis], len: dims[axis], scope: *self.scope }

@@ -5,7 +5,7 @@ use core::ops::Range;
 use regard_ir::expr::Tree;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::Dtype;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
@@ -33,7 +33,7 @@ pub struct Tensors<'a> {
 #[derive(Clone, Debug)]
 pub struct Oracle<'a> {
     pub(crate) variant: Variant<'a>,
-    pub(crate) problem: Problem,
+    pub(crate) problem: Problem<'a>,
     pub(crate) tensors: Tensors<'a>,
     pub(crate) rope: Option<Rope>,
     rounds: bool,
@@ -45,6 +45,8 @@ pub struct Oracle<'a> {
 pub struct Part<'o> {
     oracle: &'o Oracle<'o>,
     b: usize,
+    /// The sequence's lengths, and where its rows lie.
+    of: Sequence,
     query_heads: Range<usize>,
     /// Of each key head that the query heads read.
     memories: Vec<Memory>,
@@ -76,7 +78,7 @@ impl<'a> Oracle<'a> {
     ///
     /// # Errors
     /// If a shape, a storage type, the captured inputs or the presence of a gate does not fit.
-    pub fn new(variant: Variant<'a>, problem: Problem, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
+    pub fn new(variant: Variant<'a>, problem: Problem<'a>, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
         mismatch::check(&variant, &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
         Ok(Self { variant, problem, tensors, rope, rounds: false })
@@ -98,7 +100,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The problem.
-    pub const fn problem(&self) -> &Problem {
+    pub const fn problem(&self) -> &Problem<'a> {
         &self.problem
     }
 
@@ -142,15 +144,17 @@ impl<'a> Oracle<'a> {
         let first_key_head = query_heads.start / group;
         let key_heads = first_key_head..(query_heads.end - 1) / group + 1;
         let memories = key_heads.map(|g| self.memory(b, g)).collect();
-        Part { oracle: self, b, query_heads, memories, first_key_head }
+        Part { oracle: self, b, of: self.problem.sequence(b as u32), query_heads, memories, first_key_head }
     }
 
     fn memory(&self, b: usize, g: usize) -> Memory {
-        let (heads, keys) = (&self.variant.heads, 0..self.problem.keys as usize);
+        let of = self.problem.sequence(b as u32);
+        let (heads, keys) = (&self.variant.heads, 0..of.keys as usize);
         let value_head = g / (heads.kv / heads.value) as usize;
+        let value = |j| self.tensors.v.row(of.batch as usize, value_head, of.first_key as usize + j);
         Memory {
-            keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(b, g, j))),
-            values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.tensors.v.row(b, value_head, j))),
+            keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
+            values: Matrix::new(heads.value_dim, keys.flat_map(value)),
         }
     }
 
@@ -172,6 +176,11 @@ impl<'o> Part<'o> {
     /// Its sequence.
     pub const fn sequence(&self) -> usize {
         self.b
+    }
+
+    /// Its sequence's lengths, and where its rows lie.
+    pub const fn rows(&self) -> &Sequence {
+        &self.of
     }
 
     /// Its query heads.
@@ -203,31 +212,31 @@ impl<'o> Part<'o> {
         Ok(Row {
             lse: sums.iter().map(|sum| sum.lse).collect(),
             max_scores: sums.iter().map(|sum| sum.max_score).collect(),
-            o: self.oracle.outputs(self.b, i, self.output_heads(), sums.into_iter().map(|sum| sum.o)),
+            o: self.oracle.outputs(&self.of, i, self.output_heads(), sums.into_iter().map(|sum| sum.o)),
         })
     }
 
     /// The weighted sum of one query head.
     fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
-        let Oracle { variant, problem, .. } = self.oracle;
+        let Oracle { variant, .. } = self.oracle;
         let g = h / variant.heads.group() as usize;
         let Memory { keys, values } = &self.memories[g - self.first_key_head];
         let mut scope = Scope {
             b: self.b as i32,
             h: h as i32,
             g: g as i32,
-            q: problem.q_offset + i as i32,
+            q: self.of.q_offset + i as i32,
             k: 0,
-            nq: problem.queries as i32,
-            nk: problem.keys as i32,
+            nq: self.of.queries as i32,
+            nk: self.of.keys as i32,
             s: 0.0,
             x: 0.0,
         };
-        let query = self.oracle.query(&scope, i)?;
+        let query = self.oracle.query(&scope, &self.of, i)?;
 
         let mut scores = Vec::new();
         let mut max_score = 0.0;
-        for j in 0..problem.keys as usize {
+        for j in 0..self.of.keys as usize {
             scope.k = j as i32;
             if !self.oracle.bool(variant.allow, &scope)? {
                 continue;

@@ -86,20 +86,21 @@ impl std::error::Error for Mismatch {}
 /// With the first that does not fit.
 pub(crate) fn check(variant: &Variant<'_>, problem: &Problem, tensors: &Tensors<'_>) -> Result<(), Mismatch> {
     let heads = &variant.heads;
-    let shape = |n_heads, tokens, width| [problem.batch, n_heads, tokens, width].map(|n: u32| n as usize);
+    let [batch, queries, keys] = problem.extents();
+    let shape = |n_heads, tokens, width| [batch, n_heads, tokens, width].map(|n: u32| n as usize);
     let gate_width = |per_head| if per_head { 1 } else { heads.value_dim };
     let gate = match (variant.output.gate, tensors.gate) {
         (Some(gate), Some(tensor)) => {
-            let expected = shape(variant.output_heads(), problem.queries, gate_width(gate.per_head));
+            let expected = shape(variant.output_heads(), queries, gate_width(gate.per_head));
             Some(("gate", tensor, expected))
         }
         (None, None) => None,
         (_, tensor) => return Err(Mismatch::Gate { found: tensor.is_some() }),
     };
     let rows = [
-        ("q", tensors.q, shape(heads.query, problem.queries, heads.dim)),
-        ("k", tensors.k, shape(heads.kv, problem.keys, heads.dim)),
-        ("v", tensors.v, shape(heads.value, problem.keys, heads.value_dim)),
+        ("q", tensors.q, shape(heads.query, queries, heads.dim)),
+        ("k", tensors.k, shape(heads.kv, keys, heads.dim)),
+        ("v", tensors.v, shape(heads.value, keys, heads.value_dim)),
     ];
     for (name, tensor, expected) in rows.into_iter().chain(gate) {
         if tensor.shape() != expected {
@@ -128,7 +129,7 @@ fn check_captured(variant: &Variant<'_>, problem: &Problem, tensors: &Tensors<'_
             needed.push(("freqs", input, InputType::F32, size(position.dim) / 2));
         }
         if let Some(input) = position.ids {
-            let len = size(problem.batch).saturating_mul(size(problem.keys));
+            let len = usize::try_from(problem.all_keys()).unwrap_or(usize::MAX);
             needed.push(("ids", input, InputType::I32, len));
         }
     }

@@ -1,9 +1,9 @@
 //! Seeded inputs of the kind that the bounds are stated for.
 
-use regard_ir::inputs::InputData;
+use regard_ir::inputs::{self, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Frequencies;
-use regard_ir::variant::{Axis, InputType, Variant};
+use regard_ir::variant::{Axis, InputType, Source, Variant};
 
 /// Independent N(0, 1) numbers, the same for a seed on every platform.
 ///
@@ -47,15 +47,8 @@ impl CapturedBuffer {
 /// reads is as a model has it: see [`Role`].
 pub fn captured(variant: &Variant<'_>, problem: &Problem, input: usize, seed: u64) -> CapturedBuffer {
     let shape = &variant.inputs[input];
-    let axis_len = |axis: &Axis| match *axis {
-        Axis::Batch => problem.batch,
-        Axis::Head => variant.heads.query,
-        Axis::KvHead => variant.heads.kv,
-        Axis::Query => problem.query_axis(variant.source),
-        Axis::Key => problem.keys,
-        Axis::Len(len) => len,
-    } as usize;
-    let len = shape.axes().iter().map(axis_len).product();
+    let shapes = core::slice::from_ref(shape);
+    let len = inputs::lens(shapes, &variant.heads, variant.source, problem).sum();
     let mut rng = fastrand::Rng::with_seed(seed);
     let floats = |of: &dyn Fn(f32) -> f32| CapturedBuffer::F32(normal(seed).take(len).map(of).collect());
     match (shape.dtype, Role::of(variant, input), shape.axes().last()) {
@@ -73,10 +66,12 @@ pub fn captured(variant: &Variant<'_>, problem: &Problem, input: usize, seed: u6
         (InputType::F32, _, _) => floats(&|x| x),
         (InputType::Bool, _, _) => CapturedBuffer::Bool((0..len).map(|_| rng.u8(0..2)).collect()),
         (InputType::I32, role, Some(axis @ (Axis::Query | Axis::Key))) => {
-            let row = axis_len(axis);
+            let by_query = *axis == Axis::Query && variant.source == Source::Cross;
+            let row = if by_query { problem.queries } else { problem.keys } as usize;
+            let packed = problem.packed.map(|it| if by_query { it.cu_q() } else { it.cu_k() });
             let mut id = 0;
             let ids = (0..len).map(|i| {
-                let starts = i % row == 0;
+                let starts = packed.map_or(i % row == 0, |starts| starts.contains(&(i as i32)));
                 let new_document = !starts && rng.usize(0..row) < 3;
                 id = match role {
                     _ if starts => 0,
@@ -133,7 +128,7 @@ mod tests {
     use regard_ir::expr::{Expr, Op, Type, Var};
     use regard_ir::identity::Identity;
     use regard_ir::rows::{Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout};
-    use regard_ir::variant::{Heads, InputShape, Source, Weights};
+    use regard_ir::variant::{Heads, InputShape, Weights};
 
     use super::*;
 

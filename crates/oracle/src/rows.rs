@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use regard_ir::inputs::InputData;
+use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
 use regard_ir::variant::Source;
 
@@ -15,29 +16,41 @@ impl Oracle<'_> {
     ///
     /// # Errors
     /// If positions come from an input and the query's is not among them.
-    pub(crate) fn query(&self, scope: &Scope, i: usize) -> Result<Vec<f64>, IndexError> {
+    pub(crate) fn query(&self, scope: &Scope, of: &Sequence, i: usize) -> Result<Vec<f64>, IndexError> {
         let ids = self.ids().filter(|_| self.variant.source == Source::SelfAttention);
         let at = match ids {
             None => scope.q,
             Some((input, ids)) => {
-                let (len, b) = (self.problem.keys, scope.b as usize);
+                let len = of.keys;
                 match u32::try_from(scope.q) {
-                    Ok(q) if q < len => ids[b * len as usize + q as usize],
+                    Ok(q) if q < len => ids[self.key_row(of, q as usize)],
                     _ => return Err(IndexError { input, axis: 1, index: scope.q, len, scope: *scope }),
                 }
             }
         };
         let learned = self.norm_factors(0);
-        Ok(self.prepare(self.tensors.q, learned, [scope.b as usize, scope.h as usize, i], at))
+        Ok(self.prepare(
+            self.tensors.q,
+            learned,
+            [of.batch as usize, scope.h as usize, of.first_query as usize + i],
+            at,
+        ))
     }
 
     /// Key row `j` of a head, normalised and turned by its position.
-    pub(crate) fn key(&self, b: usize, g: usize, j: usize) -> Vec<f64> {
+    pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
         let at = match self.ids() {
             None => j as i32,
-            Some((_, ids)) => ids[b * self.problem.keys as usize + j],
+            Some((_, ids)) => ids[self.key_row(of, j)],
         };
-        self.prepare(self.tensors.k, self.norm_factors(1), [b, g, j], at)
+        let row = [of.batch as usize, g, of.first_key as usize + j];
+        self.prepare(self.tensors.k, self.norm_factors(1), row, at)
+    }
+
+    /// Where key `j` of a sequence lies among the keys of all.
+    fn key_row(&self, of: &Sequence, j: usize) -> usize {
+        let [_, _, keys] = self.problem.extents();
+        of.batch as usize * keys as usize + of.first_key as usize + j
     }
 
     /// The input that gives positions, and its elements `[batch, keys]`.
@@ -90,7 +103,7 @@ impl Oracle<'_> {
     /// normalised, gated, each where the variant says so.
     pub(crate) fn outputs(
         &self,
-        b: usize,
+        of: &Sequence,
         i: usize,
         output_heads: Range<usize>,
         sums: impl Iterator<Item = Vec<f64>>,
@@ -108,7 +121,7 @@ impl Oracle<'_> {
         }
         if let (Some(gate), Some(tensor)) = (output.gate, self.tensors.gate) {
             for (row, n) in rows.iter_mut().zip(output_heads) {
-                let values = tensor.row(b, n, i);
+                let values = tensor.row(of.batch as usize, n, of.first_query as usize + i);
                 for (c, o) in row.iter_mut().enumerate() {
                     let x = values[if gate.per_head { 0 } else { c }];
                     *o *= if gate.silu { x * sigmoid(x) } else { sigmoid(x) };

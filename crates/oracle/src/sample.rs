@@ -13,7 +13,6 @@ pub const DRAWN_ROWS: usize = 64;
 /// first and of the last block edge, and [`DRAWN_ROWS`] seeded ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    queries: usize,
     all: bool,
     query_block: usize,
     seed: u64,
@@ -22,12 +21,7 @@ pub struct Sample {
 impl Sample {
     /// The sample of a problem whose kernel works on `query_block` positions at a time.
     pub fn new(problem: &Problem, heads: &Heads, query_block: u32, seed: u64) -> Self {
-        Self {
-            queries: problem.queries as usize,
-            all: problem.pairs(heads) <= ALL_ROWS_PAIRS,
-            query_block: query_block.max(1) as usize,
-            seed,
-        }
+        Self { all: problem.pairs(heads) <= ALL_ROWS_PAIRS, query_block: query_block.max(1) as usize, seed }
     }
 
     /// Whether every row is compared.
@@ -35,18 +29,18 @@ impl Sample {
         self.all
     }
 
-    /// The rows of one head of one sequence, ascending, each once.
-    pub fn rows(&self, b: usize, h: usize) -> Vec<usize> {
-        if self.all || self.queries == 0 {
-            return (0..self.queries).collect();
+    /// The rows of one head of one sequence, which has so many queries: ascending, each once.
+    pub fn rows(&self, b: usize, h: usize, queries: usize) -> Vec<usize> {
+        if self.all || queries == 0 {
+            return (0..queries).collect();
         }
-        let last_edge = (self.queries - 1) / self.query_block * self.query_block;
+        let last_edge = (queries - 1) / self.query_block * self.query_block;
         let edges = [self.query_block, last_edge].into_iter().flat_map(|edge| [edge.saturating_sub(1), edge]);
         let mut rng = fastrand::Rng::with_seed(self.seed);
         let mut rng = fastrand::Rng::with_seed(rng.u64(..) ^ ((b as u64) << 32 | h as u64));
-        let drawn = (0..DRAWN_ROWS).map(|_| rng.usize(0..self.queries));
-        let mut rows: Vec<usize> = [0, self.queries - 1].into_iter().chain(edges).chain(drawn).collect();
-        rows.retain(|&row| row < self.queries);
+        let drawn = (0..DRAWN_ROWS).map(|_| rng.usize(0..queries));
+        let mut rows: Vec<usize> = [0, queries - 1].into_iter().chain(edges).chain(drawn).collect();
+        rows.retain(|&row| row < queries);
         rows.sort_unstable();
         rows.dedup();
         rows
@@ -66,26 +60,26 @@ mod tests {
 
     #[test]
     fn up_to_the_limit_every_row_is_compared() {
-        assert_eq!(sample(1024, 2048, 0).rows(0, 1).len(), 1024);
+        assert_eq!(sample(1024, 2048, 0).rows(0, 1, 1024).len(), 1024);
         assert!(!sample(1024, 2049, 0).is_all());
-        assert_eq!(sample(0, 1 << 30, 0).rows(0, 0), []);
+        assert_eq!(sample(0, 1 << 30, 0).rows(0, 0, 0), []);
     }
 
     #[test]
     fn above_it_ends_edges_and_seeded_rows_are() {
         let sample_1 = sample(100_000, 100_000, 1);
-        let rows = sample_1.rows(0, 0);
+        let rows = sample_1.rows(0, 0, 100_000);
         for row in [0, 47, 48, 99_983, 99_984, 99_999] {
             assert!(rows.contains(&row), "{row} is missing");
         }
         assert!(rows.is_sorted() && (60..=70).contains(&rows.len()) && rows.iter().all(|&row| row < 100_000));
-        assert_eq!(rows, sample_1.rows(0, 0));
-        assert_ne!(rows, sample_1.rows(0, 1));
-        assert_ne!(rows, sample(100_000, 100_000, 2).rows(0, 0));
+        assert_eq!(rows, sample_1.rows(0, 0, 100_000));
+        assert_ne!(rows, sample_1.rows(0, 1, 100_000));
+        assert_ne!(rows, sample(100_000, 100_000, 2).rows(0, 0, 100_000));
     }
 
     #[test]
     fn few_queries_over_many_keys_are_each_compared_once() {
-        assert_eq!(sample(2, 1 << 24, 0).rows(0, 0), [0, 1]);
+        assert_eq!(sample(2, 1 << 24, 0).rows(0, 0, 2), [0, 1]);
     }
 }

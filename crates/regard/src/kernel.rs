@@ -134,7 +134,7 @@ impl Kernel {
     fn workspace(&self, problem: &Problem, threads: usize) -> WorkspaceLen {
         struct Size<'a> {
             kernel: &'a Kernel,
-            problem: &'a Problem,
+            problem: &'a Problem<'a>,
             threads: usize,
         }
         impl Visit for Size<'_> {

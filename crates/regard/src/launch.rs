@@ -61,7 +61,7 @@ impl<T: Element> Visit for Launch<'_, T> {
         let parts = Parts {
             variant: &kernel.variant(),
             blocks: &kernel.plan().prefill,
-            problem: schedule.problem(),
+            problem: &schedule.problem(),
             schedule: schedule.tasks.tasks.view(),
         };
         flash::run(engine, parts, kernel.code.on(), inputs, outputs, threads, workspace)

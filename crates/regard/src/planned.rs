@@ -4,7 +4,7 @@ use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{Span, Unknown};
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Plan, ScheduleOverview};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_planner::{PlanReport, plan};
@@ -29,7 +29,7 @@ pub struct Planned {
 /// A problem cut into tasks, not bound to a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tasks {
-    pub(crate) problem: Problem,
+    pub(crate) problem: OwnedProblem,
     pub(crate) tasks: OwnedSchedule,
     pub(crate) threads: usize,
     /// Query heads of a key head: what a task's pairs are counted once for.
@@ -107,7 +107,7 @@ impl Planned {
         let tasks = self.with_work(problem, captured, threads, |work| {
             OwnedSchedule::new(work).map_err(ScheduleError::Cut)
         })?;
-        Ok(Tasks { problem: *problem, tasks, threads, group: self.spec.heads.group() })
+        Ok(Tasks { problem: problem.into(), tasks, threads, group: self.spec.heads.group() })
     }
 
     /// What a person wants to know of tasks: how many, live share, tiles, balance. Takes longer than to make them.
@@ -120,7 +120,7 @@ impl Planned {
         captured: Option<&[InputData<'_>]>,
     ) -> Result<ScheduleOverview, ScheduleError> {
         let Tasks { problem, tasks, threads, .. } = tasks;
-        self.with_work(problem, captured, *threads, |work| Ok(tasks.view().overview(work)))
+        self.with_work(&problem.view(), captured, *threads, |work| Ok(tasks.view().overview(work)))
     }
 
     /// Calls `look` with key head `kv_head` of `sequence`, or with `None` where the problem has no such.
@@ -142,7 +142,7 @@ impl Planned {
     /// The captured tensors of a problem, checked.
     pub(crate) fn bind<'a>(
         &'a self,
-        problem: &Problem,
+        problem: &Problem<'a>,
         captured: &'a [InputData<'a>],
     ) -> Result<Captured<'a>, ScheduleError> {
         let Variant { inputs, heads, source, .. } = self.variant();

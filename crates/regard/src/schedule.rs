@@ -19,8 +19,8 @@ pub struct Schedule {
 
 impl Schedule {
     /// The problem that it is for.
-    pub fn problem(&self) -> &Problem {
-        &self.tasks.problem
+    pub fn problem(&self) -> Problem<'_> {
+        self.tasks.problem.view()
     }
 
     /// Pairs of query and key that the mask allows, over all query heads and sequences, as estimated for the cut.

@@ -1,6 +1,7 @@
 //! One key head of one sequence, tile by tile: what a schedule's numbers are made of, for people to see.
 
 use regard_ir::interval::{Liveness, Region};
+use regard_ir::problem::Sequence;
 use regard_ir::tiles::{self, TileBox, Tiling};
 
 use crate::schedule::{MAX_LOOKS, Work};
@@ -22,7 +23,7 @@ impl<'a> Head<'a> {
 
     /// All its queries and keys, for all query heads that share it.
     pub fn region(&self) -> Region {
-        self.work.region(self.sequence, self.kv_head, self.work.problem.query_span())
+        self.work.region(self.sequence, self.kv_head, self.work.problem.sequence(self.sequence).query_span())
     }
 
     /// Calls `visit` for boxes of one kind that together are all tiles of the plan's query block by its key block. What
@@ -42,7 +43,8 @@ impl<'a> Head<'a> {
 
     /// Live pairs among all pairs of query and key, from 0 to 1, as estimated to cut the work.
     pub fn live_share(&self) -> f64 {
-        let pairs = self.work.problem.queries as f64 * self.work.problem.keys as f64;
+        let Sequence { queries, keys, .. } = self.work.problem.sequence(self.sequence);
+        let pairs = queries as f64 * keys as f64;
         if pairs == 0.0 { 0.0 } else { self.work.live_pairs(self.sequence, self.kv_head) as f64 / pairs }
     }
 }

@@ -3,7 +3,7 @@
 
 use pulp::bytemuck;
 use regard_ir::exact;
-use regard_ir::expr::{Binary, Unary};
+use regard_ir::expr::{Binary, MAX_AXES, Unary};
 use regard_ir::inputs::{Captured, InputData};
 use regard_simd::{F32, I32, Lanes, Mask};
 
@@ -81,11 +81,16 @@ pub fn broadcast<L: Lanes>(lanes: L, captured: &Captured<'_>, input: u16, index:
 
 #[inline(always)]
 fn element<L: Lanes>(captured: &Captured<'_>, input: u16, index: &[I32<L>], lane: usize) -> i32 {
-    let mut at = [0; regard_ir::expr::MAX_AXES];
+    bits(captured, input, &indices(index, lane)[..index.len()])
+}
+
+#[inline(always)]
+fn indices<L: Lanes>(index: &[I32<L>], lane: usize) -> [i32; MAX_AXES] {
+    let mut at = [0; MAX_AXES];
     for (at, index) in at.iter_mut().zip(index) {
         *at = index.lane(lane);
     }
-    bits(captured, input, &at[..index.len()])
+    at
 }
 
 fn bits(captured: &Captured<'_>, input: u16, index: &[i32]) -> i32 {
@@ -101,11 +106,29 @@ fn bits(captured: &Captured<'_>, input: u16, index: &[i32]) -> i32 {
 /// Whether an index leaves the axes of a captured input.
 #[inline(always)]
 pub fn outside<L: Lanes>(lanes: L, captured: &Captured<'_>, input: u16, index: &[I32<L>]) -> Mask<L> {
-    let dims = captured.dims(input as usize);
+    let Some(dims) = captured.uniform_dims(input as usize) else {
+        return outside_packed(lanes, captured, input, index);
+    };
     let mut outside = Mask::splat(lanes, false);
     for (&i, &len) in index.iter().zip(&dims) {
         let len = i.like(len.min(i32::MAX as u32) as i32);
         outside = outside | i.lt(i.like(0)) | len.le(i);
     }
     outside
+}
+
+/// [`outside`] where sequences have lengths of their own: an index is looked up lane by lane.
+#[inline(always)]
+fn outside_packed<L: Lanes>(lanes: L, captured: &Captured<'_>, input: u16, index: &[I32<L>]) -> Mask<L> {
+    let mut outside = I32::splat(lanes, 0).raw();
+    let each = bytemuck::cast_slice_mut::<_, i32>(core::slice::from_mut(&mut outside));
+    for (lane, to) in each.iter_mut().enumerate() {
+        *to = leaves(captured, input, &indices(index, lane)[..index.len()]);
+    }
+    I32::from_raw(lanes, outside).lt(I32::splat(lanes, 0))
+}
+
+/// −1 where an index leaves the axes, else 0.
+fn leaves(captured: &Captured<'_>, input: u16, index: &[i32]) -> i32 {
+    -(captured.offset(input as usize, index).is_none() as i32)
 }

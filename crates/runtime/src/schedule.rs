@@ -15,7 +15,7 @@ pub use regard_engine::grid::{MAX_TASKS, Task};
 use regard_ir::expr::Var;
 use regard_ir::interval::{InputRanges, Region, Span};
 use regard_ir::plan::Plan;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Problem, Sequence};
 use regard_ir::tiles::{self, Tiles};
 use regard_ir::variant::Variant;
 
@@ -50,7 +50,7 @@ pub struct Work<'a> {
     /// The variant that it was made for.
     pub variant: &'a Variant<'a>,
     /// The sizes.
-    pub problem: &'a Problem,
+    pub problem: &'a Problem<'a>,
     /// What is known of the captured inputs.
     pub inputs: &'a dyn InputRanges,
     /// Threads that will share the tasks; 0 counts as 1.
@@ -143,7 +143,7 @@ impl Work<'_> {
         }
         let mut looks = MAX_LOOKS;
         self.for_each_profile(|sequence, kv_head, heads| {
-            let region = self.region(sequence, kv_head, self.problem.query_span());
+            let region = self.region(sequence, kv_head, self.problem.sequence(sequence).query_span());
             let tile = (blocks.query_block, blocks.key_block);
             let one = tiles::count(self.variant.allow, &region, tile, self.inputs, &mut looks);
             sum.dead = sum.dead.saturating_add(one.dead.saturating_mul(heads));
@@ -164,6 +164,10 @@ impl Work<'_> {
         let (by_sequence, by_head) = self.profile_reads();
         let mut n = 0;
         for sequence in 0..self.problem.batch {
+            let queries = self.problem.sequence(sequence).queries;
+            if queries == 0 {
+                continue;
+            }
             for kv_head in 0..self.variant.heads.kv {
                 // Where all share one profile, it is still the one that the total was made of.
                 if by_head || by_sequence && kv_head == 0 {
@@ -171,7 +175,7 @@ impl Work<'_> {
                 }
                 let share = (profile.cost() as u128 * wanted).div_ceil(total.max(1));
                 let pieces = (share as u64).clamp(1, profile.blocks as u64) as u32;
-                for task in profile.pieces(pieces, self.problem.queries) {
+                for task in profile.pieces(pieces, queries) {
                     tasks[n] = Task { sequence, kv_head, ..task };
                     n += 1;
                 }
@@ -180,7 +184,7 @@ impl Work<'_> {
         Ok(n)
     }
 
-    /// Query blocks of a sequence.
+    /// Query blocks of a sequence, of the longest where they differ.
     fn blocks(&self) -> u32 {
         self.problem.queries.div_ceil(self.plan.prefill.query_block)
     }
@@ -202,10 +206,10 @@ impl Work<'_> {
         wanted.min(MAX_TASKS as u64 - heads)
     }
 
-    /// Whether the mask differs between sequences, and between heads.
+    /// Whether what is live differs between sequences, and between heads.
     fn profile_reads(&self) -> (bool, bool) {
         let allow = self.variant.allow;
-        (allow.reads(Var::B), allow.reads(Var::H) || allow.reads(Var::G))
+        (allow.reads(Var::B) || self.problem.packed.is_some(), allow.reads(Var::H) || allow.reads(Var::G))
     }
 
     /// Calls `f` with the first sequence and key head of each profile, and how many heads share it in a row.
@@ -223,14 +227,15 @@ impl Work<'_> {
     pub(crate) fn region(&self, sequence: u32, kv_head: u32, q: Span) -> Region {
         let group = self.variant.heads.group();
         let head = (kv_head * group) as i32;
+        let Sequence { queries, keys, .. } = self.problem.sequence(sequence);
         Region {
             b: Span::point(sequence as i32),
             h: Span { lo: head, hi: head + group as i32 - 1 },
             g: Span::point(kv_head as i32),
             q,
-            k: Span { lo: 0, hi: (self.problem.keys as i64 - 1) as i32 },
-            nq: self.problem.queries as i32,
-            nk: self.problem.keys as i32,
+            k: Span { lo: 0, hi: (keys as i64 - 1) as i32 },
+            nq: queries as i32,
+            nk: keys as i32,
         }
     }
 
@@ -251,14 +256,15 @@ impl Work<'_> {
             (false, false) => 1,
         };
         let grains = (GRAIN_BUDGET / profiles.max(1)).clamp(4, MAX_GRAINS as u64) as u32;
-        let blocks = self.blocks();
+        let of = self.problem.sequence(sequence);
         let query_block = self.plan.prefill.query_block;
-        let grain_blocks = blocks.div_ceil(grains);
+        let blocks = of.queries.div_ceil(query_block);
+        let grain_blocks = blocks.div_ceil(grains).max(1);
         *profile = Profile { blocks, query_block, grain_blocks, ..Profile::EMPTY };
-        let queries = self.problem.query_span();
+        let queries = of.query_span();
         let grain_rows = grain_blocks as u64 * query_block as u64;
         // At most 8 × 8 boxes of a strip are told apart, however long it is.
-        let side = (grain_rows.min(queries.len()) * self.problem.keys as u64).isqrt() / 8;
+        let side = (grain_rows.min(queries.len()) * of.keys as u64).isqrt() / 8;
         let floor = (side as u32).max(self.plan.prefill.mask_step);
         for grain in 0..blocks.div_ceil(grain_blocks) as usize {
             let lo = queries.lo as i64 + (grain as u64 * grain_rows) as i64;
@@ -394,12 +400,11 @@ mod owned {
         pub fn overview(&self, work: &Work<'_>) -> ScheduleOverview {
             let heads = &work.variant.heads;
             let live: u128 = self.tasks.iter().map(|task| task.live as u128).sum();
-            let pairs = work.problem.queries as f64 * work.problem.keys as f64;
-            let runs = work.problem.batch as f64 * heads.kv as f64;
+            let pairs = work.problem.head_pairs() as f64 * heads.kv as f64;
             ScheduleOverview {
                 tasks: self.tasks.len() as u32,
                 threads: self.threads,
-                live_share: if pairs * runs > 0.0 { live as f64 / (pairs * runs) } else { 0.0 },
+                live_share: if pairs > 0.0 { live as f64 / pairs } else { 0.0 },
                 tiles: work.count_tiles(),
                 imbalance: self.imbalance(),
             }

@@ -7,7 +7,7 @@
 use regard_ir::expr::{MAX_AXES, Tree};
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{InputRanges, Range, Span};
-use regard_ir::variant::InputType;
+use regard_ir::variant::{Axis, InputShape, InputType};
 
 /// Entries that one entry of the level above covers.
 const FAN: usize = 16;
@@ -58,6 +58,22 @@ impl<'a> Summaries<'a> {
         Self { captured, spans }
     }
 
+    /// Whether all between two corners lies inside the axes of an input.
+    fn holds(&self, input: usize, first: &[i32], last: &[i32]) -> bool {
+        let inside = |dims: [u32; MAX_AXES]| {
+            let ends = first.iter().zip(last).zip(dims);
+            ends.into_iter().all(|((&lo, &hi), dim)| lo >= 0 && (hi as i64) < dim as i64)
+        };
+        match self.captured.uniform_dims(input) {
+            Some(dims) => inside(dims),
+            // Sequences differ in length, so only boxes of a single one are looked into.
+            None => {
+                let dims = self.captured.dims(input, first);
+                same_sequence(self.captured.shape(input), first, last) && inside(dims)
+            }
+        }
+    }
+
     /// The least and the greatest of the elements from `begin` to before `end`, which are at least one.
     fn extent(&self, input: usize, levels: &[Span], begin: usize, end: usize) -> Span {
         let data = self.captured.data(input);
@@ -88,16 +104,14 @@ impl InputRanges for Summaries<'_> {
     fn range(&self, input: usize, index: &[Span]) -> Range {
         let dtype = self.captured.shape(input).dtype;
         let entry = self.spans[input];
-        let dims = self.captured.dims(input);
-        let inside = index.iter().zip(dims).all(|(span, dim)| span.lo >= 0 && (span.hi as i64) < dim as i64);
-        if entry.lo > entry.hi || !inside {
-            return Range::any(dtype);
-        }
         let levels = &self.spans[entry.lo as usize..entry.hi as usize];
         let mut first = [0; MAX_AXES];
         let mut last = [0; MAX_AXES];
         for (axis, span) in index.iter().enumerate() {
             (first[axis], last[axis]) = (span.lo, span.hi);
+        }
+        if entry.lo > entry.hi || !self.holds(input, &first[..index.len()], &last[..index.len()]) {
+            return Range::any(dtype);
         }
         let run = |first: &[i32], last: &[i32]| {
             let offset = |at| self.captured.offset(input, at);
@@ -123,6 +137,11 @@ impl InputRanges for Summaries<'_> {
         }
         decode(dtype, all)
     }
+}
+
+fn same_sequence(shape: &InputShape, first: &[i32], last: &[i32]) -> bool {
+    let batch = shape.axes().iter().position(|axis| *axis == Axis::Batch);
+    batch.is_none_or(|batch| first[batch] == last[batch])
 }
 
 /// The neutral element of [`union`].

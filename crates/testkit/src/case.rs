@@ -20,7 +20,7 @@ pub struct Case<'a> {
     /// The variant.
     pub variant: Variant<'a>,
     /// The problem.
-    pub problem: Problem,
+    pub problem: Problem<'a>,
     /// Storage type of q, k, v and o.
     pub dtype: Dtype,
     /// Where the elements of q, k, v, o and lse lie.
@@ -88,10 +88,11 @@ impl Case<'_> {
     /// Seeded inputs.
     pub fn inputs(&self) -> Inputs {
         let heads = &self.variant.heads;
+        let [batch, queries, keys] = self.problem.extents();
         // Each tensor draws from a seed of its own.
         let seed = |tensor: u64| self.seed.wrapping_mul(64).wrapping_add(tensor);
         let input = |n_heads, len, width, tensor| {
-            let shape = [self.problem.batch, n_heads, len, width].map(|n| n as usize);
+            let shape = [batch, n_heads, len, width].map(|n| n as usize);
             Input::normal(self.dtype, shape, self.layout, seed(tensor))
         };
         let n_captured = self.variant.inputs.len();
@@ -99,12 +100,12 @@ impl Case<'_> {
             .map(|input| random::captured(&self.variant, &self.problem, input, seed(3 + input as u64)));
         let gate = self.variant.output.gate.map(|gate| {
             let width = if gate.per_head { 1 } else { heads.value_dim };
-            input(self.variant.output_heads(), self.problem.queries, width, 3 + n_captured as u64)
+            input(self.variant.output_heads(), queries, width, 3 + n_captured as u64)
         });
         Inputs {
-            q: input(heads.query, self.problem.queries, heads.dim, 0),
-            k: input(heads.kv, self.problem.keys, heads.dim, 1),
-            v: input(heads.value, self.problem.keys, heads.value_dim, 2),
+            q: input(heads.query, queries, heads.dim, 0),
+            k: input(heads.kv, keys, heads.dim, 1),
+            v: input(heads.value, keys, heads.value_dim, 2),
             captured: captured.collect(),
             gate,
         }
@@ -113,8 +114,9 @@ impl Case<'_> {
     /// Unwritten outputs.
     pub fn outputs(&self) -> Outputs {
         let heads = &self.variant.heads;
+        let [batch, queries, _] = self.problem.extents();
         let output = |dtype, n_heads, width| {
-            let shape = [self.problem.batch, n_heads, self.problem.queries, width].map(|n| n as usize);
+            let shape = [batch, n_heads, queries, width].map(|n| n as usize);
             Output::new(dtype, shape, self.layout)
         };
         Outputs {

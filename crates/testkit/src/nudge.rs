@@ -41,9 +41,10 @@ impl Case<'_> {
         let oracle = self.oracle(inputs, &data).rounding();
         let mut outputs = self.outputs();
         for part in (0..oracle.parts()).map(|part| oracle.part(part)) {
-            for i in 0..self.problem.queries as usize {
+            let of = part.rows();
+            for i in 0..of.queries as usize {
                 let row = part.row(i)?;
-                let at = |h, channel| [part.sequence(), h, i, channel];
+                let at = |h, channel| [of.batch as usize, h, of.first_query as usize + i, channel];
                 for (h, o) in part.output_heads().zip(row.o) {
                     o.into_iter().enumerate().for_each(|(channel, o)| outputs.o.set(at(h, channel), o));
                 }

@@ -16,8 +16,8 @@ use regard_ir::variant::{Axis, InputShape, Source, Variant};
 use regard_oracle::compare::Report;
 use regard_oracle::sample::Sample;
 use regard_testkit::{Case, Failure, Inputs, Layout};
-use regard_tests::engines;
 use regard_tests::run::{self, Direct, Disagreement};
+use regard_tests::{cumulative, engines};
 
 use spec::Draws;
 
@@ -40,16 +40,19 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
     let spec = parsed.map_err(|diagnostics| TestCaseError::fail(format!("{text}\n{diagnostics}")))?.spec;
     let variant = spec.variant().expect("softmax");
     let mut draws = Draws::new(of_problem);
-    let (batch, mut queries) = (draws.pick(&[1, 2, 3]), draws.pick(&[9, 1, 2, 3, 5, 8, 17, 25, 33, 48]));
-    let keys = draws.pick(&[33, 0, 1, 2, 7, 8, 9, 16, 24, 31, 48, 65]);
-    let mut shift = draws.pick(&[0, 0, 0, 1, -3]);
-    if reads_queries(&variant) {
-        // Each query has a place in the tensors: whether one that has none is noticed depends on which tiles are live.
-        queries = queries.min(keys);
-        shift = 0;
+    let lengths = lengths(&mut draws, reads_queries(&variant));
+    let (cu_q, cu_k) = (cumulative(lengths.iter().map(|it| it.0)), cumulative(lengths.iter().map(|it| it.1)));
+    let (queries, keys) = lengths[0];
+    let problem = if draws.below(3) == 2 {
+        Problem::packed(spec.source, &cu_q, &cu_k)
+    } else {
+        Problem::prefill(spec.source, lengths.len(), queries, keys)
+    };
+    let mut problem = problem.expect("short");
+    let shift = draws.pick(&[0, 0, 0, 1, -3]);
+    if problem.packed.is_none() && !reads_queries(&variant) {
+        problem = problem.with_q_offset(i64::from(problem.q_offset) + shift).expect("near");
     }
-    let problem = Problem::prefill(spec.source, batch, queries, keys).expect("short");
-    let problem = problem.with_q_offset(i64::from(problem.q_offset) + shift).expect("near");
     let dtype = draws.pick(&Dtype::ALL);
     let layout = draws.pick(&Layout::ALL);
     let sizes = draws.pick(&BLOCKS);
@@ -72,6 +75,17 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Queries and keys of one to three sequences. Where `each_has_a_place`, no query stands outside its keys: whether one
+/// that does is noticed depends on which tiles are live.
+fn lengths(draws: &mut Draws<'_>, each_has_a_place: bool) -> Vec<(usize, usize)> {
+    let length = |draws: &mut Draws<'_>| {
+        let queries = draws.pick(&[9, 1, 2, 3, 5, 8, 17, 25, 33, 48, 0]);
+        let keys = draws.pick(&[33, 0, 1, 2, 7, 8, 9, 16, 24, 31, 48, 65]);
+        (if each_has_a_place { queries.min(keys) } else { queries }, keys)
+    };
+    (0..draws.pick(&[1, 2, 3])).map(|_| length(draws)).collect()
 }
 
 /// Whether a captured tensor is read at the queries' positions.
@@ -103,7 +117,7 @@ fn variants_agree() {
     let cases = config.cases;
     let mut runner = TestRunner::new(config);
     let draws =
-        (proptest::collection::vec(any::<u32>(), 10..60), proptest::collection::vec(any::<u32>(), 10));
+        (proptest::collection::vec(any::<u32>(), 10..60), proptest::collection::vec(any::<u32>(), 16));
     let result = runner.run(&draws, |(of_spec, of_problem)| check(&of_spec, &of_problem, &cancelling));
     result.unwrap_or_else(|error| panic!("{error}"));
     println!("{} of {cases} cases cancel", cancelling.get());

@@ -77,7 +77,7 @@ pub(super) fn exists(kernel: &Kernel) -> Result<(), NoBaseline> {
 /// A problem as the baseline takes it.
 pub(super) struct Baseline<'a> {
     kernel: &'a Kernel,
-    problem: Problem,
+    problem: Problem<'a>,
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
@@ -96,7 +96,7 @@ impl<'a> Baseline<'a> {
     /// If there is no memory.
     pub(super) fn new(
         kernel: &'a Kernel,
-        &problem: &Problem,
+        &problem: &Problem<'a>,
         [q, k, v]: [&'a [f32]; 3],
         threads: usize,
     ) -> Result<Self, OutOfMemory> {

@@ -61,7 +61,7 @@ pub(super) struct Reach {
 /// A call, and what it takes.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Call {
-    pub(super) problem: Problem,
+    pub(super) problem: Problem<'static>,
     pub(super) pairs: Pairs,
     /// Operations and bytes.
     pub(super) work: Work,
@@ -199,7 +199,7 @@ impl Call {
     ///
     /// # Errors
     /// If there are more sequences than one call can hold.
-    pub(super) fn new(planned: &Planned, problem: Problem) -> Result<Self, Failure> {
+    pub(super) fn new(planned: &Planned, problem: Problem<'static>) -> Result<Self, Failure> {
         let pairs = Pairs::count(planned, &problem)?;
         let dtype = planned.plan().dtype;
         let work = Work::new(&planned.variant(), &problem, dtype, pairs.allowed);
@@ -275,7 +275,7 @@ mod tests {
         regard::parse(text, "t.toml", &regard::NoFiles).unwrap_or_else(|errors| panic!("{errors}")).spec
     }
 
-    fn problem(spec: &Spec, batch: usize, queries: usize, keys: usize) -> Problem {
+    fn problem(spec: &Spec, batch: usize, queries: usize, keys: usize) -> Problem<'static> {
         Problem::prefill(spec.source, batch, queries, keys).unwrap()
     }
 

@@ -70,7 +70,7 @@ fn counted(variant: &Variant<'_>, allow: Tree<'_>, problem: &Problem) -> Option<
             b: Span::point(b as i32),
             h: Span::point(h as i32),
             g: Span::point((h / variant.heads.group()) as i32),
-            q: problem.query_span(),
+            q: problem.sequence(0).query_span(),
             k: Span { lo: 0, hi: problem.keys as i32 - 1 },
             nq: problem.queries as i32,
             nk: problem.keys as i32,

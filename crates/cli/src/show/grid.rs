@@ -109,7 +109,7 @@ pub(crate) struct Subject<'a> {
     /// The query head.
     pub(crate) query_head: u32,
     /// The sizes.
-    pub(crate) problem: &'a Problem,
+    pub(crate) problem: &'a Problem<'a>,
     /// The plan's blocks.
     pub(crate) blocks: &'a Blocks,
 }

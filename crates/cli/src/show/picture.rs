@@ -41,7 +41,7 @@ pub(crate) struct Numbers {
     summary: String,
     /// The mask, all definitions expanded.
     mask: String,
-    problem: Problem,
+    problem: Problem<'static>,
     /// The query head that is drawn.
     head: u32,
     /// The sequence that is drawn.
@@ -94,7 +94,7 @@ impl Picture {
     /// Says what is drawn in `grid`, of which `live_share` is live.
     pub(crate) fn new(
         planned: &Planned,
-        problem: &Problem,
+        problem: &Problem<'static>,
         scope: Scope,
         live_share: f64,
         grid: Grid,

@@ -228,7 +228,7 @@ impl<'a> Signature<'a> {
     }
 
     /// The tensors of a file that fits.
-    fn take<'t>(&self, tensors: &'t Tensors, problem: Problem) -> Option<Bound<'t>> {
+    fn take<'t>(&self, tensors: &'t Tensors, problem: Problem<'t>) -> Option<Bound<'t>> {
         let stored = |name| self.stored(tensors, name, self.dtype);
         let captured = (0..self.names.len()).map(|i| self.captured(tensors, i)).collect::<Option<_>>()?;
         let gate = match self.gate {
@@ -269,7 +269,7 @@ impl<'a> Signature<'a> {
 #[derive(Debug)]
 pub(crate) struct Bound<'t> {
     /// Batch, queries and keys; the query offset is the default of the source.
-    pub(crate) problem: Problem,
+    pub(crate) problem: Problem<'t>,
     /// Queries.
     pub(crate) q: Stored<'t>,
     /// Keys.
@@ -369,7 +369,7 @@ impl Sizes {
         ]
     }
 
-    fn problem(&self, source: Source) -> Result<Problem, ProblemError> {
+    fn problem(&self, source: Source) -> Result<Problem<'static>, ProblemError> {
         let len = Option::unwrap_or_default;
         Problem::prefill(source, len(self.batch), len(self.queries), len(self.keys))
     }

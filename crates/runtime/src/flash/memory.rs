@@ -92,7 +92,8 @@ impl Layout {
         let heads = &variant.heads;
         let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
         let rows = heads.group() as usize * blocks.query_block as usize;
-        let sums = [problem.batch, heads.query, problem.queries, heads.value_dim];
+        let [batch, queries, _] = problem.extents();
+        let sums = [batch, heads.query, queries, heads.value_dim];
         let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
         Self {
             tile,

@@ -17,7 +17,7 @@ mod tokens;
 use core::fmt;
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Bands, Grid, GridError, Lots, Rows, RowsMut, Task};
+use regard_engine::grid::{Bands, Grid, GridError, Lots, Rows, RowsMut, Task, Tasks};
 use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
@@ -25,7 +25,7 @@ use regard_engine::{Engine, Op};
 use regard_ir::inputs::{self, BindError, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Blocks;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
 use self::finish::{Finish, Mixing};
@@ -94,7 +94,7 @@ pub struct Parts<'a> {
     /// Block sizes.
     pub blocks: &'a Blocks,
     /// Sizes of this call.
-    pub problem: &'a Problem,
+    pub problem: &'a Problem<'a>,
     /// Its tasks.
     pub schedule: Schedule<'a>,
 }
@@ -267,7 +267,8 @@ pub fn run<E: Engine, T: Element>(
     let (rows, mut bands) = match mixing {
         None => (Rows::Stored(outputs.o.0), None),
         Some(_) => {
-            let counts = [problem.batch, heads.query, problem.queries].map(|n| n as usize);
+            let [batch, queries, _] = problem.extents();
+            let counts = [batch, heads.query, queries].map(|n| n as usize);
             let width = heads.value_dim as usize;
             let strides = contiguous_strides(counts, width);
             let rows = RowsMut { data: &mut *sums, counts, strides, width };
@@ -276,7 +277,9 @@ pub fn run<E: Engine, T: Element>(
     };
     let lse = outputs.lse.map(|view| view.0);
     let group = heads.group() as usize;
-    let grid = Grid::new(schedule.tasks, schedule.order, group, rows, lse).map_err(RunError::Output)?;
+    let starts = problem.packed.as_ref().map(Packed::cu_q);
+    let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
+    let grid = Grid::new(tasks, rows, lse).map_err(RunError::Output)?;
 
     let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
     let fault = Fault::new();
@@ -324,7 +327,7 @@ pub fn run<E: Engine, T: Element>(
             factors: captured.floats(mix.input).unwrap_or_default(),
             sums,
             query_heads: heads.query as usize,
-            queries: problem.queries as usize,
+            queries: problem.extents()[1] as usize,
             value_dim: heads.value_dim as usize,
             finish,
         };
@@ -402,7 +405,7 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
 fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>) -> Result<(), RunError> {
     let Parts { variant, blocks, problem, schedule, .. } = parts;
     let heads = &variant.heads;
-    let [batch, queries, keys] = [problem.batch, problem.queries, problem.keys].map(|n| n as usize);
+    let [batch, queries, keys] = problem.extents().map(|n| n as usize);
     let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
     let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
     let shape = |tensor, counts: [usize; 3], width, expected: [usize; 4]| {
@@ -458,9 +461,10 @@ fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>)
 fn covers(tasks: &[Task], heads: &Heads, problem: &Problem) -> bool {
     let mut tasks = tasks.iter();
     for sequence in 0..problem.batch {
+        let queries = problem.sequence(sequence).queries;
         for kv_head in 0..heads.kv {
             let mut row = 0;
-            while row < problem.queries {
+            while row < queries {
                 match tasks.next() {
                     Some(task)
                         if (task.sequence, task.kv_head, task.query_begin) == (sequence, kv_head, row)

@@ -6,6 +6,7 @@ use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::problem::Sequence;
 use regard_ir::tiles;
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
@@ -38,6 +39,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
 #[derive(Clone, Copy)]
 struct Block {
     sequence: u32,
+    /// Its lengths, and where its rows lie.
+    of: Sequence,
     kv_head: u32,
     first_query: u32,
     queries: u32,
@@ -63,10 +66,11 @@ pub(super) fn task<E: Engine, T: Element>(
 ) {
     let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
     let step = shared.parts.blocks.query_block;
+    let of = shared.parts.problem.sequence(sequence);
     let mut first_query = query_begin;
     while first_query < query_end {
         let queries = step.min(query_end - first_query);
-        let block = Block { sequence, kv_head, first_query, queries };
+        let block = Block { sequence, of, kv_head, first_query, queries };
         Pass { shared, block }.run(claim, memory);
         first_query += queries;
     }
@@ -94,12 +98,12 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn run(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         self.prepare(memory);
-        let Parts { variant, blocks, problem, .. } = self.shared.parts;
+        let Parts { variant, blocks, .. } = self.shared.parts;
         let ranges = self.shared.ranges;
         let region = self.region(0, self.rows());
         let classify = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
         let mut cell = 0;
-        for (keys, liveness) in tiles::runs(0..problem.keys, blocks.key_block, classify) {
+        for (keys, liveness) in tiles::runs(0..self.block.of.keys, blocks.key_block, classify) {
             // A run starts on the block grid, so its parts are whole blocks but perhaps the last.
             for first in keys.clone().step_by(blocks.key_block as usize) {
                 let count = blocks.key_block.min(keys.end - first);
@@ -139,10 +143,16 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         (row / queries, self.block.first_query + row % queries)
     }
 
+    /// Where a query lies along the token axis of q and o.
+    #[inline(always)]
+    fn query_row(&self, query: u32) -> usize {
+        self.block.of.first_query as usize + query as usize
+    }
+
     /// What rows `first..first + count` cover, over all keys.
     fn region(&self, first: usize, count: usize) -> Region {
-        let Parts { variant, problem, .. } = self.shared.parts;
-        let Block { sequence, kv_head, first_query, queries } = self.block;
+        let Parts { variant, .. } = self.shared.parts;
+        let Block { sequence, of, kv_head, first_query, queries } = self.block;
         let ((first_head, first_row), (last_head, last_row)) =
             (self.place(first), self.place(first + count - 1));
         let (first_query, last_query) = if first_head == last_head {
@@ -151,15 +161,15 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             (first_query, first_query + queries - 1)
         };
         let head = (kv_head * variant.heads.group()) as i32;
-        let position = |query: u32| problem.q_offset + query as i32;
+        let position = |query: u32| of.q_offset + query as i32;
         Region {
             b: Span::point(sequence as i32),
             h: Span { lo: head + first_head as i32, hi: head + last_head as i32 },
             g: Span::point(kv_head as i32),
             q: Span { lo: position(first_query), hi: position(last_query) },
-            k: Span { lo: 0, hi: problem.keys as i32 - 1 },
-            nq: problem.queries as i32,
-            nk: problem.keys as i32,
+            k: Span { lo: 0, hi: of.keys as i32 - 1 },
+            nq: of.queries as i32,
+            nk: of.keys as i32,
         }
     }
 
@@ -167,7 +177,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn prepare(&self, memory: &mut Memory<'_>) {
         let Shared { engine, parts, code, inputs, layout, .. } = self.shared;
-        let Parts { variant, problem, .. } = parts;
+        let Parts { variant, .. } = parts;
+        let Sequence { batch, q_offset, .. } = self.block.of;
         let lanes = engine.lanes();
         let group = variant.heads.group();
         // In log2 units from the start, unless a modifier or an activation must see natural ones.
@@ -175,11 +186,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let unit = if softmax && !code.modifies() { core::f64::consts::LOG2_E } else { 1.0 };
         for RowTile { first, rows, width } in self.tiles() {
             let panel = &mut memory.query[first * layout.dim..][..width * layout.dim];
-            let sequence = self.block.sequence as usize;
             let row = |i: usize| {
                 let (head, query) = self.place(first + i);
                 let head = (self.block.kv_head * group + head) as usize;
-                (head, inputs.q.row(sequence, head, query as usize))
+                (head, inputs.q.row(batch as usize, head, self.query_row(query)))
             };
             match self.shared.changes[Side::Query as usize] {
                 None => {
@@ -187,7 +197,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     pack::pack_rows(lanes, &rows_as_stored, rows, layout.dim, width, memory.rows, panel);
                 }
                 Some(change) => {
-                    let token = |i| change.tokens.query(sequence, self.place(first + i).1 as usize);
+                    let token =
+                        |i| change.tokens.query(batch as usize, self.query_row(self.place(first + i).1));
                     let changed = Changed::new(change, row, token);
                     pack::pack_rows(lanes, &changed, rows, layout.dim, width, memory.rows, panel);
                 }
@@ -195,7 +206,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             pack::scale(lanes, panel, (variant.scale * unit) as f32);
             for lane in 0..width {
                 let (head, query) = self.place(first + lane.min(rows - 1));
-                memory.positions[first + lane] = problem.q_offset + query as i32;
+                memory.positions[first + lane] = q_offset + query as i32;
                 memory.heads[first + lane] = (self.block.kv_head * group + head) as i32;
             }
             memory.cell_reference[first..][..width].fill(f32::NEG_INFINITY);
@@ -209,7 +220,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
         let Shared { engine, parts, inputs, layout, .. } = self.shared;
-        let Block { sequence, kv_head, .. } = self.block;
+        let Block { sequence, of, kv_head, .. } = self.block;
         let heads = &parts.variant.heads;
         let value_head = kv_head / (heads.kv / heads.value);
         let lanes = engine.lanes();
@@ -217,10 +228,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let odd = match memory.packed {
             Some((packed, odd)) if packed == block => odd,
             _ => {
-                let head = kv_head as usize;
-                let key = |i: usize| inputs.k.row(sequence as usize, head, first as usize + i);
-                let value =
-                    |i: usize| inputs.v.row(sequence as usize, value_head as usize, first as usize + i);
+                let (head, batch) = (kv_head as usize, of.batch as usize);
+                let first = of.first_key as usize + first as usize;
+                let key = |i: usize| inputs.k.row(batch, head, first + i);
+                let value = |i: usize| inputs.v.row(batch, value_head as usize, first + i);
                 let count = count as usize;
                 match self.shared.changes[Side::Key as usize] {
                     None => {
@@ -228,7 +239,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                         pack::pack_keys(lanes, &rows, count, layout.dim, memory.rows, memory.keys);
                     }
                     Some(change) => {
-                        let token = |i| change.tokens.key(sequence as usize, first as usize + i);
+                        let token = |i| change.tokens.key(batch, first + i);
                         let rows = Changed::new(change, |i| (head, key(i)), token);
                         pack::pack_keys(lanes, &rows, count, layout.dim, memory.rows, memory.keys);
                     }
@@ -262,8 +273,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let place = Place {
             b: self.block.sequence as i32,
             g: self.block.kv_head as i32,
-            nq: parts.problem.queries as i32,
-            nk: parts.problem.keys as i32,
+            nq: self.block.of.queries as i32,
+            nk: self.block.of.keys as i32,
             q: &memory.positions[row..][..width],
             h: &memory.heads[row..][..width],
             first_key: (first + live.start) as i32,
@@ -376,7 +387,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let width = weights.len();
         let heads = &parts.variant.heads;
         let value_head = self.block.kv_head / (heads.kv / heads.value);
-        let value = inputs.v.row(self.block.sequence as usize, value_head as usize, place.first_key as usize);
+        let Sequence { batch, first_key, .. } = self.block.of;
+        let key = first_key as usize + place.first_key as usize;
+        let value = inputs.v.row(batch as usize, value_head as usize, key);
         let mut allowed = [1i32; MAX_TILE_ROWS];
         if masked {
             code.allow(engine.lanes(), place, &mut allowed[..width], scratch);
@@ -470,14 +483,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 multiply(lanes, output, &memory.factors[..width]);
             }
         }
-        let sequence = self.block.sequence as usize;
+        let batch = self.block.of.batch as usize;
         for row in (0..rows).step_by(TRANSPOSE) {
             let count = TRANSPOSE.min(rows - row);
             turn(lanes, output, [row, width], layout.value_width, memory.rows);
             for (i, values) in memory.rows.chunks_exact_mut(layout.value_width).take(count).enumerate() {
                 let (head, query) = self.place(first + row + i);
                 if let Some(finish) = &self.shared.finish {
-                    let at = [sequence, memory.heads[first + row + i] as usize, query as usize];
+                    let at = [batch, memory.heads[first + row + i] as usize, self.query_row(query)];
                     finish.apply(lanes, at, &mut values[..layout.value_dim], memory.finish);
                 }
                 claim.output(head as usize, query).write(values);

@@ -9,7 +9,7 @@ use regard_ir::rows::{Position, QkNorm, RopeLayout};
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
-use super::tokens::{Token, Tokens, inverse};
+use super::tokens::{Known, Tokens, inverse};
 
 /// How the rows of q, or those of k, change: what does not depend on the row.
 #[derive(Clone, Copy)]
@@ -46,7 +46,7 @@ impl<'a> Change<'a> {
     }
 
     #[inline(always)]
-    fn apply(&self, head: usize, token: Token<'_>, row: &mut [f32]) {
+    fn apply(&self, head: usize, token: Known<'_>, row: &mut [f32]) {
         let first = self.norm.filter(|norm| !norm.after_rope);
         if let Some(norm) = first {
             self.normalise(norm, head, token, row);
@@ -60,7 +60,7 @@ impl<'a> Change<'a> {
     }
 
     #[inline(always)]
-    fn normalise(&self, norm: &QkNorm, head: usize, token: Token<'_>, row: &mut [f32]) {
+    fn normalise(&self, norm: &QkNorm, head: usize, token: Known<'_>, row: &mut [f32]) {
         let factor = if norm.all_heads { token.norm } else { inverse(norm, squares(row), row.len()) };
         match self.learned {
             None => row.iter_mut().for_each(|x| *x *= factor),
@@ -92,7 +92,7 @@ fn squares(row: &[f32]) -> f64 {
 
 /// Turns the rotary channels by the token's angles.
 #[inline(always)]
-fn turn(position: &Position, token: Token<'_>, row: &mut [f32]) {
+fn turn(position: &Position, token: Known<'_>, row: &mut [f32]) {
     let row = &mut row[position.offset as usize..][..position.dim as usize];
     let angles = token.cos.iter().zip(token.sin);
     match position.layout {
@@ -128,7 +128,7 @@ impl<'t, 'c, T, R, K> Rows<'t> for Changed<'c, T, R, K>
 where
     T: Element,
     R: Fn(usize) -> (usize, &'t [T]),
-    K: Fn(usize) -> Token<'c>,
+    K: Fn(usize) -> Known<'c>,
 {
     #[inline(always)]
     fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]

@@ -27,9 +27,13 @@ pub(super) struct TokenLayout {
     half: usize,
     /// Whether a norm over all heads is kept.
     norms: bool,
-    /// Sequences that have rows of their own.
-    sequences: usize,
+    /// Whether each sequence has rows of its own; where sequences are packed, their rows are apart anyway.
+    own: bool,
+    /// Sequences along the tensors' first axis that have rows of their own.
+    batch: usize,
+    /// Keys along the tensors' token axis.
     keys: usize,
+    /// Queries along it.
     queries: usize,
 }
 
@@ -38,13 +42,8 @@ impl TokenLayout {
         let half = variant.position.map_or(0, |position| position.dim as usize / 2);
         let norms = variant.qk_norm.is_some_and(|norm| norm.all_heads);
         let own = norms || variant.position.is_some_and(|position| position.ids.is_some());
-        Self {
-            half,
-            norms,
-            sequences: if own { problem.batch as usize } else { 1 },
-            keys: problem.keys as usize,
-            queries: problem.queries as usize,
-        }
+        let [batch, queries, keys] = problem.extents().map(|n| n as usize);
+        Self { half, norms, own, batch: if own { batch } else { 1 }, keys, queries }
     }
 
     /// Floats of a row: the pairs' cosines, their sines, the norm.
@@ -59,20 +58,38 @@ impl TokenLayout {
 
     /// Floats of the table, in whole chunks; saturates.
     pub fn table_len(&self) -> usize {
-        let rows = self.sequences.saturating_mul(self.keys.saturating_add(self.queries));
+        let rows = self.batch.saturating_mul(self.keys.saturating_add(self.queries));
         rows.checked_next_multiple_of(CHUNK).unwrap_or(usize::MAX).saturating_mul(self.stride())
     }
 
-    /// The sequence, and the key or else the query, of a row.
-    fn place(&self, row: usize) -> (usize, Result<usize, usize>) {
-        let per_sequence = self.keys + self.queries;
-        let (sequence, token) = (row / per_sequence, row % per_sequence);
-        (sequence, token.checked_sub(self.keys).map_or(Ok(token), Err))
+    /// The row of a key, or else of a query, from where it lies in its tensor.
+    #[inline(always)]
+    fn row(&self, batch: usize, token: Token) -> usize {
+        let batch = if self.own { batch } else { 0 };
+        match token {
+            Token::Key(key) => batch * self.keys + key,
+            Token::Query(query) => self.batch * self.keys + batch * self.queries + query,
+        }
+    }
+
+    /// Where the token of a row lies in its tensor.
+    fn token(&self, row: usize) -> (usize, Token) {
+        match row.checked_sub(self.batch * self.keys) {
+            None => (row / self.keys, Token::Key(row % self.keys)),
+            Some(row) => (row / self.queries, Token::Query(row % self.queries)),
+        }
     }
 
     fn rows(&self) -> usize {
-        self.sequences * (self.keys + self.queries)
+        self.batch * (self.keys + self.queries)
     }
+}
+
+/// A token, by its place along the token axis of its tensor.
+#[derive(Clone, Copy)]
+enum Token {
+    Key(usize),
+    Query(usize),
 }
 
 /// The filled table.
@@ -84,7 +101,7 @@ pub(super) struct Tokens<'a> {
 
 /// What is known of one token.
 #[derive(Clone, Copy)]
-pub(super) struct Token<'a> {
+pub(super) struct Known<'a> {
     /// Cosine of each pair's angle.
     pub cos: &'a [f32],
     /// Its sine.
@@ -94,23 +111,25 @@ pub(super) struct Token<'a> {
 }
 
 impl<'a> Tokens<'a> {
+    /// Of a key, by its place in k.
     #[inline(always)]
-    pub fn key(&self, sequence: usize, key: usize) -> Token<'a> {
-        self.token(sequence, key)
+    pub fn key(&self, batch: usize, key: usize) -> Known<'a> {
+        self.known(batch, Token::Key(key))
+    }
+
+    /// Of a query, by its place in q.
+    #[inline(always)]
+    pub fn query(&self, batch: usize, query: usize) -> Known<'a> {
+        self.known(batch, Token::Query(query))
     }
 
     #[inline(always)]
-    pub fn query(&self, sequence: usize, query: usize) -> Token<'a> {
-        self.token(sequence, self.layout.keys + query)
-    }
-
-    #[inline(always)]
-    fn token(&self, sequence: usize, token: usize) -> Token<'a> {
-        let TokenLayout { half, norms, sequences, keys, queries } = self.layout;
-        let row = if sequences > 1 { sequence * (keys + queries) } else { 0 } + token;
+    fn known(&self, batch: usize, token: Token) -> Known<'a> {
+        let TokenLayout { half, norms, .. } = self.layout;
+        let row = self.layout.row(batch, token);
         let row = &self.table[row * self.layout.stride()..][..self.layout.stride()];
         let (cos, rest) = row.split_at(half);
-        Token { cos, sin: &rest[..half], norm: if norms { rest[half] } else { 1.0 } }
+        Known { cos, sin: &rest[..half], norm: if norms { rest[half] } else { 1.0 } }
     }
 }
 
@@ -132,7 +151,7 @@ pub(super) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
 pub(super) struct Fill<'a, T> {
     pub layout: TokenLayout,
     pub variant: &'a Variant<'a>,
-    pub problem: &'a Problem,
+    pub problem: &'a Problem<'a>,
     pub inputs: &'a Inputs<'a, T>,
     pub captured: &'a Captured<'a>,
     pub fault: &'a Fault,
@@ -183,12 +202,14 @@ impl<T: Element> Fill<'_, T> {
 
     /// The position that a row is turned by.
     fn position(&self, position: &Position, row: usize) -> i32 {
-        let (sequence, token) = self.layout.place(row);
-        let at = match token {
-            Ok(key) => key as i32,
-            Err(query) => self.problem.q_offset + query as i32,
+        let (batch, token) = self.layout.token(row);
+        let sequence = self.sequence(batch, token);
+        let of = self.problem.sequence(sequence);
+        let (at, is_key) = match token {
+            Token::Key(key) => ((key - of.first_key as usize) as i32, true),
+            Token::Query(query) => (of.q_offset + (query - of.first_query as usize) as i32, false),
         };
-        let reads = token.is_ok() || self.variant.source == Source::SelfAttention;
+        let reads = is_key || self.variant.source == Source::SelfAttention;
         let Some(ids) = position.ids.filter(|_| reads) else { return at };
         let offset = self.captured.offset(ids as usize, &[sequence as i32, at]);
         match (offset, self.captured.data(ids as usize)) {
@@ -200,20 +221,31 @@ impl<T: Element> Fill<'_, T> {
         }
     }
 
+    /// The sequence of a token that lies at `batch` in its tensor.
+    fn sequence(&self, batch: usize, token: Token) -> u32 {
+        let Some(packed) = &self.problem.packed else { return batch as u32 };
+        let (starts, row) = match token {
+            Token::Key(key) => (packed.cu_k(), key),
+            Token::Query(query) => (packed.cu_q(), query),
+        };
+        // The last sequence that begins at or before the row; those before it that begin there too are empty.
+        starts.partition_point(|&start| start as usize <= row) as u32 - 1
+    }
+
     /// The inverse of the norm over all heads of a row's token, as its rows are when they are normed.
     #[inline(always)]
     fn norm(&self, norm: &QkNorm, row: usize) -> f32 {
-        let (sequence, token) = self.layout.place(row);
+        let (batch, token) = self.layout.token(row);
         let heads = &self.variant.heads;
         let (heads, rows, token) = match token {
-            Ok(key) => (heads.kv, &self.inputs.k, key),
-            Err(query) => (heads.query, &self.inputs.q, query),
+            Token::Key(key) => (heads.kv, &self.inputs.k, key),
+            Token::Query(query) => (heads.query, &self.inputs.q, query),
         };
         // A turn keeps lengths, but for the factor that turned channels are multiplied by.
         let turned = self.variant.position.filter(|_| norm.after_rope);
         let mut squares = 0.0;
         for head in 0..heads {
-            let row = rows.row(sequence, head as usize, token);
+            let row = rows.row(batch, head as usize, token);
             for (channel, x) in row.iter().enumerate() {
                 let x = x.to_f32() as f64;
                 squares += x * x;
