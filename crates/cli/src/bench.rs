@@ -80,7 +80,7 @@ fn measure(args: &BenchArgs, kernel: &Kernel, place: &Place) -> Result<Line, Fai
     let pool = &place.pool;
     let size = Size { batch: args.batch, queries: args.q, keys: args.k.unwrap_or(args.q) };
     let bound = problem::random(kernel.spec(), kernel.plan().dtype, size, Layout::Bhnd)?;
-    let execution = |repeat| Execution { kernel, pool, layout: Layout::Bhnd, repeat: Some(repeat) };
+    let execution = |repeat| Execution { kernel, pool, repeat: Some(repeat) };
 
     let first = execution(1).run(&bound)?;
     let one = first.seconds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -91,7 +91,7 @@ fn measure(args: &BenchArgs, kernel: &Kernel, place: &Place) -> Result<Line, Fai
     };
     let captured = bound.captured();
     let report = Judge::new(kernel, &bound, &captured, pool)?.against_oracle(&outcome)?;
-    let timing = Timing::new(kernel, &bound, &outcome, pool.count(), Layout::Bhnd);
+    let timing = Timing::new(kernel, &bound, &outcome, pool.count());
     Ok(Line::new(timing, runs, place, &report, against))
 }
 
@@ -108,8 +108,8 @@ fn alternate(
     else {
         return Err(sixteen_bits());
     };
-    let baseline = Baseline::new(kernel, &bound.problem, [q, k, v], pool.count())?;
-    let execution = Execution { kernel, pool, layout: Layout::Bhnd, repeat: Some(1) };
+    let baseline = Baseline::new(kernel, &bound.problem(), [q, k, v], pool.count())?;
+    let execution = Execution { kernel, pool, repeat: Some(1) };
     let mut seconds = memory::reserved("the times", runs as u128)?;
     let mut ratios = memory::reserved("the ratios", runs as u128)?;
     baseline.run(pool);

@@ -24,8 +24,6 @@ pub(crate) struct Execution<'a> {
     pub(crate) kernel: &'a Kernel,
     /// Who does the work.
     pub(crate) pool: &'a Pool,
-    /// Order of the axes of q, k, v, o and lse.
-    pub(crate) layout: Layout,
     /// Timed runs after one that does not count; a single one that counts where absent.
     pub(crate) repeat: Option<u32>,
 }
@@ -49,10 +47,11 @@ impl Execution<'_> {
     /// If there is no memory, the problem cannot be scheduled, or a query's position or an expression reads outside a
     /// tensor.
     pub(crate) fn run(&self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
-        check_positions(self.kernel.spec(), &bound.problem)?;
+        let problem = bound.problem();
+        check_positions(self.kernel.spec(), &problem)?;
         let captured = bound.captured();
         let fail = |error| self.schedule_failure(error);
-        let schedule = self.kernel.schedule(&bound.problem, &captured, self.pool.count()).map_err(fail)?;
+        let schedule = self.kernel.schedule(&problem, &captured, self.pool.count()).map_err(fail)?;
         let live_pairs = schedule.live_pairs();
         let mut workspace = Workspace::default();
         workspace.try_grow(&schedule).map_err(|_| memory::OutOfMemory {
@@ -112,10 +111,11 @@ type Written = (Stored<'static>, Option<Stored<'static>>, Vec<f64>);
 
 impl Call<'_> {
     fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Written, Failure> {
-        let Execution { kernel, pool, layout, repeat } = *self.execution;
+        let Execution { kernel, pool, repeat } = *self.execution;
+        let layout = bound.layout;
         let variant = kernel.variant();
-        let o_shape = output_shape(&bound.problem, variant.output_heads(), variant.heads.value_dim);
-        let lse_shape = output_shape(&bound.problem, variant.heads.query, 1);
+        let o_shape = output_shape(&bound.problem(), variant.output_heads(), variant.heads.value_dim);
+        let lse_shape = output_shape(&bound.problem(), variant.heads.query, 1);
         let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
         let mut lse = match variant.output.lse {
             true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
@@ -146,8 +146,9 @@ impl Call<'_> {
 }
 
 /// `[batch, heads, queries, width]`.
-fn output_shape(problem: &Problem, heads: u32, width: u32) -> [usize; 4] {
-    [problem.batch, heads, problem.queries, width].map(|n| n as usize)
+fn output_shape(problem: &Problem<'_>, heads: u32, width: u32) -> [usize; 4] {
+    let [batch, queries, _] = problem.extents();
+    [batch, heads, queries, width].map(|n| n as usize)
 }
 
 fn elements(shape: [usize; 4]) -> u128 {

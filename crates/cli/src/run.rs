@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::memory;
 use crate::source;
 use crate::tensors::Tensors;
-use crate::tensors::signature::{Layout, Signature, Stored};
+use crate::tensors::signature::{Layout, Signature};
 use crate::tensors::write::write;
 use crate::timing::{Seconds, Timing};
 
@@ -27,14 +27,15 @@ pub(crate) fn run(args: &RunArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let tensors = Tensors::read(&args.input)?;
     let mut bound = Signature::new(&spec, kernel.plan().dtype, args.layout).bind(&tensors)?;
     if let Some(q_offset) = args.offset.q_offset {
-        bound.problem = bound.problem.with_q_offset(q_offset)?;
+        let shifted = bound.problem().with_q_offset(q_offset)?;
+        bound.problem = (&shifted).into();
     }
     let pool = pool(args.choice.threads)?;
-    let execution = Execution { kernel: &kernel, pool: &pool, layout: args.layout, repeat: args.repeat };
+    let execution = Execution { kernel: &kernel, pool: &pool, repeat: args.repeat };
     let outcome = execution.run(&bound)?;
-    save(args, &outcome)?;
+    save(args, bound.layout, &outcome)?;
 
-    let timing = Timing::new(&kernel, &bound, &outcome, pool.count(), args.layout);
+    let timing = Timing::new(&kernel, &bound, &outcome, pool.count());
     let spread = match args.repeat {
         Some(n) => format!(" (median of {n}; {} to {})", Seconds(timing.min_s), Seconds(timing.max_s)),
         None => String::new(),
@@ -56,16 +57,12 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<Pool, Failure> {
     Pool::new(count).map_err(|error| Failure::Threads { count, error })
 }
 
-fn save(args: &RunArgs, outcome: &Outcome) -> Result<(), Failure> {
-    let mut tensors = vec![("o", outcome.o.output(&file_shape(&outcome.o, args.layout)))];
+fn save(args: &RunArgs, layout: Layout, outcome: &Outcome) -> Result<(), Failure> {
+    let mut tensors = vec![("o", outcome.o.output(&layout.file_axes(outcome.o.shape)))];
     if let Some(lse) = &outcome.lse {
-        tensors.push(("lse", lse.output(&file_shape(lse, args.layout)[..3])));
+        let axes = layout.file_axes(lse.shape);
+        tensors.push(("lse", lse.output(&axes[..axes.len() - 1])));
     }
     memory::ask("the output file", tensors.iter().map(|(_, tensor)| tensor.len_bytes() as u128).sum())?;
     write(&args.output, &tensors).map_err(Failure::Write)
-}
-
-/// The shape in the file's order of axes. An lse, which has one channel, keeps it last.
-fn file_shape(stored: &Stored<'_>, layout: Layout) -> [usize; 4] {
-    layout.permute(stored.shape)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use regard::Kernel;
 use regard_ir::inputs::Captured;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::Variant;
 use regard_ir::work::Work;
 use regard_oracle::eval::{Scope, Value, eval};
@@ -57,21 +57,16 @@ pub(crate) struct Timing {
 
 impl Timing {
     /// Sums up a kernel's runs, of which there is at least one.
-    pub(crate) fn new(
-        kernel: &Kernel,
-        bound: &Bound<'_>,
-        outcome: &Outcome,
-        threads: usize,
-        layout: Layout,
-    ) -> Self {
+    pub(crate) fn new(kernel: &Kernel, bound: &Bound<'_>, outcome: &Outcome, threads: usize) -> Self {
         let mut seconds = outcome.seconds.clone();
         seconds.sort_by(f64::total_cmp);
         let median_s = median(&seconds);
         let plan = kernel.plan();
-        let Problem { phase, batch, queries: q, keys: k, .. } = bound.problem;
+        let problem = bound.problem();
+        let Problem { phase, batch, queries: q, keys: k, .. } = problem;
         let variant = kernel.variant();
         let live_pairs = live_pairs(&variant, bound, outcome.live_pairs);
-        let work = Work::new(&variant, &bound.problem, plan.dtype, live_pairs);
+        let work = Work::new(&variant, &problem, plan.dtype, live_pairs);
         let rate = |amount: f64| if median_s > 0.0 { amount / median_s / 1e9 } else { 0.0 };
         Self {
             spec: kernel.spec().name.clone(),
@@ -84,7 +79,7 @@ impl Timing {
             k,
             batch,
             threads,
-            layout: layout.name(),
+            layout: bound.layout.name(),
             median_s,
             min_s: seconds.first().copied().unwrap_or(0.0),
             max_s: seconds.last().copied().unwrap_or(0.0),
@@ -103,7 +98,12 @@ impl fmt::Display for Timing {
             f,
             "{spec}: {kernel} kernel, {engine} on {isa}, {dtype}, {threads} thread{plural}, {layout}, "
         )?;
-        write!(f, "{batch}x{q}x{k}: {}, {gflops:.1} GFLOP/s", Seconds(self.median_s))
+        if *layout == Layout::Packed.name() {
+            write!(f, "{batch} sequences of up to {q}x{k}")?;
+        } else {
+            write!(f, "{batch}x{q}x{k}")?;
+        }
+        write!(f, ": {}, {gflops:.1} GFLOP/s", Seconds(self.median_s))
     }
 }
 
@@ -135,10 +135,10 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
 /// The pairs that the mask allows, over all heads: counted where they are few, else as a schedule estimates them.
 fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>, estimate: u64) -> f64 {
     let data = bound.captured();
-    let Problem { batch, queries, keys, .. } = bound.problem;
-    let pairs = batch as f64 * variant.heads.query as f64 * queries as f64 * keys as f64;
-    match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &bound.problem) {
-        Ok(captured) if pairs <= ALL_ROWS_PAIRS as f64 => counted(variant, &bound.problem, &captured),
+    let problem = bound.problem();
+    let pairs = problem.pairs(&variant.heads) as f64;
+    match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem) {
+        Ok(captured) if pairs <= ALL_ROWS_PAIRS as f64 => counted(variant, &problem, &captured),
         _ => estimate as f64,
     }
 }
@@ -147,15 +147,16 @@ fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>, estimate: u64) -> f64 {
 fn counted(variant: &Variant<'_>, problem: &Problem, captured: &Captured<'_>) -> f64 {
     let mut allowed = 0u64;
     for (b, h) in (0..problem.batch).flat_map(|b| (0..variant.heads.query).map(move |h| (b, h))) {
-        for (i, k) in (0..problem.queries).flat_map(|i| (0..problem.keys).map(move |k| (i, k))) {
+        let Sequence { queries, keys, q_offset, .. } = problem.sequence(b);
+        for (i, k) in (0..queries).flat_map(|i| (0..keys).map(move |k| (i, k))) {
             let scope = Scope {
                 b: b as i32,
                 h: h as i32,
                 g: (h / variant.heads.group()) as i32,
-                q: problem.q_offset + i as i32,
+                q: q_offset + i as i32,
                 k: k as i32,
-                nq: problem.queries as i32,
-                nk: problem.keys as i32,
+                nq: queries as i32,
+                nk: keys as i32,
                 ..Scope::default()
             };
             allowed += u64::from(eval(variant.allow, &scope, captured) == Ok(Value::Bool(true)));

@@ -78,7 +78,7 @@ impl Verification<'_> {
                     let signature = Signature::new(self.spec, dtype, self.args.layout);
                     let bound = signature.bind(tensors)?;
                     let expected =
-                        self.expected.map(|tensors| signature.bind_output(&bound.problem, tensors));
+                        self.expected.map(|tensors| signature.bind_output(&bound.problem(), tensors));
                     self.compare_each(&kernels, &bound, expected.transpose()?.as_ref(), lines)?;
                 }
                 None => {
@@ -130,9 +130,8 @@ impl Verification<'_> {
         // What the last kernel of another plan wrote: those of one plan follow each other, and give the same bits.
         let mut first: Option<(&Kernel, Outcome)> = None;
         for kernel in kernels {
-            let layout = self.args.layout;
-            let outcome = Execution { kernel, pool: self.pool, layout, repeat: None }.run(bound)?;
-            let timing = Timing::new(kernel, bound, &outcome, self.pool.count(), layout);
+            let outcome = Execution { kernel, pool: self.pool, repeat: None }.run(bound)?;
+            let timing = Timing::new(kernel, bound, &outcome, self.pool.count());
             let judge = Judge::new(kernel, bound, &captured, self.pool)?;
             let report = judge.against_oracle(&outcome)?;
             let rows = [report.rows_checked, report.rows];

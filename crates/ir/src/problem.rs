@@ -69,6 +69,15 @@ pub enum ProblemError {
         /// The entry before it, or 0.
         least: i32,
     },
+    /// Packed tensors have other rows than their offsets say.
+    Rows {
+        /// "cu_q" or "cu_k".
+        what: &'static str,
+        /// Where the offsets end.
+        end: usize,
+        /// Rows that there are.
+        rows: usize,
+    },
     /// Not one query offset for each sequence.
     QueryOffsets {
         /// Sequences.
@@ -96,6 +105,12 @@ impl core::fmt::Display for ProblemError {
             }
             ProblemError::Cumulative { what, at, found, least } => {
                 write!(f, "{what}[{at}] is {found}, after {least}: cumulative offsets never fall")
+            }
+            ProblemError::Rows { what, end, rows } => {
+                write!(
+                    f,
+                    "{what} ends at {end}, but its tensors have {rows} rows: the last offset is their number"
+                )
             }
             ProblemError::QueryOffsets { sequences, found } => {
                 write!(f, "{found} query offsets for {sequences} sequences: each has one")

@@ -235,7 +235,7 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
     let heads = &spec.heads;
     let batch = (u64::from(problem.batch), if problem.batch == 1 { "sequence" } else { "sequences" });
     let queries = (u64::from(problem.queries), if problem.queries == 1 { "query" } else { "queries" });
-    let keys = work::live_keys(&variant, problem);
+    let keys = work::live_keys(&variant, problem).checked_div(problem.batch.into()).unwrap_or(0);
     let keys = (keys, if keys == 1 { "key" } else { "keys" });
     let [k, v] = cached_rows(heads, dtype);
     let row = |n: u32, width: u32| {

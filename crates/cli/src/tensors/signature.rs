@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use regard_ir::inputs::InputData;
 use regard_ir::plan::Dtype;
-use regard_ir::problem::{Problem, ProblemError};
+use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Gate;
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
@@ -21,10 +21,19 @@ pub(crate) enum Layout {
     Bhnd,
     /// Tokens outside: `[batch, token, head, channel]`.
     Bnhd,
+    /// Sequences of their own lengths, one after the other: `[token, head, channel]`. A file with [`CU_Q`] and [`CU_K`]
+    /// has it, whatever is asked for.
+    Packed,
 }
 
+/// Where the sequences of packed queries begin, and past the last of all.
+const CU_Q: &str = "cu_q";
+
+/// Where the sequences of packed keys begin, and past the last of all.
+const CU_K: &str = "cu_k";
+
 impl Layout {
-    /// Both orders.
+    /// The orders of sequences of one length.
     pub(crate) const ALL: [Layout; 2] = [Layout::Bhnd, Layout::Bnhd];
 
     /// As it is written on the command line.
@@ -32,21 +41,33 @@ impl Layout {
         match self {
             Layout::Bhnd => "bhnd",
             Layout::Bnhd => "bnhd",
+            Layout::Packed => "packed",
         }
     }
 
-    /// A file's order of `[batch, head, token, channel]`, and back.
-    pub(crate) fn permute<T: Copy>(self, [b, h, n, d]: [T; 4]) -> [T; 4] {
+    /// The axes of a file, of those of batch, head, token and channel.
+    pub(crate) fn file_axes<T: Copy>(self, [b, h, n, d]: [T; 4]) -> Vec<T> {
         match self {
-            Layout::Bhnd => [b, h, n, d],
-            Layout::Bnhd => [b, n, h, d],
+            Layout::Bhnd => vec![b, h, n, d],
+            Layout::Bnhd => vec![b, n, h, d],
+            Layout::Packed => vec![n, h, d],
         }
+    }
+
+    /// The lengths of batch, head, token and channel, of those of a file's axes.
+    fn lens(self, axes: &[usize]) -> Option<[usize; 4]> {
+        Some(match (self, axes) {
+            (Layout::Bhnd, &[b, h, n, d]) | (Layout::Bnhd, &[b, n, h, d]) => [b, h, n, d],
+            (Layout::Packed, &[n, h, d]) => [1, h, n, d],
+            _ => return None,
+        })
     }
 
     fn other(self) -> Self {
         match self {
             Layout::Bhnd => Layout::Bnhd,
             Layout::Bnhd => Layout::Bhnd,
+            Layout::Packed => Layout::Packed,
         }
     }
 
@@ -55,7 +76,7 @@ impl Layout {
         let rows = h.saturating_mul(n).saturating_mul(d);
         match self {
             Layout::Bhnd => [rows, n.saturating_mul(d), d, 1],
-            Layout::Bnhd => [rows, d, h.saturating_mul(d), 1],
+            Layout::Bnhd | Layout::Packed => [rows, d, h.saturating_mul(d), 1],
         }
     }
 }
@@ -102,6 +123,21 @@ impl<'a> Signature<'a> {
     /// # Errors
     /// With all tensors that are missing, extra, misnamed, misshapen or of another type at once.
     pub(crate) fn bind<'t>(&self, tensors: &'t Tensors) -> Result<Bound<'t>, BindErrors> {
+        let packed =
+            [CU_Q, CU_K].into_iter().any(|name| self.is_offsets(name) && tensors.get(name).is_some());
+        if packed {
+            Self { layout: Layout::Packed, ..*self }.bind_laid_out(tensors)
+        } else {
+            self.bind_laid_out(tensors)
+        }
+    }
+
+    /// Whether a tensor of that name says where packed sequences begin, and is not an input of the spec's own.
+    fn is_offsets(&self, name: &str) -> bool {
+        !self.names.iter().any(|own| own == name)
+    }
+
+    fn bind_laid_out<'t>(&self, tensors: &'t Tensors) -> Result<Bound<'t>, BindErrors> {
         let sizes = Sizes::guess(self, tensors);
         let mut errors = mismatches(&self.expected(&sizes), tensors);
         let swapped = Self { layout: self.layout.other(), ..*self };
@@ -124,21 +160,23 @@ impl<'a> Signature<'a> {
     /// If it is missing, or has another shape or type.
     pub(crate) fn bind_output<'t>(
         &self,
-        problem: &Problem,
+        problem: &Problem<'_>,
         tensors: &'t Tensors,
     ) -> Result<Stored<'t>, BindErrors> {
+        let layout = if problem.packed.is_some() { Layout::Packed } else { self.layout };
+        let [batch, queries, _] = problem.extents();
         let dim = |what, len: u32, origin| Dim { what, len: Some(len as usize), origin };
-        let axes = self.layout.permute([
-            dim("sequences", problem.batch, "in the input"),
+        let axes = layout.file_axes([
+            dim("sequences", batch, "in the input"),
             dim("output heads", self.output_heads, "in the spec"),
-            dim("queries", problem.queries, "in the input"),
+            dim("queries", queries, "in the input"),
             dim("channels", self.heads.value_dim, "in the spec"),
         ]);
         let dtypes = vec![storage(self.dtype)];
-        let expected = Expected { name: "o".to_owned(), dtypes, axes: axes.to_vec() };
+        let expected = Expected { name: "o".to_owned(), dtypes, axes };
         let mut errors = mismatches(&[expected], tensors);
         errors.retain(|error| !matches!(error, BindError::Extra { .. }));
-        match self.stored(tensors, "o", self.dtype) {
+        match (Self { layout, ..*self }).stored(tensors, "o", self.dtype) {
             Some(output) if errors.is_empty() => Ok(output),
             _ => Err(BindErrors { path: tensors.path().to_owned(), errors, other_layout: false }),
         }
@@ -173,7 +211,7 @@ impl<'a> Signature<'a> {
         let row = |name: &str, n_heads, tokens, width| Expected {
             name: name.to_owned(),
             dtypes: vec![storage(self.dtype)],
-            axes: layout.permute([batch, n_heads, tokens, width]).to_vec(),
+            axes: layout.file_axes([batch, n_heads, tokens, width]),
         };
         let channels = fixed("channels", heads.dim);
         let mut expected = vec![
@@ -182,6 +220,14 @@ impl<'a> Signature<'a> {
             row("v", fixed("value heads", heads.value), keys, fixed("channels", heads.value_dim)),
         ];
         expected.extend(self.expected_inputs(sizes));
+        if layout == Layout::Packed {
+            let len = sizes.batch.map(|n| n + 1);
+            expected.extend([CU_Q, CU_K].map(|name| Expected {
+                name: name.to_owned(),
+                dtypes: vec![FileDtype::I32],
+                axes: vec![Dim { what: "offsets", len, origin: "of sequences and their end" }],
+            }));
+        }
         expected.extend(self.gate.map(|gate| {
             let n_heads = fixed("output heads", self.output_heads);
             let mut gate_row = row("gate", n_heads, queries, fixed("channels", heads.value_dim));
@@ -215,7 +261,10 @@ impl<'a> Signature<'a> {
         let input = |(name, shape): (&String, &InputShape)| Expected {
             name: name.clone(),
             dtypes: vec![captured(shape.dtype)],
-            axes: shape.axes().iter().map(axis).collect(),
+            axes: match sizes.longest {
+                Some(longest) => packed_axes(shape, axis, longest, source),
+                None => shape.axes().iter().map(axis).collect(),
+            },
         };
         self.names.iter().zip(self.shapes).map(input).collect()
     }
@@ -228,14 +277,22 @@ impl<'a> Signature<'a> {
     }
 
     /// The tensors of a file that fits.
-    fn take<'t>(&self, tensors: &'t Tensors, problem: Problem<'t>) -> Option<Bound<'t>> {
+    fn take<'t>(&self, tensors: &'t Tensors, problem: OwnedProblem) -> Option<Bound<'t>> {
         let stored = |name| self.stored(tensors, name, self.dtype);
         let captured = (0..self.names.len()).map(|i| self.captured(tensors, i)).collect::<Option<_>>()?;
         let gate = match self.gate {
             Some(_) => Some(stored("gate").or_else(|| self.stored(tensors, "gate", Dtype::F32))?),
             None => None,
         };
-        Some(Bound { problem, q: stored("q")?, k: stored("k")?, v: stored("v")?, captured, gate })
+        Some(Bound {
+            problem,
+            layout: self.layout,
+            q: stored("q")?,
+            k: stored("k")?,
+            v: stored("v")?,
+            captured,
+            gate,
+        })
     }
 
     /// A captured input, in its type.
@@ -248,14 +305,11 @@ impl<'a> Signature<'a> {
         })
     }
 
-    /// A tensor of four axes, or of three as if it had one channel, in a storage type.
+    /// A tensor in a storage type; without an axis of channels it has one.
     fn stored<'t>(&self, tensors: &'t Tensors, name: &str, dtype: Dtype) -> Option<Stored<'t>> {
         let tensor = tensors.get(name)?;
-        let shape = self.layout.permute(match *tensor.shape {
-            [a, b, c] => [a, b, c, 1],
-            [a, b, c, d] => [a, b, c, d],
-            _ => return None,
-        });
+        let one_channel = || self.layout.lens(&[tensor.shape, &[1]].concat());
+        let shape = self.layout.lens(tensor.shape).or_else(one_channel)?;
         let elements = match dtype {
             Dtype::F32 => StoredElements::F32(tensor.elements()?),
             Dtype::F16 => StoredElements::F16(tensor.elements()?),
@@ -268,8 +322,10 @@ impl<'a> Signature<'a> {
 /// The tensors of a problem, as they lie in the file.
 #[derive(Debug)]
 pub(crate) struct Bound<'t> {
-    /// Batch, queries and keys; the query offset is the default of the source.
-    pub(crate) problem: Problem<'t>,
+    /// Batch, queries and keys; query offsets are the default of the source.
+    pub(crate) problem: OwnedProblem,
+    /// Order of the axes of its tensors.
+    pub(crate) layout: Layout,
     /// Queries.
     pub(crate) q: Stored<'t>,
     /// Keys.
@@ -283,6 +339,11 @@ pub(crate) struct Bound<'t> {
 }
 
 impl Bound<'_> {
+    /// Batch, queries, keys, and where the queries stand.
+    pub(crate) fn problem(&self) -> Problem<'_> {
+        self.problem.view()
+    }
+
     /// The captured inputs as a problem binds them.
     pub(crate) fn captured(&self) -> Vec<InputData<'_>> {
         self.captured.iter().map(CapturedElements::data).collect()
@@ -335,29 +396,54 @@ impl CapturedElements<'_> {
 
 /// The lengths of a problem, as far as they are known.
 struct Sizes {
+    /// Sequences.
     batch: Option<usize>,
+    /// Queries along the tensors' token axis.
     queries: Option<usize>,
+    /// Keys along it.
     keys: Option<usize>,
     /// Where each is from.
     origins: [&'static str; 3],
+    /// Queries and keys of the longest sequence, where sequences are packed and their offsets are to be had.
+    longest: Option<[Option<usize>; 2]>,
+    /// The offsets of packed sequences.
+    cumulative: [Vec<i32>; 2],
 }
 
 impl Sizes {
     fn guess(signature: &Signature<'_>, tensors: &Tensors) -> Self {
-        let shape = |name| {
-            let shape = <[usize; 4]>::try_from(tensors.get(name)?.shape).ok()?;
-            Some(signature.layout.permute(shape))
-        };
+        let shape = |name| signature.layout.lens(tensors.get(name)?.shape);
         let (q, k) = (shape("q"), shape("k"));
+        let (queries, keys) = (q.map(|s| s[2]), k.map(|s| s[2]));
+        if signature.layout == Layout::Packed {
+            let offsets = |name| tensors.get(name)?.elements::<i32>();
+            let given = [offsets(CU_Q), offsets(CU_K)];
+            let longest = |offsets: &Option<Cow<'_, [i32]>>| {
+                let lens = offsets.as_ref()?.windows(2).map(|pair| i64::from(pair[1]) - i64::from(pair[0]));
+                usize::try_from(lens.max().unwrap_or(0)).ok()
+            };
+            let len = |offsets: &Option<Cow<'_, [i32]>>| offsets.as_ref()?.len().checked_sub(1);
+            return Self {
+                batch: len(&given[0]).or(len(&given[1])),
+                queries,
+                keys,
+                origins: ["in `cu_q`", "in `q`", "in `k`"],
+                longest: Some([longest(&given[0]), longest(&given[1])]),
+                cumulative: given.map(|offsets| offsets.map_or(Vec::new(), Cow::into_owned)),
+            };
+        }
         let batch_origin = if q.is_some() { "in `q`" } else { "in `k`" };
-        let origins = [batch_origin, "in `q`", "in `k`"];
-        Self { batch: q.or(k).map(|s| s[0]), queries: q.map(|s| s[2]), keys: k.map(|s| s[2]), origins }
+        let batch = q.or(k).map(|s| s[0]);
+        Self::equal([batch, queries, keys], [batch_origin, "in `q`", "in `k`"])
     }
 
-    fn of(problem: &Problem) -> Self {
-        let [batch, queries, keys] =
-            [problem.batch, problem.queries, problem.keys].map(|len| Some(len as usize));
-        Self { batch, queries, keys, origins: ["in --batch", "in --q", "in --k"] }
+    fn of(problem: &Problem<'_>) -> Self {
+        let lens = [problem.batch, problem.queries, problem.keys].map(|len| Some(len as usize));
+        Self::equal(lens, ["in --batch", "in --q", "in --k"])
+    }
+
+    fn equal([batch, queries, keys]: [Option<usize>; 3], origins: [&'static str; 3]) -> Self {
+        Self { batch, queries, keys, origins, longest: None, cumulative: [Vec::new(), Vec::new()] }
     }
 
     fn dims(&self) -> [Dim; 3] {
@@ -369,10 +455,45 @@ impl Sizes {
         ]
     }
 
-    fn problem(&self, source: Source) -> Result<Problem<'static>, ProblemError> {
+    fn problem(&self, source: Source) -> Result<OwnedProblem, ProblemError> {
         let len = Option::unwrap_or_default;
-        Problem::prefill(source, len(self.batch), len(self.queries), len(self.keys))
+        let problem = match &self.cumulative {
+            [cu_q, cu_k] if self.longest.is_some() => {
+                let problem = Problem::packed(source, cu_q, cu_k)?;
+                let [_, queries, keys] = problem.extents().map(|n| n as usize);
+                for (what, end, rows) in [(CU_Q, queries, self.queries), (CU_K, keys, self.keys)] {
+                    if rows.is_some_and(|rows| rows != end) {
+                        return Err(ProblemError::Rows { what, end, rows: len(rows) });
+                    }
+                }
+                problem
+            }
+            _ => Problem::prefill(source, len(self.batch), len(self.queries), len(self.keys))?,
+        };
+        Ok((&problem).into())
     }
+}
+
+/// The axes of an input where sequences are packed: see [`regard_ir::inputs::Captured`].
+fn packed_axes(
+    shape: &InputShape,
+    axis: impl Fn(&Axis) -> Dim,
+    [queries, keys]: [Option<usize>; 2],
+    source: Source,
+) -> Vec<Dim> {
+    let is_token = |axis: &Axis| matches!(axis, Axis::Query | Axis::Key);
+    let longest = |at: &Axis| match at {
+        Axis::Query if source == Source::Cross => {
+            Dim { what: "queries", len: queries, origin: "of the longest sequence" }
+        }
+        Axis::Query | Axis::Key => Dim { what: "keys", len: keys, origin: "of the longest sequence" },
+        other => axis(other),
+    };
+    let token = shape.axes().iter().position(is_token).filter(|_| shape.axes().contains(&Axis::Batch));
+    let Some(token) = token else { return shape.axes().iter().map(longest).collect() };
+    let others = shape.axes().iter().enumerate();
+    let others = others.filter(|&(i, at)| i != token && *at != Axis::Batch).map(|(_, at)| longest(at));
+    [axis(&shape.axes()[token])].into_iter().chain(others).collect()
 }
 
 /// A length that the spec fixes.

@@ -39,7 +39,7 @@ impl<'a> Judge<'a> {
         captured: &'a [InputData<'a>],
         pool: &'a Pool,
     ) -> Result<Self, Failure> {
-        let (variant, problem) = (kernel.variant(), bound.problem);
+        let (variant, problem) = (kernel.variant(), bound.problem());
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
             .map_err(|error| Failure::Bug(error.to_string()))?;
         let gate = bound.gate.as_ref().map(view).transpose()?;

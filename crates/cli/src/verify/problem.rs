@@ -82,7 +82,8 @@ pub(crate) fn random(
     let gate_seed = SEED + (shapes.len() + variant.inputs.len()) as u64;
     let [q, k, v] = shapes;
     Ok(Bound {
-        problem,
+        problem: (&problem).into(),
+        layout,
         q: row(q, SEED)?,
         k: row(k, SEED + 1)?,
         v: row(v, SEED + 2)?,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod explain;
+mod packed;
 mod readme;
 mod refused;
 mod results;

@@ -55,8 +55,9 @@ fn bind(layout: Layout, dtype: Dtype, tensors: &[Stated<'_>]) -> Result<[u32; 3]
     let bound =
         Signature { dtype, layout, ..signature }.bind(&tensors).map_err(|errors| errors.to_string())?;
     let CapturedElements::I32(len) = &bound.captured[0] else { panic!("len is i32") };
-    assert_eq!(len.len(), bound.problem.batch as usize);
-    Ok([bound.problem.batch, bound.problem.queries, bound.problem.keys])
+    let Problem { batch, queries, keys, .. } = bound.problem();
+    assert_eq!(len.len(), batch as usize);
+    Ok([batch, queries, keys])
 }
 
 const GOOD: [Stated<'_>; 4] = [
@@ -237,7 +238,7 @@ fn a_file_of_another_writer_is_read() {
     let signature = signature(heads, &names, &shapes);
     let tensors = Tensors::read(&path("")).unwrap();
     let bound = signature.bind(&tensors).unwrap();
-    assert_eq!((bound.problem.batch, bound.problem.queries, bound.problem.keys), (4, 22, 22));
+    assert_eq!((bound.problem().batch, bound.problem().queries, bound.problem().keys), (4, 22, 22));
     let CapturedElements::I32(len) = &bound.captured[0] else { panic!("len is i32") };
     assert_eq!(len[..], [6, 22, 7, 13]);
 
@@ -260,5 +261,5 @@ fn elements_are_taken_in_their_storage_type() {
     let StoredElements::F16(k) = &bound.k.elements else { panic!("k is f16") };
     assert_eq!(k.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [0x0504, 0x0706]);
     assert_eq!((bound.k.shape, bound.k.strides), ([1, 1, 2, 1], [2, 1, 1, 1]));
-    assert_eq!(bound.problem.q_offset, 0);
+    assert_eq!(bound.problem().q_offset, 0);
 }
