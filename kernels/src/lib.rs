@@ -44,6 +44,7 @@ pub mod models {
     pub mod olmo2;
     pub mod packed_documents;
     pub mod phi3;
+    pub mod phi3_128k;
     pub mod pythia;
     pub mod qwen3;
     pub mod sigmoid_attention;
@@ -111,6 +112,7 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("models/olmo2", models::olmo2::VARIANT),
     ("models/packed_documents", models::packed_documents::VARIANT),
     ("models/phi3", models::phi3::VARIANT),
+    ("models/phi3_128k", models::phi3_128k::VARIANT),
     ("models/pythia", models::pythia::VARIANT),
     ("models/qwen3", models::qwen3::VARIANT),
     ("models/sigmoid_attention", models::sigmoid_attention::VARIANT),
@@ -177,6 +179,7 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         models::olmo2::IDENTITY => &Straight(models::olmo2::Expressions),
         models::packed_documents::IDENTITY => &Straight(models::packed_documents::Expressions),
         models::phi3::IDENTITY => &Straight(models::phi3::Expressions),
+        models::phi3_128k::IDENTITY => &Straight(models::phi3_128k::Expressions),
         models::pythia::IDENTITY => &Straight(models::pythia::Expressions),
         models::qwen3::IDENTITY => &Straight(models::qwen3::Expressions),
         models::sigmoid_attention::IDENTITY => &Straight(models::sigmoid_attention::Expressions),

@@ -61,6 +61,7 @@ shipped! {
     "models/olmo2"
     "models/packed_documents"
     "models/phi3"
+    "models/phi3_128k"
     "models/pythia"
     "models/qwen3"
     "models/sigmoid_attention"

@@ -96,6 +96,7 @@ pub(crate) const NEAR_MISSES: &[(&str, &str)] = &[
     ("transformers/qwen3", "qk_norm = { kind = 'l2', learned = true }"),
     ("transformers/olmo2", "qk_norm = { kind = 'rms', eps = 1e-5, learned = true, axis = 'all' }"),
     ("transformers/phi3", "mask = 'causal & window(9)'"),
+    ("transformers/phi3_128k", "score = { scale = '1.19 ^ 2 / sqrt(dim)' }"),
     ("transformers/pythia", "position = { rope = { theta = 10000, dim = 32, offset = 96 } }"),
     ("transformers/pythia", "position = { rope = { theta = 10000, dim = 34 } }"),
     ("transformers/llama4_chunked", "qk_norm = { kind = 'rms', eps = 1e-6, after_rope = true }"),
