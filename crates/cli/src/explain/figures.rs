@@ -214,13 +214,13 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
     let keys = work::live_keys(&variant, problem);
     let keys = (keys, if keys == 1 { "key" } else { "keys" });
     let [k, v] = cached_rows(heads, dtype);
-    let row = |width: u32| {
-        let heads_word = if heads.query == 1 { "head" } else { "heads" };
-        vec![(u64::from(heads.query), heads_word), (width.into(), ""), (dtype.size_bytes().into(), "B")]
+    let row = |n_heads: u32, width: u32| {
+        let heads_word = if n_heads == 1 { "head" } else { "heads" };
+        vec![(u64::from(n_heads), heads_word), (width.into(), ""), (dtype.size_bytes().into(), "B")]
     };
     let times = |tokens, row: Vec<_>| [vec![batch, tokens], row].concat();
     let mut moved = vec![
-        Moved::new("q", times(queries, row(heads.dim))),
+        Moved::new("q", times(queries, row(heads.query, heads.dim))),
         Moved::new("K", times(keys, k)),
         Moved::new("V", times(keys, v)),
     ];
@@ -229,7 +229,12 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
         let size = if shape.dtype == InputType::Bool { 1 } else { 4 };
         Moved::new(name.clone(), vec![(len as u64, "elements"), (size, "B")])
     }));
-    moved.push(Moved::new("o, written", times(queries, row(heads.value_dim))));
+    let output_row = |width| row(variant.output_heads(), width);
+    if let Some(gate) = variant.output.gate {
+        let width = if gate.per_head { 1 } else { heads.value_dim };
+        moved.push(Moved::new("gate", times(queries, output_row(width))));
+    }
+    moved.push(Moved::new("o, written", times(queries, output_row(heads.value_dim))));
     if variant.output.lse {
         moved.push(Moved::new("lse, written", vec![batch, queries, (heads.query.into(), "heads"), (4, "B")]));
     }
