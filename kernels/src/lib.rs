@@ -16,6 +16,47 @@ pub mod global;
 pub mod gqa;
 pub mod mha;
 pub mod minilm;
+
+/// Specs of `specs/models`.
+pub mod models {
+    pub mod bert;
+    pub mod bigbird;
+    pub mod bloom;
+    pub mod differential;
+    pub mod falcon;
+    pub mod gemma2_global;
+    pub mod gemma2_local;
+    pub mod gemma3_global;
+    pub mod gemma3_local;
+    pub mod gpt2;
+    pub mod gpt_oss_full;
+    pub mod gpt_oss_local;
+    pub mod llama3;
+    pub mod llama3_1;
+    pub mod llama4_chunked;
+    pub mod llama4_global;
+    pub mod longformer;
+    pub mod mistral;
+    pub mod mixtral;
+    pub mod modernbert_global;
+    pub mod modernbert_local;
+    pub mod mpt;
+    pub mod olmo2;
+    pub mod packed_documents;
+    pub mod phi3;
+    pub mod phi3_128k;
+    pub mod pythia;
+    pub mod qwen3;
+    pub mod sigmoid_attention;
+    pub mod streaming_llm;
+    pub mod t5_decoder;
+    pub mod t5_encoder;
+    pub mod tree_mask;
+    pub mod vit;
+    pub mod whisper_cross;
+    pub mod whisper_decoder;
+    pub mod whisper_encoder;
+}
 pub mod mqa;
 pub mod off_by_one;
 pub mod output_norm;
@@ -46,6 +87,43 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("gqa", gqa::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
+    ("models/bert", models::bert::VARIANT),
+    ("models/bigbird", models::bigbird::VARIANT),
+    ("models/bloom", models::bloom::VARIANT),
+    ("models/differential", models::differential::VARIANT),
+    ("models/falcon", models::falcon::VARIANT),
+    ("models/gemma2_global", models::gemma2_global::VARIANT),
+    ("models/gemma2_local", models::gemma2_local::VARIANT),
+    ("models/gemma3_global", models::gemma3_global::VARIANT),
+    ("models/gemma3_local", models::gemma3_local::VARIANT),
+    ("models/gpt2", models::gpt2::VARIANT),
+    ("models/gpt_oss_full", models::gpt_oss_full::VARIANT),
+    ("models/gpt_oss_local", models::gpt_oss_local::VARIANT),
+    ("models/llama3", models::llama3::VARIANT),
+    ("models/llama3_1", models::llama3_1::VARIANT),
+    ("models/llama4_chunked", models::llama4_chunked::VARIANT),
+    ("models/llama4_global", models::llama4_global::VARIANT),
+    ("models/longformer", models::longformer::VARIANT),
+    ("models/mistral", models::mistral::VARIANT),
+    ("models/mixtral", models::mixtral::VARIANT),
+    ("models/modernbert_global", models::modernbert_global::VARIANT),
+    ("models/modernbert_local", models::modernbert_local::VARIANT),
+    ("models/mpt", models::mpt::VARIANT),
+    ("models/olmo2", models::olmo2::VARIANT),
+    ("models/packed_documents", models::packed_documents::VARIANT),
+    ("models/phi3", models::phi3::VARIANT),
+    ("models/phi3_128k", models::phi3_128k::VARIANT),
+    ("models/pythia", models::pythia::VARIANT),
+    ("models/qwen3", models::qwen3::VARIANT),
+    ("models/sigmoid_attention", models::sigmoid_attention::VARIANT),
+    ("models/streaming_llm", models::streaming_llm::VARIANT),
+    ("models/t5_decoder", models::t5_decoder::VARIANT),
+    ("models/t5_encoder", models::t5_encoder::VARIANT),
+    ("models/tree_mask", models::tree_mask::VARIANT),
+    ("models/vit", models::vit::VARIANT),
+    ("models/whisper_cross", models::whisper_cross::VARIANT),
+    ("models/whisper_decoder", models::whisper_decoder::VARIANT),
+    ("models/whisper_encoder", models::whisper_encoder::VARIANT),
     ("mqa", mqa::VARIANT),
     ("off_by_one", off_by_one::VARIANT),
     ("output_norm", output_norm::VARIANT),
@@ -76,6 +154,43 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         gqa::IDENTITY => &Straight(gqa::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),
+        models::bert::IDENTITY => &Straight(models::bert::Expressions),
+        models::bigbird::IDENTITY => &Straight(models::bigbird::Expressions),
+        models::bloom::IDENTITY => &Straight(models::bloom::Expressions),
+        models::differential::IDENTITY => &Straight(models::differential::Expressions),
+        models::falcon::IDENTITY => &Straight(models::falcon::Expressions),
+        models::gemma2_global::IDENTITY => &Straight(models::gemma2_global::Expressions),
+        models::gemma2_local::IDENTITY => &Straight(models::gemma2_local::Expressions),
+        models::gemma3_global::IDENTITY => &Straight(models::gemma3_global::Expressions),
+        models::gemma3_local::IDENTITY => &Straight(models::gemma3_local::Expressions),
+        models::gpt2::IDENTITY => &Straight(models::gpt2::Expressions),
+        models::gpt_oss_full::IDENTITY => &Straight(models::gpt_oss_full::Expressions),
+        models::gpt_oss_local::IDENTITY => &Straight(models::gpt_oss_local::Expressions),
+        models::llama3::IDENTITY => &Straight(models::llama3::Expressions),
+        models::llama3_1::IDENTITY => &Straight(models::llama3_1::Expressions),
+        models::llama4_chunked::IDENTITY => &Straight(models::llama4_chunked::Expressions),
+        models::llama4_global::IDENTITY => &Straight(models::llama4_global::Expressions),
+        models::longformer::IDENTITY => &Straight(models::longformer::Expressions),
+        models::mistral::IDENTITY => &Straight(models::mistral::Expressions),
+        models::mixtral::IDENTITY => &Straight(models::mixtral::Expressions),
+        models::modernbert_global::IDENTITY => &Straight(models::modernbert_global::Expressions),
+        models::modernbert_local::IDENTITY => &Straight(models::modernbert_local::Expressions),
+        models::mpt::IDENTITY => &Straight(models::mpt::Expressions),
+        models::olmo2::IDENTITY => &Straight(models::olmo2::Expressions),
+        models::packed_documents::IDENTITY => &Straight(models::packed_documents::Expressions),
+        models::phi3::IDENTITY => &Straight(models::phi3::Expressions),
+        models::phi3_128k::IDENTITY => &Straight(models::phi3_128k::Expressions),
+        models::pythia::IDENTITY => &Straight(models::pythia::Expressions),
+        models::qwen3::IDENTITY => &Straight(models::qwen3::Expressions),
+        models::sigmoid_attention::IDENTITY => &Straight(models::sigmoid_attention::Expressions),
+        models::streaming_llm::IDENTITY => &Straight(models::streaming_llm::Expressions),
+        models::t5_decoder::IDENTITY => &Straight(models::t5_decoder::Expressions),
+        models::t5_encoder::IDENTITY => &Straight(models::t5_encoder::Expressions),
+        models::tree_mask::IDENTITY => &Straight(models::tree_mask::Expressions),
+        models::vit::IDENTITY => &Straight(models::vit::Expressions),
+        models::whisper_cross::IDENTITY => &Straight(models::whisper_cross::Expressions),
+        models::whisper_decoder::IDENTITY => &Straight(models::whisper_decoder::Expressions),
+        models::whisper_encoder::IDENTITY => &Straight(models::whisper_encoder::Expressions),
         mqa::IDENTITY => &Straight(mqa::Expressions),
         off_by_one::IDENTITY => &Straight(off_by_one::Expressions),
         output_norm::IDENTITY => &Straight(output_norm::Expressions),

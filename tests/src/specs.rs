@@ -24,6 +24,12 @@ pub fn shipped(shipped: &Shipped) -> Spec {
     }
 }
 
+/// Whether a shipped spec is a model's: its tables are those of other specs, and its heads and numbers its own. It is
+/// held against the model itself by a golden.
+pub fn is_preset(shipped: &Shipped) -> bool {
+    shipped.name.starts_with("models/")
+}
+
 /// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and
 /// `dim` and `value_dim` channels, so that the oracle is quick.
 ///

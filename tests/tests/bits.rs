@@ -31,7 +31,7 @@ fn case<'a>(kernel: &'a Kernel, problem: Problem<'static>) -> Case<'a> {
     Case { variant: kernel.variant(), problem, dtype: kernel.plan().dtype, layout: Layout::Bnhd, seed: 11 }
 }
 
-fn problem(kernel: &Kernel, batch: usize, queries: usize, keys: usize) -> Problem {
+fn problem(kernel: &Kernel, batch: usize, queries: usize, keys: usize) -> Problem<'static> {
     Problem::prefill(kernel.spec().source, batch, queries, keys).expect("short")
 }
 

@@ -68,7 +68,7 @@ fn spec(text: &str) -> Spec {
     ))
 }
 
-fn problem(spec: &Spec, queries: usize, keys: usize) -> Problem {
+fn problem(spec: &Spec, queries: usize, keys: usize) -> Problem<'static> {
     Problem::prefill(spec.source, 1, queries, keys).expect("short")
 }
 
@@ -205,7 +205,7 @@ fn hidden_keys(case: &Case<'_>, inputs: &Inputs) -> Vec<usize> {
     let data = inputs.captured();
     let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, problem)
         .expect("the inputs are the case's");
-    let Span { lo, hi } = problem.query_span();
+    let Span { lo, hi } = problem.sequence(0).query_span();
     let is_hidden = |k: &usize| {
         (lo..=hi).all(|q| {
             let scope = Scope { q, k: *k as i32, ..Scope::default() };

@@ -113,7 +113,9 @@ fn check(spec: &Spec, entry: &Entry, dtype: Dtype, pool: &Pool) {
 #[test]
 fn each_sequence_is_what_it_is_alone() {
     let pool = Pool::new(2).expect("two threads");
-    for (i, shipped) in SHIPPED.iter().enumerate() {
+    // Presets have the same tables, with heads of their own.
+    let shipped = SHIPPED.iter().filter(|shipped| !specs::is_preset(shipped));
+    for (i, shipped) in shipped.enumerate() {
         let spec = specs::narrow(shipped, 24, 16);
         for entry in engines::available() {
             check(&spec, entry, Dtype::ALL[i % 3], &pool);

@@ -18,8 +18,11 @@ pub(crate) fn list(out: &mut dyn Write) -> Result<(), Failure> {
         let summary = regard::shipped(shipped.name).map_err(Failure::Spec)?.spec.summary;
         specs.push((shipped.name, summary));
     }
+    let (models, specs): (Vec<_>, Vec<_>) = specs.into_iter().partition(|(name, _)| name.contains('/'));
     writeln!(out, "specs")?;
     lines(out, "  ", &specs)?;
+    writeln!(out, "\nspecs of models")?;
+    lines(out, "  ", &models)?;
 
     let mut machines = Vec::new();
     for (name, text) in BUILT_IN {

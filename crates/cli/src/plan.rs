@@ -103,6 +103,6 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// Workspace of a run here; `None` where this processor cannot run the plan.
-pub(crate) fn workspace_bytes(planned: &Planned, problem: &Problem, threads: usize) -> Option<usize> {
+pub(crate) fn workspace_bytes(planned: &Planned, problem: &Problem<'_>, threads: usize) -> Option<usize> {
     Some(Kernel::build(planned.clone()).ok()?.workspace_bytes(problem, threads))
 }

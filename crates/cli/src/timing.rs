@@ -144,7 +144,7 @@ fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>, estimate: u64) -> f64 {
 }
 
 /// The pairs that the mask allows, each looked at: of small problems a schedule's estimate may be far off.
-fn counted(variant: &Variant<'_>, problem: &Problem, captured: &Captured<'_>) -> f64 {
+fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>) -> f64 {
     let mut allowed = 0u64;
     for (b, h) in (0..problem.batch).flat_map(|b| (0..variant.heads.query).map(move |h| (b, h))) {
         let Sequence { queries, keys, q_offset, .. } = problem.sequence(b);

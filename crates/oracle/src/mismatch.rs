@@ -84,7 +84,11 @@ impl std::error::Error for Mismatch {}
 ///
 /// # Errors
 /// With the first that does not fit.
-pub(crate) fn check(variant: &Variant<'_>, problem: &Problem, tensors: &Tensors<'_>) -> Result<(), Mismatch> {
+pub(crate) fn check(
+    variant: &Variant<'_>,
+    problem: &Problem<'_>,
+    tensors: &Tensors<'_>,
+) -> Result<(), Mismatch> {
     let heads = &variant.heads;
     let [batch, queries, keys] = problem.extents();
     let shape = |n_heads, tokens, width| [batch, n_heads, tokens, width].map(|n: u32| n as usize);
@@ -115,7 +119,11 @@ pub(crate) fn check(variant: &Variant<'_>, problem: &Problem, tensors: &Tensors<
 }
 
 /// The inputs of tables are what the tables need; expressions were typed by the compiler.
-fn check_captured(variant: &Variant<'_>, problem: &Problem, tensors: &Tensors<'_>) -> Result<(), Mismatch> {
+fn check_captured(
+    variant: &Variant<'_>,
+    problem: &Problem<'_>,
+    tensors: &Tensors<'_>,
+) -> Result<(), Mismatch> {
     let captured = &tensors.captured;
     if captured.count() != variant.inputs.len() {
         let (found, expected) = (captured.count(), variant.inputs.len());

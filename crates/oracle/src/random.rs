@@ -45,7 +45,7 @@ impl CapturedBuffer {
 /// Floats are N(0, 1) and bools are coins. Ints along a last axis `q` or `k` are document ids that start at 0 and
 /// rise by one here and there, four documents to a row on average; other ints are lengths from 1 to nk. What a table
 /// reads is as a model has it: see [`Role`].
-pub fn captured(variant: &Variant<'_>, problem: &Problem, input: usize, seed: u64) -> CapturedBuffer {
+pub fn captured(variant: &Variant<'_>, problem: &Problem<'_>, input: usize, seed: u64) -> CapturedBuffer {
     let shape = &variant.inputs[input];
     let shapes = core::slice::from_ref(shape);
     let len = inputs::lens(shapes, &variant.heads, variant.source, problem).sum();

@@ -153,7 +153,7 @@ mod tests {
             high_freq_factor: 1.0,
             original_max_position_embeddings: 8192,
         };
-        let expected = [(0, 1.0), (34, 9.384_738_703_573_802e-4), (35, 4.7781061769823415e-5)];
+        let expected = [(0, 1.0), (34, 0.0009384738703573803), (35, 4.7781061769823415e-5)];
         check(500_000.0, 128, scaling, &expected);
     }
 

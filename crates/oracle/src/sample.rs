@@ -20,7 +20,7 @@ pub struct Sample {
 
 impl Sample {
     /// The sample of a problem whose kernel works on `query_block` positions at a time.
-    pub fn new(problem: &Problem, heads: &Heads, query_block: u32, seed: u64) -> Self {
+    pub fn new(problem: &Problem<'_>, heads: &Heads, query_block: u32, seed: u64) -> Self {
         Self { all: problem.pairs(heads) <= ALL_ROWS_PAIRS, query_block: query_block.max(1) as usize, seed }
     }
 

@@ -105,7 +105,7 @@ impl Kernel {
     /// If a captured tensor does not fit its declaration, or there are more sequences than one call can hold.
     pub fn schedule(
         &self,
-        problem: &Problem,
+        problem: &Problem<'_>,
         captured: &[InputData<'_>],
         threads: usize,
     ) -> Result<Schedule, ScheduleError> {
@@ -127,11 +127,11 @@ impl Kernel {
     }
 
     /// Bytes of workspace that a run of a problem needs with `threads` workers.
-    pub fn workspace_bytes(&self, problem: &Problem, threads: usize) -> usize {
+    pub fn workspace_bytes(&self, problem: &Problem<'_>, threads: usize) -> usize {
         self.workspace(problem, threads.max(1)).bytes()
     }
 
-    fn workspace(&self, problem: &Problem, threads: usize) -> WorkspaceLen {
+    fn workspace(&self, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
         struct Size<'a> {
             kernel: &'a Kernel,
             problem: &'a Problem<'a>,

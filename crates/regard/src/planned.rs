@@ -99,7 +99,7 @@ impl Planned {
     /// If a captured tensor does not fit its declaration, or there are more sequences than one call can hold.
     pub fn tasks(
         &self,
-        problem: &Problem,
+        problem: &Problem<'_>,
         captured: Option<&[InputData<'_>]>,
         threads: usize,
     ) -> Result<Tasks, ScheduleError> {
@@ -131,7 +131,7 @@ impl Planned {
     /// If a captured tensor does not fit its declaration.
     pub fn with_head<R>(
         &self,
-        problem: &Problem,
+        problem: &Problem<'_>,
         captured: Option<&[InputData<'_>]>,
         (sequence, kv_head): (u32, u32),
         look: impl FnOnce(Option<Head<'_>>) -> R,
@@ -151,7 +151,7 @@ impl Planned {
 
     fn with_work<R>(
         &self,
-        problem: &Problem,
+        problem: &Problem<'_>,
         captured: Option<&[InputData<'_>]>,
         threads: usize,
         f: impl FnOnce(&Work<'_>) -> Result<R, ScheduleError>,

@@ -104,7 +104,6 @@ impl InputRanges for Summaries<'_> {
     fn range(&self, input: usize, index: &[Span]) -> Range {
         let dtype = self.captured.shape(input).dtype;
         let entry = self.spans[input];
-        let levels = &self.spans[entry.lo as usize..entry.hi as usize];
         let mut first = [0; MAX_AXES];
         let mut last = [0; MAX_AXES];
         for (axis, span) in index.iter().enumerate() {
@@ -113,6 +112,7 @@ impl InputRanges for Summaries<'_> {
         if entry.lo > entry.hi || !self.holds(input, &first[..index.len()], &last[..index.len()]) {
             return Range::any(dtype);
         }
+        let levels = &self.spans[entry.lo as usize..entry.hi as usize];
         let run = |first: &[i32], last: &[i32]| {
             let offset = |at| self.captured.offset(input, at);
             match (offset(first), offset(last)) {

@@ -91,7 +91,7 @@ fn plan(query_block: u32) -> Plan {
 struct Case {
     plan: Plan,
     variant: Variant<'static>,
-    problem: Problem,
+    problem: Problem<'static>,
     threads: u32,
 }
 

@@ -188,7 +188,7 @@ impl<'a> Baseline<'a> {
 }
 
 /// The keys that each query may attend to, as runs; no test of single pairs is timed.
-fn visible(variant: &Variant<'_>, problem: &Problem) -> Vec<Vec<Range<u32>>> {
+fn visible(variant: &Variant<'_>, problem: &Problem<'_>) -> Vec<Vec<Range<u32>>> {
     let zero = Span::point(0);
     let row = |i: u32| {
         let q = Span::point(problem.q_offset + i as i32);

@@ -122,7 +122,7 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 }
 
 /// What is kept of `batch` sequences of `keys` tokens.
-pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem) -> Cache {
+pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Cache {
     let [k, v] = cached_rows(&spec.heads, dtype);
     let per_token = |product: Vec<(u64, &'static str)>| Product(product).value() as u64;
     let (k_bytes_per_token, v_bytes_per_token) = (per_token(k), per_token(v));
@@ -217,7 +217,7 @@ impl Call {
     ///
     /// # Errors
     /// As [`Call::new`].
-    pub(super) fn decode(planned: &Planned, problem: &Problem) -> Result<Self, Failure> {
+    pub(super) fn decode(planned: &Planned, problem: &Problem<'_>) -> Result<Self, Failure> {
         let Problem { batch, keys, .. } = *problem;
         let one = Problem::prefill(planned.spec().source, batch as usize, 1, keys as usize)?;
         Self::new(planned, Problem { phase: Phase::Decode, ..one })
@@ -230,7 +230,7 @@ impl Call {
 }
 
 /// What [`Work`] adds up.
-fn moved(spec: &Spec, dtype: Dtype, problem: &Problem) -> Vec<Moved> {
+fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Vec<Moved> {
     let Some(variant) = spec.variant() else { return Vec::new() };
     let heads = &spec.heads;
     let batch = (u64::from(problem.batch), if problem.batch == 1 { "sequence" } else { "sequences" });

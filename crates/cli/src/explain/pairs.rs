@@ -40,7 +40,7 @@ impl Pairs {
     ///
     /// # Errors
     /// If there are more sequences than one call can hold.
-    pub(super) fn count(planned: &Planned, problem: &Problem) -> Result<Self, Failure> {
+    pub(super) fn count(planned: &Planned, problem: &Problem<'_>) -> Result<Self, Failure> {
         let variant = planned.variant();
         let rows = problem.batch as f64 * variant.heads.query as f64;
         let all = rows * problem.queries as f64 * problem.keys as f64;
@@ -57,7 +57,7 @@ impl Pairs {
 }
 
 /// Pairs that `allow`, which reads no declared tensor, leaves; `None` where that takes too many looks.
-fn counted(variant: &Variant<'_>, allow: Tree<'_>, problem: &Problem) -> Option<f64> {
+fn counted(variant: &Variant<'_>, allow: Tree<'_>, problem: &Problem<'_>) -> Option<f64> {
     let Heads { query, .. } = variant.heads;
     let by_sequence = variant.allow.reads(Var::B);
     let by_head = variant.allow.reads(Var::H) || variant.allow.reads(Var::G);

@@ -60,7 +60,7 @@ impl Data {
     pub(crate) fn inputs(
         &self,
         spec: &Spec,
-        problem: &Problem,
+        problem: &Problem<'_>,
     ) -> Result<Option<Vec<CapturedElements<'_>>>, Failure> {
         let read: Vec<usize> = source::read_by_mask(spec).collect();
         // A mask that reads nothing is known, whatever else the spec declares.

@@ -172,7 +172,7 @@ fn legend(grid: &Grid) -> Vec<Entry> {
     ]
 }
 
-fn sizes(planned: &Planned, problem: &Problem, scope: &Scope) -> String {
+fn sizes(planned: &Planned, problem: &Problem<'_>, scope: &Scope) -> String {
     let Scope { head, sequence, .. } = scope;
     let spec = planned.spec();
     let (queries, keys) = (problem.queries, problem.keys);

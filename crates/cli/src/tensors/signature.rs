@@ -189,7 +189,7 @@ impl<'a> Signature<'a> {
     /// If one is missing, or has another shape or type.
     pub(crate) fn bind_inputs<'t>(
         &self,
-        problem: &Problem,
+        problem: &Problem<'_>,
         wanted: &[usize],
         tensors: &'t Tensors,
     ) -> Result<Vec<CapturedElements<'t>>, BindErrors> {

@@ -93,7 +93,7 @@ pub(crate) fn random(
 }
 
 /// Plausible elements of the captured input at `at`; the same on every call. Takes at most [`input_bytes`] of memory.
-pub(crate) fn input(variant: &Variant<'_>, at: usize, problem: &Problem) -> CapturedElements<'static> {
+pub(crate) fn input(variant: &Variant<'_>, at: usize, problem: &Problem<'_>) -> CapturedElements<'static> {
     match random::captured(variant, problem, at, SEED + 3 + at as u64) {
         CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
         CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
@@ -102,7 +102,7 @@ pub(crate) fn input(variant: &Variant<'_>, at: usize, problem: &Problem) -> Capt
 }
 
 /// What all captured inputs of a problem take.
-pub(crate) fn input_bytes(spec: &Spec, problem: &Problem) -> u128 {
+pub(crate) fn input_bytes(spec: &Spec, problem: &Problem<'_>) -> u128 {
     let bytes = |shape| input_len(shape, &spec.heads, spec.source, problem).saturating_mul(input_size(shape));
     spec.inputs.shapes.iter().map(bytes).fold(0, u128::saturating_add)
 }
@@ -119,7 +119,7 @@ fn elements(shape: [u32; 4]) -> u128 {
     shape.iter().fold(1, |product, &n| product * u128::from(n))
 }
 
-fn input_len(shape: &InputShape, heads: &Heads, source: Source, problem: &Problem) -> u128 {
+fn input_len(shape: &InputShape, heads: &Heads, source: Source, problem: &Problem<'_>) -> u128 {
     let len = |axis: &Axis| match *axis {
         Axis::Batch => problem.batch,
         Axis::Head => heads.query,

@@ -190,7 +190,7 @@ pub(crate) struct Exhaustive<'a>(pub(crate) &'a Captured<'a>);
 
 impl InputRanges for Exhaustive<'_> {
     fn range(&self, input: usize, index: &[Span]) -> Range {
-        let dims = self.0.dims(input);
+        let dims = self.0.dims(input, &[]);
         let any = Range::any(self.0.shape(input).dtype);
         if index.iter().zip(dims).any(|(span, dim)| span.lo < 0 || span.hi >= dim as i32) {
             return any;

@@ -84,7 +84,7 @@ pub(super) fn align(workspace: &mut [f32]) -> &mut [f32] {
 impl Layout {
     pub fn new<L: Door>(
         variant: &Variant<'_>,
-        problem: &Problem,
+        problem: &Problem<'_>,
         blocks: &Blocks,
         tile: Tile,
         code: &dyn Code<L>,

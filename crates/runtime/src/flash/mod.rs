@@ -12,6 +12,7 @@ mod fold;
 mod memory;
 mod pass;
 mod rows;
+mod sums;
 mod tokens;
 
 use core::fmt;
@@ -130,7 +131,7 @@ pub fn workspace<E: Engine>(
     variant: &Variant<'_>,
     blocks: &Blocks,
     code: &dyn Code<E::Lanes>,
-    problem: &Problem,
+    problem: &Problem<'_>,
     threads: usize,
 ) -> WorkspaceLen {
     let layout = memory::Layout::new(variant, problem, blocks, memory::Tile::of(engine), code);
@@ -458,7 +459,7 @@ fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>)
 }
 
 /// Whether tasks, in their order, are all rows of the problem and no others.
-fn covers(tasks: &[Task], heads: &Heads, problem: &Problem) -> bool {
+fn covers(tasks: &[Task], heads: &Heads, problem: &Problem<'_>) -> bool {
     let mut tasks = tasks.iter();
     for sequence in 0..problem.batch {
         let queries = problem.sequence(sequence).queries;

@@ -1,7 +1,6 @@
 //! One pass: a query block over the keys that it can see.
 
 use regard_engine::element::Element;
-use regard_engine::engine::PANEL;
 use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
@@ -9,12 +8,13 @@ use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::Sequence;
 use regard_ir::tiles;
 use regard_ir::variant::{Sink, Weights};
-use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
+use regard_simd::TRANSPOSE;
 
 use super::finish::Finish;
 use super::fold::{Steps, Sums, TileFold, common_reference};
 use super::memory::{Layout, Memory};
 use super::rows::{Change, Changed, Side};
+use super::sums::{add_scaled, divide, log_sum, multiply, sunk_inverse, turn};
 use super::{Inputs, Parts};
 use crate::code::{Code, Fault, Place};
 use crate::summary::Summaries;
@@ -519,90 +519,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     }
 }
 
-/// Turns eight lanes from `lane` on of an output, `[value_width][width]`, into rows of `value_width`.
-#[inline(always)]
-fn turn<L: Lanes>(lanes: L, output: &[f32], [lane, width]: [usize; 2], value_width: usize, to: &mut [f32]) {
-    if lane + TRANSPOSE > width {
-        for (channel, lanes) in output.chunks_exact(width).enumerate() {
-            for (i, &x) in lanes[lane..].iter().enumerate() {
-                to[i * value_width + channel] = x;
-            }
-        }
-        return;
-    }
-    for (panel, channels) in output.chunks_exact(PANEL * width).enumerate() {
-        let from = core::array::from_fn(|i| &channels[i * width + lane..][..TRANSPOSE]);
-        lanes.transpose(from, &mut to[panel * PANEL..], value_width);
-    }
-}
-
 /// The most rows of a row tile: 3 vectors of 16 lanes.
 const MAX_TILE_ROWS: usize = 48;
 
 /// A sum of weights that no key has entered: sums are never negative.
 const EMPTY: f32 = -1.0;
-
-/// `a = a · a_factor + b · b_factor`, rows of `a` and `b` being as long as the factors.
-#[inline(always)]
-fn add_scaled<L: Lanes>(lanes: L, a: &mut [f32], a_factor: &[f32], b: &[f32], b_factor: &[f32]) {
-    let width = a_factor.len();
-    for (a, b) in a.chunks_exact_mut(width).zip(b.chunks_exact(width)) {
-        for at in (0..width).step_by(L::WIDTH) {
-            let old = load_f32(lanes, &a[at..]) * load_f32(lanes, &a_factor[at..]);
-            let sum = old + load_f32(lanes, &b[at..]) * load_f32(lanes, &b_factor[at..]);
-            vectors_mut(lanes, &mut a[at..at + L::WIDTH])[0] = sum.raw();
-        }
-    }
-}
-
-/// Divides each lane of `output`, `[value_width][width]`, by its sum; a sum of 0 gives 0.
-#[inline(always)]
-fn divide<L: Lanes>(lanes: L, output: &mut [f32], sum: &[f32], inverse: &mut [f32]) {
-    let width = sum.len();
-    let zero = F32::splat(lanes, 0.0);
-    for at in (0..width).step_by(L::WIDTH) {
-        let sum = load_f32(lanes, &sum[at..]);
-        let inverse = &mut inverse[at..at + L::WIDTH];
-        vectors_mut(lanes, inverse)[0] = sum.eq(zero).select(zero, F32::splat(lanes, 1.0) / sum).raw();
-    }
-    multiply(lanes, output, inverse);
-}
-
-/// Multiplies each lane of `output`, `[value_width][width]`, by its factor; a factor of 0 gives 0.
-#[inline(always)]
-fn multiply<L: Lanes>(lanes: L, output: &mut [f32], factors: &[f32]) {
-    let width = factors.len();
-    let zero = F32::splat(lanes, 0.0);
-    for channel in output.chunks_exact_mut(width) {
-        for at in (0..width).step_by(L::WIDTH) {
-            let factor = load_f32(lanes, &factors[at..]);
-            // Where nothing was added up the output is 0 whatever the values held: 0 · NaN must not be formed.
-            let product = factor.eq(zero).select(zero, load_f32(lanes, &channel[at..]) * factor);
-            vectors_mut(lanes, &mut channel[at..at + L::WIDTH])[0] = product.raw();
-        }
-    }
-}
-
-/// What turns a sum of values into an output when e^sink joins the sum of the weights: 2^reference over both sums. A sum
-/// of 0 gives 0.
-fn sunk_inverse(sum: f32, reference: f32, sink: f64) -> f32 {
-    if sum == 0.0 {
-        return 0.0;
-    }
-    let sink = sink * core::f64::consts::LOG2_E - reference as f64;
-    (1.0 / (sum as f64 + libm::exp2(sink))) as f32
-}
-
-/// ln(sum · 2^reference + e^sink).
-fn log_sum(sum: f32, reference: f32, sink: f64) -> f32 {
-    if sum == 0.0 {
-        return sink as f32;
-    }
-    let own = libm::log2(sum as f64) + reference as f64;
-    if sink == f64::NEG_INFINITY {
-        return (own * core::f64::consts::LN_2) as f32;
-    }
-    let own = own * core::f64::consts::LN_2;
-    let largest = own.max(sink);
-    (largest + libm::log1p(libm::exp(own.min(sink) - largest))) as f32
-}

@@ -38,7 +38,7 @@ pub(super) struct TokenLayout {
 }
 
 impl TokenLayout {
-    pub fn new(variant: &Variant<'_>, problem: &Problem) -> Self {
+    pub fn new(variant: &Variant<'_>, problem: &Problem<'_>) -> Self {
         let half = variant.position.map_or(0, |position| position.dim as usize / 2);
         let norms = variant.qk_norm.is_some_and(|norm| norm.all_heads);
         let own = norms || variant.position.is_some_and(|position| position.ids.is_some());
