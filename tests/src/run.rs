@@ -1,9 +1,11 @@
 //! Runs cases and judges them: through `regard` as a user would, or through the runtime with blocks of one's choice.
 
 use core::fmt;
+use core::ops::Range;
 
+use crate::cut;
 use half::{bf16, f16};
-use regard::{Kernel, Options, RunError, Schedule, Threads, View, ViewMut, Workspace, machine};
+use regard::{Ending, Kernel, Options, Part, RunError, Schedule, Threads, View, ViewMut, Workspace, machine};
 use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::Entry;
@@ -168,10 +170,92 @@ pub fn run_scheduled(
             kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
         }
     };
-    result.map_err(|error| match error {
+    result.map_err(|error| runtime(kernel, error))
+}
+
+/// Runs a case part by part, over the keys between `cuts`, merges the parts in that order and finishes them.
+///
+/// # Errors
+/// As [`flash::RunError`] says.
+///
+/// # Panics
+/// As [`run`], and if the cuts are not among the case's keys.
+pub fn run_in_parts(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    keys: &[Range<usize>],
+    threads: &dyn Threads,
+) -> Result<Outputs, flash::RunError> {
+    let whole = kernel.schedule(&case.problem, &inputs.captured(), threads.count()).expect("a case is small");
+    let mut sum = Part::new(&whole).expect("a case is small");
+    for keys in keys {
+        sum.merge(&part(kernel, case, inputs, keys.clone(), threads)?).expect("parts of one problem");
+    }
+    let mut outputs = case.outputs();
+    let mut workspace = Workspace::new(&whole);
+    let captured = inputs.captured();
+    let result = match kernel.plan().dtype {
+        Dtype::F32 => {
+            let (ending, to) = (ending::<f32>(inputs, &captured), places(&mut outputs));
+            kernel.finish(&whole, threads, &sum, ending, to, &mut workspace)
+        }
+        Dtype::F16 => {
+            let (ending, to) = (ending::<f16>(inputs, &captured), places(&mut outputs));
+            kernel.finish(&whole, threads, &sum, ending, to, &mut workspace)
+        }
+        Dtype::Bf16 => {
+            let (ending, to) = (ending::<bf16>(inputs, &captured), places(&mut outputs));
+            kernel.finish(&whole, threads, &sum, ending, to, &mut workspace)
+        }
+    };
+    result.map(|()| outputs).map_err(|error| runtime(kernel, error))
+}
+
+/// The sums of a case over some of its keys.
+///
+/// # Errors
+/// As [`flash::RunError`] says.
+///
+/// # Panics
+/// As [`run_in_parts`].
+pub fn part(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    keys: Range<usize>,
+    threads: &dyn Threads,
+) -> Result<Part, flash::RunError> {
+    let captured = inputs.captured();
+    let problem = case.problem.partial(keys.clone()).expect("some of the keys");
+    let schedule = kernel.schedule(&problem, &captured, threads.count()).expect("a case is small");
+    let (mut part, mut workspace) =
+        (Part::new(&schedule).expect("a case is small"), Workspace::new(&schedule));
+    let held = Inputs {
+        k: cut(&inputs.k.view(), case.dtype, keys.clone()),
+        v: cut(&inputs.v.view(), case.dtype, keys),
+        gate: None,
+        ..inputs.clone()
+    };
+    let result = match kernel.plan().dtype {
+        Dtype::F32 => {
+            kernel.run_part::<f32>(&schedule, threads, views(&held, &captured), &mut part, &mut workspace)
+        }
+        Dtype::F16 => {
+            kernel.run_part::<f16>(&schedule, threads, views(&held, &captured), &mut part, &mut workspace)
+        }
+        Dtype::Bf16 => {
+            kernel.run_part::<bf16>(&schedule, threads, views(&held, &captured), &mut part, &mut workspace)
+        }
+    };
+    result.map(|()| part).map_err(|error| runtime(kernel, error))
+}
+
+fn runtime(kernel: &Kernel, error: RunError) -> flash::RunError {
+    match error {
         RunError::Runtime(error) => error,
         other => panic!("{}: {other}", kernel.spec().name),
-    })
+    }
 }
 
 /// A case on the runtime itself, without a planner: block sizes are the caller's.
@@ -283,7 +367,7 @@ impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
         let mut floats = vec![f32::NAN; len.floats];
         let mut spans = vec![Span { lo: 7, hi: -7 }; len.spans];
         let memory = flash::Workspace { floats: &mut floats, spans: &mut spans };
-        flash::run(engine, parts, code.on(), inputs, outputs, threads, memory)
+        flash::run(engine, parts, code.on(), inputs, outputs.into(), threads, memory)
     }
 }
 
@@ -327,6 +411,10 @@ fn views<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> fl
     let gate = inputs.gate.as_ref().map(|gate| flash::Gate::Stored(view(gate)));
     let (q, k, v) = (view(&inputs.q), view(&inputs.k), view(&inputs.v));
     flash::Inputs { gate, ..flash::Inputs::new(q, k, v).captured(captured) }
+}
+
+fn ending<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Ending<'a, T> {
+    Ending { captured, gate: views(inputs, captured).gate }
 }
 
 fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> {

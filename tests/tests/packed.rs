@@ -9,19 +9,11 @@ use regard_ir::variant::{Axis, Source, Variant};
 use regard_oracle::Tensor4;
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Input, Inputs, Layout, Outputs};
-use regard_tests::{cumulative, engines, run, specs};
+use regard_tests::{cumulative, cut, engines, run, specs};
 
 /// Queries and keys of each sequence: none of one, none of the other, none of both, one, few, past a block.
 const LENGTHS: [(usize, usize); 9] =
     [(5, 5), (0, 3), (7, 9), (0, 0), (1, 130), (33, 40), (2, 2), (150, 150), (1, 1)];
-
-/// Some rows of a tensor as a tensor of their own.
-fn cut(tensor: &Tensor4<'_>, dtype: Dtype, first: u32, count: u32) -> Input {
-    let [_, heads, _, width] = tensor.shape();
-    let rows = (0..heads).flat_map(|h| (first..first + count).map(move |n| (h, n as usize)));
-    let values = rows.flat_map(|(h, n)| tensor.row(0, h, n)).map(|x| x as f32);
-    Input::new(dtype, [1, heads, count as usize, width], Layout::Gapped, values)
-}
 
 /// What of a captured input is one sequence's.
 fn cut_captured(
@@ -86,17 +78,18 @@ fn check(spec: &Spec, entry: &Entry, dtype: Dtype, pool: &Pool) {
     for index in 0..problem.batch {
         let of = problem.sequence(index);
         let Sequence { first_query, queries, first_key, keys, .. } = of;
+        let rows = |first: u32, count: u32| first as usize..(first + count) as usize;
         let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
         let captured = inputs.captured();
         let captured = captured.iter().enumerate();
         let alone = Inputs {
-            q: cut(&q, dtype, first_query, queries),
-            k: cut(&k, dtype, first_key, keys),
-            v: cut(&v, dtype, first_key, keys),
+            q: cut(&q, dtype, rows(first_query, queries)),
+            k: cut(&k, dtype, rows(first_key, keys)),
+            v: cut(&v, dtype, rows(first_key, keys)),
             captured: captured
                 .map(|(input, data)| cut_captured(*data, &variant, input, index, &of))
                 .collect(),
-            gate: inputs.gate.as_ref().map(|gate| cut(&gate.view(), dtype, first_query, queries)),
+            gate: inputs.gate.as_ref().map(|gate| cut(&gate.view(), dtype, rows(first_query, queries))),
         };
         let problem = Problem::prefill(spec.source, 1, queries as usize, keys as usize).expect("short");
         let single = Case { problem, layout: Layout::Gapped, ..case };

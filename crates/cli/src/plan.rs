@@ -75,7 +75,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
 }
 
 fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    let Problem { phase, batch, queries, keys, q_offset, packed: _ } = shown.problem;
+    let Problem { phase, batch, queries, keys, q_offset, packed: _, part: _ } = shown.problem;
     writeln!(out, "{}", shown.plan)?;
     writeln!(
         out,

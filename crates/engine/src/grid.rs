@@ -212,7 +212,7 @@ pub struct Tasks<'a> {
 pub struct Grid<'a, T> {
     tasks: Tasks<'a>,
     output: SharedRows<'a, T>,
-    lse: Option<Shared<'a, f32>>,
+    stats: Option<Shared<'a, f32>>,
     next: AtomicUsize,
 }
 
@@ -221,32 +221,32 @@ pub struct Grid<'a, T> {
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 
 impl<'a, T> Grid<'a, T> {
-    /// Checks outputs and tasks and shares them out in their order. `lse` has the counts of `output` and rows of one
-    /// element.
+    /// Checks outputs and tasks and shares them out in their order. `stats` has the counts of `output`, for what is
+    /// written beside each row.
     ///
     /// # Errors
     /// If rows overlap or leave their tensor, or the tasks are not disjoint pieces of it in that order.
     pub fn new(
         tasks: Tasks<'a>,
         output: Rows<'a, T>,
-        lse: Option<RowsMut<'a, f32>>,
+        stats: Option<RowsMut<'a, f32>>,
     ) -> Result<Self, GridError> {
         let counts = output.counts();
         check_tasks(&tasks, counts)?;
-        if let Some(lse) = &lse
-            && (lse.counts != counts || lse.width != 1)
+        if let Some(stats) = &stats
+            && stats.counts != counts
         {
             return Err(GridError::Short {
-                needed: counts.iter().fold(1, |product: usize, &n| product.saturating_mul(n)),
-                found: lse.data.len(),
+                needed: counts.iter().fold(stats.width, |product: usize, &n| product.saturating_mul(n)),
+                found: stats.data.len(),
             });
         }
-        let lse = lse.map(Shared::new).transpose()?;
+        let stats = stats.map(Shared::new).transpose()?;
         let output = match output {
             Rows::Stored(rows) => SharedRows::Stored(Shared::new(rows)?),
             Rows::Floats(rows) => SharedRows::Floats(Shared::new(rows)?),
         };
-        Ok(Self { tasks, output, lse, next: AtomicUsize::new(0) })
+        Ok(Self { tasks, output, stats, next: AtomicUsize::new(0) })
     }
 
     /// The next task, or `None` when all are given out.
@@ -344,15 +344,14 @@ impl<T> Claim<'_, T> {
         }
     }
 
-    /// Where the row's log of sums goes, if it is asked for.
+    /// Where what is written beside the row goes, if it is asked for.
     ///
     /// # Panics
     /// If the row is not of the task.
-    pub fn lse(&mut self, head_in_group: usize, query: u32) -> Option<&mut f32> {
+    pub fn stats(&mut self, head_in_group: usize, query: u32) -> Option<&mut [f32]> {
         let place = self.place(head_in_group, query);
         // SAFETY: as for `output`; `Grid::new` found the counts the same.
-        let row = unsafe { &mut *self.grid.lse.as_ref()?.row(place) };
-        row.first_mut()
+        Some(unsafe { &mut *self.grid.stats.as_ref()?.row(place) })
     }
 }
 
@@ -529,7 +528,7 @@ mod tests {
         assert!(grid.claim().is_none());
         first.output(0, 3).write(&[3.0; 2]);
         second.output(0, 0).write(&[1.0; 2]);
-        assert_eq!(first.lse(0, 2), None);
+        assert_eq!(first.stats(0, 2), None);
         assert_eq!(data, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]);
 
         let mut data = [0.0; 12];

@@ -1,5 +1,7 @@
 //! The sizes of one call.
 
+use core::ops::Range;
+
 use crate::variant::{Heads, Source};
 
 #[cfg(feature = "alloc")]
@@ -69,6 +71,17 @@ pub enum ProblemError {
         /// The entry before it, or 0.
         least: i32,
     },
+    /// A part of the keys that is none of the problem's.
+    Part {
+        /// The first position.
+        begin: usize,
+        /// Past the last.
+        end: usize,
+        /// The problem's keys.
+        keys: u32,
+        /// Whether sequences are packed, which have no parts.
+        packed: bool,
+    },
     /// Packed tensors have other rows than their offsets say.
     Rows {
         /// "cu_q" or "cu_k".
@@ -106,6 +119,12 @@ impl core::fmt::Display for ProblemError {
             ProblemError::Cumulative { what, at, found, least } => {
                 write!(f, "{what}[{at}] is {found}, after {least}: cumulative offsets never fall")
             }
+            ProblemError::Part { packed: true, .. } => {
+                write!(f, "packed sequences have no parts: give each sequence's part in a problem of its own")
+            }
+            ProblemError::Part { begin, end, keys, .. } => {
+                write!(f, "keys {begin}..{end} are no part of the {keys} that there are")
+            }
             ProblemError::Rows { what, end, rows } => {
                 write!(
                     f,
@@ -131,13 +150,26 @@ pub struct Problem<'a> {
     pub batch: u32,
     /// Queries of each sequence, nq; of the longest where sequences are packed.
     pub queries: u32,
-    /// Keys of each sequence, nk; of the longest where sequences are packed.
+    /// Keys of each sequence, nk; of the longest where sequences are packed. All of them, also where only a part is held.
     pub keys: u32,
     /// Position of the first query; where sequences are packed, [`Problem::sequence`] has it.
     pub q_offset: i32,
     /// The sequences' own lengths, where they differ and their rows lie one after the other.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub packed: Option<Packed<'a>>,
+    /// The keys that the call has, by position, where it is one of several over disjoint keys.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub part: Option<KeyRange>,
+}
+
+/// A run of keys, by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct KeyRange {
+    /// The first.
+    pub begin: u32,
+    /// Past the last.
+    pub end: u32,
 }
 
 impl<'a> Problem<'a> {
@@ -158,7 +190,7 @@ impl<'a> Problem<'a> {
             Source::SelfAttention => keys as i32 - queries as i32,
             Source::Cross => 0,
         };
-        Ok(Self { phase: Phase::Prefill, batch, queries, keys, q_offset, packed: None })
+        Ok(Self { phase: Phase::Prefill, batch, queries, keys, q_offset, packed: None, part: None })
     }
 
     /// A prefill of sequences of their own lengths, packed: rows `cu_q[i]..cu_q[i + 1]` of q and `cu_k[i]..cu_k[i + 1]`
@@ -177,7 +209,29 @@ impl<'a> Problem<'a> {
             keys: packed.longest(cu_k),
             q_offset: 0,
             packed: Some(packed),
+            part: None,
         })
+    }
+
+    /// The same problem over some of its keys: k and v have the rows of positions `keys` alone, and what comes out is a
+    /// part, to be merged with those of the other keys. Captured tensors stay those of the whole.
+    ///
+    /// # Errors
+    /// If they are not among the problem's keys, or its sequences are packed.
+    pub fn partial(self, keys: Range<usize>) -> Result<Self, ProblemError> {
+        let outside = ProblemError::Part {
+            begin: keys.start,
+            end: keys.end,
+            keys: self.keys,
+            packed: self.packed.is_some(),
+        };
+        let fit = |position: usize| u32::try_from(position).ok().filter(|&position| position <= self.keys);
+        match (fit(keys.start), fit(keys.end)) {
+            (Some(begin), Some(end)) if begin <= end && self.packed.is_none() => {
+                Ok(Self { part: Some(KeyRange { begin, end }), ..self })
+            }
+            _ => Err(outside),
+        }
     }
 
     /// The same problem with the first query, of each sequence, at another position.
@@ -227,15 +281,24 @@ impl<'a> Problem<'a> {
                 first_key: 0,
                 queries: self.queries,
                 keys: self.keys,
+                held: self.held(),
                 q_offset: self.q_offset,
             },
+        }
+    }
+
+    /// The keys that k and v have, of sequences of one length.
+    const fn held(&self) -> KeyRange {
+        match self.part {
+            Some(held) => held,
+            None => KeyRange { begin: 0, end: self.keys },
         }
     }
 
     /// How long the axes of sequences, queries and keys of the tensors are.
     pub fn extents(&self) -> [u32; 3] {
         match &self.packed {
-            None => [self.batch, self.queries, self.keys],
+            None => [self.batch, self.queries, self.held().len()],
             Some(packed) => [1, packed.queries(), packed.keys()],
         }
     }
@@ -260,11 +323,11 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Pairs of query and key of one head over all sequences, masked or not; saturates.
+    /// Pairs of query and held key of one head over all sequences, masked or not; saturates.
     pub fn head_pairs(&self) -> u64 {
         let pairs = |queries: u32, keys: u32| queries as u64 * keys as u64;
         match self.packed {
-            None => (self.batch as u64).saturating_mul(pairs(self.queries, self.keys)),
+            None => (self.batch as u64).saturating_mul(pairs(self.queries, self.held().len())),
             Some(_) => (0..self.batch)
                 .map(|i| self.sequence(i))
                 .fold(0, |sum: u64, sequence| sum.saturating_add(pairs(sequence.queries, sequence.keys))),
@@ -274,5 +337,17 @@ impl<'a> Problem<'a> {
     /// Pairs of query and key over all heads and sequences, masked or not; saturates.
     pub fn pairs(&self, heads: &Heads) -> u64 {
         self.head_pairs().saturating_mul(heads.query as u64)
+    }
+}
+
+impl KeyRange {
+    /// How many keys there are.
+    pub const fn len(&self) -> u32 {
+        self.end - self.begin
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.end == self.begin
     }
 }

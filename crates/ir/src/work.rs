@@ -84,6 +84,8 @@ fn live_keys_of(variant: &Variant<'_>, batch: u32, sequence: &Sequence) -> u64 {
     };
     let unknown = Unknown(variant.inputs);
     let classify = |k| tiles::liveness(variant.allow, &Region { k, ..region }, &unknown);
-    let block = keys.div_ceil(KEYS_COUNTED_ONE_BY_ONE).max(1);
-    tiles::runs(0..keys, block, classify).map(|(run, _)| run.len() as u64).sum()
+    let block = sequence.held.len().div_ceil(KEYS_COUNTED_ONE_BY_ONE).max(1);
+    tiles::runs(sequence.held.begin..sequence.held.end, block, classify)
+        .map(|(run, _)| run.len() as u64)
+        .sum()
 }

@@ -12,6 +12,8 @@ use crate::formula::Tensors;
 /// A tensor that does not fit the variant and the problem.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mismatch {
+    /// The problem has some of its keys alone.
+    Part,
     /// Another shape.
     Shape {
         /// Which tensor.
@@ -62,6 +64,7 @@ impl fmt::Display for Mismatch {
             Mismatch::Dtype { name, found, expected } => {
                 write!(f, "`{name}` is {}, expected {}", found.name(), expected.name())
             }
+            Mismatch::Part => write!(f, "the problem has some of its keys alone, which have no outputs"),
             Mismatch::Gate { found: true } => write!(f, "`gate` is given, the variant has none"),
             Mismatch::Gate { found: false } => write!(f, "`gate` is missing, the variant has one"),
             Mismatch::Captured { found, expected } => {
@@ -89,6 +92,9 @@ pub(crate) fn check(
     problem: &Problem<'_>,
     tensors: &Tensors<'_>,
 ) -> Result<(), Mismatch> {
+    if problem.part.is_some() {
+        return Err(Mismatch::Part);
+    }
     let heads = &variant.heads;
     let [batch, queries, keys] = problem.extents();
     let shape = |n_heads, tokens, width| [batch, n_heads, tokens, width].map(|n: u32| n as usize);

@@ -11,13 +11,13 @@ use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_planner::PlanReport;
 use regard_runtime::code::AnyCode;
-use regard_runtime::flash::{self, Inputs, Outputs, WorkspaceLen};
+use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
 
 use crate::code::{Source, VariantCode};
 use crate::error::{CompileError, RunError, ScheduleError};
-use crate::launch::{Element, Launch};
+use crate::launch::{Element, Finish, Launch};
 use crate::planned::Planned;
-use crate::schedule::{Schedule, Workspace};
+use crate::schedule::{Part, Schedule, Workspace};
 
 /// What a caller may want otherwise than the planner would choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +111,8 @@ impl Kernel {
     ) -> Result<Schedule, ScheduleError> {
         let tasks = self.planned.tasks(problem, Some(captured), threads)?;
         let workspace = self.workspace(problem, tasks.threads);
-        Ok(Schedule { identity: self.plan().identity, tasks, workspace })
+        let part = PartLen::new(&self.spec().heads, problem);
+        Ok(Schedule { identity: self.plan().identity, tasks, workspace, part })
     }
 
     /// What a person wants to know of a schedule: tasks, live share, tiles, balance. Takes longer than to make it.
@@ -165,6 +166,51 @@ impl Kernel {
         outputs: Outputs<'_, T>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        let (target, workspace) = (outputs.into(), workspace.view());
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, workspace })
+    }
+
+    /// As [`Kernel::run`], over some of the keys ([`Problem::partial`]) or all of them: the sums go to `part`, whatever it
+    /// held. Merge it with those of the other keys, then [`Kernel::finish`] it. `inputs` have no gate.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn run_part<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        inputs: Inputs<'_, T>,
+        part: &mut Part,
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        let (target, workspace) = (Target::Part(part.view_mut()), workspace.view());
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, workspace })
+    }
+
+    /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.
+    ///
+    /// `schedule` is that of any of its problems, over some keys or all.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn finish<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        part: &Part,
+        ending: Ending<'_, T>,
+        outputs: Outputs<'_, T>,
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        let (part, workspace) = (part.view(), workspace.view());
+        T::finish(Finish { kernel: self, schedule, threads, part, ending, outputs, workspace })
+    }
+
+    /// Whether a schedule, a storage type and so many threads are this kernel's.
+    fn check<T: Element>(&self, schedule: &Schedule, threads: &dyn Threads) -> Result<(), RunError> {
         let Plan { identity, dtype, .. } = *self.plan();
         if schedule.identity != identity {
             return Err(RunError::Identity { expected: identity, found: schedule.identity });
@@ -176,6 +222,6 @@ impl Kernel {
         if threads.count() > scheduled {
             return Err(RunError::Threads { scheduled, found: threads.count() });
         }
-        T::launch(Launch { kernel: self, schedule, threads, inputs, outputs, workspace: workspace.view() })
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use regard_engine::any::{self, Visit};
 use regard_engine::element;
 use regard_engine::threads::Threads;
 use regard_runtime::code::AnyCode;
-use regard_runtime::flash::{self, Inputs, Outputs, Parts};
+use regard_runtime::flash::{self, Ending, Inputs, Outputs, Parts, Target};
 
 use crate::error::RunError;
 use crate::kernel::Kernel;
@@ -20,6 +20,10 @@ pub trait Element: element::Element + private::Sealed {
     /// Runs a call whose kernel, schedule and storage type fit each other.
     #[doc(hidden)]
     fn launch(launch: Launch<'_, Self>) -> Result<(), RunError>;
+
+    /// Finishes parts whose kernel, schedule and storage type fit each other.
+    #[doc(hidden)]
+    fn finish(finish: Finish<'_, Self>) -> Result<(), RunError>;
 }
 
 mod private {
@@ -36,6 +40,11 @@ macro_rules! elements {
                 let plan = launch.kernel.plan();
                 any::with(plan.engine, plan.isa, launch).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
             }
+
+            fn finish(finish: Finish<'_, Self>) -> Result<(), RunError> {
+                let plan = finish.kernel.plan();
+                any::with(plan.engine, plan.isa, finish).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
+            }
         }
     )+};
 }
@@ -49,7 +58,7 @@ pub struct Launch<'a, T> {
     pub(crate) schedule: &'a Schedule,
     pub(crate) threads: &'a dyn Threads,
     pub(crate) inputs: Inputs<'a, T>,
-    pub(crate) outputs: Outputs<'a, T>,
+    pub(crate) target: Target<'a, T>,
     pub(crate) workspace: flash::Workspace<'a>,
 }
 
@@ -57,13 +66,35 @@ impl<T: Element> Visit for Launch<'_, T> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { kernel, schedule, threads, inputs, outputs, workspace } = self;
+        let Self { kernel, schedule, threads, inputs, target, workspace } = self;
         let parts = Parts {
             variant: &kernel.variant(),
             blocks: &kernel.plan().prefill,
             problem: &schedule.problem(),
             schedule: schedule.tasks.tasks.view(),
         };
-        flash::run(engine, parts, kernel.code.on(), inputs, outputs, threads, workspace)
+        flash::run(engine, parts, kernel.code.on(), inputs, target, threads, workspace)
+    }
+}
+
+/// Merged parts whose kernel, schedule and storage type fit each other.
+#[doc(hidden)]
+pub struct Finish<'a, T> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) threads: &'a dyn Threads,
+    pub(crate) part: flash::Part<'a>,
+    pub(crate) ending: Ending<'a, T>,
+    pub(crate) outputs: Outputs<'a, T>,
+    pub(crate) workspace: flash::Workspace<'a>,
+}
+
+impl<T: Element> Visit for Finish<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { kernel, schedule, threads, part, ending, outputs, workspace } = self;
+        let (variant, problem) = (kernel.variant(), schedule.problem());
+        flash::finish(engine, (&variant, &problem), part, ending, outputs, threads, workspace.floats)
     }
 }

@@ -48,14 +48,14 @@ pub use regard_ir as ir;
 pub use regard_ir::inputs::InputData;
 pub use regard_ir::machine::{Isa, Machine};
 pub use regard_ir::plan::{Dtype, EngineKind, Plan};
-pub use regard_ir::problem::Problem;
+pub use regard_ir::problem::{Problem, ProblemError};
 pub use regard_ir::spec::Spec;
 pub use regard_planner::PlanReport;
-pub use regard_runtime::flash::{Gate, Inputs, Outputs};
+pub use regard_runtime::flash::{Ending, Gate, Inputs, Outputs};
 pub use regard_runtime::head::Head;
 pub use regard_runtime::view::{View, ViewError, ViewMut};
 pub use regard_spec::{
     Code, CodeInfo, Diagnostic, Diagnostics, FileSystem, LoadError, Loader, NoFiles, Parsed, SHIPPED,
     Severity, Shipped, find_shipped, from_file, parse, shipped,
 };
-pub use schedule::{Schedule, Workspace};
+pub use schedule::{Part, Schedule, Workspace};

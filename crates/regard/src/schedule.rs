@@ -5,8 +5,9 @@ use std::collections::TryReserveError;
 use regard_ir::identity::Identity;
 use regard_ir::interval::Span;
 use regard_ir::problem::Problem;
-use regard_runtime::flash::{self, WorkspaceLen};
+use regard_runtime::flash::{self, PartLen, WorkspaceLen};
 
+use crate::error::RunError;
 use crate::planned::Tasks;
 
 /// A kernel's plan for one problem: its tasks, and how much memory they need.
@@ -15,6 +16,7 @@ pub struct Schedule {
     pub(crate) identity: Identity,
     pub(crate) tasks: Tasks,
     pub(crate) workspace: WorkspaceLen,
+    pub(crate) part: PartLen,
 }
 
 impl Schedule {
@@ -75,5 +77,56 @@ impl Workspace {
 
     pub(crate) fn view(&mut self) -> flash::Workspace<'_> {
         flash::Workspace { floats: &mut self.floats, spans: &mut self.spans }
+    }
+}
+
+/// Sums of a problem over some of its keys, owned: what calls over disjoint keys are merged in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    sums: Vec<f32>,
+    stats: Vec<f32>,
+}
+
+impl Part {
+    /// A part over no keys, as long as those of a schedule; also where it has all keys.
+    ///
+    /// # Errors
+    /// If the system does not give the memory.
+    pub fn new(schedule: &Schedule) -> Result<Self, TryReserveError> {
+        let PartLen { sums, stats } = schedule.part;
+        let mut part = Self { sums: Vec::new(), stats: Vec::new() };
+        part.sums.try_reserve_exact(sums)?;
+        part.stats.try_reserve_exact(stats)?;
+        part.sums.resize(sums, 0.0);
+        part.stats.extend([0.0, f32::NEG_INFINITY].into_iter().cycle().take(stats));
+        Ok(part)
+    }
+
+    /// A part whose numbers came from elsewhere, as of another process; see [`Part::numbers`]. What does not fit is told
+    /// when it is used.
+    pub fn from_numbers(sums: Vec<f32>, stats: Vec<f32>) -> Self {
+        Self { sums, stats }
+    }
+
+    /// The numbers that a part is: `[sequence][query head][query]` rows of `value_dim` sums, and for each row the sum of
+    /// its weights and its reference, an integer in log2 units that is −inf where no key was seen.
+    pub fn numbers(&self) -> (&[f32], &[f32]) {
+        (&self.sums, &self.stats)
+    }
+
+    /// Adds a part over other keys of the same problem. One over no keys changes no bit.
+    ///
+    /// # Errors
+    /// If it is of another problem's length.
+    pub fn merge(&mut self, other: &Part) -> Result<(), RunError> {
+        flash::merge(self.view_mut(), other.view()).map_err(RunError::Runtime)
+    }
+
+    pub(crate) fn view(&self) -> flash::Part<'_> {
+        flash::Part { sums: &self.sums, stats: &self.stats }
+    }
+
+    pub(crate) fn view_mut(&mut self) -> flash::PartMut<'_> {
+        flash::PartMut { sums: &mut self.sums, stats: &mut self.stats }
     }
 }

@@ -43,8 +43,8 @@ impl<'a> Head<'a> {
 
     /// Live pairs among all pairs of query and key, from 0 to 1, as estimated to cut the work.
     pub fn live_share(&self) -> f64 {
-        let Sequence { queries, keys, .. } = self.work.problem.sequence(self.sequence);
-        let pairs = queries as f64 * keys as f64;
+        let Sequence { queries, held, .. } = self.work.problem.sequence(self.sequence);
+        let pairs = queries as f64 * held.len() as f64;
         if pairs == 0.0 { 0.0 } else { self.work.live_pairs(self.sequence, self.kv_head) as f64 / pairs }
     }
 }

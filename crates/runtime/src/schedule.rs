@@ -227,13 +227,13 @@ impl Work<'_> {
     pub(crate) fn region(&self, sequence: u32, kv_head: u32, q: Span) -> Region {
         let group = self.variant.heads.group();
         let head = (kv_head * group) as i32;
-        let Sequence { queries, keys, .. } = self.problem.sequence(sequence);
+        let Sequence { queries, keys, held, .. } = self.problem.sequence(sequence);
         Region {
             b: Span::point(sequence as i32),
             h: Span { lo: head, hi: head + group as i32 - 1 },
             g: Span::point(kv_head as i32),
             q,
-            k: Span { lo: 0, hi: (keys as i64 - 1) as i32 },
+            k: Span { lo: held.begin as i32, hi: (held.end as i64 - 1) as i32 },
             nq: queries as i32,
             nk: keys as i32,
         }
@@ -264,7 +264,7 @@ impl Work<'_> {
         let queries = of.query_span();
         let grain_rows = grain_blocks as u64 * query_block as u64;
         // At most 8 × 8 boxes of a strip are told apart, however long it is.
-        let side = (grain_rows.min(queries.len()) * of.keys as u64).isqrt() / 8;
+        let side = (grain_rows.min(queries.len()) * of.held.len() as u64).isqrt() / 8;
         let floor = (side as u32).max(self.plan.prefill.mask_step);
         for grain in 0..blocks.div_ceil(grain_blocks) as usize {
             let lo = queries.lo as i64 + (grain as u64 * grain_rows) as i64;

@@ -58,9 +58,21 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
     let sizes = draws.pick(&BLOCKS);
     let case = Case { variant, problem, dtype, layout, seed: draws.below(1 << 20).into() };
     let inputs = case.inputs();
+    // Where blocks are as planned, keys are in one call, or in two parts that are cut here.
+    let cut = draws.pick(&[0, 1, 8, 13]);
     for entry in engines::available() {
         let told = |error| TestCaseError::fail(format!("{}: {error}", run::describe(&text, entry, &case)));
         let result = match sizes {
+            None if cut > 0 && problem.packed.is_none() => {
+                let (cut, keys) = (cut.min(problem.keys as usize), problem.keys as usize);
+                run::run_in_parts(
+                    &run::compile(&spec, entry, dtype),
+                    &case,
+                    &inputs,
+                    &[cut..keys, 0..cut],
+                    &*POOL,
+                )
+            }
             None => run::run(&run::compile(&spec, entry, dtype), &case, &inputs, &*POOL),
             Some((query_block, key_block, key_cell)) => {
                 let blocks = Blocks { query_block, key_block, key_cell, mask_step: 8, channel_chain: 8 };

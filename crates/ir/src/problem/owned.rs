@@ -44,7 +44,7 @@ impl OwnedProblem {
 
 impl From<&Problem<'_>> for OwnedProblem {
     fn from(problem: &Problem<'_>) -> Self {
-        let &Problem { phase, batch, queries, keys, q_offset, packed } = problem;
+        let &Problem { phase, batch, queries, keys, q_offset, packed, part } = problem;
         let packed = packed.map(|Packed { cu_q, cu_k, q_offsets }| OwnedPacked {
             cu_q: cu_q.into(),
             cu_k: cu_k.into(),
@@ -54,6 +54,6 @@ impl From<&Problem<'_>> for OwnedProblem {
                 QueryOffsets::Each(offsets) => OwnedOffsets::Each(offsets.into()),
             },
         });
-        Self { plain: Problem { phase, batch, queries, keys, q_offset, packed: None }, packed }
+        Self { plain: Problem { phase, batch, queries, keys, q_offset, packed: None, part }, packed }
     }
 }

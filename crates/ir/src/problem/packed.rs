@@ -1,6 +1,6 @@
 //! Sequences of different lengths, whose rows lie one after the other.
 
-use super::ProblemError;
+use super::{KeyRange, ProblemError};
 use crate::interval::Span;
 use crate::variant::Source;
 
@@ -35,12 +35,14 @@ pub struct Sequence {
     pub batch: u32,
     /// Its first row along the token axis of q and o.
     pub first_query: u32,
-    /// Its first row along the token axis of k and v.
+    /// The row of its first held key along the token axis of k and v.
     pub first_key: u32,
     /// Its queries, nq.
     pub queries: u32,
     /// Its keys, nk.
     pub keys: u32,
+    /// Those of them that k and v have.
+    pub held: KeyRange,
     /// Position of its first query.
     pub q_offset: i32,
 }
@@ -94,7 +96,8 @@ impl<'a> Packed<'a> {
             QueryOffsets::Same(offset) => offset,
             QueryOffsets::Each(offsets) => offsets[index as usize],
         };
-        Sequence { batch: 0, first_query, first_key, queries, keys, q_offset }
+        let held = KeyRange { begin: 0, end: keys };
+        Sequence { batch: 0, first_query, first_key, queries, keys, held, q_offset }
     }
 
     /// Row of the first query of each sequence, and past the last of all.

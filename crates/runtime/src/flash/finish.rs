@@ -4,11 +4,12 @@ use regard_engine::element::Element;
 use regard_engine::grid::{Band, Bands};
 use regard_engine::isa::Door;
 use regard_ir::inputs::Captured;
-use regard_ir::rows::{Gate as GateShape, Mix, Output};
+use regard_ir::rows::{Gate as GateShape, Output};
 use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, sigmoid, vectors_mut};
 
 use super::Gate;
+use super::part::Of;
 
 /// Queries of a band whose heads are mixed at a time.
 pub(super) const BAND: usize = 8;
@@ -77,13 +78,19 @@ impl<'a, T: Element> Finish<'a, T> {
     }
 }
 
-/// Weighted sums of heads, and what is made of their mixtures.
+/// Weighted sums of heads.
+pub(super) enum Sums<'a> {
+    /// Divided already: `[sequence][query head][query]` rows, contiguous.
+    Whole(&'a [f32]),
+    /// Of merged parts, yet to be divided.
+    Part(Of<'a>),
+}
+
+/// Weighted sums of heads, and what is made of them or of their mixtures.
 pub(super) struct Mixing<'a, T> {
-    pub mix: Mix,
-    /// The factors, `[heads, query heads]`.
-    pub factors: &'a [f32],
-    /// What is mixed: `[sequence][query head][query]` rows, contiguous.
-    pub sums: &'a [f32],
+    /// Output heads, and the factors `[output heads, query heads]`; absent where each head is its own output.
+    pub mix: Option<(usize, &'a [f32])>,
+    pub sums: Sums<'a>,
     pub query_heads: usize,
     pub queries: usize,
     pub value_dim: usize,
@@ -91,15 +98,24 @@ pub(super) struct Mixing<'a, T> {
 }
 
 impl<T: Element> Mixing<'_, T> {
-    /// Mixes bands until there is none left. `row`, `chain` and `scratch` are a whole number of vectors and at least
-    /// `value_dim` long.
+    /// Makes outputs of bands until there is none left. `row`, `chain` and `scratch` are a whole number of vectors and at
+    /// least `value_dim` long.
     #[inline(always)]
     pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_, T>, [row, chain, scratch]: [&mut [f32]; 3]) {
         while let Some(mut band) = bands.claim() {
-            for head in 0..self.mix.heads as usize {
+            for head in 0..self.mix.map_or(self.query_heads, |(heads, _)| heads) {
                 for query in band.queries() {
                     let row = &mut row[..self.value_dim];
-                    self.mixture(&band, head, query, row, &mut chain[..self.value_dim]);
+                    match self.mix {
+                        Some((_, factors)) => {
+                            let factors = &factors[head * self.query_heads..][..self.query_heads];
+                            self.mixture(&band, factors, query, row, &mut chain[..self.value_dim]);
+                        }
+                        None => {
+                            let (sums, factor) = self.sums([band.sequence, head, query]);
+                            row.iter_mut().zip(sums).for_each(|(row, x)| *row = scaled(*x, factor));
+                        }
+                    }
                     if let Some(finish) = &self.finish {
                         finish.apply(lanes, [band.sequence, head, query], row, scratch);
                     }
@@ -111,20 +127,38 @@ impl<T: Element> Mixing<'_, T> {
         }
     }
 
-    /// Σ mix[head, h] · o[h], in chains of at most [`CHAIN`] heads.
+    /// The sums of a row, and what they are multiplied by.
     #[inline(always)]
-    fn mixture(&self, band: &Band<'_, T>, head: usize, query: usize, row: &mut [f32], chain: &mut [f32]) {
-        let factors = &self.factors[head * self.query_heads..][..self.query_heads];
+    fn sums(&self, at: [usize; 3]) -> (&[f32], f32) {
+        match &self.sums {
+            Sums::Part(part) => part.row(at, self.value_dim),
+            Sums::Whole(sums) => {
+                let [sequence, head, query] = at;
+                let from = (sequence * self.query_heads + head) * self.queries + query;
+                (&sums[from * self.value_dim..][..self.value_dim], 1.0)
+            }
+        }
+    }
+
+    /// Σ factor[h] · o[h], in chains of at most [`CHAIN`] heads.
+    #[inline(always)]
+    fn mixture(&self, band: &Band<'_, T>, factors: &[f32], query: usize, row: &mut [f32], chain: &mut [f32]) {
         row.fill(0.0);
         for (part, factors) in factors.chunks(CHAIN).enumerate() {
             chain.fill(0.0);
             for (h, &factor) in factors.iter().enumerate() {
-                let from = (band.sequence * self.query_heads + part * CHAIN + h) * self.queries + query;
-                for (to, x) in chain.iter_mut().zip(&self.sums[from * self.value_dim..]) {
-                    *to += factor * x;
+                let (sums, scale) = self.sums([band.sequence, part * CHAIN + h, query]);
+                for (to, &x) in chain.iter_mut().zip(sums) {
+                    *to += factor * scaled(x, scale);
                 }
             }
             row.iter_mut().zip(&*chain).for_each(|(row, chain)| *row += chain);
         }
     }
+}
+
+/// A factor of 0 gives 0, whatever the sum holds.
+#[inline(always)]
+fn scaled(x: f32, factor: f32) -> f32 {
+    if factor == 0.0 { 0.0 } else { x * factor }
 }

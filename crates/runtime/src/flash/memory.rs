@@ -14,10 +14,10 @@ use super::tokens::TokenLayout;
 use crate::code::Code;
 
 /// Every operand starts at a multiple of this many elements: a cache line, so that no vector straddles two.
-const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = 16;
 
 /// Rows that are at work while outputs are mixed, normed and gated.
-const FINISH: usize = 3;
+pub(super) const FINISH: usize = 3;
 
 /// Vectors of an engine's row tile.
 #[derive(Clone, Copy)]
@@ -103,7 +103,7 @@ impl Layout {
             value_width: value_dim.next_multiple_of(PANEL),
             key_block: blocks.key_block as usize,
             tokens: TokenLayout::new(variant, problem),
-            sums: if variant.output.mix.is_some() { sums } else { 0 },
+            sums: if variant.output.mix.is_some() && problem.part.is_none() { sums } else { 0 },
             finishes: variant.output != Output { lse: variant.output.lse, ..Output::default() },
             code: code.scratch_len(tile.rows()),
         }

@@ -10,6 +10,7 @@
 mod finish;
 mod fold;
 mod memory;
+mod part;
 mod pass;
 mod rows;
 mod sums;
@@ -29,7 +30,9 @@ use regard_ir::plan::Blocks;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
-use self::finish::{Finish, Mixing};
+pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
+
+use self::finish::{Finish, Mixing, Sums};
 use self::rows::{Change, Side};
 use crate::code::{Code, Fault};
 use crate::schedule::Schedule;
@@ -85,6 +88,21 @@ pub struct Outputs<'a, T> {
     /// Logs of the weights' sums, natural, `[sequence][query head][query]` rows of 1; for variants that have it, and
     /// only where the caller wants it.
     pub lse: Option<ViewMut<'a, f32>>,
+}
+
+/// Where a run's results go.
+#[derive(Debug)]
+pub enum Target<'a, T> {
+    /// Outputs, of a problem with all its keys.
+    Whole(Outputs<'a, T>),
+    /// Sums to be merged with those of other keys. No sink, mix, norm or gate has a part in them.
+    Part(PartMut<'a>),
+}
+
+impl<'a, T> From<Outputs<'a, T>> for Target<'a, T> {
+    fn from(outputs: Outputs<'a, T>) -> Self {
+        Target::Whole(outputs)
+    }
 }
 
 /// What a kernel is made of, beside its engine and its code.
@@ -169,6 +187,17 @@ pub enum RunError {
         /// Whether the variant has a gate.
         wanted: bool,
     },
+    /// A part is not as long as the problem's are, or as the one that it is merged with.
+    Part {
+        /// What is needed.
+        needed: PartLen,
+        /// What was given.
+        found: PartLen,
+    },
+    /// A gate was given to a part.
+    GateOfPart,
+    /// Outputs were asked of a problem that has some of its keys alone.
+    Partial,
     /// The workspace is too small.
     Workspace {
         /// What is needed.
@@ -210,6 +239,14 @@ impl fmt::Display for RunError {
             RunError::Gate { wanted: false } => {
                 write!(f, "a gate was given, but the spec does not say `output.gate`")
             }
+            RunError::Part { needed, found } => write!(f, "the part has {found}, expected {needed}"),
+            RunError::GateOfPart => write!(f, "a part has no gate: what finishes it takes the gate"),
+            RunError::Partial => {
+                write!(
+                    f,
+                    "the problem has some of its keys alone: its sums go to a part, which is finished with the others"
+                )
+            }
             RunError::Workspace { needed, found } => {
                 write!(
                     f,
@@ -230,7 +267,7 @@ impl fmt::Display for RunError {
 
 impl core::error::Error for RunError {}
 
-/// Runs a variant over one problem.
+/// Runs a variant over one problem, or over some of its keys.
 ///
 /// `memory` is as large as [`workspace`] says for the count of `threads`. Nothing is allocated and no lock is taken. The
 /// same bits come out whatever the count of threads.
@@ -243,11 +280,11 @@ pub fn run<E: Engine, T: Element>(
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
     inputs: Inputs<'_, T>,
-    outputs: Outputs<'_, T>,
+    target: Target<'_, T>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    check(&parts, &inputs, &outputs)?;
+    check(&parts, &inputs, &target)?;
     let Parts { variant, blocks, problem, schedule, .. } = parts;
     let heads = &variant.heads;
     let captured = Captured::bind(variant.inputs, inputs.captured, heads, variant.source, problem)
@@ -264,23 +301,25 @@ pub fn run<E: Engine, T: Element>(
     let memory::Common { frequencies, table, sums, workers } = layout.share(memory::align(memory.floats));
 
     let finish = Finish::new(variant, &captured, inputs.gate);
-    let mixing = variant.output.mix.map(|mix| (mix, finish));
-    let (rows, mut bands) = match mixing {
-        None => (Rows::Stored(outputs.o.0), None),
-        Some(_) => {
-            let [batch, queries, _] = problem.extents();
-            let counts = [batch, heads.query, queries].map(|n| n as usize);
-            let width = heads.value_dim as usize;
-            let strides = contiguous_strides(counts, width);
-            let rows = RowsMut { data: &mut *sums, counts, strides, width };
-            (Rows::Floats(rows), Some(Bands::new(outputs.o.0, finish::BAND).map_err(RunError::Output)?))
+    let [batch, queries, _] = problem.extents();
+    let counts = [batch, heads.query, queries].map(|n| n as usize);
+    let floats = |data, width| RowsMut { data, counts, strides: contiguous_strides(counts, width), width };
+    let value_dim = heads.value_dim as usize;
+    let is_part = matches!(target, Target::Part(_));
+    let (rows, stats, mut mixing) = match (target, variant.output.mix) {
+        (Target::Part(PartMut { sums, stats }), _) => {
+            (Rows::Floats(floats(sums, value_dim)), Some(floats(stats, part::STATS)), None)
+        }
+        (Target::Whole(Outputs { o, lse }), None) => (Rows::Stored(o.0), lse.map(|lse| lse.0), None),
+        (Target::Whole(Outputs { o, lse }), Some(mix)) => {
+            let bands = Bands::new(o.0, finish::BAND).map_err(RunError::Output)?;
+            (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some((mix, bands)))
         }
     };
-    let lse = outputs.lse.map(|view| view.0);
     let group = heads.group() as usize;
     let starts = problem.packed.as_ref().map(Packed::cu_q);
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
-    let grid = Grid::new(tasks, rows, lse).map_err(RunError::Output)?;
+    let grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
 
     let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
     let fault = Fault::new();
@@ -313,7 +352,8 @@ pub fn run<E: Engine, T: Element>(
         fault: &fault,
         layout: &layout,
         changes: [change(Side::Query), change(Side::Key)],
-        finish: finish.filter(|_| mixing.is_none()),
+        is_part,
+        finish: finish.filter(|_| mixing.is_none() && !is_part),
     };
     let lots = Lots::new(&mut *workers, layout.worker_len());
     threads.run(&|_| {
@@ -322,14 +362,13 @@ pub fn run<E: Engine, T: Element>(
             engine.enter(Attend { shared: &shared, grid: &grid, memory });
         }
     });
-    if let (Some((mix, finish)), Some(bands)) = (mixing, bands.take()) {
+    if let Some((mix, bands)) = mixing.take() {
         let mixing = Mixing {
-            mix,
-            factors: captured.floats(mix.input).unwrap_or_default(),
-            sums,
+            mix: Some((mix.heads as usize, captured.floats(mix.input).unwrap_or_default())),
+            sums: Sums::Whole(sums),
             query_heads: heads.query as usize,
-            queries: problem.extents()[1] as usize,
-            value_dim: heads.value_dim as usize,
+            queries: queries as usize,
+            value_dim,
             finish,
         };
         let lots = Lots::new(workers, layout.worker_len());
@@ -403,39 +442,25 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
     }
 }
 
-fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>) -> Result<(), RunError> {
+fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, target: &Target<'_, T>) -> Result<(), RunError> {
     let Parts { variant, blocks, problem, schedule, .. } = parts;
     let heads = &variant.heads;
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
     let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
     let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
-    let shape = |tensor, counts: [usize; 3], width, expected: [usize; 4]| {
-        let found = [counts[0], counts[1], counts[2], width];
-        if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
-    };
     shape("q", inputs.q.counts(), inputs.q.width(), [batch, query_heads, queries, dim])?;
     shape("k", inputs.k.counts(), inputs.k.width(), [batch, kv_heads, keys, dim])?;
     shape("v", inputs.v.counts(), inputs.v.width(), [batch, value_heads, keys, value_dim])?;
-    let output_heads = variant.output_heads() as usize;
-    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, output_heads, queries, value_dim])?;
-    match (variant.output.gate, &inputs.gate) {
-        (None, None) => {}
-        (Some(_), None) => return Err(RunError::Gate { wanted: true }),
-        (None, Some(_)) => return Err(RunError::Gate { wanted: false }),
-        (Some(gate), Some(values)) => {
-            let (counts, width) = match values {
-                Gate::Stored(view) => (view.counts(), view.width()),
-                Gate::Floats(view) => (view.counts(), view.width()),
-            };
-            let expected = if gate.per_head { 1 } else { value_dim };
-            shape("gate", counts, width, [batch, output_heads, queries, expected])?;
+    match target {
+        Target::Whole(_) if problem.part.is_some() => return Err(RunError::Partial),
+        Target::Whole(outputs) => check_outputs(variant, problem, inputs.gate.as_ref(), outputs)?,
+        Target::Part(_) if inputs.gate.is_some() => return Err(RunError::GateOfPart),
+        Target::Part(part) => {
+            let (needed, found) = (PartLen::new(heads, problem), part.len());
+            if needed != found {
+                return Err(RunError::Part { needed, found });
+            }
         }
-    }
-    if let Some(lse) = &outputs.lse {
-        if !variant.output.lse {
-            return Err(RunError::NoLse);
-        }
-        shape("lse", lse.0.counts, lse.0.width, [batch, query_heads, queries, 1])?;
     }
     let width = dim.max(value_dim);
     if width > MAX_DIM {
@@ -454,6 +479,49 @@ fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, outputs: &Outputs<'_, T>)
     }
     if !covers(schedule.tasks, heads, problem) {
         return Err(RunError::Schedule);
+    }
+    Ok(())
+}
+
+fn shape(
+    tensor: &'static str,
+    counts: [usize; 3],
+    width: usize,
+    expected: [usize; 4],
+) -> Result<(), RunError> {
+    let found = [counts[0], counts[1], counts[2], width];
+    if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
+}
+
+/// Whether outputs, and the gate that they pass, are as variant and problem make them.
+fn check_outputs<T>(
+    variant: &Variant<'_>,
+    problem: &Problem<'_>,
+    gate: Option<&Gate<'_, T>>,
+    outputs: &Outputs<'_, T>,
+) -> Result<(), RunError> {
+    let [batch, queries, _] = problem.extents().map(|n| n as usize);
+    let (query_heads, value_dim) = (variant.heads.query as usize, variant.heads.value_dim as usize);
+    let output_heads = variant.output_heads() as usize;
+    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, output_heads, queries, value_dim])?;
+    match (variant.output.gate, gate) {
+        (None, None) => {}
+        (Some(_), None) => return Err(RunError::Gate { wanted: true }),
+        (None, Some(_)) => return Err(RunError::Gate { wanted: false }),
+        (Some(gate), Some(values)) => {
+            let (counts, width) = match values {
+                Gate::Stored(view) => (view.counts(), view.width()),
+                Gate::Floats(view) => (view.counts(), view.width()),
+            };
+            let expected = if gate.per_head { 1 } else { value_dim };
+            shape("gate", counts, width, [batch, output_heads, queries, expected])?;
+        }
+    }
+    if let Some(lse) = &outputs.lse {
+        if !variant.output.lse {
+            return Err(RunError::NoLse);
+        }
+        shape("lse", lse.0.counts, lse.0.width, [batch, query_heads, queries, 1])?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
-use regard_ir::problem::Sequence;
+use regard_ir::problem::{KeyRange, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
@@ -14,7 +14,7 @@ use super::finish::Finish;
 use super::fold::{Steps, Sums, TileFold, common_reference};
 use super::memory::{Layout, Memory};
 use super::rows::{Change, Changed, Side};
-use super::sums::{add_scaled, divide, log_sum, multiply, sunk_inverse, turn};
+use super::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
 use super::{Inputs, Parts};
 use crate::code::{Code, Fault, Place};
 use crate::summary::Summaries;
@@ -31,6 +31,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub layout: &'a Layout,
     /// How rows of q and of k change before they are packed.
     pub changes: [Option<Change<'a>>; 2],
+    /// Whether sums are written as they are, to be merged with those of other keys.
+    pub is_part: bool,
     /// What happens to output rows; nothing here where heads are mixed first.
     pub finish: Option<Finish<'a, T>>,
 }
@@ -102,11 +104,13 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let ranges = self.shared.ranges;
         let region = self.region(0, self.rows());
         let classify = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
-        let mut cell = 0;
-        for (keys, liveness) in tiles::runs(0..self.block.of.keys, blocks.key_block, classify) {
-            // A run starts on the block grid, so its parts are whole blocks but perhaps the last.
-            for first in keys.clone().step_by(blocks.key_block as usize) {
-                let count = blocks.key_block.min(keys.end - first);
+        let KeyRange { begin, end } = self.block.of.held;
+        let mut cell = begin / blocks.key_cell;
+        for (keys, liveness) in tiles::runs(begin..end, blocks.key_block, classify) {
+            // Blocks lie on a grid of absolute positions, whichever keys are held.
+            let mut first = keys.start;
+            while first < keys.end {
+                let count = (blocks.key_block - first % blocks.key_block).min(keys.end - first);
                 if first / blocks.key_cell != cell {
                     cell = first / blocks.key_cell;
                     for tile in self.tiles() {
@@ -114,6 +118,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     }
                 }
                 self.key_block(first, count, liveness, memory);
+                first += count;
             }
         }
         for tile in self.tiles() {
@@ -167,7 +172,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             h: Span { lo: head + first_head as i32, hi: head + last_head as i32 },
             g: Span::point(kv_head as i32),
             q: Span { lo: position(first_query), hi: position(last_query) },
-            k: Span { lo: 0, hi: of.keys as i32 - 1 },
+            k: Span { lo: of.held.begin as i32, hi: of.held.end as i32 - 1 },
             nq: of.queries as i32,
             nk: of.keys as i32,
         }
@@ -229,7 +234,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             Some((packed, odd)) if packed == block => odd,
             _ => {
                 let (head, batch) = (kv_head as usize, of.batch as usize);
-                let first = of.first_key as usize + first as usize;
+                let first = (of.first_key + (first - of.held.begin)) as usize;
                 let key = |i: usize| inputs.k.row(batch, head, first + i);
                 let value = |i: usize| inputs.v.row(batch, value_head as usize, first + i);
                 let count = count as usize;
@@ -387,8 +392,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let width = weights.len();
         let heads = &parts.variant.heads;
         let value_head = self.block.kv_head / (heads.kv / heads.value);
-        let Sequence { batch, first_key, .. } = self.block.of;
-        let key = first_key as usize + place.first_key as usize;
+        let Sequence { batch, first_key, held, .. } = self.block.of;
+        let key = first_key as usize + (place.first_key as u32 - held.begin) as usize;
         let value = inputs.v.row(batch as usize, value_head as usize, key);
         let mut allowed = [1i32; MAX_TILE_ROWS];
         if masked {
@@ -471,13 +476,15 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             Weights::Softmax { sink } => Some(sink),
             Weights::Sigmoid | Weights::Relu => None,
         };
+        let is_part = self.shared.is_part;
         match sink {
             _ if progress == Progress::Empty => output.fill(0.0),
             None => {}
+            Some(_) if is_part => {}
             Some(Sink::None) => divide(lanes, output, sum, &mut memory.factors[..width]),
             Some(sink) => {
                 for (row, factor) in memory.factors[..width].iter_mut().enumerate() {
-                    let logit = self.sink(sink, memory.heads[first + row]);
+                    let logit = logit(sink, memory.heads[first + row], self.shared.captured);
                     *factor = sunk_inverse(sum[row], reference[row], logit);
                 }
                 multiply(lanes, output, &memory.factors[..width]);
@@ -494,26 +501,21 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     finish.apply(lanes, at, &mut values[..layout.value_dim], memory.finish);
                 }
                 claim.output(head as usize, query).write(values);
-                if let Some(lse) = claim.lse(head as usize, query) {
-                    let sink =
-                        sink.map_or(f64::NEG_INFINITY, |sink| self.sink(sink, memory.heads[first + row + i]));
-                    *lse = match progress {
-                        Progress::Empty => sink as f32,
-                        _ => log_sum(sum[row + i], reference[row + i], sink),
-                    };
+                let empty = progress == Progress::Empty;
+                match claim.stats(head as usize, query) {
+                    Some([total, its_reference]) => {
+                        *total = if empty { 0.0 } else { sum[row + i] };
+                        *its_reference = if empty { f32::NEG_INFINITY } else { reference[row + i] };
+                    }
+                    Some([lse]) => {
+                        let head = memory.heads[first + row + i];
+                        let sink =
+                            sink.map_or(f64::NEG_INFINITY, |sink| logit(sink, head, self.shared.captured));
+                        *lse =
+                            if empty { sink as f32 } else { log_sum(sum[row + i], reference[row + i], sink) };
+                    }
+                    _ => {}
                 }
-            }
-        }
-    }
-
-    /// The logit that joins the sum of a query head.
-    fn sink(&self, sink: Sink, head: i32) -> f64 {
-        match sink {
-            Sink::None => f64::NEG_INFINITY,
-            Sink::One => 0.0,
-            Sink::Learned { input } => {
-                let logits = self.shared.captured.floats(input).unwrap_or_default();
-                logits.get(head as usize).map_or(f64::NEG_INFINITY, |&logit| logit.into())
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What becomes of a row tile's sums: they are added up over cells, divided, and turned into rows.
 
 use regard_engine::engine::PANEL;
+use regard_ir::inputs::Captured;
+use regard_ir::variant::Sink;
 use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
 
 /// Turns eight lanes from `lane` on of an output, `[value_width][width]`, into rows of `value_width`.
@@ -89,4 +91,16 @@ pub(super) fn log_sum(sum: f32, reference: f32, sink: f64) -> f32 {
     let own = own * core::f64::consts::LN_2;
     let largest = own.max(sink);
     (largest + libm::log1p(libm::exp(own.min(sink) - largest))) as f32
+}
+
+/// The logit that joins the sum of a query head.
+pub(super) fn logit(sink: Sink, head: i32, captured: &Captured<'_>) -> f64 {
+    match sink {
+        Sink::None => f64::NEG_INFINITY,
+        Sink::One => 0.0,
+        Sink::Learned { input } => {
+            let logits = captured.floats(input).unwrap_or_default();
+            logits.get(head as usize).map_or(f64::NEG_INFINITY, |&logit| logit.into())
+        }
+    }
 }

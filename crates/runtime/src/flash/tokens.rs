@@ -206,7 +206,7 @@ impl<T: Element> Fill<'_, T> {
         let sequence = self.sequence(batch, token);
         let of = self.problem.sequence(sequence);
         let (at, is_key) = match token {
-            Token::Key(key) => ((key - of.first_key as usize) as i32, true),
+            Token::Key(key) => (of.held.begin as i32 + (key - of.first_key as usize) as i32, true),
             Token::Query(query) => (of.q_offset + (query - of.first_query as usize) as i32, false),
         };
         let reads = is_key || self.variant.source == Source::SelfAttention;

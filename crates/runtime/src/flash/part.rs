@@ -1,0 +1,283 @@
+//! Parts: sums over some of the keys, merged with those of the others and finished once.
+//!
+//! A part keeps what a run has before it divides: the weighted sums of values, the sum of the weights, and the reference
+//! that both are relative to, an integer in log2 units. Merging multiplies by powers of two and adds. A part
+//! that ends where a key cell does, with those of the cells after it merged in one by one, gives the bits of a run over all
+//! keys: sums over cells are added in that order there too.
+
+use core::fmt;
+
+use regard_engine::Engine;
+use regard_engine::Op;
+use regard_engine::element::Element;
+use regard_engine::grid::{Bands, Lots};
+use regard_engine::isa::Door;
+use regard_engine::threads::Threads;
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::problem::Problem;
+use regard_ir::variant::{Heads, Sink, Variant, Weights};
+
+use super::finish::{BAND, Finish, Mixing, Sums};
+use super::memory::{ALIGN, FINISH, align};
+use super::sums::{log_sum, logit, sunk_inverse};
+use super::{Gate, Outputs, RunError, check_outputs};
+
+/// Floats beside each row of sums: what its weights add up to, and their reference.
+pub(super) const STATS: usize = 2;
+
+/// Sums over some of the keys, to be written.
+#[derive(Debug)]
+pub struct PartMut<'a> {
+    /// Weighted sums of values, `[sequence][query head][query]` rows of `value_dim`.
+    pub sums: &'a mut [f32],
+    /// The sum of the weights of each row, and its reference: a power of two; −inf where no key was seen.
+    pub stats: &'a mut [f32],
+}
+
+/// Sums over some of the keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// As [`PartMut::sums`].
+    pub sums: &'a [f32],
+    /// As [`PartMut::stats`].
+    pub stats: &'a [f32],
+}
+
+/// How much memory a part takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartLen {
+    /// Elements of [`Part::sums`].
+    pub sums: usize,
+    /// Elements of [`Part::stats`].
+    pub stats: usize,
+}
+
+impl PartLen {
+    /// Of a problem's parts, whichever keys they hold; saturates.
+    pub fn new(heads: &Heads, problem: &Problem<'_>) -> Self {
+        let [batch, queries, _] = problem.extents();
+        let rows =
+            [batch, heads.query, queries].into_iter().fold(1, |n: usize, len| n.saturating_mul(len as usize));
+        Self { sums: rows.saturating_mul(heads.value_dim as usize), stats: rows.saturating_mul(STATS) }
+    }
+}
+
+impl fmt::Display for PartLen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sums and {} numbers beside them", self.sums, self.stats)
+    }
+}
+
+impl PartMut<'_> {
+    /// The same, to be read.
+    pub const fn view(&self) -> Part<'_> {
+        Part { sums: self.sums, stats: self.stats }
+    }
+
+    /// How long it is.
+    pub const fn len(&self) -> PartLen {
+        self.view().len()
+    }
+
+    /// Whether it has no rows.
+    pub const fn is_empty(&self) -> bool {
+        self.stats.is_empty()
+    }
+}
+
+impl Part<'_> {
+    /// How long it is.
+    pub const fn len(&self) -> PartLen {
+        PartLen { sums: self.sums.len(), stats: self.stats.len() }
+    }
+
+    /// Whether it has no rows.
+    pub const fn is_empty(&self) -> bool {
+        self.stats.is_empty()
+    }
+}
+
+/// Adds `from`, a part over other keys of the same problem, to `into`. A part over no keys, or none that the mask allows,
+/// changes no bit.
+///
+/// # Errors
+/// If the parts are not equally long, or no parts.
+pub fn merge(into: PartMut<'_>, from: Part<'_>) -> Result<(), RunError> {
+    let rows = into.stats.len() / STATS;
+    let width = into.sums.len().checked_div(rows).unwrap_or(0);
+    let (needed, found) = (into.len(), from.len());
+    if needed != found || width * rows != needed.sums || rows * STATS != needed.stats {
+        return Err(RunError::Part { needed, found });
+    }
+    if width == 0 {
+        return Ok(());
+    }
+    let stats = into.stats.as_chunks_mut::<STATS>().0.iter_mut().zip(from.stats.as_chunks::<STATS>().0);
+    let sums = into.sums.chunks_exact_mut(width).zip(from.sums.chunks_exact(width));
+    for ((a, b), (to, from)) in stats.zip(sums) {
+        let ([total, reference], &[other_total, other_reference]) = (a, b);
+        if other_reference == f32::NEG_INFINITY {
+            continue;
+        }
+        if *reference == f32::NEG_INFINITY {
+            (*total, *reference) = (other_total, other_reference);
+            to.copy_from_slice(from);
+            continue;
+        }
+        let common = reference.max(other_reference);
+        let (old, new) = (libm::exp2f(*reference - common), libm::exp2f(other_reference - common));
+        (*total, *reference) = (*total * old + other_total * new, common);
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *to * old + from * new;
+        }
+    }
+    Ok(())
+}
+
+/// What finishes parts: all that [`super::Inputs`] has beside q, k and v.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending<'a, T> {
+    /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
+    pub captured: &'a [InputData<'a>],
+    /// The gate of the outputs, for variants that have one.
+    pub gate: Option<Gate<'a, T>>,
+}
+
+/// Floats that [`finish`] works in with `threads` workers; no more than a run of the problem does.
+pub fn finish_len(heads: &Heads, threads: usize) -> usize {
+    let rows = FINISH * (heads.value_dim as usize).next_multiple_of(ALIGN);
+    threads.max(1).saturating_mul(rows).saturating_add(ALIGN)
+}
+
+/// Makes outputs of merged parts: divides by the sums, with the sink, mixes, norms and gates.
+///
+/// The same bits come out whatever the count of threads, and, of a single part over all keys, those of a whole run.
+///
+/// # Errors
+/// As [`RunError`] lists. Outputs are untouched then.
+pub fn finish<E: Engine, T: Element>(
+    engine: E,
+    (variant, problem): (&Variant<'_>, &Problem<'_>),
+    part: Part<'_>,
+    ending: Ending<'_, T>,
+    outputs: Outputs<'_, T>,
+    threads: &dyn Threads,
+    floats: &mut [f32],
+) -> Result<(), RunError> {
+    check_outputs(variant, problem, ending.gate.as_ref(), &outputs)?;
+    let heads = &variant.heads;
+    let (needed, found) = (PartLen::new(heads, problem), part.len());
+    if needed != found {
+        return Err(RunError::Part { needed, found });
+    }
+    let floats_needed = finish_len(heads, threads.count());
+    if floats.len() < floats_needed {
+        let workspace = |floats| super::WorkspaceLen { floats, spans: 0 };
+        return Err(RunError::Workspace { needed: workspace(floats_needed), found: workspace(floats.len()) });
+    }
+    let captured = Captured::bind(variant.inputs, ending.captured, heads, variant.source, problem)
+        .map_err(RunError::Captured)?;
+    let [_, queries, _] = problem.extents();
+    let of = Of {
+        part,
+        captured: &captured,
+        weights: variant.weights,
+        query_heads: heads.query as usize,
+        queries: queries as usize,
+    };
+    let mixing = Mixing {
+        mix: variant
+            .output
+            .mix
+            .map(|mix| (mix.heads as usize, captured.floats(mix.input).unwrap_or_default())),
+        sums: Sums::Part(of),
+        query_heads: heads.query as usize,
+        queries: queries as usize,
+        value_dim: heads.value_dim as usize,
+        finish: Finish::new(variant, &captured, ending.gate),
+    };
+    let bands = Bands::new(outputs.o.0, BAND).map_err(RunError::Output)?;
+    let lse = outputs.lse.map(|lse| Bands::new(lse.0, BAND)).transpose().map_err(RunError::Output)?;
+    let rows = (heads.value_dim as usize).next_multiple_of(ALIGN);
+    let lots = Lots::new(align(floats), FINISH * rows);
+    threads.run(&|_| {
+        if let Some((_, memory)) = lots.take() {
+            engine.enter(Ends { lanes: engine.lanes(), mixing: &mixing, bands: &bands, memory, rows });
+        }
+    });
+    while let Some(mut band) = lse.as_ref().and_then(Bands::claim) {
+        for head in 0..heads.query as usize {
+            for query in band.queries() {
+                let lse = of.lse([band.sequence, head, query]);
+                band.row(head, query).fill(lse);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One worker's share of what is finished, inside the engine's instruction set.
+struct Ends<'a, L, T> {
+    lanes: L,
+    mixing: &'a Mixing<'a, T>,
+    bands: &'a Bands<'a, T>,
+    memory: &'a mut [f32],
+    /// Elements of a row of it.
+    rows: usize,
+}
+
+impl<L: Door, T: Element> Op for Ends<'_, L, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut rows = self.memory.chunks_exact_mut(self.rows);
+        let rows = core::array::from_fn(|_| rows.next().unwrap_or_default());
+        self.mixing.run(self.lanes, self.bands, rows);
+    }
+}
+
+/// A part, and what its rows are divided by.
+#[derive(Clone, Copy)]
+pub(super) struct Of<'a> {
+    part: Part<'a>,
+    captured: &'a Captured<'a>,
+    weights: Weights,
+    query_heads: usize,
+    queries: usize,
+}
+
+impl<'a> Of<'a> {
+    fn place(&self, [batch, head, query]: [usize; 3]) -> usize {
+        (batch * self.query_heads + head) * self.queries + query
+    }
+
+    fn stats(&self, at: [usize; 3]) -> [f32; STATS] {
+        let first = self.place(at) * STATS;
+        [self.part.stats[first], self.part.stats[first + 1]]
+    }
+
+    /// The sums of a row, and what they are multiplied by.
+    #[inline(always)]
+    pub fn row(&self, at: [usize; 3], width: usize) -> (&'a [f32], f32) {
+        let sums = &self.part.sums[self.place(at) * width..][..width];
+        let [total, reference] = self.stats(at);
+        let factor = match self.weights {
+            Weights::Sigmoid | Weights::Relu => 1.0,
+            _ if total == 0.0 => 0.0,
+            Weights::Softmax { sink: Sink::None } => 1.0 / total,
+            Weights::Softmax { sink } => {
+                sunk_inverse(total, reference, logit(sink, at[1] as i32, self.captured))
+            }
+        };
+        (sums, factor)
+    }
+
+    fn lse(&self, at: [usize; 3]) -> f32 {
+        let [total, reference] = self.stats(at);
+        match self.weights {
+            Weights::Softmax { sink } => log_sum(total, reference, logit(sink, at[1] as i32, self.captured)),
+            Weights::Sigmoid | Weights::Relu => 0.0,
+        }
+    }
+}
