@@ -13,7 +13,7 @@ use crate::document::Document;
 use crate::source::{Source, Text};
 
 /// The prelude, in the language itself.
-const PRELUDE: &str = include_str!("../prelude.toml");
+pub(crate) const PRELUDE: &str = include_str!("../prelude.toml");
 
 /// Whose definition it is.
 #[derive(Clone, Copy)]

@@ -165,8 +165,8 @@ impl Use<'_> {
             _ => "no such variable, constant, definition or input",
         };
         let functions = FUNCTIONS.iter().map(|signature| signature.name);
-        let variables = VARIABLES.iter().map(|&(name, _)| name);
-        let constants = CONSTANTS.iter().map(|&(name, _)| name);
+        let variables = VARIABLES.iter().map(|variable| variable.name);
+        let constants = CONSTANTS.iter().map(|constant| constant.name);
         let inputs = scope.inputs.iter().map(|input| input.name.as_str());
         let params = scope.params.iter().map(String::as_str);
         let definitions = scope.definitions.names();

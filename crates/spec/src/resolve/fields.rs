@@ -1,8 +1,8 @@
 //! Values of the types that tables want, or an error that says what they are instead.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::key::Least;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink, did_you_mean, nearest, one_of, quote};
 use crate::document::{Entry, Kind, Value};
@@ -83,33 +83,6 @@ pub(super) fn integer(value: &Value, what: &str, range: RangeInclusive<u32>, sin
         sink.push(Diagnostic::new(Code::S010, &value.location, message).label("out of range"));
     }
     fits
-}
-
-/// Where numbers begin that a key can have.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Least {
-    /// Greater numbers.
-    Above(f64),
-    /// This number and greater ones.
-    From(f64),
-}
-
-impl Least {
-    fn is_met(self, found: f64) -> bool {
-        match self {
-            Least::Above(least) => found > least,
-            Least::From(least) => found >= least,
-        }
-    }
-}
-
-impl fmt::Display for Least {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Least::Above(least) => write!(f, "above {least}"),
-            Least::From(least) => write!(f, "at least {least}"),
-        }
-    }
 }
 
 /// A finite number.

@@ -98,6 +98,13 @@ fn input(entry: &Entry, sink: &mut Sink) -> Input {
     Input { name, shape }
 }
 
+/// All names that [`is_boundary`] finds.
+pub(crate) fn boundary() -> impl Iterator<Item = String> {
+    let projection =
+        |kind: &'static str| PROJECTED.iter().map(move |activation| format!("{kind}_{activation}"));
+    BOUNDARY.into_iter().map(str::to_owned).chain(projection("w")).chain(projection("b"))
+}
+
 fn is_boundary(name: &str) -> bool {
     let activation = name.strip_prefix("w_").or(name.strip_prefix("b_"));
     BOUNDARY.contains(&name) || activation.is_some_and(|activation| PROJECTED.contains(&activation))
