@@ -26,7 +26,7 @@ fn surroundings(table: &Table) -> Vec<&'static str> {
             "position.scaling.factor = 2",
             "position.scaling.original_max_position_embeddings = 4096",
         ],
-        ("qk_norm", _) => &["qk_norm.kind = 'rms'", "position.rope.theta = 10000"],
+        ("qk_norm", _) => &["qk_norm.kind = 'rms'", "qk_norm.eps = 1e-5", "position.rope.theta = 10000"],
         ("weights", _) => &["weights.kind = 'relu'"],
         ("output", _) => &["output.norm = 'rms'", "output.gate = 'head'"],
         _ => &[],

@@ -1,0 +1,109 @@
+//! The guide to the language: each spec in it is one, and says what the compiler says of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use regard_spec::{Diagnostic, LoadError, Loader, Severity};
+
+const PAGES: [&str; 3] = ["language.md", "language/tables.md", "language/diagnostics.md"];
+
+/// A spec of a page.
+struct Block {
+    page: &'static str,
+    line: usize,
+    text: String,
+}
+
+impl Block {
+    /// Its file's name, where its first line says one.
+    fn file(&self) -> Option<&str> {
+        let name = self.text.lines().next()?.strip_prefix("# ")?;
+        name.ends_with(".toml").then_some(name)
+    }
+}
+
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(path).expect("the guide has this page").replace("\r\n", "\n")
+}
+
+/// What stands between ```` ```toml ```` and ```` ``` ````.
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for name in PAGES {
+        let mut open: Option<Block> = None;
+        for (i, line) in page(name).lines().enumerate() {
+            match (&mut open, line) {
+                (None, "```toml") => open = Some(Block { page: name, line: i + 2, text: String::new() }),
+                (Some(_), "```") => blocks.extend(open.take()),
+                (Some(block), line) => block.text += &format!("{line}\n"),
+                (None, _) => {}
+            }
+        }
+        assert!(open.is_none(), "{name} ends inside a block");
+    }
+    blocks
+}
+
+/// The blocks that are files.
+struct Files(BTreeMap<String, String>);
+
+impl Loader for Files {
+    fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
+        self.0.get(path).map(|text| text.clone().into_bytes()).ok_or(LoadError::NotFound)
+    }
+}
+
+/// `# ERROR S012 2:1-2:11 …`, as the blocks have it.
+fn said(it: &Diagnostic) -> String {
+    let kind = if it.severity() == Severity::Error { "ERROR" } else { "NOTE" };
+    format!("# {kind} {} {}-{} {}", it.code, it.start, it.end, it.message)
+}
+
+#[test]
+fn every_spec_gives_what_it_says_and_nothing_else() {
+    let blocks = blocks();
+    let named = blocks.iter().filter_map(|it| Some((it.file()?.to_owned(), it.text.clone())));
+    let files = Files(named.collect());
+    for Block { page, line, text } in &blocks {
+        let found = match regard_spec::parse(text, "example.toml", &files) {
+            Ok(parsed) => parsed.notes,
+            Err(errors) => errors.as_slice().to_vec(),
+        };
+        let expected: Vec<_> =
+            text.lines().filter(|line| line.starts_with("# ERROR ") || line.starts_with("# NOTE ")).collect();
+        assert_eq!(found.iter().map(said).collect::<Vec<_>>(), expected, "docs/{page}:{line}\n{text}");
+    }
+    assert!(blocks.len() > 25, "{} specs", blocks.len());
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut n = 0;
+    for name in PAGES {
+        let text = page(name);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match (path, name.rsplit_once('/')) {
+                ("", _) => name.to_owned(),
+                (path, None) => path.to_owned(),
+                (path, Some((folder, _))) => match path.strip_prefix("../") {
+                    Some(above) => above.to_owned(),
+                    None => format!("{folder}/{path}"),
+                },
+            };
+            let found = PAGES.contains(&target.as_str())
+                && (anchor.is_empty() || headings(&page(&target)).contains(&anchor.to_owned()));
+            assert!(found, "docs/{name} links to {link}");
+            n += 1;
+        }
+    }
+    assert!(n > 60, "{n} links");
+}
+
+/// What a heading is linked by.
+fn headings(page: &str) -> Vec<String> {
+    let headings = page.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-');
+    headings.map(|it| it.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
