@@ -3,6 +3,7 @@
 //! Nothing is listed here a second time. A function, a key or a code has its name, what it takes and its meaning in
 //! one row, beside the code that reads it; so the guide cannot name what is not there, nor miss what is.
 
+use crate::expr::boundary;
 use crate::expr::define;
 use crate::expr::functions::{CONSTANTS, FUNCTIONS, Signature, VARIABLES};
 use crate::resolve;
@@ -99,5 +100,5 @@ pub fn tables() -> Vec<Table> {
 
 /// Names of tensors at the kernel's boundary, which no declared input may have.
 pub fn boundary() -> Vec<String> {
-    resolve::inputs::boundary().collect()
+    boundary::names().collect()
 }

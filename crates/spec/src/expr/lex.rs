@@ -10,6 +10,7 @@ use nom::{IResult, Parser};
 
 use super::SyntaxError;
 use super::ast::Span;
+use super::foreign::SYMBOLS as FOREIGN;
 use crate::codes::Code;
 use crate::diagnostic::quote;
 
@@ -41,18 +42,6 @@ pub(crate) const KEYWORDS: [&str; 5] = ["if", "then", "else", "true", "false"];
 const SYMBOLS: [&str; 21] = [
     "<=", ">=", "==", "!=", "//", "<", ">", "+", "-", "*", "/", "%", "^", "&", "|", "!", "(", ")", "[", "]",
     ",",
-];
-
-/// What other languages write, and what is written here.
-const FOREIGN: [(&str, &str); 8] = [
-    ("&&", "&"),
-    ("||", "|"),
-    ("**", "^"),
-    ("=", "=="),
-    ("≤", "<="),
-    ("≥", ">="),
-    ("≠", "!="),
-    ("?", "if … then … else …"),
 ];
 
 /// All tokens of `text`, the last one [`TokenKind::End`].

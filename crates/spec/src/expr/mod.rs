@@ -6,12 +6,14 @@
 //! something, folds constants and gives the tree that the readings take.
 
 pub(crate) mod ast;
+pub(crate) mod boundary;
 mod call;
 mod check;
 pub(crate) mod define;
 mod expand;
 mod facts;
 mod fold;
+mod foreign;
 pub(crate) mod functions;
 pub(crate) mod graph;
 mod lex;

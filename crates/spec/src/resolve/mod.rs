@@ -3,8 +3,9 @@
 mod captured;
 mod extends;
 mod fields;
-pub(crate) mod inputs;
+mod inputs;
 mod key;
+mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
 pub(crate) mod qk_norm;

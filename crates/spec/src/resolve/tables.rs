@@ -124,6 +124,12 @@ pub(super) enum Scale {
 }
 
 pub(super) fn score(value: Option<&Value>, sink: &mut Sink) -> Score {
+    // What works for a mask is tried here too.
+    if let Some(value @ Value { kind: Kind::String(_), .. }) = value {
+        let help = "write `score = { modify = \"…\" }`".to_string();
+        sink.push(fields::mistyped(value, "`score`", "a table").help(help));
+        return Score { scale: Scale::Default, modify: None };
+    }
     let entries = fields::table(value, "score", sink);
     fields::check_keys(entries, &key::names(&SCORE), Some("score"), sink);
     let scale = match fields::get(entries, "scale").map(|value| (&value.kind, value)) {
