@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use regard::{Kernel, machine};
 use regard_spec::{Diagnostic, LoadError, Loader, Severity};
 
 const PAGES: [&str; 3] = ["language.md", "language/tables.md", "language/diagnostics.md"];
@@ -48,6 +49,12 @@ fn blocks() -> Vec<Block> {
 /// The blocks that are files.
 struct Files(BTreeMap<String, String>);
 
+impl Files {
+    fn of(blocks: &[Block]) -> Self {
+        Self(blocks.iter().filter_map(|it| Some((it.file()?.to_owned(), it.text.clone()))).collect())
+    }
+}
+
 impl Loader for Files {
     fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
         self.0.get(path).map(|text| text.clone().into_bytes()).ok_or(LoadError::NotFound)
@@ -63,8 +70,7 @@ fn said(it: &Diagnostic) -> String {
 #[test]
 fn every_spec_gives_what_it_says_and_nothing_else() {
     let blocks = blocks();
-    let named = blocks.iter().filter_map(|it| Some((it.file()?.to_owned(), it.text.clone())));
-    let files = Files(named.collect());
+    let files = Files::of(&blocks);
     for Block { page, line, text } in &blocks {
         let found = match regard_spec::parse(text, "example.toml", &files) {
             Ok(parsed) => parsed.notes,
@@ -75,6 +81,20 @@ fn every_spec_gives_what_it_says_and_nothing_else() {
         assert_eq!(found.iter().map(said).collect::<Vec<_>>(), expected, "docs/{page}:{line}\n{text}");
     }
     assert!(blocks.len() > 25, "{} specs", blocks.len());
+}
+
+#[test]
+fn every_spec_without_errors_has_a_kernel() {
+    let blocks = blocks();
+    let files = Files::of(&blocks);
+    let specs: Vec<_> = blocks
+        .iter()
+        .filter_map(|it| Some((it, regard_spec::parse(&it.text, "x.toml", &files).ok()?.spec)))
+        .collect();
+    for (Block { page, line, .. }, spec) in &specs {
+        assert!(Kernel::compile(spec, &machine::host()).is_ok(), "docs/{page}:{line}");
+    }
+    assert!(specs.len() > 25, "{} specs", specs.len());
 }
 
 #[test]

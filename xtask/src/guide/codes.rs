@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use regard_codegen::File;
 use regard_spec::{Code, CodeInfo, Diagnostic, FileSystem, LoadError, Loader, Severity};
 
 use super::Block;
@@ -39,36 +40,35 @@ fn said(info: &CodeInfo) -> String {
     }
 }
 
-/// A section for each code, with what the compiler prints for the shortest spec of the corpus that is named after it.
+/// A section for each code, with one of what the compiler prints for the specs that are named after it: one with help
+/// before one without, then the shortest.
 fn examples(root: &Path) -> Result<String, Error> {
     let corpus = Folder(root.join(CORPUS));
-    let mut files = files::read_all(root, CORPUS)?;
-    files.sort_by(|a, b| (a.text.len(), &a.path).cmp(&(b.text.len(), &b.path)));
+    let files = files::read_all(root, CORPUS)?;
     let mut sections = Vec::new();
     for info in Code::ALL {
         let name = info.code.name();
-        let mut section = format!("### {name}\n\n{}\n", said(info));
-        let of_code = |path: &str| {
-            let file = path.rsplit('/').next()?;
-            file.starts_with(&name.to_lowercase()).then(|| file.to_owned())
+        let of_code = |file: &&File| {
+            file.path.rsplit('/').next().is_some_and(|it| it.starts_with(&name.to_lowercase()))
         };
-        let example =
-            files.iter().find_map(|file| first(&of_code(&file.path)?, &file.text, &corpus, info.code));
-        if let Some(example) = example {
-            section += &format!("\n```text\n{example}```\n");
-        }
-        sections.push(section);
+        let said_of = files.iter().filter(of_code).flat_map(|file| found(file, &corpus));
+        let printed = said_of
+            .filter(|it| it.code == info.code)
+            .map(|it| (it.help.is_none(), it.to_string()))
+            .min_by(|a, b| (a.0, a.1.len(), &a.1).cmp(&(b.0, b.1.len(), &b.1)));
+        let example = printed.map_or(String::new(), |(_, text)| format!("\n```text\n{text}```\n"));
+        sections.push(format!("### {name}\n\n{}\n{example}", said(info)));
     }
     Ok(sections.join("\n"))
 }
 
-/// What is printed of a code for a spec.
-fn first(file: &str, text: &str, folder: &Folder, code: Code) -> Option<String> {
-    let found: Vec<Diagnostic> = match regard_spec::parse(text, file, folder) {
+/// All that the compiler says of a spec of the corpus.
+fn found(file: &File, folder: &Folder) -> Vec<Diagnostic> {
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    match regard_spec::parse(&file.text, name, folder) {
         Ok(parsed) => parsed.notes,
         Err(errors) => errors.as_slice().to_vec(),
-    };
-    found.iter().find(|it| it.code == code).map(Diagnostic::to_string)
+    }
 }
 
 /// The corpus, whose specs name each other.
