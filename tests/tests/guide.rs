@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use regard::{Kernel, machine};
-use regard_spec::{Diagnostic, LoadError, Loader, Severity};
+use regard_spec::{Diagnostic, LoadError, Loader, Severity, reference};
 
 const PAGES: [&str; 3] = ["language.md", "language/tables.md", "language/diagnostics.md"];
 
@@ -95,6 +95,18 @@ fn every_spec_without_errors_has_a_kernel() {
         assert!(Kernel::compile(spec, &machine::host()).is_ok(), "docs/{page}:{line}");
     }
     assert!(specs.len() > 25, "{} specs", specs.len());
+}
+
+#[test]
+fn the_grammar_has_every_token() {
+    let text = page("language.md");
+    let grammar = text.split("```\n").find(|block| block.starts_with("expr")).expect("the grammar is there");
+    let mut written: Vec<_> = grammar.split('\'').skip(1).step_by(2).collect();
+    let mut tokens: Vec<_> = reference::tokens().collect();
+    written.sort();
+    written.dedup();
+    tokens.sort();
+    assert_eq!(written, tokens);
 }
 
 #[test]

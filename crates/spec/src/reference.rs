@@ -3,9 +3,10 @@
 //! Nothing is listed here a second time. A function, a key or a code has its name, what it takes and its meaning in
 //! one row, beside the code that reads it; so the guide cannot name what is not there, nor miss what is.
 
-use crate::expr::boundary;
 use crate::expr::define;
 use crate::expr::functions::{CONSTANTS, FUNCTIONS, Signature, VARIABLES};
+use crate::expr::lex::{KEYWORDS, SYMBOLS};
+use crate::expr::{self, boundary};
 use crate::resolve;
 
 pub use crate::resolve::{Absent, Key, Least, Takes};
@@ -66,6 +67,31 @@ pub fn prelude() -> Vec<Definition> {
         Some(Definition { head: quoted(head), body: quoted(body), meaning: meaning.trim() })
     };
     define::PRELUDE.lines().filter(|line| !line.starts_with('#')).filter_map(definition).collect()
+}
+
+/// A key that holds an expression, and what that may read beside constants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The key, from the top.
+    pub key: &'static str,
+    /// The variables.
+    pub variables: Vec<&'static str>,
+    /// Whether inputs, too.
+    pub inputs: bool,
+}
+
+/// Every key that holds an expression.
+pub fn places() -> Vec<Place> {
+    let place = |(key, place): (_, expr::Place)| {
+        let readable = VARIABLES.iter().filter(|variable| place.allows(variable.var));
+        Place { key, variables: readable.map(|it| it.name).collect(), inputs: place.allows_inputs() }
+    };
+    expr::Place::IN_TABLES.into_iter().map(place).collect()
+}
+
+/// Every keyword, operator and bracket of expressions.
+pub fn tokens() -> impl Iterator<Item = &'static str> {
+    KEYWORDS.into_iter().chain(SYMBOLS)
 }
 
 /// A table and its keys.

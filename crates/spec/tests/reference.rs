@@ -152,6 +152,27 @@ fn every_row_has_a_meaning() {
 }
 
 #[test]
+fn expressions_read_what_their_places_say() {
+    for place in reference::places() {
+        let compile = |expression: &str| {
+            let (table, key) = place.key.split_once('.').unwrap();
+            let kind = if table == "weights" { "weights.kind = 'relu'\n" } else { "" };
+            let text = format!(
+                "heads = {{ query = 8, dim = 64 }}\ninputs.cap = 'f32[]'\n{kind}{table}.{key} = '{expression}'\n"
+            );
+            parse(&text, "x.toml", &NoFiles)
+        };
+        let wrap =
+            |name: &str| if place.key == "mask.allow" { format!("{name} > 3") } else { name.to_owned() };
+        for reference::Name { name, .. } in reference::variables() {
+            let expected = place.variables.contains(&name);
+            assert_eq!(compile(&wrap(name)).is_ok(), expected, "{name} in {}", place.key);
+        }
+        assert_eq!(compile(&wrap("cap")).is_ok(), place.inputs, "{}", place.key);
+    }
+}
+
+#[test]
 fn the_prelude_is_read_whole() {
     let heads: Vec<_> = reference::prelude().iter().map(|it| it.head).collect();
     assert_eq!(

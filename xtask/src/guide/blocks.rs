@@ -12,6 +12,7 @@ pub(super) fn all() -> Vec<Block> {
     for (name, text) in [
         ("variables", names(&reference::variables())),
         ("constants", names(&reference::constants())),
+        ("places", places()),
         ("functions", functions()),
         ("prelude", prelude()),
         ("reserved", reserved()),
@@ -39,6 +40,15 @@ pub(super) fn table<const N: usize>(
 fn names(names: &[reference::Name]) -> String {
     let rows = names.iter().map(|it| [format!("`{}`", it.name), it.meaning.to_owned()]);
     table(["name", "meaning"], rows)
+}
+
+fn places() -> String {
+    let rows = reference::places().into_iter().map(|it| {
+        let variables: Vec<_> = it.variables.iter().map(|name| format!("`{name}`")).collect();
+        let variables = if variables.is_empty() { "none".to_owned() } else { variables.join(" ") };
+        [format!("`{}`", it.key), variables, if it.inputs { "yes" } else { "no" }.to_owned()]
+    });
+    table(["expression", "reads of the variables", "reads inputs"], rows)
 }
 
 fn functions() -> String {

@@ -274,7 +274,7 @@ impl<'a, 's> Expander<'a, 's> {
             values.push(self.walk(frame, index, guarded)?);
         }
         let Some(shape) = declared.shape else { return Ok(Value::unknown(span.clone())) };
-        if self.place == Place::Scale {
+        if !self.place.allows_inputs() {
             let message = format!("input {} cannot be read in {}", quote(&declared.name), self.place.name());
             return self.report(frame, Fault::new(Code::S026, span, message).label("only constants"));
         }

@@ -39,7 +39,7 @@ pub(super) struct Token {
 pub(crate) const KEYWORDS: [&str; 5] = ["if", "then", "else", "true", "false"];
 
 /// Operators and brackets; one comes before those that it begins with.
-const SYMBOLS: [&str; 21] = [
+pub(crate) const SYMBOLS: [&str; 21] = [
     "<=", ">=", "==", "!=", "//", "<", ">", "+", "-", "*", "/", "%", "^", "&", "|", "!", "(", ")", "[", "]",
     ",",
 ];

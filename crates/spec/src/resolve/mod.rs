@@ -25,7 +25,7 @@ use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
 use self::captured::Learned;
 use self::extends::Chain;
 use crate::codes::Code;
-use crate::diagnostic::{Diagnostics, Sink};
+use crate::diagnostic::{Diagnostic, Diagnostics, Sink};
 use crate::expr::define::{Definitions, Owner};
 use crate::expr::{self, Env};
 use crate::{LoadError, Loader, Parsed, identity};
@@ -37,11 +37,11 @@ pub use self::key::{Absent, Key, Least, Takes};
 pub(crate) const KEYS: [Key; 21] = [
     Key::new(
         "name",
-        Takes::Words("a string"),
+        Takes::Words("a line"),
         Absent::Words("the file's name without its ending"),
         "what the variant is called; not taken from a parent",
     ),
-    Key::new("summary", Takes::Words("a string"), Absent::Words("none"), "the variant in a line; likewise"),
+    Key::new("summary", Takes::Words("a line"), Absent::Words("none"), "the variant in a line; likewise"),
     Key::new(
         "extends",
         Takes::Words("a file (`\"base.toml\"`) or the name of a spec that ships (`\"causal\"`)"),
@@ -179,8 +179,8 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         }
     }
 
-    let name = own_string(chain, "name", sink).unwrap_or(stem);
-    let summary = own_string(chain, "summary", sink).unwrap_or_default();
+    let name = own_line(chain, "name", sink).unwrap_or(stem);
+    let summary = own_line(chain, "summary", sink).unwrap_or_default();
     let source = match chain.choice("source", &SOURCES, sink) {
         Some(1) => KeySource::Cross,
         _ => KeySource::SelfAttention,
@@ -252,8 +252,17 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     Some(spec)
 }
 
-/// A string that describes the file that says it, and so is not taken from a parent.
-fn own_string(chain: &Chain, key: &str, sink: &mut Sink) -> Option<String> {
+/// A line that describes the file that says it, and so is not taken from a parent.
+fn own_line(chain: &Chain, key: &str, sink: &mut Sink) -> Option<String> {
     let value = chain.documents.first()?.entries.iter().find(|entry| entry.name() == key)?;
-    fields::string(&value.value, &format!("`{key}`"), sink).map(|text| text.decoded.clone())
+    let text = fields::string(&value.value, &format!("`{key}`"), sink)?;
+    let line = text.decoded.trim();
+    if let Some((at, other)) = line.char_indices().find(|(_, c)| c.is_control()) {
+        let at = text.decoded.len() - text.decoded.trim_start().len() + at;
+        let location = text.locate(at..at + other.len_utf8());
+        let error = Diagnostic::new(Code::S046, &location, format!("`{key}` is more than a line"));
+        sink.push(error.label("a line break or another control character"));
+        return None;
+    }
+    Some(line.to_string())
 }
