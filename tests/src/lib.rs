@@ -4,4 +4,5 @@
 
 pub mod engines;
 pub mod run;
+pub mod said;
 pub mod specs;

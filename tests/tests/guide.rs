@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use regard::{Kernel, machine};
-use regard_spec::{Diagnostic, LoadError, Loader, Severity, reference};
+use regard_spec::{LoadError, Loader, reference};
+use regard_tests::said::{expectation, expected, found};
 
 const PAGES: [&str; 3] = ["language.md", "language/tables.md", "language/diagnostics.md"];
 
@@ -61,24 +62,14 @@ impl Loader for Files {
     }
 }
 
-/// `# ERROR S012 2:1-2:11 …`, as the blocks have it.
-fn said(it: &Diagnostic) -> String {
-    let kind = if it.severity() == Severity::Error { "ERROR" } else { "NOTE" };
-    format!("# {kind} {} {}-{} {}", it.code, it.start, it.end, it.message)
-}
-
 #[test]
 fn every_spec_gives_what_it_says_and_nothing_else() {
     let blocks = blocks();
     let files = Files::of(&blocks);
     for Block { page, line, text } in &blocks {
-        let found = match regard_spec::parse(text, "example.toml", &files) {
-            Ok(parsed) => parsed.notes,
-            Err(errors) => errors.as_slice().to_vec(),
-        };
-        let expected: Vec<_> =
-            text.lines().filter(|line| line.starts_with("# ERROR ") || line.starts_with("# NOTE ")).collect();
-        assert_eq!(found.iter().map(said).collect::<Vec<_>>(), expected, "docs/{page}:{line}\n{text}");
+        let found = found(regard_spec::parse(text, "example.toml", &files));
+        let found: Vec<_> = found.iter().map(expectation).collect();
+        assert_eq!(found, expected(text), "docs/{page}:{line}\n{text}");
     }
     assert!(blocks.len() > 25, "{} specs", blocks.len());
 }
