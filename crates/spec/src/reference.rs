@@ -108,7 +108,7 @@ pub struct Table {
 /// Every table whose keys are fixed, the top of a spec first.
 pub fn tables() -> Vec<Table> {
     let whole = [
-        ("", &resolve::KEYS[..]),
+        ("", &resolve::top::KEYS[..]),
         ("heads", &resolve::tables::HEADS),
         ("position", &resolve::position::KEYS),
         ("position.rope", &resolve::position::ROPE_KEYS),
