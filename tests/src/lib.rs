@@ -1,5 +1,5 @@
-//! What the workspace's kernel tests share: the instruction sets at hand, specs, and cases run and judged. The tests are
-//! in the folder tests/tests.
+//! What the tests of the workspace share: the instruction sets at hand; specs, and what is said of them; cases, run and
+//! judged. The tests are in the folder tests/tests.
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
@@ -10,6 +10,7 @@ use regard_testkit::{Input, Layout};
 
 pub mod engines;
 pub mod run;
+pub mod said;
 pub mod specs;
 
 /// The offsets of packed sequences of some lengths.

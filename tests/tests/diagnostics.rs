@@ -5,17 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regard_spec::{Code, Diagnostic, FileSystem, LoadError, Loader, MAX_FILE_BYTES, NoFiles, Severity};
-
-/// `# ERROR S014 4:19-4:25 unknown name …`, as a corpus file has it.
-fn expectation(diagnostic: &Diagnostic) -> String {
-    let kind = match diagnostic.severity() {
-        Severity::Error => "ERROR",
-        Severity::Note => "NOTE",
-    };
-    let Diagnostic { code, start, end, message, .. } = diagnostic;
-    format!("# {kind} {code} {start}-{end} {message}")
-}
+use regard_spec::{Code, Diagnostic, FileSystem, LoadError, Loader, MAX_FILE_BYTES, NoFiles};
+use regard_tests::said::{expectation, expected, found};
 
 fn corpus() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("diagnostics");
@@ -41,21 +32,12 @@ fn found_in(path: &Path) -> Vec<Diagnostic> {
     found(regard_spec::parse(&text, path.file_name().unwrap().to_str().unwrap(), &folder))
 }
 
-/// All that a spec gives.
-fn found(parsed: Result<regard_spec::Parsed, regard_spec::Diagnostics>) -> Vec<Diagnostic> {
-    match parsed {
-        Ok(parsed) => parsed.notes,
-        Err(errors) => errors.as_slice().to_vec(),
-    }
-}
-
 #[test]
 fn every_file_gives_what_it_says_and_nothing_else() {
     let mut report = String::new();
     for path in corpus() {
         let text = fs::read_to_string(&path).unwrap();
-        let is_expectation = |line: &&str| line.starts_with("# ERROR ") || line.starts_with("# NOTE ");
-        let expected: Vec<&str> = text.lines().filter(is_expectation).collect();
+        let expected = expected(&text);
         let found: Vec<String> = found_in(&path).iter().map(expectation).collect();
         if expected != found {
             let name = path.file_name().unwrap().display();

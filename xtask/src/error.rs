@@ -58,6 +58,18 @@ pub(crate) enum Error {
         /// How many.
         files: usize,
     },
+    /// Pages of the guide, which have been listed, are not what the language has.
+    Guide {
+        /// How many.
+        pages: usize,
+    },
+    /// A page of the guide has other marks than there are blocks.
+    GuideMarks {
+        /// Which page.
+        page: String,
+        /// What is wrong.
+        what: String,
+    },
     /// The program without an allocator linked although the runtime was built to allocate.
     ControlLinked {
         /// The command line that should have failed.
@@ -91,6 +103,8 @@ impl Error {
             | Error::Spec(_)
             | Error::Generate(_)
             | Error::Drift { .. }
+            | Error::Guide { .. }
+            | Error::GuideMarks { .. }
             | Error::ControlLinked { .. }
             | Error::ControlBroken { .. } => ExitCode::from(2),
         }
@@ -126,6 +140,13 @@ impl fmt::Display for Error {
                     "{files} generated files are not what the specs make; to make them: cargo xtask codegen"
                 )
             }
+            Error::Guide { pages } => {
+                write!(
+                    f,
+                    "pages of the guide that are not what the language has: {pages}; to make them: cargo xtask guide"
+                )
+            }
+            Error::GuideMarks { page, what } => write!(f, "{page}: {what}"),
             Error::ControlLinked { command } => write!(
                 f,
                 "a program without an allocator linked with a runtime that allocates, so the check proves \

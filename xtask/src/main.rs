@@ -6,6 +6,7 @@ mod codegen;
 mod command;
 mod error;
 mod files;
+mod guide;
 mod link;
 mod tidy;
 mod verify;
@@ -45,6 +46,14 @@ enum Task {
     /// Starts `regard-dev gallery`, which writes what differs and removes what is of no spec.
     Gallery {
         /// Write nothing; name every file that is edited, missing or left over.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make the parts of the guide to the language that come from the compiler's own tables.
+    ///
+    /// They stand between marks in docs/language.md and the pages below docs/language; the rest is left as it is.
+    Guide {
+        /// Write nothing; name every page that is not what the language has.
         #[arg(long)]
         check: bool,
     },
@@ -128,6 +137,8 @@ fn run(root: &Path, task: Task) -> Result<(), Error> {
             let gallery = Cargo::new(root, &["run", "--package", "regard-dev", "--", "gallery"]);
             gallery.args(if check { &["--check"] } else { &[] }).run()
         }
+        Task::Guide { check: false } => guide::write(root),
+        Task::Guide { check: true } => guide::check(root),
         Task::Codegen { check: false } => codegen::write(root),
         Task::Codegen { check: true } => codegen::check(root),
         Task::Verify { specs } => verify::run(root, &specs),

@@ -95,6 +95,7 @@ codes! {
     S043 Error "tables" "A key has no meaning beside another."
     S044 Error "position" "The rotary channels do not fit a head."
     S045 Error "inputs" "A table names an input of another type or other axes than it reads."
+    S046 Error "tables" "A name or summary is more than a line."
     S101 Note "score" "The modifier adds a term that grows with `k` alone."
     S102 Note "score" "The modifier jumps in `s`."
     S103 Note "define" "A definition replaces one of the prelude."

@@ -203,7 +203,9 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     let near = |candidate: &&str| {
         let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
         let longer = name.chars().count().max(candidate.chars().count());
-        (distance <= longer.max(3) / 3).then_some(distance)
+        // Any two single letters are one change apart.
+        let far = if lower.chars().count() == 1 { 0 } else { longer.max(3) / 3 };
+        (distance <= far).then_some(distance)
     };
     candidates
         .into_iter()

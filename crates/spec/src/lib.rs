@@ -12,6 +12,7 @@ mod expr;
 mod identity;
 mod loader;
 mod notes;
+pub mod reference;
 mod render;
 mod resolve;
 mod shipped;

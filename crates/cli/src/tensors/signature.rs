@@ -123,18 +123,12 @@ impl<'a> Signature<'a> {
     /// # Errors
     /// With all tensors that are missing, extra, misnamed, misshapen or of another type at once.
     pub(crate) fn bind<'t>(&self, tensors: &'t Tensors) -> Result<Bound<'t>, BindErrors> {
-        let packed =
-            [CU_Q, CU_K].into_iter().any(|name| self.is_offsets(name) && tensors.get(name).is_some());
-        if packed {
+        // No input of a spec has these names: the language keeps them.
+        if [CU_Q, CU_K].into_iter().any(|name| tensors.get(name).is_some()) {
             Self { layout: Layout::Packed, ..*self }.bind_laid_out(tensors)
         } else {
             self.bind_laid_out(tensors)
         }
-    }
-
-    /// Whether a tensor of that name says where packed sequences begin, and is not an input of the spec's own.
-    fn is_offsets(&self, name: &str) -> bool {
-        !self.names.iter().any(|own| own == name)
     }
 
     fn bind_laid_out<'t>(&self, tensors: &'t Tensors) -> Result<Bound<'t>, BindErrors> {

@@ -3,7 +3,7 @@
 use regard_ir::expr::{Binary, Op, Type, Unary, Var};
 
 use super::ast::{Operator, Span};
-use super::check::{Checked, Checker, Fault, Value, expect, number};
+use super::check::{Checked, Checker, Fault, INTS_GO, Value, expect, number};
 use super::facts::Facts;
 use super::functions::{Function, Signature};
 use crate::codes::Code;
@@ -20,7 +20,10 @@ impl Checker {
             (Function::Int, [a]) => {
                 number(a, name)?;
                 match a.ty {
-                    Some(Type::Float) => self.unary(Unary::ToInt, a.clone(), span),
+                    Some(Type::Float) => {
+                        self.fits_an_int(a, span)?;
+                        self.unary(Unary::ToInt, a.clone(), span)
+                    }
                     _ => Ok(Value { ty: Some(Type::Int), node: a.node, span: span.clone() }),
                 }
             }
@@ -69,6 +72,18 @@ impl Checker {
     fn float_arg(&mut self, a: &Value, name: &str) -> Checked {
         number(a, name)?;
         self.widen(a.clone())
+    }
+
+    /// Refuses a constant that no int is.
+    fn fits_an_int(&self, a: &Value, span: &Span) -> Checked<()> {
+        const INTS: std::ops::Range<f32> = i32::MIN as f32..-(i32::MIN as f32);
+        match a.node.map(|id| self.graph.node(id).facts) {
+            Some(Facts::Float(Some(value))) if !INTS.contains(&value) => {
+                let message = format!("this is {}, outside 32 bits", f64::from(value));
+                Err(Fault::new(Code::S033, span, message).label(INTS_GO))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn alibi(&mut self, head: &Value, span: &Span) -> Checked {

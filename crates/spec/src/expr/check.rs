@@ -45,6 +45,9 @@ impl Fault {
     }
 }
 
+/// What the label of an int outside its type says.
+pub(super) const INTS_GO: &str = "ints go from -2147483648 to 2147483647";
+
 /// The value, or what is wrong.
 pub(super) type Checked<T = Value> = Result<T, Fault>;
 
@@ -57,11 +60,7 @@ pub(super) struct Checker {
 impl Checker {
     pub(super) fn int(&mut self, value: i64, span: &Span) -> Checked {
         if i32::try_from(value).is_err() {
-            return Err(Fault::new(Code::S019, span, format!("{value} is outside 32 bits")).label(format!(
-                "ints go from {} to {}",
-                i32::MIN,
-                i32::MAX
-            )));
+            return Err(Fault::new(Code::S019, span, format!("{value} is outside 32 bits")).label(INTS_GO));
         }
         self.add(Op::Int(value as i32), Type::Int, Facts::Int(Ints::point(value)), span)
     }
@@ -392,5 +391,5 @@ fn overflow(range: OutOfRange, span: &Span) -> Fault {
         format!("this is from {} to {}", range.lo, range.hi)
     };
     let message = format!("{found}, outside 32 bits");
-    Fault::new(Code::S033, span, message).label(format!("ints go from {} to {}", i32::MIN, i32::MAX))
+    Fault::new(Code::S033, span, message).label(INTS_GO)
 }

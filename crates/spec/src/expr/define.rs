@@ -13,7 +13,7 @@ use crate::document::Document;
 use crate::source::{Source, Text};
 
 /// The prelude, in the language itself.
-const PRELUDE: &str = include_str!("../prelude.toml");
+pub(crate) const PRELUDE: &str = include_str!("../prelude.toml");
 
 /// Whose definition it is.
 #[derive(Clone, Copy)]
@@ -259,6 +259,9 @@ fn parse_head(head: &Text) -> Result<(String, Vec<String>), SyntaxError> {
         }
     };
     for (i, word) in std::iter::once(&name).chain(&params).enumerate() {
+        if word.is_empty() {
+            return Err(wrong("a name is missing".to_string()));
+        }
         if !is_name(word) && taken(word).is_none() {
             return Err(wrong(format!("{} is not a name", quote(word))));
         }

@@ -4,10 +4,10 @@
 //! A parameter is walked in the frame of the use, so a name in an argument never meets one of the body. Errors
 //! inside a body are reported at the use, in the text of the spec.
 
-use regard_ir::expr::Type;
+use regard_ir::expr::{Type, Var};
 
 use super::ast::{AstId, AstNode, Operator, Span, Syntax};
-use super::check::{Checked, Checker, Fault, Value, expect, too_deep};
+use super::check::{Checked, Checker, Fault, INTS_GO, Value, expect, too_deep};
 use super::define::Definition;
 use super::functions::{Constant, Function, Signature};
 use super::graph::{Graph, MAX_DEPTH, MAX_NODES};
@@ -125,11 +125,7 @@ impl<'a, 's> Expander<'a, 's> {
             Syntax::Bool(value) => self.checker.bool(value, span),
             _ => {
                 let written = quote(self.frames[frame].body.written(&node.span));
-                Err(Fault::new(Code::S019, span, format!("{written} is outside 32 bits")).label(format!(
-                    "ints go from {} to {}",
-                    i32::MIN,
-                    i32::MAX
-                )))
+                Err(Fault::new(Code::S019, span, format!("{written} is outside 32 bits")).label(INTS_GO))
             }
         };
         self.settle(frame, value)
@@ -205,7 +201,12 @@ impl<'a, 's> Expander<'a, 's> {
             Target::Var(var) if !self.place.allows(var) => {
                 let name = quote(self.frames[frame].body.written(&node.name));
                 let message = format!("{name} cannot be read in {}", self.place.name());
-                self.report(frame, Fault::new(Code::S026, span, message))
+                let why = match (self.place, var) {
+                    (Place::Scale, _) => "only constants",
+                    (_, Var::X) => "only a feature map has it",
+                    _ => "only a score modifier has it",
+                };
+                self.report(frame, Fault::new(Code::S026, span, message).label(why))
             }
             Target::Var(var) => {
                 let value = self.checker.var(var, span);
@@ -273,7 +274,7 @@ impl<'a, 's> Expander<'a, 's> {
             values.push(self.walk(frame, index, guarded)?);
         }
         let Some(shape) = declared.shape else { return Ok(Value::unknown(span.clone())) };
-        if self.place == Place::Scale {
+        if !self.place.allows_inputs() {
             let message = format!("input {} cannot be read in {}", quote(&declared.name), self.place.name());
             return self.report(frame, Fault::new(Code::S026, span, message).label("only constants"));
         }

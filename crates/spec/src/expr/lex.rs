@@ -10,6 +10,7 @@ use nom::{IResult, Parser};
 
 use super::SyntaxError;
 use super::ast::Span;
+use super::foreign::SYMBOLS as FOREIGN;
 use crate::codes::Code;
 use crate::diagnostic::quote;
 
@@ -38,21 +39,9 @@ pub(super) struct Token {
 pub(crate) const KEYWORDS: [&str; 5] = ["if", "then", "else", "true", "false"];
 
 /// Operators and brackets; one comes before those that it begins with.
-const SYMBOLS: [&str; 21] = [
+pub(crate) const SYMBOLS: [&str; 21] = [
     "<=", ">=", "==", "!=", "//", "<", ">", "+", "-", "*", "/", "%", "^", "&", "|", "!", "(", ")", "[", "]",
     ",",
-];
-
-/// What other languages write, and what is written here.
-const FOREIGN: [(&str, &str); 8] = [
-    ("&&", "&"),
-    ("||", "|"),
-    ("**", "^"),
-    ("=", "=="),
-    ("≤", "<="),
-    ("≥", ">="),
-    ("≠", "!="),
-    ("?", "if … then … else …"),
 ];
 
 /// All tokens of `text`, the last one [`TokenKind::End`].

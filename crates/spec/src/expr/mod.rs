@@ -6,15 +6,17 @@
 //! something, folds constants and gives the tree that the readings take.
 
 pub(crate) mod ast;
+pub(crate) mod boundary;
 mod call;
 mod check;
 pub(crate) mod define;
 mod expand;
 mod facts;
 mod fold;
+mod foreign;
 pub(crate) mod functions;
 pub(crate) mod graph;
-mod lex;
+pub(crate) mod lex;
 mod lower;
 pub(crate) mod names;
 mod parse;
@@ -68,6 +70,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// Where tables have expressions.
+    pub(crate) const IN_TABLES: [(&str, Place); 4] = [
+        ("mask.allow", Place::Mask),
+        ("score.modify", Place::Modifier),
+        ("weights.bias", Place::Bias),
+        ("score.scale", Place::Scale),
+    ];
+
     const fn name(self) -> &'static str {
         match self {
             Place::Mask => "a mask",
@@ -78,12 +88,17 @@ impl Place {
         }
     }
 
-    const fn allows(self, var: Var) -> bool {
+    pub(crate) const fn allows(self, var: Var) -> bool {
         match (self, var) {
             (Place::Definition, _) => true,
             (Place::Scale, _) | (_, Var::X) | (Place::Mask | Place::Bias, Var::S) => false,
             (Place::Mask | Place::Modifier | Place::Bias, _) => true,
         }
+    }
+
+    /// Whether it may read inputs.
+    pub(crate) const fn allows_inputs(self) -> bool {
+        !matches!(self, Place::Scale)
     }
 }
 

@@ -3,7 +3,9 @@
 use regard_ir::expr::Var;
 
 use super::ast::{AstNode, Syntax};
+use super::boundary::is_boundary;
 use super::define::Definitions;
+use super::foreign;
 use super::functions::{self, CONSTANTS, Constant, FUNCTIONS, Signature, VARIABLES};
 use super::{Body, Input};
 use crate::codes::Code;
@@ -159,19 +161,27 @@ impl Use<'_> {
 
     fn unknown(&self) -> Box<Diagnostic> {
         let Self { name, scope, .. } = *self;
+        let location = self.body.locate(&self.node.name);
+        let error = Diagnostic::new(Code::S014, &location, format!("unknown name {}", quote(name)));
+        if is_boundary(name) {
+            let why = "a tensor of the kernel, which expressions do not read";
+            let help = "expressions read what `inputs` declares, under names of its own".to_string();
+            return Box::new(error.label(why).help(help));
+        }
         let what = match self.node.syntax {
             Syntax::Call(_) => "no such function or definition",
             Syntax::Index(_) => "no such input",
             _ => "no such variable, constant, definition or input",
         };
         let functions = FUNCTIONS.iter().map(|signature| signature.name);
-        let variables = VARIABLES.iter().map(|&(name, _)| name);
-        let constants = CONSTANTS.iter().map(|&(name, _)| name);
+        let variables = VARIABLES.iter().map(|variable| variable.name);
+        let constants = CONSTANTS.iter().map(|constant| constant.name);
         let inputs = scope.inputs.iter().map(|input| input.name.as_str());
         let params = scope.params.iter().map(String::as_str);
         let definitions = scope.definitions.names();
         let help = match self.node.syntax {
             _ if !self.suggest => None,
+            _ if foreign::name(name).is_some() => foreign::name(name).map(|ours| format!("write `{ours}`")),
             Syntax::Call(_) => did_you_mean(name, definitions.chain(functions)),
             Syntax::Index(_) => did_you_mean(name, inputs.chain(params)),
             _ => did_you_mean(
@@ -179,9 +189,7 @@ impl Use<'_> {
                 params.chain(inputs).chain(definitions).chain(functions).chain(constants).chain(variables),
             ),
         };
-        let location = self.body.locate(&self.node.name);
-        let message = format!("unknown name {}", quote(name));
-        Box::new(Diagnostic::new(Code::S014, &location, message).label(what).help(help))
+        Box::new(error.label(what).help(help))
     }
 
     fn wrong(&self, message: String, help: impl Into<Option<String>>) -> Box<Diagnostic> {

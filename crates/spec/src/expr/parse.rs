@@ -2,6 +2,7 @@
 
 use super::SyntaxError;
 use super::ast::{Ast, AstId, Operator, Span, Syntax};
+use super::foreign;
 use super::lex::{Token, TokenKind, lex};
 use crate::codes::Code;
 use crate::diagnostic::quote;
@@ -210,13 +211,27 @@ impl Parser<'_> {
     }
 
     fn unexpected(&self, expected: &str) -> SyntaxError {
-        let span = self.span();
         let found = match self.peek() {
             TokenKind::End => "the end".to_string(),
-            _ => quote(&self.text[span.start as usize..span.end as usize]),
+            _ => quote(self.written(self.next)),
         };
-        SyntaxError::new(Code::S017, span, format!("expected {expected}, found {found}"))
-            .label(format!("expected {expected}"))
+        let error = SyntaxError::new(Code::S017, self.span(), format!("expected {expected}, found {found}"))
+            .label(format!("expected {expected}"));
+        // `not k` goes wrong after the name `not`.
+        let before = self.next.checked_sub(1).map_or("", |at| self.written(at));
+        match (before, self.written(self.next)) {
+            ("]", "[") => error.help("all indices stand in one pair of brackets: `a[b, k]`"),
+            (before, here) => match foreign::operator(here).or(foreign::operator(before)) {
+                Some(ours) => error.help(format!("write `{ours}`")),
+                None => error,
+            },
+        }
+    }
+
+    /// A token's text.
+    fn written(&self, token: usize) -> &str {
+        let span = &self.tokens[token].span;
+        &self.text[span.start as usize..span.end as usize]
     }
 }
 

@@ -8,6 +8,8 @@ use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink, did_you_mean, quote};
 use crate::expr::Input;
+use crate::expr::boundary::is_boundary;
+use crate::expr::functions::taken;
 
 /// The most elements of an axis, as in a declaration.
 const MAX_LEN: u32 = i32::MAX as u32;
@@ -23,8 +25,10 @@ pub(super) fn named(
     let name = fields::string(table.get(key)?, &table.what(key), sink)?;
     let location = name.locate(0..name.decoded.len());
     let Some(input) = inputs.iter().position(|input| input.name == name.decoded) else {
+        // Some names cannot be declared.
+        let example = expected.filter(|_| !is_boundary(&name.decoded) && taken(&name.decoded).is_none());
         let example =
-            expected.map(|shape| format!("declare it: `\"{}\"` in `inputs`", text::declaration(&shape)));
+            example.map(|shape| format!("declare it: `\"{}\"` in `inputs`", text::declaration(&shape)));
         let near = did_you_mean(&name.decoded, inputs.iter().map(|input| input.name.as_str()));
         sink.push(
             Diagnostic::new(Code::S014, &location, format!("unknown name {}", quote(&name.decoded)))

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::fields;
+use super::{fields, key, top};
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink, did_you_mean, quote, quote_path};
 use crate::document::{Document, Entry, Value};
@@ -141,7 +141,9 @@ impl Chain {
 
     /// Whether an unknown top-level key is a misspelt `key`.
     pub(super) fn misspells(&self, key: &str) -> bool {
-        self.documents.iter().any(|document| fields::misspelt(&document.entries, &super::KEYS, key))
+        self.documents
+            .iter()
+            .any(|document| fields::misspelt(&document.entries, &key::names(&top::KEYS), key))
     }
 
     /// Where to report what the spec does not say.

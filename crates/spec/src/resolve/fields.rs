@@ -1,8 +1,9 @@
 //! Values of the types that tables want, or an error that says what they are instead.
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::key::Least;
+use super::misplaced::elsewhere;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink, did_you_mean, nearest, one_of, quote};
 use crate::document::{Entry, Kind, Value};
@@ -18,9 +19,10 @@ pub(super) fn check_keys(entries: &[Entry], known: &[&str], table: Option<&str>,
         if known.contains(&name) {
             continue;
         }
-        let nearest = if sink.is_full() { None } else { did_you_mean(name, known.iter().copied()) };
+        let near = || elsewhere(name).or_else(|| did_you_mean(name, known.iter().copied()));
+        let near = if sink.is_full() { None } else { near() };
         let help =
-            nearest.or_else(|| (known.len() <= MAX_LISTED).then(|| format!("expected {}", one_of(known))));
+            near.or_else(|| (known.len() <= MAX_LISTED).then(|| format!("expected {}", one_of(known))));
         unknown_key(entry, table, help, sink);
     }
 }
@@ -85,33 +87,6 @@ pub(super) fn integer(value: &Value, what: &str, range: RangeInclusive<u32>, sin
     fits
 }
 
-/// Where numbers begin that a key can have.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Least {
-    /// Greater numbers.
-    Above(f64),
-    /// This number and greater ones.
-    From(f64),
-}
-
-impl Least {
-    fn is_met(self, found: f64) -> bool {
-        match self {
-            Least::Above(least) => found > least,
-            Least::From(least) => found >= least,
-        }
-    }
-}
-
-impl fmt::Display for Least {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Least::Above(least) => write!(f, "above {least}"),
-            Least::From(least) => write!(f, "at least {least}"),
-        }
-    }
-}
-
 /// A finite number.
 pub(super) fn number(value: &Value, what: &str, least: Least, sink: &mut Sink) -> Option<f64> {
     let found = match value.kind {
@@ -147,11 +122,14 @@ pub(super) fn choice(value: &Value, what: &str, options: &[&str], sink: &mut Sin
 }
 
 pub(super) fn wrong_type(value: &Value, what: &str, expected: &str, sink: &mut Sink) {
+    sink.push(mistyped(value, what, expected));
+}
+
+/// That a value has the wrong type.
+pub(super) fn mistyped(value: &Value, what: &str, expected: &str) -> Diagnostic {
     let found = value.kind.name();
-    sink.push(
-        Diagnostic::new(Code::S008, &value.location, format!("{what} must be {expected}, found {found}"))
-            .label(format!("expected {expected}")),
-    );
+    Diagnostic::new(Code::S008, &value.location, format!("{what} must be {expected}, found {found}"))
+        .label(format!("expected {expected}"))
 }
 
 /// Reports that something of the language is not supported yet.

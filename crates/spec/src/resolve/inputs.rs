@@ -9,61 +9,13 @@ use super::fields;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink, did_you_mean, quote};
 use crate::document::{Entry, Value};
+use crate::expr::boundary::is_boundary;
 use crate::expr::functions::taken;
 use crate::expr::{Input, is_name};
 use crate::source::Text;
 
 /// The most inputs of one spec.
 const MAX_INPUTS: usize = 256;
-
-/// Tensors at the boundary of some variant, which no input may be named like.
-const BOUNDARY: [&str; 39] = [
-    "v",
-    "o",
-    "y",
-    "lse",
-    "sink",
-    "gate",
-    "mix",
-    "o_norm",
-    "q_norm",
-    "k_norm",
-    "q_nope",
-    "q_rope",
-    "c_kv",
-    "c_kv_norm",
-    "k_rope",
-    "w_uk",
-    "w_uv",
-    "decay",
-    "beta",
-    "state",
-    "norm",
-    "q_u",
-    "k_u",
-    "v_u",
-    "q_c",
-    "k_c",
-    "v_c",
-    "u",
-    "mix_q",
-    "mix_k",
-    "mix_v",
-    "collapse",
-    "context",
-    "cu_q",
-    "cu_k",
-    "w_o",
-    "b_o",
-    "w_qkv",
-    "b_qkv",
-];
-
-/// Activations whose projection has a weight `w_…` and a bias `b_…`.
-const PROJECTED: [&str; 16] = [
-    "q", "k", "v", "gate", "decay", "beta", "q_nope", "q_rope", "c_kv", "k_rope", "q_u", "k_u", "v_u", "q_c",
-    "k_c", "v_c",
-];
 
 /// Types of elements, by name.
 const TYPES: [InputType; 3] = [InputType::F32, InputType::I32, InputType::Bool];
@@ -98,11 +50,6 @@ fn input(entry: &Entry, sink: &mut Sink) -> Input {
     Input { name, shape }
 }
 
-fn is_boundary(name: &str) -> bool {
-    let activation = name.strip_prefix("w_").or(name.strip_prefix("b_"));
-    BOUNDARY.contains(&name) || activation.is_some_and(|activation| PROJECTED.contains(&activation))
-}
-
 /// `type[axis, …]`
 fn shape(text: &Text) -> Result<InputShape, Box<Diagnostic>> {
     let declared = text.decoded.as_str();
@@ -112,6 +59,9 @@ fn shape(text: &Text) -> Result<InputShape, Box<Diagnostic>> {
     let open = declared.find('[').unwrap_or(declared.len());
     let name = word(declared, 0..open);
     let names = TYPES.map(InputType::name);
+    if name.is_empty() {
+        return Err(wrong(name, "the type is missing".to_string(), "expected f32, i32 or bool"));
+    }
     let Some(dtype) = TYPES.into_iter().find(|dtype| dtype.name() == &declared[name.clone()]) else {
         let message = format!("{} is not the type of an input", quote(&declared[name.clone()]));
         let help = did_you_mean(&declared[name.clone()], names);
@@ -138,8 +88,11 @@ fn shape(text: &Text) -> Result<InputShape, Box<Diagnostic>> {
             ));
         }
         let Some(axis) = axis(&declared[place.clone()]) else {
-            let message = format!("{} is not an axis", quote(&declared[place.clone()]));
-            return Err(wrong(place, message, "expected b, h, g, q, k or a positive number"));
+            let message = match &declared[place.clone()] {
+                "" => "an axis is missing".to_string(),
+                other => format!("{} is not an axis", quote(other)),
+            };
+            return Err(wrong(place, message, "expected b, h, g, q, k or a number from 1 to 2147483647"));
         };
         axes[rank] = axis;
         rank += 1;

@@ -4,13 +4,16 @@ mod captured;
 mod extends;
 mod fields;
 mod inputs;
-mod output;
-mod position;
-mod qk_norm;
-mod scaling;
+mod key;
+mod misplaced;
+pub(crate) mod output;
+pub(crate) mod position;
+pub(crate) mod qk_norm;
+pub(crate) mod scaling;
 mod table;
-mod tables;
-mod weights;
+pub(crate) mod tables;
+pub(crate) mod top;
+pub(crate) mod weights;
 
 use std::cell::Cell;
 
@@ -22,41 +25,15 @@ use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
 
 use self::captured::Learned;
 use self::extends::Chain;
+use self::top::{DTYPES, KEYS, PRECISIONS, SOURCES};
 use crate::codes::Code;
-use crate::diagnostic::{Diagnostics, Sink};
+use crate::diagnostic::{Diagnostic, Diagnostics, Sink};
 use crate::expr::define::{Definitions, Owner};
 use crate::expr::{self, Env};
 use crate::{LoadError, Loader, Parsed, identity};
 
 pub(crate) use self::extends::Origin;
-
-/// Every top-level key.
-const KEYS: [&str; 21] = [
-    "name",
-    "summary",
-    "extends",
-    "heads",
-    "source",
-    "position",
-    "qk_norm",
-    "score",
-    "mask",
-    "weights",
-    "recurrence",
-    "latent",
-    "lookahead",
-    "pseudo",
-    "output",
-    "project",
-    "cache",
-    "inputs",
-    "define",
-    "dtype",
-    "precision",
-];
-
-/// Top-level keys that no part of the compiler reads yet.
-const UNSUPPORTED: [&str; 6] = ["recurrence", "latent", "lookahead", "pseudo", "project", "cache"];
+pub use self::key::{Absent, Key, Least, Takes};
 
 /// Compiles the spec whose bytes are given, if they could be read.
 pub(crate) fn compile(
@@ -78,22 +55,24 @@ pub(crate) fn compile(
 }
 
 fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
-    chain.documents.iter().for_each(|document| fields::check_keys(&document.entries, &KEYS, None, sink));
-    for key in UNSUPPORTED {
-        if let Some(entry) = chain.entry(key) {
-            fields::unsupported(&entry.key.token(), key, sink);
+    chain
+        .documents
+        .iter()
+        .for_each(|document| fields::check_keys(&document.entries, &key::names(&KEYS), None, sink));
+    for key in KEYS.iter().filter(|key| key.takes == Takes::Unsupported) {
+        if let Some(entry) = chain.entry(key.name) {
+            fields::unsupported(&entry.key.token(), key.name, sink);
         }
     }
 
-    let name = own_string(chain, "name", sink).unwrap_or(stem);
-    let summary = own_string(chain, "summary", sink).unwrap_or_default();
-    let source = match chain.choice("source", &["self", "cross"], sink) {
+    let name = own_line(chain, "name", sink).unwrap_or(stem);
+    let summary = own_line(chain, "summary", sink).unwrap_or_default();
+    let source = match chain.choice("source", &SOURCES, sink) {
         Some(1) => KeySource::Cross,
         _ => KeySource::SelfAttention,
     };
-    let dtype =
-        chain.choice("dtype", &Dtype::ALL.map(Dtype::name), sink).map_or(Dtype::F32, |i| Dtype::ALL[i]);
-    if chain.choice("precision", &["exact", "fast"], sink) == Some(1)
+    let dtype = chain.choice("dtype", &DTYPES, sink).map_or(Dtype::F32, |i| Dtype::ALL[i]);
+    if chain.choice("precision", &PRECISIONS, sink) == Some(1)
         && let Some(value) = chain.value("precision")
     {
         fields::unsupported(&value.location, "precision = \"fast\"", sink);
@@ -159,8 +138,17 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     Some(spec)
 }
 
-/// A string that describes the file that says it, and so is not taken from a parent.
-fn own_string(chain: &Chain, key: &str, sink: &mut Sink) -> Option<String> {
+/// A line that describes the file that says it, and so is not taken from a parent.
+fn own_line(chain: &Chain, key: &str, sink: &mut Sink) -> Option<String> {
     let value = chain.documents.first()?.entries.iter().find(|entry| entry.name() == key)?;
-    fields::string(&value.value, &format!("`{key}`"), sink).map(|text| text.decoded.clone())
+    let text = fields::string(&value.value, &format!("`{key}`"), sink)?;
+    let line = text.decoded.trim();
+    if let Some((at, other)) = line.char_indices().find(|(_, c)| c.is_control()) {
+        let at = text.decoded.len() - text.decoded.trim_start().len() + at;
+        let location = text.locate(at..at + other.len_utf8());
+        let error = Diagnostic::new(Code::S046, &location, format!("`{key}` is more than a line"));
+        sink.push(error.label("a line break or another control character"));
+        return None;
+    }
+    Some(line.to_string())
 }

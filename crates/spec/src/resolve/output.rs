@@ -5,14 +5,65 @@ use regard_ir::variant::{Axis, Heads, Weights};
 
 use super::captured::Learned;
 use super::extends::Chain;
-use super::fields::{self, Least};
+use super::fields;
+use super::key::{Absent, Key, Least, Takes};
 use super::qk_norm::EPS;
 use super::table::Table;
 use super::tables::MAX_HEADS;
 use crate::diagnostic::Sink;
 use crate::document::Kind;
 
-const KEYS: [&str; 7] = ["mix", "norm", "norm_eps", "norm_learned", "gate", "gate_act", "lse"];
+/// The keys of `output`.
+pub(crate) const KEYS: [Key; 7] = [
+    Key::new(
+        "mix",
+        Takes::Words("`\"none\"`, `\"learned\"`, or a number of heads from 1 to 65536"),
+        Absent::Value("\"none\""),
+        "outputs of heads that are sums over all heads: as many as there are query heads, or this number; by the \
+         learned `mix[to, from]`",
+    ),
+    Key::new(
+        "norm",
+        Takes::OneOf(&NORMS),
+        Absent::Value("\"none\""),
+        "each head's row divided by the root of the mean of its squares",
+    ),
+    Key::new(
+        "norm_eps",
+        Takes::Number(Least::From(0.0)),
+        Absent::Value("1e-6"),
+        "added to that mean; with a norm",
+    ),
+    Key::new(
+        "norm_learned",
+        Takes::Flag,
+        Absent::Value("true"),
+        "whether the row is multiplied by the learned `o_norm[value_dim]`; with a norm",
+    ),
+    Key::new(
+        "gate",
+        Takes::OneOf(&GATES),
+        Absent::Value("\"none\""),
+        "what the output is multiplied by: a tensor `gate` like `o`, or one number for each row of it",
+    ),
+    Key::new(
+        "gate_act",
+        Takes::OneOf(&ACTIVATIONS),
+        Absent::Value("\"sigmoid\""),
+        "what the gate passes through first; with a gate",
+    ),
+    Key::new(
+        "lse",
+        Takes::Flag,
+        Absent::Value("false"),
+        "whether the log of each row's sum of weights is an output; softmax alone",
+    ),
+];
+
+const MIXES: [&str; 2] = ["none", "learned"];
+const NORMS: [&str; 2] = ["none", "rms"];
+const GATES: [&str; 3] = ["none", "elementwise", "head"];
+const ACTIVATIONS: [&str; 2] = ["sigmoid", "silu"];
 
 /// The output of these weights; `None` where something is wrong, or not known of the heads.
 pub(super) fn read(
@@ -59,7 +110,7 @@ enum Mixed {
 fn mixed(table: &Table<'_>, sink: &mut Sink) -> Option<Mixed> {
     let Some(value) = table.get("mix") else { return Some(Mixed::No) };
     match value.kind {
-        Kind::String(_) => Some(match table.choice("mix", &["none", "learned"], sink)? {
+        Kind::String(_) => Some(match table.choice("mix", &MIXES, sink)? {
             0 => Mixed::No,
             _ => Mixed::Alike,
         }),
@@ -74,7 +125,7 @@ fn mixed(table: &Table<'_>, sink: &mut Sink) -> Option<Mixed> {
 
 /// The norm's eps and whether it is learned, where there is a norm.
 fn norm(table: &Table<'_>, sink: &mut Sink) -> Option<Option<(f64, bool)>> {
-    let given = table.choice("norm", &["none", "rms"], sink);
+    let given = table.choice("norm", &NORMS, sink);
     let eps = table.number("norm_eps", Some(EPS), Least::From(0.0), sink);
     let is_learned = table.flag("norm_learned", true, sink);
     if given == Some(0) {
@@ -88,8 +139,8 @@ fn norm(table: &Table<'_>, sink: &mut Sink) -> Option<Option<(f64, bool)>> {
 }
 
 fn gate(table: &Table<'_>, sink: &mut Sink) -> Option<Option<Gate>> {
-    let given = table.choice("gate", &["none", "elementwise", "head"], sink);
-    let silu = table.choice("gate_act", &["sigmoid", "silu"], sink).map(|i| i == 1);
+    let given = table.choice("gate", &GATES, sink);
+    let silu = table.choice("gate_act", &ACTIVATIONS, sink).map(|i| i == 1);
     if given == Some(0) {
         let help = Some("`gate = \"elementwise\"` or `gate = \"head\"` gates the output");
         table.refuse("gate_act", "without a gate", "`gate` is `none`", help, sink);

@@ -5,7 +5,8 @@ use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
 
 use super::captured::named;
 use super::extends::Chain;
-use super::fields::{self, Least};
+use super::fields;
+use super::key::{Absent, Key, Least, Takes};
 use super::scaling;
 use super::table::Table;
 use super::tables::MAX_HEADS;
@@ -13,8 +14,58 @@ use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::expr::Input;
 
-const KEYS: [&str; 3] = ["rope", "scaling", "ids"];
-const ROPE_KEYS: [&str; 5] = ["theta", "freqs", "dim", "layout", "offset"];
+/// The keys of `position`.
+pub(crate) const KEYS: [Key; 3] = [
+    Key::new("rope", Takes::Words("a table"), Absent::Required, "rotary positions: see below"),
+    Key::new(
+        "scaling",
+        Takes::Words("a table"),
+        Absent::Words("none"),
+        "how frequencies are stretched past the trained length: see below; beside `theta`",
+    ),
+    Key::new(
+        "ids",
+        Takes::Words("the name of an input `i32[b, k]`"),
+        Absent::Words("the absolute positions"),
+        "the positions that rows are turned by; self-attention alone",
+    ),
+];
+
+/// The keys of `position.rope`.
+pub(crate) const ROPE_KEYS: [Key; 5] = [
+    Key::new(
+        "theta",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Words("required, unless `freqs` is given"),
+        "the base of the frequencies: pair `i` turns by `theta^(-2i / dim)` radians a position",
+    ),
+    Key::new(
+        "freqs",
+        Takes::Words("the name of an input `f32[dim / 2]`"),
+        Absent::Words("made of `theta`"),
+        "the frequencies themselves, in radians a position",
+    ),
+    Key::new(
+        "dim",
+        Takes::Integer { from: 2, to: MAX_HEADS },
+        Absent::Words("`heads.dim`"),
+        "channels that are turned, an even number",
+    ),
+    Key::new(
+        "layout",
+        Takes::OneOf(&LAYOUTS),
+        Absent::Value("\"half\""),
+        "which channels are a pair: `i` with `i + dim / 2`, or `2i` with `2i + 1`",
+    ),
+    Key::new(
+        "offset",
+        Takes::Integer { from: 0, to: MAX_HEADS },
+        Absent::Value("0"),
+        "the first channel that is turned",
+    ),
+];
+
+const LAYOUTS: [&str; 2] = ["half", "interleaved"];
 
 /// Rotary positions, where there are some and nothing is wrong with them.
 pub(super) fn read(
@@ -38,7 +89,7 @@ pub(super) fn read(
         table.get("scaling").and_then(|value| scaling::read(chain, value, None, sink));
         return None;
     };
-    let layout = match rope.choice("layout", &["half", "interleaved"], sink) {
+    let layout = match rope.choice("layout", &LAYOUTS, sink) {
         Some(1) => Some(RopeLayout::Interleaved),
         other => other.map(|_| RopeLayout::Half),
     };

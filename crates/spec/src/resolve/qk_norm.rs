@@ -5,14 +5,43 @@ use regard_ir::variant::{Axis, Heads};
 
 use super::captured::{Learned, all_channels};
 use super::extends::Chain;
-use super::fields::{self, Least};
+use super::fields;
+use super::key::{Absent, Key, Least, Takes};
 use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::document::Kind;
 
-const KEYS: [&str; 5] = ["kind", "eps", "learned", "axis", "after_rope"];
+/// The keys of `qk_norm`.
+pub(crate) const KEYS: [Key; 5] = [
+    Key::new(
+        "kind",
+        Takes::OneOf(&KINDS),
+        Absent::Required,
+        "a row is divided by √(mean of its squares + eps), or by √(sum of its squares + eps)",
+    ),
+    Key::new("eps", Takes::Number(Least::From(0.0)), Absent::Value("1e-6"), "added under the root"),
+    Key::new(
+        "learned",
+        Takes::Flag,
+        Absent::Value("false"),
+        "whether rows are then multiplied by the learned `q_norm` and `k_norm`",
+    ),
+    Key::new(
+        "axis",
+        Takes::OneOf(&AXES),
+        Absent::Value("\"head\""),
+        "what is one row: the channels of a head, or of all heads together; `q_norm` and `k_norm` are as long",
+    ),
+    Key::new(
+        "after_rope",
+        Takes::Flag,
+        Absent::Value("false"),
+        "whether rows are normalised after they are turned; with `position`",
+    ),
+];
 const KINDS: [&str; 2] = ["rms", "l2"];
+const AXES: [&str; 2] = ["head", "all"];
 
 /// What is added under the root, unless the spec says otherwise.
 pub(super) const EPS: f64 = 1e-6;
@@ -42,7 +71,7 @@ pub(super) fn read(
     let given = given.and_then(|value| fields::choice(value, &table.what("kind"), &KINDS, sink));
     let eps = table.number("eps", Some(EPS), Least::From(0.0), sink);
     let is_learned = table.flag("learned", false, sink);
-    let all_heads = table.choice("axis", &["head", "all"], sink).map(|i| i == 1);
+    let all_heads = table.choice("axis", &AXES, sink).map(|i| i == 1);
     let after_rope = table.flag("after_rope", false, sink);
     if after_rope == Some(true) && chain.entry("position").is_none() {
         let help = Some("`position = { rope = … }` turns the rows");

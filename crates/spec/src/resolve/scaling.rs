@@ -6,7 +6,8 @@
 use regard_ir::rows::RopeScaling;
 
 use super::extends::Chain;
-use super::fields::{self, Least};
+use super::fields;
+use super::key::{self, Absent, Key, Least, Takes};
 use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
@@ -33,19 +34,76 @@ const KEYS: [&[&str]; 3] = [
 ];
 
 /// The keys of all kinds.
-const ALL_KEYS: [&str; 11] = [
-    "kind",
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
-    "beta_fast",
-    "beta_slow",
-    "attention_factor",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
+pub(crate) const ALL_KEYS: [Key; 11] = [
+    Key::new(
+        "kind",
+        Takes::OneOf(&KINDS),
+        Absent::Required,
+        "which rule; in model configs it is `rope_type`",
+    ),
+    Key::new(
+        "factor",
+        Takes::Number(Least::From(1.0)),
+        Absent::Required,
+        "how many times longer sequences may be than the trained ones: what stretched frequencies are divided by",
+    ),
+    Key::new(
+        "low_freq_factor",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Required,
+        "waves longer than the trained length over this are stretched by `factor`",
+    ),
+    Key::new(
+        "high_freq_factor",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Required,
+        "waves shorter than the trained length over this stay; at least `low_freq_factor`, between them it is blended",
+    ),
+    Key::new(
+        "original_max_position_embeddings",
+        Takes::Integer { from: 1, to: i32::MAX as u32 },
+        Absent::Required,
+        "the trained length",
+    ),
+    Key::new(
+        "beta_fast",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Value("32"),
+        "waves that turn more often than this in the trained length stay",
+    ),
+    Key::new(
+        "beta_slow",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Value("1"),
+        "waves that turn less often than this are stretched by `factor`; at most `beta_fast`, a ramp lies between",
+    ),
+    Key::new(
+        "attention_factor",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Words("0.1 · ln(`factor`) + 1, or of `mscale` and `mscale_all_dim`"),
+        "what turned channels of q and k are multiplied by",
+    ),
+    Key::new(
+        "mscale",
+        Takes::Number(Least::Above(0.0)),
+        Absent::Words("none"),
+        "as in DeepSeek's configs: the attention factor is (0.1 · `mscale` · ln(`factor`) + 1) over the same of \
+         `mscale_all_dim`; both or neither",
+    ),
+    Key::new("mscale_all_dim", Takes::Number(Least::Above(0.0)), Absent::Words("none"), "see `mscale`"),
+    Key::new(
+        "truncate",
+        Takes::Flag,
+        Absent::Value("true"),
+        "whether the ends of the ramp are rounded outwards to whole channels",
+    ),
 ];
+
+/// The keys of each kind, by its name.
+pub(crate) fn kinds() -> impl Iterator<Item = (&'static str, Vec<Key>)> {
+    let of = |names: &[&str]| ALL_KEYS.into_iter().filter(|key| names.contains(&key.name)).collect();
+    KINDS.into_iter().zip(KEYS.map(of))
+}
 
 /// The scaling of frequencies of base `theta`, if nothing is wrong with it.
 pub(super) fn read(chain: &Chain, value: &Value, theta: Option<f64>, sink: &mut Sink) -> Option<RopeScaling> {
@@ -80,8 +138,8 @@ fn check_keys(table: &Table<'_>, kind: Option<usize>, sink: &mut Sink) {
                 format!("it is a key of `{}`, this is `{}`", KINDS[of], KINDS[kind])
             }
             (_, kind, None) => {
-                let known = kind.map_or(&ALL_KEYS[..], |kind| KEYS[kind]);
-                fields::check_keys(std::slice::from_ref(entry), known, Some(NAME), sink);
+                let known = kind.map_or_else(|| key::names(&ALL_KEYS), |kind| KEYS[kind].to_vec());
+                fields::check_keys(std::slice::from_ref(entry), &known, Some(NAME), sink);
                 continue;
             }
         };

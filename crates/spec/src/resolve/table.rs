@@ -1,7 +1,8 @@
 //! A table that a spec has, and its keys by name, type and default.
 
 use super::extends::Chain;
-use super::fields::{self, Least};
+use super::fields;
+use super::key::{self, Key, Least};
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::document::{Entry, Kind, Value};
@@ -15,7 +16,7 @@ pub(super) struct Table<'a> {
     /// As it is called from the top: `position.rope`.
     name: &'static str,
     /// The keys that it may have.
-    keys: &'static [&'static str],
+    keys: &'static [Key],
     pub(super) value: &'a Value,
     pub(super) entries: &'a [Entry],
 }
@@ -26,11 +27,11 @@ impl<'a> Table<'a> {
         chain: &'a Chain,
         value: &'a Value,
         name: &'static str,
-        keys: &'static [&'static str],
+        keys: &'static [Key],
         sink: &mut Sink,
     ) -> Option<Self> {
         let table = Self::unchecked(chain, value, name, keys, sink)?;
-        fields::check_keys(table.entries, keys, Some(name), sink);
+        fields::check_keys(table.entries, &key::names(keys), Some(name), sink);
         Some(table)
     }
 
@@ -39,7 +40,7 @@ impl<'a> Table<'a> {
         chain: &'a Chain,
         value: &'a Value,
         name: &'static str,
-        keys: &'static [&'static str],
+        keys: &'static [Key],
         sink: &mut Sink,
     ) -> Option<Self> {
         let entries = fields::table(Some(value), name, sink);
@@ -55,7 +56,10 @@ impl<'a> Table<'a> {
     pub(super) fn required(&self, key: &str, help: Option<&str>, sink: &mut Sink) -> Option<&'a Value> {
         let found = self.get(key);
         // A misspelt key is not missing too, and what could not be read may have said it.
-        if found.is_none() && !fields::misspelt(self.entries, self.keys, key) && !self.chain.may_say(key) {
+        if found.is_none()
+            && !fields::misspelt(self.entries, &key::names(self.keys), key)
+            && !self.chain.may_say(key)
+        {
             let message = format!("{} is missing", self.what(key));
             let error = Diagnostic::new(Code::S009, &self.value.location, message).label("it is required");
             sink.push(error.help(help.map(str::to_string)));

@@ -4,6 +4,7 @@ use regard_ir::variant::Heads;
 
 use super::extends::Chain;
 use super::fields;
+use super::key::{self, Absent, Key, Takes};
 use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
@@ -13,9 +14,54 @@ use crate::source::Text;
 /// The most heads, and the widest rows.
 pub(super) const MAX_HEADS: u32 = 1 << 16;
 
+/// A number of heads, or of channels of one.
+pub(super) const COUNT: Takes = Takes::Integer { from: 1, to: MAX_HEADS };
+
+/// The keys of `heads`.
+pub(crate) const HEADS: [Key; 5] = [
+    Key::new("query", COUNT, Absent::Required, "query heads"),
+    Key::new(
+        "kv",
+        COUNT,
+        Absent::Words("`query`"),
+        "heads of keys; it divides `query`, and query head `h` reads key head `h // (query // kv)`",
+    ),
+    Key::new("dim", COUNT, Absent::Required, "width of a row of q and of k"),
+    Key::new("value_dim", COUNT, Absent::Words("`dim`"), "width of a row of v"),
+    Key::new(
+        "value",
+        COUNT,
+        Absent::Words("`kv`"),
+        "heads of values; it divides `kv`, and what reads key head `g` reads value head `g // (kv // value)`",
+    ),
+];
+
+/// The keys of `score`.
+pub(crate) const SCORE: [Key; 2] = [
+    Key::new(
+        "scale",
+        Takes::Words("a finite number, or an expression in constants"),
+        Absent::Words("1 / √dim"),
+        "what the product of two rows is multiplied by",
+    ),
+    Key::new(
+        "modify",
+        Takes::Words("an expression that gives a float"),
+        Absent::Value("\"s\""),
+        "the score that counts, made of the scaled score `s` and of all else that expressions read",
+    ),
+];
+
+/// The keys of `mask`.
+pub(crate) const MASK: [Key; 1] = [Key::new(
+    "allow",
+    Takes::Words("an expression that gives a bool"),
+    Absent::Value("\"all\""),
+    "whether query `q` may attend to key `k`",
+)];
+
 /// `heads`, with its defaults; `None` where something is missing or wrong.
 pub(super) fn heads(chain: &Chain, sink: &mut Sink) -> Option<Heads> {
-    const KEYS: [&str; 5] = ["query", "kv", "dim", "value_dim", "value"];
     let Some(value) = chain.value("heads") else {
         let start = chain.start()?;
         if !chain.may_say("heads") && !chain.misspells("heads") {
@@ -26,7 +72,7 @@ pub(super) fn heads(chain: &Chain, sink: &mut Sink) -> Option<Heads> {
         }
         return None;
     };
-    let table = Table::read(chain, value, "heads", &KEYS, sink)?;
+    let table = Table::read(chain, value, "heads", &HEADS, sink)?;
     // Under `latent` the other widths come from there, and its own error is enough.
     let latent = chain.entry("latent").is_some();
     let mut read = |key: &str, required: bool| -> Option<Option<u32>> {
@@ -78,8 +124,14 @@ pub(super) enum Scale {
 }
 
 pub(super) fn score(value: Option<&Value>, sink: &mut Sink) -> Score {
+    // What works for a mask is tried here too.
+    if let Some(value @ Value { kind: Kind::String(_), .. }) = value {
+        let help = "write `score = { modify = \"…\" }`".to_string();
+        sink.push(fields::mistyped(value, "`score`", "a table").help(help));
+        return Score { scale: Scale::Default, modify: None };
+    }
     let entries = fields::table(value, "score", sink);
-    fields::check_keys(entries, &["scale", "modify"], Some("score"), sink);
+    fields::check_keys(entries, &key::names(&SCORE), Some("score"), sink);
     let scale = match fields::get(entries, "scale").map(|value| (&value.kind, value)) {
         None => Scale::Default,
         Some((Kind::String(text), _)) => Scale::Expression(text.clone()),
@@ -108,7 +160,7 @@ pub(super) fn mask(value: Option<&Value>, sink: &mut Sink) -> Option<Text> {
     match &value.kind {
         Kind::String(text) => Some(text.clone()),
         Kind::Table(entries) => {
-            fields::check_keys(entries, &["allow"], Some("mask"), sink);
+            fields::check_keys(entries, &key::names(&MASK), Some("mask"), sink);
             fields::string(fields::get(entries, "allow")?, "`mask.allow`", sink).cloned()
         }
         _ => {

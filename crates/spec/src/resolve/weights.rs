@@ -5,14 +5,32 @@ use regard_ir::variant::{Axis, Sink as WeightSink, Weights};
 use super::captured::Learned;
 use super::extends::Chain;
 use super::fields;
+use super::key::{Absent, Key, Takes};
 use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
 use crate::document::Kind;
 use crate::expr::Bias;
 
-const KEYS: [&str; 3] = ["kind", "bias", "sink"];
+/// The keys of `weights`.
+pub(crate) const KEYS: [Key; 3] = [
+    Key::new("kind", Takes::OneOf(&KINDS), Absent::Value("\"softmax\""), "how a score becomes a weight"),
+    Key::new(
+        "bias",
+        Takes::Words("a finite number, or an expression that does not read `s`"),
+        Absent::Value("0"),
+        "added to every modified score; sigmoid and relu alone",
+    ),
+    Key::new(
+        "sink",
+        Takes::OneOf(&SINKS),
+        Absent::Value("\"none\""),
+        "what joins the sum of weights with no value of its own: nothing, exp of the learned `sink[query]`, or 1; \
+         softmax alone",
+    ),
+];
 const KINDS: [&str; 3] = ["softmax", "sigmoid", "relu"];
+const SINKS: [&str; 3] = ["none", "learned", "one"];
 
 /// The weights, and what they add to a score; `None` for what is wrong.
 pub(super) fn read(chain: &Chain, learned: &mut Learned, sink: &mut Sink) -> (Option<Weights>, Option<Bias>) {
@@ -35,7 +53,7 @@ pub(super) fn read(chain: &Chain, learned: &mut Learned, sink: &mut Sink) -> (Op
     }
     let Some(table) = Table::read(chain, value, "weights", &KEYS, sink) else { return (None, None) };
     let given = table.choice("kind", &KINDS, sink);
-    let of_sink = table.choice("sink", &["none", "learned", "one"], sink);
+    let of_sink = table.choice("sink", &SINKS, sink);
     let bias = bias(&table, sink);
     if given == Some(0) {
         let help = Some("add it in `score.modify`: `modify = \"s + …\"`");
