@@ -115,6 +115,7 @@ fn outputs() -> Option<[f32; 2 * N * DIM]> {
         View::contiguous(&v, [1, 1, N], DIM).ok()?,
     );
     let outputs = Outputs { o: ViewMut::contiguous(&mut o, [1, 2, N], DIM).ok()?, lse: None };
-    flash::run(engine, parts, &Causal, inputs, outputs.into(), &Solo, Workspace { floats, spans: &mut [] }).ok()?;
+    flash::run(engine, parts, &Causal, inputs, outputs.into(), &Solo, Workspace { floats, spans: &mut [] })
+        .ok()?;
     Some(o)
 }
