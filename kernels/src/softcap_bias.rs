@@ -102,6 +102,6 @@ impl StraightLine for Expressions {
 
     #[inline(always)]
     fn modify<L: Door>(at: &At<'_, L>, row: Self::Row<L>, s: F32<L>, _: Mask<L>) -> F32<L> {
-        at.float(50.0) * tanh(s / at.float(50.0)) + row.bias
+        at.float(50.0) * tanh(s * at.float(0.02)) + row.bias
     }
 }

@@ -282,6 +282,13 @@ impl<'a> Lowering<'a> {
                 let a = self.value(head, guard);
                 self.emit(LaneOp::Alibi { a, heads }, node.ty, self.kind(a))
             }
+            Op::Binary(Binary::Div, left, right) if !node.exact && self.inverse(right).is_some() => {
+                let a = self.value(left, guard);
+                let inverse = self.inverse(right).unwrap_or(1.0);
+                let b = self.emit(LaneOp::Float(inverse), Type::Float, Kind::Uniform);
+                let times = LaneOp::Binary { op: Binary::Mul, of: Type::Float, a, b };
+                self.emit(times, node.ty, self.kind(a))
+            }
             Op::Binary(op, left, right) => {
                 let of = of(left);
                 let a = self.value(left, guard);
@@ -318,6 +325,14 @@ impl<'a> Lowering<'a> {
                 self.emit(LaneOp::Fetch { input, rank, index }, node.ty, kind)
             }
         }
+    }
+
+    /// The inverse of a constant, to be multiplied by instead of dividing, which takes several times as long; where
+    /// nothing is decided by the quotient a further rounding is free.
+    fn inverse(&self, id: NodeId) -> Option<f32> {
+        let Op::Float(x) = self.tree.node(id).op else { return None };
+        let inverse = (1.0 / x) as f32;
+        (inverse.is_normal() && (x as f32).is_normal()).then_some(inverse)
     }
 
     /// The guard of what is asked for only where `condition` is `wanted`.

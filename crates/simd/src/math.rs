@@ -91,7 +91,12 @@ pub fn tanh<L: Lanes>(x: F32<L>) -> F32<L> {
     }
     let small = (p * square).mul_add(x, x);
     let one = x.like(1.0);
-    let large = one - x.like(2.0) / (exp(magnitude + magnitude) + one);
+    // From 16 on the result is 1, so the exponent fits without a look at its ends; rounding it costs little, since the
+    // exponential matters the less the larger it is.
+    let exponent = magnitude.min(x.like(16.0)) * x.like(2.0 * core::f32::consts::LOG2_E);
+    let whole = exponent.floor();
+    let power = F32::from_raw(x.lanes(), x.lanes().pow2_integral(whole.raw()));
+    let large = one - x.like(2.0) / (exp2_fraction(exponent - whole) * power + one);
     let large = x.lt(x.like(0.0)).select(-large, large);
     magnitude.lt(x.like(0.625)).select(small, large)
 }

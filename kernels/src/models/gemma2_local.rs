@@ -68,6 +68,6 @@ impl StraightLine for Expressions {
 
     #[inline(always)]
     fn modify<L: Door>(at: &At<'_, L>, _: Self::Row<L>, s: F32<L>, _: Mask<L>) -> F32<L> {
-        at.float(50.0) * tanh(s / at.float(50.0))
+        at.float(50.0) * tanh(s * at.float(0.02))
     }
 }

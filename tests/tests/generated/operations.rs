@@ -432,7 +432,7 @@ impl StraightLine for Expressions {
         let t19 = !same(row.t17, floor_rem(k, at.int(2)).eq(at.int(0)));
         let t20 = at.float(0.5) * s;
         let t21 = s.abs();
-        let t22 = at.float(20.0) * tanh(s / at.float(20.0)) * (at.float(1.0) + sigmoid(s) - tanh(t20));
+        let t22 = at.float(20.0) * tanh(s * at.float(0.05)) * (at.float(1.0) + sigmoid(s) - tanh(t20));
         let t23 = t22 + exp(-t21) / (at.float(1.0) + exp2(-s)) + exactly(Unary::Gelu, s);
         let t24 = live & !t19;
         let t25 = exactly(Unary::Elu, s) + exactly(Unary::Sin, s) * exactly(Unary::Cos, s);

@@ -60,11 +60,14 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
             self.sums.reference.fill(0.0);
             return if core::mem::take(&mut self.fresh) { Rescale::Replace } else { Rescale::Keep };
         }
-        let rescaled = match self.width / L::WIDTH {
-            1 => self.weigh::<1>(lanes, scores),
-            2 => self.weigh::<2>(lanes, scores),
-            3 => self.weigh::<3>(lanes, scores),
-            vectors => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
+        let rescaled = match (self.width / L::WIDTH, self.code.modifies()) {
+            (1, false) => self.weigh::<1, false>(lanes, scores),
+            (2, false) => self.weigh::<2, false>(lanes, scores),
+            (3, false) => self.weigh::<3, false>(lanes, scores),
+            (1, true) => self.weigh::<1, true>(lanes, scores),
+            (2, true) => self.weigh::<2, true>(lanes, scores),
+            (3, true) => self.weigh::<3, true>(lanes, scores),
+            (vectors, _) => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
         };
         match (core::mem::take(&mut self.fresh), rescaled) {
             (true, _) => Rescale::Replace,
@@ -90,7 +93,7 @@ impl<L: Door> TileFold<'_, L> {
         }
     }
 
-    /// Modifies and masks the scores and brings them to log2 units where a softmax takes them.
+    /// Modifies and masks the scores.
     #[inline(always)]
     fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
         let modifies = self.code.modifies();
@@ -108,12 +111,6 @@ impl<L: Door> TileFold<'_, L> {
                     Liveness::Full => {}
                 }
                 key = end;
-            }
-        }
-        if modifies && matches!(self.weights, Weights::Softmax { .. }) {
-            let log2_e = F32::splat(lanes, core::f32::consts::LOG2_E);
-            for s in vectors_mut(lanes, scores) {
-                *s = (F32::from_raw(lanes, *s) * log2_e).raw();
             }
         }
     }
@@ -136,18 +133,22 @@ impl<L: Door> TileFold<'_, L> {
         (class(key), end.min(keys))
     }
 
-    /// Turns scores into weights and adds them up. Gives whether some row's reference moved, its factor then being in
-    /// `factors`.
+    /// Turns scores into weights and adds them up. Scores are in log2 units unless they are `NATURAL`. Gives whether some
+    /// row's reference moved, its factor then being in `factors`.
     #[inline(always)]
-    fn weigh<const V: usize>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
+    fn weigh<const V: usize, const NATURAL: bool>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
         let (keys, _) = vectors_mut(lanes, scores).as_chunks_mut::<V>();
         let nothing = F32::splat(lanes, f32::NEG_INFINITY);
         let zero = F32::splat(lanes, 0.0);
 
         let mut largest = [nothing; V];
-        for key in &*keys {
-            for (largest, &s) in largest.iter_mut().zip(key) {
-                *largest = largest.max(F32::from_raw(lanes, s));
+        let log2_e = F32::splat(lanes, core::f32::consts::LOG2_E);
+        for key in &mut *keys {
+            for (largest, s) in largest.iter_mut().zip(key) {
+                if NATURAL {
+                    *s = (F32::from_raw(lanes, *s) * log2_e).raw();
+                }
+                *largest = largest.max(F32::from_raw(lanes, *s));
             }
         }
 

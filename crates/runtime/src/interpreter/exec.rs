@@ -1,11 +1,15 @@
 //! Running a lane program.
 
+use core::cell::Cell;
+
+use pulp::bytemuck;
 use regard_engine::Op;
 use regard_engine::isa::Door;
 use regard_ir::expr::{Binary, MAX_AXES, Type, Unary, Var};
 use regard_ir::lanes::{Kind, LaneOp};
 use regard_simd::{F32, I32, Mask, Simd, exp, exp2, sigmoid, tanh, vectors_i32_mut, vectors_mut};
 
+use super::fuse::Work;
 use super::slots::Slot;
 use super::{Program, Step};
 use crate::code::Place;
@@ -13,8 +17,8 @@ use crate::operations::{abs, alibi, exactly, floor_div, floor_rem, gather, outsi
 
 /// What a program reads and writes beside its slots, `[keys][width]`.
 pub(super) struct Io<'a> {
-    /// Scores; empty for a mask.
-    pub scores: &'a [f32],
+    /// The scores' bits; empty for a mask.
+    pub scores: &'a mut [i32],
     /// Which scores are not masked; all, where absent.
     pub guard: Option<&'a [i32]>,
 }
@@ -22,7 +26,7 @@ pub(super) struct Io<'a> {
 /// Fills the slots that stay the same from chunk to chunk.
 #[inline(always)]
 pub(super) fn prepare<L: Door>(program: &Program, lanes: L, place: &Place<'_>, scratch: &mut [i32]) {
-    let io = Io { scores: &[], guard: None };
+    let io = Io { scores: &mut [], guard: None };
     lanes.call(Run { program, steps: &program.prologue, lanes, place, io, keys: 1, scratch });
 }
 
@@ -35,15 +39,10 @@ pub(super) fn mask_of<L: Door>(
     allowed: &mut [i32],
     scratch: &mut [i32],
 ) {
-    let io = Io { scores: &[], guard: None };
+    let io = Io { scores: &mut [], guard: None };
     let keys = allowed.len() / place.q.len();
-    let vectors = place.q.len() / L::WIDTH;
     lanes.call(Run { program, steps: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
-    let result = program.slots.span(program.result, vectors);
-    let slots = vectors_i32_mut(lanes, scratch);
-    for (at, allowed) in vectors_i32_mut(lanes, allowed).iter_mut().enumerate() {
-        *allowed = slots[result.at(at / vectors, at % vectors)];
-    }
+    copy_result(program, lanes, place, allowed, scratch);
 }
 
 /// Replaces a chunk of scores by what the modifier makes of them.
@@ -57,14 +56,24 @@ pub(super) fn modify<L: Door>(
     scratch: &mut [i32],
 ) {
     let keys = scores.len() / place.q.len();
-    let vectors = place.q.len() / L::WIDTH;
-    let io = Io { scores, guard };
+    let scores: &mut [i32] = bytemuck::cast_slice_mut(scores);
+    let io = Io { scores: &mut *scores, guard };
     lanes.call(Run { program, steps: &program.body, lanes, place, io, keys, scratch: &mut *scratch });
-    let result = program.slots.span(program.result, vectors);
-    let slots = vectors_i32_mut(lanes, scratch);
-    for (at, score) in vectors_mut(lanes, scores).iter_mut().enumerate() {
-        let modified = slots[result.at(at / vectors, at % vectors)];
-        *score = I32::from_raw(lanes, modified).from_bits().raw();
+    if !program.result.is_scores() {
+        copy_result(program, lanes, place, scores, scratch);
+    }
+}
+
+/// Writes a program's result to every key and row of a chunk.
+#[inline(always)]
+fn copy_result<L: Door>(program: &Program, lanes: L, place: &Place<'_>, to: &mut [i32], scratch: &mut [i32]) {
+    let vectors = place.q.len() / L::WIDTH;
+    let result = &vectors_i32_mut(lanes, scratch)[program.slots.start(program.result, vectors)..];
+    let (key_step, row_step) = program.result.steps(vectors);
+    for (key, to) in vectors_i32_mut(lanes, to).chunks_exact_mut(vectors).enumerate() {
+        for (row, to) in to.iter_mut().enumerate() {
+            *to = result[key * key_step + row * row_step];
+        }
     }
 }
 
@@ -98,9 +107,12 @@ impl<L: Door> Op for Run<'_, L> {
     fn run(self) {
         let Self { program, steps, lanes, place, io, keys, scratch } = self;
         let vectors = place.q.len() / L::WIDTH;
-        let mut slots = Slots { program, lanes, vectors, keys, memory: vectors_i32_mut(lanes, scratch) };
+        let memory = Cell::from_mut(vectors_i32_mut(lanes, scratch)).as_slice_of_cells();
+        let Io { scores, guard } = io;
+        let scores = Cell::from_mut(vectors_i32_mut(lanes, scores)).as_slice_of_cells();
+        let slots = Slots { program, lanes, vectors, keys, memory, scores };
         for step in steps {
-            slots.step(step, place, &io);
+            slots.step(step, place, guard);
         }
     }
 }
@@ -110,6 +122,12 @@ fn bits<L: Door>(mask: Mask<L>, like: I32<L>) -> I32<L> {
     mask.select_i32(like.like(-1), like.like(0))
 }
 
+/// A vector that instructions read and write in turn.
+type Vector<L> = Cell<<<L as regard_simd::Lanes>::Simd as Simd>::i32s>;
+
+/// The slots of a chunk.
+///
+/// Cells, because an instruction reads some slots while it writes another of the same memory.
 struct Slots<'a, L: Door> {
     program: &'a Program,
     lanes: L,
@@ -117,74 +135,103 @@ struct Slots<'a, L: Door> {
     vectors: usize,
     /// Keys of the chunk.
     keys: usize,
-    memory: &'a mut [<L::Simd as Simd>::i32s],
+    memory: &'a [Vector<L>],
+    scores: &'a [Vector<L>],
 }
 
-impl<L: Door> Slots<'_, L> {
-    /// How many keys and rows of vectors a slot has.
+/// A slot that is read: its vectors, and how many apart those of neighbouring keys and rows are.
+#[derive(Clone, Copy)]
+struct Operand<'a, L: Door> {
+    vectors: &'a [Vector<L>],
+    steps: (usize, usize),
+}
+
+impl<L: Door> Operand<'_, L> {
     #[inline(always)]
-    fn extent(&self, kind: Kind) -> (usize, usize) {
-        let keys = if matches!(kind, Kind::Key | Kind::Full) { self.keys } else { 1 };
-        let rows = if matches!(kind, Kind::Row | Kind::Full) { self.vectors } else { 1 };
-        (keys, rows)
+    fn at(&self, lanes: L, key: usize, row: usize) -> I32<L> {
+        I32::from_raw(lanes, self.vectors[key * self.steps.0 + row * self.steps.1].get())
+    }
+}
+
+impl<'a, L: Door> Slots<'a, L> {
+    /// The vectors of a slot.
+    #[inline(always)]
+    fn vectors(&self, slot: Slot) -> &'a [Vector<L>] {
+        let (keys, rows) = slot.extent(self.keys, self.vectors);
+        if slot.is_scores() {
+            return &self.scores[..keys * rows];
+        }
+        &self.memory[self.program.slots.start(slot, self.vectors)..][..keys * rows]
     }
 
     #[inline(always)]
-    fn fill(&mut self, to: Slot, f: impl Fn(usize, usize) -> I32<L>) {
-        let (keys, rows) = self.extent(to.kind);
-        let out = self.program.slots.span(to, self.vectors);
-        for key in 0..keys {
-            for row in 0..rows {
-                self.memory[out.at(key, row)] = f(key, row).raw();
+    fn operand(&self, slot: Slot) -> Operand<'a, L> {
+        Operand { vectors: self.vectors(slot), steps: slot.steps(self.vectors) }
+    }
+
+    #[inline(always)]
+    fn fill(&self, to: Slot, f: impl Fn(usize, usize) -> I32<L>) {
+        let (_, rows) = to.extent(self.keys, self.vectors);
+        for (key, out) in self.vectors(to).chunks_exact(rows).enumerate() {
+            for (row, out) in out.iter().enumerate() {
+                out.set(f(key, row).raw());
+            }
+        }
+    }
+
+    /// An instruction of one operand, which is as large as what it makes.
+    #[inline(always)]
+    fn map(&self, to: Slot, a: Slot, f: impl Fn(I32<L>) -> I32<L>) {
+        for (out, a) in self.vectors(to).iter().zip(self.vectors(a)) {
+            out.set(f(I32::from_raw(self.lanes, a.get())).raw());
+        }
+    }
+
+    #[inline(always)]
+    fn zip(&self, to: Slot, a: Slot, b: Slot, f: impl Fn(I32<L>, I32<L>) -> I32<L>) {
+        let (keys, mut rows) = to.extent(self.keys, self.vectors);
+        let [mut a, mut b] = [a, b].map(|slot| (slot.kind, self.operand(slot)));
+        let out = self.vectors(to);
+        // Where each operand is the same everywhere or as large as the result, one long loop serves.
+        if [a.0, b.0].iter().all(|kind| *kind == to.kind || *kind == Kind::Uniform) {
+            rows = keys * rows;
+            for (kind, operand) in [&mut a, &mut b] {
+                operand.steps = (0, (*kind == to.kind) as usize);
+            }
+        }
+        for (key, out) in out.chunks_exact(rows).enumerate() {
+            for (row, out) in out.iter().enumerate() {
+                out.set(f(a.1.at(self.lanes, key, row), b.1.at(self.lanes, key, row)).raw());
             }
         }
     }
 
     #[inline(always)]
-    fn map(&mut self, to: Slot, a: Slot, f: impl Fn(I32<L>) -> I32<L>) {
-        let (keys, rows) = self.extent(to.kind);
-        let (out, a) = (self.span(to), self.span(a));
-        for key in 0..keys {
-            for row in 0..rows {
-                let x = I32::from_raw(self.lanes, self.memory[a.at(key, row)]);
-                self.memory[out.at(key, row)] = f(x).raw();
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn zip(&mut self, to: Slot, a: Slot, b: Slot, f: impl Fn(I32<L>, I32<L>) -> I32<L>) {
-        let (keys, rows) = self.extent(to.kind);
-        let (out, a, b) = (self.span(to), self.span(a), self.span(b));
-        for key in 0..keys {
-            for row in 0..rows {
-                let x = I32::from_raw(self.lanes, self.memory[a.at(key, row)]);
-                let y = I32::from_raw(self.lanes, self.memory[b.at(key, row)]);
-                self.memory[out.at(key, row)] = f(x, y).raw();
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn span(&self, slot: Slot) -> super::slots::Span {
-        self.program.slots.span(slot, self.vectors)
-    }
-
-    #[inline(always)]
-    fn step(&mut self, step: &Step, place: &Place<'_>, io: &Io<'_>) {
+    fn step(&self, step: &Step, place: &Place<'_>, guard: Option<&[i32]>) {
         let to = step.to;
         let lanes = self.lanes;
+        let op = match step.work {
+            Work::One(op) => op,
+            Work::Difference { a, b } => {
+                return self.zip(to, a, b, |x, y| (x - y).to_f32().to_bits());
+            }
+            Work::Product { a, b, c } => {
+                let [a, b, c] = [a, b, c].map(|slot| self.operand(slot));
+                return self.fill(to, |key, row| {
+                    let load = |operand: Operand<'_, L>| operand.at(lanes, key, row).from_bits();
+                    (load(a) * load(b) + load(c)).to_bits()
+                });
+            }
+        };
         let vectors = self.vectors;
-        match step.op {
+        match op {
             LaneOp::Bool(x) => self.fill(to, |_, _| I32::splat(lanes, -(x as i32))),
             LaneOp::Int(x) => self.fill(to, |_, _| I32::splat(lanes, x)),
             LaneOp::Float(x) => self.fill(to, |_, _| F32::splat(lanes, x).to_bits()),
             LaneOp::Var(var) => self.fill(to, |key, row| variable(lanes, var, place, key, row)),
-            LaneOp::Score => {
-                let scores = regard_simd::vectors(lanes, io.scores);
-                self.fill(to, |key, row| F32::from_raw(lanes, scores[key * vectors + row]).to_bits());
-            }
-            LaneOp::Live => match io.guard {
+            // Its slot is the scores themselves.
+            LaneOp::Score => {}
+            LaneOp::Live => match guard {
                 Some(guard) => {
                     let guard = regard_simd::vectors_i32(lanes, guard);
                     self.fill(to, |key, row| I32::from_raw(lanes, guard[key * vectors + row]));
@@ -194,16 +241,11 @@ impl<L: Door> Slots<'_, L> {
             LaneOp::Unary { op, of, exact, a } => self.unary(to, op, of, exact, a),
             LaneOp::Binary { op, of, a, b } => self.binary(to, op, of, a, b),
             LaneOp::Select { c, a, b } => {
-                let (keys, rows) = self.extent(to.kind);
-                let (out, c, a, b) = (self.span(to), self.span(c), self.span(a), self.span(b));
-                for key in 0..keys {
-                    for row in 0..rows {
-                        let load = |at| I32::from_raw(lanes, self.memory[at]);
-                        let condition = truth(load(c.at(key, row)));
-                        let x = condition.select_i32(load(a.at(key, row)), load(b.at(key, row)));
-                        self.memory[out.at(key, row)] = x.raw();
-                    }
-                }
+                let [c, a, b] = [c, a, b].map(|slot| self.operand(slot));
+                self.fill(to, |key, row| {
+                    let load = |operand: Operand<'_, L>| operand.at(lanes, key, row);
+                    truth(load(c)).select_i32(load(a), load(b))
+                });
             }
             LaneOp::Alibi { a, heads } => self.map(to, a, |x| alibi(x, heads).to_bits()),
             LaneOp::Fetch { input, rank, index } => {
@@ -215,7 +257,7 @@ impl<L: Door> Slots<'_, L> {
                 });
             }
             LaneOp::Check { input, outside, guard } => {
-                if self.meet(to.kind, outside, guard.unwrap_or(outside)) {
+                if self.meet(to, outside, guard.unwrap_or(outside)) {
                     place.fault.report(input);
                 }
             }
@@ -223,7 +265,7 @@ impl<L: Door> Slots<'_, L> {
     }
 
     #[inline(always)]
-    fn unary(&mut self, to: Slot, op: Unary, of: Type, exact: bool, a: Slot) {
+    fn unary(&self, to: Slot, op: Unary, of: Type, exact: bool, a: Slot) {
         let int = of == Type::Int;
         match op {
             Unary::Not => self.map(to, a, |x| bits(!truth(x), x)),
@@ -245,7 +287,7 @@ impl<L: Door> Slots<'_, L> {
     }
 
     #[inline(always)]
-    fn binary(&mut self, to: Slot, op: Binary, of: Type, a: Slot, b: Slot) {
+    fn binary(&self, to: Slot, op: Binary, of: Type, a: Slot, b: Slot) {
         let float = of == Type::Float;
         match op {
             Binary::And => self.zip(to, a, b, |x, y| bits(truth(x) & truth(y), x)),
@@ -278,30 +320,25 @@ impl<L: Door> Slots<'_, L> {
 
     /// Fills a slot from the index that others hold.
     #[inline(always)]
-    fn index(&mut self, to: Slot, index: &[Slot], f: impl Fn(&[I32<L>]) -> I32<L>) {
-        let (keys, rows) = self.extent(to.kind);
-        let out = self.span(to);
-        for key in 0..keys {
-            for row in 0..rows {
-                let mut at = [I32::splat(self.lanes, 0); MAX_AXES];
-                for (at, &slot) in at.iter_mut().zip(index) {
-                    *at = I32::from_raw(self.lanes, self.memory[self.span(slot).at(key, row)]);
-                }
-                self.memory[out.at(key, row)] = f(&at[..index.len()]).raw();
+    fn index(&self, to: Slot, index: &[Slot], f: impl Fn(&[I32<L>]) -> I32<L>) {
+        self.fill(to, |key, row| {
+            let mut at = [I32::splat(self.lanes, 0); MAX_AXES];
+            for (at, &slot) in at.iter_mut().zip(index) {
+                *at = self.operand(slot).at(self.lanes, key, row);
             }
-        }
+            f(&at[..index.len()])
+        });
     }
 
     /// Whether two bools hold in one lane.
     #[inline(always)]
-    fn meet(&self, kind: Kind, a: Slot, b: Slot) -> bool {
-        let (keys, rows) = self.extent(kind);
-        let (a, b) = (self.span(a), self.span(b));
+    fn meet(&self, to: Slot, a: Slot, b: Slot) -> bool {
+        let (keys, rows) = to.extent(self.keys, self.vectors);
+        let [a, b] = [a, b].map(|slot| self.operand(slot));
         let mut found = false;
         for key in 0..keys {
             for row in 0..rows {
-                let load = |at| truth(I32::from_raw(self.lanes, self.memory[at]));
-                found |= (load(a.at(key, row)) & load(b.at(key, row))).any();
+                found |= (truth(a.at(self.lanes, key, row)) & truth(b.at(self.lanes, key, row))).any();
             }
         }
         found

@@ -8,6 +8,7 @@
 
 mod compile;
 mod exec;
+mod fuse;
 mod slots;
 
 use alloc::vec::Vec;
@@ -15,9 +16,10 @@ use alloc::vec::Vec;
 use regard_engine::Op;
 use regard_engine::isa::Door;
 use regard_ir::expr::Var;
-use regard_ir::lanes::{LaneOp, Lowered};
+use regard_ir::lanes::Lowered;
 use regard_ir::variant::Variant;
 
+use self::fuse::Work;
 use self::slots::{Sizes, Slot};
 use crate::code::{AnyCode, Code, Place};
 
@@ -40,8 +42,8 @@ impl LaneProgram {
         let Variant { allow, modify, inputs, .. } = *variant;
         let modify = (!modify.is_var(Var::S)).then(|| Lowered::modifier(modify, inputs));
         Self {
-            allow: compile::program(&Lowered::mask(allow, inputs)),
-            modify: modify.as_ref().map(compile::program),
+            allow: compile::program(&Lowered::mask(allow, inputs), false),
+            modify: modify.as_ref().map(|modify| compile::program(modify, true)),
             guarded: modify.is_some_and(|modify| modify.checks()),
         }
     }
@@ -156,9 +158,9 @@ struct Program {
     slots: Sizes,
 }
 
-/// One instruction over slots, and the slot that it fills. A check fills nothing that is read.
+/// What is done over slots, and the slot that it fills. A check fills nothing that is read.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    op: LaneOp<Slot>,
+    work: Work<Slot>,
     to: Slot,
 }

@@ -11,6 +11,34 @@ pub(super) struct Slot {
     pub index: u32,
 }
 
+impl Slot {
+    /// The scores themselves, which a modifier reads and, where its last instruction makes them, writes.
+    pub const SCORES: Self = Self { kind: Kind::Full, index: u32::MAX };
+
+    pub fn is_scores(self) -> bool {
+        self.index == Self::SCORES.index
+    }
+
+    /// How many keys and rows of vectors a slot has, of chunks of `keys` and row tiles of `vectors`.
+    #[inline(always)]
+    pub fn extent(self, keys: usize, vectors: usize) -> (usize, usize) {
+        let keys = if matches!(self.kind, Kind::Key | Kind::Full) { keys } else { 1 };
+        let rows = if matches!(self.kind, Kind::Row | Kind::Full) { vectors } else { 1 };
+        (keys, rows)
+    }
+
+    /// How many vectors apart its keys and its rows are, 0 where it does not depend on them.
+    #[inline(always)]
+    pub fn steps(self, vectors: usize) -> (usize, usize) {
+        match self.kind {
+            Kind::Uniform => (0, 0),
+            Kind::Row => (0, 1),
+            Kind::Key => (1, 0),
+            Kind::Full => (vectors, 1),
+        }
+    }
+}
+
 impl Default for Slot {
     /// The first slot of what depends on nothing; it stands where an instruction reads none.
     fn default() -> Self {
@@ -45,33 +73,18 @@ impl Sizes {
         self.uniform + self.row * vectors + self.key * CHUNK + self.full * CHUNK * vectors
     }
 
-    /// Where a slot lies, for row tiles of `vectors`.
+    /// The first vector of a slot that is not the scores, for row tiles of `vectors`.
     #[inline(always)]
-    pub fn span(&self, slot: Slot, vectors: usize) -> Span {
+    pub fn start(&self, slot: Slot, vectors: usize) -> usize {
         let index = slot.index as usize;
         let row = self.uniform;
         let key = row + self.row * vectors;
         let full = key + self.key * CHUNK;
         match slot.kind {
-            Kind::Uniform => Span { start: index, key: 0, row: 0 },
-            Kind::Row => Span { start: row + index * vectors, key: 0, row: 1 },
-            Kind::Key => Span { start: key + index * CHUNK, key: 1, row: 0 },
-            Kind::Full => Span { start: full + index * CHUNK * vectors, key: vectors, row: 1 },
+            Kind::Uniform => index,
+            Kind::Row => row + index * vectors,
+            Kind::Key => key + index * CHUNK,
+            Kind::Full => full + index * CHUNK * vectors,
         }
-    }
-}
-
-/// A slot's first vector, and how many vectors apart its keys and its rows are; 0 where it does not depend on them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub start: usize,
-    pub key: usize,
-    pub row: usize,
-}
-
-impl Span {
-    #[inline(always)]
-    pub fn at(self, key: usize, row: usize) -> usize {
-        self.start + key * self.key + row * self.row
     }
 }
