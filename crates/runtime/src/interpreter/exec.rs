@@ -194,7 +194,7 @@ impl<'a, L: Door> Slots<'a, L> {
         let out = self.vectors(to);
         // Where each operand is the same everywhere or as large as the result, one long loop serves.
         if [a.0, b.0].iter().all(|kind| *kind == to.kind || *kind == Kind::Uniform) {
-            rows = keys * rows;
+            rows *= keys;
             for (kind, operand) in [&mut a, &mut b] {
                 operand.steps = (0, (*kind == to.kind) as usize);
             }
