@@ -7,9 +7,10 @@ use regard::{
     Dtype, Gate, Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Spec, Threads, View,
     ViewMut, Workspace,
 };
+use regard_ir::expr::{Op, Tree, Var};
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Problem;
-use regard_ir::variant::Source;
+use regard_ir::variant::{Axis, Source};
 
 use crate::failure::Failure;
 use crate::memory;
@@ -84,6 +85,25 @@ impl Execution<'_> {
 /// keys then, which by default it is not where there are more queries than keys.
 pub(crate) fn positions_of_queries(spec: &Spec) -> Option<u16> {
     spec.position.and_then(|position| position.ids).filter(|_| spec.source == Source::SelfAttention)
+}
+
+/// Whether each query must be among the keys: their positions come from a tensor, or an expression reads one at a query's
+/// place.
+pub(crate) fn queries_have_places(spec: &Spec) -> bool {
+    let reads = |tree: Tree<'_>| {
+        tree.nodes().iter().any(|node| match node.op {
+            Op::Input { input, rank, index } => {
+                let axes = spec.inputs.shapes[usize::from(input)].axes();
+                axes.iter().zip(&index[..usize::from(rank)]).any(|(axis, &at)| {
+                    matches!(axis, Axis::Query | Axis::Key) && tree.node(at).op == Op::Var(Var::Q)
+                })
+            }
+            _ => false,
+        })
+    };
+    let by_expressions = spec.source == Source::SelfAttention
+        && [spec.allow.tree(), spec.modify.tree()].into_iter().any(reads);
+    positions_of_queries(spec).is_some() || by_expressions
 }
 
 fn check_positions(spec: &Spec, problem: &Problem<'_>) -> Result<(), Failure> {

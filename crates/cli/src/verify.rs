@@ -11,7 +11,7 @@ use std::io::Write;
 use regard::{Dtype, Kernel, Pool, Spec, Threads, machine};
 
 use crate::args::{Choice, VerifyArgs};
-use crate::execute::{Execution, Outcome, positions_of_queries};
+use crate::execute::{Execution, Outcome, queries_have_places};
 use crate::failure::Failure;
 use crate::run::pool;
 use crate::source;
@@ -111,7 +111,7 @@ impl Verification<'_> {
             }
             _ => {
                 let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
-                if positions_of_queries(self.spec).is_some() {
+                if queries_have_places(self.spec) {
                     sizes.retain(|size| size.queries <= size.keys);
                 }
                 sizes

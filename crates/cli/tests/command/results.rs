@@ -186,6 +186,12 @@ fn specs_are_verified_in_each_storage_type_on_a_size_of_ones_own() {
     }
 }
 
+/// Queries before the first key have no place in `is_global`, so there are none.
+#[test]
+fn a_tensor_read_at_queries_has_a_place_for_each() {
+    regard(&["verify", "models/longformer", "--isa", "scalar", "--kernel", "generated"]).ok();
+}
+
 #[test]
 fn awkward_sizes_are_taken_where_none_is_given() {
     let folder = Folder::new("awkward");
