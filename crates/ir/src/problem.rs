@@ -341,13 +341,13 @@ impl<'a> Problem<'a> {
 }
 
 impl KeyRange {
-    /// How many keys there are.
+    /// How many keys there are; none where the end is before the beginning.
     pub const fn len(&self) -> u32 {
-        self.end - self.begin
+        self.end.saturating_sub(self.begin)
     }
 
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
-        self.end == self.begin
+        self.len() == 0
     }
 }

@@ -81,6 +81,36 @@ impl Workspace {
 }
 
 /// Sums of a problem over some of its keys, owned: what calls over disjoint keys are merged in.
+///
+/// ```
+/// use regard::{Ending, Inputs, Kernel, Outputs, Part, Problem, Solo, View, ViewMut, Workspace, machine};
+///
+/// let spec = regard::parse("heads = { query = 2, dim = 8 }\nmask = 'causal'", "mine.toml", &regard::NoFiles)?.spec;
+/// let kernel = Kernel::compile(&spec, &machine::host())?;
+/// let whole = Problem::prefill(spec.source, 1, 3, 100)?;          // 3 queries, the last of 100 positions
+/// let schedule = kernel.schedule(&whole, &[], 1)?;
+/// let (mut sum, mut workspace) = (Part::new(&schedule)?, Workspace::new(&schedule));
+///
+/// let q = vec![0.1f32; 2 * 3 * 8];
+/// for keys in [0..40, 40..100] {                                   // here one after the other; elsewhere, on two machines
+///     let schedule = kernel.schedule(&whole.partial(keys.clone())?, &[], 1)?;
+///     let mut part = Part::new(&schedule)?;
+///     let (k, v) = (vec![0.2f32; 2 * keys.len() * 8], vec![0.3f32; 2 * keys.len() * 8]);
+///     let inputs = Inputs::new(
+///         View::contiguous(&q, [1, 2, 3], 8)?,
+///         View::contiguous(&k, [1, 2, keys.len()], 8)?,
+///         View::contiguous(&v, [1, 2, keys.len()], 8)?,
+///     );
+///     kernel.run_part(&schedule, &Solo, inputs, &mut part, &mut workspace)?;
+///     sum.merge(&part)?;
+/// }
+///
+/// let mut o = vec![0.0f32; 2 * 3 * 8];
+/// let outputs = Outputs { o: ViewMut::contiguous(&mut o, [1, 2, 3], 8)?, lse: None };
+/// kernel.finish(&schedule, &Solo, &sum, Ending { captured: &[], gate: None }, outputs, &mut workspace)?;
+/// assert!(o.iter().all(|x| (x - 0.3).abs() < 1e-6));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     sums: Vec<f32>,
