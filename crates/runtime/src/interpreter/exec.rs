@@ -222,6 +222,13 @@ impl<'a, L: Door> Slots<'a, L> {
                     (load(a) * load(b) + load(c)).to_bits()
                 });
             }
+            Work::Slope { key, row, slope, score } => {
+                return self.slope(to, [key, row, slope, score].map(|slot| self.vectors(slot)));
+            }
+            Work::Cap { x, scale, cap } => {
+                let [scale, cap] = [scale, cap].map(|slot| self.operand(slot).at(lanes, 0, 0).from_bits());
+                return self.map(to, x, |x| (tanh(x.from_bits() * scale) * cap).to_bits());
+            }
         };
         let vectors = self.vectors;
         match op {
@@ -315,6 +322,21 @@ impl<'a, L: Door> Slots<'a, L> {
             Binary::Max => self.zip(to, a, b, |x, y| x.max(y)),
             Binary::FloorDiv => self.zip(to, a, b, |x, y| floor_div(x, y)),
             Binary::Rem => self.zip(to, a, b, |x, y| floor_rem(x, y)),
+        }
+    }
+
+    /// (key − row) · slope + score; the operands lie as [`Work::Slope`] says, so that no place is computed.
+    #[inline(always)]
+    fn slope(&self, to: Slot, [keys, rows, slopes, scores]: [&[Vector<L>]; 4]) {
+        let out = self.vectors(to).chunks_exact(self.vectors);
+        let scores = scores.chunks_exact(self.vectors);
+        for ((key, scores), out) in keys.iter().zip(scores).zip(out) {
+            let key = I32::from_raw(self.lanes, key.get());
+            for (((row, slope), score), out) in rows.iter().zip(slopes).zip(scores).zip(out) {
+                let distance = (key - I32::from_raw(self.lanes, row.get())).to_f32();
+                let [slope, score] = [slope, score].map(|x| I32::from_raw(self.lanes, x.get()).from_bits());
+                out.set((slope * distance + score).to_bits().raw());
+            }
         }
     }
 
