@@ -2,27 +2,27 @@
 //!
 //! Causal attention with linear biases: each head discounts distance by its own slope.
 //!
-//! 12 query heads of 64. A query attends to the keys with `k <= q`: blocks without one are never visited,
+//! 8 query heads of 128. A query attends to the keys with `k <= q`: blocks without one are never visited,
 //! blocks of nothing else have no mask code, the rest are tested lane by lane. A score becomes
 //! `s + alibi(h) * (k - q)`.
 
 use regard_runtime::straight::prelude::*;
 
 /// What the spec is recognised by.
-pub const IDENTITY: Identity = Identity(0xc19be381dd0932ef8b7c9a7b1bac9494);
+pub const IDENTITY: Identity = Identity(0xc13ab4b2d8319a8578e73e1c1967983b);
 
 /// The spec as kernels read it.
 pub const VARIANT: Variant<'static> = Variant {
     identity: IDENTITY,
-    heads: Heads { query: 12, kv: 12, value: 12, dim: 64, value_dim: 64 },
+    heads: Heads { query: 8, kv: 8, value: 8, dim: 128, value_dim: 128 },
     source: Source::SelfAttention,
     position: None,
     qk_norm: None,
-    scale: 0.125,
+    scale: 0.08838834764831843,
     modify: Tree::new(&[
         Node { op: Op::Var(Var::S), ty: Type::Float, exact: false },
         Node { op: Op::Var(Var::H), ty: Type::Int, exact: true },
-        Node { op: Op::Alibi { head: 1, heads: 12 }, ty: Type::Float, exact: false },
+        Node { op: Op::Alibi { head: 1, heads: 8 }, ty: Type::Float, exact: false },
         Node { op: Op::Var(Var::K), ty: Type::Int, exact: true },
         Node { op: Op::Var(Var::Q), ty: Type::Int, exact: true },
         Node { op: Op::Binary(Binary::Sub, 3, 4), ty: Type::Int, exact: true },
@@ -58,7 +58,7 @@ impl StraightLine for Expressions {
     #[inline(always)]
     fn row<L: Door>(at: &At<'_, L>) -> Self::Row<L> {
         let q = at.q();
-        let slope = alibi(at.h(), 12);
+        let slope = alibi(at.h(), 8);
         Row { q, slope }
     }
 

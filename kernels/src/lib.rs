@@ -67,6 +67,7 @@ pub mod rope;
 pub mod self_attention;
 pub mod sigmoid;
 pub mod sliding_window;
+pub mod softcap;
 pub mod softcap_bias;
 pub mod talking_output;
 pub mod value_heads;
@@ -134,6 +135,7 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("self_attention", self_attention::VARIANT),
     ("sigmoid", sigmoid::VARIANT),
     ("sliding_window", sliding_window::VARIANT),
+    ("softcap", softcap::VARIANT),
     ("softcap_bias", softcap_bias::VARIANT),
     ("talking_output", talking_output::VARIANT),
     ("value_heads", value_heads::VARIANT),
@@ -201,6 +203,7 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         self_attention::IDENTITY => &Straight(self_attention::Expressions),
         sigmoid::IDENTITY => &Straight(sigmoid::Expressions),
         sliding_window::IDENTITY => &Straight(sliding_window::Expressions),
+        softcap::IDENTITY => &Straight(softcap::Expressions),
         softcap_bias::IDENTITY => &Straight(softcap_bias::Expressions),
         talking_output::IDENTITY => &Straight(talking_output::Expressions),
         value_heads::IDENTITY => &Straight(value_heads::Expressions),

@@ -3,27 +3,27 @@
 mod baseline;
 mod header;
 mod lines;
+mod turns;
 
 use std::io::Write;
 
-use regard::{Kernel, Machine, Options, Pool, Spec, Threads, machine};
+use regard::{Kernel, Machine, Options, Pool, Source, Spec, Threads, machine};
 
 use crate::args::BenchArgs;
-use crate::execute::{Execution, Outcome};
+use crate::execute::Execution;
 use crate::failure::Failure;
 use crate::host;
-use crate::memory;
 use crate::peaks::Peaks;
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
-use crate::tensors::signature::{Bound, Layout, StoredElements};
-use crate::timing::{Timing, median};
+use crate::tensors::signature::{Bound, Layout};
+use crate::timing::Timing;
 use crate::verify::judge::Judge;
 use crate::verify::problem::{self, Size};
-use baseline::Baseline;
 pub(crate) use baseline::NoBaseline;
-use lines::{Against, Line, Lines};
+use lines::{Line, Lines};
+use turns::{beside_baseline, beside_kernel};
 
 /// Seconds that the runs of one spec are meant to take together.
 const SECONDS: f64 = 1.0;
@@ -39,15 +39,23 @@ struct Place {
     peaks: Peaks,
 }
 
+/// A kernel on tensors of the size that was asked for.
+struct Subject<'a> {
+    kernel: &'a Kernel,
+    bound: Bound<'static>,
+}
+
 /// Measures the machine, then times each spec, checks what was timed, and prints a line for it.
 ///
 /// # Errors
 /// If spec, flags or memory do not allow it, and if a result is past its bound.
 pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let specs = args.specs.iter().map(|name| source::spec(name)).collect::<Result<Vec<_>, _>>()?;
-    let kernels = specs.iter().map(|spec| compile(args, spec)).collect::<Result<Vec<_>, _>>()?;
+    let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
+    let other = args.against.as_deref().map(|name| compile(args, &source::spec(name)?, None)).transpose()?;
     // All were made for the same machine and flags, and so run on the same set.
     let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
+    let other = other.as_ref().map(|kernel| Subject::new(args, kernel)).transpose()?;
     let (machine, pool) = (machine::host(), pool(args.choice.threads)?);
     let peaks = Peaks::measure(&pool, &machine, isa)?;
     let place = Place { cpu: host::processor(), machine, pool, peaks };
@@ -57,7 +65,7 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let mut lines = Lines::new(out, args)?;
     let progress = Progress::new("specs", kernels.len() as u64);
     for kernel in &kernels {
-        let line = measure(args, kernel, &place)?;
+        let line = measure(args, &Subject::new(args, kernel)?, other.as_ref(), &place)?;
         progress::set_aside(|| lines.line(&line))?;
         progress.advance();
     }
@@ -65,9 +73,8 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     lines.end()
 }
 
-fn compile(args: &BenchArgs, spec: &Spec) -> Result<Kernel, Failure> {
-    let options =
-        Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine, kernel: args.kernel };
+fn compile(args: &BenchArgs, spec: &Spec, source: Option<Source>) -> Result<Kernel, Failure> {
+    let options = Options { dtype: args.dtype, isa: args.choice.isa, engine: args.engine, kernel: source };
     let kernel = Kernel::compile_with(spec, &machine::host(), options)
         .map_err(|error| Failure::Compile { spec: spec.name.clone(), error })?;
     match baseline::exists(&kernel) {
@@ -76,56 +83,35 @@ fn compile(args: &BenchArgs, spec: &Spec) -> Result<Kernel, Failure> {
     }
 }
 
-fn measure(args: &BenchArgs, kernel: &Kernel, place: &Place) -> Result<Line, Failure> {
-    let pool = &place.pool;
-    let size = Size { batch: args.batch, queries: args.q, keys: args.k.unwrap_or(args.q) };
-    let bound = problem::random(kernel.spec(), kernel.plan().dtype, size, Layout::Bhnd)?;
-    let execution = |repeat| Execution { kernel, pool, repeat: Some(repeat) };
+impl<'a> Subject<'a> {
+    fn new(args: &BenchArgs, kernel: &'a Kernel) -> Result<Self, Failure> {
+        let size = Size { batch: args.batch, queries: args.q, keys: args.k.unwrap_or(args.q) };
+        let bound = problem::random(kernel.spec(), kernel.plan().dtype, size, Layout::Bhnd)?;
+        Ok(Self { kernel, bound })
+    }
 
-    let first = execution(1).run(&bound)?;
-    let one = first.seconds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let runs = args.repeat.unwrap_or(((SECONDS / one) as u32).clamp(*RUNS.start(), *RUNS.end()));
-    let (outcome, against) = match args.baseline {
-        false => (execution(runs).run(&bound)?, None),
-        true => alternate(kernel, &bound, pool, runs)?,
-    };
-    let captured = bound.captured();
-    let report = Judge::new(kernel, &bound, &captured, pool)?.against_oracle(&outcome)?;
-    let timing = Timing::new(kernel, &bound, &outcome, pool.count());
-    Ok(Line::new(timing, runs, place, &report, against))
+    fn execution<'p>(&'p self, pool: &'p Pool, repeat: u32) -> Execution<'p> {
+        Execution { kernel: self.kernel, pool, repeat: Some(repeat) }
+    }
 }
 
-/// Kernel and baseline in turn, so that what else the machine does falls on both.
-fn alternate(
-    kernel: &Kernel,
-    bound: &Bound<'_>,
-    pool: &Pool,
-    runs: u32,
-) -> Result<(Outcome, Option<Against>), Failure> {
-    let sixteen_bits = || Failure::Bug("a baseline was run beside 16-bit storage".to_owned());
-    let (StoredElements::F32(q), StoredElements::F32(k), StoredElements::F32(v)) =
-        (&bound.q.elements, &bound.k.elements, &bound.v.elements)
-    else {
-        return Err(sixteen_bits());
+fn measure(
+    args: &BenchArgs,
+    subject: &Subject<'_>,
+    other: Option<&Subject<'_>>,
+    place: &Place,
+) -> Result<Line, Failure> {
+    let (Subject { kernel, bound }, pool) = (subject, &place.pool);
+    let first = subject.execution(pool, 1).run(bound)?;
+    let one = first.seconds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let runs = args.repeat.unwrap_or(((SECONDS / one) as u32).clamp(*RUNS.start(), *RUNS.end()));
+    let (outcome, beside) = match other {
+        _ if args.baseline => beside_baseline(subject, pool, runs)?,
+        Some(other) => beside_kernel(subject, other, pool, runs)?,
+        None => (subject.execution(pool, runs).run(bound)?, None),
     };
-    let baseline = Baseline::new(kernel, &bound.problem(), [q, k, v], pool.count())?;
-    let execution = Execution { kernel, pool, repeat: Some(1) };
-    let mut seconds = memory::reserved("the times", runs as u128)?;
-    let mut ratios = memory::reserved("the ratios", runs as u128)?;
-    baseline.run(pool);
-    let mut outcome = execution.run(bound)?;
-    let progress = Progress::new("runs in turn", runs.into());
-    for _ in 0..runs {
-        let ours = execution.run(bound)?;
-        let theirs = baseline.run(pool);
-        ratios.extend(ours.seconds.iter().map(|ours| theirs / ours));
-        seconds.extend_from_slice(&ours.seconds);
-        outcome = ours;
-        progress.advance();
-    }
-    outcome.seconds = seconds;
-    ratios.sort_by(f64::total_cmp);
-    let StoredElements::F32(o) = &outcome.o.elements else { return Err(sixteen_bits()) };
-    let against = Against { ratio: median(&ratios), error: baseline.error(o) };
-    Ok((outcome, Some(against)))
+    let captured = bound.captured();
+    let report = Judge::new(kernel, bound, &captured, pool)?.against_oracle(&outcome)?;
+    let timing = Timing::new(kernel, bound, &outcome, pool.count());
+    Ok(Line::new(timing, runs, place, &report, beside))
 }

@@ -83,6 +83,7 @@ shipped! {
     "self_attention"
     "sigmoid"
     "sliding_window"
+    "softcap"
     "softcap_bias"
     "talking_output"
     "value_heads"

@@ -30,17 +30,37 @@ pub(super) struct Line {
     error: f64,
     bound: f64,
     passed: bool,
-    /// How many times as long the plain way takes: the median of the ratios of runs in turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    against_baseline: Option<f64>,
+    #[serde(flatten)]
+    beside: Option<Beside>,
 }
 
-/// A comparison with the baseline.
-pub(super) struct Against {
-    /// Its time by the kernel's.
-    pub(super) ratio: f64,
-    /// How far its output is from the kernel's, by the largest element.
-    pub(super) error: f64,
+/// A comparison with what ran in turn with the kernel.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Beside {
+    /// The plain way.
+    Baseline {
+        /// How many times as long it takes: the median of the ratios of runs in turn.
+        #[serde(rename = "against_baseline")]
+        times_as_long: f64,
+        /// How far its output is from the kernel's, by the largest element.
+        #[serde(skip)]
+        error: f64,
+    },
+    /// Another kernel.
+    Kernel {
+        /// Its spec and where its code comes from.
+        #[serde(rename = "against")]
+        spec: String,
+        #[serde(rename = "against_kernel")]
+        kernel: &'static str,
+        /// This kernel's time by the other's: the median of the ratios of runs in turn.
+        #[serde(rename = "against_ratio")]
+        ratio: f64,
+        /// What a quarter and three quarters of the ratios are below.
+        #[serde(rename = "against_quartiles")]
+        quartiles: [f64; 2],
+    },
 }
 
 impl Line {
@@ -49,10 +69,13 @@ impl Line {
         runs: u32,
         place: &Place,
         report: &Report,
-        against: Option<Against>,
+        beside: Option<Beside>,
     ) -> Self {
-        // Both are within the bound of the truth, or one of them is wrong.
-        let agrees = against.as_ref().is_none_or(|against| against.error <= 4.0 * report.output.bound);
+        let agrees = match beside {
+            // Both are within the bound of the truth, or one of them is wrong.
+            Some(Beside::Baseline { error, .. }) => error <= 4.0 * report.output.bound,
+            _ => true,
+        };
         let Limit { name, peak, seconds } = Limit::new(&timing.work, &place.peaks);
         Self {
             limit: name,
@@ -64,7 +87,7 @@ impl Line {
             error: report.output.error,
             bound: report.output.bound,
             passed: report.passed() && agrees,
-            against_baseline: against.map(|against| against.ratio),
+            beside,
         }
     }
 
@@ -87,8 +110,11 @@ impl Line {
                 false => format!("{:.1e} FAILED, at most {:.1e}", self.error, self.bound),
             },
         ];
-        let baseline = self.against_baseline.map(|ratio| format!("{ratio:.2}x"));
-        row(cells.each_ref().map(String::as_str), baseline.as_deref())
+        let beside = self.beside.as_ref().map(|beside| match beside {
+            Beside::Baseline { times_as_long, .. } => format!("{times_as_long:.2}x"),
+            Beside::Kernel { ratio, .. } => format!("{ratio:.3}"),
+        });
+        row(cells.each_ref().map(String::as_str), beside.as_deref())
     }
 }
 
@@ -96,12 +122,12 @@ impl Line {
 const HEADS: [&str; 10] =
     ["spec", "kernel", "dtype", "b x q x k", "median", "min to max", "GFLOP/s", "GB/s", "of limit", "error"];
 
-/// Cells in their columns; the baseline has one where it is asked for.
-fn row(cells: [&str; 10], baseline: Option<&str>) -> String {
+/// Cells in their columns; what ran in turn has one where it is asked for.
+fn row(cells: [&str; 10], beside: Option<&str>) -> String {
     let [spec, kernel, dtype, size, median, spread, gflops, gbs, limit, error] = cells;
     let times = format!("{size:<11} {median:>8} {spread:>17}");
-    let baseline = baseline.map_or(String::new(), |baseline| format!(" {baseline:>8}"));
-    let rates = format!("{gflops:>7} {gbs:>6} {limit:<14}{baseline}");
+    let beside = beside.map_or(String::new(), |beside| format!(" {beside:>8}"));
+    let rates = format!("{gflops:>7} {gbs:>6} {limit:<14}{beside}");
     format!("{spec:<14} {kernel:<9} {dtype:<5} {times} {rates} {error}")
 }
 
@@ -118,7 +144,6 @@ fn spread(min_s: f64, max_s: f64) -> String {
 pub(super) struct Lines<'a> {
     out: &'a mut dyn Write,
     json: bool,
-    baseline: bool,
     failed: usize,
     all: usize,
 }
@@ -127,9 +152,10 @@ impl<'a> Lines<'a> {
     /// # Errors
     /// If the output cannot be written.
     pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
-        let lines = Self { out, json: args.json, baseline: args.baseline, failed: 0, all: 0 };
+        let lines = Self { out, json: args.json, failed: 0, all: 0 };
         if !lines.json {
-            writeln!(lines.out, "{}", row(HEADS, lines.baseline.then_some("baseline")))?;
+            let beside = if args.baseline { Some("baseline") } else { args.against.as_ref().map(|_| "against") };
+            writeln!(lines.out, "{}", row(HEADS, beside))?;
         }
         Ok(lines)
     }

@@ -164,6 +164,23 @@ fn bench_objects_have_their_fields_in_order() {
 }
 
 #[test]
+fn bench_compares_two_specs_in_turn() {
+    let flags = ["--q", "40", "--repeat", "5", "--kernel", "loaded", "--against", "causal"];
+    let done = regard(&[&["bench", "softcap", "alibi", "--json"], &flags[..]].concat()).ok();
+    for line in done.objects() {
+        assert_eq!((&line["kernel"], &line["runs"]), (&"loaded".into(), &5.into()), "{line:?}");
+        assert_eq!((&line["against"], &line["against_kernel"]), (&"causal".into(), &"generated".into()));
+        let ratio = line["against_ratio"].as_f64().unwrap();
+        let quartiles: Vec<f64> = serde_json::from_value(line["against_quartiles"].clone()).unwrap();
+        assert!(0.0 < quartiles[0] && quartiles[0] <= ratio && ratio <= quartiles[1], "{line:?}");
+    }
+    let done = regard(&[&["bench", "softcap"], &flags[..]].concat()).ok();
+    assert!(done.stdout.contains(" against error\n"), "{done:?}");
+    let typed = regard(&["bench", "softcap", "--against", "casual"]);
+    assert!(typed.code == Some(1) && typed.stderr.contains("causal"), "{typed:?}");
+}
+
+#[test]
 fn bench_says_what_has_no_baseline() {
     for (spec, dtype, named) in [
         ("alibi", "f32", "unmodified scores"),
