@@ -154,7 +154,8 @@ impl<'a> Lines<'a> {
     pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
         let lines = Self { out, json: args.json, failed: 0, all: 0 };
         if !lines.json {
-            let beside = if args.baseline { Some("baseline") } else { args.against.as_ref().map(|_| "against") };
+            let beside =
+                if args.baseline { Some("baseline") } else { args.against.as_ref().map(|_| "against") };
             writeln!(lines.out, "{}", row(HEADS, beside))?;
         }
         Ok(lines)

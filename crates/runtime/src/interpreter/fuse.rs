@@ -133,7 +133,8 @@ impl Chains<'_> {
 
     /// `cap` and a tanh of a product.
     fn cap(&self, tanh: ValueId, cap: ValueId) -> Option<Fused> {
-        let Work::One(LaneOp::Unary { op: Unary::Tanh, exact: false, a: product, .. }) = self.own(tanh)? else {
+        let Work::One(LaneOp::Unary { op: Unary::Tanh, exact: false, a: product, .. }) = self.own(tanh)?
+        else {
             return None;
         };
         let (a, b) = self.product(product)?;
