@@ -15,7 +15,7 @@ use regard_ir::interval::{Span, Unknown};
 use regard_ir::plan::{Blocks, Dtype, Plan};
 use regard_ir::spec::Spec;
 use regard_oracle::Elements;
-use regard_oracle::compare::CompareError;
+use regard_oracle::compare::{CompareError, Report};
 use regard_oracle::sample::Sample;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Parts};
@@ -104,6 +104,17 @@ pub fn judge(
         (Err(failure), None) => Err(Disagreement::Outputs(failure)),
         (Ok(_), None) => Ok(()),
     }
+}
+
+/// How many times the effect of one rounding in each place an error may have where sums cancel: a kernel rounds with
+/// each term of its sums, over dozens of keys and channels.
+const ROUNDINGS: f64 = 32.0;
+
+/// Whether an error past its bound is what f32 arithmetic does on these inputs: the oracle itself, rounding to f32, moves
+/// nearly as far.
+pub fn cancels(case: &Case<'_>, inputs: &Inputs, report: &Report) -> bool {
+    let sample = Sample::new(&case.problem, &case.variant.heads, 1, case.seed);
+    case.sensitivity(inputs, &sample).is_ok_and(|share| report.share() <= ROUNDINGS * share)
 }
 
 /// The case's outputs, all 0.
