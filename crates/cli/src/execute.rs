@@ -37,8 +37,6 @@ pub(crate) struct Outcome {
     pub(crate) lse: Option<Stored<'static>>,
     /// The time of each run.
     pub(crate) seconds: Vec<f64>,
-    /// Pairs that the mask allows, over all heads, as the schedule estimates them.
-    pub(crate) live_pairs: u64,
 }
 
 impl Execution<'_> {
@@ -53,7 +51,6 @@ impl Execution<'_> {
         let captured = bound.captured();
         let fail = |error| self.schedule_failure(error);
         let schedule = self.kernel.schedule(&problem, &captured, self.pool.count()).map_err(fail)?;
-        let live_pairs = schedule.live_pairs();
         let mut workspace = Workspace::default();
         workspace.try_grow(&schedule).map_err(|_| memory::OutOfMemory {
             what: "the workspace",
@@ -65,7 +62,7 @@ impl Execution<'_> {
             Dtype::F16 => call.run::<f16>(bound)?,
             Dtype::Bf16 => call.run::<bf16>(bound)?,
         };
-        Ok(Outcome { o, lse, seconds, live_pairs })
+        Ok(Outcome { o, lse, seconds })
     }
 
     fn schedule_failure(&self, error: ScheduleError) -> Failure {

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use regard::Kernel;
+use regard_ir::expr::Var;
 use regard_ir::inputs::Captured;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::Variant;
 use regard_ir::work::Work;
 use regard_oracle::eval::{Scope, Value, eval};
-use regard_oracle::sample::ALL_ROWS_PAIRS;
 use serde::Serialize;
 
 use crate::execute::Outcome;
@@ -65,8 +65,7 @@ impl Timing {
         let problem = bound.problem();
         let Problem { phase, batch, queries: q, keys: k, .. } = problem;
         let variant = kernel.variant();
-        let live_pairs = live_pairs(&variant, bound, outcome.live_pairs);
-        let work = Work::new(&variant, &problem, plan.dtype, live_pairs);
+        let work = Work::new(&variant, &problem, plan.dtype, live_pairs(&variant, bound));
         let rate = |amount: f64| if median_s > 0.0 { amount / median_s / 1e9 } else { 0.0 };
         Self {
             spec: kernel.spec().name.clone(),
@@ -132,23 +131,42 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// The pairs that the mask allows, over all heads: counted where they are few, else as a schedule estimates them.
-fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>, estimate: u64) -> f64 {
+/// Pairs that are looked at one by one, at least a row.
+const MAX_LOOKS: u64 = 1 << 22;
+
+/// The pairs that the mask allows, over all heads: counted, in large problems over rows at equal distances.
+fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>) -> f64 {
     let data = bound.captured();
     let problem = bound.problem();
-    let pairs = problem.pairs(&variant.heads) as f64;
     match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem) {
-        Ok(captured) if pairs <= ALL_ROWS_PAIRS as f64 => counted(variant, &problem, &captured),
-        _ => estimate as f64,
+        Ok(captured) => counted(variant, &problem, &captured, MAX_LOOKS),
+        // No kernel has run on them, so there is no time to rate.
+        Err(_) => 0.0,
     }
 }
 
-/// The pairs that the mask allows, each looked at: of small problems a schedule's estimate may be far off.
-fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>) -> f64 {
+fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>, looks: u64) -> f64 {
+    let reads = |var| variant.allow.reads(var);
+    let n_heads = variant.heads.query;
+    // Heads of which the mask knows nothing are all like the first.
+    let told_apart = if reads(Var::H) || reads(Var::G) { n_heads } else { n_heads.min(1) };
+    let each_of = f64::from(n_heads / told_apart.max(1));
+    let pairs = problem.pairs(&variant.heads) / u64::from(n_heads / told_apart.max(1)).max(1);
+    let step = pairs.div_ceil(looks.max(1)).max(1) as usize;
+    let rows = (0..problem.batch).flat_map(|b| {
+        let of = problem.sequence(b);
+        (0..told_apart).flat_map(move |h| (0..of.queries).map(move |i| (b, h, i, of)))
+    });
     let mut allowed = 0u64;
-    for (b, h) in (0..problem.batch).flat_map(|b| (0..variant.heads.query).map(move |h| (b, h))) {
-        let Sequence { queries, keys, q_offset, .. } = problem.sequence(b);
-        for (i, k) in (0..queries).flat_map(|i| (0..keys).map(move |k| (i, k))) {
+    let mut looked_at = 0u64;
+    let mut all = 0u64;
+    for (nth, (b, h, i, Sequence { queries, keys, q_offset, .. })) in rows.enumerate() {
+        all += u64::from(keys);
+        if nth % step != step / 2 {
+            continue;
+        }
+        looked_at += u64::from(keys);
+        for k in 0..keys {
             let scope = Scope {
                 b: b as i32,
                 h: h as i32,
@@ -162,7 +180,7 @@ fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>
             allowed += u64::from(eval(variant.allow, &scope, captured) == Ok(Value::Bool(true)));
         }
     }
-    allowed as f64
+    each_of * allowed as f64 * (all as f64 / looked_at.max(1) as f64)
 }
 
 #[cfg(test)]
@@ -182,13 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn allowed_pairs_are_counted_one_by_one() {
+    fn allowed_pairs_are_counted() {
         let spec = regard::shipped("causal").unwrap().spec;
-        let problem = Problem::prefill(spec.source, 2, 3, 5).unwrap();
+        let variant = spec.variant().unwrap();
+        let counted = |queries, keys, looks| {
+            let problem = Problem::prefill(spec.source, 2, queries, keys).unwrap();
+            counted(&variant, &problem, &Captured::NONE, looks)
+        };
         // Query i of 3 over 5 keys sees 3 + i of them; 8 heads, 2 sequences.
-        assert_eq!(
-            counted(&spec.variant().unwrap(), &problem, &Captured::NONE),
-            2.0 * 8.0 * (3.0 + 4.0 + 5.0)
-        );
+        assert_eq!(counted(3, 5, MAX_LOOKS), 2.0 * 8.0 * (3.0 + 4.0 + 5.0));
+        // Of 100 rows every twentieth, the tenth first.
+        let (some, all) = (counted(100, 100, 1000), counted(100, 100, MAX_LOOKS));
+        assert_eq!(all, 2.0 * 8.0 * 5050.0);
+        assert!((some / all - 1.0).abs() < 0.02, "{some} of {all}");
+        assert_eq!(counted(0, 7, MAX_LOOKS) + counted(7, 0, MAX_LOOKS), 0.0);
     }
 }

@@ -32,16 +32,6 @@ pub struct Tasks {
     pub(crate) problem: OwnedProblem,
     pub(crate) tasks: OwnedSchedule,
     pub(crate) threads: usize,
-    /// Query heads of a key head: what a task's pairs are counted once for.
-    group: u32,
-}
-
-impl Tasks {
-    /// Pairs of query and key that the mask allows, over all query heads and sequences, as estimated for the cut.
-    pub(crate) fn live_pairs(&self) -> u64 {
-        let pairs = self.tasks.view().tasks.iter().map(|task| task.live);
-        pairs.fold(0, u64::saturating_add).saturating_mul(self.group.into())
-    }
 }
 
 impl Planned {
@@ -107,7 +97,7 @@ impl Planned {
         let tasks = self.with_work(problem, captured, threads, |work| {
             OwnedSchedule::new(work).map_err(ScheduleError::Cut)
         })?;
-        Ok(Tasks { problem: problem.into(), tasks, threads, group: self.spec.heads.group() })
+        Ok(Tasks { problem: problem.into(), tasks, threads })
     }
 
     /// What a person wants to know of tasks: how many, live share, tiles, balance. Takes longer than to make them.

@@ -25,11 +25,6 @@ impl Schedule {
         self.tasks.problem.view()
     }
 
-    /// Pairs of query and key that the mask allows, over all query heads and sequences, as estimated for the cut.
-    pub fn live_pairs(&self) -> u64 {
-        self.tasks.live_pairs()
-    }
-
     /// Bytes of workspace that a run needs.
     pub fn workspace_bytes(&self) -> usize {
         self.workspace.bytes()
