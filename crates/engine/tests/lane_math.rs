@@ -366,6 +366,44 @@ fn floor_and_ceil_are_exact() {
     }
 }
 
+/// The larger and the smaller of pairs, and the size of the first with the sign of the second.
+struct Pairs<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    to: [&'a mut [f32]; 3],
+}
+
+impl OnLanes for Pairs<'_> {
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        let [larger, smaller, signed] = self.to.map(|to| vectors_mut(lanes, to));
+        for (i, (a, b)) in vectors(lanes, self.a).iter().zip(vectors(lanes, self.b)).enumerate() {
+            let (a, b) = (F32::from_raw(lanes, *a), F32::from_raw(lanes, *b));
+            larger[i] = a.max(b).raw();
+            smaller[i] = a.min(b).raw();
+            signed[i] = a.abs().signed_as(b).raw();
+        }
+    }
+}
+
+/// Where one is NaN, and of zeros of either sign, the first stays: every set does the same to the bit.
+#[test]
+fn the_larger_and_the_smaller() {
+    let numbers = [0.0, -0.0, 1.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE];
+    let pairs = numbers.iter().flat_map(|&a| numbers.iter().map(move |&b| (a, b)));
+    let (a, b): (Vec<f32>, Vec<f32>) = pairs.unzip();
+    for entry in available() {
+        let mut found = [(); 3].map(|()| vec![0.0; a.len()]);
+        let to = found.each_mut().map(|to| to.as_mut_slice());
+        enter(entry, Pairs { a: &a, b: &b, to });
+        for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
+            let exact = [if b > a { b } else { a }, if b < a { b } else { a }, a.abs().copysign(b)];
+            let bits = found.each_ref().map(|found| found[i].to_bits());
+            assert_eq!(bits, exact.map(f32::to_bits), "of {a} and {b} on {}", entry.isa.name());
+        }
+    }
+}
+
 struct ToInts<'a>(&'a [f32], &'a mut [i32]);
 
 impl OnLanes for ToInts<'_> {

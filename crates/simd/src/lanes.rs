@@ -22,6 +22,18 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// The largest integral float not above each lane. NaN stays NaN, infinities stay.
     fn floor(self, x: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s;
 
+    /// `b > a ? b : a` in each lane: `a` where one of them is NaN.
+    #[inline(always)]
+    fn max(self, a: <Self::Simd as Simd>::f32s, b: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s {
+        self.simd().select_f32s(self.simd().less_than_f32s(a, b), b, a)
+    }
+
+    /// `b < a ? b : a` in each lane: `a` where one of them is NaN.
+    #[inline(always)]
+    fn min(self, a: <Self::Simd as Simd>::f32s, b: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s {
+        self.simd().select_f32s(self.simd().less_than_f32s(b, a), b, a)
+    }
+
     /// Truncates each lane to an int; saturates outside `i32`, NaN gives 0.
     fn to_i32(self, x: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::i32s;
 

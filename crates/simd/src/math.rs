@@ -97,8 +97,7 @@ pub fn tanh<L: Lanes>(x: F32<L>) -> F32<L> {
     let whole = exponent.floor();
     let power = F32::from_raw(x.lanes(), x.lanes().pow2_integral(whole.raw()));
     let large = one - x.like(2.0) / (exp2_fraction(exponent - whole) * power + one);
-    let large = x.lt(x.like(0.0)).select(-large, large);
-    magnitude.lt(x.like(0.625)).select(small, large)
+    magnitude.lt(x.like(0.625)).select(small, large.signed_as(x))
 }
 
 /// 1 / (1 + e^−x). Error at most 2.9 ULP for x ≥ −87; below, where the result nears the smallest normal float, at most

@@ -132,19 +132,27 @@ impl<L: Lanes> F32<L> {
     /// The larger of each pair: `other > self ? other : self`, so that a NaN in `self` stays.
     #[inline(always)]
     pub fn max(self, other: Self) -> Self {
-        self.lt(other).select(other, self)
+        Self { raw: self.lanes.max(self.raw, other.raw), ..self }
     }
 
     /// The smaller of each pair: `other < self ? other : self`, so that a NaN in `self` stays.
     #[inline(always)]
     pub fn min(self, other: Self) -> Self {
-        other.lt(self).select(other, self)
+        Self { raw: self.lanes.min(self.raw, other.raw), ..self }
     }
 
     /// Absolute value.
     #[inline(always)]
     pub fn abs(self) -> Self {
         Self { raw: self.lanes.simd().abs_f32s(self.raw), ..self }
+    }
+
+    /// A float that is not negative, with the sign of another.
+    #[inline(always)]
+    pub fn signed_as(self, sign: Self) -> Self {
+        let simd = self.lanes.simd();
+        let sign_bit = simd.and_f32s(sign.raw, simd.splat_f32s(-0.0));
+        Self { raw: simd.or_f32s(self.raw, sign_bit), ..self }
     }
 
     /// Square root.

@@ -93,6 +93,18 @@ impl Lanes for Avx2 {
         lanes(self.v3.avx._mm256_floor_ps(vector(x)))
     }
 
+    // The instructions give their second operand where one is NaN.
+
+    #[inline(always)]
+    fn max(self, a: f32x8, b: f32x8) -> f32x8 {
+        lanes(self.v3.avx._mm256_max_ps(vector(b), vector(a)))
+    }
+
+    #[inline(always)]
+    fn min(self, a: f32x8, b: f32x8) -> f32x8 {
+        lanes(self.v3.avx._mm256_min_ps(vector(b), vector(a)))
+    }
+
     #[inline(always)]
     fn to_i32(self, x: f32x8) -> i32x8 {
         // The conversion gives i32::MIN for NaN and for everything outside; the two other cases are mended.

@@ -44,6 +44,18 @@ impl Lanes for Avx512 {
         bytemuck::cast(self.v4.avx512f._mm512_roundscale_ps::<0b1001>(bytemuck::cast(x)))
     }
 
+    // The instructions give their second operand where one is NaN.
+
+    #[inline(always)]
+    fn max(self, a: f32x16, b: f32x16) -> f32x16 {
+        bytemuck::cast(self.v4.avx512f._mm512_max_ps(bytemuck::cast(b), bytemuck::cast(a)))
+    }
+
+    #[inline(always)]
+    fn min(self, a: f32x16, b: f32x16) -> f32x16 {
+        bytemuck::cast(self.v4.avx512f._mm512_min_ps(bytemuck::cast(b), bytemuck::cast(a)))
+    }
+
     #[inline(always)]
     fn to_i32(self, x: f32x16) -> i32x16 {
         // The conversion gives i32::MIN for NaN and for everything outside; the two other cases are mended.
