@@ -1,8 +1,9 @@
 //! Who does what: a problem cut into tasks of about equal live area.
 //!
 //! A task is some query rows of one key head of one sequence. Tasks partition all rows, also rows that attend to
-//! nothing, because their outputs are written too. They are cut only at multiples of the plan's query block, which
-//! is the unit of work that no cut may change, so the schedule never shows in a result.
+//! nothing, because their outputs are written too. Where there are many query blocks for each thread, tasks are whole
+//! blocks; where there are few, whole vectors of rows, so that the threads end together though some blocks are cut in
+//! two and their keys packed twice. No row's result depends on the rows beside it, so the schedule never shows in one.
 //!
 //! The cut needs to know where the work is, not what it is: the live area is taken over at most [`MAX_GRAINS`] strips
 //! of queries by recursive halving and interpolated between them. A mask that does not read the heads or the sequence
@@ -27,6 +28,9 @@ const GRAIN_BUDGET: u64 = 1024;
 
 /// Boxes that [`Work::count_tiles`] looks at before it counts the rest as partial: a fraction of a second.
 pub(crate) const MAX_LOOKS: u64 = 1 << 21;
+
+/// Query blocks for each thread that are so many that whole ones even out.
+const AMPLE_BLOCKS: u64 = 8;
 
 /// What a query row costs beside its keys, in pairs: packing its query, writing its output.
 const ROW_PAIRS: u64 = 32;
@@ -100,7 +104,7 @@ impl Work<'_> {
     /// # Errors
     /// If a task for each key head of each sequence is more than [`MAX_TASKS`].
     pub fn max_tasks(&self) -> Result<usize, ScheduleError> {
-        let per_head = self.blocks() as u64;
+        let per_head = self.problem.queries.div_ceil(self.unit()) as u64;
         if per_head == 0 {
             return Ok(0);
         }
@@ -138,7 +142,7 @@ impl Work<'_> {
     pub fn count_tiles(&self) -> Tiles {
         let blocks = self.plan.prefill;
         let mut sum = Tiles::default();
-        if self.blocks() == 0 {
+        if self.problem.queries == 0 {
             return sum;
         }
         let mut looks = MAX_LOOKS;
@@ -154,15 +158,15 @@ impl Work<'_> {
     }
 
     fn cut_heads(&self, tasks: &mut [Task]) -> Result<usize, ScheduleError> {
-        let mut profile = Profile::EMPTY;
+        let (mut profile, unit) = (Profile::EMPTY, self.unit());
         let mut total = 0u128;
         self.for_each_profile(|sequence, kv_head, heads| {
-            self.fill(&mut profile, sequence, kv_head);
+            self.fill(&mut profile, unit, sequence, kv_head);
             total += profile.cost() as u128 * heads as u128;
         });
         let wanted = self.wanted(self.head_runs()?) as u128;
         let (by_sequence, by_head) = self.profile_reads();
-        let mut n = 0;
+        let (mut n, mut before) = (0, 0u128);
         for sequence in 0..self.problem.batch {
             let queries = self.problem.sequence(sequence).queries;
             if queries == 0 {
@@ -171,10 +175,14 @@ impl Work<'_> {
             for kv_head in 0..self.variant.heads.kv {
                 // Where all share one profile, it is still the one that the total was made of.
                 if by_head || by_sequence && kv_head == 0 {
-                    self.fill(&mut profile, sequence, kv_head);
+                    self.fill(&mut profile, unit, sequence, kv_head);
                 }
-                let share = (profile.cost() as u128 * wanted).div_ceil(total.max(1));
-                let pieces = (share as u64).clamp(1, profile.blocks as u64) as u32;
+                // Rounded over all heads together, so that there are no more pieces than wanted.
+                let pieces_before = |cost: u128| cost * wanted / total.max(1);
+                let after = before + profile.cost() as u128;
+                let share = pieces_before(after) - pieces_before(before);
+                before = after;
+                let pieces = (share as u64).clamp(1, profile.units as u64) as u32;
                 for task in profile.pieces(pieces, queries) {
                     tasks[n] = Task { sequence, kv_head, ..task };
                     n += 1;
@@ -184,9 +192,26 @@ impl Work<'_> {
         Ok(n)
     }
 
-    /// Query blocks of a sequence, of the longest where they differ.
-    fn blocks(&self) -> u32 {
-        self.problem.queries.div_ceil(self.plan.prefill.query_block)
+    /// Query blocks of all key heads of all sequences.
+    fn blocks(&self) -> u64 {
+        let of = |b| self.problem.sequence(b).queries.div_ceil(self.plan.prefill.query_block) as u64;
+        let (batch, kv) = (self.problem.batch, self.variant.heads.kv as u64);
+        match self.problem.packed {
+            None if batch > 0 => of(0) * batch as u64 * kv,
+            _ => (0..batch).map(of).sum::<u64>() * kv,
+        }
+    }
+
+    /// Whether tasks of whole query blocks can be even.
+    fn is_ample(&self) -> bool {
+        self.threads <= 1 || self.blocks() >= AMPLE_BLOCKS * self.threads as u64
+    }
+
+    /// Positions that a head is cut at multiples of: a query block, or the fewest that fill vectors.
+    fn unit(&self) -> u32 {
+        let (block, group) = (self.plan.prefill.query_block, self.variant.heads.group());
+        let lanes = self.plan.isa.f32_lanes();
+        if self.is_ample() { block } else { lanes.div_ceil(group).min(block) }
     }
 
     /// Key heads over all sequences, each of which is a task at least.
@@ -200,10 +225,12 @@ impl Work<'_> {
         }
     }
 
-    /// Pieces to aim for; rounding up adds at most one for each head, which still fits [`MAX_TASKS`].
+    /// Pieces to aim for; each head is one at least, and all fit [`MAX_TASKS`].
     fn wanted(&self, heads: u64) -> u64 {
-        let wanted = self.threads.max(1) as u64 * self.plan.tasks_per_thread.max(1) as u64;
-        wanted.min(MAX_TASKS as u64 - heads)
+        let threads = self.threads.max(1) as u64;
+        let most = self.plan.tasks_per_thread.max(1) as u64;
+        let per_thread = if self.is_ample() { most } else { self.blocks().div_ceil(threads).clamp(1, most) };
+        (threads * per_thread).min(MAX_TASKS as u64 - heads)
     }
 
     /// Whether what is live differs between sequences, and between heads.
@@ -239,17 +266,17 @@ impl Work<'_> {
         }
     }
 
-    /// Live pairs of one query head of a key head, as estimated for the cut.
+    /// Live pairs of one query head of a key head, as estimated by its query blocks, for people.
     pub(crate) fn live_pairs(&self, sequence: u32, kv_head: u32) -> u64 {
         let mut profile = Profile::EMPTY;
-        if self.blocks() > 0 {
-            self.fill(&mut profile, sequence, kv_head);
+        if self.problem.queries > 0 {
+            self.fill(&mut profile, self.plan.prefill.query_block, sequence, kv_head);
         }
         profile.live[profile.grains()]
     }
 
-    /// Takes the live area of each strip of queries of one key head.
-    fn fill(&self, profile: &mut Profile, sequence: u32, kv_head: u32) {
+    /// Takes the live area of each strip of queries of one key head, which is cut at multiples of `unit`.
+    fn fill(&self, profile: &mut Profile, unit: u32, sequence: u32, kv_head: u32) {
         let profiles = match self.profile_reads() {
             (_, true) => self.problem.batch as u64 * self.variant.heads.kv as u64,
             (true, false) => self.problem.batch as u64,
@@ -257,16 +284,15 @@ impl Work<'_> {
         };
         let grains = (GRAIN_BUDGET / profiles.max(1)).clamp(4, MAX_GRAINS as u64) as u32;
         let of = self.problem.sequence(sequence);
-        let query_block = self.plan.prefill.query_block;
-        let blocks = of.queries.div_ceil(query_block);
-        let grain_blocks = blocks.div_ceil(grains).max(1);
-        *profile = Profile { blocks, query_block, grain_blocks, ..Profile::EMPTY };
+        let units = of.queries.div_ceil(unit);
+        let grain_units = units.div_ceil(grains).max(1);
+        *profile = Profile { units, unit, grain_units, ..Profile::EMPTY };
         let queries = of.query_span();
-        let grain_rows = grain_blocks as u64 * query_block as u64;
+        let grain_rows = grain_units as u64 * unit as u64;
         // At most 8 × 8 boxes of a strip are told apart, however long it is.
         let side = (grain_rows.min(queries.len()) * of.held.len() as u64).isqrt() / 8;
         let floor = (side as u32).max(self.plan.prefill.mask_step);
-        for grain in 0..blocks.div_ceil(grain_blocks) as usize {
+        for grain in 0..profile.grains() {
             let lo = queries.lo as i64 + (grain as u64 * grain_rows) as i64;
             let hi = (lo + grain_rows as i64 - 1).min(queries.hi as i64);
             let rows = Span { lo: lo as i32, hi: hi as i32 };
@@ -284,24 +310,19 @@ impl Work<'_> {
 
 /// The live area of one key head, summed from the first query, by strips.
 struct Profile {
-    blocks: u32,
-    query_block: u32,
-    grain_blocks: u32,
+    units: u32,
+    unit: u32,
+    grain_units: u32,
     live: [u64; MAX_GRAINS + 1],
     rows: [u64; MAX_GRAINS + 1],
 }
 
 impl Profile {
-    const EMPTY: Profile = Profile {
-        blocks: 0,
-        query_block: 1,
-        grain_blocks: 1,
-        live: [0; MAX_GRAINS + 1],
-        rows: [0; MAX_GRAINS + 1],
-    };
+    const EMPTY: Profile =
+        Profile { units: 0, unit: 1, grain_units: 1, live: [0; MAX_GRAINS + 1], rows: [0; MAX_GRAINS + 1] };
 
     fn grains(&self) -> usize {
-        self.blocks.div_ceil(self.grain_blocks) as usize
+        self.units.div_ceil(self.grain_units) as usize
     }
 
     fn cost_before(&self, grain: usize) -> u64 {
@@ -312,7 +333,7 @@ impl Profile {
         self.cost_before(self.grains())
     }
 
-    /// Cuts the head into `n` runs of query blocks of about equal cost, none of them empty.
+    /// Cuts the head into `n` runs of units of about equal cost, none of them empty.
     fn pieces(&self, n: u32, queries: u32) -> impl Iterator<Item = Task> {
         let mut begin = 0;
         let mut grain = 0;
@@ -321,9 +342,9 @@ impl Profile {
             while grain + 1 < self.grains() && self.cost_before(grain + 1) <= target {
                 grain += 1;
             }
-            let (least, most) = (begin + 1, self.blocks - (n - i));
-            let end = if i == n { self.blocks } else { self.block_at(grain, target).clamp(least, most) };
-            let row = |block: u32| (block as u64 * self.query_block as u64).min(queries as u64) as u32;
+            let (least, most) = (begin + 1, self.units - (n - i));
+            let end = if i == n { self.units } else { self.unit_at(grain, target).clamp(least, most) };
+            let row = |unit: u32| (unit as u64 * self.unit as u64).min(queries as u64) as u32;
             let live = self.live_before(end) - self.live_before(begin);
             let task = Task { query_begin: row(begin), query_end: row(end), live, ..Task::default() };
             begin = end;
@@ -331,24 +352,24 @@ impl Profile {
         })
     }
 
-    /// The block boundary nearest to where the cost reaches `target`, which it does in `grain`.
-    fn block_at(&self, grain: usize, target: u64) -> u32 {
+    /// The boundary of units nearest to where the cost reaches `target`, which it does in `grain`.
+    fn unit_at(&self, grain: usize, target: u64) -> u32 {
         let (before, after) = (self.cost_before(grain), self.cost_before(grain + 1));
-        let inside = target.saturating_sub(before) as u128 * 2 * self.grain_blocks as u128;
-        let blocks = (inside / (after - before).max(1) as u128).div_ceil(2) as u32;
-        (grain as u32 * self.grain_blocks).saturating_add(blocks).min(self.blocks)
+        let inside = target.saturating_sub(before) as u128 * 2 * self.grain_units as u128;
+        let units = (inside / (after - before).max(1) as u128).div_ceil(2) as u32;
+        (grain as u32 * self.grain_units).saturating_add(units).min(self.units)
     }
 
-    /// Live pairs before a block, interpolated inside its strip.
-    fn live_before(&self, block: u32) -> u64 {
-        let grain = (block / self.grain_blocks) as usize;
-        let inside = (block % self.grain_blocks) as u128;
+    /// Live pairs before a unit, interpolated inside its strip.
+    fn live_before(&self, unit: u32) -> u64 {
+        let grain = (unit / self.grain_units) as usize;
+        let inside = (unit % self.grain_units) as u128;
         if inside == 0 || grain >= self.grains() {
             return self.live[grain.min(self.grains())];
         }
-        let blocks = (self.blocks - grain as u32 * self.grain_blocks).min(self.grain_blocks) as u128;
+        let units = (self.units - grain as u32 * self.grain_units).min(self.grain_units) as u128;
         let step = (self.live[grain + 1] - self.live[grain]) as u128;
-        self.live[grain] + (step * inside / blocks) as u64
+        self.live[grain] + (step * inside / units) as u64
     }
 }
 
@@ -399,7 +420,10 @@ mod owned {
         /// What a person wants to know of it, for the work that it was cut from.
         pub fn overview(&self, work: &Work<'_>) -> ScheduleOverview {
             let heads = &work.variant.heads;
-            let live: u128 = self.tasks.iter().map(|task| task.live as u128).sum();
+            let mut live = 0u128;
+            work.for_each_profile(|sequence, kv_head, heads| {
+                live += work.live_pairs(sequence, kv_head) as u128 * heads as u128;
+            });
             let pairs = work.problem.head_pairs() as f64 * heads.kv as f64;
             ScheduleOverview {
                 tasks: self.tasks.len() as u32,
