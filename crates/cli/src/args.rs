@@ -40,7 +40,7 @@ Exit codes:
 First steps:
   regard list
   regard explain gqa
-  regard plan gqa --q 4096 --k 4096
+  regard plan gqa --q 4096
   regard verify causal";
 
 /// One command.
@@ -126,7 +126,7 @@ pub(crate) struct ExplainArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regard plan causal --q 4096 --k 4096
+  regard plan causal --q 4096
   regard plan gqa --q 1 --k 8192 --batch 64 --dtype bf16
   regard plan sliding_window --q 32768 --k 32768 --machine server-avx512-amx --threads 32
   regard plan mine.toml --q 512 --k 512 --machine board.toml --json")]
@@ -137,9 +137,9 @@ pub(crate) struct PlanArgs {
     /// Queries of each sequence.
     #[arg(long, value_name = "N")]
     pub(crate) q: usize,
-    /// Keys of each sequence.
+    /// Keys of each sequence; as many as queries if not given.
     #[arg(long, value_name = "N")]
-    pub(crate) k: usize,
+    pub(crate) k: Option<usize>,
     /// Sequences.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) batch: usize,
@@ -220,16 +220,16 @@ pub(crate) struct RunArgs {
 #[command(after_help = "\
 Examples:
   regard verify causal
-  regard verify mine.toml --q 2048 --k 2048 --dtype all
+  regard verify mine.toml --q 2048 --dtype all
   regard verify minilm -i layer0.safetensors --expected layer0.expected.safetensors")]
 pub(crate) struct VerifyArgs {
     /// Spec files or names of shipped specs.
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
     /// Queries of each sequence.
-    #[arg(long, value_name = "N", requires = "k")]
+    #[arg(long, value_name = "N")]
     pub(crate) q: Option<usize>,
-    /// Keys of each sequence.
+    /// Keys of each sequence; as many as queries if not given.
     #[arg(long, value_name = "N", requires = "q")]
     pub(crate) k: Option<usize>,
     /// Sequences; 1 if not given.

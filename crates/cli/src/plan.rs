@@ -39,7 +39,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
     }
     let spec = source::spec(&args.spec)?;
     let machine = machines::machine(args.machine.as_deref())?;
-    let mut problem = Problem::prefill(spec.source, args.batch, args.q, args.k)?;
+    let mut problem = Problem::prefill(spec.source, args.batch, args.q, args.k.unwrap_or(args.q))?;
     if let Some(q_offset) = args.offset.q_offset {
         problem = problem.with_q_offset(q_offset)?;
     }

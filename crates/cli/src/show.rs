@@ -84,7 +84,7 @@ pub(crate) fn show(args: &ShowArgs, out: &mut dyn Write) -> Result<(), Failure> 
 fn draw(args: &ShowArgs, room: &Room, detail: Option<u64>) -> Result<Picture, Failure> {
     let spec = source::spec(&args.spec)?;
     let machine = machines::machine(args.machine.as_deref())?;
-    let mut problem = Problem::prefill(spec.source, args.batch, args.q, args.k)?;
+    let mut problem = Problem::prefill(spec.source, args.batch, args.q, args.k.unwrap_or(args.q))?;
     if let Some(q_offset) = args.offset.q_offset {
         problem = problem.with_q_offset(q_offset)?;
     }

@@ -105,11 +105,12 @@ impl Verification<'_> {
     }
 
     fn sizes(&self, kernels: &[Kernel]) -> Vec<Size> {
-        match (self.args.q, self.args.k) {
-            (Some(queries), Some(keys)) => {
+        match self.args.q {
+            Some(queries) => {
+                let keys = self.args.k.unwrap_or(queries);
                 vec![Size { batch: self.args.batch.unwrap_or(1), queries, keys }]
             }
-            _ => {
+            None => {
                 let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
                 if queries_have_places(self.spec) {
                     sizes.retain(|size| size.queries <= size.keys);

@@ -18,7 +18,7 @@ use crate::args::{OffsetArgs, dtypes, isas};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  regard show causal --q 64 --k 64
+  regard show causal --q 64
   regard show sliding_window --q 16384 --k 16384 -o window.svg
   regard show document --q 2048 --k 2048 --example -o document.png
   regard show minilm --q 22 --k 22 -i layer0.safetensors --batch 4 --sequence 2
@@ -30,9 +30,9 @@ pub(crate) struct ShowArgs {
     /// Queries of each sequence.
     #[arg(long, value_name = "N")]
     pub(crate) q: usize,
-    /// Keys of each sequence.
+    /// Keys of each sequence; as many as queries if not given.
     #[arg(long, value_name = "N")]
-    pub(crate) k: usize,
+    pub(crate) k: Option<usize>,
     /// The file to write: SVG or PNG, by its ending.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
