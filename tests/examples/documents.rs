@@ -4,13 +4,11 @@
 //! `cargo run --release -p regard-tests --example documents`; it needs 2 GB.
 
 use std::error::Error;
-use std::time::Instant;
 
-use regard::{
-    InputData, Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, View, ViewMut, Workspace, machine,
-};
+use regard::{InputData, Pool, Spec};
 use regard_oracle::random;
 use regard_tests::specs;
+use regard_tests::timed::Call;
 
 const KEYS: usize = 1 << 20;
 const DOCUMENTS: usize = 1000;
@@ -31,14 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (ours, theirs): (f64, f64) =
         (lengths.iter().map(|&len| pairs(len)).sum(), pairs(PLAIN) * (KEYS / PLAIN) as f64);
 
-    let mut packed = Call::new(&documents, [1, KEYS], &captured)?;
-    let mut scheduling: Vec<f64> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            packed.kernel.schedule(&packed.schedule.problem(), &captured, THREADS)?;
-            Ok(start.elapsed().as_secs_f64() * 1e3)
-        })
-        .collect::<Result<_, Box<dyn Error>>>()?;
+    let mut packed = Call::new(&documents, [1, KEYS], &captured, THREADS)?;
+    let mut scheduling =
+        (0..RUNS).map(|_| Ok(packed.schedule(THREADS)? * 1e3)).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     scheduling.sort_by(f64::total_cmp);
     println!(
         "scheduled in {:.2} ms, {:.2} to {:.2}",
@@ -47,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         scheduling[RUNS - 1]
     );
 
-    let mut plain = Call::new(&plain, [KEYS / PLAIN, PLAIN], &[])?;
+    let mut plain = Call::new(&plain, [KEYS / PLAIN, PLAIN], &[], THREADS)?;
     let pool = Pool::new(THREADS)?;
     let rows: Vec<f32> = random::normal(1).take(KEYS * DIM).collect();
     let mut o = vec![0.0; KEYS * DIM];
@@ -85,37 +78,4 @@ fn lengths() -> Vec<usize> {
     let left = KEYS - lengths.iter().sum::<usize>();
     lengths.iter_mut().take(left).for_each(|len| *len += 1);
     lengths
-}
-
-/// A kernel and what it runs with.
-struct Call<'a> {
-    kernel: Kernel,
-    shape: [usize; 3],
-    captured: &'a [InputData<'a>],
-    schedule: Schedule,
-    workspace: Workspace,
-}
-
-impl<'a> Call<'a> {
-    fn new(
-        spec: &Spec,
-        [batch, keys]: [usize; 2],
-        captured: &'a [InputData<'a>],
-    ) -> Result<Self, Box<dyn Error>> {
-        let kernel = Kernel::compile(spec, &machine::host())?;
-        let problem = Problem::prefill(spec.source, batch, keys, keys)?;
-        let schedule = kernel.schedule(&problem, captured, THREADS)?;
-        let workspace = Workspace::new(&schedule);
-        Ok(Self { kernel, shape: [batch, 1, keys], captured, schedule, workspace })
-    }
-
-    /// The time of one run, in seconds.
-    fn run(&mut self, pool: &Pool, rows: &[f32], o: &mut [f32]) -> Result<f64, Box<dyn Error>> {
-        let view = || View::contiguous(rows, self.shape, DIM);
-        let inputs = Inputs::new(view()?, view()?, view()?).captured(self.captured);
-        let outputs = Outputs { o: ViewMut::contiguous(o, self.shape, DIM)?, lse: None };
-        let start = Instant::now();
-        self.kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace)?;
-        Ok(start.elapsed().as_secs_f64())
-    }
 }

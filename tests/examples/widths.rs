@@ -4,11 +4,11 @@
 //! `cargo run --release -p regard-tests --example widths`; a minute.
 
 use std::error::Error;
-use std::time::Instant;
 
-use regard::{Inputs, Kernel, Outputs, Pool, Problem, Schedule, View, ViewMut, Workspace, machine};
+use regard::Pool;
 use regard_oracle::random;
 use regard_tests::specs;
+use regard_tests::timed::Call;
 
 const TOKENS: usize = 1024;
 const HEADS: usize = 4;
@@ -24,21 +24,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(THREADS)?;
     let rows: Vec<f32> = random::normal(1).take(HEADS * TOKENS * (WIDEST + STEP)).collect();
     let mut o = vec![0.0; rows.len()];
-    let mut common = Call::new(COMMON)?;
+    let mut common = call(COMMON)?;
     println!("width   GFLOP/s   of width {COMMON}   time by that of the next   quartiles");
     for width in (2 * STEP..=WIDEST).step_by(STEP) {
-        let (mut call, mut next) = (Call::new(width)?, Call::new(width + STEP)?);
-        for call in [&mut call, &mut next, &mut common] {
+        let (mut this, mut next) = (call(width)?, call(width + STEP)?);
+        for call in [&mut this, &mut next, &mut common] {
             call.run(&pool, &rows, &mut o)?;
         }
         let (mut rates, mut by_common, mut by_next) = (vec![], vec![], vec![]);
         for _ in 0..RUNS {
             let [ours, larger, common] = [
-                call.run(&pool, &rows, &mut o)?,
+                this.run(&pool, &rows, &mut o)?,
                 next.run(&pool, &rows, &mut o)?,
                 common.run(&pool, &rows, &mut o)?,
             ];
-            rates.push(call.flops() / ours / 1e9);
+            rates.push(flops(width) / ours / 1e9);
             by_common.push(common / ours * width as f64 / COMMON as f64);
             by_next.push(ours / larger);
         }
@@ -59,38 +59,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A kernel and what it runs with.
-struct Call {
-    width: usize,
-    kernel: Kernel,
-    schedule: Schedule,
-    workspace: Workspace,
+/// Causal attention by heads of a width.
+fn call(width: usize) -> Result<Call<'static>, Box<dyn Error>> {
+    let spec = specs::parse(&format!("heads = {{ query = {HEADS}, dim = {width} }}\nmask = 'causal'"));
+    Call::new(&spec, [1, TOKENS], &[], THREADS)
 }
 
-impl Call {
-    fn new(width: usize) -> Result<Self, Box<dyn Error>> {
-        let spec = specs::parse(&format!("heads = {{ query = {HEADS}, dim = {width} }}\nmask = 'causal'"));
-        let kernel = Kernel::compile(&spec, &machine::host())?;
-        let problem = Problem::prefill(spec.source, 1, TOKENS, TOKENS)?;
-        let schedule = kernel.schedule(&problem, &[], THREADS)?;
-        let workspace = Workspace::new(&schedule);
-        Ok(Self { width, kernel, schedule, workspace })
-    }
-
-    /// Multiplications and additions of a run.
-    fn flops(&self) -> f64 {
-        (HEADS * TOKENS * (TOKENS + 1) / 2 * 4 * self.width) as f64
-    }
-
-    /// The time of one run, in seconds.
-    fn run(&mut self, pool: &Pool, rows: &[f32], o: &mut [f32]) -> Result<f64, Box<dyn Error>> {
-        let shape = [1, HEADS, TOKENS];
-        let view = || View::contiguous(&rows[..HEADS * TOKENS * self.width], shape, self.width);
-        let o = &mut o[..HEADS * TOKENS * self.width];
-        let outputs = Outputs { o: ViewMut::contiguous(o, shape, self.width)?, lse: None };
-        let start = Instant::now();
-        let inputs = Inputs::new(view()?, view()?, view()?);
-        self.kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace)?;
-        Ok(start.elapsed().as_secs_f64())
-    }
+/// Multiplications and additions of a run.
+fn flops(width: usize) -> f64 {
+    (HEADS * TOKENS * (TOKENS + 1) / 2 * 4 * width) as f64
 }

@@ -9,9 +9,11 @@ use regard_oracle::Tensor4;
 use regard_testkit::{Input, Layout};
 
 pub mod engines;
+pub mod hidden;
 pub mod run;
 pub mod said;
 pub mod specs;
+pub mod timed;
 
 /// The offsets of packed sequences of some lengths.
 ///

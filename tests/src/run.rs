@@ -5,7 +5,10 @@ use core::ops::Range;
 
 use crate::cut;
 use half::{bf16, f16};
-use regard::{Ending, Kernel, Options, Part, RunError, Schedule, Threads, View, ViewMut, Workspace, machine};
+use regard::{
+    CompileError, Ending, Kernel, Options, Part, RunError, Schedule, Source, Threads, View, ViewMut,
+    Workspace, machine,
+};
 use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::Entry;
@@ -28,14 +31,22 @@ use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Outputs};
 /// # Panics
 /// If it cannot be compiled.
 pub fn compile(spec: &Spec, entry: &Entry, dtype: Dtype) -> Kernel {
-    let options = Options {
-        dtype: Some(dtype),
-        isa: Some(entry.isa),
-        engine: Some(entry.engine),
-        ..Options::default()
-    };
+    compile_from(None, spec, entry, dtype).unwrap_or_else(|error| panic!("{}: {error}", spec.name))
+}
+
+/// The same from a source of one's choice.
+///
+/// # Errors
+/// If it cannot be compiled, or there is none from there.
+pub fn compile_from(
+    source: Option<Source>,
+    spec: &Spec,
+    entry: &Entry,
+    dtype: Dtype,
+) -> Result<Kernel, CompileError> {
+    let options =
+        Options { dtype: Some(dtype), isa: Some(entry.isa), engine: Some(entry.engine), kernel: source };
     Kernel::compile_with(spec, &machine::host(), options)
-        .unwrap_or_else(|error| panic!("{}: {error}", spec.name))
 }
 
 /// What a case is, for the message of a failing test.

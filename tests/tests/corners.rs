@@ -2,13 +2,10 @@
 
 use regard::{Dtype, Pool, Problem, Solo, Spec};
 use regard_engine::catalog::Entry;
-use regard_ir::inputs::Captured;
-use regard_ir::interval::Span;
 use regard_ir::plan::Blocks;
-use regard_oracle::eval::{Scope, Value, eval};
 use regard_testkit::{Case, Inputs, Layout, Outputs};
 use regard_tests::run::{self, Direct};
-use regard_tests::{engines, specs};
+use regard_tests::{engines, hidden, specs};
 
 /// Small blocks, so that a few dozen keys are several blocks and cells.
 const BLOCKS: Blocks = Blocks { query_block: 5, key_block: 16, key_cell: 32, mask_step: 8, channel_chain: 8 };
@@ -201,18 +198,9 @@ fn nan_and_infinities_that_are_masked() {
 
 /// The keys that the mask hides from every query of every head.
 fn hidden_keys(case: &Case<'_>, inputs: &Inputs) -> Vec<usize> {
-    let Case { variant, problem, .. } = case;
-    let data = inputs.captured();
-    let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, problem)
-        .expect("the inputs are the case's");
-    let Span { lo, hi } = problem.sequence(0).query_span();
-    let is_hidden = |k: &usize| {
-        (lo..=hi).all(|q| {
-            let scope = Scope { q, k: *k as i32, ..Scope::default() };
-            eval(variant.allow, &scope, &captured) == Ok(Value::Bool(false))
-        })
-    };
-    (0..problem.keys as usize).filter(is_hidden).collect()
+    let by_query: Vec<_> = (0..case.problem.queries).map(|query| hidden::keys(case, inputs, query)).collect();
+    let from_all = |k: &usize| by_query.iter().all(|hidden| hidden.contains(k));
+    (0..case.problem.keys as usize).filter(from_all).collect()
 }
 
 /// A key that is hidden from some rows of a tile changes those that see it, and no bit of the others.

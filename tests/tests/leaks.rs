@@ -1,12 +1,8 @@
 //! What a mask hides from a query has no way into its output, whatever it holds.
 
-use regard::{Dtype, Kernel, Options, Problem, SHIPPED, Shipped, Solo, Source, Spec, machine};
-use regard_engine::catalog::Entry;
-use regard_ir::expr::Var;
-use regard_ir::inputs::Captured;
-use regard_oracle::eval::{Scope, Value, eval};
+use regard::{Dtype, Kernel, Problem, SHIPPED, Shipped, Solo, Source, Spec};
 use regard_testkit::{Case, Inputs, Layout, Outputs};
-use regard_tests::{engines, run, specs};
+use regard_tests::{engines, hidden, run, specs};
 
 /// Queries whose hidden keys are spoilt: the first and last, in the middle of a tile and of a later one.
 const QUERIES: [u32; 4] = [0, 13, 90, 111];
@@ -63,7 +59,7 @@ fn check(spec: &Spec, dtypes: &[Dtype]) -> usize {
     for entry in engines::available() {
         for (&dtype, layout) in dtypes.iter().zip(Layout::ALL) {
             for source in Source::ALL {
-                let Ok(kernel) = compile(spec, entry, dtype, source) else { continue };
+                let Ok(kernel) = run::compile_from(Some(source), spec, entry, dtype) else { continue };
                 let problem = Problem::prefill(spec.source, 1, 112, 130).expect("short");
                 let case = Case { variant: kernel.variant(), problem, dtype, layout, seed: 3 };
                 rows += check_kernel(&kernel, &case, || run::describe(&spec.name, entry, &case));
@@ -71,16 +67,6 @@ fn check(spec: &Spec, dtypes: &[Dtype]) -> usize {
         }
     }
     rows
-}
-
-fn compile(spec: &Spec, entry: &Entry, dtype: Dtype, source: Source) -> Result<Kernel, regard::CompileError> {
-    let options = Options {
-        dtype: Some(dtype),
-        isa: Some(entry.isa),
-        engine: Some(entry.engine),
-        kernel: Some(source),
-    };
-    Kernel::compile_with(spec, &machine::host(), options)
 }
 
 fn check_kernel(kernel: &Kernel, case: &Case<'_>, told: impl Fn() -> String) -> usize {
@@ -91,7 +77,7 @@ fn check_kernel(kernel: &Kernel, case: &Case<'_>, told: impl Fn() -> String) -> 
     let expected = run(&clean);
     let mut rows = 0;
     for (query, (key, value)) in QUERIES.into_iter().zip(SPOILT.into_iter().cycle()) {
-        let hidden = hidden(case, &clean, query);
+        let hidden = hidden::keys(case, &clean, query);
         if hidden.is_empty() {
             continue;
         }
@@ -111,30 +97,6 @@ fn check_kernel(kernel: &Kernel, case: &Case<'_>, told: impl Fn() -> String) -> 
         );
     }
     rows
-}
-
-/// The keys that the mask hides from a query in every head.
-fn hidden(case: &Case<'_>, inputs: &Inputs, query: u32) -> Vec<usize> {
-    let Case { variant, problem, .. } = case;
-    let data = inputs.captured();
-    let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, problem)
-        .expect("the inputs are the case's");
-    let by_head = [Var::H, Var::G].into_iter().any(|var| variant.allow.reads(var));
-    let is_hidden = |k: &usize| {
-        (0..if by_head { variant.heads.query } else { 1 }).all(|h| {
-            let scope = Scope {
-                h: h as i32,
-                g: (h / variant.heads.group()) as i32,
-                q: problem.q_offset + query as i32,
-                k: *k as i32,
-                nq: problem.queries as i32,
-                nk: problem.keys as i32,
-                ..Scope::default()
-            };
-            eval(variant.allow, &scope, &captured) == Ok(Value::Bool(false))
-        })
-    };
-    (0..problem.keys as usize).filter(is_hidden).collect()
 }
 
 /// The bits of a query's outputs, of all heads.

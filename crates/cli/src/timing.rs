@@ -150,8 +150,8 @@ fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>
     let n_heads = variant.heads.query;
     // Heads of which the mask knows nothing are all like the first.
     let told_apart = if reads(Var::H) || reads(Var::G) { n_heads } else { n_heads.min(1) };
-    let each_of = f64::from(n_heads / told_apart.max(1));
-    let pairs = problem.pairs(&variant.heads) / u64::from(n_heads / told_apart.max(1)).max(1);
+    let alike = n_heads / told_apart.max(1);
+    let pairs = problem.pairs(&variant.heads) / u64::from(alike.max(1));
     let step = pairs.div_ceil(looks.max(1)).max(1) as usize;
     let rows = (0..problem.batch).flat_map(|b| {
         let of = problem.sequence(b);
@@ -180,7 +180,7 @@ fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>
             allowed += u64::from(eval(variant.allow, &scope, captured) == Ok(Value::Bool(true)));
         }
     }
-    each_of * allowed as f64 * (all as f64 / looked_at.max(1) as f64)
+    f64::from(alike) * allowed as f64 * (all as f64 / looked_at.max(1) as f64)
 }
 
 #[cfg(test)]

@@ -114,12 +114,13 @@ impl Case {
     }
 }
 
-/// Every row once, in natural order, cut at blocks where there are many for each thread; the order is a permutation by
-/// live pairs.
+/// Every row once, in natural order, cut at blocks where there are many for each thread and else at vectors of rows; the
+/// order is a permutation by live pairs.
 fn check(case: &Case, schedule: Schedule<'_>) {
     let (mut at, block, queries) = ((0, 0, 0), case.plan.prefill.query_block, case.problem.queries);
     let blocks = (queries.div_ceil(block) * case.problem.batch * case.variant.heads.kv) as u64;
-    let unit = if case.threads <= 1 || blocks >= 8 * case.threads as u64 { block } else { 1 };
+    let vector = 8u32.div_ceil(case.variant.heads.group()).min(block);
+    let unit = if case.threads <= 1 || blocks >= 8 * case.threads as u64 { block } else { vector };
     for task in schedule.tasks {
         assert_eq!((task.sequence, task.kv_head, task.query_begin), at);
         assert!(task.query_begin < task.query_end && task.query_end <= queries, "{task:?}");
