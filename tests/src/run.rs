@@ -15,7 +15,7 @@ use regard_engine::catalog::Entry;
 use regard_engine::element::Element;
 use regard_ir::inputs::InputData;
 use regard_ir::interval::{Span, Unknown};
-use regard_ir::plan::{Blocks, Dtype, Plan};
+use regard_ir::plan::{Blocks, Dtype, Pieces, Plan, Precision};
 use regard_ir::spec::Spec;
 use regard_oracle::Elements;
 use regard_oracle::compare::{CompareError, Report};
@@ -26,7 +26,8 @@ use regard_runtime::interpreter::LaneProgram;
 use regard_runtime::schedule::{OwnedSchedule, Work};
 use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Outputs};
 
-/// The kernel of a spec for this machine, with an engine on an instruction set of it.
+/// The kernel of a spec for this machine, with an engine on an instruction set of it; with fast precision where the engine
+/// has no exact one for the storage type.
 ///
 /// # Panics
 /// If it cannot be compiled.
@@ -46,7 +47,8 @@ pub fn compile_from(
 ) -> Result<Kernel, CompileError> {
     let options =
         Options { dtype: Some(dtype), isa: Some(entry.isa), engine: Some(entry.engine), kernel: source };
-    Kernel::compile_with(spec, &machine::host(), options)
+    let precision = if entry.exact(dtype).is_some() { spec.precision } else { Precision::Fast };
+    Kernel::compile_with(&Spec { precision, ..spec.clone() }, &machine::host(), options)
 }
 
 /// What a case is, for the message of a failing test.
@@ -91,7 +93,8 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// Compares what a kernel did with what the oracle says: outputs within their bounds, or an index error on both sides.
+/// Compares what a kernel of some plan did with what the oracle says: outputs within their bounds, or an index error on
+/// both sides.
 ///
 /// # Errors
 /// If they disagree.
@@ -99,16 +102,16 @@ pub fn judge(
     case: &Case<'_>,
     inputs: &Inputs,
     result: Result<Outputs, flash::RunError>,
-    query_block: u32,
+    plan: &Plan,
 ) -> Result<(), Disagreement> {
-    let sample = Sample::new(&case.problem, &case.variant.heads, query_block, case.seed);
+    let sample = Sample::new(&case.problem, &case.variant.heads, plan.prefill.query_block, case.seed);
     let (outputs, refused) = match result {
         Ok(outputs) => (outputs, None),
         // Written but meaningless, so anything serves to ask the oracle.
         Err(error @ flash::RunError::Index { .. }) => (zeros(case), Some(error)),
         Err(error) => return Err(Disagreement::Refused(error)),
     };
-    match (case.judge(inputs, &outputs, &sample), refused) {
+    match (case.judge_as(plan.precision(), inputs, &outputs, &sample), refused) {
         (Err(Failure::Compare(CompareError::Index(_))), Some(_)) => Ok(()),
         (_, Some(error)) => Err(Disagreement::Refused(error)),
         (Err(Failure::Compare(error)), None) => Err(Disagreement::Accepted(error)),
@@ -308,6 +311,32 @@ impl Wrap for Unchanged {
 }
 
 impl Direct<'_> {
+    /// The plan of a run.
+    pub fn plan(&self) -> Plan {
+        let Self { case, entry, blocks } = self;
+        let fast = Pieces { scores: 2, weights: 2, values: 2 };
+        let step = entry.tile.keys;
+        let Blocks { key_block, key_cell, mask_step, .. } = *blocks;
+        // Blocks that an engine of short steps takes are made to fit one of longer steps.
+        let divides = |a: u32, b: u32| a > 0 && b > 0 && b.is_multiple_of(a);
+        let good = divides(8, mask_step) && divides(mask_step, key_block) && divides(key_block, key_cell);
+        let whole = |keys: u32| if good { keys.next_multiple_of(step) } else { keys };
+        Plan {
+            identity: case.variant.identity,
+            isa: entry.isa,
+            engine: entry.engine,
+            dtype: case.dtype,
+            pieces: entry.exact(case.dtype).unwrap_or(fast),
+            prefill: Blocks {
+                key_block: whole(key_block),
+                key_cell: whole(key_cell),
+                mask_step: whole(mask_step),
+                ..*blocks
+            },
+            tasks_per_thread: 3,
+        }
+    }
+
     /// Runs the case's variant as a lane program, in a workspace full of NaN.
     ///
     /// # Errors
@@ -335,16 +364,9 @@ impl Direct<'_> {
         inputs: &Inputs,
         threads: &dyn Threads,
     ) -> Result<Outputs, flash::RunError> {
-        let Self { case, entry, blocks } = self;
+        let Self { case, entry, .. } = self;
         let captured = inputs.captured();
-        let plan = Plan {
-            identity: case.variant.identity,
-            isa: entry.isa,
-            engine: entry.engine,
-            dtype: case.dtype,
-            prefill: *blocks,
-            tasks_per_thread: 3,
-        };
+        let plan = self.plan();
         let work = Work {
             plan: &plan,
             variant: &case.variant,
@@ -355,7 +377,7 @@ impl Direct<'_> {
         let schedule = OwnedSchedule::new(&work).expect("a case is small");
         let mut outputs = case.outputs();
         let parts =
-            Parts { variant: &case.variant, blocks, problem: &case.problem, schedule: schedule.view() };
+            Parts { variant: &case.variant, plan: &plan, problem: &case.problem, schedule: schedule.view() };
         let call = Call::<T, C, W> {
             parts,
             code,
@@ -383,9 +405,9 @@ impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
         let Self { parts, code, wrap, inputs, outputs, threads } = self;
-        let Parts { variant, blocks, problem, .. } = parts;
+        let Parts { variant, plan, problem, .. } = parts;
         let engine = wrap.wrap(engine);
-        let len = flash::workspace(engine, variant, blocks, code.on(), problem, threads.count());
+        let len = flash::workspace(engine, variant, plan, code.on(), problem, threads.count());
         let mut floats = vec![f32::NAN; len.floats];
         let mut spans = vec![Span { lo: 7, hi: -7 }; len.spans];
         let memory = flash::Workspace { floats: &mut floats, spans: &mut spans };

@@ -111,7 +111,7 @@ fn any_number_of_threads_in_any_order() {
                 .unwrap_or_else(|error| panic!("{}: {error}", run::describe(name, entry, &case)))
         };
         let alone = run(&Solo);
-        let judged = run::judge(&case, &inputs, Ok(alone.clone()), kernel.plan().prefill.query_block);
+        let judged = run::judge(&case, &inputs, Ok(alone.clone()), kernel.plan());
         judged.unwrap_or_else(|error| panic!("{}: {error}", run::describe(name, entry, &case)));
         let expected = rows(&alone);
         for threads in threads.chain(own) {

@@ -40,7 +40,8 @@ fn tiny_blocks() {
                     let case = Case { variant, problem, dtype, layout: Layout::Gapped, seed };
                     let direct = Direct { case: &case, entry, blocks: blocks(size) };
                     let inputs = case.inputs();
-                    if let Err(error) = run::judge(&case, &inputs, direct.run(&inputs, &pool), size.0) {
+                    if let Err(error) = run::judge(&case, &inputs, direct.run(&inputs, &pool), &direct.plan())
+                    {
                         panic!("{} with {:?}: {error}", run::describe(text, entry, &case), direct.blocks);
                     }
                 }
@@ -68,9 +69,10 @@ fn blocks_that_do_not_divide_each_other_are_refused() {
             Blocks { mask_step: 0, ..good },
             Blocks { channel_chain: 0, ..good },
             // More steps than a word has bits.
-            Blocks { key_block: 8 * 65, key_cell: 8 * 65, ..good },
+            Blocks { key_block: 32 * 65, key_cell: 32 * 65, ..good },
         ] {
-            assert_eq!(run(bad), Err(RunError::Blocks(bad)));
+            let direct = Direct { case: &case, entry, blocks: bad };
+            assert_eq!(run(bad), Err(RunError::Blocks(direct.plan().prefill)));
         }
     }
 }

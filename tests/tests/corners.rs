@@ -31,15 +31,18 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    fn direct(&self) -> Direct<'_> {
+        Direct { case: &self.case, entry: self.entry, blocks: self.blocks }
+    }
+
     fn run(&self, inputs: &Inputs) -> Outputs {
-        let direct = Direct { case: &self.case, entry: self.entry, blocks: self.blocks };
-        direct.run(inputs, &Solo).unwrap_or_else(|error| panic!("{}: {error}", self.describe()))
+        self.direct().run(inputs, &Solo).unwrap_or_else(|error| panic!("{}: {error}", self.describe()))
     }
 
     /// Runs and judges.
     fn verify(&self, inputs: &Inputs) -> Outputs {
         let outputs = self.run(inputs);
-        let result = run::judge(&self.case, inputs, Ok(outputs.clone()), self.blocks.query_block);
+        let result = run::judge(&self.case, inputs, Ok(outputs.clone()), &self.direct().plan());
         result.unwrap_or_else(|error| panic!("{}: {error}", self.describe()));
         outputs
     }
@@ -320,7 +323,7 @@ fn empty_rows_beside_threads() {
         let case = Case { variant, problem, dtype: Dtype::F32, layout: Layout::Gapped, seed: 8 };
         let inputs = case.inputs();
         let result = run::run(&kernel, &case, &inputs, &pool);
-        let judged = run::judge(&case, &inputs, result, kernel.plan().prefill.query_block);
+        let judged = run::judge(&case, &inputs, result, kernel.plan());
         judged.unwrap_or_else(|error| panic!("{}: {error}", run::describe("late", entry, &case)));
     }
 }

@@ -103,7 +103,7 @@ fn check(name: &str, entry: &Entry, kernel: &Kernel, size: Size, pool: &Pool, se
     let case = Case { variant, problem, dtype: kernel.plan().dtype, layout, seed };
     let inputs = case.inputs();
     let result = run::run(kernel, &case, &inputs, pool);
-    match run::judge(&case, &inputs, result, kernel.plan().prefill.query_block) {
+    match run::judge(&case, &inputs, result, kernel.plan()) {
         Ok(()) => false,
         Err(Disagreement::Outputs(Failure::Bound(report))) if run::cancels(&case, &inputs, &report) => true,
         Err(error) => panic!("{}: {error}", run::describe(name, entry, &case)),

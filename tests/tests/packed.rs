@@ -72,7 +72,7 @@ fn check(spec: &Spec, entry: &Entry, dtype: Dtype, pool: &Pool) {
     let told = || run::describe(&spec.name, entry, &case);
     let together =
         run::run(&kernel, &case, &inputs, pool).unwrap_or_else(|error| panic!("{}: {error}", told()));
-    let judged = run::judge(&case, &inputs, Ok(together.clone()), kernel.plan().prefill.query_block);
+    let judged = run::judge(&case, &inputs, Ok(together.clone()), kernel.plan());
     judged.unwrap_or_else(|error| panic!("{}: {error}", told()));
 
     for index in 0..problem.batch {
@@ -128,7 +128,8 @@ fn no_sequences_and_empty_ones_are_legal() {
                 Case { variant: kernel.variant(), problem, dtype: Dtype::F32, layout: Layout::Bnhd, seed: 1 };
             let inputs = case.inputs();
             let outputs = run::run(&kernel, &case, &inputs, &pool).expect("nothing is wrong with it");
-            run::judge(&case, &inputs, Ok(outputs), 1).unwrap_or_else(|error| panic!("{cu_q:?}: {error}"));
+            run::judge(&case, &inputs, Ok(outputs), kernel.plan())
+                .unwrap_or_else(|error| panic!("{cu_q:?}: {error}"));
         }
     }
 }

@@ -71,7 +71,7 @@ fn any_cut_in_any_order_is_within_the_bound() {
             [&[1..keys, 0..1], &[700..keys, 3..700, 0..3], &[keys - 1..keys, 0..keys - 1]];
         for way in ways {
             let merged = run::run_in_parts(kernel, case, inputs, way, &pool);
-            let judged = run::judge(case, inputs, merged, 1);
+            let judged = run::judge(case, inputs, merged, kernel.plan());
             judged.unwrap_or_else(|error| panic!("{way:?}, {}: {error}", told()));
         }
     });

@@ -61,7 +61,7 @@ fn check(heads: Heads, mask: &str, (batch, queries, keys): (usize, usize, usize)
             let case = Case { variant, problem, dtype, layout, seed };
             let inputs = case.inputs();
             let result = run::run(&kernel, &case, &inputs, &pool);
-            if let Err(error) = run::judge(&case, &inputs, result, kernel.plan().prefill.query_block) {
+            if let Err(error) = run::judge(&case, &inputs, result, kernel.plan()) {
                 panic!("{}: {error}", run::describe(mask, entry, &case));
             }
         }

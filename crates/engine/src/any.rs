@@ -5,8 +5,16 @@ use core::fmt;
 use regard_ir::machine::Isa;
 use regard_ir::plan::EngineKind;
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx_bf16::hardware::Amx;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::amx_bf16::{AmxBf16, emulated::Emulated};
 use crate::engine::Engine;
+#[cfg(target_arch = "aarch64")]
+use crate::isa::neon::Neon;
 use crate::isa::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{avx2::Avx2, avx512::Avx512};
 use crate::simd_f32::SimdF32;
 
 /// Something that is done with an engine, whichever it is.
@@ -40,17 +48,32 @@ impl core::error::Error for Unavailable {}
 /// # Errors
 /// If the processor does not have the set, or the target cannot be compiled for it.
 pub fn with<V: Visit>(engine: EngineKind, isa: Isa, visit: V) -> Result<V::Output, Unavailable> {
-    let EngineKind::SimdF32 = engine;
-    match isa {
-        Isa::Scalar => Ok(visit.visit(SimdF32(Scalar))),
+    match (engine, isa) {
+        (EngineKind::SimdF32, Isa::Scalar) => Ok(visit.visit(SimdF32(Scalar))),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if let Some(door) = crate::isa::avx2::Avx2::detect() => Ok(visit.visit(SimdF32(door))),
+        (EngineKind::SimdF32, Isa::Avx2) if let Some(lanes) = Avx2::detect() => {
+            Ok(visit.visit(SimdF32(lanes)))
+        }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if let Some(door) = crate::isa::avx512::Avx512::detect() => {
-            Ok(visit.visit(SimdF32(door)))
+        (EngineKind::SimdF32, Isa::Avx512) if let Some(lanes) = Avx512::detect() => {
+            Ok(visit.visit(SimdF32(lanes)))
         }
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon if let Some(door) = crate::isa::neon::Neon::detect() => Ok(visit.visit(SimdF32(door))),
+        (EngineKind::SimdF32, Isa::Neon) if let Some(lanes) = Neon::detect() => {
+            Ok(visit.visit(SimdF32(lanes)))
+        }
+        #[cfg(target_arch = "x86_64")]
+        (EngineKind::AmxBf16, Isa::Amx) if let Some(unit) = Amx::detect() => {
+            Ok(visit.visit(AmxBf16 { unit, lanes: unit.lanes() }))
+        }
+        #[cfg(target_arch = "x86_64")]
+        (EngineKind::AmxBf16, Isa::Avx2) if let Some(lanes) = Avx2::detect() => {
+            Ok(visit.visit(AmxBf16 { unit: Emulated, lanes }))
+        }
+        #[cfg(target_arch = "aarch64")]
+        (EngineKind::AmxBf16, Isa::Neon) if let Some(lanes) = Neon::detect() => {
+            Ok(visit.visit(AmxBf16 { unit: Emulated, lanes }))
+        }
         _ => Err(Unavailable { engine, isa }),
     }
 }

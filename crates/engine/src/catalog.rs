@@ -1,16 +1,19 @@
 //! What engines exist, for planners: plain data on every target, whatever can be compiled for it.
 
 use regard_ir::machine::Isa;
-use regard_ir::plan::{Dtype, EngineKind};
+use regard_ir::plan::{Dtype, EngineKind, Pieces};
 
-use crate::engine::PANEL;
+use crate::engine::GROUP;
+use crate::pack::PANEL;
 
-/// The register tile of an engine.
+/// The tile that an engine multiplies at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileShape {
     /// Rows of a full row tile.
     pub rows: u32,
-    /// Keys of a key panel.
+    /// Rows that the last row tile of a pass is a multiple of.
+    pub row_step: u32,
+    /// Keys that a partial block is cut at multiples of.
     pub keys: u32,
 }
 
@@ -21,27 +24,50 @@ pub struct Entry {
     pub engine: EngineKind,
     /// The instruction set that it is built for.
     pub isa: Isa,
-    /// Storage types that it reads.
-    pub dtypes: &'static [Dtype],
-    /// Its register tile.
+    /// Its tile.
     pub tile: TileShape,
+    /// Whether the set lacks the engine's unit, which is emulated: for tests, never for speed.
+    pub emulated: bool,
 }
 
-/// Every engine, the more capable instruction sets first.
-pub const ENTRIES: &[Entry] =
-    &[simd_f32(Isa::Avx512), simd_f32(Isa::Avx2), simd_f32(Isa::Neon), simd_f32(Isa::Scalar)];
+/// Every engine, the more capable instruction sets first and emulated units last.
+pub const ENTRIES: &[Entry] = &[
+    amx_bf16(Isa::Amx),
+    simd_f32(Isa::Avx512),
+    simd_f32(Isa::Avx2),
+    simd_f32(Isa::Neon),
+    simd_f32(Isa::Scalar),
+    amx_bf16(Isa::Avx2),
+    amx_bf16(Isa::Neon),
+];
 
 const fn simd_f32(isa: Isa) -> Entry {
-    let rows = 3 * isa.f32_lanes();
-    Entry {
-        engine: EngineKind::SimdF32,
-        isa,
-        dtypes: &Dtype::ALL,
-        tile: TileShape { rows, keys: PANEL as u32 },
+    let row_step = isa.f32_lanes();
+    let tile = TileShape { rows: 3 * row_step, row_step, keys: PANEL as u32 };
+    Entry { engine: EngineKind::SimdF32, isa, tile, emulated: false }
+}
+
+const fn amx_bf16(isa: Isa) -> Entry {
+    let tile = TileShape { rows: 32, row_step: 32, keys: GROUP as u32 };
+    Entry { engine: EngineKind::AmxBf16, isa, tile, emulated: !matches!(isa, Isa::Amx) }
+}
+
+impl Entry {
+    /// What the engine must split operands of a storage type into to meet the bounds; `None` where that is nothing but a
+    /// faster and less precise way than `precision = "exact"` allows.
+    ///
+    /// bf16 operands are whole. Two pieces hold f16's 11 bits, and its weights need as many: rounded to bf16 they alone
+    /// would leave an error of 3.5e-3 where a row has few keys, and the bound is 2e-3.
+    pub const fn exact(&self, dtype: Dtype) -> Option<Pieces> {
+        match (self.engine, dtype) {
+            (EngineKind::SimdF32, _) | (EngineKind::AmxBf16, Dtype::Bf16) => Some(Pieces::WHOLE),
+            (EngineKind::AmxBf16, Dtype::F16) => Some(Pieces { scores: 2, weights: 2, values: 2 }),
+            (EngineKind::AmxBf16, Dtype::F32) => None,
+        }
     }
 }
 
-/// The engines that a machine with `isa` can run, the more capable instruction sets first.
+/// The engines that a machine with `isa` can run, the more capable instruction sets first and emulated units last.
 pub fn runnable(isa: Isa) -> impl Iterator<Item = &'static Entry> {
     ENTRIES.iter().filter(move |entry| isa.includes(entry.isa))
 }

@@ -23,14 +23,16 @@ pub fn host() -> Machine {
 /// The most capable instruction set.
 #[cfg(target_arch = "x86_64")]
 pub fn isa() -> Isa {
+    use crate::amx_bf16::hardware::Amx;
     use crate::isa::{avx2::Avx2, avx512::Avx512};
-    let features = raw_cpuid::CpuId::new().get_extended_feature_info();
-    let tiles = features.is_some_and(|f| f.has_amx_tile() && f.has_amx_bf16());
-    match (Avx512::detect(), Avx2::detect()) {
-        (Some(_), _) if tiles => Isa::Amx,
-        (Some(_), _) => Isa::Avx512,
-        (None, Some(_)) => Isa::Avx2,
-        (None, None) => Isa::Scalar,
+    if Amx::detect().is_some() {
+        Isa::Amx
+    } else if Avx512::detect().is_some() {
+        Isa::Avx512
+    } else if Avx2::detect().is_some() {
+        Isa::Avx2
+    } else {
+        Isa::Scalar
     }
 }
 

@@ -1,12 +1,15 @@
 //! What a skeleton asks of an engine.
 
-use regard_ir::machine::Isa;
-use regard_simd::Lanes;
+use regard_ir::plan::Pieces;
+use regard_simd::{Lanes, vectors_mut};
 
+use crate::element::Element;
 use crate::isa::Door;
+use crate::pack::Rows;
+use crate::weigh::{Precise, Weigher};
 
-/// Keys of a key panel and channels of a value panel.
-pub const PANEL: usize = 8;
+/// Keys whose odd values are told in one word.
+pub const GROUP: usize = 32;
 
 /// Work to be done inside an engine's instruction set.
 pub trait Op {
@@ -18,86 +21,202 @@ pub trait Op {
     fn run(self) -> Self::Output;
 }
 
+/// Sizes of the operands, the same for a whole run.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Channels of a query and a key.
+    pub dim: usize,
+    /// Channels of a value.
+    pub value_dim: usize,
+    /// Keys of a whole block.
+    pub key_block: usize,
+    /// Channels of one chain of sums.
+    pub channel_chain: usize,
+    /// What operands are made of, for engines that split them.
+    pub pieces: Pieces,
+}
+
 /// A way to compute tiles.
 ///
-/// Operands are packed: a *row panel* holds the queries of a row tile as `[dim][width]`, where the width is a whole
-/// number of vectors and each lane is one row (a pair of query head and position); a *key panel* holds [`PANEL`]
-/// keys as `[dim][PANEL]`; a *value panel* holds [`PANEL`] channels as `[keys][PANEL]`. Scores and weights are
-/// `[keys][width]`, outputs `[channels][width]`: a row is a lane throughout, so that its maximum, sum and rescaling
-/// need no horizontal step.
+/// Rows (pairs of query head and position) are lanes throughout, so that a row's maximum, sum and rescaling need no
+/// horizontal step: scores are `[keys][width]`, outputs `[channels][width]`, both f32. How queries, keys and values are
+/// packed is the engine's own business; skeletons hold them in slices of f32 whose lengths the engine says.
 pub trait Engine: Copy + Send + Sync + 'static {
     /// Its vectors.
     type Lanes: Door;
 
-    /// The instruction set that it is built for.
-    const ISA: Isa;
+    /// Rows of a full row tile.
+    const ROWS: usize;
 
-    /// The most vectors of a row tile's width.
-    const MAX_VECTORS: usize;
+    /// Widths of row tiles are multiples of this: a whole number of vectors that divides [`Engine::ROWS`].
+    const ROW_STEP: usize;
+
+    /// Live keys start at multiples of this, from the start of the block.
+    const KEY_STEP: usize;
+
+    /// Channels of an output are padded to a multiple of this, itself one of 8.
+    const CHANNEL_STEP: usize;
+
+    /// Whether keys and values are packed once a run, before all passes, in units of [`GROUP`] keys; else in each pass,
+    /// in whole blocks.
+    const PACKS_AHEAD: bool;
+
+    /// Whether scores come without the scale, because packed queries could not take it up without a rounding.
+    const UNSCALED: bool;
+
+    /// How far, in log2 units, a score may pass its row's reference before that moves: weights may be as large as 2 to
+    /// this.
+    const SLACK: f32;
+
+    /// Keys, from one of their multiples, whose weights are there after a step; no more live keys than that may be
+    /// given to a step whose weights are read.
+    const WEIGHTS_KEPT: usize;
 
     /// Its vectors' token.
     fn lanes(self) -> Self::Lanes;
 
-    /// Runs `op` inside the instruction set: the one place where its features are turned on. Called once per kernel
-    /// call, never per tile.
+    /// Runs `op` inside the instruction set: the one place where its features are turned on. Called once per worker
+    /// and kernel call, never per tile.
     fn enter<O: Op>(self, op: O) -> O::Output;
 
-    /// `scores[k][r] = Σ_c query[c][r] · keys[k / 8][c][k % 8]` for every key of `step.keys`, in chains of at most
-    /// `step.channel_chain` channels.
-    fn scores(self, step: &mut Step<'_>);
+    /// Elements of a packed full row tile.
+    fn query_len(shape: &Shape) -> usize;
 
-    /// `output[c][r] (+)= Σ_k scores[k][r] · values[c / 8][k][c % 8]` over `step.valid_keys` keys: what is there is
-    /// replaced, kept or rescaled first, as `rescale` says.
-    fn values(self, step: &mut Step<'_>, rescale: Rescale<'_>);
+    /// Elements of a packed key block, or of a packed unit of keys.
+    fn packed_len(shape: &Shape) -> usize;
 
-    /// One row tile against one key block: scores, their fold into weights, and output.
+    /// Elements of a step's scratch.
+    fn scratch_len(shape: &Shape) -> usize;
+
+    /// Elements that packing works in.
+    fn pack_len(shape: &Shape) -> usize;
+
+    /// Packs queries, multiplied by `factor`: `counts` are those that there are and the tile's width; lanes past them are
+    /// zero.
+    fn pack_queries<'t>(
+        self,
+        shape: &Shape,
+        queries: &impl Rows<'t>,
+        counts: [usize; 2],
+        factor: f32,
+        scratch: &mut [f32],
+        to: &mut [f32],
+    );
+
+    /// Packs `count` keys and values; what is missing is zero.
     ///
-    /// An engine whose units work side by side overrides this, cuts the block and overlaps the scores of one part with
-    /// the fold of another and the output of a third; `fold` says where each part begins.
-    #[inline(always)]
-    fn step<F: Fold<Self::Lanes>>(self, mut step: Step<'_>, fold: &mut F) {
-        self.scores(&mut step);
-        let live = step.valid_keys * step.width;
-        let rescale = fold.fold(self.lanes(), 0, &mut step.scores[..live]);
-        self.values(&mut step, rescale);
-    }
+    /// Values that are not finite are packed as zero: a product with a weight of zero would turn them into NaN in rows
+    /// that may not see the key. [`Engine::odd_keys`] tells of which keys they were.
+    fn pack<'t, T: Element>(
+        self,
+        shape: &Shape,
+        keys: &impl Rows<'t>,
+        values: impl Fn(usize) -> &'t [T],
+        count: usize,
+        scratch: &mut [f32],
+        to: &mut [f32],
+    );
+
+    /// The keys of group number `group` of a packed block whose values were not all finite: bit i is key i.
+    fn odd_keys(shape: &Shape, packed: &[f32], group: usize) -> u32;
+
+    /// One row tile against the live keys of one block: scores, their fold into weights, and output.
+    fn step<F: Fold<Self::Lanes>>(self, step: Step<'_>, fold: &mut F);
+
+    /// The weights of the key that was number `at` of the last step's block, `[width]`; see [`Engine::WEIGHTS_KEPT`].
+    fn weights(shape: &Shape, scratch: &[f32], at: usize, to: &mut [f32]);
 }
 
 /// The operands of one row tile against the live keys of one key block.
 pub struct Step<'a> {
-    /// Row panel, `[dim][width]`.
+    /// Sizes.
+    pub shape: &'a Shape,
+    /// The packed row tile.
     pub query: &'a [f32],
-    /// Key panels, `[panels][dim][PANEL]`.
-    pub keys: &'a [f32],
-    /// Value panels of the whole block, `[value panels][block keys][PANEL]`.
-    pub values: &'a [f32],
-    /// Keys of a whole block: the stride of a value panel, in rows.
-    pub block_keys: usize,
-    /// The first live key within the block; a multiple of [`PANEL`].
+    /// The packed block.
+    pub packed: &'a [f32],
+    /// The first live key within the block; a multiple of the engine's key step.
     pub first_key: usize,
-    /// Live keys; the last panel may hold more.
-    pub valid_keys: usize,
-    /// Scores, then weights, `[panels · PANEL][width]`.
-    pub scores: &'a mut [f32],
-    /// Output so far, `[value panels · PANEL][width]`.
+    /// Live keys.
+    pub live_keys: usize,
+    /// Room for scores and weights.
+    pub scratch: &'a mut [f32],
+    /// Output so far, `[value_dim, padded][width]`.
     pub output: &'a mut [f32],
-    /// Channels of a query and a key.
-    pub dim: usize,
-    /// Rows of the tile: a whole number of vectors.
+    /// Rows of the tile.
     pub width: usize,
-    /// Channels of one chain of sums.
-    pub channel_chain: usize,
 }
 
 /// Turns scores into weights.
+///
+/// Engines give scores part by part, in ascending order of keys. A part is opened, each of its vectors weighed, and
+/// closed; [`Fold::whole`] does all three.
 pub trait Fold<L: Lanes> {
-    /// Rewrites `scores`, `[keys][width]`, as weights and says what becomes of the output so far.
+    /// Masks and modifies the scores of a part, `[keys][V vectors]`, and moves the rows' references where they must.
+    /// `first` is the part's first key, counted from the step's first live key. What `weigher` then makes of the scores
+    /// are their weights.
+    fn open<const V: usize, P: Precise>(
+        &mut self,
+        lanes: L,
+        first: usize,
+        scores: &mut [f32],
+    ) -> (Change, Weigher<L, V, P>);
+
+    /// Takes up the sums of a part whose vectors were all weighed.
+    fn close<const V: usize, P: Precise>(&mut self, lanes: L, weigher: Weigher<L, V, P>);
+
+    /// What each row is multiplied by where a part's change was [`Change::Rescale`].
+    fn factors(&self) -> &[f32];
+
+    /// Rewrites the scores of a part, `[keys][width]`, as weights and says what becomes of the output so far.
     ///
-    /// `first` is the first key of the slice, counted from the step's first key. Parts come in ascending order.
-    fn fold(&mut self, lanes: L, first: usize, scores: &mut [f32]) -> Rescale<'_>;
+    /// # Panics
+    /// If the width is not 1 to 3 vectors.
+    #[inline(always)]
+    fn whole(&mut self, lanes: L, width: usize, first: usize, scores: &mut [f32]) -> Rescale<'_> {
+        let change = match width / L::WIDTH {
+            1 => whole::<L, Self, 1>(self, lanes, first, scores),
+            2 => whole::<L, Self, 2>(self, lanes, first, scores),
+            3 => whole::<L, Self, 3>(self, lanes, first, scores),
+            vectors => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
+        };
+        match change {
+            Change::Replace => Rescale::Replace,
+            Change::Keep => Rescale::Keep,
+            Change::Rescale => Rescale::By(self.factors()),
+        }
+    }
 }
 
-/// What becomes of the output so far when a new block is added.
+#[inline(always)]
+fn whole<L: Lanes, F: Fold<L> + ?Sized, const V: usize>(
+    fold: &mut F,
+    lanes: L,
+    first: usize,
+    scores: &mut [f32],
+) -> Change {
+    let (change, mut weigher) = fold.open::<V, crate::weigh::Full>(lanes, first, scores);
+    if weigher.weighs() {
+        for key in vectors_mut(lanes, scores).as_chunks_mut::<V>().0 {
+            *key = weigher.weigh(lanes, *key);
+        }
+    }
+    fold.close(lanes, weigher);
+    change
+}
+
+/// What becomes of the output so far when a part is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There is none yet: the product replaces what the memory holds.
+    Replace,
+    /// It stays as it is.
+    Keep,
+    /// Each row is multiplied by its factor.
+    Rescale,
+}
+
+/// A [`Change`] with its factors.
 #[derive(Clone, Copy, Debug)]
 pub enum Rescale<'a> {
     /// There is none yet: the product replaces what the memory holds.

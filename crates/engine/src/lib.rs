@@ -9,6 +9,7 @@
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod amx_bf16;
 pub mod any;
 pub mod catalog;
 #[cfg(feature = "dense")]
@@ -24,6 +25,7 @@ pub mod pack;
 pub mod pool;
 pub mod simd_f32;
 pub mod threads;
+pub mod weigh;
 
-pub use engine::{Engine, Fold, Op, Rescale, Step};
+pub use engine::{Change, Engine, Fold, Op, Rescale, Shape, Step};
 pub use simd_f32::SimdF32;

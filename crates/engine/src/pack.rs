@@ -7,7 +7,10 @@
 use regard_simd::{Lanes, TRANSPOSE, vectors_mut};
 
 use crate::element::Element;
-use crate::engine::PANEL;
+use crate::engine::GROUP;
+
+/// Keys of a key panel and channels of a value panel.
+pub const PANEL: usize = 8;
 
 /// A row of zeros that stands for rows which do not exist, and so sets the widest row.
 static ZEROS: [f32; MAX_DIM] = [0.0; MAX_DIM];
@@ -126,20 +129,19 @@ pub struct ValueBlock {
 
 /// Packs `block.count` value rows as panels `[dim / 8, rounded up][block_keys][8]`; missing channels are zero.
 ///
-/// Elements that are not finite are stored as zero and their rows listed in `odd_rows`, ascending: a product with a
-/// weight of zero would turn them into NaN in rows that may not see the key. Returns how many there are.
-/// `scratch` holds one row, `odd_rows` at least `count` entries.
+/// Elements that are not finite are stored as zero, and `odd`, a word for each [`GROUP`] of rows, tells of which rows
+/// they were: bit i of a word is row i of its group. `scratch` holds one row.
 #[inline(always)]
 pub fn pack_values<'t, L: Lanes, T: Element>(
     lanes: L,
     row: impl Fn(usize) -> &'t [T],
     block: ValueBlock,
     scratch: &mut [f32],
-    odd_rows: &mut [i32],
+    odd: &mut [u32],
     to: &mut [f32],
-) -> usize {
+) {
     let ValueBlock { count, dim, block_keys } = block;
-    let mut odd = 0;
+    odd.fill(0);
     for key in 0..count {
         let values = T::widen(lanes, &row(key)[..dim], scratch);
         let (whole, rest) = values.as_chunks::<PANEL>();
@@ -164,8 +166,7 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
             }
         }
         if check.iter().sum::<f32>().is_nan() {
-            odd_rows[odd] = key as i32;
-            odd += 1;
+            odd[key / GROUP] |= 1 << (key % GROUP);
             for x in
                 to.chunks_exact_mut(block_keys * PANEL).flat_map(|panel| &mut panel[key * PANEL..][..PANEL])
             {
@@ -175,7 +176,6 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
             }
         }
     }
-    odd
 }
 
 /// Multiplies a packed panel by a factor.

@@ -3,7 +3,7 @@
 //! Errors are measured as max |x − oracle| / max |oracle| over each run of [`ROWS`] query rows of one head. The
 //! bounds hold for N(0, 1) inputs rounded to their dtype, scores up to [`SCORES`] in magnitude and up to 16k keys.
 
-use crate::plan::Dtype;
+use crate::plan::{Dtype, Precision};
 
 /// Query rows of one head that are judged together.
 pub const ROWS: usize = 64;
@@ -20,17 +20,17 @@ pub enum Quantity {
     Lse,
 }
 
-/// The bound for exact precision.
+/// The bound.
 ///
 /// `max_score` is the largest |score| of the data, in natural units, before and after the modifier; below [`SCORES`]
 /// it changes nothing.
-pub fn exact(quantity: Quantity, dtype: Dtype, max_score: f64) -> f64 {
-    let at_five = match (quantity, dtype) {
-        (Quantity::Output, Dtype::F32) => 2e-6,
-        (Quantity::Output, Dtype::F16) => 2e-3,
-        (Quantity::Output, Dtype::Bf16) => 8e-3,
-        (Quantity::Lse, Dtype::F32) => 2e-6,
-        (Quantity::Lse, Dtype::F16 | Dtype::Bf16) => 2e-3,
+pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: f64) -> f64 {
+    let at_five = match (quantity, dtype, precision) {
+        (_, Dtype::F32, Precision::Fast) => 2e-5,
+        (_, Dtype::F32, Precision::Exact) => 2e-6,
+        (Quantity::Output, Dtype::F16, _) => 2e-3,
+        (Quantity::Output, Dtype::Bf16, _) => 8e-3,
+        (Quantity::Lse, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
     };
     at_five * libm::fmax(1.0, max_score / SCORES)
 }

@@ -59,18 +59,58 @@ pub enum Precision {
 pub enum EngineKind {
     /// f32 vector lanes; 16-bit storage is converted while it is packed.
     SimdF32,
+    /// bf16 matrix tiles; wider storage is split into bf16 pieces while it is packed.
+    AmxBf16,
 }
 
 impl EngineKind {
     /// Every engine.
-    pub const ALL: [EngineKind; 1] = [EngineKind::SimdF32];
+    pub const ALL: [EngineKind; 2] = [EngineKind::SimdF32, EngineKind::AmxBf16];
 
     /// As it is written on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             EngineKind::SimdF32 => "simd-f32",
+            EngineKind::AmxBf16 => "amx-bf16",
         }
     }
+}
+
+/// How many bf16 pieces, the first the nearest, each operand of a product is the sum of.
+///
+/// Of the products of pieces i and j those with i + j below the larger count are computed: 1, 3 or 6 of them for 1, 2 or
+/// 3 pieces of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Pieces {
+    /// Of queries and keys.
+    pub scores: u8,
+    /// Of weights.
+    pub weights: u8,
+    /// Of values.
+    pub values: u8,
+}
+
+impl Pieces {
+    /// Operands that are not split.
+    pub const WHOLE: Self = Self { scores: 1, weights: 1, values: 1 };
+
+    /// Products that make up one of queries and keys, and one of weights and values.
+    pub const fn products(self) -> [u32; 2] {
+        [pairs(self.scores, self.scores), pairs(self.weights, self.values)]
+    }
+}
+
+/// Pairs of pieces below the larger count.
+const fn pairs(a: u8, b: u8) -> u32 {
+    let most = if a > b { a } else { b };
+    let (mut i, mut pairs) = (0, 0);
+    while i < a {
+        let rest = most - i;
+        pairs += if rest < b { rest } else { b } as u32;
+        i += 1;
+    }
+    pairs
 }
 
 /// Block sizes of the flash skeleton, in elements.
@@ -103,10 +143,22 @@ pub struct Plan {
     pub engine: EngineKind,
     /// Storage type of q, k, v and o.
     pub dtype: Dtype,
+    /// What the engine splits operands into.
+    pub pieces: Pieces,
     /// Block sizes of prefill.
     pub prefill: Blocks,
     /// How many tasks each thread gets at most when a schedule cuts the work, so that the last ones even out.
     pub tasks_per_thread: u32,
+}
+
+impl Plan {
+    /// Which bounds results keep.
+    pub const fn precision(&self) -> Precision {
+        match (self.engine, self.dtype) {
+            (EngineKind::AmxBf16, Dtype::F32) => Precision::Fast,
+            _ => Precision::Exact,
+        }
+    }
 }
 
 /// What a person wants to know of a schedule.

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use regard_ir::bounds::{self, Quantity};
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 
 use crate::eval::IndexError;
 use crate::formula::{Oracle, Part};
@@ -154,7 +154,7 @@ fn compared(
         check_outputs(oracle, &Outputs { o, lse: None })?;
     }
     let (b, query_heads, output_heads) = (part.sequence(), part.query_heads(), part.output_heads());
-    let (dtype, of) = (oracle.dtype(), part.rows());
+    let (bound, of) = ((oracle.dtype(), oracle.precision()), part.rows());
     let queries = of.queries as usize;
     // Where a row of the sequence lies in the outputs.
     let place = |h: usize, i: usize| (of.batch as usize, h, of.first_query as usize + i);
@@ -193,10 +193,10 @@ fn compared(
         let start = run_rows[0] / bounds::ROWS * bounds::ROWS;
         let run = |h| Run { b, h, rows: start..(start + bounds::ROWS).min(queries) };
         for (h, errors) in output_heads.clone().zip(output) {
-            report.output = report.output.worse(errors.judge(run(h), dtype));
+            report.output = report.output.worse(errors.judge(run(h), bound));
         }
         for (h, errors) in query_heads.clone().zip(lse) {
-            report.lse = report.lse.map(|worst| worst.worse(errors.judge(run(h), dtype)));
+            report.lse = report.lse.map(|worst| worst.worse(errors.judge(run(h), bound)));
         }
     }
     Ok(report)
@@ -228,7 +228,9 @@ impl Report {
     }
 
     fn empty(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Report {
-        let nothing = |quantity| Errors::new(quantity).judge(Run { b: 0, h: 0, rows: 0..0 }, oracle.dtype());
+        let nothing = |quantity| {
+            Errors::new(quantity).judge(Run { b: 0, h: 0, rows: 0..0 }, (oracle.dtype(), oracle.precision()))
+        };
         let has_lse = outputs.lse.is_some() && oracle.has_lse();
         Report {
             output: nothing(Quantity::Output),
@@ -307,11 +309,11 @@ impl Errors {
         }
     }
 
-    fn judge(self, run: Run, dtype: Dtype) -> Judgement {
+    fn judge(self, run: Run, (dtype, precision): (Dtype, Precision)) -> Judgement {
         let denominator = bounds::denominator(self.quantity, self.max_oracle);
         Judgement {
             error: if self.max_error == 0.0 { 0.0 } else { self.max_error / denominator },
-            bound: bounds::exact(self.quantity, dtype, self.max_score),
+            bound: bounds::bound(self.quantity, dtype, precision, self.max_score),
             run,
             broken: self.broken,
         }

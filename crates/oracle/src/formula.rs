@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use regard_ir::expr::Tree;
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Sink, Variant, Weights};
 
@@ -37,6 +37,7 @@ pub struct Oracle<'a> {
     pub(crate) tensors: Tensors<'a>,
     pub(crate) rope: Option<Rope>,
     rounds: bool,
+    precision: Precision,
 }
 
 /// The query heads of a sequence that make outputs together, with their keys and values prepared: a single one, or all
@@ -81,13 +82,18 @@ impl<'a> Oracle<'a> {
     pub fn new(variant: Variant<'a>, problem: Problem<'a>, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
         mismatch::check(&variant, &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
-        Ok(Self { variant, problem, tensors, rope, rounds: false })
+        Ok(Self { variant, problem, tensors, rope, rounds: false, precision: Precision::Exact })
     }
 
     /// The same formula with each score, weight and weighted sum rounded to binary32, which is the least that f32
     /// arithmetic does: it tells a wrong result from one that cancels too far to be computed in f32.
     pub fn rounding(self) -> Self {
         Self { rounds: true, ..self }
+    }
+
+    /// The same formula, for kernels of this precision: it says which bounds hold.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     fn round(&self, x: f64) -> f64 {
@@ -107,6 +113,11 @@ impl<'a> Oracle<'a> {
     /// The storage type of q, k and v.
     pub const fn dtype(&self) -> Dtype {
         self.tensors.q.dtype()
+    }
+
+    /// How precise kernels are to be.
+    pub const fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Whether rows have the log of their weights' sum.

@@ -1,12 +1,14 @@
 //! Block sizes of the flash skeleton from the machine's caches, in the manner of BLIS.
 //!
-//! A pass is some query positions of all heads that share a key head. It holds, in f32, its packed queries, its output
-//! for the current key cell and in total, and one block of packed keys and values; a row tile of it holds its queries
-//! and a block of scores. The pass belongs in the second-level cache, the row tile in the first.
+//! A pass is some query positions of all heads that share a key head. It holds its packed queries, in f32 its output for
+//! the current key cell and in total, and one block of packed keys and values; a row tile of it holds its queries and a
+//! block of scores. The pass belongs in the second-level cache, the row tile in the first. Matrix tiles keep the scores of
+//! two parts of a block alone and read keys and values that are packed once a run: their blocks are as long as the
+//! second-level cache allows, so that a row tile's output is seldom exchanged for the next one's.
 
-use regard_engine::catalog::TileShape;
+use regard_engine::catalog::{Entry, TileShape};
 use regard_ir::machine::{Isa, Machine};
-use regard_ir::plan::Blocks;
+use regard_ir::plan::{Blocks, EngineKind, Pieces};
 use regard_ir::variant::Heads;
 
 use crate::inequality::{Factor, Inequality, Limit, Unit, factor, term};
@@ -35,6 +37,12 @@ const MIN_AMORTISING_KEYS: u32 = 32;
 /// Cycles to pack one channel of a key and its value.
 const PACK_CYCLES: u64 = 2;
 
+/// Bytes that a core reads in a cycle from beyond its second-level cache.
+const READ_BYTES_PER_CYCLE: u64 = 8;
+
+/// bf16 numbers that matrix tiles multiply and add in a cycle: 16 × 16 × 32 in 16 cycles.
+const TILE_PRODUCTS_PER_CYCLE: u64 = 512;
+
 /// Cycles to classify one step of a mask.
 const CLASSIFY_CYCLES: u64 = 100;
 
@@ -51,13 +59,41 @@ const fn fma_per_cycle(isa: Isa) -> u64 {
 pub(crate) struct Target<'a> {
     pub(crate) heads: &'a Heads,
     pub(crate) machine: &'a Machine,
-    pub(crate) isa: Isa,
-    pub(crate) tile: TileShape,
+    pub(crate) entry: &'a Entry,
+    pub(crate) pieces: Pieces,
 }
 
 const F32: Factor = factor(4, "B");
 
 impl Target<'_> {
+    const fn tile(&self) -> TileShape {
+        self.entry.tile
+    }
+
+    /// Whether keys and values are packed once a run.
+    const fn packs_ahead(&self) -> bool {
+        matches!(self.entry.engine, EngineKind::AmxBf16)
+    }
+
+    /// Bytes of a packed channel.
+    fn operand(&self) -> Factor {
+        match self.entry.engine {
+            EngineKind::SimdF32 => F32,
+            EngineKind::AmxBf16 => factor(2 * u64::from(self.pieces.scores.max(self.pieces.values)), "B"),
+        }
+    }
+
+    /// Numbers that are multiplied and added in a cycle.
+    fn products_per_cycle(&self) -> u64 {
+        match self.entry.engine {
+            EngineKind::SimdF32 => fma_per_cycle(self.entry.isa),
+            EngineKind::AmxBf16 => {
+                let [scores, values] = self.pieces.products();
+                TILE_PRODUCTS_PER_CYCLE * 2 / u64::from(scores + values)
+            }
+        }
+    }
+
     /// Block sizes with the reason for each.
     pub(crate) fn choose(&self) -> (Blocks, Vec<Choice>) {
         let key_block = self.key_block();
@@ -69,19 +105,22 @@ impl Target<'_> {
             key_block: keys,
             key_cell: KEY_CELL,
             mask_step: mask_step.value as u32,
-            channel_chain: channel_chain(self.isa),
+            channel_chain: channel_chain(self.entry.isa),
         };
         let key_cell = Choice::fixed("key_cell", KEY_CELL as u64, Reason::KeyCell);
         let channel_chain =
-            Choice::fixed("channel_chain", channel_chain(self.isa).into(), Reason::ChannelChain);
+            Choice::fixed("channel_chain", channel_chain(self.entry.isa).into(), Reason::ChannelChain);
         (blocks, vec![key_block, query_block, key_cell, mask_step, channel_chain])
     }
 
     /// The most keys, in powers of two, that keep the row tile in L1d and the packed block in its share of the pass.
     fn key_block(&self) -> Choice {
-        let least = self.tile.keys.next_power_of_two();
+        let least = self.tile().keys.next_power_of_two();
         let tile_can_stay = self.row_tile(MIN_AMORTISING_KEYS.max(least)).holds();
         let bounds = |keys| {
+            if self.packs_ahead() {
+                return vec![self.panels(keys)];
+            }
             let mut bounds = vec![self.scores(keys), self.panels(keys)];
             if tile_can_stay {
                 bounds.insert(1, self.row_tile(keys));
@@ -90,7 +129,8 @@ impl Target<'_> {
         };
         let mut keys = least;
         let mut rejected = Vec::new();
-        while keys < MAX_KEY_BLOCK.min(KEY_CELL) {
+        let most = if self.packs_ahead() { KEY_CELL } else { MAX_KEY_BLOCK.min(KEY_CELL) };
+        while keys < most {
             let violated: Vec<_> = bounds(2 * keys).into_iter().filter(|bound| !bound.holds()).collect();
             if !violated.is_empty() {
                 rejected.push(Rejected { value: 2 * keys as u64, violates: violated });
@@ -98,16 +138,19 @@ impl Target<'_> {
             }
             keys *= 2;
         }
-        let reason =
-            if tile_can_stay { Reason::KeyBlock } else { Reason::WideRowTile { rows: self.tile.rows } };
+        let reason = if tile_can_stay || self.packs_ahead() {
+            Reason::KeyBlock
+        } else {
+            Reason::WideRowTile { rows: self.tile().rows }
+        };
         Choice { name: "key_block", value: keys as u64, reason, bounds: bounds(keys), rejected }
     }
 
     /// The fewest positions that make packing cheap, or as many as fit.
     fn query_block(&self, keys: u32) -> Choice {
         let group = self.heads.group();
-        let even = self.tile.rows / gcd(self.tile.rows, group);
-        let lanes = self.isa.f32_lanes();
+        let TileShape { rows: tile_rows, row_step: lanes, .. } = self.tile();
+        let even = tile_rows / gcd(tile_rows, group);
         // Whole vectors and whole row tiles where the cache has room for one such step, else what comes nearest.
         let steps = [lcm(lanes, even), lanes, even, 1];
         let step = steps.into_iter().find(|&step| self.pass(step, keys).holds()).unwrap_or(1);
@@ -125,7 +168,7 @@ impl Target<'_> {
         Choice {
             name: "query_block",
             value: positions as u64,
-            reason: Reason::QueryBlock { rows, tile_rows: self.tile.rows as u64 },
+            reason: Reason::QueryBlock { rows, tile_rows: tile_rows as u64 },
             bounds: vec![self.pass(positions, keys), self.packing(positions)],
             rejected,
         }
@@ -133,7 +176,7 @@ impl Target<'_> {
 
     /// The fewest keys, in whole panels, whose products cost much more than classifying them.
     fn mask_step(&self, keys: u32) -> Choice {
-        let mut step = self.tile.keys.min(keys);
+        let mut step = self.tile().keys.min(keys);
         let mut rejected = Vec::new();
         while !self.classifying(step).holds() && 2 * step <= keys.min(32) {
             rejected.push(Rejected { value: step as u64, violates: vec![self.classifying(step)] });
@@ -144,27 +187,27 @@ impl Target<'_> {
     }
 
     fn scores(&self, keys: u32) -> Inequality {
-        let scores = [factor(keys as u64, "keys"), factor(self.tile.rows as u64, "rows"), F32];
+        let scores = [factor(keys as u64, "keys"), factor(self.tile().rows as u64, "rows"), F32];
         Inequality { terms: vec![term("scores", &scores)], limit: self.l1d(1, 2), unit: Unit::Bytes }
     }
 
     fn row_tile(&self, keys: u32) -> Inequality {
-        let rows = factor(self.tile.rows as u64, "rows");
+        let rows = factor(self.tile().rows as u64, "rows");
         let dim = factor(self.heads.dim as u64, "");
         let terms = vec![
             term("scores", &[factor(keys as u64, "keys"), rows, F32]),
             term("Q", &[rows, dim, F32]),
-            term("a panel of K", &[factor(self.tile.keys as u64, "keys"), dim, F32]),
+            term("a panel of K", &[factor(self.tile().keys as u64, "keys"), dim, F32]),
         ];
         Inequality { terms, limit: self.l1d(1, 1), unit: Unit::Bytes }
     }
 
     fn panels(&self, keys: u32) -> Inequality {
         let widths = self.heads.dim as u64 + self.heads.value_dim as u64;
-        let panels = [factor(keys as u64, "keys"), factor(widths, ""), F32];
+        let panels = [factor(keys as u64, "keys"), factor(widths, ""), self.operand()];
         Inequality {
             terms: vec![term("packed K and V", &panels)],
-            limit: self.pass_cache(1, 8),
+            limit: self.pass_cache(1, if self.packs_ahead() { 4 } else { 8 }),
             unit: Unit::Bytes,
         }
     }
@@ -173,31 +216,37 @@ impl Target<'_> {
         let rows = factor(positions as u64 * self.heads.group() as u64, "rows");
         let (dim, value_dim) = (self.heads.dim as u64, self.heads.value_dim as u64);
         let terms = vec![
-            term("Q", &[rows, factor(dim, ""), F32]),
+            term("Q", &[rows, factor(dim, ""), self.operand()]),
             term("O", &[factor(2, ""), rows, factor(value_dim, ""), F32]),
-            term("K and V", &[factor(keys as u64, "keys"), factor(dim + value_dim, ""), F32]),
+            term("K and V", &[factor(keys as u64, "keys"), factor(dim + value_dim, ""), self.operand()]),
         ];
         Inequality { terms, limit: self.pass_cache(3, 4), unit: Unit::Bytes }
     }
 
-    /// Per channel of a key: packing against the products of all rows with it.
+    /// Per channel of a key: packing it, or reading what is packed, against the products of all rows with it.
     fn packing(&self, positions: u32) -> Inequality {
         let rows = positions as u64 * self.heads.group() as u64;
-        let limit = Limit { what: "its products with all rows", value: rows, numerator: 1, denominator: 8 };
+        let denominator = if self.packs_ahead() { 4 } else { 8 };
+        let limit = Limit { what: "its products with all rows", value: rows, numerator: 1, denominator };
+        if self.packs_ahead() {
+            let read = [self.operand(), factor(self.products_per_cycle() / READ_BYTES_PER_CYCLE, "")];
+            let terms = vec![term("reading a channel of a key", &read)];
+            return Inequality { terms, limit, unit: Unit::Products };
+        }
         self.overhead("packing a channel of a key", PACK_CYCLES, limit)
     }
 
     /// Per step of a partial block and row tile.
     fn classifying(&self, step: u32) -> Inequality {
         let widths = self.heads.dim as u64 + self.heads.value_dim as u64;
-        let products = step as u64 * self.tile.rows as u64 * widths;
+        let products = step as u64 * self.tile().rows as u64 * widths;
         let limit = Limit { what: "a step's products", value: products, numerator: 1, denominator: 16 };
         self.overhead("classifying", CLASSIFY_CYCLES, limit)
     }
 
     /// Cycles, as the products that the engine would do in them, against products.
     fn overhead(&self, what: &'static str, cycles: u64, limit: Limit) -> Inequality {
-        let lost = [factor(cycles, "cycles"), factor(fma_per_cycle(self.isa), "")];
+        let lost = [factor(cycles, "cycles"), factor(self.products_per_cycle(), "")];
         Inequality { terms: vec![term(what, &lost)], limit, unit: Unit::Products }
     }
 

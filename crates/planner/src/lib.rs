@@ -8,7 +8,8 @@
 
 mod blocks;
 pub mod inequality;
-pub mod plan;
+pub mod pieces;
+mod plan;
 pub mod profile;
 pub mod report;
 

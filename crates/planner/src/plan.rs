@@ -9,6 +9,7 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, Precision};
 use regard_ir::spec::{Mechanism, Spec};
 
 use crate::blocks::Target;
+use crate::pieces;
 use crate::report::{Choice, Note, PlanReport, Reason};
 
 /// Tasks that each thread gets at most. The cut is even to one task, so the busiest thread works at most about 1/32
@@ -45,7 +46,13 @@ impl fmt::Display for PlanError {
                 write!(f, "no kernel computes `{what}` yet; `weights` is what runs")
             }
             PlanError::NoEngine { engine: Some(engine), isa, dtype } => {
-                write!(f, "engine {} does not run {} on {}", engine.name(), dtype.name(), isa.name())
+                write!(f, "engine {} does not run {} on {}", engine.name(), dtype.name(), isa.name())?;
+                match (engine, dtype) {
+                    (EngineKind::AmxBf16, Dtype::F32) => {
+                        f.write_str(" unless the spec says `precision = \"fast\"`")
+                    }
+                    _ => Ok(()),
+                }
             }
             PlanError::NoEngine { engine: None, isa, dtype } => {
                 write!(f, "no engine of this build runs {} on {}", dtype.name(), isa.name())
@@ -77,17 +84,20 @@ pub fn plan(
     if cores == 0 || l1d_bytes == 0 {
         return Err(PlanError::Machine { cores, l1d_bytes });
     }
-    let entry = catalog::runnable(isa)
-        .find(|entry| engine.is_none_or(|engine| engine == entry.engine) && entry.dtypes.contains(&dtype))
+    let (entry, split) = catalog::runnable(isa)
+        .filter(|entry| engine.map_or(!entry.emulated, |engine| engine == entry.engine))
+        .find_map(|entry| Some((entry, pieces::choose(entry, &spec.heads, dtype, spec.precision)?)))
         .ok_or(PlanError::NoEngine { engine, isa, dtype })?;
-    let target = Target { heads: &spec.heads, machine, isa: entry.isa, tile: entry.tile };
+    let target = Target { heads: &spec.heads, machine, entry, pieces: split.pieces };
     let (prefill, mut choices) = target.choose();
+    choices.extend(split.choice);
     choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
     let plan = Plan {
         identity: spec.identity,
         isa: entry.isa,
         engine: entry.engine,
         dtype,
+        pieces: split.pieces,
         prefill,
         tasks_per_thread: TASKS_PER_THREAD,
     };
@@ -118,10 +128,15 @@ fn notes(spec: &Spec, machine: &Machine, entry: &Entry, plan: &Plan) -> Vec<Note
     if machine.isa != entry.isa {
         notes.push(Note::Unused { machine: machine.isa, used: entry.isa, engine: entry.engine });
     }
-    if plan.dtype != Dtype::F32 {
-        notes.push(Note::Converted { dtype: plan.dtype });
-    } else if spec.precision == Precision::Fast {
-        notes.push(Note::FastIsExact);
+    if entry.emulated {
+        notes.push(Note::Emulated { engine: entry.engine });
+    }
+    match (plan.engine, plan.dtype) {
+        (EngineKind::SimdF32, Dtype::F32) if spec.precision == Precision::Fast => {
+            notes.push(Note::FastIsExact { isa: machine.isa });
+        }
+        (EngineKind::AmxBf16, _) | (EngineKind::SimdF32, Dtype::F32) => {}
+        (EngineKind::SimdF32, dtype) => notes.push(Note::Converted { dtype }),
     }
     let allow = spec.allow.tree();
     if allow.node(allow.root()).op == Op::Bool(true) {

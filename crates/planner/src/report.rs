@@ -53,7 +53,7 @@ pub struct Rejected {
 }
 
 /// The idea behind a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The largest power of two within the bounds.
@@ -78,6 +78,31 @@ pub enum Reason {
     ChannelChain,
     /// The balance of threads.
     TasksPerThread,
+    /// What bf16 tiles need of a 16-bit storage type.
+    Pieces {
+        /// The storage type.
+        dtype: Dtype,
+    },
+    /// The fewest products of bf16 pieces that keep the bound of `precision = "fast"`.
+    FastPieces {
+        /// Products of pieces for one of a query and a key, and for one of a weight and a value.
+        products: [u32; 2],
+        /// The error that they were seen to leave.
+        error: f64,
+        /// The bound.
+        bound: f64,
+        /// What fewer products leave.
+        rejected: Option<RejectedPieces>,
+    },
+}
+
+/// A number of products that leaves too large an error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RejectedPieces {
+    /// Products of pieces for one of a query and a key, and for one of a weight and a value.
+    pub products: [u32; 2],
+    /// The error that they were seen to leave.
+    pub error: f64,
 }
 
 /// What a reader should know beside the numbers.
@@ -99,7 +124,15 @@ pub enum Note {
         dtype: Dtype,
     },
     /// `precision = "fast"` changes nothing here.
-    FastIsExact,
+    FastIsExact {
+        /// The instruction set that has no tiles for it.
+        isa: Isa,
+    },
+    /// The engine's unit is emulated.
+    Emulated {
+        /// The engine.
+        engine: EngineKind,
+    },
     /// The mask is `true`: no tile is classified or tested.
     NoMask,
     /// A pass does not end with a full row tile.
@@ -185,6 +218,24 @@ impl fmt::Display for Reason {
             Reason::ChannelChain => {
                 f.write_str("channels of one chain of f32 sums: a longer one would pass the error bound")
             }
+            Reason::Pieces { dtype: Dtype::F16 } => f.write_str(
+                "bf16 pieces of f16 operands and of weights, 3 products for one: weights of one piece pass the bound",
+            ),
+            Reason::Pieces { dtype } => {
+                write!(f, "{} operands are multiplied whole, weights as bf16", dtype.name())
+            }
+            Reason::FastPieces { products: [scores, outputs], error, bound, rejected } => {
+                write!(
+                    f,
+                    "bf16 pieces of f32 queries and keys, {scores} and {outputs} products for one: an error of {error:.1e}, bound {bound:.0e}"
+                )?;
+                match rejected {
+                    Some(RejectedPieces { products: [scores, outputs], error }) => {
+                        write!(f, "; not {scores} and {outputs}: {error:.1e}")
+                    }
+                    None => Ok(()),
+                }
+            }
             Reason::TasksPerThread => {
                 f.write_str("at most; the last tasks even out to about 1/32 of a thread's work")
             }
@@ -205,8 +256,15 @@ impl fmt::Display for Note {
             Note::Converted { dtype } => {
                 write!(f, "{} is converted to f32 while it is packed; products and sums are f32", dtype.name())
             }
-            Note::FastIsExact => f.write_str(
-                "precision fast changes nothing: no engine of this build makes f32 products of bf16 pieces",
+            Note::Emulated { engine } => write!(
+                f,
+                "the matrix unit of {} is emulated on this instruction set: to be tested, not to be fast",
+                engine.name()
+            ),
+            Note::FastIsExact { isa } => write!(
+                f,
+                "precision fast changes nothing on {}: f32 products of bf16 pieces need matrix tiles",
+                isa.name()
             ),
             Note::NoMask => f.write_str("the mask is true everywhere: every tile is full, none has mask code"),
             Note::RaggedRows { rows, tile_rows } => write!(

@@ -1,6 +1,6 @@
 //! Plans are legal on every machine, follow their printed inequalities, and refuse what they cannot do by name.
 
-use regard_engine::catalog;
+use regard_engine::catalog::{self, Entry};
 use regard_ir::expr::{Expr, Op, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::machine::{Isa, Machine};
@@ -159,10 +159,47 @@ fn a_forced_engine_runs_or_is_refused() {
             let (plan, _) =
                 plan(&spec, &machine, dtype, Some(EngineKind::SimdF32)).expect("lanes run everywhere");
             assert_eq!((plan.engine, plan.dtype, plan.identity), (EngineKind::SimdF32, dtype, spec.identity));
-            let best = catalog::runnable(isa).next().expect("scalar at least").isa;
+            let lanes = |entry: &&Entry| entry.engine == EngineKind::SimdF32;
+            let best = catalog::runnable(isa).find(lanes).expect("scalar at least").isa;
             assert_eq!(plan.isa, best);
         }
     }
+}
+
+#[test]
+fn tiles_take_what_they_can_compute_within_the_bound() {
+    let machine = built_in("server-avx512-amx");
+    let engine = |spec: &Spec, dtype| plan(spec, &machine, dtype, None).expect("it plans").0;
+    let exact = spec(8, 2, 128, 128);
+    let fast = |dim| Spec { precision: Precision::Fast, ..spec(8, 2, dim, dim) };
+    assert_eq!(engine(&exact, Dtype::F32).engine, EngineKind::SimdF32);
+    for (spec, dtype, products) in [
+        (&exact, Dtype::Bf16, [1, 1]),
+        (&exact, Dtype::F16, [3, 3]),
+        (&fast(128), Dtype::F32, [3, 3]),
+        (&fast(16), Dtype::F32, [6, 3]),
+        (&fast(16), Dtype::Bf16, [1, 1]),
+    ] {
+        let plan = engine(spec, dtype);
+        assert_eq!((plan.engine, plan.isa), (EngineKind::AmxBf16, Isa::Amx));
+        assert_eq!(plan.pieces.products(), products, "{}", dtype.name());
+    }
+    let forced = |spec: &Spec| plan(spec, &machine, Dtype::F32, Some(EngineKind::AmxBf16));
+    let refused = forced(&exact).expect_err("exact products are not made of pieces").to_string();
+    assert!(
+        refused.contains("does not run f32 on amx unless the spec says `precision = \"fast\"`"),
+        "{refused}"
+    );
+    let report = forced(&fast(128)).expect("it plans").1.to_string();
+    assert!(
+        report.contains("3 and 3 products for one: an error of 1.6e-5, bound 2e-5; not 1 and 1: 8.0e-3"),
+        "{report}"
+    );
+    // A unit that the machine lacks is never taken unasked.
+    let desktop = built_in("desktop-avx2");
+    assert_eq!(plan(&exact, &desktop, Dtype::Bf16, None).expect("it plans").0.engine, EngineKind::SimdF32);
+    let asked = plan(&exact, &desktop, Dtype::Bf16, Some(EngineKind::AmxBf16)).expect("it is emulated").1;
+    assert!(asked.to_string().contains("emulated on this instruction set"), "{asked}");
 }
 
 #[test]
@@ -185,9 +222,10 @@ fn fallbacks_are_named() {
     };
     let mut fast = spec(8, 8, 64, 64);
     fast.precision = Precision::Fast;
-    let report = text(&fast, "server-avx512-amx", Dtype::F32);
+    let report = text(&spec(8, 8, 64, 64), "server-avx512-amx", Dtype::F32);
     assert!(report.contains("no engine of this build uses amx: simd-f32 runs on avx512"), "{report}");
-    assert!(report.contains("precision fast changes nothing"), "{report}");
+    let report = text(&fast, "desktop-avx2", Dtype::F32);
+    assert!(report.contains("precision fast changes nothing on avx2"), "{report}");
     let report = text(&fast, "desktop-avx2", Dtype::Bf16);
     assert!(report.contains("bf16 is converted to f32 while it is packed"), "{report}");
     assert!(!report.contains("no engine of this build uses"), "{report}");

@@ -142,8 +142,8 @@ impl Kernel {
             type Output = WorkspaceLen;
             fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
                 let Self { kernel, problem, threads } = self;
-                let (variant, blocks) = (&kernel.variant(), &kernel.plan().prefill);
-                flash::workspace(engine, variant, blocks, kernel.code.on(), problem, threads)
+                let (variant, plan) = (&kernel.variant(), kernel.plan());
+                flash::workspace(engine, variant, plan, kernel.code.on(), problem, threads)
             }
         }
         let size = Size { kernel: self, problem, threads };

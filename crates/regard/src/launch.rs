@@ -69,7 +69,7 @@ impl<T: Element> Visit for Launch<'_, T> {
         let Self { kernel, schedule, threads, inputs, target, workspace } = self;
         let parts = Parts {
             variant: &kernel.variant(),
-            blocks: &kernel.plan().prefill,
+            plan: kernel.plan(),
             problem: &schedule.problem(),
             schedule: schedule.tasks.tasks.view(),
         };

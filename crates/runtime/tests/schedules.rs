@@ -7,7 +7,7 @@ use regard_ir::expr::{Binary, Node, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
-use regard_ir::plan::{Blocks, Dtype, EngineKind, Plan};
+use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
 use regard_runtime::schedule::{MAX_TASKS, OwnedSchedule, Schedule, ScheduleError, Task, Work};
@@ -83,6 +83,7 @@ fn plan(query_block: u32) -> Plan {
         isa: Isa::Avx2,
         engine: EngineKind::SimdF32,
         dtype: Dtype::F32,
+        pieces: Pieces::WHOLE,
         prefill: Blocks { query_block, key_block: 128, key_cell: 1024, mask_step: 8, channel_chain: 64 },
         tasks_per_thread: 32,
     }

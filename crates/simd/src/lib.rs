@@ -7,11 +7,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod bf16;
 mod lanes;
 mod math;
 mod value;
 
+pub use bf16::{pair_bf16, round_bf16};
 pub use lanes::{Lanes, TRANSPOSE};
-pub use math::{exp, exp2, pow2, sigmoid, softmax_weight, tanh};
+pub use math::{exp, exp2, pow2, sigmoid, softmax_weight, softmax_weight_coarse, tanh};
 pub use pulp::Simd;
 pub use value::{F32, I32, Mask, load_f32, load_i32, vectors, vectors_i32, vectors_i32_mut, vectors_mut};

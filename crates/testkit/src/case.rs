@@ -3,7 +3,7 @@
 use core::fmt;
 
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 use regard_oracle::compare::{self, CompareError, Report, compare};
@@ -134,12 +134,29 @@ impl Case<'_> {
     /// # Panics
     /// If `inputs` are not of this case.
     pub fn judge(&self, inputs: &Inputs, outputs: &Outputs, sample: &Sample) -> Result<Report, Failure> {
+        self.judge_as(Precision::Exact, inputs, outputs, sample)
+    }
+
+    /// As [`Case::judge`], by the bounds of some precision.
+    ///
+    /// # Errors
+    /// As `judge`.
+    ///
+    /// # Panics
+    /// As `judge`.
+    pub fn judge_as(
+        &self,
+        precision: Precision,
+        inputs: &Inputs,
+        outputs: &Outputs,
+        sample: &Sample,
+    ) -> Result<Report, Failure> {
         outputs.o.check().map_err(|error| Failure::Poison("o", error))?;
         if let Some(lse) = &outputs.lse {
             lse.check().map_err(|error| Failure::Poison("lse", error))?;
         }
         let data = inputs.captured();
-        let oracle = self.oracle(inputs, &data);
+        let oracle = self.oracle(inputs, &data).with_precision(precision);
         let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }

@@ -45,7 +45,7 @@ impl Visit for Compare<'_> {
         let program = LaneProgram::new(&VARIANT);
         let codes: [&dyn Code<E::Lanes>; 2] = [&program, &Straight(Expressions)];
 
-        let width = E::MAX_VECTORS * E::Lanes::WIDTH;
+        let width = E::ROWS;
         for first in [-4, 3, 17, 35] {
             let q: Vec<i32> = (first..).take(width).collect();
             let h: Vec<i32> = (0..width as i32).map(|lane| 3 + lane % 3).collect();

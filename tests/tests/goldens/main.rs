@@ -23,6 +23,7 @@ use regard::{Dtype, LoadError, Loader, Pool, Problem, SHIPPED, Spec};
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::inputs::Captured;
+use regard_ir::plan::Precision;
 use regard_oracle::random::CapturedBuffer;
 use regard_oracle::{Oracle, Row, Tensors};
 use regard_testkit::{Case, Input, Inputs, Layout, Output};
@@ -328,7 +329,7 @@ impl Opened {
                 let run = first_query..queries.min(first_query + bounds::ROWS);
                 let scores = self.oracle[head / n_heads_of_a_part][run.clone()].iter();
                 let max_score = scores.flat_map(|row| &row.max_scores).copied().fold(0.0, f64::max);
-                let bound = bounds::exact(quantity, self.spec.dtype, max_score);
+                let bound = bounds::bound(quantity, self.spec.dtype, Precision::Exact, max_score);
                 let rows = head * queries + run.start..head * queries + run.end;
                 let [found, golden] = [found, golden].map(|all| all[rows.clone()].concat());
                 let error = distance(quantity, &found, &golden);

@@ -102,23 +102,23 @@ fn on<W: OnTile + GridOf>(entry: &Entry, work: W) -> Vec<Part<W::Value>> {
     struct Outside<W>(W);
     struct Inside<L, W> {
         lanes: L,
-        vectors: usize,
+        /// Of a row tile.
+        rows: usize,
         work: W,
     }
     impl<W: OnTile + GridOf> Visit for Outside<W> {
         type Output = Vec<Part<W::Value>>;
         fn visit<E: Engine>(self, engine: E) -> Self::Output {
-            engine.enter(Inside { lanes: engine.lanes(), vectors: E::MAX_VECTORS, work: self.0 })
+            engine.enter(Inside { lanes: engine.lanes(), rows: E::ROWS, work: self.0 })
         }
     }
     impl<L: Door, W: OnTile + GridOf> Op for Inside<L, W> {
         type Output = Vec<Part<W::Value>>;
         #[inline(always)]
         fn run(self) -> Self::Output {
-            let Self { lanes, vectors, work } = self;
+            let Self { lanes, rows: most, work } = self;
             let grid = work.grid();
             let mut parts = vec![];
-            let most = L::WIDTH * vectors;
             for first in (0..grid.rows.len()).step_by(most) {
                 let rows = first..(first + most).min(grid.rows.len());
                 // The lanes past the last row repeat it, as they do in a kernel.

@@ -60,24 +60,21 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
     let cut = draws.pick(&[0, 1, 8, 13]);
     for entry in engines::available() {
         let told = |error| TestCaseError::fail(format!("{}: {error}", run::describe(&text, entry, &case)));
-        let result = match sizes {
+        let kernel = run::compile(&spec, entry, dtype);
+        let (result, plan) = match sizes {
             None if cut > 0 && problem.packed.is_none() => {
                 let (cut, keys) = (cut.min(problem.keys as usize), problem.keys as usize);
-                run::run_in_parts(
-                    &run::compile(&spec, entry, dtype),
-                    &case,
-                    &inputs,
-                    &[cut..keys, 0..cut],
-                    &*POOL,
-                )
+                let parts = [cut..keys, 0..cut];
+                (run::run_in_parts(&kernel, &case, &inputs, &parts, &*POOL), *kernel.plan())
             }
-            None => run::run(&run::compile(&spec, entry, dtype), &case, &inputs, &*POOL),
+            None => (run::run(&kernel, &case, &inputs, &*POOL), *kernel.plan()),
             Some((query_block, key_block, key_cell)) => {
                 let blocks = Blocks { query_block, key_block, key_cell, mask_step: 8, channel_chain: 8 };
-                Direct { case: &case, entry, blocks }.run(&inputs, &*POOL)
+                let direct = Direct { case: &case, entry, blocks };
+                (direct.run(&inputs, &*POOL), direct.plan())
             }
         };
-        match run::judge(&case, &inputs, result, 1) {
+        match run::judge(&case, &inputs, result, &plan) {
             Err(Disagreement::Outputs(Failure::Bound(report))) if run::cancels(&case, &inputs, &report) => {
                 cancelling.set(cancelling.get() + 1);
             }

@@ -4,7 +4,7 @@ use regard_ir::expr::{Binary, Node, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
-use regard_ir::plan::{Blocks, Dtype, EngineKind, Plan};
+use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
 use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
@@ -49,6 +49,7 @@ const PLAN: Plan = Plan {
     isa: Isa::Scalar,
     engine: EngineKind::SimdF32,
     dtype: Dtype::F32,
+    pieces: Pieces::WHOLE,
     prefill: Blocks { query_block: 3, key_block: 8, key_cell: 8, mask_step: 8, channel_chain: 64 },
     tasks_per_thread: 4,
 };

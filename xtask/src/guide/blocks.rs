@@ -1,7 +1,7 @@
 //! The blocks of the guide, as Markdown.
 
 use regard_ir::bounds::{self, Quantity, SCORES};
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 use regard_spec::reference;
 
 use super::{Block, keys};
@@ -72,9 +72,11 @@ fn reserved() -> String {
 }
 
 fn bounds() -> String {
-    let rows = Dtype::ALL.into_iter().map(|dtype| {
-        let bound = |quantity| format!("{:e}", bounds::exact(quantity, dtype, SCORES));
-        [format!("`\"{}\"`", dtype.name()), bound(Quantity::Output), bound(Quantity::Lse)]
+    let exact = Dtype::ALL.map(|dtype| (dtype, Precision::Exact, ""));
+    let fast = (Dtype::F32, Precision::Fast, ", `precision = \"fast\"`");
+    let rows = exact.into_iter().chain([fast]).map(|(dtype, precision, note)| {
+        let bound = |quantity| format!("{:e}", bounds::bound(quantity, dtype, precision, SCORES));
+        [format!("`\"{}\"`{note}", dtype.name()), bound(Quantity::Output), bound(Quantity::Lse)]
     });
     table(["storage", "`o`", "`lse`"], rows)
 }

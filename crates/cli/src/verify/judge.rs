@@ -44,8 +44,9 @@ impl<'a> Judge<'a> {
             .map_err(|error| Failure::Bug(error.to_string()))?;
         let gate = bound.gate.as_ref().map(view).transpose()?;
         let tensors = Tensors { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, captured, gate };
-        let oracle =
-            Oracle::new(variant, problem, tensors).map_err(|error| Failure::Bug(error.to_string()))?;
+        let oracle = Oracle::new(variant, problem, tensors)
+            .map_err(|error| Failure::Bug(error.to_string()))?
+            .with_precision(kernel.spec().precision);
         let at_once = oracle.parts().min(pool.count()) as u128;
         memory::ask("the oracle's keys and values", oracle.part_bytes().saturating_mul(at_once))?;
         let query_block = kernel.plan().prefill.query_block;

@@ -8,7 +8,7 @@ mod page;
 use std::{fs, iter};
 
 use regard_ir::bounds::{self, Quantity};
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 
 use self::page::{Block, Shown};
 use crate::bench::{Done, Folder, f32s, i32s, regard, safetensors, workspace};
@@ -131,7 +131,9 @@ fn the_call_attends_inside_documents() {
     let (mut o, mut lse) = (vec![f32::NAN; 8 * call::TOKENS * 64], vec![f32::NAN; 8 * call::TOKENS]);
     let (name, _) = specs(&page)[0];
     call::attend(&folder.path(name), &tensors, &mut o, &mut lse).unwrap();
-    let bound = |quantity, largest: f32| bounds::exact(quantity, Dtype::F32, bounds::SCORES) as f32 * largest;
+    let bound = |quantity, largest: f32| {
+        bounds::bound(quantity, Dtype::F32, Precision::Exact, bounds::SCORES) as f32 * largest
+    };
     assert!(o.iter().all(|o| (o - 0.25).abs() <= bound(Quantity::Output, 0.25)));
     for (row, &lse) in lse.iter().enumerate() {
         let (head, token) = (row / call::TOKENS, row % call::TOKENS);
@@ -226,7 +228,10 @@ fn what_is_not_done_yet_is_refused_by_name() {
 fn bounds_are_those_of_the_table() {
     let page = readme().split_whitespace().collect::<Vec<_>>().join(" ");
     for (dtype, name) in [(Dtype::F32, "f32"), (Dtype::F16, "f16"), (Dtype::Bf16, "bf16")] {
-        let bound = format!("{:e} for {name}", bounds::exact(Quantity::Output, dtype, bounds::SCORES));
+        let bound = format!(
+            "{:e} for {name}",
+            bounds::bound(Quantity::Output, dtype, Precision::Exact, bounds::SCORES)
+        );
         assert!(page.contains(&bound), "{bound}");
     }
 }

@@ -29,9 +29,10 @@ fn a_model_is_reproduced() {
     assert_eq!(shape, [4, 12, 22, 32]);
     let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |m, x| m.max(x.abs()));
     let error = largest(&mut o.iter().zip(&expected).map(|(a, b)| a - b));
-    let bound = regard_ir::bounds::exact(
+    let bound = regard_ir::bounds::bound(
         regard_ir::bounds::Quantity::Output,
         regard_ir::plan::Dtype::F32,
+        regard_ir::plan::Precision::Exact,
         regard_ir::bounds::SCORES,
     );
     assert!(f64::from(error / largest(&mut expected.iter().copied())) <= bound, "{error}");

@@ -10,7 +10,8 @@ use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
 use super::Door;
-use crate::engine::{Op, PANEL};
+use crate::engine::Op;
+use crate::pack::PANEL;
 
 /// Proof that the processor has `pulp`'s level V3 and F16C.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,8 @@ pub mod scalar;
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, Simd};
 
-use crate::engine::{Op, PANEL};
+use crate::engine::Op;
+use crate::pack::PANEL;
 use crate::simd_f32::tile::sum;
 
 /// An instruction set that code can be compiled for.
@@ -20,7 +21,7 @@ pub trait Door: Lanes {
     const ISA: Isa;
 
     /// Rows of the broadcast operand that a register tile holds beside [`Self::VECTORS`] vectors: together they fill
-    /// the register file. Divides [`PANEL`](crate::engine::PANEL).
+    /// the register file. Divides [`PANEL`](crate::pack::PANEL).
     const TILE: usize;
 
     /// Vectors of a register tile's width.

@@ -8,8 +8,9 @@
 
 use regard_simd::{Lanes, Simd, vectors, vectors_mut};
 
-use crate::engine::{Op, PANEL, Rescale};
+use crate::engine::{Op, Rescale};
 use crate::isa::Door;
+use crate::pack::PANEL;
 
 /// Multiplies one panel; see the module.
 ///

@@ -4,7 +4,7 @@ use half::bf16;
 use regard_ir::bounds;
 use regard_ir::identity::Identity;
 use regard_ir::inputs::Captured;
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
 use regard_oracle::compare::{CompareError, Outputs, Report, compare};
@@ -78,7 +78,7 @@ fn rounding_to_storage_passes() {
 
 #[test]
 fn one_element_past_the_bound_is_caught_where_it_is() {
-    let past = 100.0 * bounds::exact(bounds::Quantity::Output, Dtype::F32, 0.0) as f32;
+    let past = 100.0 * bounds::bound(bounds::Quantity::Output, Dtype::F32, Precision::Exact, 0.0) as f32;
     let report = judged(Dtype::F32, 0, |o, _| o[(QUERIES + 129) * 3 + 1] += past).unwrap();
     assert!(!report.passed());
     assert_eq!((report.output.run.h, report.output.run.rows.clone()), (1, 128..130));

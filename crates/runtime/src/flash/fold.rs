@@ -7,10 +7,11 @@
 //! Source of the recurrence: Milakov and Gimelshein, *Online normalizer calculation for softmax*, algorithm 3.
 
 use regard_engine::isa::Door;
-use regard_engine::{Fold, Rescale};
+use regard_engine::weigh::{Precise, Weigher};
+use regard_engine::{Change, Fold};
 use regard_ir::interval::Liveness;
 use regard_ir::variant::Weights;
-use regard_simd::{F32, Lanes, load_f32, pow2, sigmoid, softmax_weight, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, pow2, sigmoid, vectors_mut};
 
 use crate::code::{Code, Place};
 
@@ -31,6 +32,13 @@ pub(super) struct Steps {
     pub dead: u64,
 }
 
+impl Steps {
+    /// Those from step `step` on.
+    pub fn after(self, step: usize) -> Self {
+        Self { partial: self.partial >> step, dead: self.dead >> step }
+    }
+}
+
 /// One row tile's weights over one key block.
 pub(super) struct TileFold<'a, L> {
     pub code: &'a dyn Code<L>,
@@ -41,6 +49,7 @@ pub(super) struct TileFold<'a, L> {
     pub steps: Steps,
     pub step_keys: usize,
     pub width: usize,
+    pub units: Units,
     /// Whether no key of the cell came before.
     pub fresh: bool,
     pub sums: Sums<'a>,
@@ -49,31 +58,60 @@ pub(super) struct TileFold<'a, L> {
     pub scratch: &'a mut [i32],
 }
 
+/// What scores are as an engine gives them, and what they are to become.
+#[derive(Clone, Copy)]
+pub(super) struct Units {
+    /// What turns them into natural units, where they are not scaled yet.
+    pub scale: Option<f32>,
+    /// What turns them, as given or as modified, into log2 units; `None` where they are.
+    pub log2: Option<f32>,
+    /// How far, in log2 units, a score may pass its row's reference before that moves.
+    pub slack: f32,
+}
+
 impl<L: Door> Fold<L> for TileFold<'_, L> {
     #[inline(always)]
-    fn fold(&mut self, lanes: L, first: usize, scores: &mut [f32]) -> Rescale<'_> {
+    fn open<const V: usize, P: Precise>(
+        &mut self,
+        lanes: L,
+        first: usize,
+        scores: &mut [f32],
+    ) -> (Change, Weigher<L, V, P>) {
         self.shape(lanes, first, scores);
-        let activation = !matches!(self.weights, Weights::Softmax { .. });
-        if activation {
+        let fresh = core::mem::take(&mut self.fresh);
+        if !matches!(self.weights, Weights::Softmax { .. }) {
             self.activate(lanes, scores);
             // Sums of weights that are not divided need no reference: any finite one keeps them as they are.
             self.sums.reference.fill(0.0);
-            return if core::mem::take(&mut self.fresh) { Rescale::Replace } else { Rescale::Keep };
+            self.factors.fill(1.0);
+            return (if fresh { Change::Replace } else { Change::Keep }, Weigher::identity(lanes));
         }
-        let rescaled = match (self.width / L::WIDTH, self.code.modifies()) {
-            (1, false) => self.weigh::<1, false>(lanes, scores),
-            (2, false) => self.weigh::<2, false>(lanes, scores),
-            (3, false) => self.weigh::<3, false>(lanes, scores),
-            (1, true) => self.weigh::<1, true>(lanes, scores),
-            (2, true) => self.weigh::<2, true>(lanes, scores),
-            (3, true) => self.weigh::<3, true>(lanes, scores),
-            (vectors, _) => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
+        let moved = match self.units.log2 {
+            None => self.raise::<V, false>(lanes, 1.0, scores),
+            Some(log2) => self.raise::<V, true>(lanes, log2, scores),
         };
-        match (core::mem::take(&mut self.fresh), rescaled) {
-            (true, _) => Rescale::Replace,
-            (false, false) => Rescale::Keep,
-            (false, true) => Rescale::By(self.factors),
+        let change = match (fresh, moved) {
+            (true, _) => Change::Replace,
+            (false, false) => Change::Keep,
+            (false, true) => Change::Rescale,
+        };
+        let references =
+            core::array::from_fn(|v| finite(load_f32(lanes, &self.sums.reference[v * L::WIDTH..])));
+        (change, Weigher::softmax(references))
+    }
+
+    #[inline(always)]
+    fn close<const V: usize, P: Precise>(&mut self, lanes: L, weigher: Weigher<L, V, P>) {
+        for (v, total) in vectors_mut(lanes, self.sums.total).iter_mut().enumerate() {
+            let factor = load_f32(lanes, &self.factors[v * L::WIDTH..]);
+            let before = F32::from_raw(lanes, *total);
+            *total = (before * factor + weigher.sums[v]).raw();
         }
+    }
+
+    #[inline(always)]
+    fn factors(&self) -> &[f32] {
+        self.factors
     }
 }
 
@@ -97,6 +135,12 @@ impl<L: Door> TileFold<'_, L> {
     #[inline(always)]
     fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
         let modifies = self.code.modifies();
+        if let Some(scale) = self.units.scale {
+            let scale = F32::splat(lanes, scale);
+            for score in vectors_mut(lanes, scores) {
+                *score = (F32::from_raw(lanes, *score) * scale).raw();
+            }
+        }
         if self.steps != Steps::default() || modifies {
             let keys = scores.len() / self.width;
             let mut key = 0;
@@ -133,49 +177,35 @@ impl<L: Door> TileFold<'_, L> {
         (class(key), end.min(keys))
     }
 
-    /// Turns scores into weights and adds them up. Scores are in log2 units unless they are `NATURAL`. Gives whether some
-    /// row's reference moved, its factor then being in `factors`.
+    /// Brings scores to log2 units, where they are not, and moves each row's reference where a score passes it. Gives
+    /// whether one moved, its factor then being in `factors`.
     #[inline(always)]
-    fn weigh<const V: usize, const NATURAL: bool>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
-        let (keys, _) = vectors_mut(lanes, scores).as_chunks_mut::<V>();
-        let nothing = F32::splat(lanes, f32::NEG_INFINITY);
-        let zero = F32::splat(lanes, 0.0);
-
-        let mut largest = [nothing; V];
-        let log2_e = F32::splat(lanes, core::f32::consts::LOG2_E);
-        for key in &mut *keys {
+    fn raise<const V: usize, const CONVERT: bool>(
+        &mut self,
+        lanes: L,
+        log2: f32,
+        scores: &mut [f32],
+    ) -> bool {
+        let mut largest = [F32::splat(lanes, f32::NEG_INFINITY); V];
+        let log2 = F32::splat(lanes, log2);
+        for key in vectors_mut(lanes, scores).as_chunks_mut::<V>().0 {
             for (largest, s) in largest.iter_mut().zip(key) {
-                if NATURAL {
-                    *s = (F32::from_raw(lanes, *s) * log2_e).raw();
+                if CONVERT {
+                    *s = (F32::from_raw(lanes, *s) * log2).raw();
                 }
                 *largest = largest.max(F32::from_raw(lanes, *s));
             }
         }
-
-        let mut references = [zero; V];
+        let slack = F32::splat(lanes, self.units.slack);
         let mut moved = false;
         let reference_rows = vectors_mut(lanes, self.sums.reference);
         for (v, old) in reference_rows.iter_mut().enumerate() {
             let before = F32::from_raw(lanes, *old);
-            let after = before.max(largest[v].ceil());
+            let passes = (before + slack).lt(largest[v]);
+            let after = passes.select(largest[v].ceil(), before);
             *old = after.raw();
-            references[v] = finite(after);
-            moved |= before.lt(after).any();
+            moved |= passes.any();
             vectors_mut(lanes, self.factors)[v] = factor(before, after).raw();
-        }
-
-        let mut sums = [zero; V];
-        for key in keys {
-            for v in 0..V {
-                let weight = softmax_weight(F32::from_raw(lanes, key[v]), references[v]);
-                sums[v] = sums[v] + weight;
-                key[v] = weight.raw();
-            }
-        }
-        for (v, total) in vectors_mut(lanes, self.sums.total).iter_mut().enumerate() {
-            let factor = load_f32(lanes, &self.factors[v * L::WIDTH..]);
-            let before = F32::from_raw(lanes, *total);
-            *total = (before * factor + sums[v]).raw();
         }
         moved
     }

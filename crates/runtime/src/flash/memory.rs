@@ -1,15 +1,14 @@
 //! The workspace: what all workers share, and a piece for each, carved into the operands of a pass.
 
 use pulp::bytemuck;
-use regard_engine::Engine;
-use regard_engine::engine::PANEL;
-use regard_engine::isa::Door;
-use regard_ir::plan::Blocks;
+use regard_engine::{Engine, Shape};
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
 use regard_ir::variant::Variant;
-use regard_simd::{Lanes, TRANSPOSE};
+use regard_simd::TRANSPOSE;
 
+use super::ahead::Units;
 use super::tokens::TokenLayout;
 use crate::code::Code;
 
@@ -19,22 +18,13 @@ pub(super) const ALIGN: usize = 16;
 /// Rows that are at work while outputs are mixed, normed and gated.
 pub(super) const FINISH: usize = 3;
 
-/// Vectors of an engine's row tile.
+/// Rows of an engine's row tile.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    pub lanes: usize,
-    pub vectors: usize,
-}
-
-impl Tile {
-    pub fn of<E: Engine>(_: E) -> Self {
-        Self { lanes: E::Lanes::WIDTH, vectors: E::MAX_VECTORS }
-    }
-
-    /// Rows of a full tile.
-    pub fn rows(self) -> usize {
-        self.lanes * self.vectors
-    }
+    /// Of a full tile.
+    pub rows: usize,
+    /// Widths are multiples of this.
+    pub step: usize,
 }
 
 /// Sizes of a pass's operands, in elements.
@@ -42,11 +32,16 @@ pub(super) struct Layout {
     pub tile: Tile,
     /// Rows of a pass, rounded up to whole tiles.
     pub rows: usize,
-    pub dim: usize,
-    pub value_dim: usize,
-    /// `value_dim` rounded up to whole panels.
+    pub shape: Shape,
+    /// `value_dim` rounded up as the engine wants.
     pub value_width: usize,
-    pub key_block: usize,
+    /// Elements of a packed full row tile.
+    pub query_len: usize,
+    /// Elements of a packed block, 0 where units are packed ahead.
+    packed: usize,
+    scratch: usize,
+    pack: usize,
+    pub units: Units,
     pub tokens: TokenLayout,
     /// Elements of the weighted sums that are mixed afterwards; 0 where none are.
     sums: usize,
@@ -61,6 +56,8 @@ pub(super) struct Common<'a> {
     pub frequencies: &'a mut [f32],
     /// What is known of each token.
     pub table: &'a mut [f32],
+    /// Keys and values, where they are packed ahead.
+    pub units: &'a mut [f32],
     /// Weighted sums of all query heads, where they are mixed.
     pub sums: &'a mut [f32],
     /// The workers' pieces.
@@ -82,56 +79,77 @@ pub(super) fn align(workspace: &mut [f32]) -> &mut [f32] {
 }
 
 impl Layout {
-    pub fn new<L: Door>(
+    pub fn new<E: Engine>(
         variant: &Variant<'_>,
         problem: &Problem<'_>,
-        blocks: &Blocks,
-        tile: Tile,
-        code: &dyn Code<L>,
+        plan: &Plan,
+        code: &dyn Code<E::Lanes>,
     ) -> Self {
         let heads = &variant.heads;
-        let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
+        let blocks = &plan.prefill;
+        let shape = Shape {
+            dim: heads.dim as usize,
+            value_dim: heads.value_dim as usize,
+            key_block: blocks.key_block as usize,
+            channel_chain: blocks.channel_chain as usize,
+            pieces: plan.pieces,
+        };
+        let tile = Tile { rows: E::ROWS, step: E::ROW_STEP };
         let rows = heads.group() as usize * blocks.query_block as usize;
         let [batch, queries, _] = problem.extents();
         let sums = [batch, heads.query, queries, heads.value_dim];
         let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
+        let packed = E::packed_len(&shape);
         Self {
             tile,
-            rows: rows.next_multiple_of(tile.rows()),
-            dim,
-            value_dim,
-            value_width: value_dim.next_multiple_of(PANEL),
-            key_block: blocks.key_block as usize,
+            rows: rows.next_multiple_of(tile.rows),
+            shape,
+            value_width: shape.value_dim.next_multiple_of(E::CHANNEL_STEP),
+            query_len: E::query_len(&shape),
+            packed: if E::PACKS_AHEAD { 0 } else { packed },
+            scratch: E::scratch_len(&shape),
+            pack: E::pack_len(&shape),
+            units: Units::new::<E>(
+                problem,
+                heads.kv as usize,
+                packed.next_multiple_of(ALIGN),
+                shape.key_block,
+            ),
             tokens: TokenLayout::new(variant, problem),
             sums: if variant.output.mix.is_some() && problem.part.is_none() { sums } else { 0 },
             finishes: variant.output != Output { lse: variant.output.lse, ..Output::default() },
-            code: code.scratch_len(tile.rows()),
+            code: code.scratch_len(tile.rows),
         }
     }
 
+    /// Where the packed row tile lies that begins with row `first`.
+    #[inline(always)]
+    pub fn queries(&self, first: usize) -> core::ops::Range<usize> {
+        let begin = first / self.tile.rows * self.query_len;
+        begin..begin + self.query_len
+    }
+
     /// The operands' sizes, in the order of [`Memory`]'s fields.
-    fn sizes(&self) -> [usize; 18] {
-        let Self { tile, rows, dim, value_width, key_block, .. } = *self;
+    fn sizes(&self) -> [usize; 16] {
+        let Self { tile, rows, value_width, .. } = *self;
         let finish = if self.finishes { FINISH * value_width.next_multiple_of(ALIGN) } else { 0 };
         [
-            rows * dim,
+            rows / tile.rows * self.query_len,
             rows * value_width,
             rows * value_width,
-            key_block * dim,
-            key_block * value_width,
-            key_block * tile.rows(),
+            self.packed,
+            self.scratch,
             rows,
             rows,
             rows,
             rows,
-            tile.rows(),
-            tile.rows(),
-            TRANSPOSE * dim.max(value_width),
+            tile.rows,
+            tile.rows,
+            self.pack.max(TRANSPOSE * value_width),
             rows,
             rows,
-            key_block,
             finish,
-            self.code.max(tile.rows()),
+            self.code.max(tile.rows),
         ]
     }
 
@@ -147,18 +165,19 @@ impl Layout {
     }
 
     /// The sizes of what is shared, in the order of [`Common`]'s fields.
-    fn common(&self) -> [usize; 3] {
+    fn common(&self) -> [usize; 4] {
         let sums = self.sums.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
-        [self.tokens.frequencies_len(), self.tokens.table_len(), sums]
+        [self.tokens.frequencies_len(), self.tokens.table_len(), self.units.table_len(), sums]
     }
 
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
     pub fn share<'a>(&self, memory: &'a mut [f32]) -> Common<'a> {
-        let [frequencies, table, sums] = self.common();
+        let [frequencies, table, units, sums] = self.common();
         let (frequencies, memory) = memory.split_at_mut(frequencies);
         let (table, memory) = memory.split_at_mut(table);
+        let (units, memory) = memory.split_at_mut(units);
         let (sums, workers) = memory.split_at_mut(sums);
-        Common { frequencies, table, sums: &mut sums[..self.sums], workers }
+        Common { frequencies, table, units, sums: &mut sums[..self.sums], workers }
     }
 
     /// Carves one worker's memory.
@@ -174,9 +193,8 @@ impl Layout {
             query: next(),
             cell_output: next(),
             total_output: next(),
-            keys: next(),
-            values: next(),
-            scores: next(),
+            packed: next(),
+            scratch: next(),
             cell_reference: next(),
             cell_sum: next(),
             total_reference: next(),
@@ -186,28 +204,25 @@ impl Layout {
             rows: next(),
             positions: bytemuck::cast_slice_mut(next()),
             heads: bytemuck::cast_slice_mut(next()),
-            odd_keys: bytemuck::cast_slice_mut(next()),
             finish: next(),
             code: bytemuck::cast_slice_mut(next()),
-            packed: None,
+            block: None,
         }
     }
 }
 
 /// The operands of a pass.
 pub(super) struct Memory<'a> {
-    /// Row panels of the queries, one after the other, each `[dim][width]`.
+    /// Packed row tiles of the queries, one after the other.
     pub query: &'a mut [f32],
     /// Outputs of the cell under way, for each row tile `[value_width][width]`.
     pub cell_output: &'a mut [f32],
     /// Outputs of the cells before it.
     pub total_output: &'a mut [f32],
-    /// Key panels of the block under way.
-    pub keys: &'a mut [f32],
-    /// Its value panels.
-    pub values: &'a mut [f32],
-    /// Scores of one row tile, `[key_block][width]`.
-    pub scores: &'a mut [f32],
+    /// The key block under way, packed.
+    pub packed: &'a mut [f32],
+    /// Scores and weights of one row tile.
+    pub scratch: &'a mut [f32],
     /// Reference of each row's cell.
     pub cell_reference: &'a mut [f32],
     /// Sum of the weights of each row's cell.
@@ -220,18 +235,16 @@ pub(super) struct Memory<'a> {
     pub factors: &'a mut [f32],
     /// The same for a second operand.
     pub other_factors: &'a mut [f32],
-    /// Eight rows on their way in or out.
+    /// Rows on their way in or out.
     pub rows: &'a mut [f32],
     /// Absolute query position of each row.
     pub positions: &'a mut [i32],
     /// Query head of each row.
     pub heads: &'a mut [i32],
-    /// Keys of the block whose values are not all finite.
-    pub odd_keys: &'a mut [i32],
     /// Room for [`FINISH`] rows on their way out, each a whole number of vectors; none where rows stay as they are.
     pub finish: &'a mut [f32],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
-    /// The key block that is packed: sequence, key head, first key, and how many odd keys it has.
-    pub packed: Option<([u32; 3], usize)>,
+    /// The key block that is packed: sequence, key head and first key.
+    pub block: Option<[u32; 3]>,
 }

@@ -7,8 +7,10 @@
 //!
 //! Source: Dao et al., *FlashAttention*, with the loop order of its second version (queries outside, keys inside).
 
+mod ahead;
 mod finish;
 mod fold;
+mod keys;
 mod memory;
 mod part;
 mod pass;
@@ -26,7 +28,7 @@ use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{self, BindError, Captured, InputData};
 use regard_ir::interval::Span;
-use regard_ir::plan::Blocks;
+use regard_ir::plan::{Blocks, Plan};
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
@@ -110,8 +112,8 @@ impl<'a, T> From<Outputs<'a, T>> for Target<'a, T> {
 pub struct Parts<'a> {
     /// The variant.
     pub variant: &'a Variant<'a>,
-    /// Block sizes.
-    pub blocks: &'a Blocks,
+    /// Block sizes, and what operands are made of.
+    pub plan: &'a Plan,
     /// Sizes of this call.
     pub problem: &'a Problem<'a>,
     /// Its tasks.
@@ -145,14 +147,14 @@ impl WorkspaceLen {
 
 /// How much memory a run of `problem` needs with `threads` workers.
 pub fn workspace<E: Engine>(
-    engine: E,
+    _: E,
     variant: &Variant<'_>,
-    blocks: &Blocks,
+    plan: &Plan,
     code: &dyn Code<E::Lanes>,
     problem: &Problem<'_>,
     threads: usize,
 ) -> WorkspaceLen {
-    let layout = memory::Layout::new(variant, problem, blocks, memory::Tile::of(engine), code);
+    let layout = memory::Layout::new::<E>(variant, problem, plan, code);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
     WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
 }
@@ -284,12 +286,12 @@ pub fn run<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    check(&parts, &inputs, &target)?;
-    let Parts { variant, blocks, problem, schedule, .. } = parts;
+    check::<E, T>(&parts, &inputs, &target)?;
+    let Parts { variant, plan, problem, schedule } = parts;
     let heads = &variant.heads;
     let captured = Captured::bind(variant.inputs, inputs.captured, heads, variant.source, problem)
         .map_err(RunError::Captured)?;
-    let layout = memory::Layout::new(variant, problem, blocks, memory::Tile::of(engine), code);
+    let layout = memory::Layout::new::<E>(variant, problem, plan, code);
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
         spans: Summaries::len(variant.allow, captured.lens()),
@@ -298,7 +300,8 @@ pub fn run<E: Engine, T: Element>(
     if found.floats < needed.floats || found.spans < needed.spans {
         return Err(RunError::Workspace { needed, found });
     }
-    let memory::Common { frequencies, table, sums, workers } = layout.share(memory::align(memory.floats));
+    let memory::Common { frequencies, table, units, sums, workers } =
+        layout.share(memory::align(memory.floats));
 
     let finish = Finish::new(variant, &captured, inputs.gate);
     let [batch, queries, _] = problem.extents();
@@ -342,6 +345,17 @@ pub fn run<E: Engine, T: Element>(
     }
     let tokens = tokens::Tokens { layout: layout.tokens, table };
     let change = |side| Change::new(variant, side, &captured, tokens);
+    let changes = [change(Side::Query), change(Side::Key)];
+    let keys = keys::Keys { heads, problem, inputs, change: changes[Side::Key as usize] };
+    if !units.is_empty() {
+        let units = Lots::new(&mut *units, layout.units.len);
+        let lots = Lots::new(&mut *workers, layout.worker_len());
+        threads.run(&|_| {
+            if let Some((_, memory)) = lots.take() {
+                engine.enter(FillUnits { engine, keys: &keys, layout: &layout, units: &units, memory });
+            }
+        });
+    }
     let shared = pass::Shared {
         engine,
         parts,
@@ -351,7 +365,9 @@ pub fn run<E: Engine, T: Element>(
         ranges: &ranges,
         fault: &fault,
         layout: &layout,
-        changes: [change(Side::Query), change(Side::Key)],
+        changes,
+        keys,
+        units,
         is_part,
         finish: finish.filter(|_| mixing.is_none() && !is_part),
     };
@@ -404,6 +420,30 @@ impl<T: Element> Op for FillTokens<'_, T> {
     }
 }
 
+/// One worker's share of what is packed ahead, inside the engine's instruction set.
+struct FillUnits<'a, E, T> {
+    engine: E,
+    keys: &'a keys::Keys<'a, T>,
+    layout: &'a memory::Layout,
+    units: &'a Lots<'a, f32>,
+    memory: &'a mut [f32],
+}
+
+impl<E: Engine, T: Element> Op for FillUnits<'_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { engine, keys, layout, units, memory } = self;
+        let memory = layout.carve(memory);
+        while let Some((unit, to)) = units.take() {
+            if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit) {
+                keys.pack(engine, &layout.shape, [sequence, head], range, memory.rows, to);
+            }
+        }
+    }
+}
+
 /// One worker's share of the passes.
 struct Attend<'a, E: Engine, T> {
     shared: &'a pass::Shared<'a, E, T>,
@@ -442,8 +482,13 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
     }
 }
 
-fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, target: &Target<'_, T>) -> Result<(), RunError> {
-    let Parts { variant, blocks, problem, schedule, .. } = parts;
+fn check<E: Engine, T>(
+    parts: &Parts<'_>,
+    inputs: &Inputs<'_, T>,
+    target: &Target<'_, T>,
+) -> Result<(), RunError> {
+    let Parts { variant, plan, problem, schedule } = parts;
+    let blocks = &plan.prefill;
     let heads = &variant.heads;
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
     let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
@@ -470,12 +515,12 @@ fn check<T>(parts: &Parts<'_>, inputs: &Inputs<'_, T>, target: &Target<'_, T>) -
     let whole = |a: u32, b: u32| a > 0 && b > 0 && a.is_multiple_of(b);
     let fits = whole(blocks.key_cell, blocks.key_block)
         && whole(blocks.key_block, blocks.mask_step)
-        && whole(blocks.mask_step, regard_engine::engine::PANEL as u32)
+        && whole(blocks.mask_step, E::KEY_STEP as u32)
         && steps <= u64::BITS
         && blocks.query_block > 0
         && blocks.channel_chain > 0;
     if !fits {
-        return Err(RunError::Blocks(**blocks));
+        return Err(RunError::Blocks(*blocks));
     }
     if !covers(schedule.tasks, heads, problem) {
         return Err(RunError::Schedule);

@@ -1,6 +1,9 @@
 //! One pass: a query block over the keys that it can see.
 
+use core::ops::Range;
+
 use regard_engine::element::Element;
+use regard_engine::engine::GROUP;
 use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
@@ -11,7 +14,8 @@ use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
 use super::finish::Finish;
-use super::fold::{Steps, Sums, TileFold, common_reference};
+use super::fold::{Steps, Sums, TileFold, Units, common_reference};
+use super::keys::Keys;
 use super::memory::{Layout, Memory};
 use super::rows::{Change, Changed, Side};
 use super::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
@@ -31,6 +35,9 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub layout: &'a Layout,
     /// How rows of q and of k change before they are packed.
     pub changes: [Option<Change<'a>>; 2],
+    pub keys: Keys<'a, T>,
+    /// Keys and values, where they are packed ahead.
+    pub units: &'a [f32],
     /// Whether sums are written as they are, to be merged with those of other keys.
     pub is_part: bool,
     /// What happens to output rows; nothing here where heads are mixed first.
@@ -67,7 +74,7 @@ pub(super) fn task<E: Engine, T: Element>(
     memory: &mut Memory<'_>,
 ) {
     let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
-    let step = shared.parts.blocks.query_block;
+    let step = shared.parts.plan.prefill.query_block;
     let of = shared.parts.problem.sequence(sequence);
     let mut first_query = query_begin;
     while first_query < query_end {
@@ -100,8 +107,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn run(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         self.prepare(memory);
-        let Parts { variant, blocks, .. } = self.shared.parts;
-        let ranges = self.shared.ranges;
+        let Parts { variant, plan, .. } = self.shared.parts;
+        let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
         let region = self.region(0, self.rows());
         let classify = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
         let KeyRange { begin, end } = self.block.of.held;
@@ -136,9 +143,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     /// without the door's instruction set wherever it is not inlined.
     fn tiles(&self) -> impl Iterator<Item = RowTile> + use<E, T> {
         let (tile, all) = (self.shared.layout.tile, self.rows());
-        (0..all).step_by(tile.rows()).map(move |first| {
-            let rows = tile.rows().min(all - first);
-            RowTile { first, rows, width: rows.next_multiple_of(tile.lanes) }
+        (0..all).step_by(tile.rows).map(move |first| {
+            let rows = tile.rows.min(all - first);
+            RowTile { first, rows, width: rows.next_multiple_of(tile.step) }
         })
     }
 
@@ -178,19 +185,41 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
+    /// What packed queries are multiplied by, and what scores are then.
+    #[inline(always)]
+    fn units(&self) -> (f32, Units) {
+        let Shared { parts, code, .. } = self.shared;
+        let variant = parts.variant;
+        let log2_e = core::f64::consts::LOG2_E;
+        // In log2 units from the start, unless a modifier or an activation must see natural ones.
+        let softmax = matches!(variant.weights, Weights::Softmax { .. });
+        let natural = !softmax || code.modifies();
+        let unit = if natural { 1.0 } else { log2_e };
+        if E::UNSCALED {
+            let scale = variant.scale as f32;
+            // A mask writes −inf before scores are in log2 units, so what makes them such must be positive.
+            let (scale, log2) = if natural || scale <= 0.0 {
+                (Some(scale), Some(log2_e as f32))
+            } else {
+                (None, Some((variant.scale * log2_e) as f32))
+            };
+            return (1.0, Units { scale, log2, slack: E::SLACK });
+        }
+        let log2 = natural.then_some(log2_e as f32);
+        ((variant.scale * unit) as f32, Units { scale: None, log2, slack: E::SLACK })
+    }
+
     /// Packs the queries and clears the sums.
     #[inline(always)]
     fn prepare(&self, memory: &mut Memory<'_>) {
-        let Shared { engine, parts, code, inputs, layout, .. } = self.shared;
+        let Shared { engine, parts, inputs, layout, .. } = self.shared;
+        let (factor, _) = self.units();
         let Parts { variant, .. } = parts;
         let Sequence { batch, q_offset, .. } = self.block.of;
-        let lanes = engine.lanes();
         let group = variant.heads.group();
-        // In log2 units from the start, unless a modifier or an activation must see natural ones.
-        let softmax = matches!(variant.weights, Weights::Softmax { .. });
-        let unit = if softmax && !code.modifies() { core::f64::consts::LOG2_E } else { 1.0 };
-        for RowTile { first, rows, width } in self.tiles() {
-            let panel = &mut memory.query[first * layout.dim..][..width * layout.dim];
+        for tile in self.tiles() {
+            let RowTile { first, rows, width } = tile;
+            let to = &mut memory.query[layout.queries(first)];
             let row = |i: usize| {
                 let (head, query) = self.place(first + i);
                 let head = (self.block.kv_head * group + head) as usize;
@@ -199,16 +228,22 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             match self.shared.changes[Side::Query as usize] {
                 None => {
                     let rows_as_stored = pack::AsStored(|i| row(i).1);
-                    pack::pack_rows(lanes, &rows_as_stored, rows, layout.dim, width, memory.rows, panel);
+                    engine.pack_queries(
+                        &layout.shape,
+                        &rows_as_stored,
+                        [rows, width],
+                        factor,
+                        memory.rows,
+                        to,
+                    );
                 }
                 Some(change) => {
                     let token =
                         |i| change.tokens.query(batch as usize, self.query_row(self.place(first + i).1));
                     let changed = Changed::new(change, row, token);
-                    pack::pack_rows(lanes, &changed, rows, layout.dim, width, memory.rows, panel);
+                    engine.pack_queries(&layout.shape, &changed, [rows, width], factor, memory.rows, to);
                 }
             }
-            pack::scale(lanes, panel, (variant.scale * unit) as f32);
             for lane in 0..width {
                 let (head, query) = self.place(first + lane.min(rows - 1));
                 memory.positions[first + lane] = q_offset + query as i32;
@@ -221,60 +256,39 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Packs a key block, unless the pass before left it packed, and takes every row tile through it.
+    /// Packs a key block, unless it is packed already, and takes every row tile through it.
     #[inline(always)]
     fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
-        let Shared { engine, parts, inputs, layout, .. } = self.shared;
-        let Block { sequence, of, kv_head, .. } = self.block;
-        let heads = &parts.variant.heads;
-        let value_head = kv_head / (heads.kv / heads.value);
-        let lanes = engine.lanes();
+        let Shared { engine, parts, layout, keys, .. } = self.shared;
+        let Block { sequence, kv_head, .. } = self.block;
         let block = [sequence, kv_head, first];
-        let odd = match memory.packed {
-            Some((packed, odd)) if packed == block => odd,
-            _ => {
-                let (head, batch) = (kv_head as usize, of.batch as usize);
-                let first = (of.first_key + (first - of.held.begin)) as usize;
-                let key = |i: usize| inputs.k.row(batch, head, first + i);
-                let value = |i: usize| inputs.v.row(batch, value_head as usize, first + i);
-                let count = count as usize;
-                match self.shared.changes[Side::Key as usize] {
-                    None => {
-                        let rows = pack::AsStored(key);
-                        pack::pack_keys(lanes, &rows, count, layout.dim, memory.rows, memory.keys);
-                    }
-                    Some(change) => {
-                        let token = |i| change.tokens.key(batch, first + i);
-                        let rows = Changed::new(change, |i| (head, key(i)), token);
-                        pack::pack_keys(lanes, &rows, count, layout.dim, memory.rows, memory.keys);
-                    }
-                }
-                let shape = pack::ValueBlock { count, dim: layout.value_dim, block_keys: layout.key_block };
-                let odd = pack::pack_values(lanes, value, shape, memory.rows, memory.odd_keys, memory.values);
-                memory.packed = Some((block, odd));
-                odd
-            }
-        };
+        if !E::PACKS_AHEAD && memory.block != Some(block) {
+            let range = first..first + count;
+            keys.pack(*engine, &layout.shape, [sequence, kv_head], range, memory.rows, memory.packed);
+            memory.block = Some(block);
+        }
+        let unit =
+            if E::PACKS_AHEAD { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
         for tile in self.tiles() {
-            self.step(tile, first, count, liveness, odd, memory);
+            let Some((live, steps)) = self.live_steps(tile, first, count, liveness) else { continue };
+            self.step(tile, first, live, steps, unit, memory);
         }
     }
 
-    /// One row tile against one key block.
+    /// One row tile against the live keys of one key block, whose packed form begins at `unit` where it is packed ahead.
     #[inline(always)]
     fn step(
         &self,
         tile: RowTile,
         first: u32,
-        count: u32,
-        block: Liveness,
-        odd: usize,
+        live: Range<u32>,
+        steps: Steps,
+        unit: usize,
         memory: &mut Memory<'_>,
     ) {
-        let Shared { engine, parts, code, captured, fault, layout, .. } = self.shared;
+        let Shared { engine, parts, code, captured, fault, layout, units, .. } = self.shared;
         let RowTile { first: row, width, .. } = tile;
-        let Some((live, steps)) = self.live_steps(tile, first, count, block) else { return };
-        let step_keys = parts.blocks.mask_step as usize;
+        let step_keys = parts.plan.prefill.mask_step as usize;
         let place = Place {
             b: self.block.sequence as i32,
             g: self.block.kv_head as i32,
@@ -286,47 +300,63 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             captured,
             fault,
         };
-        let fresh = memory.cell_sum[row] == EMPTY;
-        let (reference, total) =
-            (&mut memory.cell_reference[row..][..width], &mut memory.cell_sum[row..][..width]);
-        if fresh {
-            total.fill(0.0);
-        }
+        let packed = if E::PACKS_AHEAD { &units[unit..] } else { &*memory.packed };
+        let odd = |group: usize| E::odd_keys(&layout.shape, packed, group);
+        let groups = live.start as usize / GROUP..(live.end as usize).div_ceil(GROUP);
+        // Where the weights of odd keys are wanted, no more keys at a time than have theirs kept.
+        let has_odd = groups.clone().any(|group| odd(group) != 0);
+        let most = if has_odd { E::WEIGHTS_KEPT } else { usize::MAX };
         let output = &mut memory.cell_output[row * layout.value_width..][..width * layout.value_width];
-        let mut fold = TileFold {
-            code: *code,
-            weights: parts.variant.weights,
-            place,
-            steps,
-            step_keys,
-            width,
-            fresh,
-            sums: Sums { reference, total },
-            factors: &mut memory.factors[..width],
-            scratch: memory.code,
-        };
-        let step = Step {
-            query: &memory.query[row * layout.dim..][..width * layout.dim],
-            keys: memory.keys,
-            values: memory.values,
-            block_keys: layout.key_block,
-            first_key: live.start as usize,
-            valid_keys: live.len(),
-            scores: memory.scores,
-            output,
-            dim: layout.dim,
-            width,
-            channel_chain: parts.blocks.channel_chain as usize,
-        };
-        engine.step(step, &mut fold);
-        for &key in &memory.odd_keys[..odd] {
-            let at = (key as u32).wrapping_sub(live.start) as usize;
-            if at < live.len() {
-                let masked = (steps.partial | steps.dead) >> (at / step_keys) & 1 != 0;
-                let weights = &memory.scores[at * width..][..width];
-                let place = Place { first_key: (first as i32) + key, ..place };
-                self.add_odd_value(&place, masked, weights, memory.code, output);
+        let mut begin = live.start as usize;
+        while begin < live.end as usize {
+            let end = (live.end as usize).min((begin / most + 1).saturating_mul(most));
+            let before = begin - live.start as usize;
+            let steps = steps.after(before / step_keys);
+            let place = Place { first_key: (first as usize + begin) as i32, ..place };
+            let fresh = memory.cell_sum[row] == EMPTY;
+            let (reference, total) =
+                (&mut memory.cell_reference[row..][..width], &mut memory.cell_sum[row..][..width]);
+            if fresh {
+                total.fill(0.0);
             }
+            let mut fold = TileFold {
+                code: *code,
+                weights: parts.variant.weights,
+                place,
+                steps,
+                step_keys,
+                width,
+                units: self.units().1,
+                fresh,
+                sums: Sums { reference, total },
+                factors: &mut memory.factors[..width],
+                scratch: memory.code,
+            };
+            let step = Step {
+                shape: &layout.shape,
+                query: &memory.query[layout.queries(row)],
+                packed,
+                first_key: begin,
+                live_keys: end - begin,
+                scratch: memory.scratch,
+                output,
+                width,
+            };
+            engine.step(step, &mut fold);
+            if has_odd {
+                for at in begin..end {
+                    if odd(at / GROUP) >> (at % GROUP) & 1 == 0 {
+                        continue;
+                    }
+                    let masked = (steps.partial | steps.dead) >> ((at - begin) / step_keys) & 1 != 0;
+                    let mut weights = [0.0; MAX_TILE_ROWS];
+                    let weights = &mut weights[..width];
+                    E::weights(&layout.shape, memory.scratch, at - begin, weights);
+                    let place = Place { first_key: (first as usize + at) as i32, ..place };
+                    self.add_odd_value(&place, masked, weights, memory.code, output);
+                }
+            }
+            begin = end;
         }
     }
 
@@ -339,14 +369,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         first: u32,
         count: u32,
         block: Liveness,
-    ) -> Option<(core::ops::Range<u32>, Steps)> {
-        let Parts { variant, blocks, .. } = self.shared.parts;
-        let ranges = self.shared.ranges;
+    ) -> Option<(Range<u32>, Steps)> {
+        let Parts { variant, plan, .. } = self.shared.parts;
+        let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
         if block == Liveness::Full {
             return Some((0..count, Steps::default()));
         }
         let region = self.region(tile.first, tile.rows);
-        let classify = |keys: core::ops::Range<u32>| {
+        let classify = |keys: Range<u32>| {
             let k = Span { lo: (first + keys.start) as i32, hi: (first + keys.end) as i32 - 1 };
             tiles::liveness(variant.allow, &Region { k, ..region }, ranges)
         };
@@ -498,7 +528,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 let (head, query) = self.place(first + row + i);
                 if let Some(finish) = &self.shared.finish {
                     let at = [batch, memory.heads[first + row + i] as usize, self.query_row(query)];
-                    finish.apply(lanes, at, &mut values[..layout.value_dim], memory.finish);
+                    finish.apply(lanes, at, &mut values[..layout.shape.value_dim], memory.finish);
                 }
                 claim.output(head as usize, query).write(values);
                 let empty = progress == Progress::Empty;

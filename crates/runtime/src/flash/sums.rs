@@ -1,6 +1,6 @@
 //! What becomes of a row tile's sums: they are added up over cells, divided, and turned into rows.
 
-use regard_engine::engine::PANEL;
+use regard_engine::pack::PANEL;
 use regard_ir::inputs::Captured;
 use regard_ir::variant::Sink;
 use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};

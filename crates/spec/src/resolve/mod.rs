@@ -72,11 +72,10 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         _ => KeySource::SelfAttention,
     };
     let dtype = chain.choice("dtype", &DTYPES, sink).map_or(Dtype::F32, |i| Dtype::ALL[i]);
-    if chain.choice("precision", &PRECISIONS, sink) == Some(1)
-        && let Some(value) = chain.value("precision")
-    {
-        fields::unsupported(&value.location, "precision = \"fast\"", sink);
-    }
+    let precision = match chain.choice("precision", &PRECISIONS, sink) {
+        Some(1) => Precision::Fast,
+        _ => Precision::Exact,
+    };
     let heads = tables::heads(chain, sink);
     let inputs = inputs::read(chain.value("inputs"), sink);
     let position = position::read(chain, heads, source, &inputs, sink);
@@ -132,7 +131,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         cache: Cache::DEFAULT,
         inputs: Inputs { names, shapes },
         dtype,
-        precision: Precision::Exact,
+        precision,
     };
     spec.identity = identity::of(&spec);
     Some(spec)

@@ -110,7 +110,7 @@ pub(crate) const KEYS: [Key; 21] = [
         "precision",
         Takes::OneOf(&PRECISIONS),
         Absent::Value("\"exact\""),
-        "whether f32 products may be made of bf16 pieces; `\"fast\"` is not supported yet",
+        "whether f32 products may be made of bf16 pieces",
     ),
 ];
 

@@ -1,0 +1,222 @@
+//! The engine `amx-bf16`: bf16 products on matrix tiles.
+//!
+//! Scores are computed turned, keys by rows, and so are outputs, channels by rows: what comes out of one product are
+//! rows in lanes, and two adjacent keys' weights, rounded and joined lane by lane, are an operand of the next. Storage
+//! that is wider than bf16 is split into pieces, whose products are added up.
+
+#[cfg(target_arch = "x86_64")]
+pub mod hardware;
+
+pub mod emulated;
+mod layout;
+mod mend;
+mod product;
+mod split;
+mod step;
+pub mod unit;
+
+use pulp::bytemuck;
+use regard_simd::TRANSPOSE;
+
+use self::layout::{PART, ROWS, Sizes};
+use self::split::{pair_channels, pair_rows};
+use self::step::Pipeline;
+use self::unit::{SIDE, Unit};
+use crate::element::Element;
+use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
+use crate::isa::Door;
+use crate::pack::Rows;
+
+/// bf16 products on the tiles of a unit, with the vectors of `D` between.
+#[derive(Clone, Copy, Debug)]
+pub struct AmxBf16<U, D> {
+    /// The unit.
+    pub unit: U,
+    /// The vectors.
+    pub lanes: D,
+}
+
+/// 1 if some number is not finite, else 0.
+#[inline(always)]
+fn is_odd(row: &[f32]) -> u32 {
+    // A product with zero is zero unless the factor is not finite.
+    let mut sums = [0.0f32; 8];
+    let (eights, rest) = row.as_chunks::<8>();
+    for x in eights {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += x * 0.0;
+        }
+    }
+    let rest: f32 = rest.iter().map(|x| x * 0.0).sum();
+    u32::from((sums.iter().sum::<f32>() + rest).is_nan())
+}
+
+impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
+    type Lanes = D;
+    const ROWS: usize = ROWS;
+    const ROW_STEP: usize = ROWS;
+    const KEY_STEP: usize = GROUP;
+    const CHANNEL_STEP: usize = ROWS;
+    const PACKS_AHEAD: bool = true;
+    const UNSCALED: bool = true;
+    const SLACK: f32 = 8.0;
+    const WEIGHTS_KEPT: usize = PART;
+
+    #[inline(always)]
+    fn lanes(self) -> D {
+        self.lanes
+    }
+
+    #[inline(always)]
+    fn enter<O: Op>(self, op: O) -> O::Output {
+        let _configured = self.unit.configure();
+        self.lanes.enter(op)
+    }
+
+    fn query_len(shape: &Shape) -> usize {
+        let sizes = Sizes::new(shape);
+        (sizes.odd_queries() + 1).next_multiple_of(SIDE)
+    }
+
+    fn packed_len(shape: &Shape) -> usize {
+        Sizes::new(shape).unit()
+    }
+
+    fn scratch_len(shape: &Shape) -> usize {
+        Sizes::new(shape).scratch()
+    }
+
+    fn pack_len(shape: &Shape) -> usize {
+        let sizes = Sizes::new(shape);
+        let turned = TRANSPOSE * (sizes.scores * sizes.row).max(sizes.values * sizes.value_width);
+        2 * shape.dim.max(shape.value_dim) + turned
+    }
+
+    #[inline(always)]
+    fn pack_queries<'t>(
+        self,
+        shape: &Shape,
+        queries: &impl Rows<'t>,
+        [count, _]: [usize; 2],
+        factor: f32,
+        scratch: &mut [f32],
+        to: &mut [f32],
+    ) {
+        debug_assert!(factor == 1.0, "queries are packed as they are, so that bf16 is not rounded again");
+        let sizes = Sizes::new(shape);
+        let (row, words) = scratch.split_at_mut(shape.dim);
+        let words = &mut words[..TRANSPOSE * sizes.scores * sizes.row];
+        let mut odd = 0u32;
+        for first in (0..ROWS).step_by(TRANSPOSE) {
+            for (i, words) in words.chunks_exact_mut(sizes.scores * sizes.row).enumerate() {
+                let words = bytemuck::cast_slice_mut(words);
+                if first + i < count {
+                    let row = queries.row(self.lanes, first + i, row);
+                    odd |= is_odd(row) << (first + i);
+                    pair_channels(row, sizes.scores, words);
+                } else {
+                    words.fill(0);
+                }
+            }
+            // Tiles of 16 words of channels by 16 rows.
+            for piece in 0..sizes.scores {
+                let rows: [&[f32]; TRANSPOSE] =
+                    core::array::from_fn(|i| &words[(i * sizes.scores + piece) * sizes.row..][..sizes.row]);
+                let to = &mut to[piece * sizes.query_piece() + first / SIDE * SIDE * sizes.row..];
+                for at in (0..sizes.row).step_by(TRANSPOSE) {
+                    self.lanes.transpose(
+                        rows.map(|row| &row[at..]),
+                        &mut to[at * SIDE + first % SIDE..],
+                        SIDE,
+                    );
+                }
+            }
+        }
+        to[sizes.odd_queries()] = f32::from_bits(odd);
+    }
+
+    #[inline(always)]
+    fn pack<'t, T: Element>(
+        self,
+        shape: &Shape,
+        keys: &impl Rows<'t>,
+        values: impl Fn(usize) -> &'t [T],
+        count: usize,
+        scratch: &mut [f32],
+        to: &mut [f32],
+    ) {
+        let sizes = Sizes::new(shape);
+        let (rows, words) = scratch.split_at_mut(2 * shape.dim.max(shape.value_dim));
+        let mut odd = 0u32;
+        for key in 0..GROUP {
+            let row = &mut words[..sizes.scores * sizes.row];
+            let row = bytemuck::cast_slice_mut::<f32, u32>(row);
+            if key < count {
+                let channels = keys.row(self.lanes, key, &mut rows[..shape.dim]);
+                odd |= is_odd(channels) << key;
+                pair_channels(channels, sizes.scores, row);
+            } else {
+                row.fill(0);
+            }
+            for (piece, row) in row.chunks_exact(sizes.row).enumerate() {
+                let at = piece * sizes.key_piece() + key * sizes.row;
+                to[at..at + sizes.row].copy_from_slice(bytemuck::cast_slice(row));
+            }
+        }
+        to[sizes.odd_keys()] = f32::from_bits(odd);
+        odd = 0;
+        let (first_row, second_row) = rows.split_at_mut(rows.len() / 2);
+        let words = &mut words[..TRANSPOSE * sizes.values * sizes.value_width];
+        for first in (0..GROUP / 2).step_by(TRANSPOSE) {
+            for (i, words) in words.chunks_exact_mut(sizes.values * sizes.value_width).enumerate() {
+                let key = 2 * (first + i);
+                let mut row = |key: usize, to: &mut [f32]| {
+                    let to = &mut to[..shape.value_dim];
+                    if key < count {
+                        T::widen_into(self.lanes, &values(key)[..shape.value_dim], to);
+                        odd |= is_odd(to) << key;
+                    } else {
+                        to.fill(0.0);
+                    }
+                };
+                row(key, first_row);
+                row(key + 1, second_row);
+                let (a, b) = (&first_row[..shape.value_dim], &second_row[..shape.value_dim]);
+                pair_rows(a, b, sizes.values, bytemuck::cast_slice_mut(words));
+            }
+            for piece in 0..sizes.values {
+                let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|i| {
+                    &words[(i * sizes.values + piece) * sizes.value_width..][..sizes.value_width]
+                });
+                let to = &mut to[sizes.keys() + piece * sizes.value_piece()..][..sizes.value_piece()];
+                for channel in (0..sizes.value_width).step_by(TRANSPOSE) {
+                    let to = &mut to[channel * SIDE + first..];
+                    self.lanes.transpose(rows.map(|row| &row[channel..]), to, SIDE);
+                }
+            }
+        }
+        to[sizes.odd_values()] = f32::from_bits(odd);
+    }
+
+    #[inline(always)]
+    fn odd_keys(shape: &Shape, packed: &[f32], group: usize) -> u32 {
+        let sizes = Sizes::new(shape);
+        packed[group * sizes.unit() + sizes.odd_values()].to_bits()
+    }
+
+    #[inline(always)]
+    fn step<F: Fold<D>>(self, step: Step<'_>, fold: &mut F) {
+        self.lanes.call(Pipeline { lanes: self.lanes, unit: self.unit, step, fold });
+    }
+
+    #[inline(always)]
+    fn weights(shape: &Shape, scratch: &[f32], at: usize, to: &mut [f32]) {
+        let sizes = Sizes::new(shape);
+        let words = sizes.first_weights(scratch);
+        for (row, to) in to.iter_mut().enumerate() {
+            let pieces = words.chunks_exact(sizes.weight_piece());
+            let halves = pieces.map(|words| words[Sizes::weight(at / 2, row)] << (16 * (1 - at % 2)));
+            *to = halves.map(|half| f32::from_bits(half & 0xffff_0000)).sum();
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! f32 numbers as sums of bf16 pieces, and rows of them as words of two channels each.
+
+use regard_ir::plan::Pieces;
+
+/// The most pieces.
+pub(super) const MAX_PIECES: usize = 3;
+
+const _: () = assert!(Pieces::WHOLE.scores as usize <= MAX_PIECES);
+
+/// The bits of the bf16 nearest to a number, ties to even, as the upper half of a binary32. A finite number stays finite,
+/// NaN stays NaN.
+#[inline(always)]
+fn nearest(x: f32) -> u32 {
+    const EXPONENT: u32 = 0x7f80_0000;
+    const UPPER: u32 = 0xffff_0000;
+    const QUIET: u32 = 0x0040_0000;
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & UPPER;
+    let is_finite = bits & EXPONENT != EXPONENT;
+    let overflows = rounded & EXPONENT == EXPONENT;
+    let quiet = if x.is_nan() { QUIET } else { 0 };
+    if is_finite && !overflows { rounded } else { bits & UPPER | quiet }
+}
+
+/// The pieces of a number: each is the bf16 nearest to what those before it leave. Only the first of a number that is not
+/// finite is not 0.
+#[inline(always)]
+pub(super) fn split<const N: usize>(x: f32) -> [u32; N] {
+    let mut rest = x;
+    core::array::from_fn(|_| {
+        let piece = nearest(rest);
+        rest = if x.is_finite() { rest - f32::from_bits(piece) } else { 0.0 };
+        piece
+    })
+}
+
+/// Writes pairs of numbers as words, piece by piece: `to` are the pieces' words, `[pieces][words]`, each as many as there
+/// are pairs. Missing numbers are 0.
+#[inline(always)]
+pub(super) fn pair_channels(row: &[f32], pieces: usize, to: &mut [u32]) {
+    match pieces {
+        1 => pair_channels_of::<1>(row, to),
+        2 => pair_channels_of::<2>(row, to),
+        _ => pair_channels_of::<MAX_PIECES>(row, to),
+    }
+}
+
+#[inline(always)]
+fn pair_channels_of<const N: usize>(row: &[f32], to: &mut [u32]) {
+    let words = to.len() / N;
+    let (pairs, rest) = row.as_chunks::<2>();
+    for piece in 0..N {
+        let to = &mut to[piece * words..][..words];
+        let (whole, missing) = to.split_at_mut(pairs.len());
+        for (word, &[first, second]) in whole.iter_mut().zip(pairs) {
+            *word = split::<N>(first)[piece] >> 16 | split::<N>(second)[piece];
+        }
+        missing.fill(0);
+        if let (Some(word), &[last]) = (missing.first_mut(), rest) {
+            *word = split::<N>(last)[piece] >> 16;
+        }
+    }
+}
+
+/// Writes the channels of two rows as words, piece by piece, as [`pair_channels`] does with the channels of one; what is
+/// not finite counts as 0.
+#[inline(always)]
+pub(super) fn pair_rows(first: &[f32], second: &[f32], pieces: usize, to: &mut [u32]) {
+    match pieces {
+        1 => pair_rows_of::<1>(first, second, to),
+        2 => pair_rows_of::<2>(first, second, to),
+        _ => pair_rows_of::<MAX_PIECES>(first, second, to),
+    }
+}
+
+#[inline(always)]
+fn pair_rows_of<const N: usize>(first: &[f32], second: &[f32], to: &mut [u32]) {
+    let words = to.len() / N;
+    let finite = |x: f32| if x.is_finite() { x } else { 0.0 };
+    for piece in 0..N {
+        let (whole, missing) = to[piece * words..][..words].split_at_mut(first.len());
+        for ((word, &first), &second) in whole.iter_mut().zip(first).zip(second) {
+            *word = split::<N>(finite(first))[piece] >> 16 | split::<N>(finite(second))[piece];
+        }
+        missing.fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(piece: u32) -> f32 {
+        f32::from_bits(piece)
+    }
+
+    #[test]
+    fn pieces_add_up() {
+        for x in [0.0f32, -0.0, 1.0, -1.0, 0.1, 3.161_592_7, 1.0e-20, -7.7e19, 65_504.0] {
+            let [whole] = split::<1>(x);
+            assert!((value(whole) - x).abs() <= x.abs() / 256.0, "{x}");
+            let [a, b] = split::<2>(x);
+            assert!((value(a) + value(b) - x).abs() <= x.abs() / 65_536.0, "{x}");
+            let [a, b, c] = split::<3>(x);
+            assert_eq!(value(a) + (value(b) + value(c)), x, "{x}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_has_one_piece() {
+        assert_eq!(split::<2>(f32::INFINITY), [f32::INFINITY.to_bits(), 0]);
+        assert_eq!(split::<2>(f32::NEG_INFINITY), [f32::NEG_INFINITY.to_bits(), 0]);
+        for bits in [0x7fc0_0000, 0x7f80_0001, u32::MAX] {
+            let [first, second] = split::<2>(f32::from_bits(bits));
+            assert!(value(first).is_nan() && first & 0xffff == 0 && second == 0, "{bits:x}");
+        }
+        // The largest float rounds up to infinity, and must not.
+        let [first, second] = split::<2>(f32::MAX);
+        assert!(value(first).is_finite() && value(second).is_finite());
+    }
+
+    #[test]
+    fn words_have_two_channels_and_end_in_zeros() {
+        let mut words = [u32::MAX; 8];
+        pair_channels(&[1.0, -2.0, 0.5], 2, &mut words);
+        let half = |x: f32| x.to_bits() >> 16;
+        assert_eq!(words, [half(1.0) | half(-2.0) << 16, half(0.5), 0, 0, 0, 0, 0, 0]);
+        pair_rows(&[1.0, f32::NAN], &[2.0, 3.0], 1, &mut words);
+        assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);
+    }
+}

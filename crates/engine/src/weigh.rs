@@ -1,0 +1,79 @@
+//! From scores to weights, vector by vector: what engines call between their products.
+
+use core::marker::PhantomData;
+
+use regard_simd::{F32, Lanes, Simd, softmax_weight, softmax_weight_coarse};
+
+/// How precise weights are.
+pub trait Precise: Copy + 'static {
+    /// Whether they are as precise as f32; else as bfloat16.
+    const FULL: bool;
+}
+
+/// As precise as f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Full;
+
+/// As precise as bfloat16, to which they are rounded next.
+#[derive(Clone, Copy, Debug)]
+pub struct Coarse;
+
+impl Precise for Full {
+    const FULL: bool = true;
+}
+
+impl Precise for Coarse {
+    const FULL: bool = false;
+}
+
+/// Makes weights of scores and adds them up, for rows of `V` vectors.
+#[derive(Clone, Copy)]
+pub struct Weigher<L: Lanes, const V: usize, P> {
+    /// What each row's weights are relative to, in log2 units, integral; `None` where scores are weights already.
+    references: Option<[F32<L>; V]>,
+    /// What each row's weights add up to so far.
+    pub sums: [F32<L>; V],
+    precision: PhantomData<P>,
+}
+
+/// A row of `V` vectors.
+type Vectors<L, const V: usize> = [<<L as Lanes>::Simd as Simd>::f32s; V];
+
+impl<L: Lanes, const V: usize, P: Precise> Weigher<L, V, P> {
+    /// Of scores in log2 units, against integral references.
+    #[inline(always)]
+    pub fn softmax(references: [F32<L>; V]) -> Self {
+        let sums = references.map(|reference| reference.like(0.0));
+        Self { references: Some(references), sums, precision: PhantomData }
+    }
+
+    /// Of scores that are weights already, and are not added up.
+    #[inline(always)]
+    pub fn identity(lanes: L) -> Self {
+        Self { references: None, sums: [F32::splat(lanes, 0.0); V], precision: PhantomData }
+    }
+
+    /// Whether weights differ from scores.
+    #[inline(always)]
+    pub fn weighs(&self) -> bool {
+        self.references.is_some()
+    }
+
+    /// The weights of one key's scores.
+    #[inline(always)]
+    pub fn weigh(&mut self, lanes: L, scores: Vectors<L, V>) -> Vectors<L, V> {
+        let Some(references) = self.references else { return scores };
+        let mut weights = scores;
+        for v in 0..V {
+            let score = F32::from_raw(lanes, scores[v]);
+            let weight = if P::FULL {
+                softmax_weight(score, references[v])
+            } else {
+                softmax_weight_coarse(score, references[v])
+            };
+            self.sums[v] = self.sums[v] + weight;
+            weights[v] = weight.raw();
+        }
+        weights
+    }
+}

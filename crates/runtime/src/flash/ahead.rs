@@ -1,0 +1,94 @@
+//! Keys and values packed once a run, before all passes, for engines whose products are so fast that packing them again
+//! in each pass would cost more than they do.
+//!
+//! A unit is [`GROUP`] keys of one key head, with their values. Units of a head lie one after the other, block by
+//! block, so that a key block is a slice.
+
+use regard_engine::Engine;
+use regard_engine::engine::GROUP;
+use regard_ir::problem::{Packed, Problem, Sequence};
+
+/// Where units lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Units {
+    /// Elements of a unit; 0 where nothing is packed ahead.
+    pub len: usize,
+    /// Key heads.
+    heads: usize,
+    /// Units of each head.
+    per_head: usize,
+    /// Units of each head and sequence, where sequences are not packed.
+    per_sequence: usize,
+    key_block: usize,
+}
+
+impl Units {
+    pub fn new<E: Engine>(problem: &Problem<'_>, heads: usize, len: usize, key_block: usize) -> Self {
+        let [batch, _, keys] = problem.extents().map(|n| n as usize);
+        // A sequence has at most one unit that is not full at either end.
+        let per_sequence = keys / GROUP + 2;
+        let per_head = match &problem.packed {
+            None => batch.saturating_mul(per_sequence),
+            Some(_) => per_sequence.saturating_add(problem.batch as usize * 2),
+        };
+        Self { len: if E::PACKS_AHEAD { len } else { 0 }, heads, per_head, per_sequence, key_block }
+    }
+
+    /// Elements of all units; saturates.
+    pub fn table_len(&self) -> usize {
+        self.heads.saturating_mul(self.per_head).saturating_mul(self.len)
+    }
+
+    /// The first unit of a sequence, counted in each head.
+    fn first(&self, sequence: usize, of: &Sequence, packed: bool) -> usize {
+        if packed { of.first_key as usize / GROUP + 2 * sequence } else { sequence * self.per_sequence }
+    }
+
+    /// Units of a sequence's first block, which may begin within the grid of blocks.
+    fn of_first_block(&self, of: &Sequence) -> usize {
+        let begin = of.held.begin as usize;
+        let end = (of.held.end as usize).min((begin / self.key_block + 1) * self.key_block);
+        end.saturating_sub(begin).div_ceil(GROUP)
+    }
+
+    /// Where the units of the block begin whose first key is at `first`.
+    #[inline(always)]
+    pub fn block(&self, problem: &Problem<'_>, sequence: u32, head: u32, first: u32) -> usize {
+        let of = problem.sequence(sequence);
+        let blocks = first as usize / self.key_block - of.held.begin as usize / self.key_block;
+        let before = match blocks {
+            0 => 0,
+            blocks => self.of_first_block(&of) + (blocks - 1) * (self.key_block / GROUP),
+        };
+        let unit = self.first(sequence as usize, &of, problem.packed.is_some()) + before;
+        (head as usize * self.per_head + unit) * self.len
+    }
+
+    /// Head, sequence and keys of unit number `unit` of the table; `None` where it has none.
+    pub fn keys(&self, problem: &Problem<'_>, unit: usize) -> Option<(u32, u32, core::ops::Range<u32>)> {
+        let (head, unit) = (unit / self.per_head, unit % self.per_head);
+        let sequence = self.sequence(problem, unit)?;
+        let of = problem.sequence(sequence as u32);
+        let unit = unit.checked_sub(self.first(sequence, &of, problem.packed.is_some()))?;
+        let (begin, end) = (of.held.begin as usize, of.held.end as usize);
+        let (first, limit) = match unit.checked_sub(self.of_first_block(&of)) {
+            None => (begin + unit * GROUP, (begin / self.key_block + 1) * self.key_block),
+            Some(unit) => ((begin / self.key_block + 1) * self.key_block + unit * GROUP, end),
+        };
+        let end = end.min(limit).min(first + GROUP);
+        (first < end).then_some((head as u32, sequence as u32, first as u32..end as u32))
+    }
+
+    /// The sequence of a unit, counted in its head.
+    fn sequence(&self, problem: &Problem<'_>, unit: usize) -> Option<usize> {
+        let Some(packed) = &problem.packed else { return Some(unit / self.per_sequence) };
+        let starts = Packed::cu_k(packed);
+        let (mut low, mut high) = (0, problem.batch as usize);
+        // The last sequence whose first unit is at or before this one.
+        while low + 1 < high {
+            let middle = low.midpoint(high);
+            if starts[middle] as usize / GROUP + 2 * middle <= unit { low = middle } else { high = middle }
+        }
+        (low < high).then_some(low)
+    }
+}
