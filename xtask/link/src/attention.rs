@@ -103,13 +103,13 @@ fn outputs() -> Option<[f32; 2 * N * DIM]> {
 
     let engine = SimdF32(Scalar);
     let mut floats = [0.0; 4096];
-    let needed = flash::workspace(engine, &VARIANT, &PLAN.prefill, &Causal, &problem, 1);
+    let needed = flash::workspace(engine, &VARIANT, &PLAN, &Causal, &problem, 1);
     let floats = floats.get_mut(..needed.floats)?;
 
     let (q, k) = ([1.0f32; 2 * N * DIM], [1.0f32; N * DIM]);
     let v: [f32; N * DIM] = core::array::from_fn(|i| (i / DIM) as f32);
     let mut o = [f32::NAN; 2 * N * DIM];
-    let parts = Parts { variant: &VARIANT, blocks: &PLAN.prefill, problem: &problem, schedule };
+    let parts = Parts { variant: &VARIANT, plan: &PLAN, problem: &problem, schedule };
     let inputs = Inputs::new(
         View::contiguous(&q, [1, 2, N], DIM).ok()?,
         View::contiguous(&k, [1, 1, N], DIM).ok()?,
