@@ -1,10 +1,26 @@
 //! The engines and instruction sets that tests run on.
 
-use regard::machine;
+use regard::{Dtype, EngineKind, machine};
 use regard_engine::catalog::{ENTRIES, Entry};
 
 /// Names instruction sets, with commas between them, that must not be skipped.
 pub const REQUIRE: &str = "REGARD_REQUIRE";
+
+/// As [`available`], one for each instruction set: what is done to lanes does not depend on the engine.
+///
+/// # Panics
+/// As [`available`].
+pub fn lanes() -> Vec<&'static Entry> {
+    available().into_iter().filter(|entry| entry.engine == EngineKind::SimdF32).collect()
+}
+
+/// As [`available`], those alone that compute a storage type.
+///
+/// # Panics
+/// As [`available`].
+pub fn serving(dtype: Dtype) -> Vec<&'static Entry> {
+    available().into_iter().filter(|entry| entry.serves(dtype)).collect()
+}
 
 /// The engines of this build on the instruction sets of this processor. What is skipped is said aloud.
 ///

@@ -15,11 +15,12 @@ use regard_engine::catalog::Entry;
 use regard_engine::element::Element;
 use regard_ir::inputs::InputData;
 use regard_ir::interval::{Span, Unknown};
-use regard_ir::plan::{Blocks, Dtype, Pieces, Plan, Precision};
+use regard_ir::plan::{Blocks, Dtype, Plan, Precision};
 use regard_ir::spec::Spec;
 use regard_oracle::Elements;
 use regard_oracle::compare::{CompareError, Report};
 use regard_oracle::sample::Sample;
+use regard_planner::pieces;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Parts};
 use regard_runtime::interpreter::LaneProgram;
@@ -292,6 +293,8 @@ pub struct Direct<'a> {
     pub entry: &'a Entry,
     /// Block sizes.
     pub blocks: Blocks,
+    /// As in the plan.
+    pub pack_ahead_bytes: u64,
 }
 
 /// What becomes of an engine before a run: nothing, or a bug put in on purpose.
@@ -313,10 +316,10 @@ impl Wrap for Unchanged {
 impl Direct<'_> {
     /// The plan of a run.
     pub fn plan(&self) -> Plan {
-        let Self { case, entry, blocks } = self;
-        let fast = Pieces { scores: 2, weights: 2, values: 2 };
+        let Self { case, entry, blocks, pack_ahead_bytes } = *self;
+        let pieces = pieces::fewest(entry, &case.variant.heads, case.dtype, Precision::Fast);
         let step = entry.tile.keys;
-        let Blocks { key_block, key_cell, mask_step, .. } = *blocks;
+        let Blocks { key_block, key_cell, mask_step, .. } = blocks;
         // Blocks that an engine of short steps takes are made to fit one of longer steps.
         let divides = |a: u32, b: u32| a > 0 && b > 0 && b.is_multiple_of(a);
         let good = divides(8, mask_step) && divides(mask_step, key_block) && divides(key_block, key_cell);
@@ -326,13 +329,14 @@ impl Direct<'_> {
             isa: entry.isa,
             engine: entry.engine,
             dtype: case.dtype,
-            pieces: entry.exact(case.dtype).unwrap_or(fast),
+            pieces: pieces.expect("every engine is precise enough for fast products"),
             prefill: Blocks {
                 key_block: whole(key_block),
                 key_cell: whole(key_cell),
                 mask_step: whole(mask_step),
-                ..*blocks
+                ..blocks
             },
+            pack_ahead_bytes,
             tasks_per_thread: 3,
         }
     }

@@ -30,7 +30,7 @@ fn a_run_allocates_nothing() {
     let pool = Pool::new(2).expect("two threads");
     // A thread that is yet starting allocates, whoever runs meanwhile.
     pool.run(&|_| ());
-    for entry in engines::available() {
+    for entry in engines::serving(Dtype::F32) {
         let specs = [
             ("plain", &plain, &data[..0]),
             ("masked", &masked, &data[..0]),

@@ -1,6 +1,7 @@
 //! What a mask hides from a query has no way into its output, whatever it holds.
 
 use regard::{Dtype, Kernel, Problem, SHIPPED, Shipped, Solo, Source, Spec};
+use regard_engine::catalog::Entry;
 use regard_testkit::{Case, Inputs, Layout, Outputs};
 use regard_tests::{engines, hidden, run, specs};
 
@@ -25,8 +26,14 @@ fn no_shipped_spec_leaks() {
         "models/whisper_encoder",
         "self_attention",
     ];
-    let check = |shipped: &&Shipped| check(&specs::shipped(shipped), &[Dtype::F32]) == 0;
-    let names: Vec<_> = SHIPPED.iter().filter(check).map(|shipped| shipped.name).collect();
+    // Emulated units are a hundred times slower: few narrow heads for them.
+    let (emulated, real): (Vec<&Entry>, Vec<&Entry>) =
+        engines::available().into_iter().partition(|entry| entry.emulated);
+    let hides_nothing = |shipped: &&Shipped| {
+        let wide = check(&specs::shipped(shipped), &real, &[Dtype::F32]);
+        wide + check(&specs::narrow(shipped, 24, 16), &emulated, &[Dtype::F32]) == 0
+    };
+    let names: Vec<_> = SHIPPED.iter().filter(hides_nothing).map(|shipped| shipped.name).collect();
     assert_eq!(names, HIDE_NOTHING);
 }
 
@@ -47,16 +54,16 @@ fn no_modifier_leaks() {
                  mask = '(causal & window(30) | first(3)) & (same(doc) | k % 7 == h)'\n\
                  score = {{ modify = '{modify}' }}\nweights = {weights}"
             ));
-            assert!(check(&spec, &Dtype::ALL) > 0);
+            assert!(check(&spec, &engines::available(), &Dtype::ALL) > 0);
         }
     }
 }
 
-/// Spoils what is hidden from single queries, on each engine, generated and loaded; gives how many queries had something
-/// hidden.
-fn check(spec: &Spec, dtypes: &[Dtype]) -> usize {
+/// Spoils what is hidden from single queries, on each of some engines, generated and loaded; gives how many queries had
+/// something hidden.
+fn check(spec: &Spec, entries: &[&Entry], dtypes: &[Dtype]) -> usize {
     let mut rows = 0;
-    for entry in engines::available() {
+    for entry in entries {
         for (&dtype, layout) in dtypes.iter().zip(Layout::ALL) {
             for source in Source::ALL {
                 let Ok(kernel) = run::compile_from(Some(source), spec, entry, dtype) else { continue };

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
+use half::bf16;
 use regard::{Dtype, Problem, Solo};
+use regard_engine::catalog::Entry;
 use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
@@ -15,7 +17,7 @@ use regard_runtime::code::{AnyCode, Code, Place};
 use regard_runtime::interpreter::LaneProgram;
 use regard_simd::Lanes;
 use regard_testkit::{Case, Failure, Input, Inputs, Layout};
-use regard_tests::run::{self, Direct, Disagreement, Wrap};
+use regard_tests::run::{self, Direct, Disagreement, Stored, Wrap};
 use regard_tests::{engines, specs};
 
 /// A bug in an engine.
@@ -54,11 +56,11 @@ struct Mutant<E> {
 
 impl<E: Engine> Engine for Mutant<E> {
     type Lanes = E::Lanes;
+    const STORAGE: &'static [Dtype] = E::STORAGE;
     const ROWS: usize = E::ROWS;
     const ROW_STEP: usize = E::ROW_STEP;
     const KEY_STEP: usize = E::KEY_STEP;
     const CHANNEL_STEP: usize = E::CHANNEL_STEP;
-    const PACKS_AHEAD: bool = E::PACKS_AHEAD;
     const UNSCALED: bool = E::UNSCALED;
     const SLACK: f32 = E::SLACK;
     const WEIGHTS_KEPT: usize = E::WEIGHTS_KEPT;
@@ -75,6 +77,10 @@ impl<E: Engine> Engine for Mutant<E> {
 
     fn query_len(shape: &Shape) -> usize {
         E::query_len(shape)
+    }
+
+    fn unit_keys(shape: &Shape) -> usize {
+        E::unit_keys(shape)
     }
 
     fn packed_len(shape: &Shape) -> usize {
@@ -275,25 +281,38 @@ const BLOCKS: Blocks =
 
 /// Runs a mutation on every engine and gives the verdicts, all for inputs on which the kernel passes.
 fn verdicts(text: &str, mutation: &Mutation) -> Vec<(String, Result<(), Disagreement>)> {
+    let entries = engines::available().into_iter();
+    entries
+        .map(|entry| match entry.serves(Dtype::F32) {
+            true => verdict::<f32>(text, entry, Dtype::F32, mutation),
+            false => verdict::<bf16>(text, entry, Dtype::Bf16, mutation),
+        })
+        .collect()
+}
+
+/// The same on one engine.
+fn verdict<T: Stored>(
+    text: &str,
+    entry: &Entry,
+    dtype: Dtype,
+    mutation: &Mutation,
+) -> (String, Result<(), Disagreement>) {
     let spec = specs::parse(text);
     let variant = spec.variant().expect("softmax");
     let problem = Problem::prefill(spec.source, 2, 90, 150).expect("short");
-    let case = Case { variant, problem, dtype: Dtype::F32, layout: Layout::Bhnd, seed: 21 };
+    let case = Case { variant, problem, dtype, layout: Layout::Bhnd, seed: 21 };
     let inputs = case.inputs();
-    let run = |entry, mutation: &Mutation| {
+    let run = |mutation: &Mutation| {
         let code = MisledCode { program: LaneProgram::new(&variant), misled: mutation.misled.clone() };
-        let direct = Direct { case: &case, entry, blocks: BLOCKS };
+        let direct = Direct { case: &case, entry, blocks: BLOCKS, pack_ahead_bytes: 0 };
         let given = (mutation.inputs)(&case, inputs.clone());
-        let result = direct.run_as::<f32, _, _>(&code, mutation.bug, &given, &Solo);
+        let result = direct.run_as::<T, _, _>(&code, mutation.bug, &given, &Solo);
         // Judged on the inputs as they should have been read.
         run::judge(&case, &inputs, result, &direct.plan())
     };
-    let verdicts = engines::available().into_iter().map(|entry| {
-        let what = run::describe(text, entry, &case);
-        run(entry, &NOTHING).unwrap_or_else(|error| panic!("without a bug: {what}: {error}"));
-        (what, run(entry, mutation))
-    });
-    verdicts.collect()
+    let what = run::describe(text, entry, &case);
+    run(&NOTHING).unwrap_or_else(|error| panic!("without a bug: {what}: {error}"));
+    (what, run(mutation))
 }
 
 fn assert_caught(text: &str, mutation: Mutation) {

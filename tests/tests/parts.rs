@@ -14,7 +14,7 @@ const QUERIES: usize = 11;
 fn each_kernel(check: impl Fn(&Kernel, &Case<'_>, &Inputs, &dyn Fn() -> String)) {
     let shipped = SHIPPED.iter().filter(|shipped| !specs::is_preset(shipped));
     for (i, shipped) in shipped.enumerate() {
-        for entry in engines::available() {
+        for entry in engines::serving(Dtype::ALL[i % 3]) {
             let kernel = kernel(&specs::narrow(shipped, 20, 12), entry, Dtype::ALL[i % 3]);
             let keys = 2 * kernel.plan().prefill.key_cell as usize + 37;
             let problem = Problem::prefill(kernel.spec().source, 2, QUERIES, keys).expect("short");
@@ -111,7 +111,7 @@ fn what_is_no_part_is_refused() {
     let told = packed.partial(0..4).unwrap_err().to_string();
     assert_eq!(told, "packed sequences have no parts: give each sequence's part in a problem of its own");
 
-    let entry = engines::available()[0];
+    let entry = engines::serving(Dtype::F32)[0];
     let kernel = kernel(&spec, entry, Dtype::F32);
     let case = Case { variant: kernel.variant(), problem, dtype: Dtype::F32, layout: Layout::Bhnd, seed: 0 };
     let inputs = case.inputs();

@@ -91,6 +91,7 @@ fn plans_in_full() {
     let chosen = [
         ("gqa", "server-avx512-amx", Dtype::F32),
         ("gqa", "server-avx512-amx", Dtype::Bf16),
+        ("gqa", "server-avx512-bf16", Dtype::Bf16),
         ("gqa", "desktop-avx2", Dtype::F32),
         ("gqa", "cortex-a72", Dtype::F16),
         ("gqa", "cortex-m7", Dtype::F32),

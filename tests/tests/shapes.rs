@@ -55,6 +55,9 @@ fn check(heads: Heads, mask: &str, (batch, queries, keys): (usize, usize, usize)
     spec.heads.value = value;
     for entry in engines::available() {
         for (dtype, layout) in Dtype::ALL.into_iter().zip(Layout::ALL) {
+            if !entry.serves(dtype) {
+                continue;
+            }
             let kernel = run::compile(&spec, entry, dtype);
             let variant = kernel.variant();
             let problem = Problem::prefill(variant.source, batch, queries, keys).expect("short");

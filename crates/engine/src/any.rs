@@ -9,12 +9,15 @@ use regard_ir::plan::EngineKind;
 use crate::amx_bf16::hardware::Amx;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::amx_bf16::{AmxBf16, emulated::Emulated};
+use crate::dot_bf16::DotBf16;
 use crate::engine::Engine;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::avx512::{Avx512, Avx512Bf16};
 #[cfg(target_arch = "aarch64")]
 use crate::isa::neon::Neon;
 use crate::isa::scalar::Scalar;
-#[cfg(target_arch = "x86_64")]
-use crate::isa::{avx2::Avx2, avx512::Avx512};
 use crate::simd_f32::SimdF32;
 
 /// Something that is done with an engine, whichever it is.
@@ -61,6 +64,18 @@ pub fn with<V: Visit>(engine: EngineKind, isa: Isa, visit: V) -> Result<V::Outpu
         #[cfg(target_arch = "aarch64")]
         (EngineKind::SimdF32, Isa::Neon) if let Some(lanes) = Neon::detect() => {
             Ok(visit.visit(SimdF32(lanes)))
+        }
+        #[cfg(target_arch = "x86_64")]
+        (EngineKind::DotBf16, Isa::Avx512Bf16) if let Some(lanes) = Avx512Bf16::detect() => {
+            Ok(visit.visit(DotBf16(lanes)))
+        }
+        #[cfg(target_arch = "x86_64")]
+        (EngineKind::DotBf16, Isa::Avx2) if let Some(lanes) = Avx2::detect() => {
+            Ok(visit.visit(DotBf16(lanes)))
+        }
+        #[cfg(target_arch = "aarch64")]
+        (EngineKind::DotBf16, Isa::Neon) if let Some(lanes) = Neon::detect() => {
+            Ok(visit.visit(DotBf16(lanes)))
         }
         #[cfg(target_arch = "x86_64")]
         (EngineKind::AmxBf16, Isa::Amx) if let Some(unit) = Amx::detect() => {

@@ -33,10 +33,13 @@ pub struct Entry {
 /// Every engine, the more capable instruction sets first and emulated units last.
 pub const ENTRIES: &[Entry] = &[
     amx_bf16(Isa::Amx),
+    dot_bf16(Isa::Avx512Bf16),
     simd_f32(Isa::Avx512),
     simd_f32(Isa::Avx2),
     simd_f32(Isa::Neon),
     simd_f32(Isa::Scalar),
+    dot_bf16(Isa::Avx2),
+    dot_bf16(Isa::Neon),
     amx_bf16(Isa::Avx2),
     amx_bf16(Isa::Neon),
 ];
@@ -45,6 +48,11 @@ const fn simd_f32(isa: Isa) -> Entry {
     let row_step = isa.f32_lanes();
     let tile = TileShape { rows: 3 * row_step, row_step, keys: PANEL as u32 };
     Entry { engine: EngineKind::SimdF32, isa, tile, emulated: false }
+}
+
+const fn dot_bf16(isa: Isa) -> Entry {
+    let Entry { tile, .. } = simd_f32(isa);
+    Entry { engine: EngineKind::DotBf16, isa, tile, emulated: !matches!(isa, Isa::Avx512Bf16) }
 }
 
 const fn amx_bf16(isa: Isa) -> Entry {
@@ -56,14 +64,26 @@ impl Entry {
     /// What the engine must split operands of a storage type into to meet the bounds; `None` where that is nothing but a
     /// faster and less precise way than `precision = "exact"` allows.
     ///
-    /// bf16 operands are whole. Two pieces hold f16's 11 bits, and its weights need as many: rounded to bf16 they alone
+    /// bf16 operands are whole, and products of pairs are made of nothing else. Two pieces hold f16's 11 bits, and its weights need as many: rounded to bf16 they alone
     /// would leave an error of 3.5e-3 where a row has few keys, and the bound is 2e-3.
     pub const fn exact(&self, dtype: Dtype) -> Option<Pieces> {
         match (self.engine, dtype) {
-            (EngineKind::SimdF32, _) | (EngineKind::AmxBf16, Dtype::Bf16) => Some(Pieces::WHOLE),
+            (EngineKind::SimdF32, _) | (EngineKind::DotBf16 | EngineKind::AmxBf16, Dtype::Bf16) => {
+                Some(Pieces::WHOLE)
+            }
             (EngineKind::AmxBf16, Dtype::F16) => Some(Pieces { scores: 2, weights: 2, values: 2 }),
-            (EngineKind::AmxBf16, Dtype::F32) => None,
+            (EngineKind::DotBf16, _) | (EngineKind::AmxBf16, Dtype::F32) => None,
         }
+    }
+
+    /// Whether it computes a storage type with some precision.
+    pub const fn serves(&self, dtype: Dtype) -> bool {
+        self.exact(dtype).is_some() || self.splits()
+    }
+
+    /// Whether it can split operands of any storage type into pieces.
+    pub const fn splits(&self) -> bool {
+        matches!(self.engine, EngineKind::AmxBf16)
     }
 }
 

@@ -24,9 +24,12 @@ pub fn host() -> Machine {
 #[cfg(target_arch = "x86_64")]
 pub fn isa() -> Isa {
     use crate::amx_bf16::hardware::Amx;
-    use crate::isa::{avx2::Avx2, avx512::Avx512};
+    use crate::isa::avx2::Avx2;
+    use crate::isa::avx512::{Avx512, Avx512Bf16};
     if Amx::detect().is_some() {
         Isa::Amx
+    } else if Avx512Bf16::detect().is_some() {
+        Isa::Avx512Bf16
     } else if Avx512::detect().is_some() {
         Isa::Avx512
     } else if Avx2::detect().is_some() {

@@ -19,6 +19,12 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
         Self::widen(lanes, row, to);
     }
 
+    /// The row's bits, where it is stored as bf16.
+    #[inline(always)]
+    fn bf16_bits(_row: &[Self]) -> Option<&[u16]> {
+        None
+    }
+
     /// The nearest value, ties to even.
     fn narrow(x: f32) -> Self;
 
@@ -98,6 +104,11 @@ impl Element for bf16 {
     fn widen<'a, L: Lanes>(lanes: L, row: &'a [bf16], scratch: &'a mut [f32]) -> &'a [f32] {
         let vector = |words: &[u16]| F32::from_raw(lanes, lanes.load_bf16(words));
         widen_words(lanes, row.reinterpret_cast(), scratch, vector, |word| bf16::from_bits(word).to_f32())
+    }
+
+    #[inline(always)]
+    fn bf16_bits(row: &[bf16]) -> Option<&[u16]> {
+        Some(row.reinterpret_cast())
     }
 
     #[inline(always)]

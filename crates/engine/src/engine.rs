@@ -1,6 +1,6 @@
 //! What a skeleton asks of an engine.
 
-use regard_ir::plan::Pieces;
+use regard_ir::plan::{Dtype, Pieces};
 use regard_simd::{Lanes, vectors_mut};
 
 use crate::element::Element;
@@ -10,6 +10,9 @@ use crate::weigh::{Precise, Weigher};
 
 /// Keys whose odd values are told in one word.
 pub const GROUP: usize = 32;
+
+/// Elements of a cache line.
+pub const LINE: usize = 16;
 
 /// Work to be done inside an engine's instruction set.
 pub trait Op {
@@ -45,6 +48,9 @@ pub trait Engine: Copy + Send + Sync + 'static {
     /// Its vectors.
     type Lanes: Door;
 
+    /// Storage types that it computes.
+    const STORAGE: &'static [Dtype];
+
     /// Rows of a full row tile.
     const ROWS: usize;
 
@@ -56,10 +62,6 @@ pub trait Engine: Copy + Send + Sync + 'static {
 
     /// Channels of an output are padded to a multiple of this, itself one of 8.
     const CHANNEL_STEP: usize;
-
-    /// Whether keys and values are packed once a run, before all passes, in units of [`GROUP`] keys; else in each pass,
-    /// in whole blocks.
-    const PACKS_AHEAD: bool;
 
     /// Whether scores come without the scale, because packed queries could not take it up without a rounding.
     const UNSCALED: bool;
@@ -82,7 +84,10 @@ pub trait Engine: Copy + Send + Sync + 'static {
     /// Elements of a packed full row tile.
     fn query_len(shape: &Shape) -> usize;
 
-    /// Elements of a packed key block, or of a packed unit of keys.
+    /// Keys that are packed at once: a whole block, or a part that divides it, of which a block's lie one after the other.
+    fn unit_keys(shape: &Shape) -> usize;
+
+    /// Elements of a packed unit, whole cache lines.
     fn packed_len(shape: &Shape) -> usize;
 
     /// Elements of a step's scratch.
@@ -103,7 +108,7 @@ pub trait Engine: Copy + Send + Sync + 'static {
         to: &mut [f32],
     );
 
-    /// Packs `count` keys and values; what is missing is zero.
+    /// Packs `count` keys and values of a unit; what is missing is zero.
     ///
     /// Values that are not finite are packed as zero: a product with a weight of zero would turn them into NaN in rows
     /// that may not see the key. [`Engine::odd_keys`] tells of which keys they were.
@@ -180,11 +185,7 @@ pub trait Fold<L: Lanes> {
             3 => whole::<L, Self, 3>(self, lanes, first, scores),
             vectors => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
         };
-        match change {
-            Change::Replace => Rescale::Replace,
-            Change::Keep => Rescale::Keep,
-            Change::Rescale => Rescale::By(self.factors()),
-        }
+        Rescale::new(change, self.factors())
     }
 }
 
@@ -225,4 +226,16 @@ pub enum Rescale<'a> {
     Keep,
     /// Each row is multiplied by its factor, `[width]`.
     By(&'a [f32]),
+}
+
+impl<'a> Rescale<'a> {
+    /// Of a change, with the factors of its rows.
+    #[inline(always)]
+    pub fn new(change: Change, factors: &'a [f32]) -> Self {
+        match change {
+            Change::Replace => Rescale::Replace,
+            Change::Keep => Rescale::Keep,
+            Change::Rescale => Rescale::By(factors),
+        }
+    }
 }

@@ -16,14 +16,17 @@ pub mod catalog;
 pub mod dense;
 #[cfg(feature = "std")]
 pub mod detect;
+pub mod dot_bf16;
 pub mod element;
 pub mod engine;
 pub mod grid;
 pub mod isa;
 pub mod pack;
+mod panel;
 #[cfg(feature = "threads")]
 pub mod pool;
 pub mod simd_f32;
+mod split;
 pub mod threads;
 pub mod weigh;
 

@@ -1,13 +1,15 @@
 //! Packing: rows of a tensor into the panels that tiles read.
 //!
 //! Packing turns any strides and any storage type into one layout of f32, contiguous in the order in which a tile
-//! reads it, so that tiles need no bounds checks, no strides and no edges: what is missing is zero. It is paid once
-//! per key block and query block, and shared by all rows of a pass.
+//! reads it, so that tiles need no bounds checks, no strides and no edges: what is missing is zero. Keys and values are
+//! packed once a run, or once for each key block and query block, and shared by all rows of a pass.
 
+use pulp::bytemuck;
 use regard_simd::{Lanes, TRANSPOSE, vectors_mut};
 
 use crate::element::Element;
 use crate::engine::GROUP;
+use crate::split::{join_rows, pair_channels, pair_rows};
 
 /// Keys of a key panel and channels of a value panel.
 pub const PANEL: usize = 8;
@@ -20,10 +22,30 @@ pub const MAX_DIM: usize = 4096;
 
 /// Rows of a tensor that lives for `'t`, on their way into a panel: as they are, or changed on the way.
 pub trait Rows<'t> {
-    /// Row `i` as floats: where they lie, or written to `scratch`, which is as long as a row. `#[inline(always)]`.
+    /// Elements of scratch that a row of `width` elements is made in.
+    #[inline(always)]
+    fn scratch_len(&self, width: usize) -> usize {
+        width
+    }
+
+    /// Row `i` as floats: where they lie, or written to `scratch`, which is as long as [`Rows::scratch_len`] says.
+    /// `#[inline(always)]`.
     fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a;
+
+    /// The first `dim` channels of row `i` as words of two bf16 each: where they lie, or written to `scratch`, which has
+    /// room for the words behind [`Rows::scratch_len`]. `#[inline(always)]`.
+    #[inline(always)]
+    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        let (scratch, words) = scratch.split_at_mut(self.scratch_len(dim));
+        let words = &mut words[..dim.div_ceil(2)];
+        pair_channels(&self.row(lanes, i, scratch)[..dim], 1, bytemuck::cast_slice_mut(words));
+        words
+    }
 }
 
 /// The rows that a function finds, as they are.
@@ -37,11 +59,70 @@ impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
     {
         T::widen(lanes, self.0(i), scratch)
     }
+
+    #[inline(always)]
+    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        let row = &self.0(i)[..dim];
+        let (words, scratch) = scratch.split_at_mut(dim.div_ceil(2));
+        match T::bf16_bits(row) {
+            Some(bits) => {
+                if let Ok(stored) = bytemuck::try_cast_slice(bits) {
+                    return stored;
+                }
+                let (whole, missing) = bytemuck::cast_slice_mut(words).split_at_mut(dim);
+                whole.copy_from_slice(bits);
+                missing.fill(0u16);
+            }
+            None => pair_channels(T::widen(lanes, row, scratch), 1, bytemuck::cast_slice_mut(words)),
+        }
+        words
+    }
 }
 
-/// Packs `count` rows of `dim` channels as `[dim][width]`; lanes past `count` are zero.
+/// Rows as words of two bf16 channels each.
+pub struct Paired<'r, R> {
+    /// The rows.
+    pub rows: &'r R,
+    /// Their channels.
+    pub dim: usize,
+}
+
+impl<'t, R: Rows<'t>> Rows<'t> for Paired<'_, R> {
+    #[inline(always)]
+    fn scratch_len(&self, width: usize) -> usize {
+        self.rows.scratch_len(self.dim) + width
+    }
+
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.rows.words(lanes, i, self.dim, scratch)
+    }
+}
+
+/// Whether some number is not finite.
+#[inline(always)]
+pub(crate) fn is_odd(row: &[f32]) -> bool {
+    // A product with zero is zero unless the factor is not finite.
+    let mut sums = [0.0f32; PANEL];
+    let (panels, rest) = row.as_chunks::<PANEL>();
+    for x in panels {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += x * 0.0;
+        }
+    }
+    let rest: f32 = rest.iter().map(|x| x * 0.0).sum();
+    (sums.iter().sum::<f32>() + rest).is_nan()
+}
+
+/// Packs `count` rows of `dim` elements as `[dim][width]`; lanes past `count` are zero.
 ///
-/// `scratch` holds [`TRANSPOSE`] rows. `to` is `dim * width` long and `count <= width`.
+/// `scratch` holds [`TRANSPOSE`] times what a row is made in. `to` is `dim * width` long and `count <= width`.
 #[inline(always)]
 pub fn pack_rows<'t, L: Lanes>(
     lanes: L,
@@ -56,7 +137,7 @@ pub fn pack_rows<'t, L: Lanes>(
     let mut first = 0;
     while first < width {
         let lanes_here = TRANSPOSE.min(width - first);
-        let mut buffers = scratch.chunks_exact_mut(dim.max(1));
+        let mut buffers = scratch.chunks_exact_mut(source.scratch_len(dim).max(1));
         let mut rows: [&[f32]; TRANSPOSE] = [&ZEROS[..dim]; TRANSPOSE];
         for (i, row) in rows.iter_mut().enumerate().take(lanes_here.min(count.saturating_sub(first))) {
             *row = &source.row(lanes, first + i, buffers.next().unwrap_or_default())[..dim];
@@ -83,7 +164,7 @@ fn turn_rows<L: Lanes>(lanes: L, rows: [&[f32]; TRANSPOSE], columns: usize, widt
 
 /// Packs `count` keys as panels `[count / 8, rounded up][dim][8]`; missing keys of the last panel are zero.
 ///
-/// `scratch` holds [`PANEL`] rows.
+/// `scratch` is as for [`pack_rows`].
 #[inline(always)]
 pub fn pack_keys<'t, L: Lanes>(
     lanes: L,
@@ -107,6 +188,11 @@ struct From<'s, R> {
 }
 
 impl<'t, R: Rows<'t>> Rows<'t> for From<'_, R> {
+    #[inline(always)]
+    fn scratch_len(&self, width: usize) -> usize {
+        self.source.scratch_len(width)
+    }
+
     #[inline(always)]
     fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
@@ -174,6 +260,52 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
                     *x = 0.0;
                 }
             }
+        }
+    }
+}
+
+/// Packs `block.count` value rows as panels `[dim / 8, rounded up][pairs of rows][8]` of words, each a channel of two rows
+/// in bf16; a missing row or channel is zero, and so is what is not finite, as [`pack_values`] says.
+///
+/// `scratch` holds 3 rows of whole panels.
+#[inline(always)]
+pub fn pack_value_pairs<'t, L: Lanes, T: Element>(
+    lanes: L,
+    row: impl Fn(usize) -> &'t [T],
+    block: ValueBlock,
+    scratch: &mut [f32],
+    odd: &mut [u32],
+    to: &mut [f32],
+) {
+    let ValueBlock { count, dim, block_keys } = block;
+    let width = dim.next_multiple_of(PANEL);
+    let (first, rest) = scratch.split_at_mut(width);
+    let (second, words) = rest.split_at_mut(width);
+    let (first, second, words) = (&mut first[..dim], &mut second[..dim], &mut words[..width]);
+    odd.fill(0);
+    for key in (0..count).step_by(2) {
+        let missing = key + 1 == count;
+        let rows = [row(key), row(if missing { key } else { key + 1 })].map(|row| &row[..dim]);
+        let is_odd = match rows.map(T::bf16_bits) {
+            [Some(first), Some(second)] => join_rows(first, second, bytemuck::cast_slice_mut(words)),
+            _ => {
+                T::widen_into(lanes, rows[0], first);
+                T::widen_into(lanes, rows[1], second);
+                pair_rows(first, second, 1, bytemuck::cast_slice_mut(words));
+                [is_odd(first), is_odd(second)]
+            }
+        };
+        odd[key / GROUP] |= u32::from(is_odd[0]) << (key % GROUP);
+        if missing {
+            for word in bytemuck::cast_slice_mut::<f32, u32>(words) {
+                *word &= 0xffff;
+            }
+        } else {
+            odd[key / GROUP] |= u32::from(is_odd[1]) << (key % GROUP + 1);
+        }
+        let panels = to.chunks_exact_mut(block_keys.div_ceil(2) * PANEL);
+        for (panel, words) in panels.zip(words.as_chunks::<PANEL>().0) {
+            panel[key / 2 * PANEL..][..PANEL].copy_from_slice(words);
         }
     }
 }

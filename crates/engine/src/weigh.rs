@@ -29,8 +29,10 @@ impl Precise for Coarse {
 /// Makes weights of scores and adds them up, for rows of `V` vectors.
 #[derive(Clone, Copy)]
 pub struct Weigher<L: Lanes, const V: usize, P> {
-    /// What each row's weights are relative to, in log2 units, integral; `None` where scores are weights already.
-    references: Option<[F32<L>; V]>,
+    /// What makes log2 units of scores; `None` where scores are weights already.
+    log2: Option<F32<L>>,
+    /// What each row's weights are relative to, in log2 units, integral.
+    references: [F32<L>; V],
     /// What each row's weights add up to so far.
     pub sums: [F32<L>; V],
     precision: PhantomData<P>,
@@ -40,36 +42,37 @@ pub struct Weigher<L: Lanes, const V: usize, P> {
 type Vectors<L, const V: usize> = [<<L as Lanes>::Simd as Simd>::f32s; V];
 
 impl<L: Lanes, const V: usize, P: Precise> Weigher<L, V, P> {
-    /// Of scores in log2 units, against integral references.
+    /// Of scores that are in log2 units when they are multiplied by `log2`, against integral references.
     #[inline(always)]
-    pub fn softmax(references: [F32<L>; V]) -> Self {
-        let sums = references.map(|reference| reference.like(0.0));
-        Self { references: Some(references), sums, precision: PhantomData }
+    pub fn softmax(lanes: L, log2: f32, references: [F32<L>; V]) -> Self {
+        let sums = [F32::splat(lanes, 0.0); V];
+        Self { log2: Some(F32::splat(lanes, log2)), references, sums, precision: PhantomData }
     }
 
     /// Of scores that are weights already, and are not added up.
     #[inline(always)]
     pub fn identity(lanes: L) -> Self {
-        Self { references: None, sums: [F32::splat(lanes, 0.0); V], precision: PhantomData }
+        let zeros = [F32::splat(lanes, 0.0); V];
+        Self { log2: None, references: zeros, sums: zeros, precision: PhantomData }
     }
 
     /// Whether weights differ from scores.
     #[inline(always)]
     pub fn weighs(&self) -> bool {
-        self.references.is_some()
+        self.log2.is_some()
     }
 
     /// The weights of one key's scores.
     #[inline(always)]
     pub fn weigh(&mut self, lanes: L, scores: Vectors<L, V>) -> Vectors<L, V> {
-        let Some(references) = self.references else { return scores };
+        let Some(log2) = self.log2 else { return scores };
         let mut weights = scores;
         for v in 0..V {
-            let score = F32::from_raw(lanes, scores[v]);
+            let score = F32::from_raw(lanes, scores[v]) * log2;
             let weight = if P::FULL {
-                softmax_weight(score, references[v])
+                softmax_weight(score, self.references[v])
             } else {
-                softmax_weight_coarse(score, references[v])
+                softmax_weight_coarse(score, self.references[v])
             };
             self.sums[v] = self.sums[v] + weight;
             weights[v] = weight.raw();

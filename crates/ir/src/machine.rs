@@ -15,13 +15,16 @@ pub enum Isa {
     Avx2,
     /// x86-64-v4, 512 bits.
     Avx512,
+    /// Products of bf16 pairs beside AVX-512.
+    Avx512Bf16,
     /// Matrix tiles beside AVX-512.
     Amx,
 }
 
 impl Isa {
     /// Every instruction set.
-    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Neon, Isa::WasmSimd, Isa::Avx2, Isa::Avx512, Isa::Amx];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Neon, Isa::WasmSimd, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// As it is written on the command line and in profiles.
     pub const fn name(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Isa {
             Isa::WasmSimd => "wasm-simd",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512-bf16",
             Isa::Amx => "amx",
         }
     }
@@ -41,7 +45,7 @@ impl Isa {
             Isa::Scalar => 1,
             Isa::Neon | Isa::WasmSimd => 4,
             Isa::Avx2 => 8,
-            Isa::Avx512 | Isa::Amx => 16,
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => 16,
         }
     }
 
@@ -49,7 +53,7 @@ impl Isa {
     pub const fn registers(self) -> u32 {
         match self {
             Isa::Scalar | Isa::WasmSimd | Isa::Avx2 => 16,
-            Isa::Neon | Isa::Avx512 | Isa::Amx => 32,
+            Isa::Neon | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => 32,
         }
     }
 
@@ -59,8 +63,9 @@ impl Isa {
             Isa::Scalar => true,
             Isa::Neon => matches!(self, Isa::Neon),
             Isa::WasmSimd => matches!(self, Isa::WasmSimd),
-            Isa::Avx2 => matches!(self, Isa::Avx2 | Isa::Avx512 | Isa::Amx),
-            Isa::Avx512 => matches!(self, Isa::Avx512 | Isa::Amx),
+            Isa::Avx2 => matches!(self, Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx),
+            Isa::Avx512 => matches!(self, Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx),
+            Isa::Avx512Bf16 => matches!(self, Isa::Avx512Bf16 | Isa::Amx),
             Isa::Amx => matches!(self, Isa::Amx),
         }
     }

@@ -59,18 +59,21 @@ pub enum Precision {
 pub enum EngineKind {
     /// f32 vector lanes; 16-bit storage is converted while it is packed.
     SimdF32,
+    /// Products of bf16 pairs on vector lanes.
+    DotBf16,
     /// bf16 matrix tiles; wider storage is split into bf16 pieces while it is packed.
     AmxBf16,
 }
 
 impl EngineKind {
     /// Every engine.
-    pub const ALL: [EngineKind; 2] = [EngineKind::SimdF32, EngineKind::AmxBf16];
+    pub const ALL: [EngineKind; 3] = [EngineKind::SimdF32, EngineKind::DotBf16, EngineKind::AmxBf16];
 
     /// As it is written on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             EngineKind::SimdF32 => "simd-f32",
+            EngineKind::DotBf16 => "dot-bf16",
             EngineKind::AmxBf16 => "amx-bf16",
         }
     }
@@ -147,6 +150,9 @@ pub struct Plan {
     pub pieces: Pieces,
     /// Block sizes of prefill.
     pub prefill: Blocks,
+    /// The most bytes of keys and values that are packed once a run, before all passes; where they would be more, each pass
+    /// packs its own blocks.
+    pub pack_ahead_bytes: u64,
     /// How many tasks each thread gets at most when a schedule cuts the work, so that the last ones even out.
     pub tasks_per_thread: u32,
 }

@@ -23,7 +23,7 @@ const KEY_CELL: u32 = 1024;
 const fn channel_chain(isa: Isa) -> u32 {
     match isa {
         Isa::Scalar | Isa::WasmSimd => 32,
-        Isa::Neon | Isa::Avx2 | Isa::Avx512 | Isa::Amx => 64,
+        Isa::Neon | Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => 64,
     }
 }
 
@@ -49,7 +49,7 @@ const CLASSIFY_CYCLES: u64 = 100;
 /// f32 numbers that are multiplied and added in a cycle: x86 vectors have two ports, small cores one.
 const fn fma_per_cycle(isa: Isa) -> u64 {
     let ports = match isa {
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx => 2,
+        Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => 2,
         Isa::Scalar | Isa::Neon | Isa::WasmSimd => 1,
     };
     ports * isa.f32_lanes() as u64
@@ -79,7 +79,9 @@ impl Target<'_> {
     fn operand(&self) -> Factor {
         match self.entry.engine {
             EngineKind::SimdF32 => F32,
-            EngineKind::AmxBf16 => factor(2 * u64::from(self.pieces.scores.max(self.pieces.values)), "B"),
+            EngineKind::DotBf16 | EngineKind::AmxBf16 => {
+                factor(2 * u64::from(self.pieces.scores.max(self.pieces.values)), "B")
+            }
         }
     }
 
@@ -87,6 +89,7 @@ impl Target<'_> {
     fn products_per_cycle(&self) -> u64 {
         match self.entry.engine {
             EngineKind::SimdF32 => fma_per_cycle(self.entry.isa),
+            EngineKind::DotBf16 => 2 * fma_per_cycle(self.entry.isa),
             EngineKind::AmxBf16 => {
                 let [scores, values] = self.pieces.products();
                 TILE_PRODUCTS_PER_CYCLE * 2 / u64::from(scores + values)

@@ -16,28 +16,36 @@ pub(crate) struct Split {
 /// Rows of fewer channels have scores that single products make up, so that errors average out less.
 const NARROW: u32 = 64;
 
+/// Outputs of fewer channels may all be small beside the values that they are sums of, and errors are told by the largest.
+const FEW: u32 = 8;
+
 /// Pieces of f32, the fewest first, and the largest error of outputs over their largest that each was seen to leave, over
-/// 15,000 rows of 2 to 100 N(0, 1) keys at each width from 8 to 128.
-const fn fast(dim: u32) -> [(Pieces, f64); 4] {
+/// 15,000 rows of 2 to 100 N(0, 1) keys at each width from 8 to 128, and over rows of 1 to 17 keys at widths from 3 on.
+const fn fast(heads: &Heads) -> [(Pieces, f64); 4] {
     [
         (Pieces::WHOLE, 8e-3),
-        (Pieces { scores: 2, weights: 2, values: 2 }, if dim < NARROW { 3.3e-5 } else { 1.6e-5 }),
-        (Pieces { scores: 3, weights: 2, values: 2 }, 9.3e-6),
+        (Pieces { scores: 2, weights: 2, values: 2 }, if heads.dim < NARROW { 3.3e-5 } else { 1.6e-5 }),
+        (Pieces { scores: 3, weights: 2, values: 2 }, if heads.value_dim < FEW { 2.1e-5 } else { 9.3e-6 }),
         (Pieces { scores: 3, weights: 3, values: 3 }, 4.2e-8),
     ]
 }
 
-/// What an engine splits operands of `dtype` into; `None` where it may not compute them.
+/// The fewest pieces of operands of `dtype` with which an engine keeps the bounds of a precision; `None` where it cannot.
+pub fn fewest(entry: &Entry, heads: &Heads, dtype: Dtype, precision: Precision) -> Option<Pieces> {
+    Some(choose(entry, heads, dtype, precision)?.pieces)
+}
+
+/// The same with the reason.
 pub(crate) fn choose(entry: &Entry, heads: &Heads, dtype: Dtype, precision: Precision) -> Option<Split> {
     if let Some(pieces) = entry.exact(dtype) {
-        let choice = (entry.engine == EngineKind::AmxBf16).then(|| choice(pieces, Reason::Pieces { dtype }));
+        let choice = (entry.engine != EngineKind::SimdF32).then(|| choice(pieces, Reason::Pieces { dtype }));
         return Some(Split { pieces, choice });
     }
-    if precision == Precision::Exact {
+    if precision == Precision::Exact || !entry.splits() {
         return None;
     }
     let bound = bounds::bound(Quantity::Output, dtype, precision, 0.0);
-    let candidates = fast(heads.dim);
+    let candidates = fast(heads);
     let kept = candidates.iter().position(|&(_, error)| error <= bound)?;
     let (pieces, error) = candidates[kept];
     let rejected = kept.checked_sub(1).map(|fewer| {

@@ -91,6 +91,8 @@ pub fn plan(
     let target = Target { heads: &spec.heads, machine, entry, pieces: split.pieces };
     let (prefill, mut choices) = target.choose();
     choices.extend(split.choice);
+    let pack_ahead_bytes = pack_ahead_bytes(machine);
+    choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
     choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
     let plan = Plan {
         identity: spec.identity,
@@ -99,6 +101,7 @@ pub fn plan(
         dtype,
         pieces: split.pieces,
         prefill,
+        pack_ahead_bytes,
         tasks_per_thread: TASKS_PER_THREAD,
     };
     let report = PlanReport {
@@ -111,6 +114,13 @@ pub fn plan(
         notes: notes(spec, machine, entry, &plan),
     };
     Ok((plan, report))
+}
+
+/// Memory that a machine can spare for packed keys and values: many times its last cache, nothing where it has L1 alone.
+const fn pack_ahead_bytes(machine: &Machine) -> u64 {
+    const CACHES: u64 = 16;
+    let last = if machine.l3_bytes > machine.l2_bytes { machine.l3_bytes } else { machine.l2_bytes };
+    CACHES * last as u64
 }
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
@@ -126,7 +136,8 @@ fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
 fn notes(spec: &Spec, machine: &Machine, entry: &Entry, plan: &Plan) -> Vec<Note> {
     let mut notes = Vec::new();
     if machine.isa != entry.isa {
-        notes.push(Note::Unused { machine: machine.isa, used: entry.isa, engine: entry.engine });
+        let (machine, used, engine, dtype) = (machine.isa, entry.isa, entry.engine, plan.dtype);
+        notes.push(Note::Unused { machine, used, engine, dtype });
     }
     if entry.emulated {
         notes.push(Note::Emulated { engine: entry.engine });
@@ -135,7 +146,7 @@ fn notes(spec: &Spec, machine: &Machine, entry: &Entry, plan: &Plan) -> Vec<Note
         (EngineKind::SimdF32, Dtype::F32) if spec.precision == Precision::Fast => {
             notes.push(Note::FastIsExact { isa: machine.isa });
         }
-        (EngineKind::AmxBf16, _) | (EngineKind::SimdF32, Dtype::F32) => {}
+        (EngineKind::DotBf16 | EngineKind::AmxBf16, _) | (EngineKind::SimdF32, Dtype::F32) => {}
         (EngineKind::SimdF32, dtype) => notes.push(Note::Converted { dtype }),
     }
     let allow = spec.allow.tree();

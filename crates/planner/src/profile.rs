@@ -6,11 +6,12 @@ use regard_ir::machine::{Isa, Machine};
 use serde::Deserialize;
 
 /// The profiles that ship with the compiler: name and text, in the order of specs/machines/.
-pub const BUILT_IN: [(&str, &str); 4] = [
+pub const BUILT_IN: [(&str, &str); 5] = [
     ("cortex-a72", include_str!("../../../specs/machines/cortex-a72.toml")),
     ("cortex-m7", include_str!("../../../specs/machines/cortex-m7.toml")),
     ("desktop-avx2", include_str!("../../../specs/machines/desktop-avx2.toml")),
     ("server-avx512-amx", include_str!("../../../specs/machines/server-avx512-amx.toml")),
+    ("server-avx512-bf16", include_str!("../../../specs/machines/server-avx512-bf16.toml")),
 ];
 
 /// A named machine.

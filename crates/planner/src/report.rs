@@ -76,6 +76,8 @@ pub enum Reason {
     MaskStep,
     /// The error bound of f32.
     ChannelChain,
+    /// Memory for what is packed once a run.
+    PackAhead,
     /// The balance of threads.
     TasksPerThread,
     /// What bf16 tiles need of a 16-bit storage type.
@@ -109,7 +111,7 @@ pub struct RejectedPieces {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Note {
-    /// The machine has an instruction set that no engine here uses.
+    /// The machine has an instruction set that no engine uses for this storage type.
     Unused {
         /// What the machine has.
         machine: Isa,
@@ -117,6 +119,8 @@ pub enum Note {
         used: Isa,
         /// By which engine.
         engine: EngineKind,
+        /// The storage type.
+        dtype: Dtype,
     },
     /// The storage type is not the type of the products.
     Converted {
@@ -236,6 +240,9 @@ impl fmt::Display for Reason {
                     None => Ok(()),
                 }
             }
+            Reason::PackAhead => f.write_str(
+                "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",
+            ),
             Reason::TasksPerThread => {
                 f.write_str("at most; the last tasks even out to about 1/32 of a thread's work")
             }
@@ -246,10 +253,11 @@ impl fmt::Display for Reason {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Note::Unused { machine, used, engine } => write!(
+            Note::Unused { machine, used, engine, dtype } => write!(
                 f,
-                "no engine of this build uses {}: {} runs on {}",
+                "no engine of this build uses {} for {}: {} runs on {}",
                 machine.name(),
+                dtype.name(),
                 engine.name(),
                 used.name()
             ),

@@ -55,7 +55,7 @@ fn a_bad_profile_says_what_is_wrong() {
     let error = |text| Profile::parse("mine", text).expect_err(text).to_string();
     assert_eq!(
         error("isa = \"avx3\"\ncores = 1\nl1d_kib = 32"),
-        "machine profile `mine`: no instruction set `avx3`; there are scalar, neon, wasm-simd, avx2, avx512, amx"
+        "machine profile `mine`: no instruction set `avx3`; there are scalar, neon, wasm-simd, avx2, avx512, avx512-bf16, amx"
     );
     assert_eq!(
         error("isa = \"avx2\"\ncores = 0\nl1d_kib = 32"),
@@ -223,7 +223,7 @@ fn fallbacks_are_named() {
     let mut fast = spec(8, 8, 64, 64);
     fast.precision = Precision::Fast;
     let report = text(&spec(8, 8, 64, 64), "server-avx512-amx", Dtype::F32);
-    assert!(report.contains("no engine of this build uses amx: simd-f32 runs on avx512"), "{report}");
+    assert!(report.contains("no engine of this build uses amx for f32: simd-f32 runs on avx512"), "{report}");
     let report = text(&fast, "desktop-avx2", Dtype::F32);
     assert!(report.contains("precision fast changes nothing on avx2"), "{report}");
     let report = text(&fast, "desktop-avx2", Dtype::Bf16);

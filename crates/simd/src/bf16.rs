@@ -16,6 +16,17 @@ pub fn round_bf16<L: Lanes>(x: F32<L>) -> F32<L> {
     F32::from_raw(x.lanes(), simd.transmute_f32s_u32s(bits))
 }
 
+/// The two bfloat16 values of each word, the lower half first.
+#[inline(always)]
+pub fn halves_bf16<L: Lanes>(words: F32<L>) -> (F32<L>, F32<L>) {
+    let simd = words.lanes().simd();
+    let bits = simd.transmute_u32s_f32s(words.raw());
+    let first = simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(16));
+    let second = simd.and_u32s(bits, simd.splat_u32s(0xffff_0000));
+    let float = |bits| F32::from_raw(words.lanes(), simd.transmute_f32s_u32s(bits));
+    (float(first), float(second))
+}
+
 /// Words of two bfloat16 values each, given as floats that are such: `first` in the lower half.
 #[inline(always)]
 pub fn pair_bf16<L: Lanes>(first: F32<L>, second: F32<L>) -> F32<L> {

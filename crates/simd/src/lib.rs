@@ -12,7 +12,7 @@ mod lanes;
 mod math;
 mod value;
 
-pub use bf16::{pair_bf16, round_bf16};
+pub use bf16::{halves_bf16, pair_bf16, round_bf16};
 pub use lanes::{Lanes, TRANSPOSE};
 pub use math::{exp, exp2, pow2, sigmoid, softmax_weight, softmax_weight_coarse, tanh};
 pub use pulp::Simd;

@@ -6,13 +6,7 @@ use regard_testkit::{Case, Layout, Outputs};
 use regard_tests::{engines, run, specs};
 
 fn kernel(spec: &Spec, entry: &Entry, dtype: Dtype, source: Source) -> Kernel {
-    let options = Options {
-        dtype: Some(dtype),
-        isa: Some(entry.isa),
-        engine: Some(entry.engine),
-        kernel: Some(source),
-    };
-    Kernel::compile_with(spec, &machine::host(), options)
+    run::compile_from(Some(source), spec, entry, dtype)
         .unwrap_or_else(|error| panic!("{}: {error}", spec.name))
 }
 
@@ -48,6 +42,10 @@ fn generated_and_loaded_kernels_give_the_same_bits() {
                 (Dtype::F16, &[(1, 3, 40)]),
                 (Dtype::Bf16, &[(1, 40, 49)]),
             ] {
+                // Emulated units are a hundred times slower, and slowest where operands are split.
+                if !entry.serves(dtype) || entry.emulated && dtype != Dtype::Bf16 {
+                    continue;
+                }
                 let kernels = Source::ALL.map(|source| kernel(&spec, entry, dtype, source));
                 for &(batch, queries, keys) in sizes {
                     let problem = Problem::prefill(spec.source, batch, queries, keys).expect("short");

@@ -208,7 +208,7 @@ fn oracle(expression: &Expr, grid: &Grid<'_>, row: usize, key: i32) -> Reading {
 pub(crate) fn check_mask(mask: &Expr, grid: &Grid<'_>) {
     let score = score();
     let variant = variant(HEADS, mask.tree(), score.tree(), &SHAPES);
-    for entry in engines::available() {
+    for entry in engines::lanes() {
         for part in lanes::allow(entry, &variant, grid) {
             let mut refused = false;
             for (row, key, found) in part.points() {
@@ -249,7 +249,7 @@ pub(crate) fn check_mask(mask: &Expr, grid: &Grid<'_>) {
 pub(crate) fn check_modifier(mask: &Expr, modify: &Expr, masked: bool, grid: &Grid<'_>) {
     let variant: Variant<'_> = variant(HEADS, mask.tree(), modify.tree(), &SHAPES);
     let exact = modify.tree().node(modify.tree().root()).exact;
-    for entry in engines::available() {
+    for entry in engines::lanes() {
         for part in lanes::apply(entry, &variant, grid, masked, &scores) {
             let mut refused = false;
             for (row, key, found) in part.points() {

@@ -58,7 +58,7 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
     let inputs = case.inputs();
     // Where blocks are as planned, keys are in one call, or in two parts that are cut here.
     let cut = draws.pick(&[0, 1, 8, 13]);
-    for entry in engines::available() {
+    for entry in engines::serving(dtype) {
         let told = |error| TestCaseError::fail(format!("{}: {error}", run::describe(&text, entry, &case)));
         let kernel = run::compile(&spec, entry, dtype);
         let (result, plan) = match sizes {
@@ -70,7 +70,8 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
             None => (run::run(&kernel, &case, &inputs, &*POOL), *kernel.plan()),
             Some((query_block, key_block, key_cell)) => {
                 let blocks = Blocks { query_block, key_block, key_cell, mask_step: 8, channel_chain: 8 };
-                let direct = Direct { case: &case, entry, blocks };
+                let pack_ahead_bytes = draws.pick(&[0, u64::MAX]);
+                let direct = Direct { case: &case, entry, blocks, pack_ahead_bytes };
                 (direct.run(&inputs, &*POOL), direct.plan())
             }
         };

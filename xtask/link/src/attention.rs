@@ -51,6 +51,7 @@ const PLAN: Plan = Plan {
     dtype: Dtype::F32,
     pieces: Pieces::WHOLE,
     prefill: Blocks { query_block: 3, key_block: 8, key_cell: 8, mask_step: 8, channel_chain: 64 },
+    pack_ahead_bytes: 0,
     tasks_per_thread: 4,
 };
 

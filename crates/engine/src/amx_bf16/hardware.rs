@@ -4,10 +4,10 @@
 
 use core::arch::asm;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::unit::{SIDE, Tiles, Unit, reach};
 use crate::isa::avx512::Avx512;
+use crate::isa::probe::Probe;
 
 /// Proof that the processor has AMX for bf16 beside AVX-512, and that the system lets this process use it.
 #[derive(Clone, Copy, Debug)]
@@ -18,18 +18,9 @@ pub struct Amx {
 impl Amx {
     /// The token, on a processor and a system that have it. The first call asks the system for permission.
     pub fn detect() -> Option<Self> {
-        const UNKNOWN: u8 = 0;
-        const ABSENT: u8 = 1;
-        const PRESENT: u8 = 2;
-        // Asking costs microseconds, and runs ask every time.
-        static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
+        static PROBE: Probe = Probe::new();
         let lanes = Avx512::detect()?;
-        let mut state = STATE.load(Ordering::Relaxed);
-        if state == UNKNOWN {
-            state = if has_tiles() && permitted() { PRESENT } else { ABSENT };
-            STATE.store(state, Ordering::Relaxed);
-        }
-        (state == PRESENT).then_some(Self { lanes })
+        PROBE.get(|| has_tiles() && permitted()).then_some(Self { lanes })
     }
 
     /// Its vectors.

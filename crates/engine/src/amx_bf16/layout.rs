@@ -7,7 +7,7 @@
 use pulp::bytemuck;
 
 use super::unit::SIDE;
-use crate::engine::{GROUP, Shape};
+use crate::engine::{GROUP, LINE, Shape};
 
 /// Rows of a row tile: two tiles.
 pub(super) const ROWS: usize = 2 * SIDE;
@@ -81,7 +81,7 @@ impl Sizes {
 
     /// Of a unit, in whole lines of cache.
     pub fn unit(&self) -> usize {
-        (self.odd_keys() + 1).next_multiple_of(SIDE)
+        (self.odd_keys() + 1).next_multiple_of(LINE)
     }
 
     /// Of one piece of a part's weights.

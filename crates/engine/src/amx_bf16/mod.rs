@@ -11,21 +11,21 @@ pub mod emulated;
 mod layout;
 mod mend;
 mod product;
-mod split;
 mod step;
 pub mod unit;
 
 use pulp::bytemuck;
+use regard_ir::plan::Dtype;
 use regard_simd::TRANSPOSE;
 
 use self::layout::{PART, ROWS, Sizes};
-use self::split::{pair_channels, pair_rows};
 use self::step::Pipeline;
 use self::unit::{SIDE, Unit};
 use crate::element::Element;
 use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
 use crate::isa::Door;
-use crate::pack::Rows;
+use crate::pack::{Rows, is_odd};
+use crate::split::{pair_channels, pair_rows};
 
 /// bf16 products on the tiles of a unit, with the vectors of `D` between.
 #[derive(Clone, Copy, Debug)]
@@ -36,28 +36,13 @@ pub struct AmxBf16<U, D> {
     pub lanes: D,
 }
 
-/// 1 if some number is not finite, else 0.
-#[inline(always)]
-fn is_odd(row: &[f32]) -> u32 {
-    // A product with zero is zero unless the factor is not finite.
-    let mut sums = [0.0f32; 8];
-    let (eights, rest) = row.as_chunks::<8>();
-    for x in eights {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum += x * 0.0;
-        }
-    }
-    let rest: f32 = rest.iter().map(|x| x * 0.0).sum();
-    u32::from((sums.iter().sum::<f32>() + rest).is_nan())
-}
-
 impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     type Lanes = D;
+    const STORAGE: &'static [Dtype] = &Dtype::ALL;
     const ROWS: usize = ROWS;
     const ROW_STEP: usize = ROWS;
     const KEY_STEP: usize = GROUP;
     const CHANNEL_STEP: usize = ROWS;
-    const PACKS_AHEAD: bool = true;
     const UNSCALED: bool = true;
     const SLACK: f32 = 8.0;
     const WEIGHTS_KEPT: usize = PART;
@@ -76,6 +61,10 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     fn query_len(shape: &Shape) -> usize {
         let sizes = Sizes::new(shape);
         (sizes.odd_queries() + 1).next_multiple_of(SIDE)
+    }
+
+    fn unit_keys(_: &Shape) -> usize {
+        GROUP
     }
 
     fn packed_len(shape: &Shape) -> usize {
@@ -112,7 +101,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
                 let words = bytemuck::cast_slice_mut(words);
                 if first + i < count {
                     let row = queries.row(self.lanes, first + i, row);
-                    odd |= is_odd(row) << (first + i);
+                    odd |= u32::from(is_odd(row)) << (first + i);
                     pair_channels(row, sizes.scores, words);
                 } else {
                     words.fill(0);
@@ -153,7 +142,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             let row = bytemuck::cast_slice_mut::<f32, u32>(row);
             if key < count {
                 let channels = keys.row(self.lanes, key, &mut rows[..shape.dim]);
-                odd |= is_odd(channels) << key;
+                odd |= u32::from(is_odd(channels)) << key;
                 pair_channels(channels, sizes.scores, row);
             } else {
                 row.fill(0);
@@ -174,7 +163,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
                     let to = &mut to[..shape.value_dim];
                     if key < count {
                         T::widen_into(self.lanes, &values(key)[..shape.value_dim], to);
-                        odd |= is_odd(to) << key;
+                        odd |= u32::from(is_odd(to)) << key;
                     } else {
                         to.fill(0.0);
                     }

@@ -1,25 +1,46 @@
-//! AVX-512 (F, BW, CD, DQ, VL): 16 lanes, 32 registers.
+//! AVX-512 (F, BW, CD, DQ, VL), with and without its products of bf16 pairs: 16 lanes, 32 registers.
 
-use core::arch::x86_64::__m256i;
+use core::arch::x86_64::{__cpuid_count, __m256i, __m512bh, _mm512_dpbf16_ps};
+use core::mem::transmute;
 
 use pulp::x86::V4;
 use pulp::{bytemuck, f32x16, i32x16};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
+use super::probe::Probe;
 use super::{Door, avx2};
 use crate::engine::Op;
 
-/// Proof that the processor has `pulp`'s level V4.
+/// Proof that the processor has `pulp`'s level V4, and AVX512-BF16 where `BF16` says so.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512 {
+pub struct Level<const BF16: bool> {
     v4: V4,
 }
+
+/// Proof that the processor has `pulp`'s level V4.
+pub type Avx512 = Level<false>;
+
+/// Proof that the processor has `pulp`'s level V4 and AVX512-BF16.
+pub type Avx512Bf16 = Level<true>;
 
 impl Avx512 {
     /// The token, on a processor that has the set.
     pub fn detect() -> Option<Self> {
         Some(Self { v4: V4::try_new()? })
+    }
+}
+
+impl Avx512Bf16 {
+    /// The token, on a processor that has the set.
+    pub fn detect() -> Option<Self> {
+        /// Bit of CPUID leaf 7, subleaf 1's EAX: AVX512-BF16.
+        const BF16: u32 = 1 << 5;
+        static PROBE: Probe = Probe::new();
+        let v4 = V4::try_new()?;
+        // A processor of level V4 has leaf 7; subleaf 0's EAX is the largest subleaf.
+        let ask = || __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax & BF16 != 0;
+        PROBE.get(ask).then_some(Self { v4 })
     }
 }
 
@@ -30,7 +51,7 @@ fn half_words(bits: &[u16]) -> __m256i {
     bytemuck::cast(words)
 }
 
-impl Lanes for Avx512 {
+impl<const BF16: bool> Lanes for Level<BF16> {
     type Simd = V4;
 
     #[inline(always)]
@@ -119,6 +140,31 @@ impl Door for Avx512 {
     }
 }
 
+impl Door for Avx512Bf16 {
+    const ISA: Isa = Isa::Avx512Bf16;
+    const TILE: usize = Avx512::TILE;
+
+    #[inline(always)]
+    fn dot_bf16(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
+        // SAFETY: 64 bytes of any bits are words of two bf16.
+        let [a, b]: [__m512bh; 2] = unsafe { [transmute(a), transmute(b)] };
+        // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw AVX512-BF16 beside V4.
+        bytemuck::cast(unsafe { _mm512_dpbf16_ps(bytemuck::cast(c), a, b) })
+    }
+
+    #[inline(always)]
+    fn enter<O: Op>(self, op: O) -> O::Output {
+        // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw every feature of V4 and AVX512-BF16.
+        unsafe { door_bf16(op) }
+    }
+
+    #[inline(always)]
+    fn call<O: Op>(self, op: O) -> O::Output {
+        // SAFETY: as for `enter`.
+        unsafe { door_bf16_of_its_own(op) }
+    }
+}
+
 /// Enables all that V4 names, so that every call of `pulp` is inlined.
 #[target_feature(
     enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
@@ -133,5 +179,22 @@ fn door<O: Op>(op: O) -> O::Output {
     enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
 )]
 fn door_of_its_own<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// As `door`, with AVX512-BF16.
+#[target_feature(
+    enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16"
+)]
+fn door_bf16<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// As `door_bf16`, never inlined.
+#[inline(never)]
+#[target_feature(
+    enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16"
+)]
+fn door_bf16_of_its_own<O: Op>(op: O) -> O::Output {
     op.run()
 }

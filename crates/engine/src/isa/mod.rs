@@ -6,14 +6,16 @@ pub mod avx2;
 pub mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod probe;
 pub mod scalar;
 
 use regard_ir::machine::Isa;
-use regard_simd::{Lanes, Simd};
+use regard_simd::{F32, Lanes, Simd, halves_bf16};
 
 use crate::engine::Op;
 use crate::pack::PANEL;
-use crate::simd_f32::tile::sum;
+use crate::panel::tile::{Floats, sum};
 
 /// An instruction set that code can be compiled for.
 pub trait Door: Lanes {
@@ -36,7 +38,25 @@ pub trait Door: Lanes {
         a: &[[f32; PANEL]],
         b: &[[<Self::Simd as Simd>::f32s; 3]],
     ) -> [[<Self::Simd as Simd>::f32s; 3]; PANEL / 2] {
-        sum::<Self, 3, { PANEL / 2 }, FIRST>(self, a, b)
+        sum::<Self, Floats, 3, { PANEL / 2 }, FIRST>(self, a, b)
+    }
+
+    /// `a.0 · b.0 + a.1 · b.1 + c` in each lane, where lanes of a and b are words of two bf16. How sums are rounded, and
+    /// whether numbers below the smallest normal one count, is the set's own business.
+    ///
+    /// A set that has an instruction for it overrides what takes two multiplications here.
+    #[inline(always)]
+    fn dot_bf16(
+        self,
+        a: <Self::Simd as Simd>::f32s,
+        b: <Self::Simd as Simd>::f32s,
+        c: <Self::Simd as Simd>::f32s,
+    ) -> <Self::Simd as Simd>::f32s {
+        let simd = self.simd();
+        let (first_a, second_a) = halves_bf16(F32::from_raw(self, a));
+        let (first_b, second_b) = halves_bf16(F32::from_raw(self, b));
+        let first = simd.mul_add_e_f32s(first_a.raw(), first_b.raw(), c);
+        simd.mul_add_e_f32s(second_a.raw(), second_b.raw(), first)
     }
 
     /// Runs `op` compiled for the set.

@@ -1,11 +1,12 @@
-//! Keys and values packed once a run, before all passes, for engines whose products are so fast that packing them again
-//! in each pass would cost more than they do.
+//! Keys and values packed once a run, before all passes.
 //!
-//! A unit is [`GROUP`] keys of one key head, with their values. Units of a head lie one after the other, block by
-//! block, so that a key block is a slice.
+//! Where a sequence has several query blocks, each would pack the same keys again; where products are fast that costs
+//! more than they do. A unit is as many keys of one key head, with their values, as the engine packs at once. Units of a
+//! head lie one after the other, block by block, so that a key block is a slice. Units that no query sees stay as they
+//! are.
 
-use regard_engine::Engine;
-use regard_engine::engine::GROUP;
+use regard_engine::{Engine, Shape};
+use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem, Sequence};
 
 /// Where units lie.
@@ -13,6 +14,8 @@ use regard_ir::problem::{Packed, Problem, Sequence};
 pub(super) struct Units {
     /// Elements of a unit; 0 where nothing is packed ahead.
     pub len: usize,
+    /// Keys of a unit.
+    pub keys: usize,
     /// Key heads.
     heads: usize,
     /// Units of each head.
@@ -23,15 +26,28 @@ pub(super) struct Units {
 }
 
 impl Units {
-    pub fn new<E: Engine>(problem: &Problem<'_>, heads: usize, len: usize, key_block: usize) -> Self {
-        let [batch, _, keys] = problem.extents().map(|n| n as usize);
+    /// Of a problem with so many key heads.
+    pub fn new<E: Engine>(problem: &Problem<'_>, plan: &Plan, heads: usize, shape: &Shape) -> Self {
+        let [batch, _, all_keys] = problem.extents().map(|n| n as usize);
+        // Blocks of no keys are refused later.
+        let keys = E::unit_keys(shape).max(1);
         // A sequence has at most one unit that is not full at either end.
-        let per_sequence = keys / GROUP + 2;
+        let per_sequence = all_keys / keys + 2;
         let per_head = match &problem.packed {
             None => batch.saturating_mul(per_sequence),
             Some(_) => per_sequence.saturating_add(problem.batch as usize * 2),
         };
-        Self { len: if E::PACKS_AHEAD { len } else { 0 }, heads, per_head, per_sequence, key_block }
+        let units = Self {
+            len: E::packed_len(shape),
+            keys,
+            heads,
+            per_head,
+            per_sequence,
+            key_block: shape.key_block,
+        };
+        let fits = || units.table_len().saturating_mul(size_of::<f32>()) as u64 <= plan.pack_ahead_bytes;
+        let repeats = || (0..problem.batch).any(|i| problem.sequence(i).queries > plan.prefill.query_block);
+        if fits() && repeats() { units } else { Self { len: 0, ..units } }
     }
 
     /// Elements of all units; saturates.
@@ -41,14 +57,14 @@ impl Units {
 
     /// The first unit of a sequence, counted in each head.
     fn first(&self, sequence: usize, of: &Sequence, packed: bool) -> usize {
-        if packed { of.first_key as usize / GROUP + 2 * sequence } else { sequence * self.per_sequence }
+        if packed { of.first_key as usize / self.keys + 2 * sequence } else { sequence * self.per_sequence }
     }
 
     /// Units of a sequence's first block, which may begin within the grid of blocks.
     fn of_first_block(&self, of: &Sequence) -> usize {
         let begin = of.held.begin as usize;
         let end = (of.held.end as usize).min((begin / self.key_block + 1) * self.key_block);
-        end.saturating_sub(begin).div_ceil(GROUP)
+        end.saturating_sub(begin).div_ceil(self.keys)
     }
 
     /// Where the units of the block begin whose first key is at `first`.
@@ -58,7 +74,7 @@ impl Units {
         let blocks = first as usize / self.key_block - of.held.begin as usize / self.key_block;
         let before = match blocks {
             0 => 0,
-            blocks => self.of_first_block(&of) + (blocks - 1) * (self.key_block / GROUP),
+            blocks => self.of_first_block(&of) + (blocks - 1) * (self.key_block / self.keys),
         };
         let unit = self.first(sequence as usize, &of, problem.packed.is_some()) + before;
         (head as usize * self.per_head + unit) * self.len
@@ -72,10 +88,10 @@ impl Units {
         let unit = unit.checked_sub(self.first(sequence, &of, problem.packed.is_some()))?;
         let (begin, end) = (of.held.begin as usize, of.held.end as usize);
         let (first, limit) = match unit.checked_sub(self.of_first_block(&of)) {
-            None => (begin + unit * GROUP, (begin / self.key_block + 1) * self.key_block),
-            Some(unit) => ((begin / self.key_block + 1) * self.key_block + unit * GROUP, end),
+            None => (begin + unit * self.keys, (begin / self.key_block + 1) * self.key_block),
+            Some(unit) => ((begin / self.key_block + 1) * self.key_block + unit * self.keys, end),
         };
-        let end = end.min(limit).min(first + GROUP);
+        let end = end.min(limit).min(first + self.keys);
         (first < end).then_some((head as u32, sequence as u32, first as u32..end as u32))
     }
 
@@ -87,7 +103,11 @@ impl Units {
         // The last sequence whose first unit is at or before this one.
         while low + 1 < high {
             let middle = low.midpoint(high);
-            if starts[middle] as usize / GROUP + 2 * middle <= unit { low = middle } else { high = middle }
+            if starts[middle] as usize / self.keys + 2 * middle <= unit {
+                low = middle
+            } else {
+                high = middle
+            }
         }
         (low < high).then_some(low)
     }

@@ -63,8 +63,8 @@ pub(super) struct TileFold<'a, L> {
 pub(super) struct Units {
     /// What turns them into natural units, where they are not scaled yet.
     pub scale: Option<f32>,
-    /// What turns them, as given or as modified, into log2 units; `None` where they are.
-    pub log2: Option<f32>,
+    /// What turns them, as given or as modified, into log2 units; positive.
+    pub log2: f32,
     /// How far, in log2 units, a score may pass its row's reference before that moves.
     pub slack: f32,
 }
@@ -86,18 +86,18 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
             self.factors.fill(1.0);
             return (if fresh { Change::Replace } else { Change::Keep }, Weigher::identity(lanes));
         }
-        let moved = match self.units.log2 {
-            None => self.raise::<V, false>(lanes, 1.0, scores),
-            Some(log2) => self.raise::<V, true>(lanes, log2, scores),
-        };
+        let moved = self.raise::<V>(lanes, scores);
         let change = match (fresh, moved) {
             (true, _) => Change::Replace,
             (false, false) => Change::Keep,
             (false, true) => Change::Rescale,
         };
-        let references =
-            core::array::from_fn(|v| finite(load_f32(lanes, &self.sums.reference[v * L::WIDTH..])));
-        (change, Weigher::softmax(references))
+        // A loop, because a closure would be compiled without the door's instruction set.
+        let mut references = [F32::splat(lanes, 0.0); V];
+        for (v, reference) in references.iter_mut().enumerate() {
+            *reference = finite(load_f32(lanes, &self.sums.reference[v * L::WIDTH..]));
+        }
+        (change, Weigher::softmax(lanes, self.units.log2, references))
     }
 
     #[inline(always)]
@@ -177,32 +177,25 @@ impl<L: Door> TileFold<'_, L> {
         (class(key), end.min(keys))
     }
 
-    /// Brings scores to log2 units, where they are not, and moves each row's reference where a score passes it. Gives
-    /// whether one moved, its factor then being in `factors`.
+    /// Moves each row's reference where a score passes it. Gives whether one moved, its factor then being in `factors`.
     #[inline(always)]
-    fn raise<const V: usize, const CONVERT: bool>(
-        &mut self,
-        lanes: L,
-        log2: f32,
-        scores: &mut [f32],
-    ) -> bool {
+    fn raise<const V: usize>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
         let mut largest = [F32::splat(lanes, f32::NEG_INFINITY); V];
-        let log2 = F32::splat(lanes, log2);
-        for key in vectors_mut(lanes, scores).as_chunks_mut::<V>().0 {
-            for (largest, s) in largest.iter_mut().zip(key) {
-                if CONVERT {
-                    *s = (F32::from_raw(lanes, *s) * log2).raw();
-                }
-                *largest = largest.max(F32::from_raw(lanes, *s));
+        for key in vectors_mut(lanes, scores).as_chunks::<V>().0 {
+            for (largest, &s) in largest.iter_mut().zip(key) {
+                *largest = largest.max(F32::from_raw(lanes, s));
             }
         }
+        // Products round alike in the same order, so the largest score is the largest in log2 units.
+        let log2 = F32::splat(lanes, self.units.log2);
         let slack = F32::splat(lanes, self.units.slack);
         let mut moved = false;
         let reference_rows = vectors_mut(lanes, self.sums.reference);
         for (v, old) in reference_rows.iter_mut().enumerate() {
             let before = F32::from_raw(lanes, *old);
-            let passes = (before + slack).lt(largest[v]);
-            let after = passes.select(largest[v].ceil(), before);
+            let largest = largest[v] * log2;
+            let passes = (before + slack).lt(largest);
+            let after = passes.select(largest.ceil(), before);
             *old = after.raw();
             moved |= passes.any();
             vectors_mut(lanes, self.factors)[v] = factor(before, after).raw();

@@ -1,6 +1,7 @@
 //! The workspace: what all workers share, and a piece for each, carved into the operands of a pass.
 
 use pulp::bytemuck;
+use regard_engine::engine::LINE;
 use regard_engine::{Engine, Shape};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
@@ -13,7 +14,7 @@ use super::tokens::TokenLayout;
 use crate::code::Code;
 
 /// Every operand starts at a multiple of this many elements: a cache line, so that no vector straddles two.
-pub(super) const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = LINE;
 
 /// Rows that are at work while outputs are mixed, normed and gated.
 pub(super) const FINISH: usize = 3;
@@ -99,22 +100,18 @@ impl Layout {
         let [batch, queries, _] = problem.extents();
         let sums = [batch, heads.query, queries, heads.value_dim];
         let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
-        let packed = E::packed_len(&shape);
+        let units = Units::new::<E>(problem, plan, heads.kv as usize, &shape);
+        let block = shape.key_block / units.keys * E::packed_len(&shape);
         Self {
             tile,
             rows: rows.next_multiple_of(tile.rows),
             shape,
             value_width: shape.value_dim.next_multiple_of(E::CHANNEL_STEP),
             query_len: E::query_len(&shape),
-            packed: if E::PACKS_AHEAD { 0 } else { packed },
+            packed: if units.len > 0 { 0 } else { block },
             scratch: E::scratch_len(&shape),
             pack: E::pack_len(&shape),
-            units: Units::new::<E>(
-                problem,
-                heads.kv as usize,
-                packed.next_multiple_of(ALIGN),
-                shape.key_block,
-            ),
+            units,
             tokens: TokenLayout::new(variant, problem),
             sums: if variant.output.mix.is_some() && problem.part.is_none() { sums } else { 0 },
             finishes: variant.output != Output { lse: variant.output.lse, ..Output::default() },

@@ -28,7 +28,7 @@ use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{self, BindError, Captured, InputData};
 use regard_ir::interval::Span;
-use regard_ir::plan::{Blocks, Plan};
+use regard_ir::plan::{Blocks, Dtype, Plan};
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
@@ -171,6 +171,11 @@ pub enum RunError {
         /// What they must be.
         expected: [usize; 4],
     },
+    /// The plan's engine does not compute this storage type.
+    Storage {
+        /// The storage type.
+        dtype: Dtype,
+    },
     /// Rows too wide for this build.
     TooWide {
         /// The width.
@@ -226,6 +231,9 @@ impl fmt::Display for RunError {
                     f,
                     "tensor `{tensor}` is {found:?} (sequences, heads, tokens, width), expected {expected:?}"
                 )
+            }
+            RunError::Storage { dtype } => {
+                write!(f, "the plan's engine does not compute {} storage", dtype.name())
             }
             RunError::TooWide { width, most } => {
                 write!(f, "rows of {width} channels; at most {most} are served")
@@ -286,6 +294,10 @@ pub fn run<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
+    // Known when this is compiled, so that loops that no plan asks for are left out.
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
     check::<E, T>(&parts, &inputs, &target)?;
     let Parts { variant, plan, problem, schedule } = parts;
     let heads = &variant.heads;
@@ -346,7 +358,7 @@ pub fn run<E: Engine, T: Element>(
     let tokens = tokens::Tokens { layout: layout.tokens, table };
     let change = |side| Change::new(variant, side, &captured, tokens);
     let changes = [change(Side::Query), change(Side::Key)];
-    let keys = keys::Keys { heads, problem, inputs, change: changes[Side::Key as usize] };
+    let keys = keys::Keys { variant, problem, inputs, ranges: &ranges, change: changes[Side::Key as usize] };
     if !units.is_empty() {
         let units = Lots::new(&mut *units, layout.units.len);
         let lots = Lots::new(&mut *workers, layout.worker_len());
@@ -437,7 +449,9 @@ impl<E: Engine, T: Element> Op for FillUnits<'_, E, T> {
         let Self { engine, keys, layout, units, memory } = self;
         let memory = layout.carve(memory);
         while let Some((unit, to)) = units.take() {
-            if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit) {
+            if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit)
+                && keys.are_seen([sequence, head], range.clone())
+            {
                 keys.pack(engine, &layout.shape, [sequence, head], range, memory.rows, to);
             }
         }
@@ -526,6 +540,18 @@ fn check<E: Engine, T>(
         return Err(RunError::Schedule);
     }
     Ok(())
+}
+
+/// Whether an engine computes a storage type.
+const fn serves<E: Engine, T: Element>() -> bool {
+    let mut i = 0;
+    while i < E::STORAGE.len() {
+        if E::STORAGE[i] as u8 == T::DTYPE as u8 {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
 fn shape(

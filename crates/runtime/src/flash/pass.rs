@@ -199,13 +199,13 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             let scale = variant.scale as f32;
             // A mask writes −inf before scores are in log2 units, so what makes them such must be positive.
             let (scale, log2) = if natural || scale <= 0.0 {
-                (Some(scale), Some(log2_e as f32))
+                (Some(scale), log2_e as f32)
             } else {
-                (None, Some((variant.scale * log2_e) as f32))
+                (None, (variant.scale * log2_e) as f32)
             };
             return (1.0, Units { scale, log2, slack: E::SLACK });
         }
-        let log2 = natural.then_some(log2_e as f32);
+        let log2 = if natural { log2_e as f32 } else { 1.0 };
         ((variant.scale * unit) as f32, Units { scale: None, log2, slack: E::SLACK })
     }
 
@@ -262,13 +262,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let Shared { engine, parts, layout, keys, .. } = self.shared;
         let Block { sequence, kv_head, .. } = self.block;
         let block = [sequence, kv_head, first];
-        if !E::PACKS_AHEAD && memory.block != Some(block) {
+        let ahead = layout.units.len > 0;
+        if !ahead && memory.block != Some(block) {
             let range = first..first + count;
-            keys.pack(*engine, &layout.shape, [sequence, kv_head], range, memory.rows, memory.packed);
+            let of = [sequence, kv_head];
+            keys.pack_block(*engine, &layout.shape, of, range, memory.rows, memory.packed);
             memory.block = Some(block);
         }
-        let unit =
-            if E::PACKS_AHEAD { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
+        let unit = if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
         for tile in self.tiles() {
             let Some((live, steps)) = self.live_steps(tile, first, count, liveness) else { continue };
             self.step(tile, first, live, steps, unit, memory);
@@ -300,7 +301,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             captured,
             fault,
         };
-        let packed = if E::PACKS_AHEAD { &units[unit..] } else { &*memory.packed };
+        let packed = if layout.units.len > 0 { &units[unit..] } else { &*memory.packed };
         let odd = |group: usize| E::odd_keys(&layout.shape, packed, group);
         let groups = live.start as usize / GROUP..(live.end as usize).div_ceil(GROUP);
         // Where the weights of odd keys are wanted, no more keys at a time than have theirs kept.

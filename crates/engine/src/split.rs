@@ -1,43 +1,47 @@
 //! f32 numbers as sums of bf16 pieces, and rows of them as words of two channels each.
 
+use pulp::bytemuck;
 use regard_ir::plan::Pieces;
 
 /// The most pieces.
-pub(super) const MAX_PIECES: usize = 3;
+pub(crate) const MAX_PIECES: usize = 3;
 
 const _: () = assert!(Pieces::WHOLE.scores as usize <= MAX_PIECES);
 
 /// The bits of the bf16 nearest to a number, ties to even, as the upper half of a binary32. A finite number stays finite,
 /// NaN stays NaN.
+///
+/// Of nothing but integers and selections, so that a loop over it becomes one over vectors.
 #[inline(always)]
 fn nearest(x: f32) -> u32 {
-    const EXPONENT: u32 = 0x7f80_0000;
+    const INFINITY: u32 = 0x7f80_0000;
     const UPPER: u32 = 0xffff_0000;
     const QUIET: u32 = 0x0040_0000;
+    /// From here on rounding would give infinity, or change what is not finite.
+    const LAST: u32 = 0x7f7f_8000;
     let bits = x.to_bits();
+    let magnitude = bits & !(1 << 31);
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & UPPER;
-    let is_finite = bits & EXPONENT != EXPONENT;
-    let overflows = rounded & EXPONENT == EXPONENT;
-    let quiet = if x.is_nan() { QUIET } else { 0 };
-    if is_finite && !overflows { rounded } else { bits & UPPER | quiet }
+    let quiet = if magnitude > INFINITY { QUIET } else { 0 };
+    if magnitude < LAST { rounded } else { bits & UPPER | quiet }
 }
 
 /// The pieces of a number: each is the bf16 nearest to what those before it leave. Only the first of a number that is not
 /// finite is not 0.
 #[inline(always)]
-pub(super) fn split<const N: usize>(x: f32) -> [u32; N] {
-    let mut rest = x;
-    core::array::from_fn(|_| {
-        let piece = nearest(rest);
-        rest = if x.is_finite() { rest - f32::from_bits(piece) } else { 0.0 };
-        piece
-    })
+pub(crate) fn split<const N: usize>(x: f32) -> [u32; N] {
+    let (mut pieces, mut rest) = ([0; N], x);
+    for piece in &mut pieces {
+        *piece = nearest(rest);
+        rest = if x.is_finite() { rest - f32::from_bits(*piece) } else { 0.0 };
+    }
+    pieces
 }
 
 /// Writes pairs of numbers as words, piece by piece: `to` are the pieces' words, `[pieces][words]`, each as many as there
 /// are pairs. Missing numbers are 0.
 #[inline(always)]
-pub(super) fn pair_channels(row: &[f32], pieces: usize, to: &mut [u32]) {
+pub(crate) fn pair_channels(row: &[f32], pieces: usize, to: &mut [u32]) {
     match pieces {
         1 => pair_channels_of::<1>(row, to),
         2 => pair_channels_of::<2>(row, to),
@@ -47,25 +51,23 @@ pub(super) fn pair_channels(row: &[f32], pieces: usize, to: &mut [u32]) {
 
 #[inline(always)]
 fn pair_channels_of<const N: usize>(row: &[f32], to: &mut [u32]) {
-    let words = to.len() / N;
-    let (pairs, rest) = row.as_chunks::<2>();
+    // Number by number, so that the loop is one over vectors. The first of a word is its lower half.
+    const { assert!(cfg!(target_endian = "little")) };
+    let halves = 2 * to.len() / N;
+    let to: &mut [u16] = bytemuck::cast_slice_mut(to);
     for piece in 0..N {
-        let to = &mut to[piece * words..][..words];
-        let (whole, missing) = to.split_at_mut(pairs.len());
-        for (word, &[first, second]) in whole.iter_mut().zip(pairs) {
-            *word = split::<N>(first)[piece] >> 16 | split::<N>(second)[piece];
+        let (whole, missing) = to[piece * halves..][..halves].split_at_mut(row.len());
+        for (half, &x) in whole.iter_mut().zip(row) {
+            *half = (split::<N>(x)[piece] >> 16) as u16;
         }
         missing.fill(0);
-        if let (Some(word), &[last]) = (missing.first_mut(), rest) {
-            *word = split::<N>(last)[piece] >> 16;
-        }
     }
 }
 
 /// Writes the channels of two rows as words, piece by piece, as [`pair_channels`] does with the channels of one; what is
 /// not finite counts as 0.
 #[inline(always)]
-pub(super) fn pair_rows(first: &[f32], second: &[f32], pieces: usize, to: &mut [u32]) {
+pub(crate) fn pair_rows(first: &[f32], second: &[f32], pieces: usize, to: &mut [u32]) {
     match pieces {
         1 => pair_rows_of::<1>(first, second, to),
         2 => pair_rows_of::<2>(first, second, to),
@@ -84,6 +86,22 @@ fn pair_rows_of<const N: usize>(first: &[f32], second: &[f32], to: &mut [u32]) {
         }
         missing.fill(0);
     }
+}
+
+/// As [`pair_rows`], of rows that are stored as bf16. Gives for each whether it has a number that is not finite.
+#[inline(always)]
+pub(crate) fn join_rows(first: &[u16], second: &[u16], to: &mut [u32]) -> [bool; 2] {
+    const INFINITY: u16 = 0x7f80;
+    let (whole, missing) = to.split_at_mut(first.len());
+    let mut odd = [0u16; 2];
+    for ((word, &first), &second) in whole.iter_mut().zip(first).zip(second) {
+        // All bits set where a number is not finite.
+        let [a, b] = [first, second].map(|bits| if bits & INFINITY == INFINITY { u16::MAX } else { 0 });
+        odd = [odd[0] | a, odd[1] | b];
+        *word = u32::from(first & !a) | u32::from(second & !b) << 16;
+    }
+    missing.fill(0);
+    odd.map(|odd| odd != 0)
 }
 
 #[cfg(test)]
@@ -125,6 +143,13 @@ mod tests {
         pair_channels(&[1.0, -2.0, 0.5], 2, &mut words);
         let half = |x: f32| x.to_bits() >> 16;
         assert_eq!(words, [half(1.0) | half(-2.0) << 16, half(0.5), 0, 0, 0, 0, 0, 0]);
+        let bits = |x: f32| half(x) as u16;
+        assert_eq!(
+            join_rows(&[bits(1.0), bits(f32::NAN)], &[bits(2.0), bits(3.0)], &mut words),
+            [true, false]
+        );
+        assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);
+        words.fill(u32::MAX);
         pair_rows(&[1.0, f32::NAN], &[2.0, 3.0], 1, &mut words);
         assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);
     }

@@ -1,10 +1,13 @@
 //! The register tile of both products: `c[i][r] (+)= Σ_l a[l][i] · b[l][r]`.
 //!
-//! `a: [depth][PANEL]` is broadcast, `b: [depth][width]` and `c: [PANEL][width]` are vectors of row lanes. A tile of
+//! `a: [depth][PANEL]` is broadcast, `b: [depth][width]` and `c: [PANEL][width]` are vectors of row lanes. Elements of a
+//! and b are floats, or words of two bf16 each, whose product is that of the first and that of the second. A tile of
 //! `D::TILE` broadcast rows by 3 vectors keeps every sum in a register and loads each vector of `b` once for all of
 //! them: on AVX2 7 loads for 12 multiply-adds, on AVX-512 3 loads and 8 memory operands for 24. Narrower widths serve
 //! the last tile of a block. Source of the shape: the BLIS micro-kernel (Van Zee and van de Geijn, *BLIS: A Framework
 //! for Rapidly Instantiating BLAS Functionality*).
+
+use core::marker::PhantomData;
 
 use regard_simd::{Lanes, Simd, vectors, vectors_mut};
 
@@ -12,12 +15,62 @@ use crate::engine::{Op, Rescale};
 use crate::isa::Door;
 use crate::pack::PANEL;
 
+/// What elements of the operands are.
+pub(crate) trait Elements: Copy {
+    /// Numbers in an element.
+    const NUMBERS: usize;
+
+    /// `a · b + c`, lane by lane. `#[inline(always)]`.
+    fn mul_add<D: Door>(
+        lanes: D,
+        a: <D::Simd as Simd>::f32s,
+        b: <D::Simd as Simd>::f32s,
+        c: <D::Simd as Simd>::f32s,
+    ) -> <D::Simd as Simd>::f32s;
+}
+
+/// f32 numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Floats;
+
+/// Words of two bf16 numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs;
+
+impl Elements for Floats {
+    const NUMBERS: usize = 1;
+
+    #[inline(always)]
+    fn mul_add<D: Door>(
+        lanes: D,
+        a: <D::Simd as Simd>::f32s,
+        b: <D::Simd as Simd>::f32s,
+        c: <D::Simd as Simd>::f32s,
+    ) -> <D::Simd as Simd>::f32s {
+        lanes.simd().mul_add_e_f32s(a, b, c)
+    }
+}
+
+impl Elements for Pairs {
+    const NUMBERS: usize = 2;
+
+    #[inline(always)]
+    fn mul_add<D: Door>(
+        lanes: D,
+        a: <D::Simd as Simd>::f32s,
+        b: <D::Simd as Simd>::f32s,
+        c: <D::Simd as Simd>::f32s,
+    ) -> <D::Simd as Simd>::f32s {
+        lanes.dot_bf16(a, b, c)
+    }
+}
+
 /// Multiplies one panel; see the module.
 ///
 /// # Panics
 /// If the width is not 1 to 3 vectors, or an operand is no whole number of rows.
 #[inline(always)]
-pub(super) fn multiply<D: Door>(
+pub(super) fn multiply<D: Door, K: Elements>(
     lanes: D,
     a: &[f32],
     b: &[f32],
@@ -25,21 +78,23 @@ pub(super) fn multiply<D: Door>(
     width: usize,
     rescale: Rescale<'_>,
 ) {
+    let elements = PhantomData::<K>;
     match width / D::WIDTH {
-        1 => lanes.call(Panel::<D, 1> { lanes, a, b, c, rescale }),
-        2 => lanes.call(Panel::<D, 2> { lanes, a, b, c, rescale }),
-        3 => lanes.call(FullPanel(Panel { lanes, a, b, c, rescale })),
+        1 => lanes.call(Panel::<D, K, 1> { lanes, a, b, c, rescale, elements }),
+        2 => lanes.call(Panel::<D, K, 2> { lanes, a, b, c, rescale, elements }),
+        3 => lanes.call(FullPanel(Panel { lanes, a, b, c, rescale, elements })),
         vectors => panic!("a row tile has 1 to 3 vectors, not {vectors}"),
     }
 }
 
 /// One panel at one width. It runs as a function of its own, so that its sums keep every register.
-struct Panel<'a, D, const V: usize> {
+struct Panel<'a, D, K, const V: usize> {
     lanes: D,
     a: &'a [f32],
     b: &'a [f32],
     c: &'a mut [f32],
     rescale: Rescale<'a>,
+    elements: PhantomData<K>,
 }
 
 /// Operands as rows of whole vectors.
@@ -49,7 +104,7 @@ type Rows<'a, D, const V: usize> = (
     &'a mut [[<<D as Lanes>::Simd as Simd>::f32s; V]],
 );
 
-impl<'a, D: Door, const V: usize> Panel<'a, D, V> {
+impl<'a, D: Door, K, const V: usize> Panel<'a, D, K, V> {
     #[inline(always)]
     fn rows(self) -> Rows<'a, D, V> {
         let (a, a_rest) = self.a.as_chunks::<PANEL>();
@@ -61,7 +116,7 @@ impl<'a, D: Door, const V: usize> Panel<'a, D, V> {
     }
 }
 
-impl<D: Door, const V: usize> Op for Panel<'_, D, V> {
+impl<D: Door, K: Elements, const V: usize> Op for Panel<'_, D, K, V> {
     type Output = ();
 
     #[inline(always)]
@@ -69,24 +124,24 @@ impl<D: Door, const V: usize> Op for Panel<'_, D, V> {
         let Self { lanes, rescale, .. } = self;
         let (a, b, c) = self.rows();
         if D::TILE == PANEL {
-            write(lanes, &sum::<D, V, PANEL, 0>(lanes, a, b), c, rescale);
+            write(lanes, &sum::<D, K, V, PANEL, 0>(lanes, a, b), c, rescale);
         } else {
             let (low, high) = c.split_at_mut(PANEL / 2);
-            write(lanes, &sum::<D, V, { PANEL / 2 }, 0>(lanes, a, b), low, rescale);
-            write(lanes, &sum::<D, V, { PANEL / 2 }, { PANEL / 2 }>(lanes, a, b), high, rescale);
+            write(lanes, &sum::<D, K, V, { PANEL / 2 }, 0>(lanes, a, b), low, rescale);
+            write(lanes, &sum::<D, K, V, { PANEL / 2 }, { PANEL / 2 }>(lanes, a, b), high, rescale);
         }
     }
 }
 
 /// A panel at the full width, whose sums an instruction set may form in its own way.
-struct FullPanel<'a, D>(Panel<'a, D, 3>);
+struct FullPanel<'a, D, K>(Panel<'a, D, K, 3>);
 
-impl<D: Door> Op for FullPanel<'_, D> {
+impl<D: Door, K: Elements> Op for FullPanel<'_, D, K> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        if D::TILE == PANEL {
+        if D::TILE == PANEL || K::NUMBERS > 1 {
             return self.0.run();
         }
         let Panel { lanes, rescale, .. } = self.0;
@@ -99,7 +154,7 @@ impl<D: Door> Op for FullPanel<'_, D> {
 
 /// The sums of broadcast rows `FIRST..FIRST + M`, each from zero and in order of depth.
 #[inline(always)]
-pub(crate) fn sum<D: Door, const V: usize, const M: usize, const FIRST: usize>(
+pub(crate) fn sum<D: Door, K: Elements, const V: usize, const M: usize, const FIRST: usize>(
     lanes: D,
     a: &[[f32; PANEL]],
     b: &[[<D::Simd as Simd>::f32s; V]],
@@ -110,7 +165,7 @@ pub(crate) fn sum<D: Door, const V: usize, const M: usize, const FIRST: usize>(
         for (sums, &a) in sums.iter_mut().zip(&a[FIRST..FIRST + M]) {
             let a = simd.splat_f32s(a);
             for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum = simd.mul_add_e_f32s(a, b, *sum);
+                *sum = K::mul_add(lanes, a, b, *sum);
             }
         }
     }
@@ -150,12 +205,12 @@ mod tests {
         let a: [f32; 16] = core::array::from_fn(|i| i as f32);
         let b = [10.0, 1.0];
         let mut c = [f32::NAN; 8];
-        multiply(Scalar, &a, &b, &mut c, 1, Rescale::Replace);
+        multiply::<_, Floats>(Scalar, &a, &b, &mut c, 1, Rescale::Replace);
         let product: [f32; 8] = core::array::from_fn(|i| 10.0 * i as f32 + (8 + i) as f32);
         assert_eq!(c, product);
-        multiply(Scalar, &a, &b, &mut c, 1, Rescale::Keep);
+        multiply::<_, Floats>(Scalar, &a, &b, &mut c, 1, Rescale::Keep);
         assert_eq!(c, product.map(|x| 2.0 * x));
-        multiply(Scalar, &a, &b, &mut c, 1, Rescale::By(&[0.5]));
+        multiply::<_, Floats>(Scalar, &a, &b, &mut c, 1, Rescale::By(&[0.5]));
         assert_eq!(c, product.map(|x| 2.0 * x));
     }
 }
