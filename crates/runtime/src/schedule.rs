@@ -229,7 +229,9 @@ impl Work<'_> {
     fn wanted(&self, heads: u64) -> u64 {
         let threads = self.threads.max(1) as u64;
         let most = self.plan.tasks_per_thread.max(1) as u64;
-        let per_thread = if self.is_ample() { most } else { self.blocks().div_ceil(threads).clamp(1, most) };
+        // Two at least, so that a long one can go with a short one.
+        let few = || self.blocks().div_ceil(threads).max(2).min(most);
+        let per_thread = if self.is_ample() { most } else { few() };
         (threads * per_thread).min(MAX_TASKS as u64 - heads)
     }
 

@@ -85,6 +85,7 @@ fn plan(query_block: u32) -> Plan {
         dtype: Dtype::F32,
         pieces: Pieces::WHOLE,
         prefill: Blocks { query_block, key_block: 128, key_cell: 1024, mask_step: 8, channel_chain: 64 },
+        pack_ahead_bytes: 0,
         tasks_per_thread: 32,
     }
 }
@@ -207,7 +208,7 @@ fn imbalance(schedule: Schedule<'_>) -> f64 {
 #[test]
 fn causal_work_is_even_over_64_threads() {
     // Query heads, key heads, positions, the query block and the imbalance to stay below. 1,024 positions of 8 heads are
-    // fewer blocks than threads, and a vector of 8 rows is an eighth of what a thread has to do.
+    // fewer blocks than threads, and a vector of 16 rows is a quarter of what a task has to do.
     for (query, kv, positions, block, bound) in [
         (32, 32, 4096, 96, 0.01),
         (32, 8, 4096, 48, 0.015),
@@ -216,12 +217,17 @@ fn causal_work_is_even_over_64_threads() {
         (8, 8, 1024, 528, 0.1),
         (8, 2, 1024, 144, 0.1),
     ] {
-        let case = Case::new(CAUSAL, (query, kv), (1, positions, positions), block, 64);
-        let schedule = OwnedSchedule::new(&case.work()).expect("few heads");
-        let found = imbalance(schedule.view());
-        assert!(found < bound, "{query} over {kv} heads of {positions} in blocks of {block}: {found:.4}");
-        let said = schedule.view().overview(&case.work()).imbalance;
-        assert!((said - found).abs() < 0.02, "the overview says {said:.4}, counted {found:.4}");
+        for isa in [Isa::Avx2, Isa::Avx512] {
+            let mut case = Case::new(CAUSAL, (query, kv), (1, positions, positions), block, 64);
+            case.plan.isa = isa;
+            let schedule = OwnedSchedule::new(&case.work()).expect("few heads");
+            let found = imbalance(schedule.view());
+            let what =
+                format!("{query} over {kv} heads of {positions} in blocks of {block} on {}", isa.name());
+            assert!(found < bound, "{what}: {found:.4}");
+            let said = schedule.view().overview(&case.work()).imbalance;
+            assert!((said - found).abs() < 0.02, "{what}: the overview says {said:.4}, counted {found:.4}");
+        }
     }
 }
 
