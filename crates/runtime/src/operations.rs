@@ -47,7 +47,14 @@ pub fn pow<L: Lanes>(a: F32<L>, b: F32<L>) -> F32<L> {
 /// The ALiBi slope of each head among `heads`.
 #[inline(always)]
 pub fn alibi<L: Lanes>(head: I32<L>, heads: u32) -> F32<L> {
-    head.map(|head| (exact::alibi_slope(head, heads) as f32).to_bits() as i32).from_bits()
+    let slope = |head| (exact::alibi_slope(head, heads) as f32).to_bits() as i32;
+    // Lanes next to each other are mostly rows of one head, and a slope takes longer than all else of a score.
+    let mut known: Option<(i32, i32)> = None;
+    let slopes = head.map(|head| match known {
+        Some((of, slope)) if of == head => slope,
+        _ => known.insert((head, slope(head))).1,
+    });
+    slopes.from_bits()
 }
 
 /// `if_true` where the lane is set, else `if_false`.
@@ -67,10 +74,57 @@ pub fn same<L: Lanes>(a: Mask<L>, b: Mask<L>) -> Mask<L> {
 pub fn gather<L: Lanes>(lanes: L, captured: &Captured<'_>, input: u16, index: &[I32<L>]) -> I32<L> {
     let mut elements = I32::splat(lanes, 0).raw();
     let each = bytemuck::cast_slice_mut::<_, i32>(core::slice::from_mut(&mut elements));
-    for (lane, to) in each.iter_mut().enumerate() {
-        *to = element(captured, input, index, lane);
+    match captured.uniform_dims(input as usize) {
+        Some(dims) => gather_uniform(captured, input, index, &dims, each),
+        None => {
+            for (lane, to) in each.iter_mut().enumerate() {
+                *to = element(captured, input, index, lane);
+            }
+        }
     }
     I32::from_raw(lanes, elements)
+}
+
+/// The most lanes of a vector.
+const MAX_LANES: usize = 16;
+
+/// [`gather`] where all sequences have the same lengths: places are found for all lanes at once.
+#[inline(always)]
+fn gather_uniform<L: Lanes>(
+    captured: &Captured<'_>,
+    input: u16,
+    index: &[I32<L>],
+    dims: &[u32; MAX_AXES],
+    to: &mut [i32],
+) {
+    let (mut places, mut inside) = ([0usize; MAX_LANES], [true; MAX_LANES]);
+    for (index, &len) in index.iter().zip(dims) {
+        let raw = index.raw();
+        let index: &[i32] = bytemuck::cast_slice(core::slice::from_ref(&raw));
+        for ((place, inside), &i) in places.iter_mut().zip(&mut inside).zip(index) {
+            *inside &= (i as u32) < len;
+            *place = place.wrapping_mul(len as usize).wrapping_add(i as u32 as usize);
+        }
+    }
+    let places = places.iter().zip(&inside).map(|(&place, &inside)| if inside { place } else { usize::MAX });
+    match captured.data(input as usize) {
+        InputData::F32(data) => pick(data, places, to, |x| x.to_bits() as i32),
+        InputData::I32(data) => pick(data, places, to, |x| x),
+        InputData::Bool(data) => pick(data, places, to, bits_of),
+    }
+}
+
+/// The bits of the elements at some places; 0 where there is none.
+#[inline(always)]
+fn pick<T: Copy>(data: &[T], places: impl Iterator<Item = usize>, to: &mut [i32], bits: impl Fn(T) -> i32) {
+    for (to, place) in to.iter_mut().zip(places) {
+        *to = data.get(place).map_or(0, |&x| bits(x));
+    }
+}
+
+/// A bool as bits: −1 for true.
+const fn bits_of(byte: u8) -> i32 {
+    -((byte != 0) as i32)
 }
 
 /// As [`gather`], where all lanes have the same index.
@@ -99,7 +153,7 @@ fn bits(captured: &Captured<'_>, input: u16, index: &[i32]) -> i32 {
     match captured.data(input) {
         InputData::F32(data) => data[offset].to_bits() as i32,
         InputData::I32(data) => data[offset],
-        InputData::Bool(data) => -((data[offset] != 0) as i32),
+        InputData::Bool(data) => bits_of(data[offset]),
     }
 }
 

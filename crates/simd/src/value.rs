@@ -254,7 +254,7 @@ impl<L: Lanes> I32<L> {
 
     /// Each lane from its index.
     #[inline(always)]
-    pub fn from_fn(lanes: L, f: impl Fn(usize) -> i32) -> Self {
+    pub fn from_fn(lanes: L, mut f: impl FnMut(usize) -> i32) -> Self {
         let mut raw = lanes.simd().splat_i32s(0);
         for (lane, x) in
             bytemuck::cast_slice_mut::<_, i32>(core::slice::from_mut(&mut raw)).iter_mut().enumerate()
@@ -275,7 +275,7 @@ impl<L: Lanes> I32<L> {
 
     /// Each lane through a scalar function.
     #[inline(always)]
-    pub fn map(self, f: impl Fn(i32) -> i32) -> Self {
+    pub fn map(self, mut f: impl FnMut(i32) -> i32) -> Self {
         Self::from_fn(self.lanes, |lane| f(self.lane(lane)))
     }
 
