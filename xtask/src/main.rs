@@ -41,6 +41,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Hold the planner's cost model against the clock.
+    ///
+    /// Starts `regard-dev model`. What follows is passed on: `cargo xtask model --help` shows what it takes.
+    #[command(disable_help_flag = true)]
+    Model {
+        /// Passed on as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Draw the gallery: docs/gallery.md, with a picture of each spec.
     ///
     /// Starts `regard-dev gallery`, which writes what differs and removes what is of no spec.
@@ -132,6 +141,12 @@ fn run(root: &Path, task: Task) -> Result<(), Error> {
         Task::Demo { args } => {
             let args: Vec<_> = args.iter().map(String::as_str).collect();
             demo(root, &args)
+        }
+        Task::Model { args } => {
+            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", "model"])
+                .args(&args)
+                .run()
         }
         Task::Gallery { check } => {
             let gallery = Cargo::new(root, &["run", "--package", "regard-dev", "--", "gallery"]);

@@ -20,7 +20,7 @@ const MAX_REPEAT: u64 = 1_000_000;
 ///
 /// A spec says what a variant computes: heads, mask, score. `check` reads it, `explain` says what it costs, `plan` shows
 /// how it will run on a machine and why, `show` draws its mask, `run` computes it on tensors, `verify` compares the kernel
-/// with a naive f64 oracle, `bench` times it.
+/// with a naive f64 oracle, `bench` times it, `calibrate` measures the machine.
 #[derive(Debug, Parser)]
 #[command(name = "regard", version, arg_required_else_help = true, after_help = MAIN_HELP)]
 pub(crate) struct Args {
@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Run(RunArgs),
     Verify(VerifyArgs),
     Bench(BenchArgs),
+    Calibrate(CalibrateArgs),
 }
 
 /// Report every error of every spec.
@@ -270,6 +271,9 @@ pub(crate) struct VerifyArgs {
 /// and how much of it the kernel reaches; and the error against the oracle. q, k and v are N(0, 1) from a fixed seed.
 /// Each spec takes about a second.
 ///
+/// Without `--baseline` and `--against`, the column `by model` has the median as a multiple of what the planner's cost model
+/// predicts, by the rates that `regard calibrate` measured or by estimates.
+///
 /// With `--baseline`, kernel and plain way run in turn: a matrix product of the crate gemm, a vectorised softmax of whole
 /// rows, a matrix product, heads shared out over the same threads. Printed is how many times as long it takes.
 ///
@@ -318,6 +322,30 @@ pub(crate) struct BenchArgs {
     /// Print one JSON object for each spec instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Measure how fast each engine is on this machine, and keep it.
+///
+/// Takes a few seconds, on one core. For each engine and instruction set: products, in its own tiles on N(0, 1) numbers in
+/// cache; scores made into weights, by what that adds to the products; keys and values packed. And what a core reads from each
+/// cache and from memory.
+///
+/// They are kept in the folder `regard` of the user's caches ($XDG_CACHE_HOME, else ~/.cache), in a file of this machine's own,
+/// and from then on decide which engine serves a plan: so they may change the bits of results, which the same file never
+/// does. Without them, rates are estimated from the instruction set.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  regard calibrate
+  regard calibrate --show
+  regard calibrate --show --toml > this-machine.toml")]
+pub(crate) struct CalibrateArgs {
+    /// Measure nothing; print what was, and where it is kept.
+    #[arg(long)]
+    pub(crate) show: bool,
+    /// Print a machine profile, as --machine takes it, instead of a table.
+    #[arg(long)]
+    pub(crate) toml: bool,
 }
 
 /// What several commands let a caller choose of a kernel.

@@ -113,5 +113,9 @@ fn measure(
     let captured = bound.captured();
     let report = Judge::new(kernel, bound, &captured, pool)?.against_oracle(&outcome)?;
     let timing = Timing::new(kernel, bound, &outcome, pool.count());
-    Ok(Line::new(timing, runs, place, &report, beside))
+    let schedule_failure = |error| Failure::Schedule { spec: kernel.spec().name.clone(), error };
+    let schedule = kernel.schedule(&bound.problem(), &captured, pool.count()).map_err(schedule_failure)?;
+    let predicted = kernel.predict(&schedule, &captured).map_err(schedule_failure)?;
+    let line = Line::new(timing, runs, place, &report, beside);
+    Ok(line.predicted(predicted.map(|predicted| predicted.seconds)))
 }

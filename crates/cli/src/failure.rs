@@ -58,6 +58,8 @@ pub(crate) enum Failure {
     File(FileError),
     /// A tensor file that does not give what the spec takes.
     Bind(BindErrors),
+    /// No folder for what was measured on this machine.
+    NoCacheFolder,
     /// An output file that cannot be written.
     Write(WriteError),
     /// A file has one storage type, several were asked for.
@@ -170,6 +172,9 @@ impl fmt::Display for Failure {
             Failure::Threads { count, error } => write!(f, "--threads {count}: cannot start them: {error}"),
             Failure::File(error) => error.fmt(f),
             Failure::Bind(errors) => errors.fmt(f),
+            Failure::NoCacheFolder => f.write_str(
+                "there is no folder to keep what is measured in: neither XDG_CACHE_HOME nor HOME is an absolute path",
+            ),
             Failure::Write(error) => error.fmt(f),
             Failure::Baseline { spec, none } => write!(f, "{spec}: {none}"),
             Failure::DtypesOfFile { path, asked } => {

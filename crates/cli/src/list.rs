@@ -46,8 +46,9 @@ fn width(named: &[(&str, String)]) -> usize {
     named.iter().map(|(name, _)| name.len()).max().unwrap_or(0)
 }
 
-fn words(machine: &Machine) -> String {
-    let Machine { isa, cores, l1d_bytes, l2_bytes, l3_bytes } = *machine;
+/// A machine in a line.
+pub(crate) fn words(machine: &Machine) -> String {
+    let Machine { isa, cores, l1d_bytes, l2_bytes, l3_bytes, rates: _ } = *machine;
     let mut words = format!("{}, {cores} core{}", isa.name(), if cores == 1 { "" } else { "s" });
     for (name, bytes) in [("L1d", l1d_bytes), ("L2", l2_bytes), ("L3", l3_bytes)] {
         if bytes > 0 {

@@ -5,12 +5,12 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use regard::Machine;
-use regard::machine::{self, BUILT_IN, Profile};
+use regard::machine::{self, BUILT_IN, Calibration, Profile};
 
 use crate::failure::Failure;
 use crate::source::nearest;
 
-/// The longest profile that is read; a profile is five lines.
+/// The longest profile that is read: one with rates of every engine is a tenth of it.
 const MAX_PROFILE_BYTES: u64 = 1 << 16;
 
 /// The machine that a plan is for.
@@ -18,7 +18,22 @@ const MAX_PROFILE_BYTES: u64 = 1 << 16;
 /// # Errors
 /// If the profile is not there, cannot be read, or describes no machine.
 pub(crate) fn machine(profile: Option<&str>) -> Result<Machine, Failure> {
-    let Some(name) = profile else { return Ok(machine::host()) };
+    Ok(detected(profile)?.0)
+}
+
+/// The same, and where the rates of the machine at hand come from.
+///
+/// # Errors
+/// As [`machine`].
+pub(crate) fn detected(profile: Option<&str>) -> Result<(Machine, Option<Calibration>), Failure> {
+    let Some(name) = profile else {
+        let (machine, calibration) = machine::detect();
+        return Ok((machine, Some(calibration)));
+    };
+    Ok((named(name)?, None))
+}
+
+fn named(name: &str) -> Result<Machine, Failure> {
     let path = Path::new(name);
     if path.is_file() {
         return read(path);
@@ -44,7 +59,7 @@ fn text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_PROFILE_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_PROFILE_BYTES {
-        let message = format!("it is longer than {MAX_PROFILE_BYTES} bytes; a profile has five lines");
+        let message = format!("it is longer than {MAX_PROFILE_BYTES} bytes, and no profile is");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(text)

@@ -1,4 +1,5 @@
-//! The command regard: list, check, explain, plan, draw, run, verify and time attention variants.
+//! The command regard: list, check, explain, plan, draw, run, verify and time attention variants, and
+//! measure the machine.
 //!
 //! Exit codes: 0 done, also where nobody reads the output to its end; 1 the input is wrong; 2 a check failed. Data goes
 //! to stdout, talk to stderr.
@@ -6,6 +7,7 @@
 
 mod args;
 mod bench;
+mod calibrate;
 mod check;
 mod execute;
 mod explain;
@@ -65,5 +67,6 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Verify(args) => verify::verify(args, out),
         Command::Show(args) => show::show(args, out),
         Command::Bench(args) => bench::bench(args, out),
+        Command::Calibrate(args) => calibrate::calibrate(args, out),
     }
 }

@@ -144,10 +144,18 @@ fn sizes(machine: &Machine, threads: usize, free_bytes: Option<u64>) -> Vec<Size
 
 #[cfg(test)]
 mod tests {
+    use regard_ir::rates::Rates;
+
     use super::*;
 
-    const ZEN3: Machine =
-        Machine { isa: Isa::Avx2, cores: 2, l1d_bytes: 32 << 10, l2_bytes: 512 << 10, l3_bytes: 32 << 20 };
+    const ZEN3: Machine = Machine {
+        isa: Isa::Avx2,
+        cores: 2,
+        l1d_bytes: 32 << 10,
+        l2_bytes: 512 << 10,
+        l3_bytes: 32 << 20,
+        rates: Rates::NONE,
+    };
 
     fn buffers(machine: &Machine, threads: usize, free_bytes: Option<u64>) -> Vec<(&'static str, u64)> {
         sizes(machine, threads, free_bytes).iter().map(|size| (size.name, size.bytes)).collect()

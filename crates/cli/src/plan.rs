@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::time::Instant;
 
-use regard::{Kernel, Options, PlanReport, Planned, Problem};
+use regard::{Kernel, Options, PlanReport, Planned, Prediction, Problem};
 use regard_ir::plan::ScheduleOverview;
 use regard_ir::problem::Phase;
 use serde::Serialize;
 
 use crate::args::PlanArgs;
+use crate::calibrate;
 use crate::failure::Failure;
 use crate::machines;
 use crate::memory::Bytes;
@@ -21,6 +22,11 @@ struct Shown<'a> {
     plan: &'a PlanReport,
     problem: Problem<'static>,
     schedule: ScheduleOverview,
+    /// The time that it will take, by the rates that the plan's machine has.
+    predicted: Option<Prediction>,
+    /// Where the rates of the machine at hand come from; absent for another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<String>,
     /// Absent where the kernel cannot be built on this processor.
     workspace_bytes: Option<usize>,
     /// Declared tensors that the mask reads and whose contents the schedule does not know.
@@ -38,7 +44,7 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
         return Err(Failure::Phase(args.phase));
     }
     let spec = source::spec(&args.spec)?;
-    let machine = machines::machine(args.machine.as_deref())?;
+    let (machine, calibration) = machines::detected(args.machine.as_deref())?;
     let mut problem = Problem::prefill(spec.source, args.batch, args.q, args.k.unwrap_or(args.q))?;
     if let Some(q_offset) = args.offset.q_offset {
         problem = problem.with_q_offset(q_offset)?;
@@ -58,10 +64,13 @@ pub(crate) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
     let tasks = planned.tasks(&problem, None, threads).map_err(schedule)?;
     let schedule_s = start.elapsed().as_secs_f64();
 
+    let overview = planned.overview(&tasks, None).map_err(schedule)?;
     let shown = Shown {
         plan: planned.report(),
         problem,
-        schedule: planned.overview(&tasks, None).map_err(schedule)?,
+        schedule: overview,
+        predicted: planned.predict(&tasks, None, &overview).map_err(schedule)?,
+        calibration: calibration.as_ref().map(calibrate::source),
         workspace_bytes: workspace_bytes(&planned, &problem, threads),
         unknown,
         plan_s,
@@ -83,6 +92,9 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
         phase.name()
     )?;
     write!(out, "{}", shown.schedule)?;
+    if let Some(predicted) = shown.predicted {
+        writeln!(out, "predicted = {}, from {} rates", Seconds(predicted.seconds), predicted.rates.name())?;
+    }
     match shown.workspace_bytes {
         Some(bytes) => writeln!(out, "workspace = {}", Bytes(bytes as u128))?,
         None => writeln!(
@@ -97,6 +109,9 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
             out,
             "note: the mask reads `{names}`, whose contents are not known here: what depends on them counts as partial"
         )?;
+    }
+    if let Some(calibration) = &shown.calibration {
+        writeln!(out, "note: {calibration}")?;
     }
     writeln!(out, "planned in {}, scheduled in {}", Seconds(shown.plan_s), Seconds(shown.schedule_s))?;
     Ok(())

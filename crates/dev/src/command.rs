@@ -23,6 +23,8 @@ pub enum Profile {
 pub struct Regard {
     binary: PathBuf,
     root: PathBuf,
+    /// What it finds in its environment beside ours.
+    env: Vec<(&'static str, PathBuf)>,
 }
 
 impl Regard {
@@ -42,12 +44,18 @@ impl Regard {
         let binary = objects(&output)
             .filter(|message| message["target"]["name"] == "regard")
             .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-        Ok(Self { binary: binary.ok_or(Error::NoBinary)?, root: root.to_owned() })
+        Ok(Self { binary: binary.ok_or(Error::NoBinary)?, root: root.to_owned(), env: Vec::new() })
+    }
+
+    /// The same, with a folder in its environment.
+    pub(crate) fn with_env(mut self, name: &'static str, folder: &Path) -> Self {
+        self.env.push((name, folder.to_owned()));
+        self
     }
 
     /// A binary that is there already, run in `root`.
     pub fn at(binary: &Path, root: &Path) -> Self {
-        Self { binary: binary.to_owned(), root: root.to_owned() }
+        Self { binary: binary.to_owned(), root: root.to_owned(), env: Vec::new() }
     }
 
     /// Shows the command line, runs it, and lets it print.
@@ -73,6 +81,7 @@ impl Regard {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
+        command.envs(self.env.iter().map(|(name, folder)| (name, folder)));
         command.args(args).current_dir(&self.root).stdin(Stdio::null());
         command
     }

@@ -50,6 +50,15 @@ pub enum Error {
         /// How many.
         files: usize,
     },
+    /// The planner chose worse than it may.
+    Choice {
+        /// What it lost in the median, as a fraction.
+        middle: f64,
+        /// What it lost at worst.
+        worst: f64,
+        /// The most of both.
+        bar: [f64; 2],
+    },
     /// The output cannot be written.
     Stdout(io::Error),
 }
@@ -59,9 +68,11 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Error::Failed { status, .. } if status.code() == Some(1) => ExitCode::from(1),
-            Error::Failed { .. } | Error::NoBinary | Error::Json { .. } | Error::Drift { .. } => {
-                ExitCode::from(2)
-            }
+            Error::Failed { .. }
+            | Error::NoBinary
+            | Error::Json { .. }
+            | Error::Drift { .. }
+            | Error::Choice { .. } => ExitCode::from(2),
             Error::Start { .. } | Error::File { .. } | Error::Spec { .. } | Error::Stdout(_) => {
                 ExitCode::from(1)
             }
@@ -92,6 +103,14 @@ impl fmt::Display for Error {
                 write!(f, "`{command}` printed no JSON with `{missing}`")
             }
             Error::Spec { name, error } => write!(f, "{name}: {error}"),
+            Error::Choice { middle, worst, bar } => write!(
+                f,
+                "the planner's choices lose {:.1} % in the median and {:.1} % at worst, at most {:.0} and {:.0} % may be lost",
+                100.0 * middle,
+                100.0 * worst,
+                100.0 * bar[0],
+                100.0 * bar[1]
+            ),
             Error::Drift { files } => write!(f, "{files} files of the gallery are not as they would be made"),
             Error::File { path, error } => write!(f, "{}: {error}", path.display()),
             Error::Stdout(error) => write!(f, "cannot write to stdout: {error}"),

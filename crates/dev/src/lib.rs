@@ -5,6 +5,7 @@ mod command;
 pub mod demo;
 mod error;
 pub mod gallery;
+pub mod model;
 
 pub use command::{Profile, Regard};
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! What the processor can run and how large its caches are.
 
 use regard_ir::machine::{Isa, Machine};
+use regard_ir::rates::Rates;
 use std::path::Path;
 use std::string::String;
 use std::{fs, thread};
@@ -17,10 +18,37 @@ pub fn host() -> Machine {
         l1d_bytes: caches.l1d,
         l2_bytes: caches.l2,
         l3_bytes: caches.l3,
+        rates: Rates::NONE,
     }
 }
 
-/// The most capable instruction set.
+/// What the processor calls itself, with the numbers of its kind: a virtual machine may hide its name. "unknown" where
+/// nothing tells.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+pub fn processor() -> String {
+    let cpuid = raw_cpuid::CpuId::new();
+    let name = cpuid.get_processor_brand_string().map(|brand| printable(brand.as_str()));
+    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| String::from("unknown"));
+    match cpuid.get_feature_info() {
+        Some(kind) => std::format!("{name}, family {} model {}", kind.family_id(), kind.model_id()),
+        None => name,
+    }
+}
+
+/// What the processor calls itself, or "unknown" where nothing tells.
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+pub fn processor() -> String {
+    let kind = fs::read_to_string("/sys/devices/system/cpu/cpu0/regs/identification/midr_el1");
+    kind.map(|kind| printable(&kind)).unwrap_or_else(|_| String::from("unknown"))
+}
+
+/// The letters, digits and marks of a text, trimmed.
+fn printable(text: &str) -> String {
+    let text: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+    String::from(text.trim())
+}
+
+/// The most capable instruction set that is worth using.
 #[cfg(target_arch = "x86_64")]
 pub fn isa() -> Isa {
     use crate::amx_bf16::hardware::Amx;
@@ -28,7 +56,7 @@ pub fn isa() -> Isa {
     use crate::isa::avx512::{Avx512, Avx512Bf16};
     if Amx::detect().is_some() {
         Isa::Amx
-    } else if Avx512Bf16::detect().is_some() {
+    } else if Avx512Bf16::detect().is_some() && pairs_are_fast() {
         Isa::Avx512Bf16
     } else if Avx512::detect().is_some() {
         Isa::Avx512
@@ -37,6 +65,13 @@ pub fn isa() -> Isa {
     } else {
         Isa::Scalar
     }
+}
+
+/// Whether products of bf16 pairs run at the rate of f32 multiply-adds: AMD's do, Intel's at half of it, so that they gain
+/// nothing.
+#[cfg(target_arch = "x86_64")]
+fn pairs_are_fast() -> bool {
+    raw_cpuid::CpuId::new().get_vendor_info().is_some_and(|vendor| vendor.as_str() == "AuthenticAMD")
 }
 
 /// The most capable instruction set.
@@ -150,6 +185,13 @@ mod tests {
         let host = host();
         assert!(host.l1d_bytes >= 4 << 10 && host.cores >= 1, "{host:?}");
         assert_eq!(host.isa, isa());
+    }
+
+    #[test]
+    fn a_processor_has_a_line_of_plain_letters() {
+        let name = processor();
+        assert!(!name.is_empty() && name == printable(&name), "{name:?}");
+        assert_eq!(printable(" A \u{7}CPU\n"), "A CPU");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod lanes;
 pub mod machine;
 pub mod plan;
 pub mod problem;
+pub mod rates;
 pub mod rows;
 #[cfg(feature = "alloc")]
 pub mod spec;

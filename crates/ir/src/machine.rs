@@ -1,4 +1,6 @@
-//! A machine as the planner knows it: instruction sets, cores and caches.
+//! A machine as the planner knows it: instruction sets, cores, caches, and how fast it was seen to be.
+
+use crate::rates::Rates;
 
 /// An instruction set that an engine can be built for, from the least to the most capable of its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +73,7 @@ impl Isa {
     }
 }
 
-/// A machine: the best instruction set it has, its cores and its caches.
+/// A machine: the best instruction set it has, its cores, its caches, and what was measured on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Machine {
@@ -85,6 +87,8 @@ pub struct Machine {
     pub l2_bytes: u32,
     /// Last-level cache shared by the cores, in bytes; 0 where there is none.
     pub l3_bytes: u32,
+    /// What was measured on it; nothing is no error.
+    pub rates: Rates,
 }
 
 impl Machine {

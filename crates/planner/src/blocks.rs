@@ -55,6 +55,15 @@ const fn fma_per_cycle(isa: Isa) -> u64 {
     ports * isa.f32_lanes() as u64
 }
 
+/// Operands, not split, that an engine multiplies and adds in a cycle at most.
+pub(crate) const fn peak_products_per_cycle(entry: &Entry) -> u64 {
+    match entry.engine {
+        EngineKind::SimdF32 => fma_per_cycle(entry.isa),
+        EngineKind::DotBf16 => 2 * fma_per_cycle(entry.isa),
+        EngineKind::AmxBf16 => TILE_PRODUCTS_PER_CYCLE,
+    }
+}
+
 /// What blocks are chosen for.
 pub(crate) struct Target<'a> {
     pub(crate) heads: &'a Heads,
@@ -87,14 +96,8 @@ impl Target<'_> {
 
     /// Numbers that are multiplied and added in a cycle.
     fn products_per_cycle(&self) -> u64 {
-        match self.entry.engine {
-            EngineKind::SimdF32 => fma_per_cycle(self.entry.isa),
-            EngineKind::DotBf16 => 2 * fma_per_cycle(self.entry.isa),
-            EngineKind::AmxBf16 => {
-                let [scores, values] = self.pieces.products();
-                TILE_PRODUCTS_PER_CYCLE * 2 / u64::from(scores + values)
-            }
-        }
+        let [scores, values] = self.pieces.products();
+        peak_products_per_cycle(self.entry) * 2 / u64::from(scores + values)
     }
 
     /// Block sizes with the reason for each.

@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+mod candidate;
+pub mod cost;
+mod estimate;
 pub mod inequality;
 pub mod pieces;
 mod plan;

@@ -1,4 +1,5 @@
-//! The decision: which engine, on which instruction set, with which blocks.
+//! The decision: which engine, on which instruction set, with which blocks. Of all that may serve, the one that is
+//! predicted to take the least time.
 
 use core::fmt;
 
@@ -8,13 +9,9 @@ use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, Precision};
 use regard_ir::spec::{Mechanism, Spec};
 
-use crate::blocks::Target;
-use crate::pieces;
-use crate::report::{Choice, Note, PlanReport, Reason};
-
-/// Tasks that each thread gets at most. The cut is even to one task, so the busiest thread works at most about 1/32
-/// longer than the average; a task costs a schedule entry of 28 bytes and nothing else.
-const TASKS_PER_THREAD: u32 = 32;
+use crate::candidate::{self, Candidate};
+use crate::estimate::Known;
+use crate::report::{Note, PlanReport, RejectedEngine};
 
 /// A spec that cannot be planned for a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +66,10 @@ impl std::error::Error for PlanError {}
 
 /// Plans `spec` in storage type `dtype` for `machine`, with `engine` where one is asked for.
 ///
+/// Of the engines that meet the precision, and that are not emulated, the one is taken that is predicted to be the fastest, by
+/// the machine's rates or, where one of them was not measured, by estimates. An engine that is asked for is taken on the most
+/// capable instruction set that it has there, however fast.
+///
 /// # Errors
 /// If no kernel computes the spec's mechanism, no engine runs there, or the machine has no core or no L1d.
 pub fn plan(
@@ -84,25 +85,15 @@ pub fn plan(
     if cores == 0 || l1d_bytes == 0 {
         return Err(PlanError::Machine { cores, l1d_bytes });
     }
-    let (entry, split) = catalog::runnable(isa)
+    let candidates: Vec<Candidate> = catalog::runnable(isa)
         .filter(|entry| engine.map_or(!entry.emulated, |engine| engine == entry.engine))
-        .find_map(|entry| Some((entry, pieces::choose(entry, &spec.heads, dtype, spec.precision)?)))
-        .ok_or(PlanError::NoEngine { engine, isa, dtype })?;
-    let target = Target { heads: &spec.heads, machine, entry, pieces: split.pieces };
-    let (prefill, mut choices) = target.choose();
-    choices.extend(split.choice);
-    let pack_ahead_bytes = pack_ahead_bytes(machine);
-    choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
-    choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
-    let plan = Plan {
-        identity: spec.identity,
-        isa: entry.isa,
-        engine: entry.engine,
-        dtype,
-        pieces: split.pieces,
-        prefill,
-        pack_ahead_bytes,
-        tasks_per_thread: TASKS_PER_THREAD,
+        .filter_map(|entry| Candidate::new(spec, machine, dtype, entry))
+        .take(if engine.is_some() { 1 } else { usize::MAX })
+        .collect();
+    let known = Known::of(machine, candidates.iter().map(|candidate| candidate.entry));
+    let Some((Candidate { entry, plan, choices }, rejected)) = candidate::cheapest(candidates, spec, &known)
+    else {
+        return Err(PlanError::NoEngine { engine, isa, dtype });
     };
     let report = PlanReport {
         spec: spec.name.clone(),
@@ -110,17 +101,12 @@ pub fn plan(
         machine: *machine,
         plan,
         tile: [entry.tile.rows, entry.tile.keys],
+        rates: known.origin,
         choices,
-        notes: notes(spec, machine, entry, &plan),
+        notes: notes(spec, machine, entry, &plan, &rejected),
+        rejected,
     };
     Ok((plan, report))
-}
-
-/// Memory that a machine can spare for packed keys and values: many times its last cache, nothing where it has L1 alone.
-const fn pack_ahead_bytes(machine: &Machine) -> u64 {
-    const CACHES: u64 = 16;
-    let last = if machine.l3_bytes > machine.l2_bytes { machine.l3_bytes } else { machine.l2_bytes };
-    CACHES * last as u64
 }
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
@@ -133,9 +119,15 @@ fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
     }
 }
 
-fn notes(spec: &Spec, machine: &Machine, entry: &Entry, plan: &Plan) -> Vec<Note> {
+fn notes(
+    spec: &Spec,
+    machine: &Machine,
+    entry: &Entry,
+    plan: &Plan,
+    rejected: &[RejectedEngine],
+) -> Vec<Note> {
     let mut notes = Vec::new();
-    if machine.isa != entry.isa {
+    if machine.isa != entry.isa && rejected.iter().all(|engine| engine.isa != machine.isa) {
         let (machine, used, engine, dtype) = (machine.isa, entry.isa, entry.engine, plan.dtype);
         notes.push(Note::Unused { machine, used, engine, dtype });
     }
@@ -143,7 +135,10 @@ fn notes(spec: &Spec, machine: &Machine, entry: &Entry, plan: &Plan) -> Vec<Note
         notes.push(Note::Emulated { engine: entry.engine });
     }
     match (plan.engine, plan.dtype) {
-        (EngineKind::SimdF32, Dtype::F32) if spec.precision == Precision::Fast => {
+        (EngineKind::SimdF32, Dtype::F32)
+            if spec.precision == Precision::Fast
+                && rejected.iter().all(|engine| engine.engine == EngineKind::SimdF32) =>
+        {
             notes.push(Note::FastIsExact { isa: machine.isa });
         }
         (EngineKind::DotBf16 | EngineKind::AmxBf16, _) | (EngineKind::SimdF32, Dtype::F32) => {}

@@ -4,6 +4,7 @@ use core::fmt;
 
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan};
+use regard_ir::rates::Origin;
 use regard_ir::variant::Heads;
 use serde::Serialize;
 
@@ -22,10 +23,25 @@ pub struct PlanReport {
     pub plan: Plan,
     /// The engine's register tile: rows by keys.
     pub tile: [u32; 2],
+    /// Where the rates come from that engines were compared by.
+    pub rates: Origin,
+    /// The engines that would have served, the fastest first.
+    pub rejected: Vec<RejectedEngine>,
     /// The plan's numbers with their reasons.
     pub choices: Vec<Choice>,
     /// What else a reader should know.
     pub notes: Vec<Note>,
+}
+
+/// An engine that would have served.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RejectedEngine {
+    /// The engine.
+    pub engine: EngineKind,
+    /// Its instruction set.
+    pub isa: Isa,
+    /// Its time on a problem of middling size by that of the engine that was taken, as predicted.
+    pub times_as_long: f64,
 }
 
 /// One number of a plan.
@@ -161,7 +177,7 @@ impl fmt::Display for PlanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Heads { query, kv, dim, value_dim, .. } = self.heads;
         writeln!(f, "plan of {}: {query} query heads over {kv}, widths {dim} and {value_dim}", self.spec)?;
-        let Machine { isa, cores, l1d_bytes, l2_bytes, l3_bytes } = self.machine;
+        let Machine { isa, cores, l1d_bytes, l2_bytes, l3_bytes, rates: _ } = self.machine;
         write!(f, "machine          = {}, {}", isa.name(), Count(cores as u64, "core"))?;
         for (name, bytes) in [("L1d", l1d_bytes), ("L2", l2_bytes), ("L3", l3_bytes)] {
             if bytes > 0 {
@@ -172,11 +188,16 @@ impl fmt::Display for PlanReport {
         let [rows, keys] = self.tile;
         writeln!(
             f,
-            "\nengine           = {} on {}, {} storage, tiles of {rows} rows by {keys} keys",
+            ", {} rates\nengine           = {} on {}, {} storage, tiles of {rows} rows by {keys} keys",
+            self.rates.name(),
             engine.name(),
             isa.name(),
             dtype.name()
         )?;
+        for RejectedEngine { engine, isa, times_as_long } in &self.rejected {
+            let (engine, isa) = (engine.name(), isa.name());
+            writeln!(f, "{:24} not {engine} on {isa}: {times_as_long:.1} times as long", "")?;
+        }
         self.choices.iter().try_for_each(|choice| choice.fmt(f))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }

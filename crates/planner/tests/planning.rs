@@ -5,10 +5,11 @@ use regard_ir::expr::{Expr, Op, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Precision};
+use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::rows::Output;
 use regard_ir::spec::{Cache, Inputs, Mechanism, Pseudo, Spec};
 use regard_ir::variant::{Heads, Sink, Source, Weights};
-use regard_planner::profile::BUILT_IN;
+use regard_planner::profile::{BUILT_IN, FORMAT};
 use regard_planner::{PlanError, Profile, plan};
 use serde_json::Value;
 
@@ -52,7 +53,7 @@ fn shipped_profiles_are_machines() {
 
 #[test]
 fn a_bad_profile_says_what_is_wrong() {
-    let error = |text| Profile::parse("mine", text).expect_err(text).to_string();
+    let error = |text: &str| Profile::parse("mine", text).expect_err(text).to_string();
     assert_eq!(
         error("isa = \"avx3\"\ncores = 1\nl1d_kib = 32"),
         "machine profile `mine`: no instruction set `avx3`; there are scalar, neon, wasm-simd, avx2, avx512, avx512-bf16, amx"
@@ -65,17 +66,76 @@ fn a_bad_profile_says_what_is_wrong() {
         error("isa = \"avx2\"\ncores = 1\nl1d_kib = 4194304"),
         "machine profile `mine`: l1d_kib is 4194304, at most 4194303 fit 32 bits"
     );
+    let avx2 = "isa = \"avx2\"\ncores = 1\nl1d_kib = 32\n";
+    let rates = |engine: &str, isa: &str, products: &str| {
+        format!(
+            "[[rates]]\nengine = \"{engine}\"\nisa = \"{isa}\"\nproducts = {products}\nsoftmax = 1.0\npacking = 1\n"
+        )
+    };
+    let error_of = |tables: &str| error(&format!("{avx2}{tables}"));
+    assert_eq!(
+        error_of(&rates("simd-f64", "avx2", "1.0")),
+        "machine profile `mine`: no engine `simd-f64`; there are simd-f32, amx-bf16"
+    );
+    assert_eq!(
+        error_of(&rates("simd-f32", "avx2", "-1")),
+        "machine profile `mine`: the rate products of simd-f32 on avx2 is -1, it must be a number above 0"
+    );
+    for none in ["0", "nan", "inf", "-inf"] {
+        assert!(error_of(&rates("simd-f32", "avx2", none)).contains("it must be a number above 0"));
+    }
+    assert_eq!(
+        error_of(&rates("simd-f32", "avx512", "1")),
+        "machine profile `mine`: there are rates on avx512, which a machine with avx2 does not have"
+    );
+    assert_eq!(
+        error_of(&rates("simd-f32", "avx2", "1").repeat(2)),
+        "machine profile `mine`: there are two tables of rates of simd-f32 on avx2"
+    );
+    assert_eq!(
+        error_of("[reads]\nl3 = -2.5\n"),
+        "machine profile `mine`: the rate l3 of reads is -2.5, it must be a number, 0 where it is not known"
+    );
+    let missing = error_of("[[rates]]\nengine = \"simd-f32\"\n");
+    assert!(missing.contains("missing field `isa`"), "{missing}");
     let unknown = error("isa = \"avx2\"\ncores = 1\nl1d_kib = 32\nl4_kib = 1");
     assert!(unknown.contains("line 4, column 1") && unknown.contains("unknown field `l4_kib`"), "{unknown}");
+}
+
+#[test]
+fn a_profile_is_what_was_written() {
+    let mut profile = Profile::built_in("server-avx512-amx").expect("it ships");
+    assert_eq!(Profile::parse(&profile.name, &profile.to_toml()), Ok(profile.clone()));
+    for entry in catalog::runnable(profile.machine.isa) {
+        let (engine, isa) = (entry.engine, entry.isa);
+        let rates = EngineRates { engine, isa, products: 133.0, softmax: 0.1, packing: 1e-3 };
+        profile.machine.rates = profile.machine.rates.with(rates);
+    }
+    profile.machine.rates.reads = ReadRates { l2: 268.0, l3: 0.0, memory: 37.3 };
+    profile.processor = "A \"CPU\" \\ 5".to_owned();
+    profile.format = FORMAT;
+    assert_eq!(
+        Profile::parse(&profile.name, &profile.to_toml()),
+        Ok(profile.clone()),
+        "{}",
+        profile.to_toml()
+    );
 }
 
 #[test]
 fn every_plan_is_legal() {
     let mut machines: Vec<Machine> = BUILT_IN.iter().map(|(name, _)| built_in(name)).collect();
     for isa in Isa::ALL {
-        machines.push(Machine { isa, cores: 1, l1d_bytes: 1, l2_bytes: 0, l3_bytes: 0 });
+        machines.push(Machine { isa, cores: 1, l1d_bytes: 1, l2_bytes: 0, l3_bytes: 0, rates: Rates::NONE });
         let most = u32::MAX;
-        machines.push(Machine { isa, cores: most, l1d_bytes: most, l2_bytes: most, l3_bytes: most });
+        machines.push(Machine {
+            isa,
+            cores: most,
+            l1d_bytes: most,
+            l2_bytes: most,
+            l3_bytes: most,
+            rates: Rates::NONE,
+        });
     }
     for machine in &machines {
         for (query, kv) in [(1, 1), (3, 1), (5, 1), (7, 1), (32, 8), (71, 1), (128, 1), (512, 1)] {

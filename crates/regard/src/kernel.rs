@@ -10,6 +10,7 @@ use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_planner::PlanReport;
+use regard_planner::cost::Prediction;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
 
@@ -125,6 +126,19 @@ impl Kernel {
         captured: &[InputData<'_>],
     ) -> Result<ScheduleOverview, ScheduleError> {
         self.planned.overview(&schedule.tasks, Some(captured))
+    }
+
+    /// The time that a run of a schedule will take, by the rates of the machine that the kernel was compiled for.
+    ///
+    /// # Errors
+    /// As [`Kernel::schedule`].
+    pub fn predict(
+        &self,
+        schedule: &Schedule,
+        captured: &[InputData<'_>],
+    ) -> Result<Option<Prediction>, ScheduleError> {
+        let overview = self.overview(schedule, captured)?;
+        self.planned.predict(&schedule.tasks, Some(captured), &overview)
     }
 
     /// Bytes of workspace that a run of a problem needs with `threads` workers.

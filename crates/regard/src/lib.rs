@@ -51,6 +51,7 @@ pub use regard_ir::plan::{Dtype, EngineKind, Plan};
 pub use regard_ir::problem::{Problem, ProblemError};
 pub use regard_ir::spec::Spec;
 pub use regard_planner::PlanReport;
+pub use regard_planner::cost::Prediction;
 pub use regard_runtime::flash::{Ending, Gate, Inputs, Outputs};
 pub use regard_runtime::head::Head;
 pub use regard_runtime::view::{View, ViewError, ViewMut};

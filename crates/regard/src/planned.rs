@@ -7,9 +7,10 @@ use regard_ir::plan::{Plan, ScheduleOverview};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
+use regard_planner::cost::{Case, Prediction, Sharing};
 use regard_planner::{PlanReport, plan};
 use regard_runtime::head::Head;
-use regard_runtime::schedule::{OwnedSchedule, Work};
+use regard_runtime::schedule::{OwnedSchedule, Task, Work};
 use regard_runtime::summary::Summaries;
 
 use crate::code::Source;
@@ -111,6 +112,31 @@ impl Planned {
     ) -> Result<ScheduleOverview, ScheduleError> {
         let Tasks { problem, tasks, threads, .. } = tasks;
         self.with_work(&problem.view(), captured, *threads, |work| Ok(tasks.view().overview(work)))
+    }
+
+    /// The time that tasks will take on the machine that the plan is for, by its rates: measured ones where `regard calibrate`
+    /// or a profile has them, else estimates. Takes as long as [`Planned::overview`], whose result it reads.
+    ///
+    /// # Errors
+    /// As [`Planned::tasks`].
+    pub fn predict(
+        &self,
+        tasks: &Tasks,
+        captured: Option<&[InputData<'_>]>,
+        overview: &ScheduleOverview,
+    ) -> Result<Option<Prediction>, ScheduleError> {
+        let Tasks { problem, tasks, threads } = tasks;
+        let block = self.plan.prefill.query_block;
+        let passes = |task: &Task| u64::from((task.query_end - task.query_begin).div_ceil(block));
+        let sharing = Sharing {
+            threads: overview.threads,
+            imbalance: overview.imbalance,
+            passes: Some(tasks.view().tasks.iter().map(passes).sum()),
+        };
+        self.with_work(&problem.view(), captured, *threads, |work| {
+            let Work { plan, variant, problem, inputs, .. } = *work;
+            Ok(Case { plan, variant, machine: &self.report.machine, problem, inputs }.predict(&sharing))
+        })
     }
 
     /// Calls `look` with key head `kv_head` of `sequence`, or with `None` where the problem has no such.

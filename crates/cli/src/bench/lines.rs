@@ -24,6 +24,8 @@ pub(super) struct Line {
     peak_fraction: f64,
     /// The processor's name.
     cpu: String,
+    /// The time that the plan's cost model gave, by this machine's rates.
+    predicted_s: Option<f64>,
     /// Timed runs.
     runs: u32,
     /// The largest error against the oracle, and its bound.
@@ -82,6 +84,7 @@ impl Line {
             peak,
             peak_fraction: if timing.median_s > 0.0 { seconds / timing.median_s } else { 0.0 },
             cpu: place.cpu.clone(),
+            predicted_s: None,
             timing,
             runs,
             error: report.output.error,
@@ -89,6 +92,11 @@ impl Line {
             passed: report.passed() && agrees,
             beside,
         }
+    }
+
+    /// With the time that was predicted.
+    pub(super) fn predicted(self, seconds: Option<f64>) -> Self {
+        Self { predicted_s: seconds, ..self }
     }
 
     /// A row of the table.
@@ -110,11 +118,13 @@ impl Line {
                 false => format!("{:.1e} FAILED, at most {:.1e}", self.error, self.bound),
             },
         ];
-        let beside = self.beside.as_ref().map(|beside| match beside {
-            Beside::Baseline { times_as_long, .. } => format!("{times_as_long:.2}x"),
-            Beside::Kernel { ratio, .. } => format!("{ratio:.3}"),
-        });
-        row(cells.each_ref().map(String::as_str), beside.as_deref())
+        let beside = match (&self.beside, self.predicted_s) {
+            (Some(Beside::Baseline { times_as_long, .. }), _) => format!("{times_as_long:.2}x"),
+            (Some(Beside::Kernel { ratio, .. }), _) => format!("{ratio:.3}"),
+            (None, Some(predicted_s)) => format!("{:.2}", median_s / predicted_s),
+            (None, None) => String::new(),
+        };
+        row(cells.each_ref().map(String::as_str), &beside)
     }
 }
 
@@ -122,12 +132,11 @@ impl Line {
 const HEADS: [&str; 10] =
     ["spec", "kernel", "dtype", "b x q x k", "median", "min to max", "GFLOP/s", "GB/s", "of limit", "error"];
 
-/// Cells in their columns; what ran in turn has one where it is asked for.
-fn row(cells: [&str; 10], beside: Option<&str>) -> String {
+/// Cells in their columns; what the time is compared with has one before the error.
+fn row(cells: [&str; 10], beside: &str) -> String {
     let [spec, kernel, dtype, size, median, spread, gflops, gbs, limit, error] = cells;
     let times = format!("{size:<11} {median:>8} {spread:>17}");
-    let beside = beside.map_or(String::new(), |beside| format!(" {beside:>8}"));
-    let rates = format!("{gflops:>7} {gbs:>6} {limit:<14}{beside}");
+    let rates = format!("{gflops:>7} {gbs:>6} {limit:<14} {beside:>8}");
     format!("{spec:<14} {kernel:<9} {dtype:<5} {times} {rates} {error}")
 }
 
@@ -154,8 +163,11 @@ impl<'a> Lines<'a> {
     pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
         let lines = Self { out, json: args.json, failed: 0, all: 0 };
         if !lines.json {
-            let beside =
-                if args.baseline { Some("baseline") } else { args.against.as_ref().map(|_| "against") };
+            let beside = match &args.against {
+                _ if args.baseline => "baseline",
+                Some(_) => "against",
+                None => "by model",
+            };
             writeln!(lines.out, "{}", row(HEADS, beside))?;
         }
         Ok(lines)

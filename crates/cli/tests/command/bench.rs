@@ -31,17 +31,19 @@ impl Done {
 /// The command, not yet run; without a terminal and without a given width.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_regard"));
+    // Where nothing is: what a person measured on the machine must not show in a test.
+    command.env("XDG_CACHE_HOME", std::env::temp_dir().join("regard-command-nothing-measured"));
     command.args(args).stdin(Stdio::null()).env_remove("COLUMNS").env_remove("RUST_BACKTRACE");
     command
 }
 
 /// Runs `regard` in the folder of the workspace.
 pub fn regard(args: &[&str]) -> Done {
-    run_in(&workspace(), args)
+    done(command(args).current_dir(workspace()))
 }
 
-fn run_in(folder: &Path, args: &[&str]) -> Done {
-    let output = command(args).current_dir(folder).output().unwrap();
+fn done(command: &mut Command) -> Done {
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -72,9 +74,9 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Runs `regard` here.
+    /// Runs `regard` here, with a cache folder of its own.
     pub fn regard(&self, args: &[&str]) -> Done {
-        run_in(&self.0, args)
+        done(command(args).current_dir(&self.0).env("XDG_CACHE_HOME", self.path("cache")))
     }
 }
 

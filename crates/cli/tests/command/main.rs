@@ -1,6 +1,7 @@
 //! The command regard, driven as a user drives it.
 
 mod bench;
+mod calibrate;
 mod explain;
 mod packed;
 mod readme;

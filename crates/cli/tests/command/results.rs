@@ -160,7 +160,7 @@ fn bench_objects_have_their_fields_in_order() {
     assert_eq!(
         keys.collect::<Vec<_>>().join(" "),
         "spec kernel engine isa dtype phase q k batch threads layout median_s min_s max_s gflops gbs limit peak \
-         peak_fraction cpu runs error bound passed against_baseline"
+         peak_fraction cpu predicted_s runs error bound passed against_baseline"
     );
 }
 

@@ -4,7 +4,7 @@ use crate::bench::{Folder, regard};
 
 #[test]
 fn help() {
-    for command in ["", "list", "check", "explain", "plan", "show", "run", "verify", "bench"] {
+    for command in ["", "list", "check", "explain", "plan", "show", "run", "verify", "bench", "calibrate"] {
         let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let name = if command.is_empty() { "help".to_owned() } else { format!("help_{command}") };
         insta::assert_snapshot!(name, regard(&args).ok().stdout);

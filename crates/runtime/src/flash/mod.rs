@@ -14,6 +14,7 @@ mod keys;
 mod memory;
 mod part;
 mod pass;
+mod plain;
 mod rows;
 mod sums;
 mod tokens;
@@ -33,6 +34,7 @@ use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
+pub use self::plain::{PlainRows, plain_fold};
 
 use self::finish::{Finish, Mixing, Sums};
 use self::rows::{Change, Side};
