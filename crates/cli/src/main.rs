@@ -25,6 +25,7 @@ mod tensors;
 mod timing;
 mod verify;
 mod words;
+mod worker;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -65,5 +66,6 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Verify(args) => verify::verify(args, out),
         Command::Show(args) => show::show(args, out),
         Command::Bench(args) => bench::bench(args, out),
+        Command::Worker(args) => worker::worker(args, out),
     }
 }

@@ -21,6 +21,7 @@ pub mod engine;
 pub mod grid;
 pub mod isa;
 pub mod pack;
+pub mod peak;
 #[cfg(feature = "threads")]
 pub mod pool;
 pub mod simd_f32;
