@@ -71,6 +71,11 @@ impl Regard {
         Ok(objects(&output).collect())
     }
 
+    /// The command that starts its worker, with so many threads.
+    pub(crate) fn worker(&self, threads: usize) -> Command {
+        self.command(&["worker", "--threads", &threads.to_string()])
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args).current_dir(&self.root).stdin(Stdio::null());

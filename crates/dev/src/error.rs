@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
+use crate::bench::protocol::WorkerError;
+
 /// A step that did not do what it is for.
 #[derive(Debug)]
 pub enum Error {
@@ -50,6 +52,33 @@ pub enum Error {
         /// How many.
         files: usize,
     },
+    /// A worker of ours that does not work.
+    Worker(WorkerError),
+    /// The folder of other implementations cannot be made.
+    Peers(String),
+    /// No round of measurements has such a name.
+    NoRound {
+        /// What was asked for.
+        found: String,
+        /// All there are.
+        names: Vec<String>,
+    },
+    /// A line of a file of results is none of ours.
+    History {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// A picture cannot be drawn.
+    Plot(String),
+    /// Answers past their bounds, which have been told.
+    Wrong {
+        /// How many.
+        answers: usize,
+    },
     /// The output cannot be written.
     Stdout(io::Error),
 }
@@ -59,12 +88,20 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Error::Failed { status, .. } if status.code() == Some(1) => ExitCode::from(1),
-            Error::Failed { .. } | Error::NoBinary | Error::Json { .. } | Error::Drift { .. } => {
-                ExitCode::from(2)
-            }
-            Error::Start { .. } | Error::File { .. } | Error::Spec { .. } | Error::Stdout(_) => {
-                ExitCode::from(1)
-            }
+            Error::Failed { .. }
+            | Error::NoBinary
+            | Error::Json { .. }
+            | Error::Drift { .. }
+            | Error::Worker(_)
+            | Error::Plot(_)
+            | Error::Wrong { .. } => ExitCode::from(2),
+            Error::Start { .. }
+            | Error::File { .. }
+            | Error::Spec { .. }
+            | Error::Peers(_)
+            | Error::NoRound { .. }
+            | Error::History { .. }
+            | Error::Stdout(_) => ExitCode::from(1),
         }
     }
 }
@@ -93,6 +130,14 @@ impl fmt::Display for Error {
             }
             Error::Spec { name, error } => write!(f, "{name}: {error}"),
             Error::Drift { files } => write!(f, "{files} files of the gallery are not as they would be made"),
+            Error::Worker(error) => write!(f, "regard worker: {error}"),
+            Error::Peers(error) => write!(f, "the folder of peers: {error}"),
+            Error::NoRound { found, names } => {
+                write!(f, "no round has {found} in its name, expected a part of one of {}", names.join(", "))
+            }
+            Error::History { path, line, error } => write!(f, "{}:{line}: {error}", path.display()),
+            Error::Plot(error) => write!(f, "the picture of results: {error}"),
+            Error::Wrong { answers } => write!(f, "{answers} answers of regard are past their bounds"),
             Error::File { path, error } => write!(f, "{}: {error}", path.display()),
             Error::Stdout(error) => write!(f, "cannot write to stdout: {error}"),
         }

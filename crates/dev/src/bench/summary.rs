@@ -1,0 +1,260 @@
+//! What results say, put together for people: each measurement of ours beside the best of the others.
+
+use std::collections::BTreeMap;
+
+use regard_ir::plan::Dtype;
+
+use super::history::{Entry, History, Line, OURS, Outcome, Round, Session};
+use super::peers::{PEERS, peer};
+use super::statistics::Spread;
+use super::turns::units;
+use super::workload::{self, workload};
+
+/// All that is known of one machine: of each round, its newest measurement.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Machine {
+    /// The newest session.
+    pub session: Session,
+    /// In the order of the table of rounds.
+    pub rows: Vec<Row>,
+    /// Those that could not compute something, with what and why.
+    pub failures: Vec<(String, String)>,
+}
+
+/// One measurement of ours, and who else computed the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The round.
+    pub round: String,
+    /// The workload.
+    pub workload: String,
+    /// Storage of q, k, v and o.
+    pub dtype: String,
+    /// How ours ran.
+    pub way: String,
+    /// The day.
+    pub date: String,
+    /// The commit of ours.
+    pub commit: String,
+    /// The kernel, its engine and instruction set.
+    pub note: String,
+    /// Seconds of a call of ours.
+    pub seconds: Spread,
+    /// Error and bound of ours.
+    pub error: [f64; 2],
+    /// 10⁹ operations a second.
+    pub gflops: f64,
+    /// The unit that bounds it, and which share of its peak is reached.
+    pub peak: Option<(String, f64)>,
+    /// Everyone else's best way, fastest first.
+    pub others: Vec<Other>,
+    /// Others whose answers are plainly wrong, with their errors.
+    pub wrong: Vec<(String, f64)>,
+}
+
+/// Another implementation on the same workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Other {
+    /// Who.
+    pub who: String,
+    /// In which way.
+    pub way: String,
+    /// Seconds of a call.
+    pub seconds: Spread,
+    /// Its largest relative error.
+    pub error: f64,
+}
+
+impl Other {
+    /// As a table has it.
+    pub fn title(&self) -> &str {
+        peer(&self.who).map_or(&self.who, |peer| peer.title)
+    }
+}
+
+impl Row {
+    /// How many times as long as ours the best other takes.
+    pub fn ratio(&self) -> Option<f64> {
+        self.others.first().map(|best| self.times(best))
+    }
+
+    /// How many times as long as ours another takes.
+    pub fn times(&self, other: &Other) -> f64 {
+        other.seconds.median / self.seconds.median
+    }
+
+    /// Workload, storage, and the way if it is not the plain one.
+    pub fn title(&self) -> String {
+        match self.way.as_str() {
+            super::turns::PLAIN => format!("{} {}", self.workload, self.dtype),
+            way => format!("{} {}, {way}", self.workload, self.dtype),
+        }
+    }
+}
+
+impl Machine {
+    /// The row of a workload, a storage type and a way.
+    pub fn row(&self, workload: &str, dtype: Dtype, way: &str) -> Option<&Row> {
+        let is = |row: &&Row| (&*row.workload, &*row.dtype, &*row.way) == (workload, dtype.name(), way);
+        self.rows.iter().find(is)
+    }
+
+    /// The name of its picture, beside its results.
+    pub fn plot_name(&self) -> String {
+        format!("{}.svg", super::history::slug(&self.session))
+    }
+}
+
+/// What files of results, oldest first, say of each machine; the machine measured last comes first.
+pub fn machines(histories: &[History]) -> Vec<Machine> {
+    let mut newest: BTreeMap<String, BTreeMap<String, (Session, Round)>> = BTreeMap::new();
+    let mut sessions: BTreeMap<String, (usize, Session)> = BTreeMap::new();
+    let mut place = 0;
+    for history in histories {
+        let mut current = None;
+        for line in history.lines() {
+            match (line, &current) {
+                (Line::Session(session), _) => current = Some(session.clone()),
+                (Line::Round(round), Some(session)) => {
+                    let slug = super::history::slug(session);
+                    place += 1;
+                    sessions.insert(slug.clone(), (place, session.clone()));
+                    let rounds = newest.entry(slug).or_default();
+                    rounds.insert(round.name.clone(), (session.clone(), round.clone()));
+                }
+                (Line::Round(_) | Line::End, _) => {}
+            }
+        }
+    }
+    let mut machines: Vec<_> = newest
+        .into_iter()
+        .filter_map(|(slug, mut rounds)| {
+            let (place, session) = sessions.remove(&slug)?;
+            let mut machine = Machine { session, ..Machine::default() };
+            for round in workload::rounds() {
+                if let Some((session, measured)) = rounds.remove(&round.name()) {
+                    machine.rows.extend(rows(&measured, &session, round.dtype));
+                    machine.failures.extend(failures(&measured));
+                }
+            }
+            Some((place, machine))
+        })
+        .collect();
+    machines.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+    machines.into_iter().map(|(_, machine)| machine).collect()
+}
+
+/// A row for each way of ours.
+fn rows(round: &Round, session: &Session, dtype: Dtype) -> Vec<Row> {
+    let ours = round.entries.iter().filter(|entry| entry.who == OURS);
+    ours.filter_map(|entry| {
+        let Outcome::Measured { seconds, error, bound } = &entry.outcome else { return None };
+        let gflops = workload(&entry.workload)?.operations() / seconds.median / 1e9;
+        let limits = session.limits.get(&round.threads);
+        let peak = units(dtype, &entry.way)
+            .iter()
+            .find_map(|unit| Some(((*unit).to_owned(), gflops / limits?.get(*unit)?)));
+        Some(Row {
+            round: round.name.clone(),
+            workload: entry.workload.clone(),
+            dtype: dtype.name().to_owned(),
+            way: entry.way.clone(),
+            date: session.date.clone(),
+            commit: session.commit.clone(),
+            note: entry.note.clone(),
+            seconds: *seconds,
+            error: [*error, bound.unwrap_or(0.0)],
+            gflops,
+            peak,
+            others: others(round, &entry.workload),
+            wrong: wrong(round, &entry.workload),
+        })
+    })
+    .collect()
+}
+
+fn others(round: &Round, workload: &str) -> Vec<Other> {
+    let mut others: Vec<_> = PEERS
+        .iter()
+        .filter_map(|peer| {
+            let own =
+                round.entries.iter().filter(|entry| entry.who == peer.name && entry.workload == workload);
+            let measured = own.filter(|entry| !entry.is_wrong()).filter_map(|entry| match &entry.outcome {
+                Outcome::Measured { seconds, error, .. } => Some(Other {
+                    who: entry.who.clone(),
+                    way: entry.way.clone(),
+                    seconds: *seconds,
+                    error: *error,
+                }),
+                Outcome::Failed(_) => None,
+            });
+            measured.min_by(|a, b| a.seconds.median.total_cmp(&b.seconds.median))
+        })
+        .collect();
+    others.sort_by(|a, b| a.seconds.median.total_cmp(&b.seconds.median));
+    others
+}
+
+fn wrong(round: &Round, workload: &str) -> Vec<(String, f64)> {
+    let wrong = round.entries.iter().filter(|entry| entry.who != OURS && entry.workload == workload);
+    wrong
+        .filter(|entry| entry.is_wrong())
+        .filter_map(|entry| match entry.outcome {
+            Outcome::Measured { error, .. } => Some((format!("{} {}", entry.who, entry.way), error)),
+            Outcome::Failed(_) => None,
+        })
+        .collect()
+}
+
+/// Who failed at what, and the reason.
+fn failures(round: &Round) -> Vec<(String, String)> {
+    let failed = round.entries.iter().filter_map(|entry| match &entry.outcome {
+        Outcome::Failed(why) => Some((format!("{} {}, {}", entry.who, entry.way, round.name), why.clone())),
+        Outcome::Measured { .. } => None,
+    });
+    failed.collect()
+}
+
+/// Says on stdout what came of a round.
+pub(super) fn tell(round: &Round, session: &Session) {
+    let dtype = Dtype::ALL.into_iter().find(|dtype| round.name.ends_with(&format!("/{}", dtype.name())));
+    for row in rows(round, session, dtype.unwrap_or(Dtype::F32)) {
+        let peak = row
+            .peak
+            .as_ref()
+            .map_or(String::new(), |(unit, share)| format!(", {:.0} % of {unit}", 100.0 * share));
+        let others = row.others.iter().map(|other| format!("  {} {:.2}x", other.who, row.times(other)));
+        println!("{:28} {:>10}{peak}{}", row.title(), time(row.seconds.median), others.collect::<String>());
+    }
+    for Entry { who, way, workload, outcome, .. } in &round.entries {
+        match outcome {
+            Outcome::Failed(why) => eprintln!("skipped {who} {way} on {workload}: {why}"),
+            Outcome::Measured { error, bound: Some(bound), .. } if error > bound => {
+                eprintln!("FAILED {who} {way} on {workload}: error {error:.1e}, at most {bound:.1e}");
+            }
+            Outcome::Measured { .. } => {}
+        }
+    }
+}
+
+/// Seconds in the unit that suits them.
+pub fn time(seconds: f64) -> String {
+    let (factor, unit) = match seconds {
+        s if s < 1e-3 => (1e6, "µs"),
+        s if s < 1.0 => (1e3, "ms"),
+        _ => (1.0, "s"),
+    };
+    let number = seconds * factor;
+    let digits = if number < 10.0 { 2 } else { usize::from(number < 1000.0) };
+    format!("{number:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits() {
+        assert_eq!([2.345e-6, 0.01234, 0.65, 12.5].map(time), ["2.35 µs", "12.3 ms", "650.0 ms", "12.5 s"]);
+    }
+}
