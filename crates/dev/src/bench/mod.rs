@@ -45,18 +45,27 @@ pub struct Options {
     pub seconds: f64,
 }
 
+/// Builds the command as it ships, and measures it as [`measure`] does.
+///
+/// # Errors
+/// As `measure`, and if the command cannot be built.
+pub fn run(root: &Path, options: &Options) -> Result<(), Error> {
+    // What is mistyped is told before minutes of building.
+    chosen(&options.only)?;
+    measure(Regard::build(root, Profile::Release)?, root, options)
+}
+
 /// Measures what has not been measured yet, keeps it, and renders all that is kept.
 ///
 /// # Errors
 /// If no round has such a name, something around the measurement fails, or an answer of ours is past its bound.
-pub fn run(root: &Path, options: &Options) -> Result<(), Error> {
+pub fn measure(regard: Regard, root: &Path, options: &Options) -> Result<(), Error> {
     let chosen = chosen(&options.only)?;
     let with_peers = options.company == workload::Company::Peers;
     let environment = match with_peers {
         true => Some(Environment::new(options.peers_dir.as_deref(), root).map_err(Error::Peers)?),
         false => None,
     };
-    let regard = Regard::build(root, Profile::Release)?;
     let mut threads: Vec<_> = chosen.iter().map(|round| round.threads).collect();
     threads.sort_unstable_by(|a, b| b.cmp(a));
     threads.dedup();

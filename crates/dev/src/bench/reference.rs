@@ -162,9 +162,11 @@ impl Reference {
             }
             max_score = max_score.max(row.max_score);
         }
-        let denominator = bounds::denominator(Quantity::Output, largest);
+        if error < NOT_FINITE {
+            error /= bounds::denominator(Quantity::Output, largest).max(f64::MIN_POSITIVE);
+        }
         Judgement {
-            error: (error / denominator.max(f64::MIN_POSITIVE)).min(NOT_FINITE),
+            error: error.min(NOT_FINITE),
             bound: bounds::bound(Quantity::Output, self.dtype, precision, max_score),
         }
     }

@@ -1,7 +1,7 @@
 //! The folder that peers live in: made part by part, each once.
 //!
-//! A finished part leaves a mark with its version, so that a setup that was interrupted goes on where it stopped and
-//! another version is made anew. What package clients and compilers say goes to a log.
+//! A finished part leaves a mark with its pins, so that a setup that was interrupted goes on where it stopped and other
+//! versions are made anew. What package clients and compilers say goes to a log.
 
 use std::collections::HashMap;
 use std::env;
@@ -73,19 +73,30 @@ impl Environment {
     }
 
     fn make(&self, part: Part) -> Result<(), String> {
-        let mark = self.folder.join("ready").join(part.mark());
-        if mark.exists() {
+        let mark = self.folder.join("ready").join(part.name());
+        let pins = part.pins().join("\n");
+        let is_made = fs::read_to_string(&mark).is_ok_and(|made| made == pins);
+        if is_made && !part.is_built() {
             return Ok(());
         }
-        let start = Instant::now();
         let log = self.folder.join("logs").join(format!("{}.log", part.name()));
         let _ = fs::remove_file(&log);
-        for step in steps::of(part, self)? {
-            eprintln!("peers: {}: {}", part.mark(), step.words);
-            run(step.command, &log).map_err(|why| format!("{}: {why}; see {}", step.words, log.display()))?;
+        let start = Instant::now();
+        let mut steps = steps::of(part, self)?;
+        if is_made {
+            // Compilers see for themselves what has changed, and are quick where nothing has.
+            steps.drain(..steps.len().saturating_sub(1));
         }
-        fs::write(&mark, "").map_err(|error| format!("{}: {error}", mark.display()))?;
-        eprintln!("peers: {}: ready after {:.0} s", part.mark(), start.elapsed().as_secs_f64());
+        for Step { words, command } in steps {
+            if !is_made {
+                eprintln!("peers: {}: {words}", part.title());
+            }
+            run(command, &log).map_err(|why| format!("{words}: {why}; see {}", log.display()))?;
+        }
+        if !is_made {
+            fs::write(&mark, pins).map_err(|error| format!("{}: {error}", mark.display()))?;
+            eprintln!("peers: {}: ready after {:.0} s", part.title(), start.elapsed().as_secs_f64());
+        }
         Ok(())
     }
 }
@@ -123,7 +134,7 @@ mod tests {
     fn a_marked_part_is_not_made_again() {
         let folder = env::temp_dir().join(format!("regard-peers-{}", std::process::id()));
         let mut environment = Environment::new(Some(&folder), Path::new("nowhere")).unwrap();
-        fs::write(environment.folder().join("ready").join(Part::Torch.mark()), "").unwrap();
+        fs::write(environment.folder().join("ready/torch"), Part::Torch.pins().join("\n")).unwrap();
         assert_eq!(environment.prepare(Part::Torch), Ok(()));
         // There are no sources to build from.
         let missing = environment.prepare(Part::Candle).unwrap_err();

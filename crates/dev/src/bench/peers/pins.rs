@@ -37,7 +37,7 @@ impl Part {
         }
     }
 
-    /// Packages with their versions; the first says the version of the part.
+    /// Packages with their versions; but for Python, the first says the version of the part.
     pub(super) const fn pins(self) -> &'static [&'static str] {
         match self {
             Part::Python => &["numpy==2.4.6", "cmake==4.4.5", "ninja==1.13.2"],
@@ -62,10 +62,17 @@ impl Part {
         }
     }
 
-    /// Name and version, as the mark of a finished part has it.
-    pub(super) fn mark(self) -> String {
-        let version =
-            self.pins().first().and_then(|pin| pin.split_once("==")).map_or("", |(_, version)| version);
-        format!("{}-{version}", self.name())
+    /// Name and version, as messages have it.
+    pub(super) fn title(self) -> String {
+        let version = self.pins().first().and_then(|pin| pin.split_once("==")).map(|(_, version)| version);
+        match (self, version) {
+            (Part::Python, _) | (_, None) => self.name().to_owned(),
+            (_, Some(version)) => format!("{} {version}", self.name()),
+        }
+    }
+
+    /// Whether its last step builds sources of the tree, which may have changed since.
+    pub(super) const fn is_built(self) -> bool {
+        matches!(self, Part::Ggml | Part::Candle)
     }
 }
