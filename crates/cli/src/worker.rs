@@ -20,7 +20,7 @@ use crate::peaks::Rates;
 use crate::run::pool;
 use crate::source;
 use request::{BadRequest, Request};
-use slot::{Slot, Timed};
+use slot::Timed;
 
 /// The most calls of one sample: a clock that stands still must not make it endless.
 const MAX_CALLS: f64 = 1e7;
@@ -53,7 +53,7 @@ struct Worker {
 /// Why a request was not done.
 enum Refusal {
     Request(BadRequest),
-    Failure(Failure),
+    Failure(Box<Failure>),
 }
 
 impl From<BadRequest> for Refusal {
@@ -64,7 +64,7 @@ impl From<BadRequest> for Refusal {
 
 impl<E: Into<Failure>> From<E> for Refusal {
     fn from(error: E) -> Self {
-        Refusal::Failure(error.into())
+        Refusal::Failure(Box::new(error.into()))
     }
 }
 
@@ -118,7 +118,7 @@ impl Worker {
         let mut answer = format!("ok\tkernel={}", kernel.source().name());
         let plan = kernel.plan();
         answer.push_str(&format!("\tengine={}\tisa={}", plan.engine.name(), plan.isa.name()));
-        let slot = Slot::new(kernel, request, self.pool.count())?;
+        let slot = slot::set_up(kernel, request, self.pool.count())?;
         self.slots.insert(request.field("slot")?.to_owned(), slot);
         Ok(answer)
     }

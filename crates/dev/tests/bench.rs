@@ -40,7 +40,7 @@ fn a_round_is_measured_kept_and_rendered() {
         panic!("{history:?}")
     };
     assert_eq!((&*session.cpu, &*session.isa, session.cores), ("By the book", "scalar", 1));
-    assert_eq!(session.limits[&1]["fma"], 2.0);
+    assert_eq!(round.limits["fma"], 2.0);
     let [entry] = &round.entries[..] else { panic!("{round:?}") };
     assert_eq!((&*entry.who, &*entry.workload, &*entry.note), (OURS, "small-64", "kernel written here"));
     let Outcome::Measured { seconds, error, bound } = entry.outcome else { panic!("{entry:?}") };

@@ -30,7 +30,7 @@ pub(super) trait Timed {
 }
 
 /// A kernel, its tensors, and where its output goes.
-pub(super) struct Slot<T> {
+struct Slot<T> {
     kernel: Kernel,
     schedule: Schedule,
     workspace: Workspace,
@@ -42,23 +42,21 @@ pub(super) struct Slot<T> {
     o_shape: [usize; 4],
 }
 
-impl Slot<f32> {
-    /// Reads the tensors from the folder that `request` names: q, k and v as raw f32 `[head, token, channel]`, which are
-    /// rounded to the kernel's storage, and each declared input as raw i32.
-    ///
-    /// # Errors
-    /// If a file is missing or has another length, the spec declares inputs of another type, or the problem cannot be
-    /// scheduled for so many threads.
-    pub(super) fn new(
-        kernel: Kernel,
-        request: &Request<'_>,
-        threads: usize,
-    ) -> Result<Box<dyn Timed>, Refusal> {
-        match kernel.plan().dtype {
-            Dtype::F32 => Slot::<f32>::of(kernel, request, threads, |x| x),
-            Dtype::F16 => Slot::<f16>::of(kernel, request, threads, f16::from_f32),
-            Dtype::Bf16 => Slot::<bf16>::of(kernel, request, threads, bf16::from_f32),
-        }
+/// Reads a kernel's tensors from the folder that `request` names: q, k and v as raw f32 `[head, token, channel]`, which are
+/// rounded to the kernel's storage, and each declared input as raw i32.
+///
+/// # Errors
+/// If a file is missing or has another length, the spec declares inputs of another type, or the problem cannot be
+/// scheduled for so many threads.
+pub(super) fn set_up(
+    kernel: Kernel,
+    request: &Request<'_>,
+    threads: usize,
+) -> Result<Box<dyn Timed>, Refusal> {
+    match kernel.plan().dtype {
+        Dtype::F32 => Slot::<f32>::of(kernel, request, threads, |x| x),
+        Dtype::F16 => Slot::<f16>::of(kernel, request, threads, f16::from_f32),
+        Dtype::Bf16 => Slot::<bf16>::of(kernel, request, threads, bf16::from_f32),
     }
 }
 

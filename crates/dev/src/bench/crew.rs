@@ -32,7 +32,7 @@ impl Crew {
         regard: Regard,
         mut environment: Option<Environment>,
         folder: PathBuf,
-        threads: &[usize],
+        threads: usize,
         session: &mut Session,
     ) -> Result<Self, Error> {
         let mut found = Vec::new();
@@ -45,16 +45,12 @@ impl Crew {
             }
         }
         let mut crew = Self { regard, environment, folder, workers: HashMap::new(), peers: Vec::new() };
-        for &threads in threads {
-            let about = crew.limits(threads)?;
-            session.limits.insert(threads, rates(&about));
-            let text = |key: &str| about.get(key).cloned().unwrap_or_default();
-            (session.cpu, session.isa) = (text("cpu"), text("isa"));
-            session.cores = text("cores").parse().unwrap_or(0);
-        }
+        let about = crew.about(threads)?;
+        let text = |key: &str| about.get(key).cloned().unwrap_or_default();
+        (session.cpu, session.isa) = (text("cpu"), text("isa"));
+        session.cores = text("cores").parse().unwrap_or(0);
         for peer in found {
-            let first = threads.first().copied().unwrap_or(1);
-            match crew.worker(peer.name, first) {
+            match crew.worker(peer.name, threads) {
                 Ok(worker) => {
                     session.versions.insert(peer.name.to_owned(), worker.version.clone());
                     crew.peers.push(peer);
@@ -62,7 +58,7 @@ impl Crew {
                 Err(error) => skip(session, peer.name, error.to_string()),
             }
         }
-        let ours = crew.worker(OURS, threads.first().copied().unwrap_or(1)).map_err(Error::Worker)?;
+        let ours = crew.worker(OURS, threads).map_err(Error::Worker)?;
         session.versions.insert(OURS.to_owned(), ours.version.clone());
         Ok(crew)
     }
@@ -89,16 +85,25 @@ impl Crew {
         self.workers.get_mut(&key).ok_or(WorkerError::Ended)
     }
 
-    fn limits(&mut self, threads: usize) -> Result<Fields, Error> {
+    /// What the machine does at most with so many threads just now, in 10⁹ operations a second of each kind of unit.
+    ///
+    /// # Errors
+    /// If ours does not start or answer.
+    pub(super) fn limits(&mut self, threads: usize) -> Result<BTreeMap<String, f64>, Error> {
+        let about = self.about(threads)?;
+        let rates = about.iter().filter(|(key, _)| *key != "cores");
+        Ok(rates.filter_map(|(key, value)| Some((key.clone(), value.parse().ok()?))).collect())
+    }
+
+    /// The processes that are ours: this one and every worker.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        self.workers.values().map(Worker::process).chain([std::process::id()]).collect()
+    }
+
+    fn about(&mut self, threads: usize) -> Result<Fields, Error> {
         let worker = self.worker(OURS, threads).map_err(Error::Worker)?;
         worker.ask("limits", &[], "ok", LIMITS_PATIENCE).map_err(Error::Worker)
     }
-}
-
-/// The numbers among what ours says of the machine, but for the count of cores.
-fn rates(about: &Fields) -> BTreeMap<String, f64> {
-    let rates = about.iter().filter(|(key, _)| *key != "cores");
-    rates.filter_map(|(key, value)| Some((key.clone(), value.parse().ok()?))).collect()
 }
 
 fn skip(session: &mut Session, name: &str, reason: String) {

@@ -44,8 +44,6 @@ pub struct Session {
     pub isa: String,
     /// Cores that a process may use.
     pub cores: u32,
-    /// For each number of threads, 10⁹ operations a second of each kind of unit.
-    pub limits: BTreeMap<usize, BTreeMap<String, f64>>,
     /// Of each implementation.
     pub versions: BTreeMap<String, String>,
     /// Implementations that could not be had, and why.
@@ -59,6 +57,11 @@ pub struct Round {
     pub name: String,
     /// Threads that shared the work.
     pub threads: usize,
+    /// 10⁹ operations a second of each kind of unit that the machine has, over those threads, just before.
+    pub limits: BTreeMap<String, f64>,
+    /// The share of the machine that other programs took while samples were taken; absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<f64>,
     /// Everyone that was asked, in the order of the turns.
     pub entries: Vec<Entry>,
 }

@@ -6,6 +6,7 @@
 
 mod crew;
 pub mod history;
+mod load;
 pub mod page;
 pub mod peers;
 pub mod plot;
@@ -66,9 +67,7 @@ pub fn measure(regard: Regard, root: &Path, options: &Options) -> Result<(), Err
         true => Some(Environment::new(options.peers_dir.as_deref(), root).map_err(Error::Peers)?),
         false => None,
     };
-    let mut threads: Vec<_> = chosen.iter().map(|round| round.threads).collect();
-    threads.sort_unstable_by(|a, b| b.cmp(a));
-    threads.dedup();
+    let threads = chosen.iter().map(|round| round.threads).max().unwrap_or(1);
     let folder = root.join(FOLDER);
     fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     let mut session = Session {
@@ -77,7 +76,7 @@ pub fn measure(regard: Regard, root: &Path, options: &Options) -> Result<(), Err
         commit: commit(root),
         ..Session::default()
     };
-    let mut crew = Crew::muster(regard, environment, folder.clone(), &threads, &mut session)?;
+    let mut crew = Crew::muster(regard, environment, folder.clone(), threads, &mut session)?;
     let mut history = History::of(root, &session)?;
     let done = history.done(&session);
     let left: Vec<_> = chosen.into_iter().filter(|round| !done.contains(&round.name())).collect();
@@ -89,8 +88,8 @@ pub fn measure(regard: Regard, root: &Path, options: &Options) -> Result<(), Err
     let progress = progress(left.len());
     for round in left {
         progress.set_message(round.name());
-        let measured = turns::measure(round, &mut crew, &session, options.seconds, &folder)?;
-        progress.suspend(|| summary::tell(&measured, &session));
+        let measured = turns::measure(round, &mut crew, options.seconds, &folder)?;
+        progress.suspend(|| summary::tell(&measured));
         wrong += measured.entries.iter().filter(|it| it.who == history::OURS && it.is_wrong()).count();
         history.append(Line::Round(measured))?;
         progress.inc(1);

@@ -14,10 +14,11 @@ const HEAD: &str = "\
 # Beside other implementations
 
 Made by `cargo xtask bench` from the results in docs/bench, of each round the newest; docs/measuring.md says how they are
-measured. Times are medians of calls that alternate with everyone else's. *Ratio* is how many times as long as regard the
-best of the others takes: above 1, regard is faster. *Peak* is the share of what the machine's units of that kind
-multiplied in the same run. Every answer is held against the formula in f64 on the same tensors, rounded to the storage
-type.
+measured. Times are medians of samples that alternate with everyone else's. *Ratio* is how many times as long as regard the
+best of the others takes: above 1, regard is faster. Behind it is the same of everyone's shortest samples, which other
+programs disturb least; *load* is the share of the machine that such programs took. *Peak* is the share of what the
+machine's units of that kind multiply. Every answer is held against the formula in f64 on the same tensors, rounded to the
+storage type.
 ";
 
 /// The rows that the project is measured by, in its order: workload, storage types.
@@ -67,13 +68,13 @@ fn about(machine: &Machine) -> String {
     let present: Vec<_> = units
         .iter()
         .zip(names)
-        .filter(|(unit, _)| session.limits.values().any(|rates| rates.contains_key(**unit)))
+        .filter(|(unit, _)| machine.limits.values().any(|rates| rates.contains_key(**unit)))
         .collect();
     for (_, name) in &present {
         let _ = write!(text, " {name} |");
     }
     let _ = writeln!(text, "\n|---|{}", "---:|".repeat(present.len()));
-    for (threads, rates) in &session.limits {
+    for (threads, rates) in &machine.limits {
         let plural = if *threads == 1 { "" } else { "s" };
         let _ = write!(text, "| {threads} thread{plural} |");
         for (unit, _) in &present {
@@ -89,9 +90,9 @@ fn about(machine: &Machine) -> String {
 fn measurements(machine: &Machine) -> String {
     let mut text = String::from("### Every measurement\n\n");
     text.push_str(
-        "| workload | storage | regard | quartiles | GFLOP/s | peak | best other | ratio | the rest |\n",
+        "| workload | storage | regard | quartiles | GFLOP/s | peak | best other | ratio | the rest | load |\n",
     );
-    text.push_str("|---|---|---:|---:|---:|---:|---|---:|---|\n");
+    text.push_str("|---|---|---:|---:|---:|---:|---|---:|---|---:|\n");
     for row in &machine.rows {
         let storage =
             if row.way == PLAIN { row.dtype.clone() } else { format!("{}, {}", row.dtype, row.way) };
@@ -99,9 +100,10 @@ fn measurements(machine: &Machine) -> String {
         let peak = row.peak.as_ref().map_or(String::new(), |(unit, share)| {
             format!("{:.0} % {}", 100.0 * share, unit.replace('_', " "))
         });
+        let load = row.foreign.map_or(String::new(), |share| format!("{:.0} %", 100.0 * share));
         let _ = writeln!(
             text,
-            "| {} | {storage} | {} | {} to {} | {:.0} | {peak} | {best} | {ratio} | {rest} |",
+            "| {} | {storage} | {} | {} to {} | {:.0} | {peak} | {best} | {ratio} | {rest} | {load} |",
             row.workload,
             time(row.seconds.median),
             time(row.seconds.lower),
@@ -117,17 +119,18 @@ fn beside(row: &Row) -> (String, String, String) {
     let Some((best, rest)) = row.others.split_first() else { return Default::default() };
     let rest: Vec<_> =
         rest.iter().map(|other| format!("{} {:.2}", other.title(), row.times(other))).collect();
-    (
-        format!("{}, {}", best.title(), time(best.seconds.median)),
-        format!("{:.2}", row.times(best)),
-        rest.join(", "),
-    )
+    (format!("{}, {}", best.title(), time(best.seconds.median)), ratio(row), rest.join(", "))
+}
+
+/// The ratio of medians and that of the shortest samples; nothing where there are no others.
+fn ratio(row: &Row) -> String {
+    let ratios = row.ratio().zip(row.ratio_of_shortest());
+    ratios.map_or(String::new(), |(medians, shortest)| format!("{medians:.2} ({shortest:.2})"))
 }
 
 fn bar(machine: &Machine) -> String {
     let mut text = String::from("\n### The bar\n\n| | f32 | bf16 | f16 |\n|---|---:|---:|---:|\n");
-    let cell =
-        |row: Option<&Row>| row.and_then(Row::ratio).map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    let cell = |row: Option<&Row>| row.map_or(String::new(), ratio);
     for (workload, dtypes) in BAR {
         let cells = [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|dtype| match dtypes.contains(&dtype) {
             true => cell(machine.row(workload, dtype, PLAIN)),

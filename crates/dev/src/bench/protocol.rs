@@ -111,6 +111,11 @@ impl Worker {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The process's number.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     fn answer(&mut self, kind: &str, patience: Duration) -> Result<Fields, WorkerError> {
         let line = match self.answers.recv_timeout(patience) {
             Ok(line) => line,

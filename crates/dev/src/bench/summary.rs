@@ -15,6 +15,9 @@ use super::workload::{self, workload};
 pub struct Machine {
     /// The newest session.
     pub session: Session,
+    /// For each number of threads, the highest rates that were seen in any round, in 10⁹ operations a second of each kind
+    /// of unit: what else runs on a machine only takes from them.
+    pub limits: BTreeMap<usize, BTreeMap<String, f64>>,
     /// In the order of the table of rounds.
     pub rows: Vec<Row>,
     /// Those that could not compute something, with what and why.
@@ -48,6 +51,8 @@ pub struct Row {
     pub peak: Option<(String, f64)>,
     /// Everyone else's best way, fastest first.
     pub others: Vec<Other>,
+    /// The share of the machine that other programs took.
+    pub foreign: Option<f64>,
     /// Others whose answers are plainly wrong, with their errors.
     pub wrong: Vec<(String, f64)>,
 }
@@ -81,6 +86,12 @@ impl Row {
     /// How many times as long as ours another takes.
     pub fn times(&self, other: &Other) -> f64 {
         other.seconds.median / self.seconds.median
+    }
+
+    /// As [`Row::ratio`], of everyone's shortest samples, which other programs disturb least.
+    pub fn ratio_of_shortest(&self) -> Option<f64> {
+        let shortest = self.others.iter().map(|other| other.seconds.min).min_by(f64::total_cmp);
+        Some(shortest? / self.seconds.min)
     }
 
     /// Workload, storage, and the way if it is not the plain one.
@@ -130,10 +141,10 @@ pub fn machines(histories: &[History]) -> Vec<Machine> {
         .into_iter()
         .filter_map(|(slug, mut rounds)| {
             let (place, session) = sessions.remove(&slug)?;
-            let mut machine = Machine { session, ..Machine::default() };
+            let mut machine = Machine { session, limits: highest(rounds.values()), ..Machine::default() };
             for round in workload::rounds() {
                 if let Some((session, measured)) = rounds.remove(&round.name()) {
-                    machine.rows.extend(rows(&measured, &session, round.dtype));
+                    machine.rows.extend(rows(&measured, &session, round.dtype, &machine.limits));
                     machine.failures.extend(failures(&measured));
                 }
             }
@@ -144,13 +155,30 @@ pub fn machines(histories: &[History]) -> Vec<Machine> {
     machines.into_iter().map(|(_, machine)| machine).collect()
 }
 
+fn highest<'a>(rounds: impl Iterator<Item = &'a (Session, Round)>) -> BTreeMap<usize, BTreeMap<String, f64>> {
+    let mut highest: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
+    for (_, round) in rounds {
+        let known = highest.entry(round.threads).or_default();
+        for (unit, &rate) in &round.limits {
+            let best = known.entry(unit.clone()).or_insert(rate);
+            *best = best.max(rate);
+        }
+    }
+    highest
+}
+
 /// A row for each way of ours.
-fn rows(round: &Round, session: &Session, dtype: Dtype) -> Vec<Row> {
+fn rows(
+    round: &Round,
+    session: &Session,
+    dtype: Dtype,
+    limits: &BTreeMap<usize, BTreeMap<String, f64>>,
+) -> Vec<Row> {
     let ours = round.entries.iter().filter(|entry| entry.who == OURS);
     ours.filter_map(|entry| {
         let Outcome::Measured { seconds, error, bound } = &entry.outcome else { return None };
         let gflops = workload(&entry.workload)?.operations() / seconds.median / 1e9;
-        let limits = session.limits.get(&round.threads);
+        let limits = limits.get(&round.threads);
         let peak = units(dtype, &entry.way)
             .iter()
             .find_map(|unit| Some(((*unit).to_owned(), gflops / limits?.get(*unit)?)));
@@ -167,6 +195,7 @@ fn rows(round: &Round, session: &Session, dtype: Dtype) -> Vec<Row> {
             gflops,
             peak,
             others: others(round, &entry.workload),
+            foreign: round.foreign,
             wrong: wrong(round, &entry.workload),
         })
     })
@@ -216,9 +245,10 @@ fn failures(round: &Round) -> Vec<(String, String)> {
 }
 
 /// Says on stdout what came of a round.
-pub(super) fn tell(round: &Round, session: &Session) {
+pub(super) fn tell(round: &Round) {
     let dtype = Dtype::ALL.into_iter().find(|dtype| round.name.ends_with(&format!("/{}", dtype.name())));
-    for row in rows(round, session, dtype.unwrap_or(Dtype::F32)) {
+    let limits = BTreeMap::from([(round.threads, round.limits.clone())]);
+    for row in rows(round, &Session::default(), dtype.unwrap_or(Dtype::F32), &limits) {
         let peak = row
             .peak
             .as_ref()

@@ -1,5 +1,6 @@
 //! A round: everyone is set up and held against the formula, then they take turns until all have enough samples.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use regard_ir::plan::Dtype;
 
 use super::crew::Crew;
-use super::history::{self, Entry, OURS, Outcome, Session};
+use super::history::{self, Entry, OURS, Outcome};
+use super::load::Load;
 use super::reference::{Inputs, Judgement, Reference};
 use super::statistics::Spread;
 use super::workload::{Also, Company, Precision, Round, Workload, workload};
@@ -96,14 +98,14 @@ pub const AVX2: &str = "avx2";
 pub(super) fn measure(
     round: &'static Round,
     crew: &mut Crew,
-    session: &Session,
     seconds: f64,
     folder: &Path,
 ) -> Result<history::Round, Error> {
+    let limits = crew.limits(round.threads)?;
     let mut turns = Vec::new();
     for workload in round.workloads.iter().filter_map(|name| workload(name)) {
         let from = turns.len();
-        turns.extend(ways(round, workload, crew, session));
+        turns.extend(ways(round, workload, crew, &limits));
         let inputs = Inputs::new(workload);
         let dir = folder.join(workload.name);
         inputs.write(workload, &dir)?;
@@ -115,6 +117,7 @@ pub(super) fn measure(
         }
         fs::remove_dir_all(&dir).map_err(Error::file(&dir))?;
     }
+    let before = Load::now(&crew.processes());
     while turns.iter().any(|turn| turn.goes_on(seconds)) {
         for (slot, turn) in turns.iter_mut().enumerate().filter(|(_, turn)| turn.goes_on(seconds)) {
             match sample(turn, slot, round.threads, crew) {
@@ -124,6 +127,7 @@ pub(super) fn measure(
             thread::sleep(PAUSE);
         }
     }
+    let foreign = Load::now(&crew.processes()).zip(before).map(|(now, before)| now.foreign_since(before));
     for (slot, turn) in turns.iter().enumerate() {
         // Whoever has ended holds nothing any more.
         if let Ok(worker) = crew.worker(turn.who, round.threads) {
@@ -131,12 +135,17 @@ pub(super) fn measure(
         }
     }
     let entries = turns.into_iter().map(Turn::entry).collect();
-    Ok(history::Round { name: round.name(), threads: round.threads, entries })
+    Ok(history::Round { name: round.name(), threads: round.threads, limits, foreign, entries })
 }
 
 /// All ways of a workload, ours first.
-fn ways(round: &Round, workload: &'static Workload, crew: &Crew, session: &Session) -> Vec<Turn> {
-    let has = |unit: &str| session.limits.get(&round.threads).is_some_and(|rates| rates.contains_key(unit));
+fn ways(
+    round: &Round,
+    workload: &'static Workload,
+    crew: &Crew,
+    limits: &BTreeMap<String, f64>,
+) -> Vec<Turn> {
+    let has = |unit: &str| limits.contains_key(unit);
     let mut turns = vec![Turn::new(OURS, workload, PLAIN)];
     for also in round.also {
         match also {

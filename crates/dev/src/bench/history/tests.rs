@@ -25,6 +25,8 @@ fn round(name: &str) -> Line {
     Line::Round(Round {
         name: name.to_owned(),
         threads: 2,
+        limits: BTreeMap::from([("fma".to_owned(), 2.5)]),
+        foreign: Some(0.25),
         entries: vec![entry(OURS, outcome), entry("x", failed)],
     })
 }

@@ -29,6 +29,7 @@ fn row(workload: &str, dtype: Dtype, others: &[(&str, f64)]) -> Row {
         gflops: 320.0,
         peak: Some(("fma".to_owned(), 0.8)),
         others: others.iter().map(other).collect(),
+        foreign: Some(0.25),
         wrong: Vec::new(),
     }
 }
@@ -39,7 +40,6 @@ fn machine() -> Machine {
         cpu: "ACME Zoom".to_owned(),
         isa: "avx512".to_owned(),
         cores: 2,
-        limits,
         versions: BTreeMap::from([
             (OURS.to_owned(), "0.1.0".to_owned()),
             ("vllm".to_owned(), "0.32.0".to_owned()),
@@ -51,6 +51,7 @@ fn machine() -> Machine {
     let half = Row { gflops: 160.0, ..wrong.clone() };
     Machine {
         session,
+        limits,
         rows: vec![
             row("gqa-4096", Dtype::F32, &[("vllm", 0.6), ("torch-sdpa", 1.5)]),
             half,
@@ -63,7 +64,7 @@ fn machine() -> Machine {
 #[test]
 fn a_measurement_stands_beside_the_best_other_and_the_rest() {
     let page = page(&[machine()]);
-    let row = "| gqa-4096 | f32 | 500.0 ms | 475.0 ms to 525.0 ms | 320 | 80 % fma | vLLM, 600.0 ms | 1.20 | torch SDPA 3.00 |";
+    let row = "| gqa-4096 | f32 | 500.0 ms | 475.0 ms to 525.0 ms | 320 | 80 % fma | vLLM, 600.0 ms | 1.20 (1.20) | torch SDPA 3.00 | 25 % |";
     assert!(page.contains(row), "{page}");
     assert!(page.contains("2026-11-25, commit 0123456789."), "{page}");
     assert!(page.contains("Others: vllm 0.32.0."), "{page}");
@@ -76,7 +77,7 @@ fn a_measurement_stands_beside_the_best_other_and_the_rest() {
 #[test]
 fn the_bar_has_ratios_and_rates_relative_to_width_128() {
     let page = page(&[machine()]);
-    assert!(page.contains("| gqa-4096, ratio | 1.20 |  |  |"), "{page}");
+    assert!(page.contains("| gqa-4096, ratio | 1.20 (1.20) |  |  |"), "{page}");
     assert!(page.contains("| rate at width 64, of that at 128 | 50 % |  | |"), "{page}");
 }
 
