@@ -34,11 +34,9 @@ class Slot:
 
     def __init__(self, call, output):
         self.call, self.output = call, output
-        self.call()
         self.seconds = self.timed(1)
         if self.seconds < SLOW_SECONDS:
-            self.timed(2)
-            self.seconds = self.timed(1)
+            self.seconds = self.timed(2)
 
     def timed(self, calls):
         start = time.perf_counter()

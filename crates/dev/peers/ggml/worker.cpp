@@ -123,7 +123,6 @@ public:
             auto pairs = problem.mask();
             ggml_backend_tensor_set(mask, pairs.data(), 0, pairs.size() * sizeof(ggml_fp16_t));
         }
-        timed(1);
         seconds_ = timed(1);
         if (seconds_ < SLOW_SECONDS) seconds_ = timed(2);
     }

@@ -108,10 +108,10 @@ pub const PEERS: &[Peer] = &[
         title: "candle",
         parts: &[Part::Candle],
         program: Program::Binary("candle/release/regard-peer-candle"),
-        ways: |workload, dtype| match (workload.mask, dtype) {
-            (Mask::Window(_) | Mask::Documents(_), _) => &[],
-            // Seconds for a call.
-            (_, Dtype::Bf16 | Dtype::F16) if workload.operations() > 2e10 => &[],
+        ways: |workload, _| match workload.mask {
+            Mask::Window(_) | Mask::Documents(_) => &[],
+            // Many seconds for a call.
+            _ if workload.operations() > 2e10 => &[],
             _ => &["flash"],
         },
     },
