@@ -181,6 +181,12 @@ impl History {
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
+    /// Lines without a file, for tests.
+    #[cfg(test)]
+    pub(super) fn with(lines: Vec<Line>) -> Self {
+        Self { path: PathBuf::new(), lines }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

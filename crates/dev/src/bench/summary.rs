@@ -7,10 +7,10 @@ use regard_ir::plan::Dtype;
 use super::history::{Entry, History, Line, OURS, Outcome, Round, Session};
 use super::peers::{PEERS, peer};
 use super::statistics::Spread;
-use super::turns::units;
+use super::turns::{AVX2, PLAIN, units};
 use super::workload::{self, workload};
 
-/// All that is known of one machine: of each round, its newest measurement.
+/// All that is known of one machine: of each round the newest measurement that has others, or else the newest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     /// The newest session.
@@ -97,7 +97,7 @@ impl Row {
     /// Workload, storage, and the way if it is not the plain one.
     pub fn title(&self) -> String {
         match self.way.as_str() {
-            super::turns::PLAIN => format!("{} {}", self.workload, self.dtype),
+            PLAIN => format!("{} {}", self.workload, self.dtype),
             way => format!("{} {}, {way}", self.workload, self.dtype),
         }
     }
@@ -131,7 +131,11 @@ pub fn machines(histories: &[History]) -> Vec<Machine> {
                     place += 1;
                     sessions.insert(slug.clone(), (place, session.clone()));
                     let rounds = newest.entry(slug).or_default();
-                    rounds.insert(round.name.clone(), (session.clone(), round.clone()));
+                    let has_others = |round: &Round| round.entries.iter().any(|entry| entry.who != OURS);
+                    let displaces = |(_, known): &(Session, Round)| has_others(round) || !has_others(known);
+                    if rounds.get(&round.name).is_none_or(displaces) {
+                        rounds.insert(round.name.clone(), (session.clone(), round.clone()));
+                    }
                 }
                 (Line::Round(_) | Line::End, _) => {}
             }
@@ -194,7 +198,8 @@ fn rows(
             error: [*error, bound.unwrap_or(0.0)],
             gflops,
             peak,
-            others: others(round, &entry.workload),
+            // Nobody else is held below what the machine has.
+            others: if entry.way == AVX2 { Vec::new() } else { others(round, &entry.workload) },
             foreign: round.foreign,
             wrong: wrong(round, &entry.workload),
         })
@@ -282,6 +287,53 @@ pub fn time(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn round(ours: f64, others: &[(&str, &str, f64, f64)]) -> Line {
+        let entry = |who: &str, way: &str, seconds: f64, error, bound| Entry {
+            workload: "gqa-512".to_owned(),
+            who: who.to_owned(),
+            way: way.to_owned(),
+            note: String::new(),
+            outcome: Outcome::Measured { seconds: Spread::of(&[seconds]).unwrap(), error, bound },
+        };
+        let mut entries = vec![entry(OURS, PLAIN, ours, 1e-7, Some(1e-6))];
+        entries
+            .extend(others.iter().map(|&(who, way, seconds, error)| entry(who, way, seconds, error, None)));
+        let limits = BTreeMap::from([("fma".to_owned(), 100.0 / ours)]);
+        Line::Round(Round { name: "gqa-512/f32".to_owned(), threads: 2, limits, foreign: None, entries })
+    }
+
+    fn one(rounds: Vec<Line>) -> Row {
+        let lines =
+            rounds.into_iter().flat_map(|round| [Line::Session(Session::default()), round, Line::End]);
+        let mut machines = machines(&[History::with(lines.collect())]);
+        assert_eq!((machines.len(), machines[0].rows.len()), (1, 1));
+        machines[0].rows.remove(0)
+    }
+
+    #[test]
+    fn the_fastest_way_of_each_counts_and_a_wrong_one_does_not() {
+        let others = [
+            ("torch-sdpa", "sdpa", 3.0, 1e-6),
+            ("torch-sdpa", "sdpa-repeat", 2.0, 1e-6),
+            ("vllm", "paged", 1.5, 1e-6),
+            ("ggml", "flash", 0.1, 0.7),
+        ];
+        let row = one(vec![round(1.0, &others)]);
+        let found: Vec<_> = row.others.iter().map(|other| (&*other.who, &*other.way)).collect();
+        assert_eq!(found, [("vllm", "paged"), ("torch-sdpa", "sdpa-repeat")]);
+        assert_eq!(row.ratio(), Some(1.5));
+        assert_eq!(row.wrong, [("ggml flash".to_owned(), 0.7)]);
+    }
+
+    #[test]
+    fn the_newest_counts_unless_it_lacks_the_others() {
+        let others = [("vllm", "paged", 1.5, 1e-6)];
+        let median = |rounds| one(rounds).seconds.median;
+        assert_eq!(median(vec![round(1.0, &[]), round(2.0, &[])]), 2.0);
+        assert_eq!(median(vec![round(1.0, &others), round(2.0, &others)]), 2.0);
+        assert_eq!(median(vec![round(1.0, &others), round(2.0, &[])]), 1.0);
+    }
 
     #[test]
     fn times_have_three_digits() {
