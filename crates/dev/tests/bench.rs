@@ -49,7 +49,8 @@ fn a_round_is_measured_kept_and_rendered() {
     render(&root).unwrap();
     let page = fs::read_to_string(root.join("docs/bench.md")).unwrap();
     assert!(
-        page.contains("## By the book, scalar, 1 cores") && page.contains("| small-64 | f32 |"),
+        page.contains("## By the book, scalar, 1 cores")
+            && page.contains("| small-64 | f32 | written here |"),
         "{page}"
     );
     fs::remove_dir_all(root).unwrap();

@@ -6,7 +6,7 @@ use regard_ir::plan::Dtype;
 
 use super::history::{FOLDER, OURS, PLAINLY_WRONG};
 use super::peers::PEERS;
-use super::summary::{Machine, Row, time};
+use super::summary::{Failure, Machine, Row, time};
 use super::turns::{AVX2, PLAIN};
 use super::workload::{Company, WORKLOADS, rounds};
 
@@ -90,9 +90,9 @@ fn about(machine: &Machine) -> String {
 fn measurements(machine: &Machine) -> String {
     let mut text = String::from("### Every measurement\n\n");
     text.push_str(
-        "| workload | storage | regard | quartiles | GFLOP/s | peak | best other | ratio | the rest | load |\n",
+        "| workload | storage | kernel | regard | quartiles | GFLOP/s | peak | best other | ratio | the rest | load |\n",
     );
-    text.push_str("|---|---|---:|---:|---:|---:|---|---:|---|---:|\n");
+    text.push_str("|---|---|---|---:|---:|---:|---:|---|---:|---|---:|\n");
     for row in &machine.rows {
         let storage =
             if row.way == PLAIN { row.dtype.clone() } else { format!("{}, {}", row.dtype, row.way) };
@@ -103,8 +103,9 @@ fn measurements(machine: &Machine) -> String {
         let load = row.foreign.map_or(String::new(), |share| format!("{:.0} %", 100.0 * share));
         let _ = writeln!(
             text,
-            "| {} | {storage} | {} | {} to {} | {:.0} | {peak} | {best} | {ratio} | {rest} | {load} |",
+            "| {} | {storage} | {} | {} | {} to {} | {:.0} | {peak} | {best} | {ratio} | {rest} | {load} |",
             row.workload,
+            row.kernel(),
             time(row.seconds.median),
             time(row.seconds.lower),
             time(row.seconds.upper),
@@ -177,8 +178,11 @@ fn left_out(machine: &Machine) -> String {
             lines.push(format!("regard on {}: error {error:.1e}, at most {bound:.1e}", row.title()));
         }
     }
-    lines.extend(machine.failures.iter().map(|(who, why)| format!("{who}: {why}")));
-    lines.dedup();
+    let failures = machine.failures.iter();
+    lines.extend(failures.map(|failure| {
+        let Failure { who, why, rounds } = failure;
+        format!("{who} on {}: {why}", rounds.join(", "))
+    }));
     if lines.is_empty() {
         return String::new();
     }

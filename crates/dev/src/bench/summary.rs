@@ -20,8 +20,19 @@ pub struct Machine {
     pub limits: BTreeMap<usize, BTreeMap<String, f64>>,
     /// In the order of the table of rounds.
     pub rows: Vec<Row>,
-    /// Those that could not compute something, with what and why.
-    pub failures: Vec<(String, String)>,
+    /// Who could not compute something.
+    pub failures: Vec<Failure>,
+}
+
+/// Someone's way that did not work, and for which reason.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// Who, and in which way.
+    pub who: String,
+    /// What was said.
+    pub why: String,
+    /// In which rounds.
+    pub rounds: Vec<String>,
 }
 
 /// One measurement of ours, and who else computed the same.
@@ -94,6 +105,12 @@ impl Row {
         Some(shortest? / self.seconds.min)
     }
 
+    /// Where the kernel of ours is from, and its engine, as it said.
+    pub fn kernel(&self) -> String {
+        let of = |key: &str| self.note.split(", ").find_map(|part| part.strip_prefix(key));
+        [of("kernel "), of("engine ")].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
     /// Workload, storage, and the way if it is not the plain one.
     pub fn title(&self) -> String {
         match self.way.as_str() {
@@ -149,7 +166,7 @@ pub fn machines(histories: &[History]) -> Vec<Machine> {
             for round in workload::rounds() {
                 if let Some((session, measured)) = rounds.remove(&round.name()) {
                     machine.rows.extend(rows(&measured, &session, round.dtype, &machine.limits));
-                    machine.failures.extend(failures(&measured));
+                    note_failures(&measured, &mut machine.failures);
                 }
             }
             Some((place, machine))
@@ -240,13 +257,16 @@ fn wrong(round: &Round, workload: &str) -> Vec<(String, f64)> {
         .collect()
 }
 
-/// Who failed at what, and the reason.
-fn failures(round: &Round) -> Vec<(String, String)> {
-    let failed = round.entries.iter().filter_map(|entry| match &entry.outcome {
-        Outcome::Failed(why) => Some((format!("{} {}, {}", entry.who, entry.way, round.name), why.clone())),
-        Outcome::Measured { .. } => None,
-    });
-    failed.collect()
+/// Adds who failed to those that failed before, the same reason once.
+fn note_failures(round: &Round, failures: &mut Vec<Failure>) {
+    for entry in &round.entries {
+        let Outcome::Failed(why) = &entry.outcome else { continue };
+        let who = format!("{} {}", entry.who, entry.way);
+        match failures.iter_mut().find(|known| known.who == who && known.why == *why) {
+            Some(known) => known.rounds.push(round.name.clone()),
+            None => failures.push(Failure { who, why: why.clone(), rounds: vec![round.name.clone()] }),
+        }
+    }
 }
 
 /// Says on stdout what came of a round.
