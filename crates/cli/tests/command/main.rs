@@ -8,3 +8,4 @@ mod refused;
 mod results;
 mod show;
 mod snapshots;
+mod worker;
