@@ -71,7 +71,7 @@ fn what_cannot_be_done_is_said_and_the_worker_goes_on() {
     let expected = [
         "err\tmessage=found the verb \"dance\", expected setup, run, output, free or limits",
         "err\tmessage=found the field \"slot\", expected key=value",
-        "`causall`",
+        "\"causall\" is neither a file nor a shipped spec",
         "err\tmessage=dtype: found \"f64\", expected one of f32, f16, bf16",
         "q.f32: found 7 bytes, expected 4096",
     ];
