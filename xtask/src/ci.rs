@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::command::Cargo;
 use crate::error::Error;
 use crate::tidy::Manifest;
-use crate::{demo, link, tidy};
+use crate::{dev, link, tidy};
 
 /// Crates that a user builds with a choice of features, each of which must build without the others.
 const BUILT_ALONE: [&str; 4] = ["ir", "simd", "engine", "runtime"];
@@ -68,7 +68,7 @@ fn steps(tests: Tests) -> [(&'static str, Step); 8] {
         ("features", features),
         ("link", link::run),
         ("test", tests.step()),
-        ("demo", |root| demo(root, &[])),
+        ("demo", |root| dev(root, "demo", &[])),
     ]
 }
 

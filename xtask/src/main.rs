@@ -50,6 +50,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Measure regard on a fixed set of workloads, and with `--peers` other implementations beside it.
+    ///
+    /// Builds and starts `regard-dev bench`. What follows is passed on: `cargo xtask bench --help` shows what it takes.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Passed on as they are.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Draw the gallery: docs/gallery.md, with a picture of each spec.
     ///
     /// Starts `regard-dev gallery`, which writes what differs and removes what is of no spec.
@@ -138,16 +147,9 @@ fn root() -> PathBuf {
 
 fn run(root: &Path, task: Task) -> Result<(), Error> {
     match task {
-        Task::Demo { args } => {
-            let args: Vec<_> = args.iter().map(String::as_str).collect();
-            demo(root, &args)
-        }
-        Task::Model { args } => {
-            let args: Vec<_> = args.iter().map(String::as_str).collect();
-            Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", "model"])
-                .args(&args)
-                .run()
-        }
+        Task::Demo { args } => dev(root, "demo", &args),
+        Task::Bench { args } => dev(root, "bench", &args),
+        Task::Model { args } => dev(root, "model", &args),
         Task::Gallery { check } => {
             let gallery = Cargo::new(root, &["run", "--package", "regard-dev", "--", "gallery"]);
             gallery.args(if check { &["--check"] } else { &[] }).run()
@@ -164,7 +166,9 @@ fn run(root: &Path, task: Task) -> Result<(), Error> {
     }
 }
 
-/// As it ships: what is timed in it says something of the kernels.
-fn demo(root: &Path, args: &[&str]) -> Result<(), Error> {
-    Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", "demo"]).args(args).run()
+/// A task of `regard-dev`, built as it ships: what is timed in it says something of the kernels.
+fn dev(root: &Path, task: &str, args: &[String]) -> Result<(), Error> {
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let command = Cargo::new(root, &["run", "--release", "--package", "regard-dev", "--", task]);
+    command.args(&args).run_one_of_ours()
 }

@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Bench(BenchArgs),
     Calibrate(CalibrateArgs),
+    Worker(WorkerArgs),
 }
 
 /// Report every error of every spec.
@@ -346,6 +347,17 @@ pub(crate) struct CalibrateArgs {
     /// Print a machine profile, as --machine takes it, instead of a table.
     #[arg(long)]
     pub(crate) toml: bool,
+}
+
+/// Set kernels up and time them as another program asks by lines on stdin.
+///
+/// What `cargo xtask bench` alternates with other implementations. The protocol is in docs/measuring.md.
+#[derive(Debug, clap::Args)]
+#[command(hide = true)]
+pub(crate) struct WorkerArgs {
+    /// Threads that share the work; one for each core if not given.
+    #[arg(long, value_name = "T", value_parser = threads())]
+    pub(crate) threads: Option<usize>,
 }
 
 /// What several commands let a caller choose of a kernel.

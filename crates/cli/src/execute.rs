@@ -172,7 +172,11 @@ fn elements(shape: [usize; 4]) -> u128 {
     shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
 }
 
-fn view<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<View<'a, T>, Failure> {
+/// A view of stored elements, in their type.
+///
+/// # Errors
+/// If they are of another type than `T`, or fewer than their shape says, which what is bound rules out.
+pub(crate) fn view<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<View<'a, T>, Failure> {
     let ([b, h, n, width], [sb, sh, sn, _]) = (stored.shape, stored.strides);
     let Some(elements) = T::of(&stored.elements) else {
         return Err(Failure::Bug("a tensor was bound in another storage type than the kernel's".to_owned()));
@@ -188,7 +192,15 @@ fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> 
     }
 }
 
-fn view_mut<T>(elements: &mut [T], shape: [usize; 4], layout: Layout) -> Result<ViewMut<'_, T>, Failure> {
+/// A view of an output.
+///
+/// # Errors
+/// If there are fewer elements than the shape says, which what is allocated rules out.
+pub(crate) fn view_mut<T>(
+    elements: &mut [T],
+    shape: [usize; 4],
+    layout: Layout,
+) -> Result<ViewMut<'_, T>, Failure> {
     let ([b, h, n, width], [sb, sh, sn, _]) = (shape, layout.strides(shape));
     ViewMut::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
 }

@@ -27,6 +27,7 @@ mod tensors;
 mod timing;
 mod verify;
 mod words;
+mod worker;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -68,5 +69,6 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Show(args) => show::show(args, out),
         Command::Bench(args) => bench::bench(args, out),
         Command::Calibrate(args) => calibrate::calibrate(args, out),
+        Command::Worker(args) => worker::worker(args, out),
     }
 }

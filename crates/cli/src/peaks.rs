@@ -6,6 +6,7 @@
 
 mod fma;
 mod limit;
+mod rates;
 mod traffic;
 mod turns;
 
@@ -17,6 +18,7 @@ use crate::host;
 use crate::memory::OutOfMemory;
 use crate::progress::Progress;
 pub(crate) use limit::Limit;
+pub(crate) use rates::Rates;
 use traffic::{Buffers, Loop};
 
 /// What a pool on a machine does at most, on one instruction set.

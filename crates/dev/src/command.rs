@@ -79,6 +79,11 @@ impl Regard {
         Ok(objects(&output).collect())
     }
 
+    /// The command that starts its worker, with so many threads.
+    pub(crate) fn worker(&self, threads: usize) -> Command {
+        self.command(&["worker", "--threads", &threads.to_string()])
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.envs(self.env.iter().map(|(name, folder)| (name, folder)));

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
+use crate::bench::protocol::WorkerError;
+
 /// A step that did not do what it is for.
 #[derive(Debug)]
 pub enum Error {
@@ -59,6 +61,33 @@ pub enum Error {
         /// The most of both.
         bar: [f64; 2],
     },
+    /// A worker of ours that does not work.
+    Worker(WorkerError),
+    /// The folder of other implementations cannot be made.
+    Peers(String),
+    /// No round of measurements has such a name.
+    NoRound {
+        /// What was asked for.
+        found: String,
+        /// All there are.
+        names: Vec<String>,
+    },
+    /// A line of a file of results is none of ours.
+    History {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// A picture cannot be drawn.
+    Plot(String),
+    /// Answers past their bounds, which have been told.
+    Wrong {
+        /// How many.
+        answers: usize,
+    },
     /// The output cannot be written.
     Stdout(io::Error),
 }
@@ -72,10 +101,17 @@ impl Error {
             | Error::NoBinary
             | Error::Json { .. }
             | Error::Drift { .. }
-            | Error::Choice { .. } => ExitCode::from(2),
-            Error::Start { .. } | Error::File { .. } | Error::Spec { .. } | Error::Stdout(_) => {
-                ExitCode::from(1)
-            }
+            | Error::Choice { .. }
+            | Error::Worker(_)
+            | Error::Plot(_)
+            | Error::Wrong { .. } => ExitCode::from(2),
+            Error::Start { .. }
+            | Error::File { .. }
+            | Error::Spec { .. }
+            | Error::Peers(_)
+            | Error::NoRound { .. }
+            | Error::History { .. }
+            | Error::Stdout(_) => ExitCode::from(1),
         }
     }
 }
@@ -112,6 +148,14 @@ impl fmt::Display for Error {
                 100.0 * bar[1]
             ),
             Error::Drift { files } => write!(f, "{files} files of the gallery are not as they would be made"),
+            Error::Worker(error) => write!(f, "regard worker: {error}"),
+            Error::Peers(error) => write!(f, "the folder of peers: {error}"),
+            Error::NoRound { found, names } => {
+                write!(f, "no round has {found} in its name, expected a part of one of {}", names.join(", "))
+            }
+            Error::History { path, line, error } => write!(f, "{}:{line}: {error}", path.display()),
+            Error::Plot(error) => write!(f, "the picture of results: {error}"),
+            Error::Wrong { answers } => write!(f, "{answers} answers of regard are past their bounds"),
             Error::File { path, error } => write!(f, "{}: {error}", path.display()),
             Error::Stdout(error) => write!(f, "cannot write to stdout: {error}"),
         }

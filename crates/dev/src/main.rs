@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use regard_dev::{Error, Profile, Regard, demo, gallery, model};
+use regard_dev::bench::workload::Company;
+use regard_dev::{Error, Profile, Regard, bench, demo, gallery, model};
 
 /// Demonstrations and measurements of regard.
 #[derive(Debug, Parser)]
@@ -35,6 +36,45 @@ enum Task {
     /// them, and the planner's choice of engine beside its rivals, in turn. Prints Markdown. Takes some minutes; fails if the
     /// choice loses more than 5 % in the median or 25 % at worst.
     Model,
+    Bench(BenchArgs),
+}
+
+/// Measure regard on a fixed set of workloads, and other implementations beside it.
+///
+/// Builds the command regard as it ships. Everyone takes turns on the same tensors, and every answer is held against the
+/// formula in f64. Results are added to a file of this machine and this day in docs/bench, and docs/bench.md and its
+/// pictures are made anew. A run that was interrupted goes on where it stopped when the same is asked for.
+///
+/// With `--peers`, PyTorch, vLLM's kernels, ONNX Runtime, OpenVINO, ggml and candle are measured too. What is not there
+/// yet is set up first, by the ordinary clients of package registries, in some minutes and some gigabytes; what cannot be
+/// had is skipped with the reason.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask bench --only gqa-4096
+  cargo xtask bench --peers
+  cargo xtask bench --render")]
+struct BenchArgs {
+    /// Measure other implementations too.
+    #[arg(long)]
+    peers: bool,
+    /// Where they live; a folder in the user's cache if not given.
+    #[arg(long, value_name = "FOLDER", requires = "peers")]
+    peers_dir: Option<PathBuf>,
+    /// Rounds whose names contain this, as vit or gqa-4096/bf16; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Seconds that each who takes part is sampled for, in each round.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+    /// Measure nothing; make the page and the pictures from what is kept.
+    #[arg(long, conflicts_with_all = ["peers", "only"])]
+    render: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().map_err(|_| "expected a number")?;
+    if (0.0..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0 to 3600".to_owned()) }
 }
 
 fn main() -> ExitCode {
@@ -50,6 +90,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(&root()),
         Task::Gallery { check } => gallery(&root(), check),
         Task::Model => model::run(&root()),
+        Task::Bench(args) => bench(&root(), args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +99,15 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+fn bench(root: &Path, args: BenchArgs) -> Result<(), Error> {
+    let BenchArgs { peers, peers_dir, only, seconds, render } = args;
+    if render {
+        return bench::render(root);
+    }
+    let company = if peers { Company::Peers } else { Company::Alone };
+    bench::run(root, &bench::Options { company, peers_dir, only, seconds })
 }
 
 fn gallery(root: &Path, check: bool) -> Result<(), Error> {

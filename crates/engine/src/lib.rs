@@ -23,6 +23,7 @@ pub mod grid;
 pub mod isa;
 pub mod pack;
 mod panel;
+pub mod peak;
 #[cfg(feature = "threads")]
 pub mod pool;
 pub mod simd_f32;

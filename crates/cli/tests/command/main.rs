@@ -9,3 +9,4 @@ mod refused;
 mod results;
 mod show;
 mod snapshots;
+mod worker;

@@ -1,0 +1,150 @@
+//! A kernel on tensors that stay in memory, so that calls of it can be timed again and again.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use half::{bf16, f16};
+use regard::{Dtype, Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, Workspace};
+use regard_ir::inputs::{self, InputData};
+use regard_ir::variant::InputType;
+
+use super::Refusal;
+use super::request::{BadRequest, Request};
+use crate::execute::{view, view_mut};
+use crate::failure::Failure;
+use crate::memory;
+use crate::storage::Storage;
+use crate::tensors::signature::{Layout, Stored};
+
+/// The order of axes in the files of the protocol.
+const LAYOUT: Layout = Layout::Bhnd;
+
+/// What can be timed, whatever its storage type.
+pub(super) trait Timed {
+    /// Runs the kernel once.
+    fn call(&mut self, pool: &Pool) -> Result<(), Failure>;
+
+    /// What it gave last, as the bytes of f32.
+    fn output(&self) -> Vec<u8>;
+}
+
+/// A kernel, its tensors, and where its output goes.
+struct Slot<T> {
+    kernel: Kernel,
+    schedule: Schedule,
+    workspace: Workspace,
+    q: Stored<'static>,
+    k: Stored<'static>,
+    v: Stored<'static>,
+    captured: Vec<Vec<i32>>,
+    o: Vec<T>,
+    o_shape: [usize; 4],
+}
+
+/// Reads a kernel's tensors from the folder that `request` names: q, k and v as raw f32 `[head, token, channel]`, which are
+/// rounded to the kernel's storage, and each declared input as raw i32.
+///
+/// # Errors
+/// If a file is missing or has another length, the spec declares inputs of another type, or the problem cannot be
+/// scheduled for so many threads.
+pub(super) fn set_up(
+    kernel: Kernel,
+    request: &Request<'_>,
+    threads: usize,
+) -> Result<Box<dyn Timed>, Refusal> {
+    match kernel.plan().dtype {
+        Dtype::F32 => Slot::<f32>::of(kernel, request, threads, |x| x),
+        Dtype::F16 => Slot::<f16>::of(kernel, request, threads, f16::from_f32),
+        Dtype::Bf16 => Slot::<bf16>::of(kernel, request, threads, bf16::from_f32),
+    }
+}
+
+impl<T: Storage + Copy + Into<f32>> Slot<T> {
+    fn of(
+        kernel: Kernel,
+        request: &Request<'_>,
+        threads: usize,
+        round: fn(f32) -> T,
+    ) -> Result<Box<dyn Timed>, Refusal> {
+        let dir = Path::new(request.field("dir")?);
+        let tokens: usize = request.number("tokens")?;
+        let problem = Problem::prefill(kernel.spec().source, 1, tokens, tokens).map_err(Failure::from)?;
+        let heads = kernel.variant().heads;
+        let row = |name: &str, n_heads: u32, width: u32| -> Result<Stored<'static>, Refusal> {
+            let shape = [1, n_heads as usize, tokens, width as usize];
+            let numbers = read(&dir.join(format!("{name}.f32")), elements(shape), f32::from_le_bytes)?;
+            let elements = T::store(numbers.into_iter().map(round).collect());
+            Ok(Stored { elements, shape, strides: LAYOUT.strides(shape) })
+        };
+        let (q, k) = (row("q", heads.query, heads.dim)?, row("k", heads.kv, heads.dim)?);
+        let v = row("v", heads.value, heads.value_dim)?;
+        let captured = captured(kernel.spec(), &problem, dir)?;
+        let data: Vec<_> = captured.iter().map(|ints| InputData::I32(ints)).collect();
+        let schedule = kernel
+            .schedule(&problem, &data, threads)
+            .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
+        let mut workspace = Workspace::default();
+        workspace.try_grow(&schedule).map_err(|_| memory::OutOfMemory {
+            what: "the workspace",
+            bytes: schedule.workspace_bytes() as u128,
+        })?;
+        let o_shape = [1, kernel.variant().output_heads() as usize, tokens, heads.value_dim as usize];
+        let o = memory::zeroed("the output", elements(o_shape))?;
+        Ok(Box::new(Self { kernel, schedule, workspace, q, k, v, captured, o, o_shape }))
+    }
+}
+
+impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
+    fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
+        let captured: Vec<_> = self.captured.iter().map(|ints| InputData::I32(ints)).collect();
+        let inputs = Inputs::new(view(&self.q)?, view(&self.k)?, view(&self.v)?).captured(&captured);
+        let outputs = Outputs { o: view_mut::<T>(&mut self.o, self.o_shape, LAYOUT)?, lse: None };
+        self.kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace).map_err(|error| {
+            let spec = self.kernel.spec().name.clone();
+            Failure::Run { spec, error }
+        })
+    }
+
+    fn output(&self) -> Vec<u8> {
+        self.o.iter().flat_map(|&x| Into::<f32>::into(x).to_le_bytes()).collect()
+    }
+}
+
+fn captured(spec: &Spec, problem: &Problem<'_>, dir: &Path) -> Result<Vec<Vec<i32>>, Refusal> {
+    let lens = inputs::lens(&spec.inputs.shapes, &spec.heads, spec.source, problem);
+    let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).zip(lens);
+    declared
+        .map(|((name, shape), len)| {
+            if shape.dtype != InputType::I32 {
+                let found = format!("{:?}", shape.dtype);
+                return Err(
+                    BadRequest::Value { key: "spec", found, expected: "inputs of i32".to_owned() }.into()
+                );
+            }
+            Ok(read(&dir.join(format!("{name}.i32")), len as u128, i32::from_le_bytes)?)
+        })
+        .collect()
+}
+
+/// The numbers of a file that has nothing else.
+fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> Result<Vec<N>, BadRequest> {
+    let fail = |error: std::io::Error| BadRequest::File {
+        path: path.display().to_string(),
+        error: error.to_string(),
+    };
+    let bytes: Cow<'_, [u8]> = fs::read(path).map_err(fail)?.into();
+    let (words, rest) = bytes.as_chunks::<4>();
+    if words.len() as u128 != expected || !rest.is_empty() {
+        return Err(BadRequest::Length {
+            path: path.display().to_string(),
+            found_bytes: bytes.len(),
+            expected_bytes: expected.saturating_mul(4),
+        });
+    }
+    Ok(words.iter().copied().map(number).collect())
+}
+
+fn elements(shape: [usize; 4]) -> u128 {
+    shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
+}

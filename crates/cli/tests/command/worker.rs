@@ -1,0 +1,88 @@
+//! Kernels that another program sets up and times by lines.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::bench::{Folder, command};
+
+/// Causal attention of one head of two channels over three tokens.
+const SPEC: &str = "name = \"tiny\"\nheads = { query = 1, dim = 2 }\nmask = \"causal\"\n";
+
+/// What the worker answers to lines, after it has said that it is ready.
+fn answers(lines: &[String]) -> Vec<String> {
+    let mut command = command(&["worker", "--threads", "1"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Dropped when all is written: the worker ends with its input.
+    let mut stdin = child.stdin.take().unwrap();
+    lines.iter().for_each(|line| writeln!(stdin, "{line}").unwrap());
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut answers = text.lines().map(str::to_owned);
+    assert!(answers.next().unwrap().starts_with("ready\tversion="));
+    answers.collect()
+}
+
+fn numbers(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+#[test]
+fn a_kernel_is_set_up_timed_and_read() {
+    let folder = Folder::new("worker");
+    let path = |name: &str| folder.path(name).display().to_string();
+    fs::write(folder.path("tiny.toml"), SPEC).unwrap();
+    let v = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    for (name, tensor) in [("q.f32", [0.0; 6]), ("k.f32", [1.0; 6]), ("v.f32", v)] {
+        fs::write(folder.path(name), numbers(&tensor)).unwrap();
+    }
+    let set_up = format!("setup\tslot=a\tspec={}\tdtype=f32\ttokens=3\tdir={}", path("tiny.toml"), path(""));
+    let lines = [
+        set_up,
+        "run\tslot=a\tseconds=1e-4".to_owned(),
+        format!("output\tslot=a\tpath={}", path("o.f32")),
+        "free\tslot=a".to_owned(),
+        "run\tslot=a\tseconds=0".to_owned(),
+    ];
+    let [set_up, time, output, free, gone] = &answers(&lines)[..] else { panic!("five answers") };
+    assert!(set_up.starts_with("ok\tkernel=loaded\tengine="), "{set_up}");
+    assert!(time.starts_with("time\tseconds=") && time.contains("\tcalls="), "{time}");
+    assert_eq!((&**output, &**free), ("ok", "ok"));
+    assert_eq!(gone, "err\tmessage=slot \"a\" is not set up");
+    // Scores are all zero: each row is the mean of the values so far.
+    assert_eq!(fs::read(folder.path("o.f32")).unwrap(), numbers(&[1.0, 2.0, 2.0, 3.0, 3.0, 4.0]));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_the_worker_goes_on() {
+    let folder = Folder::new("worker-refuses");
+    fs::write(folder.path("q.f32"), [0; 7]).unwrap();
+    let dir = folder.path("").display().to_string();
+    let lines = [
+        "dance".to_owned(),
+        "setup\tslot".to_owned(),
+        "setup\tslot=a\tspec=causall\tdtype=f32".to_owned(),
+        "setup\tslot=a\tspec=causal\tdtype=f64".to_owned(),
+        format!("setup\tslot=a\tspec=causal\tdtype=f32\ttokens=1\tdir={dir}"),
+    ];
+    let answers = answers(&lines);
+    let expected = [
+        "err\tmessage=found the verb \"dance\", expected setup, run, output, free or limits",
+        "err\tmessage=found the field \"slot\", expected key=value",
+        "\"causall\" is neither a file nor a shipped spec",
+        "err\tmessage=dtype: found \"f64\", expected one of f32, f16, bf16",
+        "q.f32: found 7 bytes, expected 4096",
+    ];
+    assert_eq!(answers.len(), expected.len());
+    for (answer, expected) in answers.iter().zip(expected) {
+        assert!(answer.starts_with("err\tmessage=") && answer.contains(expected), "{answer}");
+    }
+}
+
+#[test]
+fn the_machine_has_a_rate() {
+    let answers = answers(&["limits".to_owned()]);
+    assert!(answers[0].starts_with("ok\tcpu=") && answers[0].contains("\tfma="), "{answers:?}");
+}

@@ -1,0 +1,96 @@
+"""A workload as `cargo xtask bench` describes it, with its tensors."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sequence whose queries are its keys. Arrays are [head, token, channel]."""
+
+    way: str
+    dtype: str
+    heads: int
+    kv_heads: int
+    dim: int
+    tokens: int
+    causal: bool
+    window: int
+    softcap: float
+    alibi: bool
+    documents: tuple
+    folder: Path = field(repr=False)
+
+    @staticmethod
+    def of(fields):
+        """From the fields of a setup request."""
+        lengths = fields.get("documents", "")
+        return Problem(
+            way=fields["way"],
+            dtype=fields["dtype"],
+            heads=int(fields["heads"]),
+            kv_heads=int(fields["kv_heads"]),
+            dim=int(fields["dim"]),
+            tokens=int(fields["tokens"]),
+            causal=fields.get("causal") == "1",
+            window=int(fields.get("window", 0)),
+            softcap=float(fields.get("softcap", 0)),
+            alibi=fields.get("alibi") == "1",
+            documents=tuple(int(n) for n in lengths.split(",") if n),
+            folder=Path(fields["dir"]),
+        )
+
+    @property
+    def group(self):
+        """Query heads that share a head of keys and values."""
+        return self.heads // self.kv_heads
+
+    @property
+    def scale(self):
+        return self.dim**-0.5
+
+    @property
+    def is_plain(self):
+        """Whether the mask is none or causal, and scores are left as they are."""
+        return not (self.window or self.softcap or self.alibi or self.documents)
+
+    def tensors(self):
+        """q, k and v as f32."""
+        shapes = {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads}
+        return [
+            np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(heads, self.tokens, self.dim)
+            for name, heads in shapes.items()
+        ]
+
+    def document_of(self):
+        """The document of each token."""
+        return np.repeat(np.arange(len(self.documents)), self.documents)
+
+    def slopes(self):
+        """What each head discounts a step of distance by."""
+        return 2.0 ** (-8.0 * np.arange(1, self.heads + 1) / self.heads)
+
+    def allowed(self):
+        """[query, key]: whether the mask allows the pair."""
+        query, key = np.arange(self.tokens)[:, None], np.arange(self.tokens)[None]
+        allowed = np.ones((self.tokens, self.tokens), bool)
+        if self.causal:
+            allowed &= key <= query
+        if self.window:
+            allowed &= key > query - self.window
+        if self.documents:
+            document = self.document_of()
+            allowed &= document[:, None] == document[None]
+        return allowed
+
+    def bias(self):
+        """[1 or head, query, key] to be added to scores, or None where the mask is none or causal and there is no slope."""
+        if not (self.window or self.documents or self.alibi):
+            return None
+        bias = np.where(self.allowed(), np.float32(0), np.float32(-np.inf))[None]
+        if self.alibi:
+            distance = np.arange(self.tokens)[:, None] - np.arange(self.tokens)[None]
+            bias = bias - (self.slopes()[:, None, None] * distance).astype(np.float32)
+        return np.ascontiguousarray(bias, dtype=np.float32)

@@ -1,0 +1,230 @@
+//! The tensors of a workload, and what the formula makes of them in f64.
+//!
+//! The truth about a storage type is that of its rounded tensors. Sampled rows of each head are computed once, and hold
+//! for everyone's answer.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use regard_ir::bounds::{self, Quantity};
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::plan::{Dtype, Precision as Bounds};
+use regard_ir::problem::Problem;
+use regard_oracle::sample::Sample;
+
+use regard_oracle::{Buffer, Oracle, Tensor4, Tensors, random};
+use regard_spec::{NoFiles, parse};
+
+use super::workload::{Precision, Workload};
+use crate::error::Error;
+
+/// What tensors are drawn from; each adds its place.
+const SEED: u64 = 7;
+
+/// What rows are drawn from.
+const SAMPLE_SEED: u64 = 3;
+
+/// Positions on whose edges rows are looked at too: the largest power of two that a query block is likely to be cut at.
+const EDGE: u32 = 64;
+
+/// An error that is not a number is written as this.
+const NOT_FINITE: f64 = 1e30;
+
+/// The tensors of a workload: N(0, 1), the same on every machine.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    documents: Option<Vec<i32>>,
+}
+
+impl Inputs {
+    /// Draws them.
+    pub fn new(workload: &Workload) -> Self {
+        let rows = |heads: u32, seed| {
+            let len = heads as usize * workload.tokens as usize * workload.dim as usize;
+            random::normal(seed).take(len).collect()
+        };
+        Self {
+            q: rows(workload.heads, SEED),
+            k: rows(workload.kv_heads, SEED + 1),
+            v: rows(workload.kv_heads, SEED + 2),
+            documents: workload.documents(),
+        }
+    }
+
+    /// Writes them, and the workload's specs, to a folder, as the protocol has it.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, workload: &Workload, dir: &Path) -> Result<(), Error> {
+        let save = |name: &str, bytes: Vec<u8>| {
+            let path = dir.join(name);
+            fs::write(&path, bytes).map_err(Error::file(&path))
+        };
+        fs::create_dir_all(dir).map_err(Error::file(dir))?;
+        for (name, numbers) in [("q.f32", &self.q), ("k.f32", &self.k), ("v.f32", &self.v)] {
+            save(name, numbers.iter().flat_map(|x| x.to_le_bytes()).collect())?;
+        }
+        if let Some(documents) = &self.documents {
+            save("doc.i32", documents.iter().flat_map(|id| id.to_le_bytes()).collect())?;
+        }
+        save("spec.toml", workload.spec(Precision::Exact).into_bytes())?;
+        save("fast.toml", workload.spec(Precision::Fast).into_bytes())
+    }
+}
+
+/// Rows of the right answer.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    dtype: Dtype,
+    tokens: usize,
+    dim: usize,
+    heads: usize,
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    head: usize,
+    query: usize,
+    o: Vec<f64>,
+    max_score: f64,
+}
+
+/// How far an answer is from the right one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    /// max |x − truth| / max |truth|, over the sampled rows of the run of rows that comes closest to its bound.
+    pub error: f64,
+    /// What ours is allowed in that run.
+    pub bound: f64,
+}
+
+impl Reference {
+    /// Computes the sampled rows, on all cores.
+    ///
+    /// # Errors
+    /// If the workload's spec has errors or does not take the tensors, which are mistakes of the table.
+    pub fn new(workload: &Workload, inputs: &Inputs, dtype: Dtype) -> Result<Self, Error> {
+        let wrong = |error: &dyn std::fmt::Display| Error::Spec {
+            name: workload.name.to_owned(),
+            error: error.to_string(),
+        };
+        let text = workload.spec(Precision::Exact);
+        let spec = parse(&text, workload.name, &NoFiles).map_err(|e| wrong(&e))?.spec;
+        let variant = spec.variant().ok_or_else(|| wrong(&"expected q, k and v"))?;
+        let (tokens, dim) = (workload.tokens as usize, workload.dim as usize);
+        let problem = Problem::prefill(spec.source, 1, tokens, tokens).map_err(|e| wrong(&e))?;
+        let data: Vec<_> = inputs.documents.iter().map(|ids| InputData::I32(ids)).collect();
+        let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
+            .map_err(|e| wrong(&e))?;
+        let buffers = [&inputs.q, &inputs.k, &inputs.v].map(|x| Buffer::rounded(dtype, x.iter().copied()));
+        let heads = [workload.heads, workload.kv_heads, workload.kv_heads];
+        let view = |i: usize| {
+            let shape = [1, heads[i] as usize, tokens, dim];
+            Tensor4::dense(buffers[i].elements(0), shape).map_err(|e| wrong(&e))
+        };
+        let tensors = Tensors { q: view(0)?, k: view(1)?, v: view(2)?, captured, gate: None };
+        let oracle = Oracle::new(variant, problem, tensors).map_err(|e| wrong(&e))?;
+        let sample = Sample::new(&problem, &variant.heads, EDGE, SAMPLE_SEED);
+        let rows = rows(&oracle, &sample, tokens).map_err(|e| wrong(&e))?;
+        Ok(Self { dtype, tokens, dim, heads: workload.heads as usize, rows })
+    }
+
+    /// Holds an answer `[head, query, channel]` against the right one; `None` if it has another length.
+    pub fn judge(&self, answer: &[f32], precision: Precision) -> Option<Judgement> {
+        if answer.len() != self.heads * self.tokens * self.dim {
+            return None;
+        }
+        let precision = match precision {
+            Precision::Exact => Bounds::Exact,
+            Precision::Fast => Bounds::Fast,
+        };
+        let runs =
+            self.rows.chunk_by(|a, b| a.head == b.head && a.query / bounds::ROWS == b.query / bounds::ROWS);
+        runs.map(|run| self.judge_run(run, answer, precision))
+            .max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)))
+    }
+
+    fn judge_run(&self, run: &[Row], answer: &[f32], precision: Bounds) -> Judgement {
+        let (mut error, mut largest, mut max_score) = (0.0f64, 0.0f64, 0.0f64);
+        for row in run {
+            let start = (row.head * self.tokens + row.query) * self.dim;
+            for (found, right) in answer[start..start + self.dim].iter().zip(&row.o) {
+                let difference = (f64::from(*found) - right).abs();
+                error = if difference.is_finite() { error.max(difference) } else { NOT_FINITE };
+                largest = largest.max(right.abs());
+            }
+            max_score = max_score.max(row.max_score);
+        }
+        if error < NOT_FINITE {
+            error /= bounds::denominator(Quantity::Output, largest).max(f64::MIN_POSITIVE);
+        }
+        Judgement {
+            error: error.min(NOT_FINITE),
+            bound: bounds::bound(Quantity::Output, self.dtype, precision, max_score),
+        }
+    }
+}
+
+/// The sampled rows of all heads, in order.
+fn rows(oracle: &Oracle<'_>, sample: &Sample, tokens: usize) -> Result<Vec<Row>, String> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        loop {
+            let head = next.fetch_add(1, Ordering::Relaxed);
+            if head >= oracle.parts() {
+                return;
+            }
+            let part = oracle.part(head);
+            let rows = sample.rows(0, head, tokens).into_iter().map(|query| {
+                let row = part.row(query)?;
+                let max_score = row.max_scores.iter().copied().fold(0.0, f64::max);
+                Ok(Row { head, query, o: row.o.into_iter().flatten().collect(), max_score })
+            });
+            let rows: Result<Vec<_>, regard_oracle::eval::IndexError> = rows.collect();
+            let Ok(mut found) = found.lock() else { return };
+            match (&mut *found, rows) {
+                (Ok(all), Ok(rows)) => all.extend(rows),
+                (_, Err(error)) => *found = Err(error.to_string()),
+                (Err(_), Ok(_)) => {}
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut rows = found.into_inner().map_err(|_| "a thread panicked".to_owned())??;
+    rows.sort_by_key(|row: &Row| (row.head, row.query));
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::workload::workload;
+
+    #[test]
+    fn the_truth_is_within_its_bound_and_a_swapped_head_is_not() {
+        let small = Workload { heads: 2, kv_heads: 1, dim: 4, tokens: 9, ..*workload("gqa-512").unwrap() };
+        let inputs = Inputs::new(&small);
+        let reference = Reference::new(&small, &inputs, Dtype::F32).unwrap();
+        assert_eq!(reference.rows.len(), 18);
+        let mut answer: Vec<f32> = reference.rows.iter().flat_map(|row| &row.o).map(|&x| x as f32).collect();
+        let judged = reference.judge(&answer, Precision::Exact).unwrap();
+        assert!(judged.error <= judged.bound, "{judged:?}");
+        answer.rotate_left(36);
+        assert!(reference.judge(&answer, Precision::Exact).unwrap().error > 0.1);
+        answer[0] = f32::NAN;
+        assert_eq!(reference.judge(&answer, Precision::Exact).unwrap().error, NOT_FINITE);
+        assert_eq!(reference.judge(&answer[1..], Precision::Exact), None);
+    }
+}

@@ -1,0 +1,337 @@
+//! What is measured, as data.
+//!
+//! Every workload is one sequence whose queries are its keys. [`ROUNDS`] says which workloads are measured in which
+//! storage types; the spec of each is a few lines of TOML that follow from the row.
+
+use std::fmt::Write;
+
+use regard_ir::plan::Dtype;
+
+/// Which pairs of query and key a workload allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mask {
+    /// All.
+    None,
+    /// Keys up to the query.
+    Causal,
+    /// Of those, the last so many.
+    Window(u32),
+    /// Of those, the ones of the query's own document; documents have these lengths.
+    Documents(&'static [u32]),
+}
+
+/// What is done with a score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Score {
+    /// Nothing.
+    Plain,
+    /// A tanh keeps it within this.
+    Softcap(f64),
+    /// Each head discounts distance by its own slope.
+    Alibi,
+}
+
+/// One problem of attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Workload {
+    /// Short, without spaces.
+    pub name: &'static str,
+    /// Query heads.
+    pub heads: u32,
+    /// Heads of keys and values.
+    pub kv_heads: u32,
+    /// Channels of a head.
+    pub dim: u32,
+    /// Queries, and keys.
+    pub tokens: u32,
+    /// Allowed pairs.
+    pub mask: Mask,
+    /// The modifier.
+    pub score: Score,
+}
+
+/// How exactly ours computes f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// In f32.
+    Exact,
+    /// In bf16 pieces on matrix tiles.
+    Fast,
+}
+
+impl Workload {
+    /// The spec, as a user would write it.
+    pub fn spec(&self, precision: Precision) -> String {
+        let Self { name, heads, kv_heads, dim, .. } = self;
+        let mut text = format!("name = \"{}\"\n", name.replace('-', "_"));
+        let kv = if kv_heads == heads { String::new() } else { format!("kv = {kv_heads}, ") };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "heads = {{ query = {heads}, {kv}dim = {dim} }}");
+        if precision == Precision::Fast {
+            text.push_str("precision = \"fast\"\n");
+        }
+        match self.score {
+            Score::Plain => {}
+            Score::Softcap(cap) => {
+                let _ = writeln!(text, "score = {{ modify = \"softcap(s, {cap})\" }}");
+            }
+            Score::Alibi => text.push_str("score = { modify = \"s + alibi(h) * (k - q)\" }\n"),
+        }
+        match self.mask {
+            Mask::None => {}
+            Mask::Causal => text.push_str("mask = \"causal\"\n"),
+            Mask::Window(keys) => {
+                let _ = writeln!(text, "mask = \"causal & window({keys})\"");
+            }
+            Mask::Documents(_) => {
+                text.push_str("inputs = { doc = \"i32[b, k]\" }\nmask = \"causal & same(doc)\"\n");
+            }
+        }
+        text
+    }
+
+    /// The document of each token, where there are documents.
+    pub fn documents(&self) -> Option<Vec<i32>> {
+        let Mask::Documents(lengths) = self.mask else { return None };
+        let ids = lengths.iter().enumerate();
+        Some(ids.flat_map(|(id, &len)| std::iter::repeat_n(id as i32, len as usize)).collect())
+    }
+
+    /// Pairs of query and key that one head computes.
+    pub fn pairs(&self) -> f64 {
+        let triangle = |n: u32| f64::from(n) * (f64::from(n) + 1.0) / 2.0;
+        match self.mask {
+            Mask::None => f64::from(self.tokens).powi(2),
+            Mask::Causal => triangle(self.tokens),
+            Mask::Window(keys) => {
+                let full = self.tokens.saturating_sub(keys);
+                triangle(self.tokens) - triangle(full)
+            }
+            Mask::Documents(lengths) => lengths.iter().map(|&n| triangle(n)).sum(),
+        }
+    }
+
+    /// Multiplications and additions of all heads: two for each channel of q and of v, for each pair.
+    pub fn operations(&self) -> f64 {
+        4.0 * f64::from(self.dim) * self.pairs() * f64::from(self.heads)
+    }
+
+    /// In words, for a table.
+    pub fn words(&self) -> String {
+        let Self { heads, kv_heads, dim, tokens, .. } = self;
+        let mask = match self.mask {
+            Mask::None => "both directions".to_owned(),
+            Mask::Causal => "causal".to_owned(),
+            Mask::Window(keys) => format!("causal, window of {keys}"),
+            Mask::Documents(lengths) => format!("causal, {} documents", lengths.len()),
+        };
+        let score = match self.score {
+            Score::Plain => String::new(),
+            Score::Softcap(cap) => format!(", softcap {cap}"),
+            Score::Alibi => ", ALiBi".to_owned(),
+        };
+        let of = match heads {
+            1 => "1 head".to_owned(),
+            _ if kv_heads == heads => format!("{heads} heads"),
+            _ => format!("{heads} heads over {kv_heads}"),
+        };
+        format!("{of} of {dim}, {tokens} tokens, {mask}{score}")
+    }
+
+    /// What another implementation is told of the problem, as fields of a request.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("heads", self.heads.to_string()),
+            ("kv_heads", self.kv_heads.to_string()),
+            ("dim", self.dim.to_string()),
+            ("tokens", self.tokens.to_string()),
+        ];
+        if self.mask != Mask::None {
+            fields.push(("causal", "1".to_owned()));
+        }
+        match self.mask {
+            Mask::Window(keys) => fields.push(("window", keys.to_string())),
+            Mask::Documents(lengths) => {
+                let lengths: Vec<_> = lengths.iter().map(u32::to_string).collect();
+                fields.push(("documents", lengths.join(",")));
+            }
+            Mask::None | Mask::Causal => {}
+        }
+        match self.score {
+            Score::Plain => {}
+            Score::Softcap(cap) => fields.push(("softcap", cap.to_string())),
+            Score::Alibi => fields.push(("alibi", "1".to_owned())),
+        }
+        fields
+    }
+}
+
+const fn row(name: &'static str, heads: [u32; 2], dim: u32, tokens: u32, mask: Mask) -> Workload {
+    let [heads, kv_heads] = heads;
+    Workload { name, heads, kv_heads, dim, tokens, mask, score: Score::Plain }
+}
+
+const fn scored(workload: Workload, score: Score) -> Workload {
+    Workload { score, ..workload }
+}
+
+/// Every workload.
+#[rustfmt::skip]
+pub const WORKLOADS: &[Workload] = &[
+    //   name          heads      dim  tokens mask
+    row("gqa-512",     [32, 8],   128,   512, Mask::Causal),
+    row("gqa-1024",    [32, 8],   128,  1024, Mask::Causal),
+    row("gqa-2048",    [32, 8],   128,  2048, Mask::Causal),
+    row("gqa-4096",    [32, 8],   128,  4096, Mask::Causal),
+    row("bert-512",    [16, 16],   64,   512, Mask::None),
+    row("bert-2048",   [16, 16],   64,  2048, Mask::None),
+    row("vit-197",     [12, 12],   64,   197, Mask::None),
+    row("window-8192", [8, 8],    128,  8192, Mask::Window(1024)),
+    scored(row("gemma2-4096", [8, 4], 256, 4096, Mask::Window(1024)), Score::Softcap(50.0)),
+    scored(row("alibi-2048", [16, 16], 128, 2048, Mask::Causal), Score::Alibi),
+    row("documents-4096", [16, 16], 128, 4096, Mask::Documents(&[512, 1024, 300, 900, 1360])),
+    row("small-64",    [1, 1],     64,    64, Mask::None),
+    row("small-128",   [1, 1],    128,    64, Mask::None),
+    row("width-64",    [32, 8],    64,  1024, Mask::Causal),
+    row("width-80",    [32, 8],    80,  1024, Mask::Causal),
+    row("width-96",    [32, 8],    96,  1024, Mask::Causal),
+    row("width-128",   [32, 8],   128,  1024, Mask::Causal),
+    row("width-192",   [32, 8],   192,  1024, Mask::Causal),
+    row("width-256",   [32, 8],   256,  1024, Mask::Causal),
+];
+
+/// The workload of a name.
+pub fn workload(name: &str) -> Option<&'static Workload> {
+    WORKLOADS.iter().find(|workload| workload.name == name)
+}
+
+/// Another way of running ours, beside the plain one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Also {
+    /// f32 by `precision = "fast"`, where the machine has matrix tiles.
+    Fast,
+    /// With AVX2 as the ceiling, where the machine has more.
+    Avx2,
+}
+
+/// Who is measured beside ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// Other implementations.
+    Peers,
+    /// Nobody.
+    Alone,
+}
+
+/// What is measured together, by turns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Round {
+    /// Names of its workloads.
+    pub workloads: &'static [&'static str],
+    /// Storage of q, k, v and o.
+    pub dtype: Dtype,
+    /// Threads that share the work.
+    pub threads: usize,
+    /// Further runs of ours.
+    pub also: &'static [Also],
+    /// Who else runs.
+    pub company: Company,
+}
+
+impl Round {
+    /// What it is called in results and by `--only`: the first workload and the storage type.
+    pub fn name(&self) -> String {
+        let first = self.workloads.first().copied().unwrap_or_default();
+        let stem = if self.workloads.len() > 1 { first.split('-').next().unwrap_or(first) } else { first };
+        format!("{stem}/{}", self.dtype.name())
+    }
+}
+
+/// The rounds of a workload in several storage types, with all that runs in f32.
+macro_rules! rounds {
+    ($([$($workload:literal),+] $dtypes:tt $threads:literal $also:tt $company:ident;)+) => {
+        &[$(rounds!(@each [$($workload),+] $dtypes $threads $also $company)),+]
+    };
+    (@each $workloads:tt [$($dtype:ident),+] $threads:literal $also:tt $company:ident) => {
+        &[$(Round {
+            workloads: &$workloads,
+            dtype: Dtype::$dtype,
+            threads: $threads,
+            also: rounds!(@also $dtype $also),
+            company: Company::$company,
+        }),+] as &[Round]
+    };
+    (@also F32 [$($also:ident),*]) => { &[$(Also::$also),*] };
+    (@also $dtype:ident $also:tt) => { &[] };
+}
+
+/// What is measured, in this order.
+#[rustfmt::skip]
+const TABLE: &[&[Round]] = rounds! {
+    // workloads      storage           threads also        company
+    ["gqa-4096"]       [F32, Bf16, F16]  2  [Fast, Avx2]    Peers;
+    ["gqa-2048"]       [F32, Bf16, F16]  2  [Fast]          Peers;
+    ["gqa-1024"]       [F32, Bf16, F16]  2  [Fast]          Peers;
+    ["gqa-512"]        [F32, Bf16, F16]  2  [Fast]          Peers;
+    ["bert-512"]       [F32, Bf16]       2  []              Peers;
+    ["bert-2048"]      [F32, Bf16]       2  []              Peers;
+    ["vit-197"]        [F32, Bf16]       2  []              Peers;
+    ["window-8192"]    [F32, Bf16]       2  []              Peers;
+    ["gemma2-4096"]    [F32, Bf16]       2  []              Peers;
+    ["alibi-2048"]     [F32, Bf16]       2  []              Peers;
+    ["documents-4096"] [F32, Bf16]       2  []              Peers;
+    ["small-64"]       [F32, Bf16]       1  []              Peers;
+    ["small-128"]      [F32, Bf16]       1  []              Peers;
+    ["width-64", "width-80", "width-96", "width-128", "width-192", "width-256"] [F32, Bf16] 2 [] Alone;
+};
+
+/// Every round.
+pub fn rounds() -> impl Iterator<Item = &'static Round> {
+    TABLE.iter().copied().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use regard_spec::{NoFiles, parse};
+
+    #[test]
+    fn every_workload_is_a_spec() {
+        for workload in WORKLOADS {
+            for precision in [Precision::Exact, Precision::Fast] {
+                let text = workload.spec(precision);
+                let parsed =
+                    parse(&text, "workload.toml", &NoFiles).unwrap_or_else(|e| panic!("{text}\n{e}"));
+                assert_eq!(parsed.notes, [], "{text}");
+                let heads = parsed.spec.heads;
+                let expected = (workload.heads, workload.kv_heads, workload.dim, workload.dim);
+                assert_eq!((heads.query, heads.kv, heads.dim, heads.value_dim), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn every_round_has_workloads_and_a_name_of_its_own() {
+        let mut names: Vec<_> = rounds().map(Round::name).collect();
+        assert_eq!(names[0], "gqa-4096/f32");
+        assert!(names.contains(&"width/bf16".to_owned()));
+        assert!(rounds().flat_map(|round| round.workloads).all(|name| workload(name).is_some()));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), rounds().count());
+    }
+
+    #[test]
+    fn pairs_are_those_that_the_mask_allows() {
+        let pairs = |name| workload(name).unwrap().pairs();
+        assert_eq!(pairs("gqa-512"), 512.0 * 513.0 / 2.0);
+        assert_eq!(pairs("vit-197"), 197.0 * 197.0);
+        let window: u32 = (0..8192).map(|q: u32| (q + 1).min(1024)).sum();
+        assert_eq!(pairs("window-8192"), f64::from(window));
+        let documents = workload("documents-4096").unwrap().documents().unwrap();
+        assert_eq!(documents.len(), 4096);
+        let same = |id| documents.iter().filter(|&&other| other == id).count() as f64;
+        let by_hand: f64 = (0..5).map(|id| same(id) * (same(id) + 1.0) / 2.0).sum();
+        assert_eq!(pairs("documents-4096"), by_hand);
+    }
+}
