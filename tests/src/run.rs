@@ -317,7 +317,8 @@ impl Direct<'_> {
     /// The plan of a run.
     pub fn plan(&self) -> Plan {
         let Self { case, entry, blocks, pack_ahead_bytes } = *self;
-        let pieces = pieces::fewest(entry, &case.variant.heads, case.dtype, Precision::Fast);
+        let of = (&case.variant.heads, &case.variant.output);
+        let pieces = pieces::fewest(entry, of, case.dtype, Precision::Fast);
         let step = entry.tile.keys;
         let Blocks { key_block, key_cell, mask_step, .. } = blocks;
         // Blocks that an engine of short steps takes are made to fit one of longer steps.

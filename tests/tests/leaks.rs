@@ -26,12 +26,15 @@ fn no_shipped_spec_leaks() {
         "models/whisper_encoder",
         "self_attention",
     ];
-    // Emulated units are a hundred times slower: few narrow heads for them.
+    // Emulated units are a hundred times slower: few narrow heads for them, where the spec allows others than its own.
     let (emulated, real): (Vec<&Entry>, Vec<&Entry>) =
         engines::available().into_iter().partition(|entry| entry.emulated);
     let hides_nothing = |shipped: &&Shipped| {
-        let wide = check(&specs::shipped(shipped), &real, &[Dtype::F32]);
-        wide + check(&specs::narrow(shipped, 24, 16), &emulated, &[Dtype::F32]) == 0
+        let mut rows = check(&specs::shipped(shipped), &real, &[Dtype::F32]);
+        if !specs::is_preset(shipped) {
+            rows += check(&specs::narrow(shipped, 24, 16), &emulated, &[Dtype::F32]);
+        }
+        rows == 0
     };
     let names: Vec<_> = SHIPPED.iter().filter(hides_nothing).map(|shipped| shipped.name).collect();
     assert_eq!(names, HIDE_NOTHING);

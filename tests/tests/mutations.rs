@@ -335,7 +335,7 @@ fn the_last_key_of_a_block_is_dropped() {
 #[test]
 fn a_rescale_is_missing() {
     // Scores that rise along the keys, so that references move in every block.
-    let rising = "heads = { query = 6, kv = 2, dim = 21 }\nscore = { modify = 's + k * 0.05' }";
+    let rising = "heads = { query = 6, kv = 2, dim = 21 }\nscore = { modify = 's + k * 0.2' }";
     assert_caught(rising, bug(Bug::RescaleIgnored));
     assert_caught(rising, bug(Bug::FactorOfAnotherRow));
 }

@@ -232,14 +232,8 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
         let values = T::widen(lanes, &row(key)[..dim], scratch);
         let (whole, rest) = values.as_chunks::<PANEL>();
         let mut panels = to.chunks_exact_mut(block_keys * PANEL);
-        // A product with zero is zero unless the factor is not finite.
-        let mut check = [0.0f32; PANEL];
-        for channels in whole {
-            let Some(panel) = panels.next() else { break };
+        for (channels, panel) in whole.iter().zip(&mut panels) {
             panel[key * PANEL..][..PANEL].copy_from_slice(channels);
-            for (check, x) in check.iter_mut().zip(channels) {
-                *check += x * 0.0;
-            }
         }
         if !rest.is_empty()
             && let Some(panel) = panels.next()
@@ -247,11 +241,8 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
             let to = &mut panel[key * PANEL..][..PANEL];
             to.fill(0.0);
             to[..rest.len()].copy_from_slice(rest);
-            for (check, x) in check.iter_mut().zip(rest) {
-                *check += x * 0.0;
-            }
         }
-        if check.iter().sum::<f32>().is_nan() {
+        if is_odd(values) {
             odd[key / GROUP] |= 1 << (key % GROUP);
             for x in
                 to.chunks_exact_mut(block_keys * PANEL).flat_map(|panel| &mut panel[key * PANEL..][..PANEL])

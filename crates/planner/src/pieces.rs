@@ -3,6 +3,7 @@
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::plan::{Dtype, EngineKind, Pieces, Precision};
+use regard_ir::rows::Output;
 use regard_ir::variant::Heads;
 
 use crate::report::{Choice, Reason, RejectedPieces};
@@ -21,22 +22,39 @@ const FEW: u32 = 8;
 
 /// Pieces of f32, the fewest first, and the largest error of outputs over their largest that each was seen to leave, over
 /// 15,000 rows of 2 to 100 N(0, 1) keys at each width from 8 to 128, and over rows of 1 to 17 keys at widths from 3 on.
-const fn fast(heads: &Heads) -> [(Pieces, f64); 4] {
+///
+/// Heads that are mixed may cancel: the difference of two softmax maps was seen with the last but one.
+const fn fast((heads, output): (&Heads, &Output)) -> [(Pieces, f64); 4] {
+    let (narrow, few, mixed) = (heads.dim < NARROW, heads.value_dim < FEW, output.mix.is_some());
     [
         (Pieces::WHOLE, 8e-3),
-        (Pieces { scores: 2, weights: 2, values: 2 }, if heads.dim < NARROW { 3.3e-5 } else { 1.6e-5 }),
-        (Pieces { scores: 3, weights: 2, values: 2 }, if heads.value_dim < FEW { 2.1e-5 } else { 9.3e-6 }),
+        (Pieces { scores: 2, weights: 2, values: 2 }, if narrow || mixed { 3.3e-5 } else { 1.6e-5 }),
+        (
+            Pieces { scores: 3, weights: 2, values: 2 },
+            if mixed {
+                3.6e-5
+            } else if few {
+                2.1e-5
+            } else {
+                9.3e-6
+            },
+        ),
         (Pieces { scores: 3, weights: 3, values: 3 }, 4.2e-8),
     ]
 }
 
 /// The fewest pieces of operands of `dtype` with which an engine keeps the bounds of a precision; `None` where it cannot.
-pub fn fewest(entry: &Entry, heads: &Heads, dtype: Dtype, precision: Precision) -> Option<Pieces> {
-    Some(choose(entry, heads, dtype, precision)?.pieces)
+pub fn fewest(entry: &Entry, of: (&Heads, &Output), dtype: Dtype, precision: Precision) -> Option<Pieces> {
+    Some(choose(entry, of, dtype, precision)?.pieces)
 }
 
 /// The same with the reason.
-pub(crate) fn choose(entry: &Entry, heads: &Heads, dtype: Dtype, precision: Precision) -> Option<Split> {
+pub(crate) fn choose(
+    entry: &Entry,
+    of: (&Heads, &Output),
+    dtype: Dtype,
+    precision: Precision,
+) -> Option<Split> {
     if let Some(pieces) = entry.exact(dtype) {
         let choice = (entry.engine != EngineKind::SimdF32).then(|| choice(pieces, Reason::Pieces { dtype }));
         return Some(Split { pieces, choice });
@@ -45,7 +63,7 @@ pub(crate) fn choose(entry: &Entry, heads: &Heads, dtype: Dtype, precision: Prec
         return None;
     }
     let bound = bounds::bound(Quantity::Output, dtype, precision, 0.0);
-    let candidates = fast(heads);
+    let candidates = fast(of);
     let kept = candidates.iter().position(|&(_, error)| error <= bound)?;
     let (pieces, error) = candidates[kept];
     let rejected = kept.checked_sub(1).map(|fewer| {

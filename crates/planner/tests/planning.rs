@@ -75,7 +75,7 @@ fn a_bad_profile_says_what_is_wrong() {
     let error_of = |tables: &str| error(&format!("{avx2}{tables}"));
     assert_eq!(
         error_of(&rates("simd-f64", "avx2", "1.0")),
-        "machine profile `mine`: no engine `simd-f64`; there are simd-f32, amx-bf16"
+        "machine profile `mine`: no engine `simd-f64`; there are simd-f32, dot-bf16, amx-bf16"
     );
     assert_eq!(
         error_of(&rates("simd-f32", "avx2", "-1")),

@@ -1,0 +1,127 @@
+//! Runs that did not happen.
+
+use core::fmt;
+
+use regard_engine::grid::GridError;
+use regard_ir::inputs::BindError;
+use regard_ir::plan::{Blocks, Dtype};
+
+use super::{PartLen, WorkspaceLen};
+
+/// A run that did not happen, or whose outputs mean nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// A tensor has other counts or another width than spec and problem say.
+    Shape {
+        /// "q", "k", "v", "gate", "o" or "lse".
+        tensor: &'static str,
+        /// Sequences, heads, tokens and width that were given.
+        found: [usize; 4],
+        /// What they must be.
+        expected: [usize; 4],
+    },
+    /// The plan's engine does not compute this storage type.
+    Storage {
+        /// The storage type.
+        dtype: Dtype,
+    },
+    /// Rows too wide for this build.
+    TooWide {
+        /// The width.
+        width: usize,
+        /// The largest that is served.
+        most: usize,
+    },
+    /// Outputs that cannot be shared out among tasks.
+    Output(GridError),
+    /// Captured tensors that do not fit their declarations.
+    Captured(BindError),
+    /// The variant has no log of sums, but a place for it was given.
+    NoLse,
+    /// A gate is missing, or was given to a variant that has none.
+    Gate {
+        /// Whether the variant has a gate.
+        wanted: bool,
+    },
+    /// A part is not as long as the problem's are, or as the one that it is merged with.
+    Part {
+        /// What is needed.
+        needed: PartLen,
+        /// What was given.
+        found: PartLen,
+    },
+    /// A gate was given to a part.
+    GateOfPart,
+    /// Outputs were asked of a problem that has some of its keys alone.
+    Partial,
+    /// The workspace is too small.
+    Workspace {
+        /// What is needed.
+        needed: WorkspaceLen,
+        /// What was given.
+        found: WorkspaceLen,
+    },
+    /// The schedule was made for another problem.
+    Schedule,
+    /// Block sizes that the skeleton cannot work with.
+    Blocks(Blocks),
+    /// A mask or modifier indexed a captured tensor outside its axes. The outputs mean nothing.
+    Index {
+        /// Which input, in declaration order.
+        input: usize,
+    },
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Shape { tensor, found, expected } => {
+                write!(
+                    f,
+                    "tensor `{tensor}` is {found:?} (sequences, heads, tokens, width), expected {expected:?}"
+                )
+            }
+            RunError::Storage { dtype } => {
+                write!(f, "the plan's engine does not compute {} storage", dtype.name())
+            }
+            RunError::TooWide { width, most } => {
+                write!(f, "rows of {width} channels; at most {most} are served")
+            }
+            RunError::Output(error) => error.fmt(f),
+            RunError::Captured(error) => error.fmt(f),
+            RunError::NoLse => {
+                write!(f, "a place for lse was given, but the spec does not say `output.lse = true`")
+            }
+            RunError::Gate { wanted: true } => {
+                write!(f, "the spec says `output.gate`, but no gate was given: `Inputs::gate` takes it")
+            }
+            RunError::Gate { wanted: false } => {
+                write!(f, "a gate was given, but the spec does not say `output.gate`")
+            }
+            RunError::Part { needed, found } => write!(f, "the part has {found}, expected {needed}"),
+            RunError::GateOfPart => write!(f, "a part has no gate: what finishes it takes the gate"),
+            RunError::Partial => {
+                write!(
+                    f,
+                    "the problem has some of its keys alone: its sums go to a part, which is finished with the others"
+                )
+            }
+            RunError::Workspace { needed, found } => {
+                write!(
+                    f,
+                    "the workspace has {} floats and {} spans, this schedule needs {} and {}",
+                    found.floats, found.spans, needed.floats, needed.spans
+                )
+            }
+            RunError::Schedule => write!(f, "the schedule was made for another problem or plan"),
+            RunError::Blocks(blocks) => {
+                write!(f, "block sizes that do not divide each other, or are 0: {blocks:?}")
+            }
+            RunError::Index { input } => {
+                write!(f, "captured input {input} was indexed outside its axes; the outputs mean nothing")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RunError {}
