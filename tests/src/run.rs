@@ -52,6 +52,12 @@ pub fn compile_from(
     Kernel::compile_with(&Spec { precision, ..spec.clone() }, &machine::host(), options)
 }
 
+/// Whether an engine computes a spec in a storage type, with some precision.
+pub fn serves(spec: &Spec, entry: &Entry, dtype: Dtype) -> bool {
+    let variant = spec.variant();
+    variant.is_some_and(|variant| pieces::fewest(entry, &variant, dtype, Precision::Fast).is_some())
+}
+
 /// What a case is, for the message of a failing test.
 pub fn describe(name: &str, entry: &Entry, case: &Case<'_>) -> String {
     let Case { variant, problem, dtype, layout, seed } = case;
@@ -317,8 +323,7 @@ impl Direct<'_> {
     /// The plan of a run.
     pub fn plan(&self) -> Plan {
         let Self { case, entry, blocks, pack_ahead_bytes } = *self;
-        let of = (&case.variant.heads, &case.variant.output);
-        let pieces = pieces::fewest(entry, of, case.dtype, Precision::Fast);
+        let pieces = pieces::fewest(entry, &case.variant, case.dtype, Precision::Fast);
         let step = entry.tile.keys;
         let Blocks { key_block, key_cell, mask_step, .. } = blocks;
         // Blocks that an engine of short steps takes are made to fit one of longer steps.

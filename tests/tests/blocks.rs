@@ -37,7 +37,7 @@ fn tiny_blocks() {
                     seed += 1;
                     let problem = Problem::prefill(spec.source, 2, queries, keys).expect("short");
                     let dtype = Dtype::ALL[seed as usize % 3];
-                    if !entry.serves(dtype) {
+                    if !run::serves(&spec, entry, dtype) {
                         continue;
                     }
                     let case = Case { variant, problem, dtype, layout: Layout::Gapped, seed };

@@ -14,7 +14,7 @@ const BLOCKS: Blocks = Blocks { query_block: 5, key_block: 16, key_cell: 32, mas
 fn each(spec: &Spec, problem: Problem, check: impl Fn(&Subject<'_>)) {
     for entry in engines::available() {
         for (dtype, layout) in Dtype::ALL.into_iter().zip(Layout::ALL) {
-            if !entry.serves(dtype) {
+            if !run::serves(spec, entry, dtype) {
                 continue;
             }
             let kernel = run::compile(spec, entry, dtype);

@@ -55,7 +55,7 @@ fn check(heads: Heads, mask: &str, (batch, queries, keys): (usize, usize, usize)
     spec.heads.value = value;
     for entry in engines::available() {
         for (dtype, layout) in Dtype::ALL.into_iter().zip(Layout::ALL) {
-            if !entry.serves(dtype) {
+            if !run::serves(&spec, entry, dtype) {
                 continue;
             }
             let kernel = run::compile(&spec, entry, dtype);

@@ -106,16 +106,21 @@ impl Target<'_> {
         let keys = key_block.value as u32;
         let query_block = self.query_block(keys);
         let mask_step = self.mask_step(keys);
+        let (chain, reason) = match self.entry.engine {
+            EngineKind::DotBf16 => (self.heads.dim, Reason::WholeRow),
+            EngineKind::SimdF32 | EngineKind::AmxBf16 => {
+                (channel_chain(self.entry.isa), Reason::ChannelChain)
+            }
+        };
+        let channel_chain = Choice::fixed("channel_chain", chain.into(), reason);
         let blocks = Blocks {
             query_block: query_block.value as u32,
             key_block: keys,
             key_cell: KEY_CELL,
             mask_step: mask_step.value as u32,
-            channel_chain: channel_chain(self.entry.isa),
+            channel_chain: channel_chain.value as u32,
         };
         let key_cell = Choice::fixed("key_cell", KEY_CELL as u64, Reason::KeyCell);
-        let channel_chain =
-            Choice::fixed("channel_chain", channel_chain(self.entry.isa).into(), Reason::ChannelChain);
         (blocks, vec![key_block, query_block, key_cell, mask_step, channel_chain])
     }
 
@@ -202,8 +207,8 @@ impl Target<'_> {
         let dim = factor(self.heads.dim as u64, "");
         let terms = vec![
             term("scores", &[factor(keys as u64, "keys"), rows, F32]),
-            term("Q", &[rows, dim, F32]),
-            term("a panel of K", &[factor(self.tile().keys as u64, "keys"), dim, F32]),
+            term("Q", &[rows, dim, self.operand()]),
+            term("a panel of K", &[factor(self.tile().keys as u64, "keys"), dim, self.operand()]),
         ];
         Inequality { terms, limit: self.l1d(1, 1), unit: Unit::Bytes }
     }

@@ -37,7 +37,7 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// The plan on an engine; `None` where that does not meet the precision.
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
-        let split = pieces::choose(entry, (&spec.heads, &spec.output), dtype, spec.precision)?;
+        let split = pieces::choose(entry, &spec.variant()?, dtype, spec.precision)?;
         let target = Target { heads: &spec.heads, machine, entry, pieces: split.pieces };
         let (prefill, mut choices) = target.choose();
         choices.extend(split.choice);

@@ -3,8 +3,7 @@
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::plan::{Dtype, EngineKind, Pieces, Precision};
-use regard_ir::rows::Output;
-use regard_ir::variant::Heads;
+use regard_ir::variant::Variant;
 
 use crate::report::{Choice, Reason, RejectedPieces};
 
@@ -20,50 +19,79 @@ const NARROW: u32 = 64;
 /// Outputs of fewer channels may all be small beside the values that they are sums of, and errors are told by the largest.
 const FEW: u32 = 8;
 
-/// Pieces of f32, the fewest first, and the largest error of outputs over their largest that each was seen to leave, over
-/// 15,000 rows of 2 to 100 N(0, 1) keys at each width from 8 to 128, and over rows of 1 to 17 keys at widths from 3 on.
-///
-/// Heads that are mixed may cancel: the difference of two softmax maps was seen with the last but one.
-const fn fast((heads, output): (&Heads, &Output)) -> [(Pieces, f64); 4] {
-    let (narrow, few, mixed) = (heads.dim < NARROW, heads.value_dim < FEW, output.mix.is_some());
-    [
-        (Pieces::WHOLE, 8e-3),
-        (Pieces { scores: 2, weights: 2, values: 2 }, if narrow || mixed { 3.3e-5 } else { 1.6e-5 }),
-        (
-            Pieces { scores: 3, weights: 2, values: 2 },
-            if mixed {
-                3.6e-5
-            } else if few {
-                2.1e-5
-            } else {
-                9.3e-6
-            },
-        ),
-        (Pieces { scores: 3, weights: 3, values: 3 }, 4.2e-8),
-    ]
+/// What of a variant decides how far errors are from averaging out.
+struct Traits {
+    narrow: bool,
+    /// Whether outputs may be small beside what they are sums of: they are few, or differences of heads.
+    cancels: bool,
+    /// Whether rows of q and k are turned or normed, and so no numbers of their storage type any more.
+    changes: bool,
+}
+
+impl Traits {
+    fn of(variant: &Variant<'_>) -> Self {
+        let Variant { heads, output, position, qk_norm, .. } = variant;
+        Self {
+            narrow: heads.dim < NARROW,
+            cancels: heads.value_dim < FEW || output.mix.is_some(),
+            changes: position.is_some() || qk_norm.is_some(),
+        }
+    }
+
+    /// Pieces of f32, the fewest first, and the largest error of outputs over their largest that each was seen to leave,
+    /// over 4,000 single rows of each of 1 to 17 N(0, 1) keys, and 1,000 of 40 and 100, at each width from 8 to 128.
+    ///
+    /// Rows of one key are the worst, as nothing averages out: what two pieces of a weight and two of a value leave out, the
+    /// product of the second ones, may be 1.5e-5 by itself.
+    fn fast(&self) -> [(Pieces, f64); 4] {
+        let of = |scores, weights, values| Pieces { scores, weights, values };
+        let error = |wide, narrow, cancelling| match self {
+            Traits { cancels: true, .. } => cancelling,
+            Traits { narrow: true, .. } => narrow,
+            _ => wide,
+        };
+        [
+            (of(2, 2, 2), error(2.5e-5, 4.2e-5, 2.8e-4)),
+            (of(2, 2, 3), error(1.9e-5, 3.9e-5, 2.9e-4)),
+            (of(3, 2, 3), error(8.9e-6, 1.7e-5, 9.5e-5)),
+            (of(3, 3, 3), error(9.6e-8, 1.9e-7, 1.2e-6)),
+        ]
+    }
+
+    /// Pieces of bf16 storage: a second one where one alone would leave more than the bound. Turned rows of one piece were
+    /// seen at 1.7e-2 where 8e-3 is allowed.
+    const fn bf16(&self) -> Pieces {
+        Pieces { scores: 1 + self.changes as u8, weights: 1 + self.cancels as u8, values: 1 }
+    }
 }
 
 /// The fewest pieces of operands of `dtype` with which an engine keeps the bounds of a precision; `None` where it cannot.
-pub fn fewest(entry: &Entry, of: (&Heads, &Output), dtype: Dtype, precision: Precision) -> Option<Pieces> {
-    Some(choose(entry, of, dtype, precision)?.pieces)
+pub fn fewest(entry: &Entry, variant: &Variant<'_>, dtype: Dtype, precision: Precision) -> Option<Pieces> {
+    Some(choose(entry, variant, dtype, precision)?.pieces)
 }
 
 /// The same with the reason.
 pub(crate) fn choose(
     entry: &Entry,
-    of: (&Heads, &Output),
+    variant: &Variant<'_>,
     dtype: Dtype,
     precision: Precision,
 ) -> Option<Split> {
-    if let Some(pieces) = entry.exact(dtype) {
-        let choice = (entry.engine != EngineKind::SimdF32).then(|| choice(pieces, Reason::Pieces { dtype }));
-        return Some(Split { pieces, choice });
+    let traits = Traits::of(variant);
+    if let Some(exact) = entry.exact(dtype) {
+        let pieces = match (entry.engine, dtype) {
+            (EngineKind::SimdF32, _) => return Some(Split { pieces: exact, choice: None }),
+            (_, Dtype::Bf16) => traits.bf16(),
+            _ => exact,
+        };
+        let choice = choice(pieces, Reason::Pieces { dtype, pieces });
+        return (entry.splits() || pieces == exact).then_some(Split { pieces, choice: Some(choice) });
     }
     if precision == Precision::Exact || !entry.splits() {
         return None;
     }
     let bound = bounds::bound(Quantity::Output, dtype, precision, 0.0);
-    let candidates = fast(of);
+    let candidates = traits.fast();
     let kept = candidates.iter().position(|&(_, error)| error <= bound)?;
     let (pieces, error) = candidates[kept];
     let rejected = kept.checked_sub(1).map(|fewer| {

@@ -48,6 +48,9 @@ impl fmt::Display for PlanError {
                     (EngineKind::AmxBf16, Dtype::F32) => {
                         f.write_str(" unless the spec says `precision = \"fast\"`")
                     }
+                    (EngineKind::DotBf16, Dtype::Bf16) => f.write_str(
+                        " for this spec: rows that are turned or normed, and outputs that may cancel, need more than bf16",
+                    ),
                     _ => Ok(()),
                 }
             }

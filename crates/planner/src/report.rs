@@ -3,7 +3,7 @@
 use core::fmt;
 
 use regard_ir::machine::{Isa, Machine};
-use regard_ir::plan::{Dtype, EngineKind, Plan};
+use regard_ir::plan::{Dtype, EngineKind, Pieces, Plan};
 use regard_ir::rates::Origin;
 use regard_ir::variant::Heads;
 use serde::Serialize;
@@ -92,6 +92,8 @@ pub enum Reason {
     MaskStep,
     /// The error bound of f32.
     ChannelChain,
+    /// No chain of f32 sums is too long for bf16.
+    WholeRow,
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -100,6 +102,8 @@ pub enum Reason {
     Pieces {
         /// The storage type.
         dtype: Dtype,
+        /// The pieces.
+        pieces: Pieces,
     },
     /// The fewest products of bf16 pieces that keep the bound of `precision = "fast"`.
     FastPieces {
@@ -243,11 +247,22 @@ impl fmt::Display for Reason {
             Reason::ChannelChain => {
                 f.write_str("channels of one chain of f32 sums: a longer one would pass the error bound")
             }
-            Reason::Pieces { dtype: Dtype::F16 } => f.write_str(
+            Reason::WholeRow => {
+                f.write_str("channels of one chain of f32 sums: bf16 leaves errors beside which those of a whole row are nothing")
+            }
+            Reason::Pieces { dtype: Dtype::F16, .. } => f.write_str(
                 "bf16 pieces of f16 operands and of weights, 3 products for one: weights of one piece pass the bound",
             ),
-            Reason::Pieces { dtype } => {
-                write!(f, "{} operands are multiplied whole, weights as bf16", dtype.name())
+            Reason::Pieces { dtype, pieces } => {
+                let dtype = dtype.name();
+                match pieces.scores {
+                    1 => write!(f, "{dtype} operands are multiplied whole")?,
+                    _ => write!(f, "of queries and keys, which are no {dtype} numbers once they are turned or normed")?,
+                }
+                match pieces.weights {
+                    1 => f.write_str(", weights as bf16"),
+                    _ => f.write_str(", and two of weights, as outputs may cancel"),
+                }
             }
             Reason::FastPieces { products: [scores, outputs], error, bound, rejected } => {
                 write!(

@@ -43,7 +43,7 @@ fn generated_and_loaded_kernels_give_the_same_bits() {
                 (Dtype::Bf16, &[(1, 40, 49)]),
             ] {
                 // Emulated units are a hundred times slower, and slowest where operands are split.
-                if !entry.serves(dtype) || entry.emulated && dtype != Dtype::Bf16 {
+                if !run::serves(&spec, entry, dtype) || entry.emulated && dtype != Dtype::Bf16 {
                     continue;
                 }
                 let kernels = Source::ALL.map(|source| kernel(&spec, entry, dtype, source));
