@@ -10,7 +10,7 @@ mod quantity;
 use std::io::Write;
 
 use regard::ir::variant::Heads;
-use regard::{Dtype, Isa, Machine, Options, Planned, Problem, Spec};
+use regard::{Dtype, Isa, Machine, Options, Plan, Planned, Problem, Spec};
 use serde::Serialize;
 
 use crate::args::ExplainArgs;
@@ -64,9 +64,14 @@ struct Limits {
 
 impl Limits {
     /// Measures the machine at hand, for about a second.
-    fn measure(args: &ExplainArgs, machine: &Machine, isa: Isa, calls: [&Call; 2]) -> Result<Self, Failure> {
-        let peaks = Peaks::measure(&pool(args.choice.threads)?, machine, isa)?;
-        let [prefill, decode] = calls.map(|call| Bound::new(&call.work, &peaks));
+    fn measure(
+        args: &ExplainArgs,
+        machine: &Machine,
+        plan: &Plan,
+        calls: [&Call; 2],
+    ) -> Result<Self, Failure> {
+        let peaks = Peaks::measure(&pool(args.choice.threads)?, machine, plan.isa)?;
+        let [prefill, decode] = calls.map(|call| Bound::new(&call.work, &peaks, plan.engine));
         Ok(Self { prefill, decode })
     }
 }
@@ -87,7 +92,7 @@ pub(crate) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Fai
     let dtype = planned.plan().dtype;
     let (prefill, decode) = (Call::new(&planned, problem)?, Call::decode(&planned, &problem)?);
     let limits = match args.machine {
-        None => Some(Limits::measure(args, &machine, planned.plan().isa, [&prefill, &decode])?),
+        None => Some(Limits::measure(args, &machine, planned.plan(), [&prefill, &decode])?),
         Some(_) => None,
     };
 

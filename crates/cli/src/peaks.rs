@@ -28,6 +28,10 @@ pub(crate) struct Peaks {
     pub(crate) fma_gflops: f64,
     /// The same of one thread while the others wait.
     pub(crate) fma_one_gflops: f64,
+    /// The same of bf16 pairs on vectors, over all threads, where the processor has an instruction for it.
+    pub(crate) dot_gflops: Option<f64>,
+    /// The same of bf16 matrix tiles.
+    pub(crate) tile_gflops: Option<f64>,
     /// Caches from inner to outer, then memory.
     pub(crate) levels: Vec<Level>,
 }
@@ -82,7 +86,18 @@ impl Peaks {
             read: done(buffers.rate(pool, isa, bytes, Loop::Read)),
             read_write: done(buffers.rate(pool, isa, bytes, Loop::ReadWrite)),
         });
-        Ok(Peaks { fma_gflops, fma_one_gflops, levels: levels.collect() })
+        let levels = levels.collect();
+        let (dot_gflops, tile_gflops) = (rates::dots(pool), rates::tiles(pool));
+        Ok(Peaks { fma_gflops, fma_one_gflops, dot_gflops, tile_gflops, levels })
+    }
+
+    /// The unit that an engine multiplies with, and what all threads do with it; of an emulated one what the vectors do.
+    pub(crate) fn products(&self, engine: EngineKind) -> (&'static str, f64) {
+        match (engine, self.dot_gflops, self.tile_gflops) {
+            (EngineKind::DotBf16, Some(dot), _) => ("dot", dot),
+            (EngineKind::AmxBf16, _, Some(tile)) => ("tile", tile),
+            _ => ("fma", self.fma_gflops),
+        }
     }
 
     /// The innermost level that holds a working set, spread over the threads; memory where no cache does.
@@ -211,7 +226,8 @@ mod tests {
             read_write: spread,
         };
         let levels = sizes(&ZEN3, 2, None).into_iter().map(level).collect();
-        let peaks = Peaks { fma_gflops: 1.0, fma_one_gflops: 1.0, levels };
+        let peaks =
+            Peaks { fma_gflops: 1.0, fma_one_gflops: 1.0, dot_gflops: None, tile_gflops: None, levels };
         let held = |bytes: u64| peaks.level(bytes as f64).name;
         assert_eq!([held(0), held(64 << 10), held((64 << 10) + 1)], ["L1d", "L1d", "L2"]);
         assert_eq!([held(1 << 20), held(32 << 20), held(1 << 40)], ["L2", "L3", "memory"]);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use regard::Kernel;
+use regard::{EngineKind, Kernel};
 use regard_ir::expr::Var;
 use regard_ir::inputs::Captured;
 use regard_ir::problem::{Problem, Sequence};
@@ -22,7 +22,7 @@ pub(crate) struct Timing {
     /// Where the variant's code comes from.
     pub(crate) kernel: &'static str,
     /// The engine.
-    pub(crate) engine: &'static str,
+    pub(crate) engine: EngineKind,
     /// Its instruction set.
     pub(crate) isa: &'static str,
     /// Storage of q, k, v and o.
@@ -70,7 +70,7 @@ impl Timing {
         Self {
             spec: kernel.spec().name.clone(),
             kernel: kernel.source().name(),
-            engine: plan.engine.name(),
+            engine: plan.engine,
             isa: plan.isa.name(),
             dtype: plan.dtype.name(),
             phase: phase.name(),
@@ -95,7 +95,8 @@ impl fmt::Display for Timing {
         let plural = if *threads == 1 { "" } else { "s" };
         write!(
             f,
-            "{spec}: {kernel} kernel, {engine} on {isa}, {dtype}, {threads} thread{plural}, {layout}, "
+            "{spec}: {kernel} kernel, {} on {isa}, {dtype}, {threads} thread{plural}, {layout}, ",
+            engine.name()
         )?;
         if *layout == Layout::Packed.name() {
             write!(f, "{batch} sequences of up to {q}x{k}")?;

@@ -25,6 +25,11 @@ pub(super) fn write(out: &mut dyn Write, place: &Place, isa: Isa) -> io::Result<
     )?;
     let (all, one) = (peaks.fma_gflops, peaks.fma_one_gflops);
     writeln!(out, "\nfma, GFLOP/s     {all:>10.1}   one thread {one:.1}")?;
+    for (name, rate) in [("dot", peaks.dot_gflops), ("tile", peaks.tile_gflops)] {
+        if let Some(rate) = rate {
+            writeln!(out, "{:<17}{rate:>10.1}", format!("{name}, GFLOP/s"))?;
+        }
+    }
     writeln!(out, "bytes, GB/s            read  readwrite   from a buffer of each thread")?;
     for level in &peaks.levels {
         let (name, buffer) = (level.name, Bytes(level.bytes.into()).to_string());

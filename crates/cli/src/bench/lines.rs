@@ -78,7 +78,7 @@ impl Line {
             Some(Beside::Baseline { error, .. }) => error <= 4.0 * report.output.bound,
             _ => true,
         };
-        let Limit { name, peak, seconds } = Limit::new(&timing.work, &place.peaks);
+        let Limit { name, peak, seconds } = Limit::new(&timing.work, &place.peaks, timing.engine);
         Self {
             limit: name,
             peak,

@@ -247,10 +247,19 @@ impl Page<'_> {
     }
 
     fn bound(&mut self, name: &str, call: &Call, bound: &Bound) -> Result<(), Failure> {
-        let Bound { fma_gflops, level, read_gbs, read_write_gbs, operations_s, bytes_s, limit, at_least_s } =
-            *bound;
+        let Bound {
+            products_gflops,
+            level,
+            read_gbs,
+            read_write_gbs,
+            operations_s,
+            bytes_s,
+            limit,
+            at_least_s,
+        } = *bound;
         let Work { flops, read_bytes, written_bytes } = call.work;
-        let told = format!("{}FLOP / {fma_gflops:.0} GFLOP/s = {}", Scaled(flops), Seconds(operations_s));
+        let told =
+            format!("{}FLOP / {products_gflops:.0} GFLOP/s = {}", Scaled(flops), Seconds(operations_s));
         self.item(name, &told)?;
         // Each byte that is written goes with one that is read; what is read beyond those is read alone.
         let alone = (read_bytes - written_bytes).max(0.0);
@@ -263,6 +272,8 @@ impl Page<'_> {
         self.item("", &told)?;
         let by = match limit {
             "fma" => "multiply-adds",
+            "dot" => "products of bf16 pairs",
+            "tile" => "products of bf16 tiles",
             "read" => "reading",
             _ => "reading and writing",
         };

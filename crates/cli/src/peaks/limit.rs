@@ -13,6 +13,7 @@
 //!
 //! Peaks are those of the fastest turn: a share of more than 1 would be a mistake, of the model or of the measurement.
 
+use regard::EngineKind;
 use regard_ir::work::Work;
 
 use super::Peaks;
@@ -20,24 +21,25 @@ use super::Peaks;
 /// What bounds a problem.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limit {
-    /// "fma", "read" or "readwrite".
+    /// "fma", "dot", "tile", "read" or "readwrite".
     pub(crate) name: &'static str,
-    /// The most that the machine does of it: 10⁹ operations a second for `fma`, else 10⁹ bytes a second.
+    /// The most that the machine does of it: 10⁹ operations a second for the first three, else 10⁹ bytes a second.
     pub(crate) peak: f64,
     /// The time that it takes at least.
     pub(crate) seconds: f64,
 }
 
 impl Limit {
-    /// Of a problem of so much work.
-    pub(crate) fn new(work: &Work, peaks: &Peaks) -> Self {
-        let (fma, traffic) = (Self::of_operations(work, peaks), Self::of_traffic(work, peaks));
-        if traffic.seconds > fma.seconds { traffic } else { fma }
+    /// Of a problem of so much work by an engine.
+    pub(crate) fn new(work: &Work, peaks: &Peaks, engine: EngineKind) -> Self {
+        let (products, traffic) = (Self::of_operations(work, peaks, engine), Self::of_traffic(work, peaks));
+        if traffic.seconds > products.seconds { traffic } else { products }
     }
 
     /// Of the operations alone.
-    pub(crate) fn of_operations(work: &Work, peaks: &Peaks) -> Self {
-        Self { name: "fma", peak: peaks.fma_gflops, seconds: work.flops / (peaks.fma_gflops * 1e9) }
+    pub(crate) fn of_operations(work: &Work, peaks: &Peaks, engine: EngineKind) -> Self {
+        let (name, peak) = peaks.products(engine);
+        Self { name, peak, seconds: work.flops / (peak * 1e9) }
     }
 
     /// Of the bytes alone.
@@ -69,8 +71,39 @@ mod tests {
             read: spread(20.0),
             read_write: spread(16.0),
         };
-        let peaks = Peaks { fma_gflops: 200.0, fma_one_gflops: 100.0, levels: vec![memory] };
-        Limit::new(&Work { flops, read_bytes, written_bytes }, &peaks)
+        limit_by(EngineKind::SimdF32, Work { flops, read_bytes, written_bytes }, memory)
+    }
+
+    fn limit_by(engine: EngineKind, work: Work, memory: Level) -> Limit {
+        let peaks = Peaks {
+            fma_gflops: 200.0,
+            fma_one_gflops: 100.0,
+            dot_gflops: Some(400.0),
+            tile_gflops: None,
+            levels: vec![memory],
+        };
+        Limit::new(&work, &peaks, engine)
+    }
+
+    #[test]
+    fn an_engine_is_held_against_its_own_unit() {
+        let spread = Spread { min: 1.0, median: 1.0, max: 1e3 };
+        let limit = |engine| {
+            let memory = Level {
+                name: "memory",
+                bytes: 1,
+                capacity_bytes: u64::MAX,
+                read: spread,
+                read_write: spread,
+            };
+            let Limit { name, peak, seconds } =
+                limit_by(engine, Work { flops: 200e9, read_bytes: 1.0, written_bytes: 0.0 }, memory);
+            (name, peak, seconds)
+        };
+        assert_eq!(limit(EngineKind::SimdF32), ("fma", 200.0, 1.0));
+        assert_eq!(limit(EngineKind::DotBf16), ("dot", 400.0, 0.5));
+        // Emulated.
+        assert_eq!(limit(EngineKind::AmxBf16), ("fma", 200.0, 1.0));
     }
 
     #[test]

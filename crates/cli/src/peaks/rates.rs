@@ -31,8 +31,8 @@ impl Rates {
         Self {
             fma: fma::gflops(pool, with_vectors(isa)).max,
             fma_avx2: avx2.map(|isa| fma::gflops(pool, isa).max),
-            dot_bf16: rate(pool, peak::dots, DOT_STEPS),
-            tiles_bf16: rate(pool, peak::tiles, TILE_STEPS),
+            dot_bf16: dots(pool),
+            tiles_bf16: tiles(pool),
         }
     }
 
@@ -46,6 +46,16 @@ impl Rates {
         ];
         rates.into_iter().filter_map(|(name, rate)| Some((name, rate?)))
     }
+}
+
+/// Of dots of bf16 pairs, over all threads; `None` where the processor has none.
+pub(super) fn dots(pool: &Pool) -> Option<f64> {
+    rate(pool, peak::dots, DOT_STEPS)
+}
+
+/// Of products of bf16 tiles, as [`dots`].
+pub(super) fn tiles(pool: &Pool) -> Option<f64> {
+    rate(pool, peak::tiles, TILE_STEPS)
 }
 
 /// The rate of something that tells how many operations it did, or that it is not there.

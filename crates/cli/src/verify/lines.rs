@@ -181,7 +181,7 @@ impl<'a> Lines<'a> {
         let [compared, error, bound, rows] = compared;
         self.columns([
             timing.kernel.to_owned(),
-            timing.engine.to_owned(),
+            timing.engine.name().to_owned(),
             timing.isa.to_owned(),
             timing.dtype.to_owned(),
             format!("{}x{}x{}", timing.batch, timing.q, timing.k),
