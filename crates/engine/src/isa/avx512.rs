@@ -147,7 +147,9 @@ impl Door for Avx512Bf16 {
     #[inline(always)]
     fn dot_bf16(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
         // SAFETY: 64 bytes of any bits are words of two bf16.
-        let [a, b]: [__m512bh; 2] = unsafe { [transmute(a), transmute(b)] };
+        let a = unsafe { transmute::<f32x16, __m512bh>(a) };
+        // SAFETY: as for `a`.
+        let b = unsafe { transmute::<f32x16, __m512bh>(b) };
         // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw AVX512-BF16 beside V4.
         bytemuck::cast(unsafe { _mm512_dpbf16_ps(bytemuck::cast(c), a, b) })
     }
