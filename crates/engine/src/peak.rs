@@ -14,6 +14,8 @@ use core::hint::black_box;
 #[cfg(target_arch = "x86_64")]
 use crate::amx_bf16::hardware::Amx;
 use crate::amx_bf16::unit::{SIDE, Tiles, Unit};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::avx512::Avx512Bf16;
 
 /// Sums that run side by side: more than the latency of an instruction times the units that do it.
 const CHAINS: usize = 12;
@@ -27,18 +29,18 @@ const TILE_OPERATIONS: usize = 2 * SIDE * SIDE * 2 * SIDE;
 /// Tiles that sum side by side.
 const SUMS: usize = 4;
 
-/// Two bf16 of 1 + 2⁻⁷ in a word.
-const PAIR: u32 = 0x3f81_3f81;
+/// Sets of four operand tiles that take turns: 16 KiB, in every first-level cache.
+const SETS: usize = 4;
+
+/// A tile.
+type Tile = [u32; SIDE * SIDE];
 
 /// Dots pairs of bf16 in vectors for `steps` turns, and says how many operations that were; `None` where the processor
 /// has no such instruction.
 #[cfg(target_arch = "x86_64")]
 pub fn dots(steps: usize) -> Option<usize> {
-    // Without `std` there is nobody to ask, and nothing is measured.
-    if !has_dots() {
-        return None;
-    }
-    // SAFETY: `has_dots` saw avx512f and avx512bf16 just now.
+    Avx512Bf16::detect()?;
+    // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw AVX512-BF16 beside all of V4.
     black_box(unsafe { dot_chains(black_box(1.0), steps) });
     Some(steps * CHAINS * DOT_OPERATIONS)
 }
@@ -62,16 +64,6 @@ pub fn tiles(_: usize) -> Option<usize> {
     None
 }
 
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-fn has_dots() -> bool {
-    std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(all(target_arch = "x86_64", not(feature = "std")))]
-fn has_dots() -> bool {
-    false
-}
-
 /// Chains of dots onto sums that start at `start`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -91,23 +83,27 @@ fn dot_chains(start: f32, steps: usize) -> f32 {
     _mm512_reduce_add_ps(all)
 }
 
-/// Products of two tiles by two onto four, all resident.
+/// Products of two tiles by two onto four, as a kernel makes them: of numbers like those of real data, loaded from the
+/// first-level cache.
 fn tile_products<U: Unit>(unit: U, steps: usize) -> usize {
-    let operands = black_box([PAIR; SIDE * SIDE]);
-    let mut sums = [0; SIDE * SIDE];
+    let mut random = Random(1);
+    let operands: [Tile; 4 * SETS] = core::array::from_fn(|_| core::array::from_fn(|_| random.pair()));
+    let operands = black_box(operands);
+    let mut sums: Tile = [0; SIDE * SIDE];
     let _configured = unit.configure();
     let mut tiles = unit.tiles();
     tiles.zero::<0>();
     tiles.zero::<1>();
     tiles.zero::<2>();
     tiles.zero::<3>();
-    tiles.load::<4>(&operands, SIDE);
-    tiles.load::<5>(&operands, SIDE);
-    tiles.load::<6>(&operands, SIDE);
-    tiles.load::<7>(&operands, SIDE);
-    for _ in 0..steps {
+    for step in 0..steps {
+        let [a, b, c, d] = core::array::from_fn(|i| &operands[step % SETS * 4 + i]);
+        tiles.load::<4>(a, SIDE);
+        tiles.load::<6>(b, SIDE);
         tiles.dot::<0, 4, 6>();
+        tiles.load::<7>(c, SIDE);
         tiles.dot::<1, 4, 7>();
+        tiles.load::<5>(d, SIDE);
         tiles.dot::<2, 5, 6>();
         tiles.dot::<3, 5, 7>();
     }
@@ -116,10 +112,40 @@ fn tile_products<U: Unit>(unit: U, steps: usize) -> usize {
     steps * SUMS * TILE_OPERATIONS
 }
 
+/// Numbers that are nearly N(0, 1): sums of four uniform ones. Source of the generator: Knuth, *MMIX*.
+struct Random(u64);
+
+impl Random {
+    /// Two of them, cut to bf16, in a word.
+    fn pair(&mut self) -> u32 {
+        self.normal().to_bits() >> 16 | self.normal().to_bits() & 0xffff_0000
+    }
+
+    fn normal(&mut self) -> f32 {
+        /// The root of 3: what makes the variance of four uniform numbers 1.
+        const SCALE: f32 = 1.732_050_8;
+        let mut sum = 0.0;
+        for _ in 0..4 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            sum += (self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        }
+        SCALE * sum
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::amx_bf16::emulated::Emulated;
+
+    #[test]
+    fn operands_are_like_real_data() {
+        let mut random = Random(1);
+        let numbers: [f32; 4096] = core::array::from_fn(|_| random.normal());
+        let mean = numbers.iter().sum::<f32>() / 4096.0;
+        let variance = numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / 4096.0;
+        assert!(mean.abs() < 0.05 && (variance - 1.0).abs() < 0.1, "{mean} {variance}");
+    }
 
     #[test]
     fn operations_are_counted_by_the_turn() {
