@@ -1,20 +1,13 @@
-//! Products of bf16 pairs without memory: what a kernel on 16-bit storage could do at most.
-//!
-//! The rate of f32 multiply-adds is measured through the lanes of an engine. These two have no lanes: one instruction
-//! multiplies pairs and adds them to f32 sums, in vectors or in tiles. Operands are not zeros: a unit that multiplies
-//! zeros draws less power and runs at a higher clock.
+//! The instructions of x86-64 that multiply bf16 pairs.
 
-#[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{
     __m512, __m512bh, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_reduce_add_ps,
     _mm512_set1_ps,
 };
 use core::hint::black_box;
 
-#[cfg(target_arch = "x86_64")]
 use crate::amx_bf16::hardware::Amx;
 use crate::amx_bf16::unit::{SIDE, Tiles, Unit};
-#[cfg(target_arch = "x86_64")]
 use crate::isa::avx512::Avx512Bf16;
 
 /// Sums that run side by side: more than the latency of an instruction times the units that do it.
@@ -37,7 +30,6 @@ type Tile = [u32; SIDE * SIDE];
 
 /// Dots pairs of bf16 in vectors for `steps` turns, and says how many operations that were; `None` where the processor
 /// has no such instruction.
-#[cfg(target_arch = "x86_64")]
 pub fn dots(steps: usize) -> Option<usize> {
     Avx512Bf16::detect()?;
     // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw AVX512-BF16 beside all of V4.
@@ -45,27 +37,13 @@ pub fn dots(steps: usize) -> Option<usize> {
     Some(steps * CHAINS * DOT_OPERATIONS)
 }
 
-/// Dots pairs of bf16; nothing is measured on this target.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn dots(_: usize) -> Option<usize> {
-    None
-}
-
 /// Multiplies tiles of bf16 pairs for `steps` turns, and says how many operations that were; `None` where the processor
 /// has no tiles, or the system does not let us use them.
-#[cfg(target_arch = "x86_64")]
 pub fn tiles(steps: usize) -> Option<usize> {
     Amx::detect().map(|unit| tile_products(unit, steps))
 }
 
-/// Multiplies tiles of bf16 pairs; nothing is measured on this target.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn tiles(_: usize) -> Option<usize> {
-    None
-}
-
 /// Chains of dots onto sums that start at `start`.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn dot_chains(start: f32, steps: usize) -> f32 {
     let pairs = |x: f32| -> __m512bh { _mm512_cvtne2ps_pbh(_mm512_set1_ps(x), _mm512_set1_ps(-x)) };
