@@ -64,8 +64,9 @@ impl Entry {
     /// What the engine must split operands of a storage type into to meet the bounds; `None` where that is nothing but a
     /// faster and less precise way than `precision = "exact"` allows.
     ///
-    /// bf16 operands are whole, and products of pairs are made of nothing else. Two pieces hold f16's 11 bits, and its weights need as many: rounded to bf16 they alone
-    /// would leave an error of 3.5e-3 where a row has few keys, and the bound is 2e-3.
+    /// bf16 operands are whole, unless the variant asks for more, and products of pairs are made of nothing else. Two pieces
+    /// hold f16's 11 bits, and its weights need as many: rounded to bf16 they alone would leave an error of 3.5e-3 where a row
+    /// has few keys, and the bound is 2e-3.
     pub const fn exact(&self, dtype: Dtype) -> Option<Pieces> {
         match (self.engine, dtype) {
             (EngineKind::SimdF32, _) | (EngineKind::DotBf16 | EngineKind::AmxBf16, Dtype::Bf16) => {

@@ -79,7 +79,8 @@ impl Target<'_> {
         self.entry.tile
     }
 
-    /// Whether keys and values are packed once a run.
+    /// Whether blocks are sized for keys and values that are packed once a run; else for passes that pack their own, which
+    /// are those of problems of one query block or of too many keys.
     const fn packs_ahead(&self) -> bool {
         matches!(self.entry.engine, EngineKind::AmxBf16)
     }
