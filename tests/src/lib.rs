@@ -5,9 +5,14 @@
 use core::ops::Range;
 
 use regard::Dtype;
+use regard_ir::inputs::InputData;
+use regard_ir::problem::Sequence;
+use regard_ir::variant::{Axis, Source, Variant};
 use regard_oracle::Tensor4;
+use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Input, Layout};
 
+pub mod cached;
 pub mod engines;
 pub mod hidden;
 pub mod run;
@@ -34,4 +39,41 @@ pub fn cut(tensor: &Tensor4<'_>, dtype: Dtype, tokens: Range<usize>) -> Input {
     let rows = heads_of.flat_map(|(b, h)| tokens.clone().map(move |n| (b, h, n)));
     let values = rows.flat_map(|(b, h, n)| tensor.row(b, h, n)).map(|x| x as f32);
     Input::new(dtype, [batch, heads, tokens.len(), width], Layout::Gapped, values)
+}
+
+/// What of a captured input is one sequence's.
+///
+/// # Panics
+/// If it is of tokens, but not of sequences.
+pub fn cut_captured(
+    data: InputData<'_>,
+    variant: &Variant<'_>,
+    input: usize,
+    index: u32,
+    of: &Sequence,
+) -> CapturedBuffer {
+    let shape = &variant.inputs[input];
+    let token = shape.axes().iter().find(|axis| matches!(axis, Axis::Query | Axis::Key));
+    let by_query = token == Some(&Axis::Query) && variant.source == Source::Cross;
+    let rows = match (shape.axes().contains(&Axis::Batch), token) {
+        (false, None) => None,
+        (true, None) => Some((index, 1)),
+        (true, Some(_)) if by_query => Some((of.first_query, of.queries)),
+        (true, Some(_)) => Some((of.first_key, of.keys)),
+        (false, Some(_)) => panic!("an input of tokens without sequences is as long as the longest of them"),
+    };
+    let others = shape.axes().iter().map(|axis| match axis {
+        Axis::Len(len) => *len as usize,
+        Axis::Head => variant.heads.query as usize,
+        Axis::KvHead => variant.heads.kv as usize,
+        Axis::Batch | Axis::Query | Axis::Key => 1,
+    });
+    let row: usize = others.product();
+    let range =
+        rows.map_or(0..data.len(), |(first, count)| first as usize * row..(first + count) as usize * row);
+    match data {
+        InputData::F32(data) => CapturedBuffer::F32(data[range].to_vec()),
+        InputData::I32(data) => CapturedBuffer::I32(data[range].to_vec()),
+        InputData::Bool(data) => CapturedBuffer::Bool(data[range].to_vec()),
+    }
 }

@@ -13,9 +13,10 @@ use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::Entry;
 use regard_engine::element::Element;
+use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::inputs::InputData;
 use regard_ir::interval::{Span, Unknown};
-use regard_ir::plan::{Blocks, Dtype, Plan, Precision};
+use regard_ir::plan::{Blocks, Dtype, Plan, Precision, Split};
 use regard_ir::spec::Spec;
 use regard_oracle::Elements;
 use regard_oracle::compare::{CompareError, Report};
@@ -342,6 +343,8 @@ impl Direct<'_> {
                 mask_step: whole(mask_step),
                 ..blocks
             },
+            decode: Split { key_cell: 32, key_chunk: 16 },
+            cache: PageFormat { tokens: 16, k: Codec::of(case.dtype), v: Codec::of(case.dtype) },
             pack_ahead_bytes,
             tasks_per_thread: 3,
         }
@@ -455,13 +458,17 @@ macro_rules! stored {
 
 stored!(f32 F32, f16 F16, bf16 Bf16);
 
-fn views<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> flash::Inputs<'a, T> {
-    let view = |input: &'a Input| {
-        let tensor = input.view();
-        let ([batch, heads, tokens, width], [b, h, n, _]) = (tensor.shape(), tensor.strides());
-        View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width)
-            .expect("a test tensor holds its rows")
-    };
+pub(crate) fn view<T: Stored>(input: &Input) -> View<'_, T> {
+    let tensor = input.view();
+    let ([batch, heads, tokens, width], [b, h, n, _]) = (tensor.shape(), tensor.strides());
+    View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width)
+        .expect("a test tensor holds its rows")
+}
+
+pub(crate) fn views<'a, T: Stored>(
+    inputs: &'a Inputs,
+    captured: &'a [InputData<'a>],
+) -> flash::Inputs<'a, T> {
     let gate = inputs.gate.as_ref().map(|gate| flash::Gate::Stored(view(gate)));
     let (q, k, v) = (view(&inputs.q), view(&inputs.k), view(&inputs.v));
     flash::Inputs { gate, ..flash::Inputs::new(q, k, v).captured(captured) }
@@ -471,7 +478,7 @@ fn ending<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> E
     Ending { captured, gate: views(inputs, captured).gate }
 }
 
-fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> {
+pub(crate) fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> {
     flash::Outputs { o: place(&mut outputs.o), lse: outputs.lse.as_mut().map(place) }
 }
 

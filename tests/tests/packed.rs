@@ -9,45 +9,11 @@ use regard_ir::variant::{Axis, Source, Variant};
 use regard_oracle::Tensor4;
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Input, Inputs, Layout, Outputs};
-use regard_tests::{cumulative, cut, engines, run, specs};
+use regard_tests::{cumulative, cut, cut_captured, engines, run, specs};
 
 /// Queries and keys of each sequence: none of one, none of the other, none of both, one, few, past a block.
 const LENGTHS: [(usize, usize); 9] =
     [(5, 5), (0, 3), (7, 9), (0, 0), (1, 130), (33, 40), (2, 2), (150, 150), (1, 1)];
-
-/// What of a captured input is one sequence's.
-fn cut_captured(
-    data: InputData<'_>,
-    variant: &Variant<'_>,
-    input: usize,
-    index: u32,
-    of: &Sequence,
-) -> CapturedBuffer {
-    let shape = &variant.inputs[input];
-    let token = shape.axes().iter().find(|axis| matches!(axis, Axis::Query | Axis::Key));
-    let by_query = token == Some(&Axis::Query) && variant.source == Source::Cross;
-    let rows = match (shape.axes().contains(&Axis::Batch), token) {
-        (false, None) => None,
-        (true, None) => Some((index, 1)),
-        (true, Some(_)) if by_query => Some((of.first_query, of.queries)),
-        (true, Some(_)) => Some((of.first_key, of.keys)),
-        (false, Some(_)) => panic!("an input of tokens without sequences is as long as the longest of them"),
-    };
-    let others = shape.axes().iter().map(|axis| match axis {
-        Axis::Len(len) => *len as usize,
-        Axis::Head => variant.heads.query as usize,
-        Axis::KvHead => variant.heads.kv as usize,
-        Axis::Batch | Axis::Query | Axis::Key => 1,
-    });
-    let row: usize = others.product();
-    let range =
-        rows.map_or(0..data.len(), |(first, count)| first as usize * row..(first + count) as usize * row);
-    match data {
-        InputData::F32(data) => CapturedBuffer::F32(data[range].to_vec()),
-        InputData::I32(data) => CapturedBuffer::I32(data[range].to_vec()),
-        InputData::Bool(data) => CapturedBuffer::Bool(data[range].to_vec()),
-    }
-}
 
 /// The bits of some rows of the outputs, of all heads.
 fn bits(outputs: &Outputs, batch: usize, first: u32, count: u32) -> Vec<u64> {

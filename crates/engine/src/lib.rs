@@ -11,6 +11,7 @@ extern crate std;
 
 pub mod amx_bf16;
 pub mod any;
+pub mod cached;
 pub mod catalog;
 #[cfg(feature = "dense")]
 pub mod dense;

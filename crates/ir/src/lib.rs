@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod bounds;
+pub mod cache;
 pub mod exact;
 pub mod expr;
 pub mod identity;

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::cache::PageFormat;
 use crate::identity::Identity;
 use crate::machine::Isa;
 use crate::tiles::Tiles;
@@ -134,6 +135,16 @@ pub struct Blocks {
     pub channel_chain: u32,
 }
 
+/// Sizes of the split skeleton, which serves few queries on a cache, in keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Split {
+    /// Keys whose sums start from zero, on a grid of absolute positions: what threads share out. Whole chunks.
+    pub key_cell: u32,
+    /// Keys that are scored before their values are added up: whole pages.
+    pub key_chunk: u32,
+}
+
 /// A plan: one spec on one machine for one storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -150,6 +161,10 @@ pub struct Plan {
     pub pieces: Pieces,
     /// Block sizes of prefill.
     pub prefill: Blocks,
+    /// Sizes of decoding.
+    pub decode: Split,
+    /// How keys and values are cached.
+    pub cache: PageFormat,
     /// The most bytes of keys and values that are packed once a run, before all passes; where they would be more, each pass
     /// packs its own blocks.
     pub pack_ahead_bytes: u64,

@@ -12,6 +12,7 @@ use regard_ir::spec::Spec;
 
 use crate::blocks::Target;
 use crate::cost::{Case, Sharing};
+use crate::decode;
 use crate::estimate::Known;
 use crate::pieces;
 use crate::report::{Choice, Reason, RejectedEngine};
@@ -43,7 +44,9 @@ impl Candidate {
         choices.extend(split.choice);
         let pack_ahead_bytes = pack_ahead_bytes(machine);
         choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
+        let (cache, decode, more) = decode::choose(spec, machine, dtype);
         choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
+        choices.extend(more);
         let plan = Plan {
             identity: spec.identity,
             isa: entry.isa,
@@ -51,6 +54,8 @@ impl Candidate {
             dtype,
             pieces: split.pieces,
             prefill,
+            decode,
+            cache,
             pack_ahead_bytes,
             tasks_per_thread: TASKS_PER_THREAD,
         };

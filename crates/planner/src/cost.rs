@@ -11,10 +11,10 @@
 
 use regard_engine::catalog::{self, Entry};
 use regard_ir::expr::{Binary, Op, Tree, Unary, Var};
-use regard_ir::interval::{InputRanges, Region, Span};
+use regard_ir::interval::InputRanges;
 use regard_ir::machine::Machine;
 use regard_ir::plan::{EngineKind, Plan};
-use regard_ir::problem::{Problem, Sequence};
+use regard_ir::problem::Problem;
 use regard_ir::rates::{EngineRates, Origin};
 use regard_ir::tiles;
 use regard_ir::variant::Variant;
@@ -150,7 +150,7 @@ impl Case<'_> {
         if queries == 0 || keys == 0 {
             return Amounts { passes: 1.0, ..Amounts::default() };
         }
-        let region = self.region(sequence, kv_head, &of);
+        let region = of.region(sequence, &variant.heads, kv_head);
         let group = heads.group();
         // A row tile of a long pass is of one head; one of a short pass spans all its positions.
         let span = entry.tile.rows.min(blocks.query_block);
@@ -209,20 +209,6 @@ impl Case<'_> {
         let bytes = problem.all_keys() as f64 * f64::from(heads.kv) * width * packed_bytes(plan);
         let repeats = || (0..problem.batch).any(|i| problem.sequence(i).queries > plan.prefill.query_block);
         bytes > plan.pack_ahead_bytes as f64 || !repeats()
-    }
-
-    fn region(&self, sequence: u32, kv_head: u32, of: &Sequence) -> Region {
-        let group = self.variant.heads.group();
-        let head = (kv_head * group) as i32;
-        Region {
-            b: Span::point(sequence as i32),
-            h: Span { lo: head, hi: head + group as i32 - 1 },
-            g: Span::point(kv_head as i32),
-            q: of.query_span(),
-            k: Span { lo: of.held.begin as i32, hi: (i64::from(of.held.end) - 1) as i32 },
-            nq: of.queries as i32,
-            nk: of.keys as i32,
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod blocks;
 mod candidate;
 pub mod cost;
+mod decode;
 mod estimate;
 pub mod inequality;
 pub mod pieces;

@@ -94,6 +94,14 @@ pub enum Reason {
     ChannelChain,
     /// No chain of f32 sums is too long for bf16.
     WholeRow,
+    /// The most tokens of a page within the bound.
+    Page,
+    /// The spec says how many.
+    PageAsAsked,
+    /// Keys that are scored before their values are added up.
+    DecodeChunk,
+    /// What threads share out.
+    DecodeCell,
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -275,6 +283,12 @@ impl fmt::Display for Reason {
                     }
                     None => Ok(()),
                 }
+            }
+            Reason::Page => f.write_str("tokens that a cache keeps together, at most 64 with:"),
+            Reason::PageAsAsked => f.write_str("tokens that a cache keeps together, as the spec says"),
+            Reason::DecodeChunk => f.write_str("cached keys that are scored before their values are added up: whole pages"),
+            Reason::DecodeCell => {
+                f.write_str("cached keys whose sums start anew whatever the threads, which share out these")
             }
             Reason::PackAhead => f.write_str(
                 "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",

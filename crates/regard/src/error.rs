@@ -3,11 +3,14 @@
 use std::fmt;
 
 use regard_engine::any::Unavailable;
+use regard_ir::cache::PageFormat;
 use regard_ir::identity::Identity;
 use regard_ir::inputs::BindError;
 use regard_ir::machine::Isa;
 use regard_ir::plan::Dtype;
+use regard_ir::problem::ProblemError;
 use regard_planner::PlanError;
+use regard_runtime::cache::StoreError;
 use regard_runtime::{flash, schedule};
 
 /// A spec that no kernel could be made of.
@@ -104,6 +107,24 @@ pub enum RunError {
         /// How many there are.
         found: usize,
     },
+    /// The cache was made by a kernel that stores keys and values otherwise.
+    Format {
+        /// How this kernel does.
+        expected: PageFormat,
+        /// How the cache does.
+        found: PageFormat,
+    },
+    /// A call on more sequences, or with more queries of each, than its step was made for.
+    Step {
+        /// What it was made for.
+        most: [usize; 2],
+        /// What there are.
+        found: [usize; 2],
+    },
+    /// What a cache cannot do.
+    Store(StoreError),
+    /// Lengths that no problem has.
+    Problem(ProblemError),
     /// As the runtime says.
     Runtime(flash::RunError),
     /// The processor lacks the instructions.
@@ -122,6 +143,23 @@ impl fmt::Display for RunError {
             RunError::Threads { scheduled, found } => {
                 write!(f, "the schedule is for {scheduled} threads, {found} were given to run it")
             }
+            RunError::Format { expected, found } => {
+                let PageFormat { tokens, k, v } = found;
+                write!(
+                    f,
+                    "the cache keeps pages of {tokens} tokens, K as {} and V as {}, the kernel ",
+                    k.name(),
+                    v.name()
+                )?;
+                let PageFormat { tokens, k, v } = expected;
+                write!(f, "reads pages of {tokens}, K as {} and V as {}", k.name(), v.name())
+            }
+            RunError::Step { most: [sequences, queries], found: [n, q] } => write!(
+                f,
+                "a call on {n} sequences with {q} queries each: the step was made for at most {sequences} and {queries}"
+            ),
+            RunError::Store(error) => error.fmt(f),
+            RunError::Problem(error) => error.fmt(f),
             RunError::Runtime(error) => error.fmt(f),
             RunError::Unavailable(error) => error.fmt(f),
         }

@@ -11,14 +11,18 @@ use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_planner::PlanReport;
 use regard_planner::cost::Prediction;
+use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
+use regard_runtime::split::{self, Queries, Tokens};
 
+use crate::cache::{Cache, CacheError, CacheLimits};
 use crate::code::{Source, VariantCode};
 use crate::error::{CompileError, RunError, ScheduleError};
-use crate::launch::{Element, Finish, Launch};
+use crate::launch::{Decode, Element, Finish, Launch};
 use crate::planned::Planned;
 use crate::schedule::{Part, Schedule, Workspace};
+use crate::step::Step;
 
 /// What a caller may want otherwise than the planner would choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -223,6 +227,101 @@ impl Kernel {
         T::finish(Finish { kernel: self, schedule, threads, part, ending, outputs, workspace })
     }
 
+    /// Room for the keys and values of sequences, as the spec's table `cache` says.
+    ///
+    /// # Errors
+    /// If the limits ask for nothing, or for more than the system gives.
+    pub fn cache(&self, limits: CacheLimits) -> Result<Cache, CacheError> {
+        Cache::new(self, limits)
+    }
+
+    /// Appends tokens to a sequence of a cache: their keys are normed and turned as the spec says, and stored as its cache does.
+    ///
+    /// # Errors
+    /// If a tensor does not fit, or the cache has no room. The sequence is as it was then.
+    pub fn append<T: Element>(
+        &self,
+        cache: &mut Cache,
+        sequence: SequenceId,
+        tokens: Tokens<'_, T>,
+    ) -> Result<(), RunError> {
+        self.check_cache::<T>(cache)?;
+        cache.append(self, sequence, tokens)
+    }
+
+    /// Memory for calls on a cache of at most so many queries of each sequence, and as many sequences and tokens as it has
+    /// room for.
+    ///
+    /// # Errors
+    /// If the cache is of another kernel, or its limits pass what one call can take.
+    pub fn step(&self, cache: &Cache, queries: usize, threads: usize) -> Result<Step, RunError> {
+        if cache.identity != self.plan().identity {
+            return Err(RunError::Identity { expected: self.plan().identity, found: cache.identity });
+        }
+        let (sequences, tokens) = (cache.limits.sequences, cache.limits.tokens);
+        let starts = |len: usize| -> Vec<i32> {
+            (0..=sequences).map(|i| i32::try_from(i.saturating_mul(len)).unwrap_or(i32::MAX)).collect()
+        };
+        let (cu_q, cu_k) = (starts(queries), starts(tokens));
+        let problem = Problem::packed(self.spec().source, &cu_q, &cu_k).map_err(RunError::Problem)?;
+        let size = StepSize {
+            kernel: self,
+            problem: &problem,
+            cells: tokens.div_ceil(self.plan().decode.key_cell as usize),
+            threads,
+        };
+        let workspace =
+            any::with(self.plan().engine, self.plan().isa, size).map_err(RunError::Unavailable)?;
+        Ok(Step::new(self.plan().identity, (sequences, queries), threads.max(1), workspace))
+    }
+
+    /// Attends queries to the cached keys of their sequences: the queries are the last tokens of each.
+    ///
+    /// `queries.q` are `[1][query head][query]` rows, those of one sequence after those of the other, as many of each; captured
+    /// tensors and outputs are as those of packed sequences. Nothing is allocated. The same bits come out whatever the count of
+    /// threads and whichever other sequences there are.
+    ///
+    /// # Errors
+    /// If a tensor does not fit, `step` was made for fewer sequences, queries or threads, or a mask or modifier indexes a
+    /// captured tensor outside its axes.
+    pub fn decode<T: Element>(
+        &self,
+        step: &mut Step,
+        threads: &dyn Threads,
+        cache: &Cache,
+        sequences: &[SequenceId],
+        queries: Queries<'_, T>,
+        outputs: Outputs<'_, T>,
+    ) -> Result<(), RunError> {
+        self.check_cache::<T>(cache)?;
+        if step.identity != cache.identity {
+            return Err(RunError::Identity { expected: cache.identity, found: step.identity });
+        }
+        if threads.count() > step.threads {
+            return Err(RunError::Threads { scheduled: step.threads, found: threads.count() });
+        }
+        let [_, _, count] = queries.q.counts();
+        let of_each = count.checked_div(sequences.len()).unwrap_or(0);
+        let (problem, workspace) = step.problem(self.spec().source, cache, sequences, of_each)?;
+        let caches = &cache.chosen(sequences);
+        T::decode(Decode { kernel: self, problem, caches, threads, queries, outputs, workspace })
+    }
+
+    /// Whether a cache and a storage type are this kernel's.
+    fn check_cache<T: Element>(&self, cache: &Cache) -> Result<(), RunError> {
+        let Plan { identity, dtype, cache: format, .. } = *self.plan();
+        if cache.identity != identity {
+            return Err(RunError::Identity { expected: identity, found: cache.identity });
+        }
+        if cache.format != format {
+            return Err(RunError::Format { expected: format, found: cache.format });
+        }
+        if T::DTYPE != dtype {
+            return Err(RunError::Dtype { expected: dtype, found: T::DTYPE });
+        }
+        Ok(())
+    }
+
     /// Whether a schedule, a storage type and so many threads are this kernel's.
     fn check<T: Element>(&self, schedule: &Schedule, threads: &dyn Threads) -> Result<(), RunError> {
         let Plan { identity, dtype, .. } = *self.plan();
@@ -237,5 +336,25 @@ impl Kernel {
             return Err(RunError::Threads { scheduled, found: threads.count() });
         }
         Ok(())
+    }
+}
+
+/// How much memory calls on a cache need.
+struct StepSize<'a> {
+    kernel: &'a Kernel,
+    /// The largest that can be.
+    problem: &'a Problem<'a>,
+    /// Cells of a sequence at most.
+    cells: usize,
+    threads: usize,
+}
+
+impl Visit for StepSize<'_> {
+    type Output = WorkspaceLen;
+
+    fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
+        let Self { kernel, problem, cells, threads } = self;
+        let of = (&kernel.variant(), kernel.plan());
+        split::workspace(engine, of, kernel.code.on(), problem, cells, threads)
     }
 }

@@ -8,8 +8,11 @@ use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
 use regard_engine::element;
 use regard_engine::threads::Threads;
+use regard_ir::problem::Problem;
+use regard_runtime::cache::{CachedSequenceMut, Caches};
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, Parts, Target};
+use regard_runtime::split::{self, Queries, Tokens};
 
 use crate::error::RunError;
 use crate::kernel::Kernel;
@@ -20,6 +23,14 @@ pub trait Element: element::Element + private::Sealed {
     /// Runs a call whose kernel, schedule and storage type fit each other.
     #[doc(hidden)]
     fn launch(launch: Launch<'_, Self>) -> Result<(), RunError>;
+
+    /// Appends tokens to a cache of the kernel's.
+    #[doc(hidden)]
+    fn append(append: Append<'_, Self>) -> Result<(), RunError>;
+
+    /// Runs a call on caches whose kernel, caches and storage type fit each other.
+    #[doc(hidden)]
+    fn decode(decode: Decode<'_, Self>) -> Result<(), RunError>;
 
     /// Finishes parts whose kernel, schedule and storage type fit each other.
     #[doc(hidden)]
@@ -39,6 +50,16 @@ macro_rules! elements {
             fn launch(launch: Launch<'_, Self>) -> Result<(), RunError> {
                 let plan = launch.kernel.plan();
                 any::with(plan.engine, plan.isa, launch).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
+            }
+
+            fn append(append: Append<'_, Self>) -> Result<(), RunError> {
+                let plan = append.kernel.plan();
+                any::with(plan.engine, plan.isa, append).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
+            }
+
+            fn decode(decode: Decode<'_, Self>) -> Result<(), RunError> {
+                let plan = decode.kernel.plan();
+                any::with(plan.engine, plan.isa, decode).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
             }
 
             fn finish(finish: Finish<'_, Self>) -> Result<(), RunError> {
@@ -74,6 +95,48 @@ impl<T: Element> Visit for Launch<'_, T> {
             schedule: schedule.tasks.tasks.view(),
         };
         flash::run(engine, parts, kernel.code.on(), inputs, target, threads, workspace)
+    }
+}
+
+/// Tokens on their way into a cache.
+#[doc(hidden)]
+pub struct Append<'a, T> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) problem: Problem<'a>,
+    pub(crate) tokens: Tokens<'a, T>,
+    pub(crate) cache: CachedSequenceMut<'a>,
+    pub(crate) floats: &'a mut [f32],
+}
+
+impl<T: Element> Visit for Append<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { kernel, problem, tokens, cache, floats } = self;
+        split::append(engine, (&kernel.variant(), kernel.plan(), &problem), tokens, cache, floats)
+    }
+}
+
+/// A call on caches whose kernel, caches and storage type fit each other.
+#[doc(hidden)]
+pub struct Decode<'a, T> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) problem: Problem<'a>,
+    pub(crate) caches: &'a dyn Caches,
+    pub(crate) threads: &'a dyn Threads,
+    pub(crate) queries: Queries<'a, T>,
+    pub(crate) outputs: Outputs<'a, T>,
+    pub(crate) workspace: flash::Workspace<'a>,
+}
+
+impl<T: Element> Visit for Decode<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { kernel, problem, caches, threads, queries, outputs, workspace } = self;
+        let parts =
+            split::Parts { variant: &kernel.variant(), plan: kernel.plan(), problem: &problem, caches };
+        split::run(engine, parts, kernel.code.on(), queries, outputs, threads, workspace)
     }
 }
 

@@ -29,6 +29,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cache;
 mod code;
 mod error;
 mod kernel;
@@ -36,7 +37,9 @@ mod launch;
 pub mod machine;
 mod planned;
 mod schedule;
+mod step;
 
+pub use cache::{Cache, CacheError, CacheLimits};
 pub use code::Source;
 pub use error::{CompileError, RunError, ScheduleError};
 pub use kernel::{Kernel, Options};
@@ -52,11 +55,14 @@ pub use regard_ir::problem::{Problem, ProblemError};
 pub use regard_ir::spec::Spec;
 pub use regard_planner::PlanReport;
 pub use regard_planner::cost::Prediction;
+pub use regard_runtime::cache::{RowOf, SequenceId, StoreError};
 pub use regard_runtime::flash::{Ending, Gate, Inputs, Outputs};
 pub use regard_runtime::head::Head;
+pub use regard_runtime::split::{Queries, Tokens};
 pub use regard_runtime::view::{View, ViewError, ViewMut};
 pub use regard_spec::{
     Code, CodeInfo, Diagnostic, Diagnostics, FileSystem, LoadError, Loader, NoFiles, Parsed, SHIPPED,
     Severity, Shipped, find_shipped, from_file, parse, shipped,
 };
 pub use schedule::{Part, Schedule, Workspace};
+pub use step::Step;

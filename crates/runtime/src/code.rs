@@ -4,11 +4,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use regard_engine::isa::Door;
 use regard_ir::inputs::Captured;
+use regard_simd::{I32, Lanes, load_i32};
 
-/// Where a tile of scores stands: `[keys][width]`, one row (query head and query) a lane.
+/// Where a tile of scores stands: rows of `width` lanes.
 ///
-/// What each coordinate does along the lanes is the tile's business, not the variant's: queries and heads come as
-/// tables, keys count up from row to row of the tile, the rest is the same everywhere.
+/// What each coordinate does along the lanes is the tile's business, not the variant's. In prefill each lane is a row (query
+/// head and query) and each row of the tile a key; in decode all lanes are keys of one row. So queries and heads come as
+/// tables, keys as a table and a count from row to row of the tile, and the rest is the same everywhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// Sequence.
@@ -25,10 +27,48 @@ pub struct Place<'a> {
     pub h: &'a [i32],
     /// Position of the first key.
     pub first_key: i32,
+    /// How lanes and the tile's rows count keys.
+    pub keys: Keys<'a>,
     /// Captured tensors.
     pub captured: &'a Captured<'a>,
     /// Where a bad index is reported.
     pub fault: &'a Fault,
+}
+
+/// What key a score is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys<'a> {
+    /// Each row of the tile is one key, the next one to that of the row before.
+    Rows,
+    /// Each lane is one, so many after the first of its row; from row to row of the tile it is as many more as there are
+    /// lanes in a vector.
+    Lanes(&'a [i32]),
+}
+
+impl Keys<'_> {
+    /// The keys of a vector of lanes in the tile's first row, of which the first is given.
+    #[inline(always)]
+    pub(crate) fn lanes<L: Lanes>(self, lanes: L, first: i32) -> I32<L> {
+        let first = I32::splat(lanes, first);
+        match self {
+            Keys::Rows => first,
+            Keys::Lanes(after) => first + load_i32(lanes, after),
+        }
+    }
+
+    /// How many more they are in the tile's next row.
+    #[inline(always)]
+    pub(crate) const fn step<L: Lanes>(self) -> i32 {
+        match self {
+            Keys::Rows => 1,
+            Keys::Lanes(_) => L::WIDTH as i32,
+        }
+    }
+
+    /// Whether all lanes of a vector are of one key.
+    pub(crate) const fn is_uniform(self) -> bool {
+        matches!(self, Keys::Rows)
+    }
 }
 
 /// The first captured input that was indexed outside its axes, where a run met one.

@@ -11,15 +11,22 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+pub mod cache;
 pub mod code;
+mod finish;
 pub mod flash;
 pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
 mod operations;
+mod rows;
 pub mod schedule;
+mod softmax;
+pub mod split;
 pub mod straight;
 pub mod summary;
+mod sums;
+mod tokens;
 pub mod view;
 
 pub use regard_engine as engine;

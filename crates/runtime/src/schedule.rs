@@ -16,7 +16,7 @@ pub use regard_engine::grid::{MAX_TASKS, Task};
 use regard_ir::expr::Var;
 use regard_ir::interval::{InputRanges, Region, Span};
 use regard_ir::plan::Plan;
-use regard_ir::problem::{Problem, Sequence};
+use regard_ir::problem::Problem;
 use regard_ir::tiles::{self, Tiles};
 use regard_ir::variant::Variant;
 
@@ -254,18 +254,7 @@ impl Work<'_> {
 
     /// What the rows at positions `q` of one key head cover, over all keys.
     pub(crate) fn region(&self, sequence: u32, kv_head: u32, q: Span) -> Region {
-        let group = self.variant.heads.group();
-        let head = (kv_head * group) as i32;
-        let Sequence { queries, keys, held, .. } = self.problem.sequence(sequence);
-        Region {
-            b: Span::point(sequence as i32),
-            h: Span { lo: head, hi: head + group as i32 - 1 },
-            g: Span::point(kv_head as i32),
-            q,
-            k: Span { lo: held.begin as i32, hi: (held.end as i64 - 1) as i32 },
-            nq: queries as i32,
-            nk: keys as i32,
-        }
+        Region { q, ..self.problem.sequence(sequence).region(sequence, &self.variant.heads, kv_head) }
     }
 
     /// Live pairs of one query head of a key head, as estimated by its query blocks, for people.

@@ -1,6 +1,6 @@
 //! Variants as straight-line Rust: what a generated module implements, and the loop that it is put into.
 //!
-//! A module writes its expressions for one vector of rows and one key. [`Straight`] takes them over a tile: vectors
+//! A module writes its expressions for one vector of scores. [`Straight`] takes them over a tile: vectors
 //! outside and keys inside, so that what does not depend on the key is computed once a tile, and mask and modifier in
 //! one pass over the scores. There are no slots and no dispatch, and nothing needs scratch.
 //!
@@ -54,14 +54,15 @@ pub trait StraightLine: Sync + 'static {
     }
 }
 
-/// One vector of rows and one key: what an expression reads.
+/// One vector of scores: what an expression reads.
 #[derive(Clone, Copy)]
-pub struct At<'a, L> {
+pub struct At<'a, L: Door> {
     lanes: L,
     place: &'a Place<'a>,
     /// The first row, counted from the tile's first.
     row: usize,
-    key: i32,
+    /// The positions of the lanes' keys.
+    key: I32<L>,
 }
 
 impl<L: Door> At<'_, L> {
@@ -92,7 +93,7 @@ impl<L: Door> At<'_, L> {
     /// The absolute position of the key.
     #[inline(always)]
     pub fn k(&self) -> I32<L> {
-        self.int(self.key)
+        self.key
     }
 
     /// The number of queries of the sequence.
@@ -131,10 +132,14 @@ impl<L: Door> At<'_, L> {
         gather(self.lanes, self.place.captured, input, &index)
     }
 
-    /// As [`At::gather`], where all lanes have the same index.
+    /// As [`At::gather`], where no index depends on the row: in prefill all lanes have the same one.
     #[inline(always)]
     pub fn fetch<const N: usize>(&self, input: u16, index: [I32<L>; N]) -> I32<L> {
-        broadcast(self.lanes, self.place.captured, input, &index)
+        if self.place.keys.is_uniform() {
+            broadcast(self.lanes, self.place.captured, input, &index)
+        } else {
+            gather(self.lanes, self.place.captured, input, &index)
+        }
     }
 
     /// Whether an index leaves the axes of a captured input.
@@ -194,9 +199,11 @@ impl<L: Door, V: StraightLine, const MASKED: bool> Op for Apply<'_, L, V, MASKED
         let Self { lanes, place, scores, .. } = self;
         let vectors = place.q.len() / L::WIDTH;
         let forbidden = F32::splat(lanes, f32::NEG_INFINITY);
+        let step = I32::splat(lanes, place.keys.step::<L>());
         let scores = vectors_mut(lanes, scores);
         for vector in 0..vectors.min(scores.len()) {
-            let mut at = At { lanes, place, row: vector * L::WIDTH, key: place.first_key };
+            let key = place.keys.lanes(lanes, place.first_key);
+            let mut at = At { lanes, place, row: vector * L::WIDTH, key };
             let row = V::row(&at);
             for score in scores[vector..].iter_mut().step_by(vectors) {
                 let mut s = F32::from_raw(lanes, *score);
@@ -208,7 +215,7 @@ impl<L: Door, V: StraightLine, const MASKED: bool> Op for Apply<'_, L, V, MASKED
                     s = live.select(s, forbidden);
                 }
                 *score = s.raw();
-                at.key = at.key.wrapping_add(1);
+                at.key = at.key + step;
             }
         }
     }
@@ -230,7 +237,8 @@ impl<L: Door, V: StraightLine> Op for Allow<'_, L, V> {
         let Self { lanes, place, allowed, .. } = self;
         let (yes, no) = (I32::splat(lanes, -1), I32::splat(lanes, 0));
         for (vector, allowed) in vectors_i32_mut(lanes, allowed).iter_mut().enumerate() {
-            let at = At { lanes, place, row: vector * L::WIDTH, key: place.first_key };
+            let key = place.keys.lanes(lanes, place.first_key);
+            let at = At { lanes, place, row: vector * L::WIDTH, key };
             *allowed = V::allow(&at, V::row(&at)).select_i32(yes, no).raw();
         }
     }

@@ -60,12 +60,40 @@ impl<'a, T> View<'a, T> {
         Ok(Self { data, counts, strides, width })
     }
 
+    /// A view of no rows.
+    pub const fn empty(width: usize) -> Self {
+        Self { data: &[], counts: [0; 3], strides: [0; 3], width }
+    }
+
     /// A view of a contiguous `[sequences, heads, tokens, width]` tensor.
     ///
     /// # Errors
     /// If the data is too short.
     pub fn contiguous(data: &'a [T], counts: [usize; 3], width: usize) -> Result<Self, ViewError> {
         Self::new(data, counts, contiguous_strides(counts, width), width)
+    }
+
+    /// The rows of one sequence.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn sequence(&self, sequence: usize) -> Self {
+        let [sequences, heads, tokens] = self.counts;
+        assert!(sequence < sequences, "sequence {sequence} of {sequences}");
+        let skip = (sequence * self.strides[0]).min(self.data.len());
+        Self { data: &self.data[skip..], counts: [1, heads, tokens], ..*self }
+    }
+
+    /// The same rows of some tokens alone.
+    ///
+    /// # Panics
+    /// If there are not so many tokens.
+    pub fn tokens(&self, range: core::ops::Range<usize>) -> Self {
+        let [sequences, heads, tokens] = self.counts;
+        assert!(range.start <= range.end && range.end <= tokens, "tokens {range:?} of {tokens}");
+        let counts = [sequences, heads, range.len()];
+        let skip = (range.start * self.strides[2]).min(self.data.len());
+        Self { data: &self.data[skip..], counts, ..*self }
     }
 
     /// How many sequences, heads and tokens there are.

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::expr::{Binary, Node, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
-use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan};
+use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
 use regard_runtime::schedule::{MAX_TASKS, OwnedSchedule, Schedule, ScheduleError, Task, Work};
@@ -85,6 +86,8 @@ fn plan(query_block: u32) -> Plan {
         dtype: Dtype::F32,
         pieces: Pieces::WHOLE,
         prefill: Blocks { query_block, key_block: 128, key_cell: 1024, mask_step: 8, channel_chain: 64 },
+        decode: Split { key_cell: 32, key_chunk: 16 },
+        cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32 },
         pack_ahead_bytes: 0,
         tasks_per_thread: 32,
     }

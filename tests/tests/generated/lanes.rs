@@ -11,7 +11,7 @@ use regard_ir::expr::{Binary, Op, Unary};
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_oracle::random::{CapturedBuffer, captured};
-use regard_runtime::code::{Code, Fault, Place};
+use regard_runtime::code::{Code, Fault, Keys, Place};
 use regard_runtime::interpreter::LaneProgram;
 use regard_runtime::straight::Straight;
 use regard_simd::Lanes;
@@ -89,7 +89,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     fn place<'a>(&'a self, first_key: i32, fault: &'a Fault) -> Place<'a> {
         let Self { captured, q, h } = *self;
-        Place { b: 1, g: 1, nq: 37, nk: KEYS, q, h, first_key, captured, fault }
+        Place { b: 1, g: 1, nq: 37, nk: KEYS, q, h, first_key, keys: Keys::Rows, captured, fault }
     }
 
     fn apply<L: Door>(

@@ -4,7 +4,8 @@ use regard_ir::expr::{Binary, Node, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
-use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan};
+use regard_ir::cache::{Codec, PageFormat};
+use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
 use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
@@ -51,6 +52,8 @@ const PLAN: Plan = Plan {
     dtype: Dtype::F32,
     pieces: Pieces::WHOLE,
     prefill: Blocks { query_block: 3, key_block: 8, key_cell: 8, mask_step: 8, channel_chain: 64 },
+    decode: Split { key_cell: 32, key_chunk: 16 },
+    cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32 },
     pack_ahead_bytes: 0,
     tasks_per_thread: 4,
 };

@@ -1,7 +1,9 @@
 //! AVX2 with FMA and F16C: 8 lanes, 16 registers.
 
 use core::arch::asm;
-use core::arch::x86_64::{__m128i, __m256, __m256i, _mm256_cvtph_ps, _mm256_setzero_ps};
+use core::arch::x86_64::{
+    __m128i, __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph_ps, _mm256_setzero_ps,
+};
 
 use pulp::core_arch::x86::F16c;
 use pulp::x86::V3;
@@ -10,6 +12,7 @@ use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
 use super::Door;
+use crate::cached::LANES;
 use crate::engine::Op;
 use crate::pack::PANEL;
 
@@ -164,6 +167,11 @@ impl Door for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: &[u32; LANES]) {
+        prefetch(line);
+    }
+
+    #[inline(always)]
     fn enter<O: Op>(self, op: O) -> O::Output {
         // SAFETY: an `Avx2` is made only by `detect`, which saw every feature of V3, and F16C.
         unsafe { door(op) }
@@ -174,6 +182,13 @@ impl Door for Avx2 {
         // SAFETY: as for `enter`.
         unsafe { door_of_its_own(op) }
     }
+}
+
+/// Asks for a line of memory.
+#[inline(always)]
+pub(super) fn prefetch(line: &[u32; LANES]) {
+    // SAFETY: a prefetch reads nothing that the program can see and faults nowhere; every x86-64 processor has it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
 }
 
 /// Enables all that V3 names, so that every call of `pulp` is inlined.

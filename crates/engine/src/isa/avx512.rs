@@ -10,6 +10,7 @@ use regard_simd::{Lanes, TRANSPOSE};
 
 use super::probe::Probe;
 use super::{Door, avx2};
+use crate::cached::LANES;
 use crate::engine::Op;
 
 /// Proof that the processor has `pulp`'s level V4, and AVX512-BF16 where `BF16` says so.
@@ -128,6 +129,11 @@ impl Door for Avx512 {
     const TILE: usize = 8;
 
     #[inline(always)]
+    fn prefetch(self, line: &[u32; LANES]) {
+        avx2::prefetch(line);
+    }
+
+    #[inline(always)]
     fn enter<O: Op>(self, op: O) -> O::Output {
         // SAFETY: an `Avx512` is made only by `detect`, which saw every feature of V4.
         unsafe { door(op) }
@@ -152,6 +158,11 @@ impl Door for Avx512Bf16 {
         let b = unsafe { transmute::<f32x16, __m512bh>(b) };
         // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw AVX512-BF16 beside V4.
         bytemuck::cast(unsafe { _mm512_dpbf16_ps(bytemuck::cast(c), a, b) })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, line: &[u32; LANES]) {
+        avx2::prefetch(line);
     }
 
     #[inline(always)]

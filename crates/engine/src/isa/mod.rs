@@ -13,6 +13,7 @@ pub mod scalar;
 use regard_ir::machine::Isa;
 use regard_simd::{F32, Lanes, Simd, halves_bf16};
 
+use crate::cached::LANES;
 use crate::engine::Op;
 use crate::pack::PANEL;
 use crate::panel::tile::{Floats, sum};
@@ -58,6 +59,10 @@ pub trait Door: Lanes {
         let first = simd.mul_add_e_f32s(first_a.raw(), first_b.raw(), c);
         simd.mul_add_e_f32s(second_a.raw(), second_b.raw(), first)
     }
+
+    /// Asks for a line of memory that will be read soon. Nothing depends on it.
+    #[inline(always)]
+    fn prefetch(self, _line: &[u32; LANES]) {}
 
     /// Runs `op` compiled for the set.
     fn enter<O: Op>(self, op: O) -> O::Output;

@@ -1,8 +1,8 @@
 //! Sequences of different lengths, whose rows lie one after the other.
 
 use super::{KeyRange, ProblemError};
-use crate::interval::Span;
-use crate::variant::Source;
+use crate::interval::{Region, Span};
+use crate::variant::{Heads, Source};
 
 /// Where each sequence of a packed batch begins and ends, and where its queries stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,5 +130,21 @@ impl Sequence {
     /// Positions of the queries; empty where there are none.
     pub const fn query_span(&self) -> Span {
         Span { lo: self.q_offset, hi: (self.q_offset as i64 + self.queries as i64 - 1) as i32 }
+    }
+
+    /// What the sequence, number `index` of its problem, covers for the query heads that share a key head: all queries by all
+    /// held keys.
+    pub fn region(&self, index: u32, heads: &Heads, kv_head: u32) -> Region {
+        let group = heads.group();
+        let head = (kv_head * group) as i32;
+        Region {
+            b: Span::point(index as i32),
+            h: Span { lo: head, hi: head + group as i32 - 1 },
+            g: Span::point(kv_head as i32),
+            q: self.query_span(),
+            k: Span { lo: self.held.begin as i32, hi: (self.held.end as i64 - 1) as i32 },
+            nq: self.queries as i32,
+            nk: self.keys as i32,
+        }
     }
 }

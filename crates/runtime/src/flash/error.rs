@@ -3,8 +3,9 @@
 use core::fmt;
 
 use regard_engine::grid::GridError;
+use regard_ir::cache::PageFormat;
 use regard_ir::inputs::BindError;
-use regard_ir::plan::{Blocks, Dtype};
+use regard_ir::plan::{Blocks, Dtype, Split};
 
 use super::{PartLen, WorkspaceLen};
 
@@ -65,6 +66,24 @@ pub enum RunError {
     Schedule,
     /// Block sizes that the skeleton cannot work with.
     Blocks(Blocks),
+    /// Sizes of cells, chunks and pages that do not divide each other.
+    Split {
+        /// Cells and chunks.
+        decode: Split,
+        /// Pages.
+        cache: PageFormat,
+    },
+    /// There is not one whole cache of the problem's length for each sequence.
+    Caches,
+    /// Keys that the mask lets a query see were written over.
+    Lost {
+        /// The sequence.
+        sequence: usize,
+        /// Position of the first that is gone.
+        first: u32,
+        /// Position of the last.
+        last: u32,
+    },
     /// A mask or modifier indexed a captured tensor outside its axes. The outputs mean nothing.
     Index {
         /// Which input, in declaration order.
@@ -117,6 +136,22 @@ impl fmt::Display for RunError {
             RunError::Blocks(blocks) => {
                 write!(f, "block sizes that do not divide each other, or are 0: {blocks:?}")
             }
+            RunError::Split { decode, cache } => {
+                write!(
+                    f,
+                    "cells, chunks and pages that do not divide each other, or are 0: {decode:?}, {cache:?}"
+                )
+            }
+            RunError::Caches => {
+                write!(
+                    f,
+                    "the call does not have one cache for each sequence, with as many tokens as the problem has keys"
+                )
+            }
+            RunError::Lost { sequence, first, last } => write!(
+                f,
+                "the mask lets queries of sequence {sequence} see keys {first} to {last}, which its ring has written over"
+            ),
             RunError::Index { input } => {
                 write!(f, "captured input {input} was indexed outside its axes; the outputs mean nothing")
             }

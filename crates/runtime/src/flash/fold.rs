@@ -11,9 +11,10 @@ use regard_engine::weigh::{Precise, Weigher};
 use regard_engine::{Change, Fold};
 use regard_ir::interval::Liveness;
 use regard_ir::variant::Weights;
-use regard_simd::{F32, Lanes, load_f32, pow2, sigmoid, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, vectors_mut};
 
 use crate::code::{Code, Place};
+use crate::softmax::{activate, factor, finite};
 
 /// The sums of a row tile's rows so far: what their weights add up to, and against which reference.
 pub(super) struct Sums<'a> {
@@ -80,7 +81,7 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
         self.shape(lanes, first, scores);
         let fresh = core::mem::take(&mut self.fresh);
         if !matches!(self.weights, Weights::Softmax { .. }) {
-            self.activate(lanes, scores);
+            activate(lanes, self.weights, scores);
             // Sums of weights that are not divided need no reference: any finite one keeps them as they are.
             self.sums.reference.fill(0.0);
             self.factors.fill(1.0);
@@ -116,21 +117,6 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
 }
 
 impl<L: Door> TileFold<'_, L> {
-    /// Turns scores into weights that do not depend on one another.
-    #[inline(always)]
-    fn activate(&self, lanes: L, scores: &mut [f32]) {
-        let zero = F32::splat(lanes, 0.0);
-        for score in vectors_mut(lanes, scores) {
-            let s = F32::from_raw(lanes, *score);
-            *score = match self.weights {
-                Weights::Sigmoid => sigmoid(s),
-                // Not a maximum, so that NaN stays NaN.
-                _ => s.le(zero).select(zero, s),
-            }
-            .raw();
-        }
-    }
-
     /// Modifies and masks the scores.
     #[inline(always)]
     fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
@@ -202,19 +188,6 @@ impl<L: Door> TileFold<'_, L> {
         }
         moved
     }
-}
-
-/// A reference to subtract: rows without a live key so far have none, and any finite one gives them weights of zero.
-#[inline(always)]
-fn finite<L: Lanes>(reference: F32<L>) -> F32<L> {
-    reference.eq(reference.like(f32::NEG_INFINITY)).select(reference.like(0.0), reference)
-}
-
-/// What sums against reference `before` are multiplied by when `after` takes its place. Never above 1: before the
-/// first live key there is nothing to scale.
-#[inline(always)]
-fn factor<L: Lanes>(before: F32<L>, after: F32<L>) -> F32<L> {
-    pow2((finite(before) - finite(after)).min(before.like(0.0)))
 }
 
 /// Brings two sums of one row tile to a common reference: writes the factor of each and the new reference.

@@ -10,7 +10,7 @@ use regard_ir::tiles;
 use regard_ir::variant::Variant;
 
 use super::Inputs;
-use super::rows::{Change, Changed};
+use crate::rows::{Change, Changed};
 use crate::summary::Summaries;
 
 /// What is packed.
@@ -30,17 +30,8 @@ impl<T: Element> Keys<'_, T> {
         if of.queries == 0 || keys.is_empty() {
             return false;
         }
-        let group = self.variant.heads.group();
-        let first_head = (kv_head * group) as i32;
-        let region = Region {
-            b: Span::point(sequence as i32),
-            h: Span { lo: first_head, hi: first_head + group as i32 - 1 },
-            g: Span::point(kv_head as i32),
-            q: Span { lo: of.q_offset, hi: of.q_offset + (of.queries - 1) as i32 },
-            k: Span { lo: keys.start as i32, hi: keys.end as i32 - 1 },
-            nq: of.queries as i32,
-            nk: of.keys as i32,
-        };
+        let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
+        let region = Region { k, ..of.region(sequence, &self.variant.heads, kv_head) };
         tiles::liveness(self.variant.allow, &region, self.ranges) != Liveness::Dead
     }
 

@@ -10,14 +10,12 @@ use regard_ir::variant::Variant;
 use regard_simd::TRANSPOSE;
 
 use super::ahead::Units;
-use super::tokens::TokenLayout;
 use crate::code::Code;
+use crate::finish::ROWS as FINISH;
+use crate::tokens::TokenLayout;
 
 /// Every operand starts at a multiple of this many elements: a cache line, so that no vector straddles two.
-pub(super) const ALIGN: usize = LINE;
-
-/// Rows that are at work while outputs are mixed, normed and gated.
-pub(super) const FINISH: usize = 3;
+pub(crate) const ALIGN: usize = LINE;
 
 /// Rows of an engine's row tile.
 #[derive(Clone, Copy)]
@@ -74,7 +72,7 @@ impl Memory<'_> {
 }
 
 /// What is left of `workspace` from the first aligned element on.
-pub(super) fn align(workspace: &mut [f32]) -> &mut [f32] {
+pub(crate) fn align(workspace: &mut [f32]) -> &mut [f32] {
     let skip = workspace.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(workspace.len());
     &mut workspace[skip..]
 }

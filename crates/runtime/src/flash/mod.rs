@@ -9,16 +9,12 @@
 
 mod ahead;
 mod error;
-mod finish;
 mod fold;
 mod keys;
 mod memory;
-mod part;
+pub(crate) mod part;
 mod pass;
 mod plain;
-mod rows;
-mod sums;
-mod tokens;
 
 use regard_engine::element::Element;
 use regard_engine::grid::{Bands, Grid, Lots, Rows, RowsMut, Task, Tasks};
@@ -33,14 +29,16 @@ use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
 pub use self::error::RunError;
+pub(crate) use self::memory::{ALIGN, align};
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
 pub use self::plain::{PlainRows, plain_fold};
 
-use self::finish::{Finish, Mixing, Sums};
-use self::rows::{Change, Side};
 use crate::code::{Code, Fault};
+use crate::finish::{BAND, Finish, Mixing, Sums};
+use crate::rows::{Change, Side};
 use crate::schedule::Schedule;
 use crate::summary::Summaries;
+use crate::tokens;
 use crate::view::{View, ViewMut, contiguous_strides};
 
 /// What a run reads.
@@ -211,7 +209,7 @@ pub fn run<E: Engine, T: Element>(
         }
         (Target::Whole(Outputs { o, lse }), None) => (Rows::Stored(o.0), lse.map(|lse| lse.0), None),
         (Target::Whole(Outputs { o, lse }), Some(mix)) => {
-            let bands = Bands::new(o.0, finish::BAND).map_err(RunError::Output)?;
+            let bands = Bands::new(o.0, BAND).map_err(RunError::Output)?;
             (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some((mix, bands)))
         }
     };
@@ -237,7 +235,7 @@ pub fn run<E: Engine, T: Element>(
             fault: &fault,
             frequencies,
         };
-        threads.run(&|_| engine.enter(FillTokens { fill: &fill, lots: &lots }));
+        threads.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
     }
     let tokens = tokens::Tokens { layout: layout.tokens, table };
     let change = |side| Change::new(variant, side, &captured, tokens);
@@ -297,23 +295,6 @@ pub fn run<E: Engine, T: Element>(
         });
     }
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
-}
-
-/// One worker's share of the table of tokens, inside the engine's instruction set.
-struct FillTokens<'a, T> {
-    fill: &'a tokens::Fill<'a, T>,
-    lots: &'a Lots<'a, f32>,
-}
-
-impl<T: Element> Op for FillTokens<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        while let Some((chunk, rows)) = self.lots.take() {
-            self.fill.chunk(chunk, rows);
-        }
-    }
 }
 
 /// One worker's share of what is packed ahead, inside the engine's instruction set.
@@ -438,7 +419,7 @@ const fn serves<E: Engine, T: Element>() -> bool {
     false
 }
 
-fn shape(
+pub(crate) fn shape(
     tensor: &'static str,
     counts: [usize; 3],
     width: usize,
@@ -449,7 +430,7 @@ fn shape(
 }
 
 /// Whether outputs, and the gate that they pass, are as variant and problem make them.
-fn check_outputs<T>(
+pub(crate) fn check_outputs<T>(
     variant: &Variant<'_>,
     problem: &Problem<'_>,
     gate: Option<&Gate<'_, T>>,

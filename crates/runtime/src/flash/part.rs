@@ -17,13 +17,14 @@ use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Sink, Variant, Weights};
 
-use super::finish::{BAND, Finish, Mixing, Sums};
-use super::memory::{ALIGN, FINISH, align};
-use super::sums::{log_sum, logit, sunk_inverse};
+use super::memory::{ALIGN, align};
 use super::{Gate, Outputs, RunError, check_outputs};
+use crate::finish::{BAND, Finish, Mixing, ROWS as FINISH, Sums};
+use crate::split::Cells;
+use crate::sums::{log_sum, logit, sunk_inverse};
 
 /// Floats beside each row of sums: what its weights add up to, and their reference.
-pub(super) const STATS: usize = 2;
+pub(crate) const STATS: usize = 2;
 
 /// Sums over some of the keys, to be written.
 #[derive(Debug)]
@@ -114,24 +115,33 @@ pub fn merge(into: PartMut<'_>, from: Part<'_>) -> Result<(), RunError> {
     }
     let stats = into.stats.as_chunks_mut::<STATS>().0.iter_mut().zip(from.stats.as_chunks::<STATS>().0);
     let sums = into.sums.chunks_exact_mut(width).zip(from.sums.chunks_exact(width));
-    for ((a, b), (to, from)) in stats.zip(sums) {
-        let ([total, reference], &[other_total, other_reference]) = (a, b);
-        if other_reference == f32::NEG_INFINITY {
-            continue;
-        }
-        if *reference == f32::NEG_INFINITY {
-            (*total, *reference) = (other_total, other_reference);
-            to.copy_from_slice(from);
-            continue;
-        }
-        let common = reference.max(other_reference);
-        let (old, new) = (libm::exp2f(*reference - common), libm::exp2f(other_reference - common));
-        (*total, *reference) = (*total * old + other_total * new, common);
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *to * old + from * new;
-        }
+    for ((to_stats, &from_stats), (to, from)) in stats.zip(sums) {
+        add_row((to, to_stats), (from, from_stats));
     }
     Ok(())
+}
+
+/// Adds the sums of a row, and what is beside them, to those of the same row over the keys before.
+#[inline(always)]
+pub(crate) fn add_row(
+    (to, to_stats): (&mut [f32], &mut [f32; STATS]),
+    (from, from_stats): (&[f32], [f32; STATS]),
+) {
+    let ([total, reference], [other_total, other_reference]) = (to_stats, from_stats);
+    if other_reference == f32::NEG_INFINITY {
+        return;
+    }
+    if *reference == f32::NEG_INFINITY {
+        (*total, *reference) = (other_total, other_reference);
+        to.copy_from_slice(from);
+        return;
+    }
+    let common = reference.max(other_reference);
+    let (old, new) = (libm::exp2f(*reference - common), libm::exp2f(other_reference - common));
+    (*total, *reference) = (*total * old + other_total * new, common);
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *to * old + from * new;
+    }
 }
 
 /// What finishes parts: all that [`super::Inputs`] has beside q, k and v.
@@ -178,23 +188,31 @@ pub fn finish<E: Engine, T: Element>(
     let captured = Captured::bind(variant.inputs, ending.captured, heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let [_, queries, _] = problem.extents();
-    let of = Of {
-        part,
-        captured: &captured,
-        weights: variant.weights,
-        query_heads: heads.query as usize,
-        queries: queries as usize,
-    };
+    let rows = RowsOf::Part { part, query_heads: heads.query as usize, queries: queries as usize };
+    let of = Of { rows, captured: &captured, weights: variant.weights };
+    finish_of(engine, (variant, problem), of, ending.gate, outputs, threads, floats)
+}
+
+/// Makes outputs of sums, whose shapes were checked; `floats` are as many as [`finish_len`] says.
+pub(crate) fn finish_of<E: Engine, T: Element>(
+    engine: E,
+    (variant, problem): (&Variant<'_>, &Problem<'_>),
+    of: Of<'_>,
+    gate: Option<Gate<'_, T>>,
+    outputs: Outputs<'_, T>,
+    threads: &dyn Threads,
+    floats: &mut [f32],
+) -> Result<(), RunError> {
+    let heads = &variant.heads;
+    let [_, queries, _] = problem.extents();
+    let factors = |input| of.captured.floats(input).unwrap_or_default();
     let mixing = Mixing {
-        mix: variant
-            .output
-            .mix
-            .map(|mix| (mix.heads as usize, captured.floats(mix.input).unwrap_or_default())),
+        mix: variant.output.mix.map(|mix| (mix.heads as usize, factors(mix.input))),
         sums: Sums::Part(of),
         query_heads: heads.query as usize,
         queries: queries as usize,
         value_dim: heads.value_dim as usize,
-        finish: Finish::new(variant, &captured, ending.gate),
+        finish: Finish::new(variant, of.captured, gate),
     };
     let bands = Bands::new(outputs.o.0, BAND).map_err(RunError::Output)?;
     let lse = outputs.lse.map(|lse| Bands::new(lse.0, BAND)).transpose().map_err(RunError::Output)?;
@@ -237,31 +255,46 @@ impl<L: Door, T: Element> Op for Ends<'_, L, T> {
     }
 }
 
-/// A part, and what its rows are divided by.
+/// Sums of rows, and what they are divided by.
 #[derive(Clone, Copy)]
-pub(super) struct Of<'a> {
-    part: Part<'a>,
-    captured: &'a Captured<'a>,
-    weights: Weights,
-    query_heads: usize,
-    queries: usize,
+pub(crate) struct Of<'a> {
+    pub rows: RowsOf<'a>,
+    pub captured: &'a Captured<'a>,
+    pub weights: Weights,
+}
+
+/// Where sums of rows lie.
+#[derive(Clone, Copy)]
+pub(crate) enum RowsOf<'a> {
+    /// In a part of so many heads and queries.
+    Part { part: Part<'a>, query_heads: usize, queries: usize },
+    /// In the first slots of cells that were added up.
+    Cells(Cells<'a>),
+}
+
+impl<'a> RowsOf<'a> {
+    /// The sums of a row, `width` of them, and what is beside them.
+    #[inline(always)]
+    fn row(&self, [batch, head, query]: [usize; 3], width: usize) -> (&'a [f32], [f32; STATS]) {
+        match *self {
+            RowsOf::Part { part, query_heads, queries } => {
+                let row = (batch * query_heads + head) * queries + query;
+                let stats = &part.stats[row * STATS..];
+                (&part.sums[row * width..][..width], [stats[0], stats[1]])
+            }
+            RowsOf::Cells(cells) => {
+                let (row, stats) = cells.row([batch, head, query]);
+                (&row[..width.min(row.len())], stats)
+            }
+        }
+    }
 }
 
 impl<'a> Of<'a> {
-    fn place(&self, [batch, head, query]: [usize; 3]) -> usize {
-        (batch * self.query_heads + head) * self.queries + query
-    }
-
-    fn stats(&self, at: [usize; 3]) -> [f32; STATS] {
-        let first = self.place(at) * STATS;
-        [self.part.stats[first], self.part.stats[first + 1]]
-    }
-
     /// The sums of a row, and what they are multiplied by.
     #[inline(always)]
     pub fn row(&self, at: [usize; 3], width: usize) -> (&'a [f32], f32) {
-        let sums = &self.part.sums[self.place(at) * width..][..width];
-        let [total, reference] = self.stats(at);
+        let (sums, [total, reference]) = self.rows.row(at, width);
         let factor = match self.weights {
             Weights::Sigmoid | Weights::Relu => 1.0,
             _ if total == 0.0 => 0.0,
@@ -274,7 +307,7 @@ impl<'a> Of<'a> {
     }
 
     fn lse(&self, at: [usize; 3]) -> f32 {
-        let [total, reference] = self.stats(at);
+        let (_, [total, reference]) = self.rows.row(at, 0);
         match self.weights {
             Weights::Softmax { sink } => log_sum(total, reference, logit(sink, at[1] as i32, self.captured)),
             Weights::Sigmoid | Weights::Relu => 0.0,

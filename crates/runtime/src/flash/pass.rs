@@ -13,15 +13,15 @@ use regard_ir::tiles;
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
-use super::finish::Finish;
 use super::fold::{Steps, Sums, TileFold, Units, common_reference};
 use super::keys::Keys;
 use super::memory::{Layout, Memory};
-use super::rows::{Change, Changed, Side};
-use super::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
 use super::{Inputs, Parts};
-use crate::code::{Code, Fault, Place};
+use crate::code::{Code, Fault, Keys as LaneKeys, Place};
+use crate::finish::Finish;
+use crate::rows::{Change, Changed, Side};
 use crate::summary::Summaries;
+use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
 
 /// What all workers read.
 pub(super) struct Shared<'a, E: Engine, T> {
@@ -172,16 +172,12 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         } else {
             (first_query, first_query + queries - 1)
         };
-        let head = (kv_head * variant.heads.group()) as i32;
+        let all = of.region(sequence, &variant.heads, kv_head);
         let position = |query: u32| of.q_offset + query as i32;
         Region {
-            b: Span::point(sequence as i32),
-            h: Span { lo: head + first_head as i32, hi: head + last_head as i32 },
-            g: Span::point(kv_head as i32),
+            h: Span { lo: all.h.lo + first_head as i32, hi: all.h.lo + last_head as i32 },
             q: Span { lo: position(first_query), hi: position(last_query) },
-            k: Span { lo: of.held.begin as i32, hi: of.held.end as i32 - 1 },
-            nq: of.queries as i32,
-            nk: of.keys as i32,
+            ..all
         }
     }
 
@@ -298,6 +294,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             q: &memory.positions[row..][..width],
             h: &memory.heads[row..][..width],
             first_key: (first + live.start) as i32,
+            keys: LaneKeys::Rows,
             captured,
             fault,
         };

@@ -7,7 +7,7 @@ use regard_ir::inputs::Captured;
 use regard_ir::variant::{Sink, Weights};
 
 use super::fold::{Steps, Sums, TileFold, Units};
-use crate::code::{Code, Fault, Place};
+use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 
 /// What the rows of a tile have summed up, `[width]` each, and room to work in.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub fn plain_fold<'a, E: Engine>(rows: PlainRows<'a>, scale: f32) -> impl Fold<E
             q: &[],
             h: &[],
             first_key: 0,
+            keys: LaneKeys::Rows,
             captured: &Captured::NONE,
             fault: &NO_FAULT,
         },

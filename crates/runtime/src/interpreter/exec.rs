@@ -373,7 +373,10 @@ fn variable<L: Door>(lanes: L, var: Var, place: &Place<'_>, key: usize, row: usi
     match var {
         Var::Q => regard_simd::load_i32(lanes, &place.q[row * L::WIDTH..]),
         Var::H => regard_simd::load_i32(lanes, &place.h[row * L::WIDTH..]),
-        Var::K => I32::splat(lanes, place.first_key.wrapping_add(key as i32)),
+        Var::K => {
+            let after = (key as i32).wrapping_mul(place.keys.step::<L>());
+            place.keys.lanes(lanes, place.first_key.wrapping_add(after))
+        }
         Var::B => I32::splat(lanes, place.b),
         Var::G => I32::splat(lanes, place.g),
         Var::Nq => I32::splat(lanes, place.nq),

@@ -103,7 +103,8 @@ impl<L: Door> Op for Apply<'_, L> {
             exec::prepare(modify, lanes, place, modify_slots);
         }
         for (chunk, scores) in scores.chunks_mut(CHUNK * width).enumerate() {
-            let place = Place { first_key: place.first_key + (chunk * CHUNK) as i32, ..*place };
+            let after = (chunk * CHUNK) as i32 * place.keys.step::<L>();
+            let place = Place { first_key: place.first_key.wrapping_add(after), ..*place };
             let allowed = &mut allowed[..scores.len()];
             if masked {
                 exec::mask_of(allow, lanes, &place, allowed, allow_slots);

@@ -7,7 +7,7 @@ use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
 
 /// Turns eight lanes from `lane` on of an output, `[value_width][width]`, into rows of `value_width`.
 #[inline(always)]
-pub(super) fn turn<L: Lanes>(
+pub(crate) fn turn<L: Lanes>(
     lanes: L,
     output: &[f32],
     [lane, width]: [usize; 2],
@@ -30,7 +30,7 @@ pub(super) fn turn<L: Lanes>(
 
 /// `a = a · a_factor + b · b_factor`, rows of `a` and `b` being as long as the factors.
 #[inline(always)]
-pub(super) fn add_scaled<L: Lanes>(lanes: L, a: &mut [f32], a_factor: &[f32], b: &[f32], b_factor: &[f32]) {
+pub(crate) fn add_scaled<L: Lanes>(lanes: L, a: &mut [f32], a_factor: &[f32], b: &[f32], b_factor: &[f32]) {
     let width = a_factor.len();
     for (a, b) in a.chunks_exact_mut(width).zip(b.chunks_exact(width)) {
         for at in (0..width).step_by(L::WIDTH) {
@@ -43,7 +43,7 @@ pub(super) fn add_scaled<L: Lanes>(lanes: L, a: &mut [f32], a_factor: &[f32], b:
 
 /// Divides each lane of `output`, `[value_width][width]`, by its sum; a sum of 0 gives 0.
 #[inline(always)]
-pub(super) fn divide<L: Lanes>(lanes: L, output: &mut [f32], sum: &[f32], inverse: &mut [f32]) {
+pub(crate) fn divide<L: Lanes>(lanes: L, output: &mut [f32], sum: &[f32], inverse: &mut [f32]) {
     let width = sum.len();
     let zero = F32::splat(lanes, 0.0);
     for at in (0..width).step_by(L::WIDTH) {
@@ -56,7 +56,7 @@ pub(super) fn divide<L: Lanes>(lanes: L, output: &mut [f32], sum: &[f32], invers
 
 /// Multiplies each lane of `output`, `[value_width][width]`, by its factor; a factor of 0 gives 0.
 #[inline(always)]
-pub(super) fn multiply<L: Lanes>(lanes: L, output: &mut [f32], factors: &[f32]) {
+pub(crate) fn multiply<L: Lanes>(lanes: L, output: &mut [f32], factors: &[f32]) {
     let width = factors.len();
     let zero = F32::splat(lanes, 0.0);
     for channel in output.chunks_exact_mut(width) {
@@ -71,7 +71,7 @@ pub(super) fn multiply<L: Lanes>(lanes: L, output: &mut [f32], factors: &[f32]) 
 
 /// What turns a sum of values into an output when e^sink joins the sum of the weights: 2^reference over both sums. A sum
 /// of 0 gives 0.
-pub(super) fn sunk_inverse(sum: f32, reference: f32, sink: f64) -> f32 {
+pub(crate) fn sunk_inverse(sum: f32, reference: f32, sink: f64) -> f32 {
     if sum == 0.0 {
         return 0.0;
     }
@@ -80,7 +80,7 @@ pub(super) fn sunk_inverse(sum: f32, reference: f32, sink: f64) -> f32 {
 }
 
 /// ln(sum · 2^reference + e^sink).
-pub(super) fn log_sum(sum: f32, reference: f32, sink: f64) -> f32 {
+pub(crate) fn log_sum(sum: f32, reference: f32, sink: f64) -> f32 {
     if sum == 0.0 {
         return sink as f32;
     }
@@ -94,7 +94,7 @@ pub(super) fn log_sum(sum: f32, reference: f32, sink: f64) -> f32 {
 }
 
 /// The logit that joins the sum of a query head.
-pub(super) fn logit(sink: Sink, head: i32, captured: &Captured<'_>) -> f64 {
+pub(crate) fn logit(sink: Sink, head: i32, captured: &Captured<'_>) -> f64 {
     match sink {
         Sink::None => f64::NEG_INFINITY,
         Sink::One => 0.0,

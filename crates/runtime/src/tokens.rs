@@ -4,25 +4,27 @@
 //! passes, and an angle's sine costs more than a turn.
 
 use pulp::bytemuck;
+use regard_engine::Op;
 use regard_engine::element::Element;
+use regard_engine::grid::Lots;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::rows::{Frequencies, NormKind, Position, QkNorm};
 use regard_ir::variant::{Source, Variant};
 
-use super::Inputs;
 use crate::code::Fault;
+use crate::flash::Inputs;
 
 /// Rows that a worker fills at a time, and the most turns that are made of a start without a sine of its own: each
 /// adds a rounding of an f64.
-pub(super) const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// Floats of a cache line, which rows of the table start at.
 const LINE: usize = 16;
 
 /// Sizes of the table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TokenLayout {
+pub(crate) struct TokenLayout {
     /// Rotary pairs.
     half: usize,
     /// Whether a norm over all heads is kept.
@@ -44,6 +46,16 @@ impl TokenLayout {
         let own = norms || variant.position.is_some_and(|position| position.ids.is_some());
         let [batch, queries, keys] = problem.extents().map(|n| n as usize);
         Self { half, norms, own, batch: if own { batch } else { 1 }, keys, queries }
+    }
+
+    /// Of queries alone, whose keys are cached.
+    pub fn of_queries(variant: &Variant<'_>, problem: &Problem<'_>) -> Self {
+        Self { keys: 0, ..Self::new(variant, problem) }
+    }
+
+    /// Of keys alone.
+    pub fn of_keys(variant: &Variant<'_>, problem: &Problem<'_>) -> Self {
+        Self { queries: 0, ..Self::new(variant, problem) }
     }
 
     /// Floats of a row: the pairs' cosines, their sines, the norm.
@@ -94,14 +106,14 @@ enum Token {
 
 /// The filled table.
 #[derive(Clone, Copy)]
-pub(super) struct Tokens<'a> {
+pub(crate) struct Tokens<'a> {
     pub layout: TokenLayout,
     pub table: &'a [f32],
 }
 
 /// What is known of one token.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'a> {
+pub(crate) struct Known<'a> {
     /// Cosine of each pair's angle.
     pub cos: &'a [f32],
     /// Its sine.
@@ -134,7 +146,7 @@ impl<'a> Tokens<'a> {
 }
 
 /// Writes the angle of each rotary pair from one position to the next.
-pub(super) fn frequencies(position: &Position, captured: &Captured<'_>, memory: &mut [f32]) {
+pub(crate) fn frequencies(position: &Position, captured: &Captured<'_>, memory: &mut [f32]) {
     let half = position.dim as usize / 2;
     let to: &mut [f64] = bytemuck::cast_slice_mut(&mut memory[..2 * half]);
     for (t, to) in to.iter_mut().enumerate() {
@@ -148,7 +160,7 @@ pub(super) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
 }
 
 /// What a worker needs to fill rows of the table.
-pub(super) struct Fill<'a, T> {
+pub(crate) struct Fill<'a, T> {
     pub layout: TokenLayout,
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
@@ -261,9 +273,26 @@ impl<T: Element> Fill<'_, T> {
     }
 }
 
+/// One worker's share of the table of tokens, inside the engine's instruction set.
+pub(crate) struct FillTokens<'a, T> {
+    pub fill: &'a Fill<'a, T>,
+    pub lots: &'a Lots<'a, f32>,
+}
+
+impl<T: Element> Op for FillTokens<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        while let Some((chunk, rows)) = self.lots.take() {
+            self.fill.chunk(chunk, rows);
+        }
+    }
+}
+
 /// The inverse of a norm, of the sum of squares of so many channels.
 #[inline(always)]
-pub(super) fn inverse(norm: &QkNorm, squares: f64, channels: usize) -> f32 {
+pub(crate) fn inverse(norm: &QkNorm, squares: f64, channels: usize) -> f32 {
     let inside = match norm.kind {
         NormKind::Rms => squares / channels as f64 + norm.eps,
         NormKind::L2 => squares + norm.eps,

@@ -8,18 +8,21 @@ use regard_ir::rows::{Gate as GateShape, Output};
 use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, sigmoid, vectors_mut};
 
-use super::Gate;
-use super::part::Of;
+use crate::flash::Gate;
+use crate::flash::part::Of;
 
 /// Queries of a band whose heads are mixed at a time.
-pub(super) const BAND: usize = 8;
+pub(crate) const BAND: usize = 8;
+
+/// Rows that are at work while outputs are mixed, normed and gated.
+pub(crate) const ROWS: usize = 3;
 
 /// Heads whose sum is one chain.
 const CHAIN: usize = 64;
 
 /// Norm and gate of output rows.
 #[derive(Clone, Copy)]
-pub(super) struct Finish<'a, T> {
+pub(crate) struct Finish<'a, T> {
     output: &'a Output,
     /// The norm's factors, where there are learned ones.
     learned: Option<&'a [f32]>,
@@ -79,7 +82,7 @@ impl<'a, T: Element> Finish<'a, T> {
 }
 
 /// Weighted sums of heads.
-pub(super) enum Sums<'a> {
+pub(crate) enum Sums<'a> {
     /// Divided already: `[sequence][query head][query]` rows, contiguous.
     Whole(&'a [f32]),
     /// Of merged parts, yet to be divided.
@@ -87,7 +90,7 @@ pub(super) enum Sums<'a> {
 }
 
 /// Weighted sums of heads, and what is made of them or of their mixtures.
-pub(super) struct Mixing<'a, T> {
+pub(crate) struct Mixing<'a, T> {
     /// Output heads, and the factors `[output heads, query heads]`; absent where each head is its own output.
     pub mix: Option<(usize, &'a [f32])>,
     pub sums: Sums<'a>,
@@ -101,7 +104,7 @@ impl<T: Element> Mixing<'_, T> {
     /// Makes outputs of bands until there is none left. `row`, `chain` and `scratch` are a whole number of vectors and at
     /// least `value_dim` long.
     #[inline(always)]
-    pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_, T>, [row, chain, scratch]: [&mut [f32]; 3]) {
+    pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_, T>, [row, chain, scratch]: [&mut [f32]; ROWS]) {
         while let Some(mut band) = bands.claim() {
             for head in 0..self.mix.map_or(self.query_heads, |(heads, _)| heads) {
                 for query in band.queries() {

@@ -9,11 +9,11 @@ use regard_ir::rows::{Position, QkNorm, RopeLayout};
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
-use super::tokens::{Known, Tokens, inverse};
+use crate::tokens::{Known, Tokens, inverse};
 
 /// How the rows of q, or those of k, change: what does not depend on the row.
 #[derive(Clone, Copy)]
-pub(super) struct Change<'a> {
+pub(crate) struct Change<'a> {
     position: Option<&'a Position>,
     norm: Option<&'a QkNorm>,
     /// The norm's factors, where there are learned ones.
@@ -23,7 +23,7 @@ pub(super) struct Change<'a> {
 
 /// Rows of q or of k.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Query,
     Key,
 }
@@ -111,7 +111,7 @@ fn turn(position: &Position, token: Known<'_>, row: &mut [f32]) {
 }
 
 /// Rows that change on their way: `row` finds one and says of which head, and `token` what is known of its token.
-pub(super) struct Changed<'c, T, R, K> {
+pub(crate) struct Changed<'c, T, R, K> {
     pub change: Change<'c>,
     pub row: R,
     pub token: K,

@@ -1,0 +1,194 @@
+//! How keys and values lie in a cache: one format for all phases, engines and layouts.
+//!
+//! A cache is made of pages of some tokens each, and a page of a block of keys for each key head and one of values for each
+//! value head. A block is made of panels of [`LANES`] words, so that lanes are keys in scores and channels in outputs and no
+//! product needs a horizontal step. A word of 32 bits holds as many numbers as its codec says: consecutive channels of a
+//! key, consecutive tokens of a value.
+//!
+//! * keys: `[tokens / 16][channels / numbers, rounded up][16 tokens]` words;
+//! * values: `[channels / 16, rounded up][tokens / numbers, rounded up][16 channels]` words;
+//! * scales, where the codec has them, beside either: an f32 for each group of channels and token, `[tokens / 16][groups][16]`
+//!   for keys and `[groups][tokens]` for values;
+//! * a bit for each token, whether its values are all finite: behind the values.
+
+use crate::plan::Dtype;
+use crate::variant::Heads;
+
+/// Words of a panel's row: keys of a panel of keys, channels of one of values.
+pub const LANES: u32 = 16;
+
+/// The fewest tokens of a page, and what their number is a multiple of.
+pub const PAGE_STEP: u32 = LANES;
+
+/// The most tokens of a page.
+pub const MAX_PAGE: u32 = 1 << 16;
+
+/// How a cached number is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum Codec {
+    /// binary32.
+    F32,
+    /// binary16; the two numbers of a word's place lie 16 lanes apart, so that a row of lanes is contiguous.
+    F16,
+    /// bfloat16, the first number in the lower half of its word.
+    Bf16,
+    /// 8 bits, symmetric, with a scale for each token and head.
+    Int8,
+    /// 4 bits, symmetric, with a scale for each token and group of [`GROUP`] channels.
+    Int4,
+}
+
+/// Channels that share a scale of [`Codec::Int4`]; the last group of a row may have fewer.
+pub const GROUP: u32 = 32;
+
+impl Codec {
+    /// Every codec.
+    pub const ALL: [Codec; 5] = [Codec::F32, Codec::F16, Codec::Bf16, Codec::Int8, Codec::Int4];
+
+    /// As it is written in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Codec::F32 => "f32",
+            Codec::F16 => "f16",
+            Codec::Bf16 => "bf16",
+            Codec::Int8 => "int8",
+            Codec::Int4 => "int4",
+        }
+    }
+
+    /// The codec that stores a type as it is.
+    pub const fn of(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Codec::F32,
+            Dtype::F16 => Codec::F16,
+            Dtype::Bf16 => Codec::Bf16,
+        }
+    }
+
+    /// Numbers of a word.
+    pub const fn numbers(self) -> u32 {
+        match self {
+            Codec::F32 => 1,
+            Codec::F16 | Codec::Bf16 => 2,
+            Codec::Int8 => 4,
+            Codec::Int4 => 8,
+        }
+    }
+
+    /// Scales of a row of so many channels.
+    pub const fn scales(self, channels: u32) -> u32 {
+        match self {
+            Codec::F32 | Codec::F16 | Codec::Bf16 => 0,
+            Codec::Int8 => 1,
+            Codec::Int4 => channels.div_ceil(GROUP),
+        }
+    }
+}
+
+/// What a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct PageFormat {
+    /// Tokens of a page, a multiple of [`PAGE_STEP`].
+    pub tokens: u32,
+    /// How keys are stored.
+    pub k: Codec,
+    /// How values are stored.
+    pub v: Codec,
+}
+
+/// Sizes of a page's parts, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageShape {
+    /// Tokens of a page.
+    pub tokens: usize,
+    /// A block of keys.
+    pub keys: Block,
+    /// A block of values.
+    pub values: Block,
+    /// Key heads of each value head.
+    key_heads: usize,
+    /// Value heads.
+    value_heads: usize,
+}
+
+/// The keys of one key head, or the values of one value head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// How numbers are stored.
+    pub codec: Codec,
+    /// Channels of a row.
+    pub channels: usize,
+    /// Words of the numbers.
+    pub words: usize,
+    /// Groups of channels that have a scale of their own.
+    pub groups: usize,
+}
+
+impl PageFormat {
+    /// Its parts, for a variant's heads.
+    pub fn shape(&self, heads: &Heads) -> PageShape {
+        let tokens = self.tokens as usize;
+        let lanes = LANES as usize;
+        let keys = Block {
+            codec: self.k,
+            channels: heads.dim as usize,
+            words: tokens * heads.dim.div_ceil(self.k.numbers()) as usize,
+            groups: self.k.scales(heads.dim) as usize,
+        };
+        let values = Block {
+            codec: self.v,
+            channels: heads.value_dim as usize,
+            words: (heads.value_dim as usize).next_multiple_of(lanes)
+                * tokens.div_ceil(self.v.numbers() as usize),
+            groups: self.v.scales(heads.value_dim) as usize,
+        };
+        let (key_heads, value_heads) = ((heads.kv / heads.value) as usize, heads.value as usize);
+        PageShape { tokens, keys, values, key_heads, value_heads }
+    }
+}
+
+impl PageShape {
+    /// Words of a block of keys with its scales, whole lines of a cache.
+    pub const fn keys_len(&self) -> usize {
+        (self.keys.words + self.keys.groups * self.tokens).next_multiple_of(LANES as usize)
+    }
+
+    /// Words of a block of values with its scales and bits, whole lines of a cache.
+    pub const fn values_len(&self) -> usize {
+        let bits = self.tokens.div_ceil(u32::BITS as usize);
+        (self.values.words + self.values.groups * self.tokens + bits).next_multiple_of(LANES as usize)
+    }
+
+    /// Words of a value head and its key heads.
+    const fn head_len(&self) -> usize {
+        self.values_len() + self.key_heads * self.keys_len()
+    }
+
+    /// Words of a page.
+    pub const fn len(&self) -> usize {
+        self.value_heads * self.head_len()
+    }
+
+    /// Whether it has none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where in a page the keys of a key head lie.
+    pub const fn keys_at(&self, head: usize) -> usize {
+        head / self.key_heads * self.head_len() + head % self.key_heads * self.keys_len()
+    }
+
+    /// Where in a page the values of a value head lie: behind the keys of its key heads.
+    pub const fn values_at(&self, head: usize) -> usize {
+        head * self.head_len() + self.key_heads * self.keys_len()
+    }
+
+    /// The value head that a key head reads.
+    pub const fn value_head(&self, key_head: usize) -> usize {
+        key_head / self.key_heads
+    }
+}

@@ -1,0 +1,73 @@
+//! Sizes of decoding, and of what it lives on: the pages of a cache.
+
+use regard_ir::cache::{Codec, PAGE_STEP, PageFormat};
+use regard_ir::machine::Machine;
+use regard_ir::plan::{Dtype, Split};
+use regard_ir::spec::{CacheFormat, Spec};
+
+use crate::inequality::{Inequality, Limit, Unit, factor, term};
+use crate::report::{Choice, Reason, Rejected};
+
+/// The most tokens of a page that nobody asked for: four panels of keys fill the registers, and a page that is begun wastes
+/// little.
+const MOST_TOKENS: u32 = 64;
+
+/// Keys that are scored before their values are added up: enough that a row's largest score is found once for many.
+const CHUNK: u32 = 256;
+
+/// Keys that one thread takes at a time: few, so that short sequences are shared out evenly, and so many that what they leave
+/// behind is little beside what is read.
+const CELL: u32 = 512;
+
+/// The pages of a spec's cache and the sizes of decoding on it, with the reason for each.
+pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageFormat, Split, Vec<Choice>) {
+    let codec = |format| match format {
+        CacheFormat::Same => Codec::of(dtype),
+        CacheFormat::Dtype(dtype) => Codec::of(dtype),
+        CacheFormat::Int8 => Codec::Int8,
+        CacheFormat::Int4 => Codec::Int4,
+    };
+    let (k, v) = (codec(spec.cache.k), codec(spec.cache.v));
+    let page = match spec.cache.page {
+        Some(tokens) => Choice::fixed("page", tokens.into(), Reason::PageAsAsked),
+        None => page(spec, machine),
+    };
+    let cache = PageFormat { tokens: page.value as u32, k, v };
+    let whole = |most: u32, unit: u32| most.next_multiple_of(unit).min((most / unit).max(1) * unit);
+    let key_chunk = whole(CHUNK, cache.tokens);
+    let decode = Split { key_cell: whole(CELL, key_chunk), key_chunk };
+    let choices = vec![
+        page,
+        Choice::fixed("decode_chunk", decode.key_chunk.into(), Reason::DecodeChunk),
+        Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell),
+    ];
+    (cache, decode, choices)
+}
+
+/// The most tokens, in powers of two, whose keys and values of a head fit a small part of the cache that a pass lives in.
+fn page(spec: &Spec, machine: &Machine) -> Choice {
+    let (what, bytes) =
+        if machine.l2_bytes > 0 { ("L2", machine.l2_bytes) } else { ("L1d", machine.l1d_bytes) };
+    let bound = |tokens: u32| Inequality {
+        terms: vec![term(
+            "K and V of a head",
+            &[
+                factor(tokens.into(), "tokens"),
+                factor((spec.heads.dim + spec.heads.value_dim).into(), ""),
+                factor(4, "B"),
+            ],
+        )],
+        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 8 },
+        unit: Unit::Bytes,
+    };
+    let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());
+    while tokens < MOST_TOKENS {
+        let next = bound(2 * tokens);
+        if !next.holds() {
+            rejected.push(Rejected { value: (2 * tokens).into(), violates: vec![next] });
+            break;
+        }
+        tokens *= 2;
+    }
+    Choice { name: "page", value: tokens.into(), reason: Reason::Page, bounds: vec![bound(tokens)], rejected }
+}

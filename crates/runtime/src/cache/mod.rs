@@ -1,0 +1,160 @@
+//! Cached keys and values: where the pages of a sequence lie, and who has which page.
+
+#[cfg(feature = "alloc")]
+mod store;
+
+use core::ops::Range;
+
+use regard_engine::cached;
+use regard_ir::cache::PageShape;
+
+#[cfg(feature = "alloc")]
+pub use self::store::{Capacity, SequenceId, Store, StoreError};
+
+/// Where the pages of a sequence lie in their memory. Pages are counted along the sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages<'a> {
+    /// One after the other, from page `first` of the memory on.
+    Run {
+        /// The first.
+        first: u32,
+    },
+    /// By a table.
+    Table(&'a [u32]),
+    /// In so many pages from `first` on: the first `kept` pages of the sequence stay, and of the others the last ones take
+    /// turns.
+    Ring {
+        /// The first.
+        first: u32,
+        /// Pages that stay.
+        kept: u32,
+        /// Pages of the ring, those that stay included.
+        pages: u32,
+    },
+}
+
+impl Pages<'_> {
+    /// Where page `page` of the sequence lies, or lay before it was written over.
+    #[inline(always)]
+    pub const fn place(&self, page: usize) -> usize {
+        match *self {
+            Pages::Run { first } => first as usize + page,
+            Pages::Table(table) => table[page] as usize,
+            Pages::Ring { first, kept, pages } => {
+                let kept = kept as usize;
+                let turn = if page < kept { page } else { kept + (page - kept) % (pages as usize - kept) };
+                first as usize + turn
+            }
+        }
+    }
+
+    /// The positions whose keys were written over, of a sequence that was once `written` tokens long, with so many of them in
+    /// a page.
+    pub const fn lost(&self, written: u32, tokens: u32) -> Range<u32> {
+        match *self {
+            Pages::Run { .. } | Pages::Table(_) => 0..0,
+            Pages::Ring { kept, pages, .. } => {
+                let last = written.div_ceil(tokens);
+                let begin = kept * tokens;
+                let held = last.saturating_sub(pages - kept) * tokens;
+                if held > begin { begin..held } else { begin..begin }
+            }
+        }
+    }
+}
+
+/// Which row of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOf {
+    /// The key of a key head.
+    Key(usize),
+    /// The value of a value head.
+    Value(usize),
+}
+
+/// A sequence's cached keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedSequence<'a> {
+    /// The memory of its pages, and maybe of others.
+    pub memory: &'a [u32],
+    /// Where they lie.
+    pub pages: Pages<'a>,
+    /// Its tokens.
+    pub len: u32,
+    /// The most tokens that it ever had.
+    pub written: u32,
+}
+
+/// The caches of a call's sequences.
+pub trait Caches: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// That of a sequence.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    fn get(&self, sequence: usize) -> CachedSequence<'_>;
+}
+
+/// A sequence's cache, to be written.
+#[derive(Debug)]
+pub struct CachedSequenceMut<'a> {
+    /// The memory of its pages, and maybe of others.
+    pub memory: &'a mut [u32],
+    /// Where they lie; there is a page for each token that is written.
+    pub pages: Pages<'a>,
+}
+
+impl<'a> CachedSequence<'a> {
+    /// The page of a sequence.
+    ///
+    /// # Panics
+    /// If it lies outside the memory.
+    #[inline(always)]
+    pub fn page(&self, shape: &PageShape, page: usize) -> &'a [u32] {
+        &self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    }
+
+    /// Reads the key of a token and key head, or its value and value head, widened.
+    ///
+    /// # Panics
+    /// If there is no such token or head, or the row has another length.
+    pub fn read_into(&self, shape: &PageShape, token: usize, row: RowOf, to: &mut [f32]) {
+        let (page, at) = (self.page(shape, token / shape.tokens), token % shape.tokens);
+        match row {
+            RowOf::Key(head) => {
+                let block = &page[shape.keys_at(head)..][..shape.keys_len()];
+                cached::read_key(&shape.keys, at, block, to);
+            }
+            RowOf::Value(head) => {
+                let block = &page[shape.values_at(head)..][..shape.values_len()];
+                cached::read_value(&shape.values, shape.tokens, at, block, to);
+            }
+        }
+    }
+
+    /// Whether all pages that tokens lie in are inside the memory.
+    pub fn is_whole(&self, shape: &PageShape) -> bool {
+        let pages = (self.len as usize).div_ceil(shape.tokens);
+        let most = self.memory.len().checked_div(shape.len()).unwrap_or(0);
+        match self.pages {
+            Pages::Run { first } => first as usize + pages <= most,
+            Pages::Table(table) => {
+                table.len() >= pages && table[..pages].iter().all(|&page| (page as usize) < most)
+            }
+            Pages::Ring { first, kept, pages } => kept < pages && first as usize + pages as usize <= most,
+        }
+    }
+}
+
+impl CachedSequenceMut<'_> {
+    /// The page of a sequence.
+    ///
+    /// # Panics
+    /// If it lies outside the memory.
+    #[inline(always)]
+    pub fn page(&mut self, shape: &PageShape, page: usize) -> &mut [u32] {
+        &mut self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    }
+}

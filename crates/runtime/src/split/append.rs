@@ -1,0 +1,154 @@
+//! Tokens on their way into a cache: normed and turned once, and stored as the cache's codecs do.
+
+use regard_engine::Engine;
+use regard_engine::Op;
+use regard_engine::cached;
+use regard_engine::element::Element;
+use regard_engine::grid::Lots;
+use regard_engine::isa::Door;
+use regard_engine::pack::Rows;
+use regard_engine::threads::{Solo, Threads};
+use regard_ir::cache::PageShape;
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::plan::Plan;
+use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
+
+use crate::cache::CachedSequenceMut;
+use crate::code::Fault;
+use crate::flash::{ALIGN, Inputs, RunError, WorkspaceLen, align, shape};
+use crate::rows::{Change, Changed, Side};
+use crate::tokens::{self, TokenLayout};
+use crate::view::View;
+
+/// Keys and values of tokens, as a variant's k and v are.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a, T> {
+    /// Keys, `[1][key head][token]` rows of `dim`.
+    pub k: View<'a, T>,
+    /// Values, `[1][value head][token]` rows of `value_dim`.
+    pub v: View<'a, T>,
+    /// Captured tensors, as long as the sequence is then: the declared ones in the order of their declaration, then those of
+    /// learned tables.
+    pub captured: &'a [InputData<'a>],
+}
+
+/// Floats that [`append`] works in, for so many tokens at a time.
+pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
+    let layout = TokenLayout::of_keys(variant, problem);
+    let row = widest(variant).next_multiple_of(ALIGN);
+    row.saturating_add(layout.frequencies_len()).saturating_add(layout.table_len()).saturating_add(ALIGN)
+}
+
+fn widest(variant: &Variant<'_>) -> usize {
+    variant.heads.dim.max(variant.heads.value_dim) as usize
+}
+
+/// Writes the tokens that `problem` holds, a part of one sequence without queries, to its cache.
+///
+/// # Errors
+/// If a tensor does not fit variant and problem, or `floats` are fewer than [`append_len`] says. Nothing is written then.
+pub fn append<E: Engine, T: Element>(
+    engine: E,
+    (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
+    tokens: Tokens<'_, T>,
+    cache: CachedSequenceMut<'_>,
+    floats: &mut [f32],
+) -> Result<(), RunError> {
+    let heads = &variant.heads;
+    let [_, _, count] = problem.extents().map(|n| n as usize);
+    let [kv, value, dim, value_dim] = [heads.kv, heads.value, heads.dim, heads.value_dim].map(|n| n as usize);
+    shape("k", tokens.k.counts(), tokens.k.width(), [1, kv, count, dim])?;
+    shape("v", tokens.v.counts(), tokens.v.width(), [1, value, count, value_dim])?;
+    let captured = Captured::bind(variant.inputs, tokens.captured, heads, variant.source, problem)
+        .map_err(RunError::Captured)?;
+    let needed = append_len(variant, problem);
+    if floats.len() < needed {
+        let len = |floats| WorkspaceLen { floats, spans: 0 };
+        return Err(RunError::Workspace { needed: len(needed), found: len(floats.len()) });
+    }
+    let layout = TokenLayout::of_keys(variant, problem);
+    let (row, rest) = align(floats).split_at_mut(widest(variant).next_multiple_of(ALIGN));
+    let (frequencies, rest) = rest.split_at_mut(layout.frequencies_len());
+    let table = &mut rest[..layout.table_len()];
+    let fault = Fault::new();
+    if let Some(position) = &variant.position {
+        tokens::frequencies(position, &captured, frequencies);
+    }
+    let inputs =
+        Inputs { q: View::empty(dim), k: tokens.k, v: tokens.v, captured: tokens.captured, gate: None };
+    if !table.is_empty() {
+        let lots = Lots::new(&mut *table, tokens::CHUNK * layout.stride());
+        let fill = tokens::Fill {
+            layout,
+            variant,
+            problem,
+            inputs: &inputs,
+            captured: &captured,
+            fault: &fault,
+            frequencies,
+        };
+        Solo.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
+        if let Some(input) = fault.input() {
+            return Err(RunError::Index { input });
+        }
+    }
+    let change = Change::new(variant, Side::Key, &captured, tokens::Tokens { layout, table });
+    let first = problem.sequence(0).held.begin as usize;
+    engine.enter(Write {
+        lanes: engine.lanes(),
+        page: plan.cache.shape(heads),
+        tokens,
+        change,
+        first,
+        cache,
+        row,
+    });
+    Ok(())
+}
+
+/// Writes tokens, inside the engine's instruction set.
+struct Write<'a, D, T> {
+    lanes: D,
+    page: PageShape,
+    tokens: Tokens<'a, T>,
+    change: Option<Change<'a>>,
+    /// Position of the first token.
+    first: usize,
+    cache: CachedSequenceMut<'a>,
+    row: &'a mut [f32],
+}
+
+impl<D: Door, T: Element> Op for Write<'_, D, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { lanes, page: shape, tokens: Tokens { k, v, .. }, change, first, mut cache, row } = self;
+        let [_, key_heads, count] = k.counts();
+        let [_, value_heads, _] = v.counts();
+        for token in 0..count {
+            let at = first + token;
+            let (page, place) = (cache.page(&shape, at / shape.tokens), at % shape.tokens);
+            for head in 0..key_heads {
+                let row = &mut row[..shape.keys.channels];
+                match change {
+                    None => T::widen_into(lanes, k.row(0, head, token), row),
+                    Some(change) => {
+                        let of = |token| (head, k.row(0, head, token));
+                        let known = |token| change.tokens.key(0, token);
+                        Changed::new(change, of, known).row(lanes, token, row);
+                    }
+                }
+                let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
+                cached::write_key(&shape.keys, shape.tokens, place, row, block);
+            }
+            for head in 0..value_heads {
+                let row = &mut row[..shape.values.channels];
+                T::widen_into(lanes, v.row(0, head, token), row);
+                let block = &mut page[shape.values_at(head)..][..shape.values_len()];
+                cached::write_value(&shape.values, shape.tokens, place, row, block);
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The workspace: what all workers share, the sums of each cell, and a piece for each worker.
+
+use pulp::bytemuck;
+use regard_engine::Engine;
+use regard_engine::cached::{LANES, packed_row};
+use regard_ir::cache::PageShape;
+use regard_ir::plan::Plan;
+use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
+use regard_simd::Lanes;
+
+use crate::code::Code;
+use crate::finish::ROWS as FINISH;
+use crate::flash::ALIGN;
+use crate::tokens::TokenLayout;
+
+/// Sums of the rows of one key head over one cell, or over several: `[rows][width]` weighted values, then for each row the sum
+/// of its weights and their reference.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    /// Rows.
+    pub rows: usize,
+    /// Channels of a row, in whole panels.
+    pub width: usize,
+}
+
+/// Numbers beside a row of sums: what its weights add up to, and their reference.
+pub(super) const STATS: usize = 2;
+
+impl Slot {
+    pub fn len(&self) -> usize {
+        (self.rows * (self.width + STATS)).next_multiple_of(ALIGN)
+    }
+
+    /// The rows of a slot, and what is beside them.
+    #[inline(always)]
+    pub fn split<'a>(&self, slot: &'a mut [f32]) -> (&'a mut [f32], &'a mut [[f32; STATS]]) {
+        let (rows, stats) = slot.split_at_mut(self.rows * self.width);
+        (rows, &mut stats.as_chunks_mut().0[..self.rows])
+    }
+
+    /// One row of a slot, and what is beside it.
+    pub fn row<'a>(&self, slot: &'a [f32], row: usize) -> (&'a [f32], [f32; STATS]) {
+        let stats = &slot[self.rows * self.width..];
+        (&slot[row * self.width..][..self.width], [stats[row * STATS], stats[row * STATS + 1]])
+    }
+}
+
+/// Sizes of what a call works in.
+pub(super) struct Layout {
+    /// A page.
+    pub page: PageShape,
+    /// Keys that are scored before their values are added up.
+    pub chunk: usize,
+    /// What a cell leaves behind.
+    pub slot: Slot,
+    /// Rows, those included that fill up the last row tile.
+    pub rows: usize,
+    /// Channels of a packed query.
+    pub packed_row: usize,
+    /// What is known of each query's token.
+    pub tokens: TokenLayout,
+    /// Lanes of a vector.
+    lanes: usize,
+    /// The most rows of a row tile.
+    tile: usize,
+    sequences: usize,
+    heads: usize,
+    code: usize,
+}
+
+/// What all workers share.
+pub(super) struct Common<'a> {
+    /// Rotary frequencies, as f64.
+    pub frequencies: &'a mut [f32],
+    /// What is known of each query's token.
+    pub table: &'a mut [f32],
+    /// Where the sums of each sequence and key head begin, counted in slots.
+    pub starts: &'a mut [u32],
+    /// Where the live cells of each sequence begin in `live`.
+    pub firsts: &'a mut [u32],
+    /// The live cells of all sequences.
+    pub live: &'a mut [u32],
+    /// A slot for each live cell and key head.
+    pub sums: &'a mut [f32],
+    /// The workers' pieces.
+    pub workers: &'a mut [f32],
+}
+
+/// One worker's memory.
+pub(super) struct Memory<'a> {
+    /// The packed queries, row tile by row tile.
+    pub query: &'a mut [f32],
+    /// Queries on their way there, `[rows][dim]`.
+    pub unpacked: &'a mut [f32],
+    /// Scores, then weights, `[rows][chunk]`.
+    pub scores: &'a mut [f32],
+    /// A row tile's weights over a page.
+    pub weights: &'a mut [f32],
+    /// What each row's weights add up to, a vector of lanes each.
+    pub totals: &'a mut [f32],
+    /// Their references in log2 units, integral; −inf while no key was live.
+    pub references: &'a mut [f32],
+    /// What each row's sums are multiplied by.
+    pub factors: &'a mut [f32],
+    /// A block of values without what is not finite.
+    pub mended: &'a mut [u32],
+    /// One value.
+    pub value: &'a mut [f32],
+    /// Query head and query position in each lane, and which keys are allowed.
+    pub lanes: [&'a mut [i32]; 3],
+    /// Scratch of the variant's code.
+    pub code: &'a mut [i32],
+    /// The sequence and key head whose queries are packed.
+    pub packed: Option<(usize, usize)>,
+}
+
+impl Layout {
+    pub fn new<E: Engine>(
+        variant: &Variant<'_>,
+        plan: &Plan,
+        code: &dyn Code<E::Lanes>,
+        problem: &Problem<'_>,
+    ) -> Self {
+        let heads = &variant.heads;
+        let page = plan.cache.shape(heads);
+        let rows = heads.group() as usize * problem.queries as usize;
+        let tile = <E::Lanes as regard_engine::isa::Door>::TILE.min(8);
+        let last = rows % tile;
+        let padded = rows - last + if last > 0 { last.next_power_of_two() } else { 0 };
+        Self {
+            page,
+            chunk: plan.decode.key_chunk as usize,
+            slot: Slot { rows, width: page.values.channels.next_multiple_of(LANES) },
+            rows: padded,
+            packed_row: packed_row(page.keys.codec, page.keys.channels),
+            tokens: TokenLayout::of_queries(variant, problem),
+            lanes: E::Lanes::WIDTH,
+            tile,
+            sequences: problem.batch as usize,
+            heads: heads.kv as usize,
+            code: code.scratch_len(E::Lanes::WIDTH),
+        }
+    }
+
+    /// The sizes of what is shared, in the order of [`Common`]'s fields up to the workers, with so many live cells over all
+    /// sequences.
+    fn common(&self, cells: usize) -> [usize; 6] {
+        let starts = self.sequences.saturating_mul(self.heads).saturating_add(1);
+        let sums = cells.saturating_mul(self.heads).saturating_mul(self.slot.len());
+        [self.tokens.frequencies_len(), self.tokens.table_len(), starts, self.sequences, cells, sums]
+            .map(|len| len.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX))
+    }
+
+    /// The operands' sizes, in the order of [`Memory`]'s fields.
+    fn sizes(&self) -> [usize; 13] {
+        let Self { page, chunk, rows, lanes, .. } = *self;
+        [
+            rows * self.packed_row,
+            rows * page.keys.channels,
+            rows * chunk,
+            self.tile * page.tokens,
+            rows * lanes,
+            rows,
+            rows,
+            page.values_len(),
+            self.slot.width,
+            LANES,
+            LANES,
+            LANES,
+            self.code,
+        ]
+    }
+
+    /// Elements of one worker's memory, which also holds the rows that are at work while outputs are finished.
+    pub fn worker_len(&self) -> usize {
+        let own = self.sizes().into_iter().map(|size| size.next_multiple_of(ALIGN)).sum();
+        usize::max(own, FINISH * self.slot.width)
+    }
+
+    /// Elements for `threads` workers and so many live cells over all sequences; saturates.
+    pub fn workspace_len(&self, cells: usize, threads: usize) -> usize {
+        let workers = threads.max(1).saturating_mul(self.worker_len());
+        self.common(cells).into_iter().fold(workers.saturating_add(ALIGN), usize::saturating_add)
+    }
+
+    /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
+    pub fn share<'a>(&self, mut memory: &'a mut [f32], cells: usize) -> Common<'a> {
+        let mut sizes = self.common(cells).into_iter();
+        let mut next = || {
+            let (piece, rest) = core::mem::take(&mut memory).split_at_mut(sizes.next().unwrap_or(0));
+            memory = rest;
+            piece
+        };
+        let (frequencies, table) = (next(), next());
+        let [starts, firsts, live] = [next(), next(), next()].map(bytemuck::cast_slice_mut::<f32, u32>);
+        let sums = next();
+        Common {
+            frequencies,
+            table: &mut table[..self.tokens.table_len()],
+            starts: &mut starts[..self.sequences * self.heads + 1],
+            firsts: &mut firsts[..self.sequences],
+            live: &mut live[..cells],
+            sums: &mut sums[..cells * self.heads * self.slot.len()],
+            workers: memory,
+        }
+    }
+
+    /// Carves one worker's memory.
+    pub fn carve<'a>(&self, mut rest: &'a mut [f32]) -> Memory<'a> {
+        let mut sizes = self.sizes().into_iter();
+        let mut next = || -> &'a mut [f32] {
+            let size = sizes.next().unwrap_or(0);
+            let (piece, tail) = core::mem::take(&mut rest).split_at_mut(size.next_multiple_of(ALIGN));
+            rest = tail;
+            &mut piece[..size]
+        };
+        Memory {
+            query: next(),
+            unpacked: next(),
+            scores: next(),
+            weights: next(),
+            totals: next(),
+            references: next(),
+            factors: next(),
+            mended: bytemuck::cast_slice_mut(next()),
+            value: next(),
+            lanes: [next(), next(), next()].map(bytemuck::cast_slice_mut),
+            code: bytemuck::cast_slice_mut(next()),
+            packed: None,
+        }
+    }
+}

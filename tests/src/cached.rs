@@ -1,0 +1,146 @@
+//! Cases whose keys and values are cached first.
+
+use half::{bf16, f16};
+use regard::{
+    Cache, CacheLimits, Dtype, Element, InputData, Kernel, Queries, RunError, SequenceId, Step, Threads,
+    Tokens, View,
+};
+use regard_oracle::random::CapturedBuffer;
+use regard_testkit::{Case, Inputs, Outputs};
+
+use crate::{cut_captured, run};
+
+/// The keys and values of a case, one sequence of a cache for each of its sequences.
+#[derive(Debug)]
+pub struct Filled {
+    /// The cache.
+    pub cache: Cache,
+    /// Its sequences, in the case's order.
+    pub sequences: Vec<SequenceId>,
+}
+
+/// Room for the sequences of a case.
+pub fn limits(case: &Case<'_>) -> CacheLimits {
+    CacheLimits {
+        sequences: case.problem.batch.max(1) as usize,
+        tokens: case.problem.keys.max(1) as usize,
+        all_tokens: None,
+    }
+}
+
+/// Appends the keys and values of a case to sequences of a cache of its own, each in pieces of so many tokens.
+///
+/// # Errors
+/// As appending does.
+///
+/// # Panics
+/// If there is no room.
+pub fn fill(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs, piece: usize) -> Result<Filled, RunError> {
+    let mut cache = kernel.cache(limits(case)).expect("a case is small");
+    let mut sequences = Vec::new();
+    for index in 0..case.problem.batch {
+        let sequence = cache.open().expect("there is room for each");
+        sequences.push(sequence);
+        let keys = case.problem.sequence(index).keys as usize;
+        for begin in (0..keys).step_by(piece) {
+            append(kernel, (case, inputs), (&mut cache, sequence), index, begin..keys.min(begin + piece))?;
+        }
+    }
+    Ok(Filled { cache, sequences })
+}
+
+/// Appends some keys and values of a sequence of a case to a sequence of a cache.
+///
+/// # Errors
+/// As appending does.
+pub fn append(
+    kernel: &Kernel,
+    (case, inputs): (&Case<'_>, &Inputs),
+    (cache, sequence): (&mut Cache, SequenceId),
+    index: u32,
+    tokens: core::ops::Range<usize>,
+) -> Result<(), RunError> {
+    let of = case.problem.sequence(index);
+    let up_to = regard_ir::problem::Sequence { keys: tokens.end as u32, ..of };
+    let captured: Vec<CapturedBuffer> = inputs
+        .captured()
+        .iter()
+        .enumerate()
+        .map(|(input, data)| cut_captured(*data, &case.variant, input, index, &up_to))
+        .collect();
+    let captured: Vec<InputData<'_>> = captured.iter().map(CapturedBuffer::data).collect();
+    let first = of.first_key as usize;
+    let rows = first + tokens.start..first + tokens.end;
+    match kernel.plan().dtype {
+        Dtype::F32 => {
+            kernel.append(cache, sequence, tokens_of::<f32>((case, inputs), of.batch, rows, &captured))
+        }
+        Dtype::F16 => {
+            kernel.append(cache, sequence, tokens_of::<f16>((case, inputs), of.batch, rows, &captured))
+        }
+        Dtype::Bf16 => {
+            kernel.append(cache, sequence, tokens_of::<bf16>((case, inputs), of.batch, rows, &captured))
+        }
+    }
+}
+
+fn tokens_of<'a, T: run::Stored>(
+    (_, inputs): (&Case<'_>, &'a Inputs),
+    batch: u32,
+    rows: core::ops::Range<usize>,
+    captured: &'a [InputData<'a>],
+) -> Tokens<'a, T> {
+    let one = |view: View<'a, T>| view.sequence(batch as usize).tokens(rows.clone());
+    Tokens { k: one(run::view::<T>(&inputs.k)), v: one(run::view::<T>(&inputs.v)), captured }
+}
+
+/// Attends the queries of a case to its cached keys and values.
+///
+/// # Errors
+/// As [`Kernel::decode`].
+pub fn decode(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    filled: &Filled,
+    (step, threads): (&mut Step, &dyn Threads),
+) -> Result<Outputs, RunError> {
+    let mut outputs = case.outputs();
+    let Filled { cache, sequences } = filled;
+    let captured = inputs.captured();
+    match kernel.plan().dtype {
+        Dtype::F32 => kernel.decode(
+            step,
+            threads,
+            cache,
+            sequences,
+            queries::<f32>(inputs, &captured),
+            run::places(&mut outputs),
+        ),
+        Dtype::F16 => kernel.decode(
+            step,
+            threads,
+            cache,
+            sequences,
+            queries::<f16>(inputs, &captured),
+            run::places(&mut outputs),
+        ),
+        Dtype::Bf16 => kernel.decode(
+            step,
+            threads,
+            cache,
+            sequences,
+            queries::<bf16>(inputs, &captured),
+            run::places(&mut outputs),
+        ),
+    }?;
+    Ok(outputs)
+}
+
+fn queries<'a, T: run::Stored + Element>(
+    inputs: &'a Inputs,
+    captured: &'a [InputData<'a>],
+) -> Queries<'a, T> {
+    let whole = run::views::<T>(inputs, captured);
+    Queries { q: whole.q, captured, gate: whole.gate }
+}
