@@ -10,16 +10,63 @@ use crate::isa::Door;
 /// One row of a panel: a word for each lane.
 pub(super) type Step = [u32; LANES as usize];
 
-/// How `N` numbers of each lane are stored in a [`Step`].
+/// How numbers are stored in a [`Step`], and how they are multiplied: a word takes `N` elements of the other operand.
 pub(super) trait Stored<const N: usize>: Copy + 'static {
-    /// The numbers of vector `v` of the row's lanes, in their order. `#[inline(always)]`.
+    /// Numbers of a word.
+    const NUMBERS: usize = N;
+
+    /// What vector `v` of the row's lanes multiplies, in the order of the elements. `#[inline(always)]`.
     fn load<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::f32s; N];
+
+    /// `a · b + c`, lane by lane, of elements. `#[inline(always)]`.
+    #[inline(always)]
+    fn mul_add<D: Door>(
+        lanes: D,
+        a: <D::Simd as Simd>::f32s,
+        b: <D::Simd as Simd>::f32s,
+        c: <D::Simd as Simd>::f32s,
+    ) -> <D::Simd as Simd>::f32s {
+        lanes.simd().mul_add_e_f32s(a, b, c)
+    }
 
     /// Number `n` of a lane.
     fn get(step: &Step, lane: usize, n: usize) -> f32;
 
     /// Stores a number; codecs with scales store it rounded.
     fn set(step: &mut Step, lane: usize, n: usize, x: f32);
+}
+
+/// [`regard_ir::cache::Codec::Bf16`], multiplied in pairs: elements are words of two bf16 themselves.
+#[derive(Clone, Copy)]
+pub(super) struct Dots;
+
+impl Stored<1> for Dots {
+    const NUMBERS: usize = 2;
+
+    #[inline(always)]
+    fn load<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::f32s; 1] {
+        [vectors(lanes, bytemuck::cast_slice(step))[v]]
+    }
+
+    #[inline(always)]
+    fn mul_add<D: Door>(
+        lanes: D,
+        a: <D::Simd as Simd>::f32s,
+        b: <D::Simd as Simd>::f32s,
+        c: <D::Simd as Simd>::f32s,
+    ) -> <D::Simd as Simd>::f32s {
+        lanes.dot_bf16(a, b, c)
+    }
+
+    #[inline(always)]
+    fn get(step: &Step, lane: usize, n: usize) -> f32 {
+        Pairs::get(step, lane, n)
+    }
+
+    #[inline(always)]
+    fn set(step: &mut Step, lane: usize, n: usize, x: f32) {
+        Pairs::set(step, lane, n, x);
+    }
 }
 
 /// [`regard_ir::cache::Codec::F32`].

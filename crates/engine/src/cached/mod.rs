@@ -14,8 +14,8 @@ use core::marker::PhantomData;
 use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 
-use self::load::{Bytes, Floats, Halves, Nibbles, Pairs, Step, Stored};
-use self::tile::{Tile, Write};
+use self::load::{Bytes, Dots, Floats, Halves, Nibbles, Pairs, Step, Stored};
+use self::tile::{Operand, Tile, Write};
 use crate::isa::Door;
 
 pub use self::rows::{RowTile, row_tiles};
@@ -24,9 +24,12 @@ pub use self::store::{is_odd, read_key, read_value, sanitise, write_key, write_v
 /// Words of a panel's row.
 pub const LANES: usize = regard_ir::cache::LANES as usize;
 
+/// Channels that share a scale.
+const GROUP: usize = regard_ir::cache::GROUP as usize;
+
 /// Calls a function with the type that stands for a codec, and how many numbers its words have.
 macro_rules! with_codec {
-    ($codec:expr, $function:ident::<$($param:ident),*>($($argument:expr),*)) => {
+    ($codec:expr, $function:ident[$($param:ident),*]($($argument:expr),*)) => {
         match $codec {
             Codec::F32 => $function::<$($param,)* Floats, 1>($($argument),*),
             Codec::F16 => $function::<$($param,)* Halves, 2>($($argument),*),
@@ -38,6 +41,16 @@ macro_rules! with_codec {
 }
 pub(crate) use with_codec;
 
+/// As [`with_codec`], with the type that multiplies in pairs where that is asked for.
+macro_rules! with_product {
+    ($words:expr, $function:ident[$param:ident]($($argument:expr),*)) => {
+        match ($words.block.codec, $words.pairs) {
+            (Codec::Bf16, true) => $function::<$param, Dots, 1>($($argument),*),
+            (codec, _) => with_codec!(codec, $function[$param]($($argument),*)),
+        }
+    };
+}
+
 /// The numbers of a page's block, and those of the one that will be read next.
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
@@ -45,6 +58,8 @@ pub struct Words<'a> {
     pub block: &'a Block,
     /// Tokens of the page.
     pub tokens: usize,
+    /// Whether bf16 is multiplied in pairs.
+    pub pairs: bool,
     /// The block with its scales.
     pub words: &'a [u32],
     /// What is read after it; empty where nothing is.
@@ -97,74 +112,82 @@ impl Words<'_> {
     }
 }
 
-/// Numbers of a packed row of `channels`, whole words.
+/// Numbers of a packed query of so many channels.
 pub const fn packed_row(codec: Codec, channels: usize) -> usize {
     channels.next_multiple_of(codec.numbers() as usize)
 }
 
-/// Packs a row tile of queries, rows of `channels` floats at `stride`, as words of `codec` are multiplied:
-/// `[channels / numbers, rounded up][rows][numbers]`. Rows that are missing are zero.
-pub fn pack_rows(codec: Codec, tile: RowTile, from: &[f32], channels: usize, to: &mut [f32]) {
-    let numbers = codec.numbers() as usize;
-    to.fill(0.0);
-    for (r, row) in from.chunks(channels).take(tile.rows).enumerate() {
-        for (c, &x) in row.iter().enumerate() {
-            to[(c / numbers * tile.width + r) * numbers + c % numbers] = x;
-        }
+/// Packs a query, as keys of `codec` are multiplied. `to` is as long as [`packed_row`] says.
+#[inline(always)]
+pub fn pack_query<D: Door>(lanes: D, (codec, pairs): (Codec, bool), row: &[f32], to: &mut [f32]) {
+    let (there, missing) = to.split_at_mut(row.len());
+    there.copy_from_slice(row);
+    missing.fill(0.0);
+    if pairs && codec == Codec::Bf16 {
+        pair_in_place(lanes, to);
     }
 }
 
+/// Rewrites pairs of neighbours as words of two bf16 in the first half.
+#[inline(always)]
+fn pair_in_place<D: Door>(_: D, numbers: &mut [f32]) {
+    for i in 0..numbers.len() / 2 {
+        numbers[i] = pair(numbers[2 * i], numbers[2 * i + 1]);
+    }
+}
+
+/// A word of two numbers, each rounded to the nearest bf16, halves away from zero.
+#[inline(always)]
+fn pair(first: f32, second: f32) -> f32 {
+    let round = |x: f32| x.to_bits().wrapping_add(0x8000);
+    f32::from_bits(round(first) >> 16 | round(second) & 0xffff_0000)
+}
+
 /// `scores[r][k] = Σ_c query[r][c] · key[k][c]` for the first `count` keys of a page, in chains of so many channels.
-/// `query` is as [`pack_rows`] made it; scores of panels that are begun are written to their ends.
+/// `queries` are the tile's rows as [`pack_query`] made them, one after the other; scores of panels that are begun are written
+/// to their ends.
 #[inline(always)]
 pub fn scores<D: Door>(
     lanes: D,
     words: Words<'_>,
-    query: &[f32],
+    queries: &[f32],
     tile: RowTile,
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
-    with_codec!(words.block.codec, scores_of::<D>(lanes, words, query, tile, (chain, count), target))
+    with_product!(words, scores_of[D](lanes, words, queries, tile, (chain, count), target))
 }
 
 #[inline(always)]
 fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     lanes: D,
     words: Words<'_>,
-    query: &[f32],
+    queries: &[f32],
     tile: RowTile,
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
     let block = words.block;
-    let depth = block.channels.div_ceil(N);
+    let depth = block.channels.div_ceil(S::NUMBERS);
     // Each chain starts from zero and is added to those before it. A group of channels with a scale of its own is one.
-    let chain = match block.groups {
-        0 | 1 => chain.div_ceil(N),
-        _ => regard_ir::cache::GROUP as usize / N,
-    };
-    let vectors = count.div_ceil(LANES) * (LANES / D::WIDTH);
-    let panels = words.steps();
+    let chain = if block.groups > 1 { GROUP / S::NUMBERS } else { chain.div_ceil(S::NUMBERS) };
+    let panels = count.div_ceil(LANES);
+    let stride = packed_row(block.codec, block.channels);
+    let queries = Operand { numbers: queries, stride, rows: tile.rows, depth };
     let mut ahead = words.ahead();
-    let chains = query.chunks(chain * tile.width * N).enumerate();
-    for (i, query) in chains {
-        let (begin, deep) = (i * chain, query.len() / (tile.width * N));
-        let scales = match block.groups {
-            0 => None,
-            groups => Some((words.scales(), if groups == 1 { 0 } else { i }, groups)),
-        };
+    for (i, begin) in (0..depth).step_by(chain).enumerate() {
+        let deep = chain.min(depth - begin);
+        let group = if block.groups > 1 { i } else { 0 };
         let part = Part {
-            rows: tile.rows,
-            a: query,
-            panels: &panels[begin..],
+            a: queries.part::<N>(begin, deep),
+            panels: &words.steps()[begin..],
             panel: depth,
-            vectors,
+            count: panels,
             ahead,
-            scales: scales.map(|(scales, group, groups)| Scales { scales, group, groups }),
+            scales: (block.groups > 0).then(|| Scales { all: words.scales(), group, groups: block.groups }),
             before: if i == 0 { Before::Nothing } else { Before::Kept },
         };
-        ahead = &ahead[(deep * vectors.div_ceil(LANES / D::WIDTH)).min(ahead.len())..];
+        ahead = &ahead[(deep * panels).min(ahead.len())..];
         multiply::<D, S, N>(lanes, tile.width, part, Target { to: target.to, stride: target.stride });
     }
 }
@@ -181,7 +204,7 @@ pub fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    with_codec!(words.block.codec, outputs_of::<D>(lanes, words, (tile, weights), scratch, before, target))
+    with_product!(words, outputs_of[D](lanes, words, (tile, weights), scratch, before, target))
 }
 
 #[inline(always)]
@@ -194,25 +217,21 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     target: Target<'_>,
 ) {
     let block = words.block;
-    let depth = words.tokens / N;
-    let all_panels = block.channels.div_ceil(LANES);
-    let group_panels = if block.groups > 1 { regard_ir::cache::GROUP as usize / LANES } else { all_panels };
-    let scratch = &mut scratch[..weights.count.div_ceil(N) * tile.width * N];
-    let panels = words.steps();
+    let depth = words.tokens / S::NUMBERS;
+    let (all_panels, chain) = (block.channels.div_ceil(LANES), weights.chain.div_ceil(S::NUMBERS));
+    let group_panels = if block.groups > 1 { GROUP / LANES } else { all_panels };
     let mut ahead = words.ahead();
-    for first in (0..all_panels).step_by(group_panels.max(1)) {
+    for (group, first) in (0..all_panels).step_by(group_panels.max(1)).enumerate() {
         let count = group_panels.min(all_panels - first);
-        let group = first / group_panels;
         let scales = (block.groups > 0).then(|| &words.scales()[group * words.tokens..][..words.tokens]);
-        interleave::<N>(weights, tile, scales, scratch);
-        for (i, a) in scratch.chunks(weights.chain.div_ceil(N) * tile.width * N).enumerate() {
-            let deep = a.len() / (tile.width * N);
+        let weights = operand::<D, S, N>(lanes, weights, tile, scales, scratch);
+        for (i, begin) in (0..weights.depth).step_by(chain).enumerate() {
+            let deep = chain.min(weights.depth - begin);
             let part = Part {
-                rows: tile.rows,
-                a,
-                panels: &panels[first * depth + i * weights.chain.div_ceil(N)..],
+                a: weights.part::<N>(begin, deep),
+                panels: &words.steps()[first * depth + begin..],
                 panel: depth,
-                vectors: count * (LANES / D::WIDTH),
+                count,
                 ahead,
                 scales: None,
                 before: if i == 0 { before } else { Before::Kept },
@@ -224,41 +243,53 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     }
 }
 
-/// Brings rows of weights, each multiplied by its token's scale, in the order in which they are broadcast:
-/// `[tokens / N][width][N]`.
+/// Weights as they are multiplied: each by its token's scale, or as words of two; made in `scratch` where they must change.
 #[inline(always)]
-fn interleave<const N: usize>(weights: Weights<'_>, tile: RowTile, scales: Option<&[f32]>, to: &mut [f32]) {
-    let tokens = to.len() / tile.width;
-    for r in 0..tile.width {
-        let row = &weights.rows[r.min(tile.rows - 1) * weights.stride..][..tokens];
-        let places = to.as_chunks_mut::<N>().0[r..].iter_mut().step_by(tile.width);
-        for (i, (to, from)) in places.zip(row.as_chunks::<N>().0).enumerate() {
-            *to = *from;
-            if let Some(scales) = scales {
-                for (to, scale) in to.iter_mut().zip(&scales[i * N..]) {
-                    *to *= scale;
-                }
+fn operand<'a, D: Door, S: Stored<N>, const N: usize>(
+    _: D,
+    weights: Weights<'a>,
+    tile: RowTile,
+    scales: Option<&[f32]>,
+    scratch: &'a mut [f32],
+) -> Operand<'a> {
+    let Weights { rows: numbers, stride, count, .. } = weights;
+    let (rows, depth) = (tile.rows, count.div_ceil(S::NUMBERS));
+    if S::NUMBERS != N {
+        for r in 0..rows {
+            let to = &mut scratch[r * depth..][..depth];
+            let from = &numbers[r * stride..][..2 * depth];
+            for (to, [first, second]) in to.iter_mut().zip(from.as_chunks().0) {
+                *to = pair(*first, *second);
             }
         }
+        return Operand { numbers: scratch, stride: depth, rows, depth };
     }
+    let Some(scales) = scales else { return Operand { numbers, stride, rows, depth } };
+    for r in 0..rows {
+        let to = &mut scratch[r * depth * N..][..depth * N];
+        let from = &numbers[r * stride..][..depth * N];
+        for ((to, x), scale) in to.iter_mut().zip(from).zip(&scales[..depth * N]) {
+            *to = x * scale;
+        }
+    }
+    Operand { numbers: scratch, stride: depth * N, rows, depth }
 }
 
 /// Scales of the lanes of panels of keys: `[tokens / 16][groups][16]`.
 #[derive(Clone, Copy)]
 struct Scales<'a> {
-    scales: &'a [f32],
+    all: &'a [f32],
     group: usize,
     groups: usize,
 }
 
 /// A product over some rows of all panels.
 struct Part<'a> {
-    /// Rows that are written.
-    rows: usize,
-    a: &'a [f32],
+    a: Operand<'a>,
     panels: &'a [Step],
     panel: usize,
-    vectors: usize,
+    /// How many panels.
+    count: usize,
     ahead: &'a [Step],
     scales: Option<Scales<'a>>,
     before: Before<'a>,
@@ -290,12 +321,13 @@ fn tiles<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>(
     mut part: Part<'_>,
     mut target: Target<'_>,
 ) {
+    let vectors = part.count * (LANES / D::WIDTH);
     let mut first = 0;
-    while first + U <= part.vectors {
+    while first + U <= vectors {
         one::<D, S, N, R, U>(lanes, &mut part, first, &mut target);
         first += U;
     }
-    while first < part.vectors {
+    while first < vectors {
         one::<D, S, N, R, 1>(lanes, &mut part, first, &mut target);
         first += 1;
     }
@@ -308,39 +340,30 @@ fn one<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>(
     first: usize,
     target: &mut Target<'_>,
 ) {
-    let a = part.a.as_chunks::<N>().0.as_chunks::<R>().0;
     let per_panel = LANES / D::WIDTH;
-    // Scales of neighbouring panels lie apart where rows have several groups: then each panel's are taken by itself.
-    let at = |first: usize, scales: Scales<'_>| {
-        (first / per_panel * scales.groups + scales.group) * LANES + first % per_panel * D::WIDTH
-    };
     let (add, factors) = match part.before {
         Before::Nothing => (false, None),
         Before::Kept => (true, None),
         Before::Scaled(factors) => (true, Some(factors)),
     };
+    // Scales of neighbouring panels may lie apart.
     let mut gathered = [0.0f32; 4 * LANES];
-    let scales = part.scales.map(|scales| {
-        for u in 0..U {
-            gathered[u * D::WIDTH..][..D::WIDTH]
-                .copy_from_slice(&scales.scales[at(first + u, scales)..][..D::WIDTH]);
+    let gathered = &mut gathered[..U * D::WIDTH];
+    if let Some(Scales { all, group, groups }) = part.scales {
+        for (u, to) in gathered.chunks_exact_mut(D::WIDTH).enumerate() {
+            let (panel, vector) = ((first + u) / per_panel, (first + u) % per_panel);
+            to.copy_from_slice(&all[(panel * groups + group) * LANES + vector * D::WIDTH..][..D::WIDTH]);
         }
-        &gathered[..]
-    });
-    let write = Write {
-        to: &mut target.to[first * D::WIDTH..],
-        stride: target.stride,
-        rows: part.rows,
-        scales,
-        add,
-        factors,
-    };
-    let lines = (0..U).filter(|u| (first + u).is_multiple_of(per_panel)).count() * a.len();
-    let ahead = &part.ahead[..lines.min(part.ahead.len())];
-    part.ahead = &part.ahead[ahead.len()..];
+    }
+    let to = &mut target.to[first * D::WIDTH..];
+    let scales = part.scales.map(|_| &*gathered);
+    let write = Write { to, stride: target.stride, rows: part.a.rows, scales, add, factors };
+    let lines = (0..U).filter(|u| (first + u).is_multiple_of(per_panel)).count() * part.a.depth;
+    let (ahead, rest) = part.ahead.split_at(lines.min(part.ahead.len()));
+    part.ahead = rest;
     lanes.call(Tile::<D, S, N, R, U> {
         lanes,
-        a,
+        a: part.a,
         panels: part.panels,
         panel: part.panel,
         first,

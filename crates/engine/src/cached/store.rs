@@ -1,9 +1,9 @@
 //! Writing rows of keys and values to a page, and reading them back.
 
 use pulp::bytemuck;
-use regard_ir::cache::{Block, Codec, GROUP};
+use regard_ir::cache::{Block, Codec};
 
-use super::LANES;
+use super::{GROUP, LANES};
 use super::load::{Bytes, Floats, Halves, Nibbles, Pairs, Step, Stored, largest};
 use super::with_codec;
 
@@ -12,7 +12,7 @@ pub fn write_key(block: &Block, tokens: usize, token: usize, row: &[f32], to: &m
     let (numbers, scales) = to.split_at_mut(block.words);
     let scale_at = |group: usize| (token / LANES * block.groups + group) * LANES + token % LANES;
     let scales = &mut bytemuck::cast_slice_mut(scales)[..block.groups * tokens];
-    with_codec!(block.codec, write_key_of(block, token, row, (scales, &scale_at), numbers));
+    with_codec!(block.codec, write_key_of[](block, token, row, (scales, &scale_at), numbers));
 }
 
 /// Writes the value of token `token` of a page to its block of values.
@@ -24,21 +24,21 @@ pub fn write_value(block: &Block, tokens: usize, token: usize, row: &[f32], to: 
     *word = if row.iter().all(|x| x.is_finite()) { *word & !bit } else { *word | bit };
     let scale_at = |group: usize| group * tokens + token;
     let scales = bytemuck::cast_slice_mut(scales);
-    with_codec!(block.codec, write_value_of(tokens, token, row, (scales, &scale_at), numbers));
+    with_codec!(block.codec, write_value_of[](tokens, token, row, (scales, &scale_at), numbers));
 }
 
 /// Reads the key of token `token` of a page.
 pub fn read_key(block: &Block, token: usize, from: &[u32], row: &mut [f32]) {
     let (numbers, scales) = from.split_at(block.words);
     let scale_at = |group: usize| (token / LANES * block.groups + group) * LANES + token % LANES;
-    with_codec!(block.codec, read_key_of(block, token, row, numbers));
+    with_codec!(block.codec, read_key_of[](block, token, row, numbers));
     unscale(block.codec, bytemuck::cast_slice(scales), scale_at, row);
 }
 
 /// Reads the value of token `token` of a page.
 pub fn read_value(block: &Block, tokens: usize, token: usize, from: &[u32], row: &mut [f32]) {
     let (numbers, scales) = from.split_at(block.words);
-    with_codec!(block.codec, read_value_of(tokens, token, row, numbers));
+    with_codec!(block.codec, read_value_of[](tokens, token, row, numbers));
     unscale(block.codec, bytemuck::cast_slice(scales), |group| group * tokens + token, row);
 }
 
@@ -57,7 +57,7 @@ pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32
     to.copy_from_slice(from);
     let (numbers, scales) = to.split_at_mut(block.words);
     for token in (0..tokens).filter(|&token| is_odd(block, tokens, token, from)) {
-        with_codec!(block.codec, mend(block, tokens, token, numbers));
+        with_codec!(block.codec, mend[](block, tokens, token, numbers));
         for group in 0..block.groups {
             let scale = &mut scales[group * tokens + token];
             if !f32::from_bits(*scale).is_finite() {
@@ -82,7 +82,7 @@ fn mend<S: Stored<N>, const N: usize>(block: &Block, tokens: usize, token: usize
 /// Channels that share a scale.
 const fn group_of(codec: Codec) -> usize {
     match codec {
-        Codec::Int4 => GROUP as usize,
+        Codec::Int4 => GROUP,
         _ => usize::MAX,
     }
 }
@@ -147,7 +147,7 @@ fn write_value_of<S: Stored<N>, const N: usize>(
 ) {
     let depth = tokens / N;
     let steps = bytemuck::cast_slice_mut::<u32, Step>(numbers);
-    let group = if N == 8 { GROUP as usize } else { row.len().max(1) };
+    let group = if N == 8 { GROUP } else { row.len().max(1) };
     for (g, row) in row.chunks(group).enumerate() {
         let inverse = scaled::<N>(row, g, &mut scales);
         for (c, x) in row.iter().enumerate() {

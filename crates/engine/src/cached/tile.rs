@@ -6,7 +6,7 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{Simd, vectors_mut};
+use regard_simd::{Simd, vectors, vectors_mut};
 
 use super::load::{Step, Stored};
 use crate::engine::Op;
@@ -22,7 +22,7 @@ pub(super) struct Write<'a> {
     pub stride: usize,
     /// Rows that are written.
     pub rows: usize,
-    /// What each lane is multiplied by, from the tile's first vector on.
+    /// What each lane is multiplied by.
     pub scales: Option<&'a [f32]>,
     /// Whether sums are added to what is there, after that was multiplied by its row's factor.
     pub add: bool,
@@ -33,17 +33,44 @@ pub(super) struct Write<'a> {
 /// One tile. It runs as a function of its own, so that its sums keep every register.
 pub(super) struct Tile<'a, D, S, const N: usize, const R: usize, const U: usize> {
     pub lanes: D,
-    /// `[depth][R][N]`.
-    pub a: &'a [[[f32; N]; R]],
+    pub a: Operand<'a>,
     /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
     pub panels: &'a [Step],
     pub panel: usize,
     /// The first vector of lanes, counted over the panels.
     pub first: usize,
-    /// Rows that are asked for before they are needed, as many of them for each row of `panels` that is read.
+    /// Lines that are asked for before they are needed, as many as are read.
     pub ahead: &'a [Step],
     pub write: Write<'a>,
     pub stored: PhantomData<S>,
+}
+
+/// Rows that are broadcast: `depth` times as many numbers as a word takes of each, `stride` numbers apart.
+#[derive(Clone, Copy)]
+pub(super) struct Operand<'a> {
+    pub numbers: &'a [f32],
+    pub stride: usize,
+    /// Rows that there are; what a tile has more repeats the last.
+    pub rows: usize,
+    pub depth: usize,
+}
+
+impl<'a> Operand<'a> {
+    /// The rows of a tile, all of one length.
+    #[inline(always)]
+    fn rows<const N: usize, const R: usize>(&self) -> [&'a [[f32; N]]; R] {
+        let Self { numbers, stride, rows, depth } = *self;
+        let mut all: [&[[f32; N]]; R] = [&[]; R];
+        for (r, row) in all.iter_mut().enumerate() {
+            *row = &numbers[r.min(rows - 1) * stride..].as_chunks().0[..depth];
+        }
+        all
+    }
+
+    /// The same from one depth to another.
+    pub fn part<const N: usize>(&self, begin: usize, depth: usize) -> Self {
+        Self { numbers: &self.numbers[begin * N..], depth, ..*self }
+    }
 }
 
 impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op for Tile<'_, D, S, N, R, U> {
@@ -55,22 +82,24 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
+        let depth = a.depth;
+        let a = a.rows::<N, R>();
         let mut rows = [&panels[..0]; U];
         for (u, rows) in rows.iter_mut().enumerate() {
-            *rows = &panels[(first + u) / per_panel * panel..][..a.len()];
+            *rows = &panels[(first + u) / per_panel * panel..][..depth];
         }
         let mut sums = [[simd.splat_f32s(0.0); U]; R];
         let mut line = 0;
-        for (j, a) in a.iter().enumerate() {
+        for j in 0..depth {
             let mut numbers = [[simd.splat_f32s(0.0); N]; U];
             for (u, numbers) in numbers.iter_mut().enumerate() {
                 *numbers = S::load(lanes, &rows[u][j], (first + u) % per_panel);
             }
             for n in 0..N {
-                for (sums, a) in sums.iter_mut().zip(a) {
-                    let a = simd.splat_f32s(a[n]);
+                for (sums, a) in sums.iter_mut().zip(&a) {
+                    let a = simd.splat_f32s(a[j][n]);
                     for (sum, numbers) in sums.iter_mut().zip(&numbers) {
-                        *sum = simd.mul_add_e_f32s(a, numbers[n], *sum);
+                        *sum = S::mul_add(lanes, a, numbers[n], *sum);
                     }
                 }
             }
@@ -83,24 +112,34 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
                 }
             }
         }
-        let Write { to, stride, rows, scales, add, factors } = write;
+        write.write(lanes, &sums);
+    }
+}
+
+impl Write<'_> {
+    #[inline(always)]
+    fn write<D: Door, const R: usize, const U: usize>(
+        self,
+        lanes: D,
+        sums: &[[<D::Simd as Simd>::f32s; U]; R],
+    ) {
+        let simd = lanes.simd();
+        let Self { to, stride, rows, scales, add, factors } = self;
         for (r, sums) in sums.iter().enumerate().take(rows) {
             let to = vectors_mut(lanes, &mut to[r * stride..][..U * D::WIDTH]);
-            let factor = factors.map(|factors| simd.splat_f32s(factors[r]));
-            for (u, (to, &sum)) in to.iter_mut().zip(sums).enumerate() {
-                let mut sum = sum;
+            for u in 0..U {
+                let mut sum = sums[u];
                 if let Some(scales) = scales {
-                    sum = simd
-                        .mul_f32s(sum, regard_simd::vectors(lanes, &scales[u * D::WIDTH..][..D::WIDTH])[0]);
+                    sum = simd.mul_f32s(sum, vectors(lanes, scales)[u]);
                 }
                 if add {
-                    let before = match factor {
-                        Some(factor) => simd.mul_f32s(*to, factor),
-                        None => *to,
+                    let before = match factors {
+                        Some(factors) => simd.mul_f32s(to[u], simd.splat_f32s(factors[r])),
+                        None => to[u],
                     };
                     sum = simd.add_f32s(before, sum);
                 }
-                *to = sum;
+                to[u] = sum;
             }
         }
     }

@@ -7,8 +7,10 @@ use regard_engine::cached::{self, Before, LANES, Target, Weights, Words, row_til
 use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
+use regard_ir::cache::Codec;
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::plan::EngineKind;
 use regard_ir::problem::Sequence;
 use regard_ir::tiles;
 use regard_ir::variant::Weights as Kind;
@@ -98,15 +100,30 @@ impl<D: Door> Call<'_, D> {
         (self.parts.variant.heads.group() * queries) as usize
     }
 
+    /// Whether bf16 is multiplied in pairs.
+    fn pairs(&self) -> bool {
+        self.parts.plan.engine == EngineKind::DotBf16
+    }
+
     /// What packed queries are multiplied by, and what scores are then.
     fn units(&self) -> (f32, Units) {
         let variant = self.parts.variant;
-        let log2_e = core::f64::consts::LOG2_E;
+        let (scale, log2_e) = (variant.scale, core::f64::consts::LOG2_E);
+        let coarse = self.pairs() && self.layout.page.values.codec == Codec::Bf16;
+        let units = |scale, log2: f64| Units { weights: variant.weights, scale, log2: log2 as f32, coarse };
         // In log2 units from the start, unless a modifier or an activation must see natural ones.
         let natural = !matches!(variant.weights, Kind::Softmax { .. }) || self.code.modifies();
-        let unit = if natural { 1.0 } else { log2_e };
-        let log2 = if natural { log2_e as f32 } else { 1.0 };
-        ((variant.scale * unit) as f32, Units { weights: variant.weights, log2 })
+        if self.pairs() && self.layout.page.keys.codec == Codec::Bf16 {
+            // Queries stay as they are: a factor would round them. A mask writes −inf before scores are in log2 units, so
+            // what makes them such must be positive.
+            return if natural || scale <= 0.0 {
+                (1.0, units(Some(scale as f32), log2_e))
+            } else {
+                (1.0, units(None, scale * log2_e))
+            };
+        }
+        let (factor, log2) = if natural { (scale, log2_e) } else { (scale * log2_e, 1.0) };
+        (factor as f32, units(None, log2))
     }
 }
 
@@ -123,7 +140,9 @@ impl<D: Door, T: Element> Shared<'_, D, T> {
             let (head, query) = self.call.place(at, i);
             (head, self.q.row(batch, head, of.first_query as usize + query))
         };
-        for (i, to) in memory.unpacked.chunks_exact_mut(dim).take(rows).enumerate() {
+        let product = (layout.page.keys.codec, self.call.pairs());
+        for (i, packed) in memory.query.chunks_exact_mut(layout.packed_row).take(rows).enumerate() {
+            let to = &mut memory.unpacked[..dim];
             match self.change {
                 None => T::widen_into(lanes, row(i).1, to),
                 Some(change) => {
@@ -133,12 +152,7 @@ impl<D: Door, T: Element> Shared<'_, D, T> {
                 }
             }
             to.iter_mut().for_each(|x| *x *= factor);
-        }
-        let mut to = &mut *memory.query;
-        for tile in row_tiles(lanes, rows) {
-            let (here, rest) = to.split_at_mut(tile.width * layout.packed_row);
-            to = rest;
-            cached::pack_rows(layout.page.keys.codec, tile, &memory.unpacked[tile.first * dim..], dim, here);
+            cached::pack_query(lanes, product, to, packed);
         }
         memory.packed = Some((at.sequence, at.head));
     }
@@ -215,7 +229,7 @@ impl<D: Door> Cell<'_, '_, D> {
     fn chunk(&mut self, cache: &CachedSequence<'_>, chunk: Chunk, fresh: &mut bool) {
         let layout = self.call.layout;
         let shape = &layout.page;
-        let tokens = shape.tokens;
+        let (tokens, pairs) = (shape.tokens, self.call.pairs());
         let first_page = chunk.first as usize / tokens;
         let pages = chunk.keys.div_ceil(tokens);
         let keys_at = shape.keys_at(self.at.head);
@@ -240,11 +254,9 @@ impl<D: Door> Cell<'_, '_, D> {
                 continue;
             }
             let ahead = if page + 1 < pages { keys_of(page + 1) } else { values_of(0) };
-            let mut words = Words { block: &shape.keys, tokens, words: keys_of(page), ahead };
-            let mut query = &*self.memory.query;
+            let mut words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
             for tile in row_tiles(self.lanes, rows) {
-                let (packed, rest) = query.split_at(tile.width * layout.packed_row);
-                query = rest;
+                let packed = &self.memory.query[tile.first * layout.packed_row..];
                 let to = &mut self.memory.scores[tile.first * layout.chunk + page * tokens..];
                 let target = Target { to, stride: layout.chunk };
                 let chain = self.call.parts.plan.prefill.channel_chain as usize;
@@ -273,7 +285,7 @@ impl<D: Door> Cell<'_, '_, D> {
             let stored = values_of(page);
             let mended = cached::sanitise(&shape.values, tokens, stored, self.memory.mended);
             let is_odd = mended.is_some();
-            let mut words = Words { block: &shape.values, tokens, words: mended.unwrap_or(stored), ahead };
+            let mut words = Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
             let (outputs, _) = layout.slot.split(self.slot);
             for tile in row_tiles(self.lanes, rows) {
                 let weights = Weights {
@@ -313,7 +325,12 @@ impl<D: Door> Cell<'_, '_, D> {
                 let keys = page * layout.page.tokens..chunk.keys.min((page + 1) * layout.page.tokens);
                 if dead >> page & 1 != 0 {
                     self.memory.scores[begin..][keys].fill(f32::NEG_INFINITY);
-                } else if masked || self.call.code.modifies() {
+                    continue;
+                }
+                if let Some(scale) = units.scale {
+                    self.memory.scores[begin..][keys.clone()].iter_mut().for_each(|x| *x *= scale);
+                }
+                if masked || self.call.code.modifies() {
                     self.shape(chunk.first + keys.start as u32, r, begin + keys.start, keys.len(), masked);
                 }
             }

@@ -89,9 +89,9 @@ pub(super) struct Common<'a> {
 
 /// One worker's memory.
 pub(super) struct Memory<'a> {
-    /// The packed queries, row tile by row tile.
+    /// The packed queries, one after the other.
     pub query: &'a mut [f32],
-    /// Queries on their way there, `[rows][dim]`.
+    /// A query on its way there.
     pub unpacked: &'a mut [f32],
     /// Scores, then weights, `[rows][chunk]`.
     pub scores: &'a mut [f32],
@@ -157,7 +157,7 @@ impl Layout {
         let Self { page, chunk, rows, lanes, .. } = *self;
         [
             rows * self.packed_row,
-            rows * page.keys.channels,
+            page.keys.channels,
             rows * chunk,
             self.tile * page.tokens,
             rows * lanes,

@@ -1,7 +1,7 @@
 //! From scores to weights, one row and some keys at a time: lanes are keys.
 
 use regard_engine::isa::Door;
-use regard_engine::weigh::{Full, Weigher};
+use regard_engine::weigh::{Coarse, Full, Precise, Weigher};
 use regard_ir::variant::Weights;
 use regard_simd::{F32, vectors_mut};
 
@@ -11,8 +11,12 @@ use crate::softmax::{activate, factor, finite};
 #[derive(Clone, Copy)]
 pub(super) struct Units {
     pub weights: Weights,
-    /// What turns them into log2 units; positive.
+    /// What turns scores into natural units before they are modified, where they are not in them.
+    pub scale: Option<f32>,
+    /// What turns them, as given or as modified, into log2 units; positive.
     pub log2: f32,
+    /// Whether weights are rounded to bf16 next.
+    pub coarse: bool,
 }
 
 /// One row's sums so far.
@@ -56,13 +60,24 @@ impl<D: Door> Row<'_, D> {
             *self.factor = first(factor);
             *self.reference = first(after);
         }
-        let mut weigher = Weigher::<D, 1, Full>::softmax(lanes, self.units.log2, [finite(after)]);
-        for score in vectors_mut(lanes, scores) {
-            *score = weigher.weigh(lanes, [*score])[0];
-        }
-        *total = (sum + weigher.sums[0]).raw();
+        let added = if self.units.coarse {
+            weights::<D, Coarse>(lanes, self.units.log2, after, scores)
+        } else {
+            weights::<D, Full>(lanes, self.units.log2, after, scores)
+        };
+        *total = (sum + added).raw();
         moved
     }
+}
+
+/// Makes weights of scores, and gives what they add up to in each lane.
+#[inline(always)]
+fn weights<D: Door, P: Precise>(lanes: D, log2: f32, reference: F32<D>, scores: &mut [f32]) -> F32<D> {
+    let mut weigher = Weigher::<D, 1, P>::softmax(lanes, log2, [finite(reference)]);
+    for score in vectors_mut(lanes, scores) {
+        *score = weigher.weigh(lanes, [*score])[0];
+    }
+    weigher.sums[0]
 }
 
 /// The first lane.
