@@ -36,7 +36,7 @@ pub(crate) fn meaning(spec: &Spec) -> String {
     };
     let output = text::output(spec.output, names);
     let lse = spec.output.lse.then(|| "the log of each row's weight sum is an output too".to_owned());
-    let told = [Some(heads), rows, Some(mask), Some(score), weights, output, lse];
+    let told = [Some(heads), rows, Some(mask), Some(score), weights, output, lse, text::cache(spec.cache)];
     told.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -156,8 +156,20 @@ mod tests {
                 "; rows of o are divided by their root mean square (eps 1e-12) and scaled by `o_norm`, then multiplied \
                  by `silu(gate)`, one gate for each row",
             ),
+            ("cache = { dtype = 'int8' }", "; keys and values are cached in int8"),
+            ("cache = 'ring'", "; keys and values are cached in a ring"),
+            (
+                "cache = { layout = 'paged', page = 64, k = 'int8', v = 'int4', file = true }",
+                "; keys are cached in int8 and values in int4, in pages of 64 tokens, in a memory-mapped file",
+            ),
+            (
+                "cache = { layout = 'paged', v = 'f16' }",
+                "; keys are cached as they are and values in f16, in pages",
+            ),
+            ("cache.file = true", "; keys and values are cached in a memory-mapped file"),
         ] {
             assert!(told(lines).contains(clause), "{}", told(lines));
         }
+        assert_eq!(told("cache = { layout = 'contiguous', dtype = 'same' }"), told(""));
     }
 }

@@ -1,7 +1,8 @@
 //! A resolved spec: everything that a TOML file says, defaults filled in, expressions typed.
 //!
-//! There is a place here for every table of the language. What no kernel reads yet is refused by the compiler, so
-//! that a value of this type is always one that the oracle, at least, can evaluate.
+//! There is a place here for every table of the language. A mechanism that no kernel has yet is refused by the compiler,
+//! so that a value of this type is always one that the oracle, at least, can evaluate. How keys and values are cached is
+//! kept here before kernels do so: what a prefill computes does not depend on it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -217,6 +218,20 @@ pub enum CacheLayout {
     Ring,
 }
 
+impl CacheLayout {
+    /// Every layout.
+    pub const ALL: [CacheLayout; 3] = [CacheLayout::Contiguous, CacheLayout::Paged, CacheLayout::Ring];
+
+    /// As it is written in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CacheLayout::Contiguous => "contiguous",
+            CacheLayout::Paged => "paged",
+            CacheLayout::Ring => "ring",
+        }
+    }
+}
+
 /// How a cached element is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheFormat {
@@ -226,6 +241,28 @@ pub enum CacheFormat {
     Dtype(Dtype),
     /// Symmetric, a scale for each token and head.
     Int8,
-    /// Groups of 32 channels of a token with f16 scales.
+    /// Groups of 32 channels of a token with f16 scales; the last group has the channels that are left.
     Int4,
+}
+
+impl CacheFormat {
+    /// Every format.
+    pub const ALL: [CacheFormat; 6] = [
+        CacheFormat::Same,
+        CacheFormat::Dtype(Dtype::F32),
+        CacheFormat::Dtype(Dtype::F16),
+        CacheFormat::Dtype(Dtype::Bf16),
+        CacheFormat::Int8,
+        CacheFormat::Int4,
+    ];
+
+    /// As it is written in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CacheFormat::Same => "same",
+            CacheFormat::Dtype(dtype) => dtype.name(),
+            CacheFormat::Int8 => "int8",
+            CacheFormat::Int4 => "int4",
+        }
+    }
 }

@@ -9,7 +9,7 @@ use core::fmt::{self, Write};
 use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
 use crate::variant::{Axis, Heads, InputShape};
 
-pub use self::tables::{number, output, rows, scaling, weights};
+pub use self::tables::{cache, cache_layout, number, output, rows, scaling, weights};
 
 /// How many heads there are, how wide, and who shares keys and values.
 pub fn heads(heads: &Heads) -> String {

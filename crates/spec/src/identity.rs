@@ -1,14 +1,16 @@
 //! Canonical bytes, and the identity that is their hash.
 //!
 //! Tables that are absent write nothing, so that the specs without them keep their identities when the language gains
-//! them; what comes before a table's bytes says whether they follow, so no two specs have the same bytes. Names of captured inputs count: they are how a caller binds tensors.
+//! them, and neither does a cache that is as an absent one; what comes before a table's bytes says whether they follow,
+//! so no two specs have the same bytes. Names of captured inputs count: they are how a caller binds tensors.
 
 use regard_ir::expr::{Node, Op, Tree, Type};
 use regard_ir::identity::Identity;
+use regard_ir::plan::Dtype;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Mechanism, Spec};
+use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Mechanism, Spec};
 use regard_ir::variant::{Axis, InputShape, InputType, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
@@ -85,8 +87,15 @@ fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
 /// Which tables there are, a bit each, then what each of them says.
 fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     let Output { mix, norm, gate, lse } = spec.output;
-    let there =
-        [lse, spec.position.is_some(), spec.qk_norm.is_some(), mix.is_some(), norm.is_some(), gate.is_some()];
+    let there = [
+        lse,
+        spec.position.is_some(),
+        spec.qk_norm.is_some(),
+        mix.is_some(),
+        norm.is_some(),
+        gate.is_some(),
+        spec.cache != Cache::DEFAULT,
+    ];
     bytes.push(there.iter().rev().fold(0, |bits, &there| bits << 1 | u8::from(there)));
     if let Some(position) = spec.position {
         self::position(bytes, position);
@@ -113,6 +122,29 @@ fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     if let Some(Gate { per_head, silu }) = gate {
         bytes.extend([per_head, silu].map(u8::from));
     }
+    if spec.cache != Cache::DEFAULT {
+        cache(bytes, spec.cache);
+    }
+}
+
+fn cache(bytes: &mut Vec<u8>, cache: Cache) {
+    let Cache { layout, page, k, v, file } = cache;
+    bytes.push(match layout {
+        CacheLayout::Contiguous => 0,
+        CacheLayout::Paged => 1,
+        CacheLayout::Ring => 2,
+    });
+    // No page is empty.
+    bytes.extend(page.unwrap_or(0).to_le_bytes());
+    bytes.extend([k, v].map(|format| match format {
+        CacheFormat::Same => 0,
+        CacheFormat::Dtype(Dtype::F32) => 1,
+        CacheFormat::Dtype(Dtype::F16) => 2,
+        CacheFormat::Dtype(Dtype::Bf16) => 3,
+        CacheFormat::Int8 => 4,
+        CacheFormat::Int4 => 5,
+    }));
+    bytes.push(file.into());
 }
 
 fn position(bytes: &mut Vec<u8>, position: Position) {

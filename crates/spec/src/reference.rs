@@ -117,6 +117,7 @@ pub fn tables() -> Vec<Table> {
         ("mask", &resolve::tables::MASK),
         ("weights", &resolve::weights::KEYS),
         ("output", &resolve::output::KEYS),
+        ("cache", &resolve::cache::KEYS),
     ];
     let whole = whole.into_iter().map(|(name, keys)| Table { name, kind: None, keys: keys.to_vec() });
     let by_kind = resolve::scaling::kinds();

@@ -28,6 +28,7 @@ fn keys_in_the_wrong_place_are_shown_the_right_one() {
         ("score = { softcap = 50 }", "it is a function of expressions: `softcap(x, c)`"),
         ("score = { scales = 2 }", "did you mean `scale`?"),
         ("mask = { k = 2 }", "expected `allow`"),
+        ("page = 64", "it is a key of `cache`: write `cache.page`"),
     ] {
         assert_eq!(the_error(text).help.as_deref(), Some(help), "{text}");
     }
@@ -77,4 +78,15 @@ fn single_letters_are_not_taken_for_one_another() {
 fn a_score_that_is_an_expression_is_a_modifier() {
     let help = the_error("score = 'softcap(s, 50)'").help;
     assert_eq!(help.as_deref(), Some("write `score = { modify = \"…\" }`"));
+}
+
+#[test]
+fn a_format_is_not_a_layout() {
+    let help = the_error("cache = 'int8'").help;
+    assert_eq!(help.as_deref(), Some("write `cache = { dtype = \"int8\" }`"));
+    assert_eq!(the_error("cache = 'pages'").help.as_deref(), Some("did you mean `paged`?"));
+    let help = the_error("cache = { layout = 'paged', page = 100 }").help;
+    assert_eq!(help.as_deref(), Some("the nearest are 96 and 112"));
+    let help = the_error("cache = { page = 64 }").help;
+    assert_eq!(help.as_deref(), Some("`layout = \"paged\"` keeps tokens in pages"));
 }

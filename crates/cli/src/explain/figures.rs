@@ -6,7 +6,7 @@ use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::problem::Phase;
 use regard_ir::rows::{Frequencies, Output, Position};
-use regard_ir::spec::Mechanism;
+use regard_ir::spec::{self, CacheFormat, Mechanism};
 use regard_ir::text;
 use regard_ir::tiles;
 use regard_ir::variant::{Heads, InputShape, InputType, Sink, Source, Weights};
@@ -16,10 +16,13 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 use super::pairs::Pairs;
-use super::quantity::Product;
+use super::quantity::{Product, Sum};
 
 /// Runs of keys that are told one by one.
 const MAX_RUNS: usize = 4;
+
+/// Channels of a token that share a scale in 4 bits.
+const INT4_GROUP: u32 = 32;
 
 /// Past this many tokens what is seen is taken by blocks.
 const TOKENS_ONE_BY_ONE: u32 = 1 << 16;
@@ -37,6 +40,15 @@ pub(super) struct Input {
 /// Keys and values that are kept from token to token.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cache {
+    pub(super) layout: &'static str,
+    /// Tokens of a page, where the spec says how many.
+    pub(super) page: Option<u32>,
+    /// How keys are stored.
+    pub(super) k: &'static str,
+    /// How values are stored.
+    pub(super) v: &'static str,
+    /// Whether it is a memory-mapped file.
+    pub(super) file: bool,
     pub(super) k_bytes_per_token: u64,
     pub(super) v_bytes_per_token: u64,
     pub(super) bytes_per_token: u64,
@@ -123,13 +135,18 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 
 /// What is kept of `batch` sequences of `keys` tokens.
 pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Cache {
-    let [k, v] = cached_rows(&spec.heads, dtype);
-    let per_token = |product: Vec<(u64, &'static str)>| Product(product).value() as u64;
-    let (k_bytes_per_token, v_bytes_per_token) = (per_token(k), per_token(v));
+    let spec::Cache { layout, page, k, v, file } = spec.cache;
+    let [k_bytes_per_token, v_bytes_per_token] =
+        cached_rows(&spec.heads, spec.cache, dtype).map(|row| row.value() as u64);
     let bytes_per_token = k_bytes_per_token.saturating_add(v_bytes_per_token);
     let tokens = u64::from(problem.batch) * u64::from(problem.keys);
     let lengths = [Some(problem.keys), problem.keys.checked_mul(2).filter(|&n| n <= i32::MAX as u32)];
     Cache {
+        layout: layout.name(),
+        page,
+        k: stored(k, dtype),
+        v: stored(v, dtype),
+        file,
         k_bytes_per_token,
         v_bytes_per_token,
         bytes_per_token,
@@ -139,13 +156,34 @@ pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Cache {
     }
 }
 
-/// The factors of a token's keys and of its values, in bytes.
-pub(super) fn cached_rows(heads: &Heads, dtype: Dtype) -> [Vec<(u64, &'static str)>; 2] {
-    let row = |n: u32, width: u32| {
-        let heads = if n == 1 { "head" } else { "heads" };
-        vec![(n.into(), heads), (width.into(), ""), (dtype.size_bytes().into(), "B")]
-    };
-    [row(heads.kv, heads.dim), row(heads.value, heads.value_dim)]
+/// The name of a format where tensors of the call are of type `dtype`.
+fn stored(format: CacheFormat, dtype: Dtype) -> &'static str {
+    if format == CacheFormat::Same { dtype.name() } else { format.name() }
+}
+
+/// The bytes of a token's keys and of its values where tensors of the call are of type `dtype`.
+pub(super) fn cached_rows(heads: &Heads, cache: spec::Cache, dtype: Dtype) -> [Sum; 2] {
+    let row = |n, width, format| Sum(cached_row(n, width, format, dtype));
+    [row(heads.kv, heads.dim, cache.k), row(heads.value, heads.value_dim, cache.v)]
+}
+
+/// The bytes of a token in `n` heads of this width: of its elements, and of their scales.
+fn cached_row(n: u32, width: u32, format: CacheFormat, dtype: Dtype) -> Vec<Product> {
+    let counted = |n: u32, one, more| (u64::from(n), if n == 1 { one } else { more });
+    let heads = counted(n, "head", "heads");
+    let elements = |dtype: Dtype| Product(vec![heads, (width.into(), ""), (dtype.size_bytes().into(), "B")]);
+    match format {
+        CacheFormat::Same => vec![elements(dtype)],
+        CacheFormat::Dtype(dtype) => vec![elements(dtype)],
+        CacheFormat::Int8 => vec![
+            Product(vec![heads, (width.into(), ""), (1, "B")]),
+            Product(vec![counted(n, "scale", "scales"), (4, "B")]),
+        ],
+        CacheFormat::Int4 => vec![
+            Product(vec![heads, counted(width.div_ceil(2), "pair", "pairs"), (1, "B")]),
+            Product(vec![heads, counted(width.div_ceil(INT4_GROUP), "scale", "scales"), (2, "B")]),
+        ],
+    }
 }
 
 /// What of `n` tokens can still be seen; `None` where lengths, which grow with each token, decide it.
@@ -237,7 +275,6 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Vec<Moved> {
     let queries = (u64::from(problem.queries), if problem.queries == 1 { "query" } else { "queries" });
     let keys = work::live_keys(&variant, problem).checked_div(problem.batch.into()).unwrap_or(0);
     let keys = (keys, if keys == 1 { "key" } else { "keys" });
-    let [k, v] = cached_rows(heads, dtype);
     let row = |n: u32, width: u32| {
         let heads = if n == 1 { "head" } else { "heads" };
         vec![(u64::from(n), heads), (width.into(), ""), (dtype.size_bytes().into(), "B")]
@@ -245,8 +282,8 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Vec<Moved> {
     let times = |tokens, row: Vec<_>| [vec![batch, tokens], row].concat();
     let mut moved = vec![
         Moved::new("q", times(queries, row(heads.query, heads.dim))),
-        Moved::new("K", times(keys, k)),
-        Moved::new("V", times(keys, v)),
+        Moved::new("K", times(keys, row(heads.kv, heads.dim))),
+        Moved::new("V", times(keys, row(heads.value, heads.value_dim))),
     ];
     let lens = inputs::lens(variant.inputs, heads, variant.source, problem);
     moved.extend(spec.inputs.names.iter().zip(variant.inputs).zip(lens).map(|((name, shape), len)| {
@@ -287,6 +324,25 @@ mod tests {
             assert_eq!(cache.k_bytes_per_token, 6 * 96 * bytes);
             assert_eq!(cache.v_bytes_per_token, 2 * 128 * bytes);
             assert_eq!((cache.tokens, cache.bytes), (3000, 3000.0 * cache.bytes_per_token as f64));
+        }
+    }
+
+    #[test]
+    fn a_cached_token_costs_its_elements_and_their_scales() {
+        let heads = "heads = { query = 12, kv = 6, value = 2, dim = 96, value_dim = 77 }";
+        for (table, k, v) in [
+            ("dtype = 'same'", 6 * 96 * 2, 2 * 77 * 2),
+            ("k = 'f32'", 6 * 96 * 4, 2 * 77 * 2),
+            ("dtype = 'bf16', layout = 'ring'", 6 * 96 * 2, 2 * 77 * 2),
+            ("dtype = 'int8'", 6 * (96 + 4), 2 * (77 + 4)),
+            // 77 channels are 39 pairs, and 2 groups of 32 with one of 13.
+            ("dtype = 'int4', layout = 'paged', page = 64", 6 * (48 + 3 * 2), 2 * (39 + 3 * 2)),
+            ("k = 'int8', v = 'int4'", 6 * (96 + 4), 2 * (39 + 3 * 2)),
+        ] {
+            let spec = parse(&format!("{heads}\ncache = {{ {table} }}"));
+            let cache = cache(&spec, Dtype::F16, &problem(&spec, 3, 1, 1000));
+            assert_eq!((cache.k_bytes_per_token, cache.v_bytes_per_token), (k, v), "{table}");
+            assert_eq!(cache.bytes, 3000.0 * (k + v) as f64, "{table}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use regard::{Dtype, Problem};
+use regard_ir::spec;
 use regard_ir::text;
 use regard_ir::variant::Source;
 use regard_ir::work::Work;
@@ -16,7 +17,7 @@ use super::figures::{self, Cache, Call, Input, Moved, Reach};
 use super::formula::{self, Line};
 use super::limits::Bound;
 use super::pairs::{Known, Pairs};
-use super::quantity::{Count, Product, Scaled};
+use super::quantity::{Count, Product, Scaled, Sum};
 
 /// Columns of the page.
 const WIDTH: usize = 100;
@@ -102,21 +103,27 @@ impl Page<'_> {
     }
 
     fn cache(&mut self, shown: &Explained<'_>) -> Result<(), Failure> {
-        let Cache { bytes_per_token, tokens, bytes, ref reach, .. } = shown.cache;
-        self.section("cache", &format!("of one token, in {}", shown.dtype.name()))?;
-        let [k, v] = figures::cached_rows(&shown.heads, shown.dtype).map(Product);
-        for (name, product) in [("K", k), ("V", v)] {
-            self.item(name, &format!("{product} = {}", whole(product.value())))?;
+        let Cache { k, v, bytes_per_token, tokens, bytes, ref reach, .. } = shown.cache;
+        let stored = if k == v { k.to_owned() } else { format!("{k} (K) and {v} (V)") };
+        self.section("cache", &format!("of one token, in {stored}"))?;
+        let cache = shown.given.spec.cache;
+        let [k, v] = figures::cached_rows(&shown.heads, cache, shown.dtype);
+        for (name, row) in [("K", k), ("V", v)] {
+            self.item(name, &format!("{row} = {}", whole(row.value())))?;
         }
         let others: Vec<_> = Dtype::ALL
             .iter()
-            .filter(|&&dtype| dtype != shown.dtype)
+            .filter(|dtype| dtype.name() != stored)
             .map(|&dtype| {
-                let [k, v] = figures::cached_rows(&shown.heads, dtype).map(|row| Product(row).value());
-                format!("{} in {}", whole(k + v), dtype.name())
+                let rows = figures::cached_rows(&shown.heads, spec::Cache::DEFAULT, dtype);
+                let bytes = rows.iter().map(Sum::value).sum();
+                format!("{} in {}", whole(bytes), dtype.name())
             })
             .collect();
         self.item("K and V", &format!("{} ({})", whole(bytes_per_token as f64), others.join(", ")))?;
+        if let Some(layout) = text::cache_layout(cache) {
+            self.item("layout", &layout)?;
+        }
         let Problem { batch, keys, .. } = shown.prefill.problem;
         let sequences = plural(batch.into(), "sequence");
         self.item(

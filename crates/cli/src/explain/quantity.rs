@@ -64,6 +64,27 @@ impl fmt::Display for Product {
     }
 }
 
+/// A sum of products.
+#[derive(Clone, Debug)]
+pub(super) struct Sum(pub(super) Vec<Product>);
+
+impl Sum {
+    /// What it comes to.
+    pub(super) fn value(&self) -> f64 {
+        self.0.iter().map(Product::value).sum()
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, product) in self.0.iter().enumerate() {
+            let plus = if i == 0 { "" } else { " + " };
+            write!(f, "{plus}{product}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +112,8 @@ mod tests {
         let product = Product(vec![(8, "heads"), (4096, ""), (4, "B")]);
         assert_eq!(product.to_string(), "8 heads × 4,096 × 4 B");
         assert_eq!(product.value(), 131_072.0);
+        let sum = Sum(vec![product, Product(vec![(8, "scales"), (4, "B")])]);
+        assert_eq!(sum.to_string(), "8 heads × 4,096 × 4 B + 8 scales × 4 B");
+        assert_eq!(sum.value(), 131_104.0);
     }
 }

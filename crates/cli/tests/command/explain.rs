@@ -41,6 +41,33 @@ fn json_has_the_figures_of_the_page() {
 }
 
 #[test]
+fn caches_are_counted_as_they_are_stored() {
+    let folder = Folder::new("explain-cache");
+    let heads = "heads = { query = 32, kv = 8, dim = 128 }\nmask = 'causal'";
+    let explain = |name: &str, table: &str, more: &[&str]| {
+        folder.file(name, format!("{heads}\ncache = {table}\n"));
+        folder.regard(&[&["explain", name], &MACHINE[..], more].concat()).ok()
+    };
+    let page = explain("paged.toml", "{ layout = 'paged', page = 64, k = 'int8', v = 'int4' }", &[]).stdout;
+    let cache = page.split("\n\n").find(|section| section.starts_with("cache ")).unwrap();
+    insta::assert_snapshot!("explain_cache", cache);
+    // Keys and values of a call are what they are without a cache.
+    assert!(page.contains("K: 1 sequence × 4,096 keys × 8 heads × 128 × 4 B"), "{page}");
+
+    let page = explain("ring.toml", "'ring'", &["--dtype", "bf16"]).stdout;
+    let (_, cache) = page.split_once("\ncache     of one token, in bf16\n").unwrap();
+    let told = ["layout     in a ring", "4,096 B (8,192 B in f32, 4,096 B in f16)"];
+    assert!(told.iter().all(|told| cache.contains(told)), "{page}");
+
+    let json = explain("ring.toml", "{ layout = 'ring', v = 'int8' }", &["--json"]).objects();
+    let cache = &json[0]["cache"];
+    let named = ["layout", "k", "v"].map(|key| cache[key].as_str().unwrap());
+    assert_eq!(named, ["ring", "f32", "int8"]);
+    assert!(cache["page"].is_null() && cache["file"] == false, "{cache}");
+    assert_eq!(cache["bytes_per_token"], 8 * 128 * 4 + 8 * (128 + 4));
+}
+
+#[test]
 fn sizes_at_the_ends_of_their_range_have_figures() {
     let folder = Folder::new("explain");
     folder.file("wide.toml", "heads = { query = 4096, dim = 1024 }\nmask = 'causal'");

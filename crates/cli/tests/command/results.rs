@@ -39,6 +39,23 @@ fn a_model_is_reproduced() {
 }
 
 #[test]
+fn a_cache_changes_no_result_of_a_prefill() {
+    let folder = Folder::new("cached");
+    small(&folder);
+    folder.regard(&["run", "small.toml", "-i", "in.safetensors", "-o", "o.safetensors"]).ok();
+    let expected = fs::read(folder.path("o.safetensors")).unwrap();
+    for cache in ["'ring'", "{ layout = 'paged', page = 16, dtype = 'int8' }", "{ v = 'int4', file = true }"]
+    {
+        folder.file("cached.toml", format!("{SMALL}\ncache = {cache}"));
+        folder.regard(&["run", "cached.toml", "-i", "in.safetensors", "-o", "cached.safetensors"]).ok();
+        assert_eq!(fs::read(folder.path("cached.safetensors")).unwrap(), expected, "{cache}");
+        for command in ["plan", "verify", "show"] {
+            folder.regard(&[command, "cached.toml", "--q", "9"]).ok();
+        }
+    }
+}
+
+#[test]
 fn verify_judges_a_file_by_the_oracle_and_by_the_model() {
     let layer = workspace().join("fixtures/minilm/layer3");
     let path = |end: &str| format!("{}{end}.safetensors", layer.display());

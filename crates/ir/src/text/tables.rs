@@ -1,4 +1,4 @@
-//! Norms, positions, weights and outputs in words: a clause each, without a capital or a full stop.
+//! Norms, positions, weights, outputs and caches in words: a clause each, without a capital or a full stop.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
+use crate::spec::{Cache, CacheFormat, CacheLayout};
 use crate::variant::{Sink, Weights};
 
 /// What happens to rows of q and k before they meet, if anything; captured inputs are called by `names`.
@@ -48,6 +49,38 @@ pub fn output(output: Output, names: &[String]) -> Option<String> {
         format!("multiplied by `{activation}(gate)`, {each}")
     });
     clause("rows of o are", &[mix, norm, gate].into_iter().flatten().collect::<Vec<_>>())
+}
+
+/// How keys and values are cached, if not as they are and in one block.
+pub fn cache(cache: Cache) -> Option<String> {
+    let Cache { k, v, .. } = cache;
+    let stored = |format: CacheFormat| match format {
+        CacheFormat::Same => "as they are".into(),
+        other => format!("in {}", other.name()),
+    };
+    let formats = match (k, v) {
+        (CacheFormat::Same, CacheFormat::Same) => None,
+        (k, v) if k == v => Some(format!("keys and values are cached {}", stored(k))),
+        (k, v) => Some(format!("keys are cached {} and values {}", stored(k), stored(v))),
+    };
+    match (formats, cache_layout(cache)) {
+        (None, layout) => layout.map(|layout| format!("keys and values are cached {layout}")),
+        (Some(formats), None) => Some(formats),
+        (Some(formats), Some(layout)) => Some(format!("{formats}, {layout}")),
+    }
+}
+
+/// Where cached tokens lie, if not in one block of memory.
+pub fn cache_layout(cache: Cache) -> Option<String> {
+    let layout = match (cache.layout, cache.page) {
+        (CacheLayout::Contiguous, _) => None,
+        (CacheLayout::Paged, Some(page)) => Some(format!("in pages of {page} tokens")),
+        (CacheLayout::Paged, None) => Some("in pages".into()),
+        (CacheLayout::Ring, _) => Some("in a ring".into()),
+    };
+    let file = cache.file.then(|| "in a memory-mapped file".into());
+    let places: Vec<String> = [layout, file].into_iter().flatten().collect();
+    (!places.is_empty()).then(|| places.join(", "))
 }
 
 fn clause(subject: &str, steps: &[String]) -> Option<String> {

@@ -6,7 +6,8 @@ use crate::reference;
 /// What a name that is no key here is elsewhere in the language, if it is anything.
 pub(super) fn elsewhere(name: &str) -> Option<String> {
     let tables = reference::tables();
-    let has = |table: &&reference::Table| table.keys.iter().any(|key| key.name == name);
+    // A single letter is a variable sooner than a key of another table.
+    let has = |table: &&reference::Table| name.len() > 1 && table.keys.iter().any(|key| key.name == name);
     let mut homes: Vec<&str> = tables.iter().filter(has).map(|table| table.name).collect();
     homes.dedup();
     match homes[..] {

@@ -1,5 +1,6 @@
 //! From entries to a spec: parents merged, defaults filled in, expressions compiled.
 
+pub(crate) mod cache;
 mod captured;
 mod extends;
 mod fields;
@@ -20,7 +21,7 @@ use std::cell::Cell;
 use regard_ir::expr::{Expr, Op, Type};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
-use regard_ir::spec::{Cache, Inputs, Mechanism, Spec};
+use regard_ir::spec::{Inputs, Mechanism, Spec};
 use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
 
 use self::captured::Learned;
@@ -84,6 +85,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
     let (weights, bias) = weights::read(chain, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
+    let cache = cache::read(chain, sink);
 
     let mut definitions = Definitions::prelude();
     for entry in fields::table(chain.value("define"), "define", sink) {
@@ -128,7 +130,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         mechanism: Mechanism::Weights(weights?),
         output: output?,
         project: None,
-        cache: Cache::DEFAULT,
+        cache: cache?,
         inputs: Inputs { names, shapes },
         dtype,
         precision,

@@ -84,8 +84,8 @@ pub(crate) const KEYS: [Key; 21] = [
     ),
     Key::new(
         "cache",
-        Takes::Unsupported,
-        Absent::Words("none"),
+        Takes::Words("a table, or its `layout`"),
+        Absent::Words("its defaults"),
         "how keys and values are kept between decoding steps",
     ),
     Key::new(
