@@ -21,7 +21,7 @@ pub const LANES: u32 = 16;
 pub const PAGE_STEP: u32 = LANES;
 
 /// The most tokens of a page.
-pub const MAX_PAGE: u32 = 1 << 16;
+pub const MAX_PAGE: u32 = 1024;
 
 /// How a cached number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

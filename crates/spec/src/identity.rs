@@ -1,16 +1,16 @@
 //! Canonical bytes, and the identity that is their hash.
 //!
 //! Tables that are absent write nothing, so that the specs without them keep their identities when the language gains
-//! them, and neither does a cache that is as an absent one; what comes before a table's bytes says whether they follow,
-//! so no two specs have the same bytes. Names of captured inputs count: they are how a caller binds tensors.
+//! them; what comes before a table's bytes says whether they follow, so no two specs have the same bytes. Names of captured
+//! inputs count: they are how a caller binds tensors. How keys and values are cached does not: it changes no formula, and one
+//! kernel serves every cache.
 
 use regard_ir::expr::{Node, Op, Tree, Type};
 use regard_ir::identity::Identity;
-use regard_ir::plan::Dtype;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Mechanism, Spec};
+use regard_ir::spec::{Mechanism, Spec};
 use regard_ir::variant::{Axis, InputShape, InputType, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
@@ -94,7 +94,6 @@ fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
         mix.is_some(),
         norm.is_some(),
         gate.is_some(),
-        spec.cache != Cache::DEFAULT,
     ];
     bytes.push(there.iter().rev().fold(0, |bits, &there| bits << 1 | u8::from(there)));
     if let Some(position) = spec.position {
@@ -122,29 +121,6 @@ fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     if let Some(Gate { per_head, silu }) = gate {
         bytes.extend([per_head, silu].map(u8::from));
     }
-    if spec.cache != Cache::DEFAULT {
-        cache(bytes, spec.cache);
-    }
-}
-
-fn cache(bytes: &mut Vec<u8>, cache: Cache) {
-    let Cache { layout, page, k, v, file } = cache;
-    bytes.push(match layout {
-        CacheLayout::Contiguous => 0,
-        CacheLayout::Paged => 1,
-        CacheLayout::Ring => 2,
-    });
-    // No page is empty.
-    bytes.extend(page.unwrap_or(0).to_le_bytes());
-    bytes.extend([k, v].map(|format| match format {
-        CacheFormat::Same => 0,
-        CacheFormat::Dtype(Dtype::F32) => 1,
-        CacheFormat::Dtype(Dtype::F16) => 2,
-        CacheFormat::Dtype(Dtype::Bf16) => 3,
-        CacheFormat::Int8 => 4,
-        CacheFormat::Int4 => 5,
-    }));
-    bytes.push(file.into());
 }
 
 fn position(bytes: &mut Vec<u8>, position: Position) {

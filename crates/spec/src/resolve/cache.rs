@@ -21,9 +21,9 @@ pub(crate) const KEYS: [Key; 6] = [
     ),
     Key::new(
         "page",
-        Takes::Words("a multiple of 16, from 16 to 65536"),
+        Takes::Words("a multiple of 16, from 16 to 1024"),
         Absent::Words("the plan's block of keys"),
-        "tokens of a page; with pages",
+        "tokens that lie together, whatever the layout",
     ),
     Key::new(
         "k",
@@ -58,10 +58,10 @@ const FORMATS: [&str; 6] = [
 ];
 
 /// What divides the tokens of a page.
-const PAGE_STEP: u32 = 16;
+const PAGE_STEP: u32 = regard_ir::cache::PAGE_STEP;
 
 /// The most tokens of a page.
-const MAX_PAGE: u32 = 1 << 16;
+const MAX_PAGE: u32 = regard_ir::cache::MAX_PAGE;
 
 /// The cache; `None` where something is wrong.
 pub(super) fn read(chain: &Chain, sink: &mut Sink) -> Option<Cache> {
@@ -80,11 +80,6 @@ pub(super) fn read(chain: &Chain, sink: &mut Sink) -> Option<Cache> {
     let table = Table::read(chain, value, "cache", &KEYS, sink)?;
     let layout = table.choice("layout", &LAYOUTS, sink).map(|i| CacheLayout::ALL[i]);
     let page = page(&table, sink);
-    if let Some(layout @ (CacheLayout::Contiguous | CacheLayout::Ring)) = layout {
-        let why = format!("`layout` is `{}`", layout.name());
-        let help = Some("`layout = \"paged\"` keeps tokens in pages");
-        table.refuse("page", "without pages", &why, help, sink);
-    }
     let mut format = |key: &str| table.choice(key, &FORMATS, sink).map(|i| CacheFormat::ALL[i]);
     let (k, v, both) = (format("k"), format("v"), format("dtype"));
     let [k, v] = match table.get("dtype") {
