@@ -87,6 +87,4 @@ fn a_format_is_not_a_layout() {
     assert_eq!(the_error("cache = 'pages'").help.as_deref(), Some("did you mean `paged`?"));
     let help = the_error("cache = { layout = 'paged', page = 100 }").help;
     assert_eq!(help.as_deref(), Some("the nearest are 96 and 112"));
-    let help = the_error("cache = { page = 64 }").help;
-    assert_eq!(help.as_deref(), Some("`layout = \"paged\"` keeps tokens in pages"));
 }
