@@ -6,9 +6,9 @@ use regard::{
     Tokens, View,
 };
 use regard_oracle::random::CapturedBuffer;
-use regard_testkit::{Case, Inputs, Outputs};
+use regard_testkit::{Case, Input, Inputs, Outputs};
 
-use crate::{cut_captured, run};
+use crate::{cut, cut_captured, run};
 
 /// The keys and values of a case, one sequence of a cache for each of its sequences.
 #[derive(Debug)]
@@ -143,4 +143,25 @@ fn queries<'a, T: run::Stored + Element>(
 ) -> Queries<'a, T> {
     let whole = run::views::<T>(inputs, captured);
     Queries { q: whole.q, captured, gate: whole.gate }
+}
+
+/// One sequence of a case as the inputs of a case of its own.
+pub fn sequence_of(case: &Case<'_>, inputs: &Inputs, index: u32) -> Inputs {
+    let of = case.problem.sequence(index);
+    let rows = |first: u32, count: u32| first as usize..(first + count) as usize;
+    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
+    let captured = inputs.captured();
+    let captured = captured.iter().enumerate();
+    Inputs {
+        q: cut(&q, case.dtype, rows(of.first_query, of.queries)),
+        k: cut(&k, case.dtype, rows(of.first_key, of.keys)),
+        v: cut(&v, case.dtype, rows(of.first_key, of.keys)),
+        captured: captured
+            .map(|(input, data)| cut_captured(*data, &case.variant, input, index, &of))
+            .collect(),
+        gate: inputs
+            .gate
+            .as_ref()
+            .map(|gate| cut(&gate.view(), case.dtype, rows(of.first_query, of.queries))),
+    }
 }

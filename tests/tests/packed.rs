@@ -2,14 +2,12 @@
 
 use regard::{Dtype, Pool, Problem, SHIPPED};
 use regard_engine::catalog::Entry;
-use regard_ir::inputs::InputData;
 use regard_ir::problem::{ProblemError, Sequence};
 use regard_ir::spec::Spec;
-use regard_ir::variant::{Axis, Source, Variant};
+use regard_ir::variant::Source;
 use regard_oracle::Tensor4;
-use regard_oracle::random::CapturedBuffer;
-use regard_testkit::{Case, Input, Inputs, Layout, Outputs};
-use regard_tests::{cumulative, cut, cut_captured, engines, run, specs};
+use regard_testkit::{Case, Layout, Outputs};
+use regard_tests::{cached, cumulative, engines, run, specs};
 
 /// Queries and keys of each sequence: none of one, none of the other, none of both, one, few, past a block.
 const LENGTHS: [(usize, usize); 9] =
@@ -43,20 +41,8 @@ fn check(spec: &Spec, entry: &Entry, dtype: Dtype, pool: &Pool) {
 
     for index in 0..problem.batch {
         let of = problem.sequence(index);
-        let Sequence { first_query, queries, first_key, keys, .. } = of;
-        let rows = |first: u32, count: u32| first as usize..(first + count) as usize;
-        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
-        let captured = inputs.captured();
-        let captured = captured.iter().enumerate();
-        let alone = Inputs {
-            q: cut(&q, dtype, rows(first_query, queries)),
-            k: cut(&k, dtype, rows(first_key, keys)),
-            v: cut(&v, dtype, rows(first_key, keys)),
-            captured: captured
-                .map(|(input, data)| cut_captured(*data, &variant, input, index, &of))
-                .collect(),
-            gate: inputs.gate.as_ref().map(|gate| cut(&gate.view(), dtype, rows(first_query, queries))),
-        };
+        let Sequence { first_query, queries, keys, .. } = of;
+        let alone = cached::sequence_of(&case, &inputs, index);
         let problem = Problem::prefill(spec.source, 1, queries as usize, keys as usize).expect("short");
         let single = Case { problem, layout: Layout::Gapped, ..case };
         let outputs = run::run(&kernel, &single, &alone, pool)

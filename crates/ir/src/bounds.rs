@@ -3,6 +3,7 @@
 //! Errors are measured as max |x − oracle| / max |oracle| over each run of [`ROWS`] query rows of one head. The
 //! bounds hold for N(0, 1) inputs rounded to their dtype, scores up to [`SCORES`] in magnitude and up to 16k keys.
 
+use crate::cache::Codec;
 use crate::plan::{Dtype, Precision};
 
 /// Query rows of one head that are judged together.
@@ -33,6 +34,16 @@ pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: 
         (Quantity::Lse, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
     };
     at_five * libm::fmax(1.0, max_score / SCORES)
+}
+
+/// How far results on a cache may be from those on what was cached, as root mean square of the difference by that of the
+/// results, for each head; `None` where [`bound`] holds for both.
+pub const fn cached_rms(codec: Codec) -> Option<f64> {
+    match codec {
+        Codec::Int8 => Some(2e-2),
+        Codec::Int4 => Some(2e-1),
+        Codec::F32 | Codec::F16 | Codec::Bf16 => None,
+    }
 }
 
 /// What an error is divided by, given the largest finite |oracle| of its run.

@@ -7,8 +7,8 @@
 //!
 //! * keys: `[tokens / 16][channels / numbers, rounded up][16 tokens]` words;
 //! * values: `[channels / 16, rounded up][tokens / numbers, rounded up][16 channels]` words;
-//! * scales, where the codec has them, beside either: an f32 for each group of channels and token, `[tokens / 16][groups][16]`
-//!   for keys and `[groups][tokens]` for values;
+//! * scales, where the codec has them, behind either: one for each group of channels and token, `[tokens / 16][groups][16]` for
+//!   keys and `[groups][tokens]` for values;
 //! * a bit for each token, whether its values are all finite: behind the values.
 
 use crate::plan::Dtype;
@@ -34,9 +34,10 @@ pub enum Codec {
     F16,
     /// bfloat16, the first number in the lower half of its word.
     Bf16,
-    /// 8 bits, symmetric, with a scale for each token and head.
+    /// 8 bits, symmetric, with an f32 scale for each token and head. Bytes are numbers and 128, the first in the lowest.
     Int8,
-    /// 4 bits, symmetric, with a scale for each token and group of [`GROUP`] channels.
+    /// 4 bits, symmetric, with an f16 scale for each token and group of [`GROUP`] channels. Half bytes are numbers and 8; of the
+    /// eight of a word the first four are the lower halves of its bytes, the others the upper ones.
     Int4,
 }
 
@@ -127,6 +128,13 @@ pub struct Block {
     pub groups: usize,
 }
 
+impl Block {
+    /// Words of the numbers and their scales, in pages of so many tokens.
+    pub const fn scaled_words(&self, tokens: usize) -> usize {
+        self.words + self.groups * tokens / if matches!(self.codec, Codec::Int4) { 2 } else { 1 }
+    }
+}
+
 impl PageFormat {
     /// Its parts, for a variant's heads.
     pub fn shape(&self, heads: &Heads) -> PageShape {
@@ -153,13 +161,13 @@ impl PageFormat {
 impl PageShape {
     /// Words of a block of keys with its scales, whole lines of a cache.
     pub const fn keys_len(&self) -> usize {
-        (self.keys.words + self.keys.groups * self.tokens).next_multiple_of(LANES as usize)
+        self.keys.scaled_words(self.tokens).next_multiple_of(LANES as usize)
     }
 
     /// Words of a block of values with its scales and bits, whole lines of a cache.
     pub const fn values_len(&self) -> usize {
         let bits = self.tokens.div_ceil(u32::BITS as usize);
-        (self.values.words + self.values.groups * self.tokens + bits).next_multiple_of(LANES as usize)
+        (self.values.scaled_words(self.tokens) + bits).next_multiple_of(LANES as usize)
     }
 
     /// Words of a value head and its key heads.

@@ -311,6 +311,23 @@ impl<L: Lanes> I32<L> {
     }
 }
 
+impl<L: Lanes> I32<L> {
+    /// Each lane's bits, so many places lower, with zeros above.
+    #[inline(always)]
+    pub fn shift_right<const PLACES: u32>(self) -> Self {
+        let simd = self.lanes.simd();
+        let bits = simd.wrapping_dyn_shr_u32s(simd.transmute_u32s_i32s(self.raw), simd.splat_u32s(PLACES));
+        Self { raw: simd.transmute_i32s_u32s(bits), ..self }
+    }
+
+    /// The sum of all lanes; wraps.
+    #[inline(always)]
+    pub fn sum(self) -> i32 {
+        let lanes = bytemuck::cast_slice::<_, i32>(core::slice::from_ref(&self.raw));
+        lanes.iter().fold(0i32, |sum, &x| sum.wrapping_add(x))
+    }
+}
+
 impl<L: Lanes> Mask<L> {
     /// The same value in each lane.
     #[inline(always)]

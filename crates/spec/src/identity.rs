@@ -87,14 +87,8 @@ fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
 /// Which tables there are, a bit each, then what each of them says.
 fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     let Output { mix, norm, gate, lse } = spec.output;
-    let there = [
-        lse,
-        spec.position.is_some(),
-        spec.qk_norm.is_some(),
-        mix.is_some(),
-        norm.is_some(),
-        gate.is_some(),
-    ];
+    let there =
+        [lse, spec.position.is_some(), spec.qk_norm.is_some(), mix.is_some(), norm.is_some(), gate.is_some()];
     bytes.push(there.iter().rev().fold(0, |bits, &there| bits << 1 | u8::from(there)));
     if let Some(position) = spec.position {
         self::position(bytes, position);

@@ -457,7 +457,8 @@ fn shipped_specs_keep_the_identities_that_they_had_without_these_tables() {
         ("softcap_bias", "480ac93782f24695c9883803d4de8e4f"),
     ] {
         assert_eq!(regard_spec::shipped(name).unwrap().spec.identity.to_string(), identity, "{name}");
-        let text = format!("extends = '{name}'\ncache = {{ layout = 'paged', page = 32, k = 'int8', v = 'f16' }}");
+        let text =
+            format!("extends = '{name}'\ncache = {{ layout = 'paged', page = 32, k = 'int8', v = 'f16' }}");
         let cached = parse(&text, "t.toml", &NoFiles).unwrap().spec;
         assert_eq!(cached.identity.to_string(), identity, "{name} with a cache");
     }

@@ -9,7 +9,7 @@ use regard_engine::{Engine, Op};
 use regard_ir::inputs::Captured;
 use regard_ir::variant::Variant;
 use regard_oracle::eval::Scope;
-use regard_runtime::code::{AnyCode, Fault, Place};
+use regard_runtime::code::{AnyCode, Fault, Keys, Place};
 use regard_runtime::interpreter::LaneProgram;
 
 /// Rows of query and head, and keys, of one sequence and key head.
@@ -89,7 +89,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     fn place<'a>(&'a self, first_key: i32, fault: &'a Fault) -> Place<'a> {
         let Grid { b, g, nq, nk, captured, .. } = *self.grid;
-        Place { b, g, nq, nk, q: &self.q, h: &self.h, first_key, captured, fault }
+        Place { b, g, nq, nk, q: &self.q, h: &self.h, first_key, keys: Keys::Rows, captured, fault }
     }
 
     /// The lanes of rows that exist.

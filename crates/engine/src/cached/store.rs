@@ -1,189 +1,210 @@
 //! Writing rows of keys and values to a page, and reading them back.
 
+use half::{bf16, f16};
 use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 
+use super::load::Step;
 use super::{GROUP, LANES};
-use super::load::{Bytes, Floats, Halves, Nibbles, Pairs, Step, Stored, largest};
-use super::with_codec;
+
+/// Where in a block a token's numbers and scales are: for each channel the step, lane and number, for each group the scale.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Of a key.
+    Key { token: usize },
+    /// Of a value, in pages of so many tokens.
+    Value { token: usize, tokens: usize },
+}
+
+impl Place {
+    /// The step, lane and number of a channel.
+    fn number(self, block: &Block, channel: usize) -> (usize, usize, usize) {
+        let numbers = block.codec.numbers() as usize;
+        match self {
+            Place::Key { token } => {
+                let depth = block.channels.div_ceil(numbers);
+                (token / LANES * depth + channel / numbers, token % LANES, channel % numbers)
+            }
+            Place::Value { token, tokens } => {
+                let depth = tokens / numbers;
+                (channel / LANES * depth + token / numbers, channel % LANES, token % numbers)
+            }
+        }
+    }
+
+    /// The scale of a group of channels.
+    fn scale(self, block: &Block, group: usize) -> usize {
+        match self {
+            Place::Key { token } => (token / LANES * block.groups + group) * LANES + token % LANES,
+            Place::Value { token, tokens } => group * tokens + token,
+        }
+    }
+}
 
 /// Writes the key of token `token` of a page to its block of keys.
-pub fn write_key(block: &Block, tokens: usize, token: usize, row: &[f32], to: &mut [u32]) {
-    let (numbers, scales) = to.split_at_mut(block.words);
-    let scale_at = |group: usize| (token / LANES * block.groups + group) * LANES + token % LANES;
-    let scales = &mut bytemuck::cast_slice_mut(scales)[..block.groups * tokens];
-    with_codec!(block.codec, write_key_of[](block, token, row, (scales, &scale_at), numbers));
+pub fn write_key(block: &Block, token: usize, row: &[f32], to: &mut [u32]) {
+    write(block, Place::Key { token }, row, to);
 }
 
 /// Writes the value of token `token` of a page to its block of values.
 pub fn write_value(block: &Block, tokens: usize, token: usize, row: &[f32], to: &mut [u32]) {
-    let (numbers, rest) = to.split_at_mut(block.words);
-    let (scales, odd) = rest.split_at_mut(block.groups * tokens);
+    write(block, Place::Value { token, tokens }, row, to);
     let bit = 1 << (token % u32::BITS as usize);
-    let word = &mut odd[token / u32::BITS as usize];
+    let word = &mut to[block.scaled_words(tokens) + token / u32::BITS as usize];
     *word = if row.iter().all(|x| x.is_finite()) { *word & !bit } else { *word | bit };
-    let scale_at = |group: usize| group * tokens + token;
-    let scales = bytemuck::cast_slice_mut(scales);
-    with_codec!(block.codec, write_value_of[](tokens, token, row, (scales, &scale_at), numbers));
 }
 
 /// Reads the key of token `token` of a page.
 pub fn read_key(block: &Block, token: usize, from: &[u32], row: &mut [f32]) {
-    let (numbers, scales) = from.split_at(block.words);
-    let scale_at = |group: usize| (token / LANES * block.groups + group) * LANES + token % LANES;
-    with_codec!(block.codec, read_key_of[](block, token, row, numbers));
-    unscale(block.codec, bytemuck::cast_slice(scales), scale_at, row);
+    read(block, Place::Key { token }, from, row);
 }
 
 /// Reads the value of token `token` of a page.
 pub fn read_value(block: &Block, tokens: usize, token: usize, from: &[u32], row: &mut [f32]) {
-    let (numbers, scales) = from.split_at(block.words);
-    with_codec!(block.codec, read_value_of[](tokens, token, row, numbers));
-    unscale(block.codec, bytemuck::cast_slice(scales), |group| group * tokens + token, row);
+    read(block, Place::Value { token, tokens }, from, row);
 }
 
 /// Whether the values of a token are not all finite.
 pub fn is_odd(block: &Block, tokens: usize, token: usize, from: &[u32]) -> bool {
-    let odd = &from[block.words + block.groups * tokens..];
+    let odd = &from[block.scaled_words(tokens)..];
     odd[token / u32::BITS as usize] >> (token % u32::BITS as usize) & 1 != 0
 }
 
 /// Copies a block of values with zeros in place of what is not finite. `None` where all is, and nothing is copied.
 pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32]) -> Option<&'a [u32]> {
-    let odd = &from[block.words + block.groups * tokens..][..tokens.div_ceil(u32::BITS as usize)];
+    let odd = &from[block.scaled_words(tokens)..][..tokens.div_ceil(u32::BITS as usize)];
     if odd.iter().all(|&word| word == 0) {
         return None;
     }
     to.copy_from_slice(from);
-    let (numbers, scales) = to.split_at_mut(block.words);
     for token in (0..tokens).filter(|&token| is_odd(block, tokens, token, from)) {
-        with_codec!(block.codec, mend[](block, tokens, token, numbers));
+        let place = Place::Value { token, tokens };
         for group in 0..block.groups {
-            let scale = &mut scales[group * tokens + token];
-            if !f32::from_bits(*scale).is_finite() {
-                *scale = 0;
+            if !scale(block, from, place.scale(block, group)).is_finite() {
+                set_scale(block, to, place.scale(block, group), 0.0);
+            }
+        }
+        for channel in 0..block.channels {
+            let (step, lane, n) = place.number(block, channel);
+            let step = &mut steps_mut(block, to)[step];
+            if !get(block.codec, step, lane, n).is_finite() {
+                set(block.codec, step, lane, n, 0.0);
             }
         }
     }
     Some(to)
 }
 
-/// Puts zeros in place of the numbers of a token that are not finite.
-fn mend<S: Stored<N>, const N: usize>(block: &Block, tokens: usize, token: usize, numbers: &mut [u32]) {
-    let steps = bytemuck::cast_slice_mut::<u32, Step>(numbers);
-    for channel in 0..block.channels {
-        let step = &mut steps[channel / LANES * (tokens / N) + token / N];
-        if !S::get(step, channel % LANES, token % N).is_finite() {
-            S::set(step, channel % LANES, token % N, 0.0);
+fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
+    for (group, row) in row.chunks(group_of(block)).enumerate() {
+        let mut inverse = 1.0;
+        if block.groups > 0 {
+            let (scale, by) = scale_of(block.codec, row);
+            set_scale(block, to, place.scale(block, group), scale);
+            inverse = by;
+        }
+        for (c, x) in row.iter().enumerate() {
+            let (step, lane, n) = place.number(block, group * group_of(block) + c);
+            set(block.codec, &mut steps_mut(block, to)[step], lane, n, x * inverse);
+        }
+    }
+}
+
+fn read(block: &Block, place: Place, from: &[u32], row: &mut [f32]) {
+    let steps: &[Step] = from[..block.words].as_chunks().0;
+    for (group, row) in row.chunks_mut(group_of(block)).enumerate() {
+        let scale = if block.groups > 0 { scale(block, from, place.scale(block, group)) } else { 1.0 };
+        for (c, x) in row.iter_mut().enumerate() {
+            let (step, lane, n) = place.number(block, group * group_of(block) + c);
+            *x = get(block.codec, &steps[step], lane, n) * scale;
         }
     }
 }
 
 /// Channels that share a scale.
-const fn group_of(codec: Codec) -> usize {
-    match codec {
-        Codec::Int4 => GROUP,
-        _ => usize::MAX,
+fn group_of(block: &Block) -> usize {
+    if block.groups > 1 { GROUP } else { block.channels.max(1) }
+}
+
+fn steps_mut<'a>(block: &Block, to: &'a mut [u32]) -> &'a mut [Step] {
+    to[..block.words].as_chunks_mut().0
+}
+
+fn scale(block: &Block, from: &[u32], at: usize) -> f32 {
+    match block.codec {
+        Codec::Int4 => f16::from_bits(bytemuck::cast_slice::<u32, u16>(&from[block.words..])[at]).to_f32(),
+        _ => f32::from_bits(from[block.words + at]),
     }
 }
 
-/// The largest number that a codec stores before its scale; `None` where it has none.
-const fn largest_of(codec: Codec) -> Option<f32> {
-    match codec {
-        Codec::F32 | Codec::F16 | Codec::Bf16 => None,
-        Codec::Int8 => Some(largest::<8>()),
-        Codec::Int4 => Some(largest::<4>()),
+fn set_scale(block: &Block, to: &mut [u32], at: usize, scale: f32) {
+    match block.codec {
+        Codec::Int4 => {
+            bytemuck::cast_slice_mut::<u32, u16>(&mut to[block.words..])[at] = f16::from_f32(scale).to_bits();
+        }
+        _ => to[block.words + at] = scale.to_bits(),
     }
 }
 
-/// A place for each scale of a row.
-type ScalesMut<'a, 'f> = (&'a mut [f32], &'f dyn Fn(usize) -> usize);
+/// The largest integer of a codec; its negative is the smallest that is stored.
+const fn largest(codec: Codec) -> f32 {
+    match codec {
+        Codec::Int4 => 7.0,
+        _ => 127.0,
+    }
+}
 
-/// Finds the scale of a group, stores it, and gives what its numbers are multiplied by.
-fn scaled<const N: usize>(group: &[f32], at: usize, (scales, scale_at): &mut ScalesMut<'_, '_>) -> f32 {
-    let Some(most) = (match N {
-        4 => largest_of(Codec::Int8),
-        8 => largest_of(Codec::Int4),
-        _ => None,
-    }) else {
-        return 1.0;
-    };
+/// The scale of numbers as it is kept, and what they are multiplied by before they are rounded.
+fn scale_of(codec: Codec, numbers: &[f32]) -> (f32, f32) {
     // Not `f32::max`, which would lose a NaN.
-    let peak = group.iter().fold(0.0f32, |peak, x| if x.abs() <= peak { peak } else { x.abs() });
-    let mut scale = peak / most;
-    if N == 8 {
-        // Kept as f16 would keep it: half the bytes would hold it.
-        scale = half::f16::from_f32(scale).to_f32();
-    }
-    scales[scale_at(at)] = scale;
-    if scale > 0.0 { 1.0 / scale } else { 0.0 }
+    let peak = numbers.iter().fold(0.0f32, |peak, x| if x.abs() <= peak { peak } else { x.abs() });
+    let scale = peak / largest(codec);
+    let scale = if codec == Codec::Int4 { f16::from_f32(scale).to_f32() } else { scale };
+    let inverse = 1.0 / scale;
+    if scale.is_nan() || inverse.is_finite() { (scale, inverse) } else { (scale, 0.0) }
 }
 
-fn write_key_of<S: Stored<N>, const N: usize>(
-    block: &Block,
-    token: usize,
-    row: &[f32],
-    mut scales: ScalesMut<'_, '_>,
-    numbers: &mut [u32],
-) {
-    let depth = block.channels.div_ceil(N);
-    let panel = &mut bytemuck::cast_slice_mut::<u32, Step>(numbers)[token / LANES * depth..][..depth];
-    let group = group_of(block.codec).min(row.len().max(1));
-    for (g, row) in row.chunks(group).enumerate() {
-        let inverse = scaled::<N>(row, g, &mut scales);
-        for (c, x) in row.iter().enumerate() {
-            let c = g * group + c;
-            S::set(&mut panel[c / N], token % LANES, c % N, x * inverse);
+/// Number `n` of a lane.
+fn get(codec: Codec, step: &Step, lane: usize, n: usize) -> f32 {
+    let word = step[lane];
+    match codec {
+        Codec::F32 => f32::from_bits(word),
+        Codec::F16 => f16::from_bits(bytemuck::cast_slice::<u32, u16>(step)[n * LANES + lane]).to_f32(),
+        Codec::Bf16 => f32::from_bits(word << (16 * (1 - n)) & 0xffff_0000),
+        Codec::Int8 => (word >> (8 * n) & 0xff) as f32 - BYTE_BIAS,
+        Codec::Int4 => (word >> nibble(n) & 0xf) as f32 - NIBBLE_BIAS,
+    }
+}
+
+/// Stores a number; those of codecs with scales are rounded.
+fn set(codec: Codec, step: &mut Step, lane: usize, n: usize, x: f32) {
+    let put = |word: &mut u32, shift: usize, mask: u32, bits: u32| {
+        *word = *word & !(mask << shift) | (bits & mask) << shift;
+    };
+    match codec {
+        Codec::F32 => step[lane] = x.to_bits(),
+        Codec::F16 => {
+            bytemuck::cast_slice_mut::<u32, u16>(step)[n * LANES + lane] = f16::from_f32(x).to_bits();
         }
+        Codec::Bf16 => put(&mut step[lane], 16 * n, 0xffff, bf16::from_f32(x).to_bits().into()),
+        Codec::Int8 => put(&mut step[lane], 8 * n, 0xff, rounded(x, codec, BYTE_BIAS)),
+        Codec::Int4 => put(&mut step[lane], nibble(n), 0xf, rounded(x, codec, NIBBLE_BIAS)),
     }
 }
 
-fn write_value_of<S: Stored<N>, const N: usize>(
-    tokens: usize,
-    token: usize,
-    row: &[f32],
-    mut scales: ScalesMut<'_, '_>,
-    numbers: &mut [u32],
-) {
-    let depth = tokens / N;
-    let steps = bytemuck::cast_slice_mut::<u32, Step>(numbers);
-    let group = if N == 8 { GROUP } else { row.len().max(1) };
-    for (g, row) in row.chunks(group).enumerate() {
-        let inverse = scaled::<N>(row, g, &mut scales);
-        for (c, x) in row.iter().enumerate() {
-            let c = g * group + c;
-            S::set(&mut steps[c / LANES * depth + token / N], c % LANES, token % N, x * inverse);
-        }
-    }
+/// What is added to integers, so that none is negative.
+const BYTE_BIAS: f32 = 128.0;
+const NIBBLE_BIAS: f32 = 8.0;
+
+/// Where the half byte of number `n` begins in its word: the first four are the lower halves of its bytes.
+const fn nibble(n: usize) -> usize {
+    n % 4 * 8 + n / 4 * 4
 }
 
-fn read_key_of<S: Stored<N>, const N: usize>(block: &Block, token: usize, row: &mut [f32], numbers: &[u32]) {
-    let depth = block.channels.div_ceil(N);
-    let panel = &bytemuck::cast_slice::<u32, Step>(numbers)[token / LANES * depth..][..depth];
-    for (c, x) in row.iter_mut().enumerate() {
-        *x = S::get(&panel[c / N], token % LANES, c % N);
-    }
-}
-
-fn read_value_of<S: Stored<N>, const N: usize>(
-    tokens: usize,
-    token: usize,
-    row: &mut [f32],
-    numbers: &[u32],
-) {
-    let depth = tokens / N;
-    let steps = bytemuck::cast_slice::<u32, Step>(numbers);
-    for (c, x) in row.iter_mut().enumerate() {
-        *x = S::get(&steps[c / LANES * depth + token / N], c % LANES, token % N);
-    }
-}
-
-fn unscale(codec: Codec, scales: &[f32], scale_at: impl Fn(usize) -> usize, row: &mut [f32]) {
-    if largest_of(codec).is_none() {
-        return;
-    }
-    let group = group_of(codec).min(row.len().max(1));
-    for (g, row) in row.chunks_mut(group).enumerate() {
-        row.iter_mut().for_each(|x| *x *= scales[scale_at(g)]);
-    }
+/// The nearest integer with its bias, ties to even; NaN gives some integer.
+fn rounded(x: f32, codec: Codec, bias: f32) -> u32 {
+    // The sum has no place for a fraction.
+    const ROUND: f32 = 1.5 * (1 << 23) as f32;
+    let most = largest(codec);
+    (x.clamp(-most, most) + ROUND - ROUND + bias) as u32
 }

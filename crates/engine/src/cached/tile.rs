@@ -118,7 +118,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
 
 impl Write<'_> {
     #[inline(always)]
-    fn write<D: Door, const R: usize, const U: usize>(
+    pub fn write<D: Door, const R: usize, const U: usize>(
         self,
         lanes: D,
         sums: &[[<D::Simd as Simd>::f32s; U]; R],

@@ -7,7 +7,7 @@ use core::arch::x86_64::{
 
 use pulp::core_arch::x86::F16c;
 use pulp::x86::V3;
-use pulp::{bytemuck, f32x8, i32x8};
+use pulp::{bytemuck, f32x8, i32x8, u32x8};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
@@ -164,6 +164,21 @@ impl Door for Avx2 {
     fn half_tile<const FIRST: usize>(self, a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[f32x8; 3]; PANEL / 2] {
         // SAFETY: an `Avx2` is made only by `detect`, which saw AVX2 and FMA.
         unsafe { half_tile::<FIRST>(a, b) }.map(|sums| sums.map(lanes))
+    }
+
+    #[inline(always)]
+    fn dot_bytes(self, a: u32x8, b: u32x8, c: i32x8) -> i32x8 {
+        // Bytes in even places and those in odd ones, as 16 bits each: their products and sums are exact.
+        let (avx, avx2) = (self.v3.avx, self.v3.avx2);
+        let (a, b, c): (__m256i, __m256i, __m256i) =
+            (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+        let even_a = avx2._mm256_and_si256(a, avx._mm256_set1_epi32(0x00ff_00ff));
+        let odd_a = avx2._mm256_srli_epi16::<8>(a);
+        let even_b = avx2._mm256_srai_epi16::<8>(avx2._mm256_slli_epi16::<8>(b));
+        let odd_b = avx2._mm256_srai_epi16::<8>(b);
+        let even = avx2._mm256_madd_epi16(even_a, even_b);
+        let odd = avx2._mm256_madd_epi16(odd_a, odd_b);
+        bytemuck::cast(avx2._mm256_add_epi32(avx2._mm256_add_epi32(c, even), odd))
     }
 
     #[inline(always)]

@@ -1,10 +1,11 @@
-//! AVX-512 (F, BW, CD, DQ, VL), with and without its products of bf16 pairs: 16 lanes, 32 registers.
+//! AVX-512 (F, BW, CD, DQ, VL), with and without its products of bf16 pairs: 16 lanes, 32 registers. Products of bytes are
+//! by AVX512-VNNI where the processor has it.
 
-use core::arch::x86_64::{__cpuid_count, __m256i, __m512bh, _mm512_dpbf16_ps};
+use core::arch::x86_64::{__cpuid_count, __m256i, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_dpbusd_epi32};
 use core::mem::transmute;
 
 use pulp::x86::V4;
-use pulp::{bytemuck, f32x16, i32x16};
+use pulp::{bytemuck, f32x16, i32x16, u32x16};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
@@ -17,6 +18,8 @@ use crate::engine::Op;
 #[derive(Clone, Copy, Debug)]
 pub struct Level<const BF16: bool> {
     v4: V4,
+    /// Whether the processor has AVX512-VNNI too.
+    vnni: bool,
 }
 
 /// Proof that the processor has `pulp`'s level V4.
@@ -28,7 +31,7 @@ pub type Avx512Bf16 = Level<true>;
 impl Avx512 {
     /// The token, on a processor that has the set.
     pub fn detect() -> Option<Self> {
-        Some(Self { v4: V4::try_new()? })
+        Some(Self { v4: V4::try_new()?, vnni: has_vnni() })
     }
 }
 
@@ -41,7 +44,52 @@ impl Avx512Bf16 {
         let v4 = V4::try_new()?;
         // A processor of level V4 has leaf 7; subleaf 0's EAX is the largest subleaf.
         let ask = || __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax & BF16 != 0;
-        PROBE.get(ask).then_some(Self { v4 })
+        PROBE.get(ask).then(|| Self { v4, vnni: has_vnni() })
+    }
+}
+
+/// Whether the processor, which is of level V4, has AVX512-VNNI.
+fn has_vnni() -> bool {
+    /// Bit of CPUID leaf 7, subleaf 0's ECX: AVX512-VNNI.
+    const VNNI: u32 = 1 << 11;
+    static PROBE: Probe = Probe::new();
+    PROBE.get(|| __cpuid_count(7, 0).ecx & VNNI != 0)
+}
+
+impl<const BF16: bool> Level<BF16> {
+    /// [`Door::dot_bytes`] for both.
+    #[inline(always)]
+    fn products_of_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
+        let (a, b, c): (__m512i, __m512i, __m512i) =
+            (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+        if self.vnni {
+            // SAFETY: `vnni` is what CPUID says, and a `Level` is made only on a processor that has V4.
+            return bytemuck::cast(unsafe { _mm512_dpbusd_epi32(c, a, b) });
+        }
+        // Bytes in even places and those in odd ones, as 16 bits each: their products and sums are exact.
+        let (avx512f, avx512bw) = (self.v4.avx512f, self.v4.avx512bw);
+        let low = avx512f._mm512_set1_epi32(0x00ff_00ff);
+        let even_a = avx512f._mm512_and_si512(a, low);
+        let odd_a = avx512bw._mm512_srli_epi16::<8>(a);
+        let even_b = avx512bw._mm512_srai_epi16::<8>(avx512bw._mm512_slli_epi16::<8>(b));
+        let odd_b = avx512bw._mm512_srai_epi16::<8>(b);
+        let even = avx512bw._mm512_madd_epi16(even_a, even_b);
+        let odd = avx512bw._mm512_madd_epi16(odd_a, odd_b);
+        bytemuck::cast(avx512f._mm512_add_epi32(avx512f._mm512_add_epi32(c, even), odd))
+    }
+
+    /// [`Door::call_bytes`] for both.
+    #[inline(always)]
+    fn call_for_bytes<O: Op>(self, op: O) -> O::Output
+    where
+        Self: Door,
+    {
+        if self.vnni {
+            // SAFETY: as for `enter`; and `vnni` is what CPUID says.
+            unsafe { door_vnni(op) }
+        } else {
+            self.call(op)
+        }
     }
 }
 
@@ -129,6 +177,16 @@ impl Door for Avx512 {
     const TILE: usize = 8;
 
     #[inline(always)]
+    fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
+        self.products_of_bytes(a, b, c)
+    }
+
+    #[inline(always)]
+    fn call_bytes<O: Op>(self, op: O) -> O::Output {
+        self.call_for_bytes(op)
+    }
+
+    #[inline(always)]
     fn prefetch(self, line: &[u32; LANES]) {
         avx2::prefetch(line);
     }
@@ -158,6 +216,16 @@ impl Door for Avx512Bf16 {
         let b = unsafe { transmute::<f32x16, __m512bh>(b) };
         // SAFETY: an `Avx512Bf16` is made only by `detect`, which saw AVX512-BF16 beside V4.
         bytemuck::cast(unsafe { _mm512_dpbf16_ps(bytemuck::cast(c), a, b) })
+    }
+
+    #[inline(always)]
+    fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
+        self.products_of_bytes(a, b, c)
+    }
+
+    #[inline(always)]
+    fn call_bytes<O: Op>(self, op: O) -> O::Output {
+        self.call_for_bytes(op)
     }
 
     #[inline(always)]
@@ -209,5 +277,14 @@ fn door_bf16<O: Op>(op: O) -> O::Output {
     enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16"
 )]
 fn door_bf16_of_its_own<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// As `door`, with AVX512-VNNI, never inlined.
+#[inline(never)]
+#[target_feature(
+    enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni"
+)]
+fn door_vnni<O: Op>(op: O) -> O::Output {
     op.run()
 }

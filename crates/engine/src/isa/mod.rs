@@ -60,6 +60,32 @@ pub trait Door: Lanes {
         simd.mul_add_e_f32s(second_a.raw(), second_b.raw(), first)
     }
 
+    /// `Σ_i a.i · b.i + c` in each lane, where words of a are four bytes of 0 to 255 and words of b four of −128 to 127.
+    #[inline(always)]
+    fn dot_bytes(
+        self,
+        a: <Self::Simd as Simd>::u32s,
+        b: <Self::Simd as Simd>::u32s,
+        c: <Self::Simd as Simd>::i32s,
+    ) -> <Self::Simd as Simd>::i32s {
+        let simd = self.simd();
+        let (low, sign) = (simd.splat_u32s(0xff), simd.splat_u32s(0x80));
+        let mut sum = c;
+        for i in 0..4 {
+            let byte = |words| simd.and_u32s(simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(8 * i)), low);
+            // The sign bit taken for a number and given back twice over.
+            let b = simd.sub_u32s(simd.xor_u32s(byte(b), sign), sign);
+            let product = simd.transmute_i32s_u32s(simd.mul_u32s(byte(a), b));
+            sum = simd.add_i32s(sum, product);
+        }
+        sum
+    }
+
+    /// As [`Door::call`], for a loop of [`Door::dot_bytes`], with the instructions that the processor has for it.
+    fn call_bytes<O: Op>(self, op: O) -> O::Output {
+        self.call(op)
+    }
+
     /// Asks for a line of memory that will be read soon. Nothing depends on it.
     #[inline(always)]
     fn prefetch(self, _line: &[u32; LANES]) {}

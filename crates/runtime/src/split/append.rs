@@ -141,7 +141,7 @@ impl<D: Door, T: Element> Op for Write<'_, D, T> {
                     }
                 }
                 let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
-                cached::write_key(&shape.keys, shape.tokens, place, row, block);
+                cached::write_key(&shape.keys, place, row, block);
             }
             for head in 0..value_heads {
                 let row = &mut row[..shape.values.channels];

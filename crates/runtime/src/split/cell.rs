@@ -109,7 +109,11 @@ impl<D: Door> Call<'_, D> {
     fn units(&self) -> (f32, Units) {
         let variant = self.parts.variant;
         let (scale, log2_e) = (variant.scale, core::f64::consts::LOG2_E);
-        let coarse = self.pairs() && self.layout.page.values.codec == Codec::Bf16;
+        let coarse = match self.layout.page.values.codec {
+            Codec::Bf16 => self.pairs(),
+            Codec::Int8 | Codec::Int4 => true,
+            Codec::F32 | Codec::F16 => false,
+        };
         let units = |scale, log2: f64| Units { weights: variant.weights, scale, log2: log2 as f32, coarse };
         // In log2 units from the start, unless a modifier or an activation must see natural ones.
         let natural = !matches!(variant.weights, Kind::Softmax { .. }) || self.code.modifies();
@@ -140,7 +144,7 @@ impl<D: Door, T: Element> Shared<'_, D, T> {
             let (head, query) = self.call.place(at, i);
             (head, self.q.row(batch, head, of.first_query as usize + query))
         };
-        let product = (layout.page.keys.codec, self.call.pairs());
+        let product = (&layout.page.keys, self.call.pairs());
         for (i, packed) in memory.query.chunks_exact_mut(layout.packed_row).take(rows).enumerate() {
             let to = &mut memory.unpacked[..dim];
             match self.change {
@@ -285,7 +289,8 @@ impl<D: Door> Cell<'_, '_, D> {
             let stored = values_of(page);
             let mended = cached::sanitise(&shape.values, tokens, stored, self.memory.mended);
             let is_odd = mended.is_some();
-            let mut words = Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
+            let mut words =
+                Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
             let (outputs, _) = layout.slot.split(self.slot);
             for tile in row_tiles(self.lanes, rows) {
                 let weights = Weights {

@@ -2,7 +2,7 @@
 
 use pulp::bytemuck;
 use regard_engine::Engine;
-use regard_engine::cached::{LANES, packed_row};
+use regard_engine::cached::{LANES, packed_row, scratch_len};
 use regard_ir::cache::PageShape;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
@@ -95,7 +95,7 @@ pub(super) struct Memory<'a> {
     pub unpacked: &'a mut [f32],
     /// Scores, then weights, `[rows][chunk]`.
     pub scores: &'a mut [f32],
-    /// A row tile's weights over a page.
+    /// A row tile's weights over a page, on their way.
     pub weights: &'a mut [f32],
     /// What each row's weights add up to, a vector of lanes each.
     pub totals: &'a mut [f32],
@@ -133,7 +133,7 @@ impl Layout {
             chunk: plan.decode.key_chunk as usize,
             slot: Slot { rows, width: page.values.channels.next_multiple_of(LANES) },
             rows: padded,
-            packed_row: packed_row(page.keys.codec, page.keys.channels),
+            packed_row: packed_row(&page.keys),
             tokens: TokenLayout::of_queries(variant, problem),
             lanes: E::Lanes::WIDTH,
             tile,
@@ -159,7 +159,7 @@ impl Layout {
             rows * self.packed_row,
             page.keys.channels,
             rows * chunk,
-            self.tile * page.tokens,
+            scratch_len(self.tile, page.tokens),
             rows * lanes,
             rows,
             rows,

@@ -15,7 +15,7 @@ pub(super) struct Units {
     pub scale: Option<f32>,
     /// What turns them, as given or as modified, into log2 units; positive.
     pub log2: f32,
-    /// Whether weights are rounded to bf16 next.
+    /// Whether weights are rounded to 8 bits next.
     pub coarse: bool,
 }
 
