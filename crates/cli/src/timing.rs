@@ -167,7 +167,9 @@ fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>
     let told_apart = if reads(Var::H) || reads(Var::G) { n_heads } else { n_heads.min(1) };
     let alike = n_heads / told_apart.max(1);
     let pairs = problem.pairs(&variant.heads) / u64::from(alike.max(1));
-    let step = pairs.div_ceil(looks.max(1)).max(1) as usize;
+    // At least a row is looked at, however long.
+    let n_rows = problem.all_queries().saturating_mul(told_apart.into());
+    let step = pairs.div_ceil(looks.max(1)).min(n_rows).max(1) as usize;
     let rows = (0..problem.batch).flat_map(|b| {
         let of = problem.sequence(b);
         (0..told_apart).flat_map(move |h| (0..of.queries).map(move |i| (b, h, i, of)))
@@ -228,6 +230,8 @@ mod tests {
         let (some, all) = (counted(100, 100, 1000), counted(100, 100, MAX_LOOKS));
         assert_eq!(all, 2.0 * 8.0 * 5050.0);
         assert!((some / all - 1.0).abs() < 0.02, "{some} of {all}");
+        // Two rows, of which one is longer than what is to be looked at.
+        assert_eq!(counted(1, 100, 10), 2.0 * 8.0 * 100.0);
         assert_eq!(counted(0, 7, MAX_LOOKS) + counted(7, 0, MAX_LOOKS), 0.0);
     }
 }
