@@ -56,3 +56,18 @@ pub fn denominator(quantity: Quantity, max_oracle: f64) -> f64 {
         Quantity::Lse => libm::fmax(1.0, max_oracle),
     }
 }
+
+/// How far the outputs of a head may be from those of the very keys and values that a cache was given, rms by rms, where it
+/// keeps fewer digits than their type has; `None` where it keeps all.
+///
+/// Holds as [`bound`] does, and is widened as it is by larger scores.
+pub fn cached(codec: Codec, dtype: Dtype) -> Option<f64> {
+    let rounded_to = |dtype| Some(bound(Quantity::Output, dtype, Precision::Exact, 0.0));
+    match (codec, dtype) {
+        (Codec::F32, _) | (Codec::F16, Dtype::F16 | Dtype::Bf16) | (Codec::Bf16, Dtype::Bf16) => None,
+        (Codec::F16, Dtype::F32) => rounded_to(Dtype::F16),
+        (Codec::Bf16, Dtype::F32 | Dtype::F16) => rounded_to(Dtype::Bf16),
+        (Codec::Int8, _) => Some(2e-2),
+        (Codec::Int4, _) => Some(2e-1),
+    }
+}
