@@ -5,7 +5,7 @@ use regard::{
     Threads,
 };
 use regard_engine::catalog::Entry;
-use regard_ir::bounds::{self, Quantity, cached_rms};
+use regard_ir::bounds::{self, Quantity};
 use regard_ir::cache::Codec;
 use regard_ir::plan::Precision;
 use regard_ir::spec::{self, CacheFormat, CacheLayout, Spec};
@@ -215,10 +215,13 @@ fn every_format_holds_its_bounds() {
                 let outputs = attend(&kernel, &case, &inputs, &filled, &Solo);
                 let told = || format!("{} in {:?}", run::describe(name, entry, &case), kernel.plan().cache);
                 let cache = kernel.plan().cache;
-                let rms = [cache_rms(cache.k), cache_rms(cache.v)].into_iter().fold(0.0, f64::max);
+                let storage = bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
+                let of = |codec| bounds::cached(codec, dtype).unwrap_or(storage);
+                let rms = of(cache.k).max(of(cache.v));
                 let sample = Sample::new(&case.problem, &case.variant.heads, 1, seed);
                 // Queries and weights of 16 bits leave more than f32 does, and less than any bound on 16-bit storage.
-                let of_integers = [cache.k, cache.v].iter().any(|&codec| cached_rms(codec).is_some());
+                let of_integers =
+                    [cache.k, cache.v].iter().any(|codec| matches!(codec, Codec::Int8 | Codec::Int4));
                 let allowed = if of_integers && dtype == Dtype::F32 { Dtype::F16 } else { dtype };
                 let wide = Case { dtype: Dtype::F32, ..case };
                 match wide.judge(&held(&case, &inputs, &filled), &widened(&wide, &outputs), &sample) {
@@ -238,11 +241,6 @@ fn every_format_holds_its_bounds() {
 fn loosened(dtype: Dtype) -> f64 {
     let of = |dtype| bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
     of(dtype) / of(Dtype::F32)
-}
-
-/// What a format may move results by, floats included: a rounding of each key and value.
-fn cache_rms(codec: Codec) -> f64 {
-    cached_rms(codec).unwrap_or(8e-3)
 }
 
 /// The bits of some rows of the outputs, of all heads.

@@ -56,7 +56,7 @@ impl Filled {
     ) -> Result<Self, Failure> {
         let spec = kernel.spec();
         let [batch, keys, queries] = [problem.batch, problem.keys, problem.queries].map(|n| n as usize);
-        let limits = CacheLimits { sequences: batch, tokens: keys, all_tokens: None };
+        let limits = CacheLimits { at_once: queries, ..CacheLimits::new(batch, keys) };
         let refused = |error| Failure::Cache { spec: spec.name.clone(), error };
         let fail = |error| run_failure(spec, error);
         let mut cache = kernel.cache(limits).map_err(refused)?;

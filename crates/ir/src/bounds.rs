@@ -36,16 +36,6 @@ pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: 
     at_five * libm::fmax(1.0, max_score / SCORES)
 }
 
-/// How far results on a cache may be from those on what was cached, as root mean square of the difference by that of the
-/// results, for each head; `None` where [`bound`] holds for both.
-pub const fn cached_rms(codec: Codec) -> Option<f64> {
-    match codec {
-        Codec::Int8 => Some(2e-2),
-        Codec::Int4 => Some(2e-1),
-        Codec::F32 | Codec::F16 | Codec::Bf16 => None,
-    }
-}
-
 /// What an error is divided by, given the largest finite |oracle| of its run.
 ///
 /// An lse is a log, so its error is that of the sum's leading digits whatever its size: it is divided by at least 1,
