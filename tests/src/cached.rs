@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use regard::{
     Cache, CacheLimits, Dtype, Element, InputData, Kernel, Queries, RunError, SequenceId, Step, Threads,
-    Tokens, View,
+    Tokens, View, Workspace,
 };
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Input, Inputs, Outputs};
@@ -22,9 +22,8 @@ pub struct Filled {
 /// Room for the sequences of a case.
 pub fn limits(case: &Case<'_>) -> CacheLimits {
     CacheLimits {
-        sequences: case.problem.batch.max(1) as usize,
-        tokens: case.problem.keys.max(1) as usize,
-        all_tokens: None,
+        at_once: case.problem.queries.max(1) as usize,
+        ..CacheLimits::new(case.problem.batch.max(1) as usize, case.problem.keys.max(1) as usize)
     }
 }
 
@@ -143,6 +142,39 @@ fn queries<'a, T: run::Stored + Element>(
 ) -> Queries<'a, T> {
     let whole = run::views::<T>(inputs, captured);
     Queries { q: whole.q, captured, gate: whole.gate }
+}
+
+/// Runs a case as a prefill on its cached keys and values.
+///
+/// # Errors
+/// As [`Kernel::prefill`].
+pub fn prefill(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    filled: &Filled,
+    threads: &dyn Threads,
+) -> Result<Outputs, RunError> {
+    let mut outputs = case.outputs();
+    let captured = inputs.captured();
+    let schedule = kernel.schedule(&case.problem, &captured, threads.count()).expect("a case is small");
+    let memory = &mut Workspace::new(&schedule);
+    let on = (&filled.cache, &filled.sequences[..]);
+    match kernel.plan().dtype {
+        Dtype::F32 => {
+            let to = run::places(&mut outputs);
+            kernel.prefill(&schedule, threads, on, queries::<f32>(inputs, &captured), to, memory)
+        }
+        Dtype::F16 => {
+            let to = run::places(&mut outputs);
+            kernel.prefill(&schedule, threads, on, queries::<f16>(inputs, &captured), to, memory)
+        }
+        Dtype::Bf16 => {
+            let to = run::places(&mut outputs);
+            kernel.prefill(&schedule, threads, on, queries::<bf16>(inputs, &captured), to, memory)
+        }
+    }?;
+    Ok(outputs)
 }
 
 /// One sequence of a case as the inputs of a case of its own.

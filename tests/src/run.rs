@@ -345,6 +345,7 @@ impl Direct<'_> {
             },
             decode: Split { key_cell: 32, key_chunk: 16 },
             cache: PageFormat { tokens: 16, k: Codec::of(case.dtype), v: Codec::of(case.dtype) },
+            reach: None,
             pack_ahead_bytes,
             tasks_per_thread: 3,
         }

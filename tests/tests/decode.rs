@@ -5,7 +5,7 @@ use regard::{
     Threads,
 };
 use regard_engine::catalog::Entry;
-use regard_ir::bounds::{self, Quantity, cached_rms};
+use regard_ir::bounds::{self, Quantity};
 use regard_ir::cache::Codec;
 use regard_ir::plan::Precision;
 use regard_ir::spec::{self, CacheFormat, CacheLayout, Spec};
@@ -215,10 +215,13 @@ fn every_format_holds_its_bounds() {
                 let outputs = attend(&kernel, &case, &inputs, &filled, &Solo);
                 let told = || format!("{} in {:?}", run::describe(name, entry, &case), kernel.plan().cache);
                 let cache = kernel.plan().cache;
-                let rms = [cache_rms(cache.k), cache_rms(cache.v)].into_iter().fold(0.0, f64::max);
+                let storage = bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
+                let of = |codec| bounds::cached(codec, dtype).unwrap_or(storage);
+                let rms = of(cache.k).max(of(cache.v));
                 let sample = Sample::new(&case.problem, &case.variant.heads, 1, seed);
                 // Queries and weights of 16 bits leave more than f32 does, and less than any bound on 16-bit storage.
-                let of_integers = [cache.k, cache.v].iter().any(|&codec| cached_rms(codec).is_some());
+                let of_integers =
+                    [cache.k, cache.v].iter().any(|codec| matches!(codec, Codec::Int8 | Codec::Int4));
                 let allowed = if of_integers && dtype == Dtype::F32 { Dtype::F16 } else { dtype };
                 let wide = Case { dtype: Dtype::F32, ..case };
                 match wide.judge(&held(&case, &inputs, &filled), &widened(&wide, &outputs), &sample) {
@@ -238,11 +241,6 @@ fn every_format_holds_its_bounds() {
 fn loosened(dtype: Dtype) -> f64 {
     let of = |dtype| bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
     of(dtype) / of(Dtype::F32)
-}
-
-/// What a format may move results by, floats included: a rounding of each key and value.
-fn cache_rms(codec: Codec) -> f64 {
-    cached_rms(codec).unwrap_or(8e-3)
 }
 
 /// The bits of some rows of the outputs, of all heads.
@@ -372,7 +370,7 @@ fn sequences_that_fork_grow_and_shrink_are_what_they_would_be_alone() {
             let sizes = Sizes::new(&[rows], rows);
             let case = sizes.case(&kernel, 3);
             let inputs = case.inputs();
-            let limits = CacheLimits { sequences: 5, tokens: 200, all_tokens: Some(500) };
+            let limits = CacheLimits { all_tokens: Some(500), ..CacheLimits::new(5, 200) };
             let mut model = Model { cache: kernel.cache(limits).expect("small"), open: Vec::new() };
             let mut dice = Dice(seed as u64 + 1);
             for _ in 0..300 {
@@ -460,8 +458,7 @@ fn same_as_alone(
     (sequence, at): (SequenceId, usize),
     (head, row): (usize, usize),
 ) {
-    let limits = CacheLimits { sequences: 1, tokens: 1, all_tokens: None };
-    let mut alone = kernel.cache(limits).expect("small");
+    let mut alone = kernel.cache(CacheLimits::new(1, 1)).expect("small");
     let only = alone.open().expect("room for one");
     cached::append(kernel, (case, inputs), (&mut alone, only), 0, row..row + 1).expect("room for one");
     for of in [RowOf::Key(head), RowOf::Value(head)] {
@@ -469,5 +466,181 @@ fn same_as_alone(
         assert_eq!(cache.read(sequence, at, of, &mut found), Ok(true));
         assert_eq!(alone.read(only, 0, of, &mut expected), Ok(true));
         assert_eq!(found, expected, "{of:?} of token {at}");
+    }
+}
+
+#[test]
+fn prefills_of_caches_are_what_tensors_give() {
+    let lengths = [1, 17, 64, 300, 1100];
+    let mut seed = 0;
+    for dtype in Dtype::ALL {
+        for entry in engines::serving(dtype) {
+            for name in [
+                "causal",
+                "document",
+                "softcap_bias",
+                "qk_norm",
+                "rope",
+                "gated",
+                "talking_output",
+                "value_heads",
+            ] {
+                let spec = specs::narrow(named(name), 40, 24);
+                if !run::serves(&spec, entry, dtype) {
+                    continue;
+                }
+                seed += 1;
+                let kernel =
+                    run::compile(&cached_as(spec, CacheFormat::Same, CacheFormat::Same, 48), entry, dtype);
+                let sizes =
+                    Sizes { cu_q: cumulative([1, 9, 64, 40, 77].into_iter()), ..Sizes::new(&lengths, 1) };
+                let case = sizes.case(&kernel, seed);
+                let inputs = case.inputs();
+                let filled = cached::fill(&kernel, &case, &inputs, 64).expect("a case is small");
+                let told = || run::describe(name, entry, &case);
+                let outputs = cached::prefill(&kernel, &case, &inputs, &filled, &Solo)
+                    .unwrap_or_else(|error| panic!("{}: {error}", told()));
+                // Turned or normed keys are rounded to the storage type once more than without a cache.
+                let turned = kernel.variant().position.is_some() || kernel.variant().qk_norm.is_some();
+                if dtype == Dtype::F32 || !turned {
+                    let exact = run::run(&kernel, &case, &inputs, &Solo).expect("a case is small");
+                    let all = case.problem.all_queries() as usize;
+                    assert!(bits(&outputs, 0, all) == bits(&exact, 0, all), "{}", told());
+                }
+                run::judge(&case, &inputs, Ok(outputs), kernel.plan())
+                    .unwrap_or_else(|error| panic!("{}: {error}", told()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_in_pieces_is_what_it_is_at_once() {
+    let (len, pieces) = (700, [1, 40, 263, 64, 300, 32]);
+    for entry in engines::available() {
+        for (format, name) in FORMATS.into_iter().zip(["causal", "sliding_window", "alibi", "gqa"]) {
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let spec = specs::narrow(named(name), 40, 24);
+                if !run::serves(&spec, entry, dtype) {
+                    continue;
+                }
+                let kernel = run::compile(&cached_as(spec, format.0, format.1, format.2), entry, dtype);
+                let sizes = Sizes::new(&[len], len);
+                let case = sizes.case(&kernel, 11);
+                let inputs = case.inputs();
+                let whole = cached::fill(&kernel, &case, &inputs, len).expect("a case is small");
+                let at_once =
+                    cached::prefill(&kernel, &case, &inputs, &whole, &Solo).expect("a case is small");
+                let mut cache = kernel.cache(cached::limits(&case)).expect("small");
+                let sequence = cache.open().expect("room for one");
+                let mut filled = Filled { cache, sequences: vec![sequence] };
+                let mut first = 0;
+                for piece in pieces {
+                    cached::append(
+                        &kernel,
+                        (&case, &inputs),
+                        (&mut filled.cache, sequence),
+                        0,
+                        first..first + piece,
+                    )
+                    .expect("room for all");
+                    let sizes = Sizes { cu_q: vec![0, piece as i32], cu_k: vec![0, (first + piece) as i32] };
+                    let part = sizes.case(&kernel, 11);
+                    let q = regard_tests::cut(&inputs.q.view(), dtype, first..first + piece);
+                    let inputs = Inputs { q, ..inputs.clone() };
+                    let outputs =
+                        cached::prefill(&kernel, &part, &inputs, &filled, &Solo).expect("a case is small");
+                    assert!(
+                        bits(&outputs, 0, piece) == bits(&at_once, first, piece),
+                        "{name} on {entry:?}: tokens from {first}"
+                    );
+                    first += piece;
+                }
+                assert_eq!(first, len);
+            }
+        }
+    }
+}
+
+/// Specs whose keys a ring can hold, with tokens that it needs.
+const RINGS: [&str; 4] = [
+    "mask = 'causal & window(100)'",
+    "mask = 'causal & (window(37) | first(5))'\nweights = { sink = 'one' }",
+    "mask = 'causal & q // 64 == k // 64'",
+    "mask = 'causal & band(50, 0) & k % 3 != 1'\nposition = { rope = { theta = 10_000 } }",
+];
+
+#[test]
+fn rings_give_what_whole_caches_do() {
+    for mask in RINGS {
+        let text = format!(
+            "heads = {{ query = 4, kv = 2, dim = 24 }}\n{mask}\ncache = {{ layout = 'ring', page = 16 }}"
+        );
+        let ring = specs::parse(&text);
+        let whole =
+            Spec { cache: spec::Cache { layout: CacheLayout::Contiguous, ..ring.cache }, ..ring.clone() };
+        for entry in engines::serving(Dtype::F32) {
+            let kernels = [&ring, &whole].map(|spec| run::compile(spec, entry, Dtype::F32));
+            let len = 900;
+            let sizes = Sizes::new(&[len], len);
+            let cases = [0, 1].map(|i| sizes.case(&kernels[i], 2));
+            let inputs = cases[0].inputs();
+            let limits = CacheLimits { at_once: 20, ..CacheLimits::new(1, len) };
+            let mut filled = [0, 1].map(|i| {
+                let mut cache = kernels[i].cache(limits).expect("small");
+                let sequence = cache.open().expect("room for one");
+                Filled { cache, sequences: vec![sequence] }
+            });
+            assert!(filled[0].cache.bytes() * 2 < filled[1].cache.bytes(), "a ring is smaller: {mask}");
+            let mut dice = Dice(7);
+            let mut tokens = 0;
+            while tokens < len {
+                // Some tokens, of which the last are taken back as often as not.
+                let count = (1 + dice.below(20)).min(len - tokens);
+                let back = if dice.below(2) == 0 { 0 } else { dice.below(count) };
+                let outputs = [0, 1].map(|i| {
+                    let at = (&mut filled[i].cache, filled[i].sequences[0]);
+                    cached::append(&kernels[i], (&cases[i], &inputs), at, 0, tokens..tokens + count)
+                        .expect("room");
+                    filled[i]
+                        .cache
+                        .truncate(filled[i].sequences[0], tokens + count - back)
+                        .expect("it has them");
+                    let queries = count - back;
+                    let end = tokens + queries;
+                    let sizes = Sizes { cu_q: vec![0, queries as i32], cu_k: vec![0, end as i32] };
+                    let case = sizes.case(&kernels[i], 2);
+                    let q = regard_tests::cut(&inputs.q.view(), Dtype::F32, tokens..end);
+                    let inputs = Inputs { q, ..inputs.clone() };
+                    let prefilled = cached::prefill(&kernels[i], &case, &inputs, &filled[i], &Solo)
+                        .expect("a case is small");
+                    let attended = attend(&kernels[i], &case, &inputs, &filled[i], &Solo);
+                    [bits(&prefilled, 0, queries), bits(&attended, 0, queries)]
+                });
+                assert!(
+                    outputs[0] == outputs[1],
+                    "{mask} on {entry:?}: {count} tokens from {tokens}, {back} taken back"
+                );
+                tokens += count - back;
+            }
+            let sequence = filled[0].sequences[0];
+            assert!(
+                matches!(filled[0].cache.truncate(sequence, 500), Err(StoreError::Lost { .. })),
+                "{mask}"
+            );
+            assert_eq!(filled[0].cache.len(sequence), Ok(len));
+        }
+    }
+}
+
+#[test]
+fn rings_are_refused_where_keys_stay_in_sight() {
+    let machine = regard::machine::host();
+    for mask in
+        ["causal", "all", "causal & k % 7 == 0", "causal & window(nk)", "causal & (window(9) | k % 64 == 0)"]
+    {
+        let text = format!("heads = {{ query = 2, dim = 8 }}\nmask = '{mask}'\ncache = 'ring'");
+        let error = Kernel::compile(&specs::parse(&text), &machine).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("`cache.layout` is `ring`")), "{mask}");
     }
 }

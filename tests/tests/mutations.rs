@@ -6,7 +6,6 @@ use std::ops::Range;
 use half::bf16;
 use regard::{Dtype, Problem, Solo};
 use regard_engine::catalog::Entry;
-use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_engine::weigh::{Precise, Weigher};
@@ -109,19 +108,18 @@ impl<E: Engine> Engine for Mutant<E> {
     }
 
     #[inline(always)]
-    fn pack<'t, T: Element>(
+    fn pack<'t>(
         self,
         shape: &Shape,
         keys: &impl Rows<'t>,
-        values: impl Fn(usize) -> &'t [T],
+        values: &impl Rows<'t>,
         count: usize,
         scratch: &mut [f32],
         to: &mut [f32],
     ) {
         let keys = MisreadKeys { keys, bug: self.bug };
-        let dropped =
-            |key: usize| if self.bug == Bug::LastValueMisread { key.min(count.max(2) - 2) } else { key };
-        self.engine.pack(shape, &keys, |key| values(dropped(key)), count, scratch, to);
+        let last = if self.bug == Bug::LastValueMisread { count.max(2) - 2 } else { usize::MAX };
+        self.engine.pack(shape, &keys, &MisreadValues { values, last }, count, scratch, to);
     }
 
     fn odd_keys(shape: &Shape, packed: &[f32], group: usize) -> u32 {
@@ -167,6 +165,22 @@ impl<'t, R: Rows<'t>> Rows<'t> for MisreadKeys<'_, R> {
             }
             _ => self.keys.row(lanes, i, scratch),
         }
+    }
+}
+
+/// Values of which those past some key are read as that key's.
+struct MisreadValues<'v, R> {
+    values: &'v R,
+    last: usize,
+}
+
+impl<'t, R: Rows<'t>> Rows<'t> for MisreadValues<'_, R> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.values.row(lanes, i.min(self.last), scratch)
     }
 }
 

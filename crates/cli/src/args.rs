@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use regard::ir::problem::Phase;
+use regard::ir::spec::CacheFormat;
 use regard::{Dtype, EngineKind, Isa, Source};
 
 use crate::show::args::ShowArgs;
@@ -280,26 +281,40 @@ pub(crate) struct VerifyArgs {
 ///
 /// With `--against`, kernel and that of another spec run in turn on problems of the same size. Printed is the median of the
 /// ratios of their times: 1.1 where this one takes a tenth longer.
+///
+/// With `--phase decode` or `few`, queries attend to keys and values that lie in a cache, as when a model generates. The
+/// machine is measured by what bounds that: for each spec by how fast as many bytes as its cache has can be read in huge
+/// pages, whichever of several ways of reading is the fastest. GB/s are then the cached keys and values that the mask lets
+/// queries see, with their scales, q and o. Where the cache keeps fewer digits than the tensors, the error is that of a whole
+/// head by its rms.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   regard bench causal --q 2048
   regard bench mha causal --q 4096 --baseline
+  regard bench gqa --phase decode --k 16384 --batch 8
+  regard bench gqa --phase few --k 65536 --dtype bf16 --cache int8
   regard bench softcap alibi --q 4096 --kernel loaded --against causal
   regard bench mine.toml --q 1024 --dtype bf16 --json")]
 pub(crate) struct BenchArgs {
     /// Spec files or names of shipped specs.
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
-    /// Queries of each sequence.
-    #[arg(long, value_name = "N", default_value = "1024")]
-    pub(crate) q: usize,
-    /// Keys of each sequence; as many as queries if not given.
+    /// What the calls do: many queries at once, one query on a cache, or 2 to 16.
+    #[arg(long, value_name = "PHASE", default_value = "prefill", value_parser = phases())]
+    pub(crate) phase: Phase,
+    /// Queries of each sequence; if not given, 1024 of prefill, 8 of few, 1 of decode, which has no more.
+    #[arg(long, value_name = "N")]
+    pub(crate) q: Option<usize>,
+    /// Keys of each sequence; if not given, as many as queries of prefill, 4096 in a cache.
     #[arg(long, value_name = "N")]
     pub(crate) k: Option<usize>,
     /// Sequences.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) batch: usize,
+    /// How the cache stores keys and values; as the spec says if not given.
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    pub(crate) cache: Option<CacheFormat>,
     /// Storage type of q, k, v and o; the spec's if not given.
     #[arg(long, value_name = "TYPE", value_parser = dtypes())]
     pub(crate) dtype: Option<Dtype>,
@@ -450,6 +465,10 @@ fn layouts() -> impl TypedValueParser<Value = Layout> {
 
 fn phases() -> impl TypedValueParser<Value = Phase> {
     named(&[Phase::Prefill, Phase::Few, Phase::Decode], Phase::name)
+}
+
+fn formats() -> impl TypedValueParser<Value = CacheFormat> {
+    named(&CacheFormat::ALL, CacheFormat::name)
 }
 
 fn threads() -> impl TypedValueParser<Value = usize> {

@@ -1,19 +1,21 @@
 //! `regard bench`: how fast kernels are, beside what the machine can do and what the plain way takes.
 
 mod baseline;
+mod cached;
 mod header;
 mod lines;
 mod turns;
 
 use std::io::Write;
 
+use regard::ir::problem::Phase;
 use regard::{Kernel, Machine, Options, Pool, Source, Spec, Threads, machine};
 
 use crate::args::BenchArgs;
 use crate::execute::Execution;
 use crate::failure::Failure;
 use crate::host;
-use crate::peaks::Peaks;
+use crate::peaks::{Limit, Peaks};
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
@@ -50,12 +52,16 @@ struct Subject<'a> {
 /// # Errors
 /// If spec, flags or memory do not allow it, and if a result is past its bound.
 pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let size = size(args)?;
+    if args.phase != Phase::Prefill {
+        return cached::bench(args, size, out);
+    }
     let specs = args.specs.iter().map(|name| source::spec(name)).collect::<Result<Vec<_>, _>>()?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
     let other = args.against.as_deref().map(|name| compile(args, &source::spec(name)?, None)).transpose()?;
     // All were made for the same machine and flags, and so run on the same set.
     let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
-    let other = other.as_ref().map(|kernel| Subject::new(args, kernel)).transpose()?;
+    let other = other.as_ref().map(|kernel| Subject::new(size, kernel)).transpose()?;
     let (machine, pool) = (machine::host(), pool(args.choice.threads)?);
     let peaks = Peaks::measure(&pool, &machine, isa)?;
     let place = Place { cpu: host::processor(), machine, pool, peaks };
@@ -65,12 +71,46 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let mut lines = Lines::new(out, args)?;
     let progress = Progress::new("specs", kernels.len() as u64);
     for kernel in &kernels {
-        let line = measure(args, &Subject::new(args, kernel)?, other.as_ref(), &place)?;
+        let line = measure(args, &Subject::new(size, kernel)?, other.as_ref(), &place)?;
         progress::set_aside(|| lines.line(&line))?;
         progress.advance();
     }
     drop(progress);
     lines.end()
+}
+
+/// Queries of each sequence in a prefill that nobody gave a number of, and in a call of few.
+const PREFILL: usize = 1024;
+const FEW: usize = 8;
+
+/// Keys of each sequence in a cache that nobody gave a number of.
+const CACHED: usize = 4096;
+
+/// The size that is asked for, of what its phase takes.
+fn size(args: &BenchArgs) -> Result<Size, Failure> {
+    let &BenchArgs { phase, q, k, batch, .. } = args;
+    let (queries, keys, may_be) = match phase {
+        Phase::Prefill => (q.unwrap_or(PREFILL), k.or(q).unwrap_or(PREFILL), 0..=usize::MAX),
+        Phase::Few => (q.unwrap_or(FEW), k.unwrap_or(CACHED), 2..=16),
+        Phase::Decode => (q.unwrap_or(1), k.unwrap_or(CACHED), 1..=1),
+    };
+    let others = match phase {
+        Phase::Prefill => [("--cache", args.cache.is_some()), ("", false)],
+        _ => [("--baseline", args.baseline), ("--against", args.against.is_some())],
+    };
+    if let Some((flag, _)) = others.into_iter().find(|&(_, given)| given) {
+        return Err(Failure::OfAnotherPhase { flag, phase });
+    }
+    match may_be.contains(&queries) {
+        true => Ok(Size { batch, queries, keys }),
+        false => Err(Failure::Queries { phase, found: queries }),
+    }
+}
+
+/// Runs that take about [`SECONDS`] together, where one takes so long, unless somebody said how many.
+fn runs(args: &BenchArgs, seconds: &[f64]) -> u32 {
+    let one = seconds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    args.repeat.unwrap_or(((SECONDS / one) as u32).clamp(*RUNS.start(), *RUNS.end()))
 }
 
 fn compile(args: &BenchArgs, spec: &Spec, source: Option<Source>) -> Result<Kernel, Failure> {
@@ -84,8 +124,7 @@ fn compile(args: &BenchArgs, spec: &Spec, source: Option<Source>) -> Result<Kern
 }
 
 impl<'a> Subject<'a> {
-    fn new(args: &BenchArgs, kernel: &'a Kernel) -> Result<Self, Failure> {
-        let size = Size { batch: args.batch, queries: args.q, keys: args.k.unwrap_or(args.q) };
+    fn new(size: Size, kernel: &'a Kernel) -> Result<Self, Failure> {
         let bound = problem::random(kernel.spec(), kernel.plan().dtype, size, Layout::Bhnd)?;
         Ok(Self { kernel, bound })
     }
@@ -103,8 +142,7 @@ fn measure(
 ) -> Result<Line, Failure> {
     let (Subject { kernel, bound }, pool) = (subject, &place.pool);
     let first = subject.execution(pool, 1).run(bound)?;
-    let one = first.seconds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let runs = args.repeat.unwrap_or(((SECONDS / one) as u32).clamp(*RUNS.start(), *RUNS.end()));
+    let runs = runs(args, &first.seconds);
     let (outcome, beside) = match other {
         _ if args.baseline => beside_baseline(subject, pool, runs)?,
         Some(other) => beside_kernel(subject, other, pool, runs)?,
@@ -116,6 +154,7 @@ fn measure(
     let schedule_failure = |error| Failure::Schedule { spec: kernel.spec().name.clone(), error };
     let schedule = kernel.schedule(&bound.problem(), &captured, pool.count()).map_err(schedule_failure)?;
     let predicted = kernel.predict(&schedule, &captured).map_err(schedule_failure)?;
-    let line = Line::new(timing, runs, place, &report, beside);
+    let limit = Limit::new(&timing.work, &place.peaks, timing.engine);
+    let line = Line::new(timing, runs, &place.cpu, limit, (&report).into(), beside);
     Ok(line.predicted(predicted.map(|predicted| predicted.seconds)))
 }

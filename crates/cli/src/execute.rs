@@ -57,24 +57,23 @@ impl Execution<'_> {
             bytes: schedule.workspace_bytes() as u128,
         })?;
         let mut call = Call { execution: self, schedule, captured: &captured, workspace };
-        let (o, lse, seconds) = match self.kernel.plan().dtype {
-            Dtype::F32 => call.run::<f32>(bound)?,
-            Dtype::F16 => call.run::<f16>(bound)?,
-            Dtype::Bf16 => call.run::<bf16>(bound)?,
-        };
-        Ok(Outcome { o, lse, seconds })
+        match self.kernel.plan().dtype {
+            Dtype::F32 => call.run::<f32>(bound),
+            Dtype::F16 => call.run::<f16>(bound),
+            Dtype::Bf16 => call.run::<bf16>(bound),
+        }
     }
 
     fn schedule_failure(&self, error: ScheduleError) -> Failure {
         Failure::Schedule { spec: self.kernel.spec().name.clone(), error }
     }
+}
 
-    fn run_failure(&self, error: RunError) -> Failure {
-        let spec = self.kernel.spec();
-        match error.index_fault().and_then(|input| spec.inputs.names.get(input)) {
-            Some(input) => Failure::Index { spec: spec.name.clone(), input: input.clone() },
-            None => Failure::Run { spec: spec.name.clone(), error },
-        }
+/// Why a run of a spec did not happen.
+pub(crate) fn run_failure(spec: &Spec, error: RunError) -> Failure {
+    match error.index_fault().and_then(|input| spec.inputs.names.get(input)) {
+        Some(input) => Failure::Index { spec: spec.name.clone(), input: input.clone() },
+        None => Failure::Run { spec: spec.name.clone(), error },
     }
 }
 
@@ -124,42 +123,53 @@ struct Call<'a> {
     workspace: Workspace,
 }
 
-type Written = (Stored<'static>, Option<Stored<'static>>, Vec<f64>);
-
 impl Call<'_> {
-    fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Written, Failure> {
+    fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
         let Execution { kernel, pool, repeat } = *self.execution;
-        let layout = bound.layout;
-        let variant = kernel.variant();
-        let o_shape = output_shape(&bound.problem(), variant.output_heads(), variant.heads.value_dim);
-        let lse_shape = output_shape(&bound.problem(), variant.heads.query, 1);
-        let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
-        let mut lse = match variant.output.lse {
-            true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
-            false => None,
-        };
         let (q, k, v) = (view::<T>(&bound.q)?, view(&bound.k)?, view(&bound.v)?);
         let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let warm_ups = usize::from(repeat.is_some());
-        let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
-        let mut seconds = memory::reserved("the times", n_runs as u128)?;
-        let progress = Progress::new("runs", n_runs as u64);
-        for _ in 0..n_runs {
-            let inputs = Inputs { gate, ..Inputs::new(q, k, v).captured(self.captured) };
-            let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
-            let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
-            let start = Instant::now();
-            kernel
-                .run(&self.schedule, pool, inputs, outputs, &mut self.workspace)
-                .map_err(|error| self.execution.run_failure(error))?;
-            seconds.push(start.elapsed().as_secs_f64());
-            progress.advance();
-        }
-        let stored = |elements, shape| Stored { elements, shape, strides: layout.strides(shape) };
-        let o = stored(T::store(o), o_shape);
-        let lse = lse.map(|lse| stored(f32::store(lse), lse_shape));
-        Ok((o, lse, seconds.split_off(warm_ups)))
+        let inputs = Inputs { gate, ..Inputs::new(q, k, v).captured(self.captured) };
+        timed(kernel, bound, repeat, |outputs| {
+            kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace)
+        })
     }
+}
+
+/// Calls what writes the outputs of a problem: so often after a call that does not count, once where `repeat` is absent.
+///
+/// # Errors
+/// If there is no memory for the outputs, and as `run`.
+pub(crate) fn timed<T: Storage>(
+    kernel: &Kernel,
+    bound: &Bound<'_>,
+    repeat: Option<u32>,
+    mut run: impl FnMut(Outputs<'_, T>) -> Result<(), RunError>,
+) -> Result<Outcome, Failure> {
+    let layout = bound.layout;
+    let variant = kernel.variant();
+    let o_shape = output_shape(&bound.problem(), variant.output_heads(), variant.heads.value_dim);
+    let lse_shape = output_shape(&bound.problem(), variant.heads.query, 1);
+    let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
+    let mut lse = match variant.output.lse {
+        true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
+        false => None,
+    };
+    let warm_ups = usize::from(repeat.is_some());
+    let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
+    let mut seconds = memory::reserved("the times", n_runs as u128)?;
+    let progress = Progress::new("runs", n_runs as u64);
+    for _ in 0..n_runs {
+        let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
+        let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
+        let start = Instant::now();
+        run(outputs).map_err(|error| run_failure(kernel.spec(), error))?;
+        seconds.push(start.elapsed().as_secs_f64());
+        progress.advance();
+    }
+    let stored = |elements, shape| Stored { elements, shape, strides: layout.strides(shape) };
+    let o = stored(T::store(o), o_shape);
+    let lse = lse.map(|lse| stored(f32::store(lse), lse_shape));
+    Ok(Outcome { o, lse, seconds: seconds.split_off(warm_ups) })
 }
 
 /// `[batch, heads, queries, width]`.
@@ -185,7 +195,10 @@ pub(crate) fn view<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<View<'a, T>
 }
 
 /// A gate in the kernel's storage type or in f32.
-fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> {
+///
+/// # Errors
+/// As [`view`].
+pub(crate) fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> {
     match T::of(&stored.elements) {
         Some(_) => Ok(Gate::Stored(view(stored)?)),
         None => Ok(Gate::Floats(view(stored)?)),

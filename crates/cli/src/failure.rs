@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use regard::ir::interval::Span;
 use regard::ir::problem::{Phase, ProblemError};
 use regard::machine::ProfileError;
-use regard::{CompileError, Diagnostics, Dtype, RunError, ScheduleError};
+use regard::{CacheError, CompileError, Diagnostics, Dtype, RunError, ScheduleError};
 
 use crate::bench::NoBaseline;
 use crate::memory::OutOfMemory;
@@ -38,6 +38,12 @@ pub(crate) enum Failure {
     Profile(ProfileError),
     /// A phase that no plan has yet.
     Phase(Phase),
+    /// A phase does not have so many queries of a sequence.
+    Queries { phase: Phase, found: usize },
+    /// A flag that says nothing to a phase.
+    OfAnotherPhase { flag: &'static str, phase: Phase },
+    /// A cache that cannot be had.
+    Cache { spec: String, error: CacheError },
     /// Lengths that no problem has.
     Problem(ProblemError),
     /// A spec that no kernel could be made of.
@@ -152,6 +158,20 @@ impl fmt::Display for Failure {
             Failure::Phase(phase) => {
                 write!(f, "--phase {}: not supported yet; prefill is", phase.name())
             }
+            Failure::Queries { phase, found } => {
+                let (takes, others) = match phase {
+                    Phase::Decode => ("1 query", "few is for 2 to 16"),
+                    _ => ("2 to 16 queries", "decode is for 1, prefill for more"),
+                };
+                write!(f, "--phase {} takes {takes} of a sequence, --q is {found}; {others}", phase.name())
+            }
+            Failure::OfAnotherPhase { flag, phase: Phase::Prefill } => {
+                write!(f, "{flag}: prefill has no cache; it is for --phase decode and few")
+            }
+            Failure::OfAnotherPhase { flag, phase } => {
+                write!(f, "{flag}: not with --phase {}; it is for prefill", phase.name())
+            }
+            Failure::Cache { spec, error } => write!(f, "spec {spec}: {error}"),
             Failure::Problem(error) => error.fmt(f),
             Failure::Compile { spec, error } => write!(f, "spec {spec}: {error}"),
             Failure::Schedule { spec, error } => write!(f, "spec {spec}: {error}"),

@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod cached;
 mod calibrate;
 mod check;
 mod execute;

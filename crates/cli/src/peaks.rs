@@ -7,6 +7,7 @@
 mod fma;
 mod limit;
 mod rates;
+mod streams;
 mod traffic;
 mod turns;
 
@@ -19,6 +20,7 @@ use crate::memory::OutOfMemory;
 use crate::progress::Progress;
 pub(crate) use limit::Limit;
 pub(crate) use rates::Rates;
+pub(crate) use streams::read_gbs;
 use traffic::{Buffers, Loop};
 
 /// What a pool on a machine does at most, on one instruction set.

@@ -27,6 +27,9 @@ pub(crate) struct Timing {
     pub(crate) isa: &'static str,
     /// Storage of q, k, v and o.
     pub(crate) dtype: &'static str,
+    /// How keys and values are cached, where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<String>,
     /// What the call does.
     pub(crate) phase: &'static str,
     /// Queries of each sequence.
@@ -58,14 +61,24 @@ pub(crate) struct Timing {
 impl Timing {
     /// Sums up a kernel's runs, of which there is at least one.
     pub(crate) fn new(kernel: &Kernel, bound: &Bound<'_>, outcome: &Outcome, threads: usize) -> Self {
+        let variant = kernel.variant();
+        let work = Work::new(&variant, &bound.problem(), kernel.plan().dtype, live_pairs(&variant, bound));
+        Self::of(kernel, bound, outcome, threads, work)
+    }
+
+    /// As `new`, of runs that do so much work.
+    pub(crate) fn of(
+        kernel: &Kernel,
+        bound: &Bound<'_>,
+        outcome: &Outcome,
+        threads: usize,
+        work: Work,
+    ) -> Self {
         let mut seconds = outcome.seconds.clone();
         seconds.sort_by(f64::total_cmp);
         let median_s = median(&seconds);
         let plan = kernel.plan();
-        let problem = bound.problem();
-        let Problem { phase, batch, queries: q, keys: k, .. } = problem;
-        let variant = kernel.variant();
-        let work = Work::new(&variant, &problem, plan.dtype, live_pairs(&variant, bound));
+        let Problem { phase, batch, queries: q, keys: k, .. } = bound.problem();
         let rate = |amount: f64| if median_s > 0.0 { amount / median_s / 1e9 } else { 0.0 };
         Self {
             spec: kernel.spec().name.clone(),
@@ -73,6 +86,7 @@ impl Timing {
             engine: plan.engine,
             isa: plan.isa.name(),
             dtype: plan.dtype.name(),
+            cache: None,
             phase: phase.name(),
             q,
             k,
@@ -133,10 +147,10 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
 }
 
 /// Pairs that are looked at one by one, at least a row.
-const MAX_LOOKS: u64 = 1 << 22;
+pub(crate) const MAX_LOOKS: u64 = 1 << 22;
 
 /// The pairs that the mask allows, over all heads: counted, in large problems over rows at equal distances.
-fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>) -> f64 {
+pub(crate) fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>) -> f64 {
     let data = bound.captured();
     let problem = bound.problem();
     match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem) {
@@ -153,7 +167,9 @@ fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>
     let told_apart = if reads(Var::H) || reads(Var::G) { n_heads } else { n_heads.min(1) };
     let alike = n_heads / told_apart.max(1);
     let pairs = problem.pairs(&variant.heads) / u64::from(alike.max(1));
-    let step = pairs.div_ceil(looks.max(1)).max(1) as usize;
+    // At least a row is looked at, however long.
+    let n_rows = problem.all_queries().saturating_mul(told_apart.into());
+    let step = pairs.div_ceil(looks.max(1)).min(n_rows).max(1) as usize;
     let rows = (0..problem.batch).flat_map(|b| {
         let of = problem.sequence(b);
         (0..told_apart).flat_map(move |h| (0..of.queries).map(move |i| (b, h, i, of)))
@@ -214,6 +230,8 @@ mod tests {
         let (some, all) = (counted(100, 100, 1000), counted(100, 100, MAX_LOOKS));
         assert_eq!(all, 2.0 * 8.0 * 5050.0);
         assert!((some / all - 1.0).abs() < 0.02, "{some} of {all}");
+        // Two rows, of which one is longer than what is to be looked at.
+        assert_eq!(counted(1, 100, 10), 2.0 * 8.0 * 100.0);
         assert_eq!(counted(0, 7, MAX_LOOKS) + counted(7, 0, MAX_LOOKS), 0.0);
     }
 }

@@ -4,6 +4,7 @@
 //! request is a verb and `key=value` fields, separated by tabs; each gets one line back: `ok`, `time` or `err` with
 //! fields of its own. The protocol as a whole is described in docs/measuring.md.
 
+mod cached;
 mod request;
 mod slot;
 
@@ -11,12 +12,13 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
 
+use regard::ir::problem::Phase;
 use regard::{Dtype, Isa, Kernel, Options, Pool, Threads, machine};
 
 use crate::args::WorkerArgs;
 use crate::failure::Failure;
 use crate::host;
-use crate::peaks::Rates;
+use crate::peaks::{self, Rates};
 use crate::run::pool;
 use crate::source;
 use request::{BadRequest, Request};
@@ -81,7 +83,7 @@ impl Worker {
     fn answer(&mut self, line: &str) -> Result<String, Refusal> {
         let request = Request::parse(line)?;
         match request.verb {
-            "limits" => Ok(self.limits()),
+            "limits" => self.limits(&request),
             "setup" => self.setup(&request),
             "run" => self.run(&request),
             "output" => self.output(&request),
@@ -93,8 +95,9 @@ impl Worker {
         }
     }
 
-    /// What the machine does at most, in 10⁹ operations a second over the threads of this process.
-    fn limits(&self) -> String {
+    /// What the machine does at most, in 10⁹ operations a second over the threads of this process; and where bytes are asked
+    /// for, in 10⁹ of them a second that are read of so many in huge pages.
+    fn limits(&self, request: &Request<'_>) -> Result<String, Refusal> {
         let machine = machine::host();
         let rates = Rates::measure(&self.pool, machine.isa);
         let mut answer =
@@ -102,12 +105,20 @@ impl Worker {
         for (name, rate) in rates.named() {
             answer.push_str(&format!("\t{name}={rate:.2}"));
         }
-        answer
+        if request.optional("bytes").is_some() {
+            let read = peaks::read_gbs(&self.pool, machine.isa, request.number("bytes")?)?;
+            answer.push_str(&format!("\tread={read:.2}"));
+        }
+        Ok(answer)
     }
 
     fn setup(&mut self, request: &Request<'_>) -> Result<String, Refusal> {
         let spec = source::spec(request.field("spec")?)?;
         let dtype = request.named("dtype", &Dtype::ALL, Dtype::name)?;
+        let phase = match request.optional("phase") {
+            Some(_) => request.named("phase", &[Phase::Prefill, Phase::Decode], Phase::name)?,
+            None => Phase::Prefill,
+        };
         let isa = match request.optional("isa") {
             Some(_) => Some(request.named("isa", &Isa::ALL, Isa::name)?),
             None => None,
@@ -118,7 +129,14 @@ impl Worker {
         let mut answer = format!("ok\tkernel={}", kernel.source().name());
         let plan = kernel.plan();
         answer.push_str(&format!("\tengine={}\tisa={}", plan.engine.name(), plan.isa.name()));
-        let slot = slot::set_up(kernel, request, self.pool.count())?;
+        let slot = match phase {
+            Phase::Decode => {
+                let cache = plan.cache;
+                answer.push_str(&format!("\tcache=k {} v {}", cache.k.name(), cache.v.name()));
+                cached::set_up(kernel, request, self.pool.count())?
+            }
+            _ => slot::set_up(kernel, request, self.pool.count())?,
+        };
         self.slots.insert(request.field("slot")?.to_owned(), slot);
         Ok(answer)
     }

@@ -8,7 +8,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Problem:
-    """One sequence whose queries are its keys. Arrays are [head, token, channel]."""
+    """One sequence whose queries are its keys, arrays [head, token, channel]; or the last token of each of `batch` sequences,
+    whose keys and values are cached, arrays [sequence, head, token, channel].
+    """
 
     way: str
     dtype: str
@@ -16,6 +18,8 @@ class Problem:
     kv_heads: int
     dim: int
     tokens: int
+    decodes: bool
+    batch: int
     causal: bool
     window: int
     softcap: float
@@ -34,6 +38,8 @@ class Problem:
             kv_heads=int(fields["kv_heads"]),
             dim=int(fields["dim"]),
             tokens=int(fields["tokens"]),
+            decodes=fields.get("phase") == "decode",
+            batch=int(fields.get("batch", 1)),
             causal=fields.get("causal") == "1",
             window=int(fields.get("window", 0)),
             softcap=float(fields.get("softcap", 0)),
@@ -58,10 +64,12 @@ class Problem:
 
     def tensors(self):
         """q, k and v as f32."""
-        shapes = {"q": self.heads, "k": self.kv_heads, "v": self.kv_heads}
+        queries = 1 if self.decodes else self.tokens
+        outer = [self.batch] if self.decodes else []
+        shapes = {"q": (self.heads, queries), "k": (self.kv_heads, self.tokens), "v": (self.kv_heads, self.tokens)}
         return [
-            np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(heads, self.tokens, self.dim)
-            for name, heads in shapes.items()
+            np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(*outer, *shape, self.dim)
+            for name, shape in shapes.items()
         ]
 
     def document_of(self):

@@ -15,12 +15,13 @@ def prepare(threads):
 
 
 def tensors(problem):
-    """q, k and v as [1, head, token, channel]."""
-    return [torch.from_numpy(x)[None].to(DTYPES[problem.dtype]) for x in problem.tensors()]
+    """q, k and v as [sequence, head, token, channel]."""
+    outer = slice(None) if problem.decodes else None
+    return [torch.from_numpy(x)[outer].to(DTYPES[problem.dtype]) for x in problem.tensors()]
 
 
 def answer(call):
-    return lambda: call()[0].float().numpy()
+    return lambda: call().float().numpy()
 
 
 class Sdpa:
@@ -36,9 +37,10 @@ class Sdpa:
         if problem.way == "sdpa-repeat":
             k, v = (x.repeat_interleave(problem.group, 1) for x in (k, v))
             grouped = False
-        bias = problem.bias()
+        # The last token sees all that are cached.
+        bias = None if problem.decodes else problem.bias()
         bias = None if bias is None else torch.from_numpy(bias)[None].to(q.dtype)
-        causal = problem.causal and bias is None
+        causal = problem.causal and bias is None and not problem.decodes
 
         def call():
             return F.scaled_dot_product_attention(

@@ -14,7 +14,9 @@ BLOCK = 128
 
 
 class Vllm:
-    """Ways: `paged`, vLLM's own kernel; `sgl`, that of SGLang which the same library carries."""
+    """Ways: `paged`, vLLM's own kernel, and `paged-fp8`, the same on a cache of fp8; `sgl`, that of SGLang which the same
+    library carries.
+    """
 
     def __init__(self, threads, libraries):
         prepare(threads)
@@ -30,6 +32,8 @@ class Vllm:
 
     def setup(self, problem):
         dtype = DTYPES[problem.dtype]
+        if problem.decodes:
+            return self.decode(problem, dtype)
         q, k, v = (torch.from_numpy(x).to(dtype).transpose(0, 1).contiguous() for x in problem.tensors())
         out = torch.zeros_like(q)
         call, note = (self.sgl if problem.way == "sgl" else self.paged)(problem, q, k, v, out)
@@ -86,3 +90,60 @@ class Vllm:
             )
 
         return call, "extend_attention_cpu"
+
+    def decode(self, problem, dtype):
+        """One token of each request; its keys and values are in the cache already."""
+        # [request, head, token, channel] as rows of tokens.
+        q, k, v = (
+            torch.from_numpy(x).to(dtype).transpose(1, 2).flatten(0, 1).contiguous() for x in problem.tensors()
+        )
+        out = torch.zeros_like(q)
+        call, note = (self.sgl_decode if problem.way == "sgl" else self.paged_decode)(problem, q, k, v, out)
+
+        def output():
+            call()
+            return out.float().numpy()
+
+        return call, output, f"{note}, {self.library}"
+
+    def paged_decode(self, problem, q, k, v, out):
+        isa = "amx" if self.has_tiles and problem.dtype == "bf16" else "vec"
+        batch, length = problem.batch, problem.tokens
+        count = -(-length // BLOCK)
+        kind, stored = ("fp8_e4m3", torch.uint8) if problem.way == "paged-fp8" else ("auto", q.dtype)
+        cache = torch.zeros(batch * count, problem.kv_heads, BLOCK, 2 * problem.dim, dtype=stored)
+        keys, values = cache.view(batch * count, problem.kv_heads, 2 * BLOCK, problem.dim).chunk(2, dim=2)
+        table = torch.arange(batch * count, dtype=torch.int32).view(batch, count)
+        slots = (torch.arange(batch)[:, None] * count * BLOCK + torch.arange(length)[None]).reshape(-1)
+        self.ops.cpu_attn_reshape_and_cache(k, v, keys, values, slots, isa, 1.0, 1.0, kind)
+        starts = torch.arange(batch + 1, dtype=torch.int32)
+        counts = torch.full((batch,), length, dtype=torch.int32)
+        metadata = self.ops.get_scheduler_metadata(
+            batch, problem.heads, problem.kv_heads, problem.dim, counts, q.dtype, starts, problem.causal, -1, isa,
+            True, None, kind,
+        )
+
+        def call():
+            self.ops.cpu_attention_with_kv_cache(
+                q, keys, values, out, starts, counts, problem.scale, problem.causal, None, -1, table, 0.0, metadata,
+                None, None, 1.0, 1.0, kind,
+            )
+
+        return call, f"isa {isa}, cache {stored}".replace("torch.", "")
+
+    def sgl_decode(self, problem, q, k, v, out):
+        if not hasattr(self.ops, "decode_attention_cpu"):
+            raise NotImplementedError(f"{self.library} does not have SGLang's kernels")
+        batch, length = problem.batch, problem.tokens
+        splits = 8
+        parts = torch.zeros(batch, problem.heads, splits, problem.dim + 1)
+        tokens = torch.arange(batch * length, dtype=torch.int32).view(batch, length)
+        requests, counts = torch.arange(batch), torch.full((batch,), length)
+
+        def call():
+            self.ops.decode_attention_cpu(
+                q, k, v, out, None, None, None, parts, tokens, requests, counts, problem.scale, 0.0, False, -1, None,
+                None,
+            )
+
+        return call, "decode_attention_cpu"

@@ -3,7 +3,8 @@
     worker.py NAME --threads T [--libraries FOLDER]
 
 A peer is a class with a `version` and `setup(problem)`, which gives a call that computes once and a call that gives the
-output as f32 [head, query, channel], and a note on what runs.
+output as f32 [sequence, head, query, channel], and a note on what runs. Where calls change what the next one does, the first has
+an attribute `fresh`, a call that undoes it, untimed.
 """
 
 import argparse
@@ -39,6 +40,8 @@ class Slot:
             self.seconds = self.timed(2)
 
     def timed(self, calls):
+        if hasattr(self.call, "fresh"):
+            self.call.fresh()
         start = time.perf_counter()
         for _ in range(calls):
             self.call()

@@ -3,7 +3,6 @@
 use regard_ir::plan::{Dtype, Pieces};
 use regard_simd::{Lanes, vectors_mut};
 
-use crate::element::Element;
 use crate::isa::Door;
 use crate::pack::Rows;
 use crate::weigh::{Precise, Weigher};
@@ -112,11 +111,11 @@ pub trait Engine: Copy + Send + Sync + 'static {
     ///
     /// Values that are not finite are packed as zero: a product with a weight of zero would turn them into NaN in rows
     /// that may not see the key. [`Engine::odd_keys`] tells of which keys they were.
-    fn pack<'t, T: Element>(
+    fn pack<'t>(
         self,
         shape: &Shape,
         keys: &impl Rows<'t>,
-        values: impl Fn(usize) -> &'t [T],
+        values: &impl Rows<'t>,
         count: usize,
         scratch: &mut [f32],
         to: &mut [f32],

@@ -34,6 +34,12 @@ pub trait Rows<'t> {
     where
         't: 'a;
 
+    /// The bits of row `i`, where it is stored as bf16.
+    #[inline(always)]
+    fn bf16_bits(&self, _i: usize) -> Option<&'t [u16]> {
+        None
+    }
+
     /// The first `dim` channels of row `i` as words of two bf16 each: where they lie, or written to `scratch`, which has
     /// room for the words behind [`Rows::scratch_len`]. `#[inline(always)]`.
     #[inline(always)]
@@ -58,6 +64,11 @@ impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
         't: 'a,
     {
         T::widen(lanes, self.0(i), scratch)
+    }
+
+    #[inline(always)]
+    fn bf16_bits(&self, i: usize) -> Option<&'t [u16]> {
+        T::bf16_bits(self.0(i))
     }
 
     #[inline(always)]
@@ -218,9 +229,9 @@ pub struct ValueBlock {
 /// Elements that are not finite are stored as zero, and `odd`, a word for each [`GROUP`] of rows, tells of which rows
 /// they were: bit i of a word is row i of its group. `scratch` holds one row.
 #[inline(always)]
-pub fn pack_values<'t, L: Lanes, T: Element>(
+pub fn pack_values<'t, L: Lanes>(
     lanes: L,
-    row: impl Fn(usize) -> &'t [T],
+    source: &impl Rows<'t>,
     block: ValueBlock,
     scratch: &mut [f32],
     odd: &mut [u32],
@@ -229,7 +240,7 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
     let ValueBlock { count, dim, block_keys } = block;
     odd.fill(0);
     for key in 0..count {
-        let values = T::widen(lanes, &row(key)[..dim], scratch);
+        let values = &source.row(lanes, key, &mut scratch[..dim])[..dim];
         let (whole, rest) = values.as_chunks::<PANEL>();
         let mut panels = to.chunks_exact_mut(block_keys * PANEL);
         for (channels, panel) in whole.iter().zip(&mut panels) {
@@ -260,9 +271,9 @@ pub fn pack_values<'t, L: Lanes, T: Element>(
 ///
 /// `scratch` holds 3 rows of whole panels.
 #[inline(always)]
-pub fn pack_value_pairs<'t, L: Lanes, T: Element>(
+pub fn pack_value_pairs<'t, L: Lanes>(
     lanes: L,
-    row: impl Fn(usize) -> &'t [T],
+    source: &impl Rows<'t>,
     block: ValueBlock,
     scratch: &mut [f32],
     odd: &mut [u32],
@@ -276,12 +287,14 @@ pub fn pack_value_pairs<'t, L: Lanes, T: Element>(
     odd.fill(0);
     for key in (0..count).step_by(2) {
         let missing = key + 1 == count;
-        let rows = [row(key), row(if missing { key } else { key + 1 })].map(|row| &row[..dim]);
-        let is_odd = match rows.map(T::bf16_bits) {
-            [Some(first), Some(second)] => join_rows(first, second, bytemuck::cast_slice_mut(words)),
+        let keys = [key, if missing { key } else { key + 1 }];
+        let is_odd = match keys.map(|key| source.bf16_bits(key)) {
+            [Some(first), Some(second)] => {
+                join_rows(&first[..dim], &second[..dim], bytemuck::cast_slice_mut(words))
+            }
             _ => {
-                T::widen_into(lanes, rows[0], first);
-                T::widen_into(lanes, rows[1], second);
+                let first = &source.row(lanes, keys[0], first)[..dim];
+                let second = &source.row(lanes, keys[1], second)[..dim];
                 pair_rows(first, second, 1, bytemuck::cast_slice_mut(words));
                 [is_odd(first), is_odd(second)]
             }

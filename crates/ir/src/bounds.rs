@@ -36,16 +36,6 @@ pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: 
     at_five * libm::fmax(1.0, max_score / SCORES)
 }
 
-/// How far results on a cache may be from those on what was cached, as root mean square of the difference by that of the
-/// results, for each head; `None` where [`bound`] holds for both.
-pub const fn cached_rms(codec: Codec) -> Option<f64> {
-    match codec {
-        Codec::Int8 => Some(2e-2),
-        Codec::Int4 => Some(2e-1),
-        Codec::F32 | Codec::F16 | Codec::Bf16 => None,
-    }
-}
-
 /// What an error is divided by, given the largest finite |oracle| of its run.
 ///
 /// An lse is a log, so its error is that of the sum's leading digits whatever its size: it is divided by at least 1,
@@ -54,5 +44,20 @@ pub fn denominator(quantity: Quantity, max_oracle: f64) -> f64 {
     match quantity {
         Quantity::Output => max_oracle,
         Quantity::Lse => libm::fmax(1.0, max_oracle),
+    }
+}
+
+/// How far the outputs of a head may be from those of the very keys and values that a cache was given, rms by rms, where it
+/// keeps fewer digits than their type has; `None` where it keeps all.
+///
+/// Holds as [`bound`] does, and is widened as it is by larger scores.
+pub fn cached(codec: Codec, dtype: Dtype) -> Option<f64> {
+    let rounded_to = |dtype| Some(bound(Quantity::Output, dtype, Precision::Exact, 0.0));
+    match (codec, dtype) {
+        (Codec::F32, _) | (Codec::F16, Dtype::F16 | Dtype::Bf16) | (Codec::Bf16, Dtype::Bf16) => None,
+        (Codec::F16, Dtype::F32) => rounded_to(Dtype::F16),
+        (Codec::Bf16, Dtype::F32 | Dtype::F16) => rounded_to(Dtype::Bf16),
+        (Codec::Int8, _) => Some(2e-2),
+        (Codec::Int4, _) => Some(2e-1),
     }
 }

@@ -22,6 +22,7 @@ pub mod machine;
 pub mod plan;
 pub mod problem;
 pub mod rates;
+pub mod reach;
 pub mod rows;
 #[cfg(feature = "alloc")]
 pub mod spec;

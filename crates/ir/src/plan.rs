@@ -5,6 +5,7 @@ use core::fmt;
 use crate::cache::PageFormat;
 use crate::identity::Identity;
 use crate::machine::Isa;
+use crate::reach::Reach;
 use crate::tiles::Tiles;
 
 /// Storage type of q, k, v and o.
@@ -165,6 +166,8 @@ pub struct Plan {
     pub decode: Split,
     /// How keys and values are cached.
     pub cache: PageFormat,
+    /// Which keys a query can see at most, however long its sequence: what a ring holds. `None` where that has no end.
+    pub reach: Option<Reach>,
     /// The most bytes of keys and values that are packed once a run, before all passes; where they would be more, each pass
     /// packs its own blocks.
     pub pack_ahead_bytes: u64,

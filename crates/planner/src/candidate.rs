@@ -8,6 +8,7 @@ use regard_ir::interval::Unknown;
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Dtype, Plan};
 use regard_ir::problem::Problem;
+use regard_ir::reach::reach;
 use regard_ir::spec::Spec;
 
 use crate::blocks::Target;
@@ -56,6 +57,7 @@ impl Candidate {
             prefill,
             decode,
             cache,
+            reach: reach(&spec.variant()?),
             pack_ahead_bytes,
             tasks_per_thread: TASKS_PER_THREAD,
         };

@@ -7,7 +7,7 @@ use regard_engine::catalog::{self, Entry};
 use regard_ir::expr::Op;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, Precision};
-use regard_ir::spec::{Mechanism, Spec};
+use regard_ir::spec::{CacheLayout, Mechanism, Spec};
 
 use crate::candidate::{self, Candidate};
 use crate::estimate::Known;
@@ -27,6 +27,8 @@ pub enum PlanError {
         /// The storage type.
         dtype: Dtype,
     },
+    /// The spec asks for a ring of cached keys, and no ring holds all that its mask lets queries see.
+    Ring,
     /// A machine without cores or without a first-level cache.
     Machine {
         /// Its cores.
@@ -57,6 +59,9 @@ impl fmt::Display for PlanError {
             PlanError::NoEngine { engine: None, isa, dtype } => {
                 write!(f, "no engine of this build runs {} on {}", dtype.name(), isa.name())
             }
+            PlanError::Ring => f.write_str(
+                "`cache.layout` is `ring`, but the mask lets queries see keys without end: a ring needs one like `causal & window(4096)`",
+            ),
             PlanError::Machine { cores, l1d_bytes } => write!(
                 f,
                 "a machine of {cores} cores with {l1d_bytes} B of L1d cannot be planned for: both must be at least 1"
@@ -98,6 +103,9 @@ pub fn plan(
     else {
         return Err(PlanError::NoEngine { engine, isa, dtype });
     };
+    if spec.cache.layout == CacheLayout::Ring && plan.reach.is_none() {
+        return Err(PlanError::Ring);
+    }
     let report = PlanReport {
         spec: spec.name.clone(),
         heads: spec.heads,
@@ -155,6 +163,9 @@ fn notes(
     let tile_rows = entry.tile.rows as u64;
     if !rows.is_multiple_of(tile_rows) {
         notes.push(Note::RaggedRows { rows, tile_rows });
+    }
+    if let Some(reach) = plan.reach {
+        notes.push(Note::Ring(reach));
     }
     notes.push(Note::Bits);
     notes

@@ -5,6 +5,7 @@ use core::fmt;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Pieces, Plan};
 use regard_ir::rates::Origin;
+use regard_ir::reach::Reach;
 use regard_ir::variant::Heads;
 use serde::Serialize;
 
@@ -174,6 +175,8 @@ pub enum Note {
         /// Rows of a row tile.
         tile_rows: u64,
     },
+    /// A ring of so many tokens holds all that queries see.
+    Ring(Reach),
     /// What the result's bits depend on.
     Bits,
 }
@@ -329,6 +332,13 @@ impl fmt::Display for Note {
                 f,
                 "{rows} rows are no multiple of {tile_rows}: the last row tile of a pass holds {} of {tile_rows}",
                 rows % tile_rows
+            ),
+            Note::Ring(Reach { first: 0, back }) => {
+                write!(f, "a query sees none but the last {back} keys: a cache of layout ring holds them for ever")
+            }
+            Note::Ring(Reach { first, back }) => write!(
+                f,
+                "a query sees none but the first {first} and the last {back} keys: a cache of layout ring holds them for ever"
             ),
             Note::Bits => f.write_str(
                 "engine and blocks follow from spec, machine, storage and phase alone: threads and batch change no bit",

@@ -4,7 +4,9 @@ use std::fmt;
 
 use regard_ir::cache::{PageFormat, PageShape};
 use regard_ir::identity::Identity;
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
+use regard_ir::reach::Reach;
 use regard_ir::spec::CacheLayout;
 use regard_map::Words;
 use regard_runtime::cache::{CachedSequence, Caches, Capacity, RowOf, SequenceId, Store, StoreError};
@@ -26,6 +28,16 @@ pub struct CacheLimits {
     pub tokens: usize,
     /// Tokens of all sequences together, of a paged cache; each sequence as long as it may be where absent.
     pub all_tokens: Option<usize>,
+    /// Queries of a sequence in one call at most, and tokens that may be taken back: of a ring, which must hold what the first
+    /// of them sees when the last is there.
+    pub at_once: usize,
+}
+
+impl CacheLimits {
+    /// So many sequences of so many tokens, one query at a time.
+    pub const fn new(sequences: usize, tokens: usize) -> Self {
+        Self { sequences, tokens, all_tokens: None, at_once: 1 }
+    }
 }
 
 /// A cache that cannot be had.
@@ -57,6 +69,16 @@ impl fmt::Display for CacheError {
 }
 
 impl std::error::Error for CacheError {}
+
+/// The ring that holds what a plan's queries see.
+fn ring(plan: &Plan, limits: CacheLimits) -> Option<Capacity> {
+    let Reach { first, back } = plan.reach?;
+    let (page, at_once) = (plan.cache.tokens, u32::try_from(limits.at_once.max(1)).ok()?);
+    let kept = first.div_ceil(page);
+    // The page that is written to may have but one token.
+    let turning = back.checked_add(at_once)?.div_ceil(page).checked_add(1)?;
+    Some(Capacity::Ring { kept, pages: kept.checked_add(turning)?, back })
+}
 
 /// The keys and values of some sequences, as a kernel's spec keeps them.
 ///
@@ -91,7 +113,7 @@ impl Cache {
                 };
                 Capacity::Paged { pages, all }
             }
-            CacheLayout::Ring => return Err(CacheError::Unsupported("layout = \"ring\"")),
+            CacheLayout::Ring => ring(plan, limits).ok_or(refused)?,
         };
         if spec.cache.file {
             return Err(CacheError::Unsupported("file = true"));
@@ -103,6 +125,13 @@ impl Cache {
         let problem = Problem::prefill(spec.source, 1, 0, AT_ONCE).map_err(|_| refused)?;
         let floats = vec![0.0; split::append_len(&variant, &problem)];
         Ok(Self { identity: spec.identity, format: plan.cache, limits, shape, store, memory, floats })
+    }
+
+    /// Cells of a sequence that a call can see at most.
+    pub(crate) fn cells(&self, key_cell: u32) -> usize {
+        let held = self.store.held_tokens().min(self.limits.tokens);
+        // Held tokens may begin and end within a cell, and those that stay lie apart.
+        held.div_ceil(key_cell as usize) + 3
     }
 
     /// Bytes of keys and values that it has room for.

@@ -19,7 +19,7 @@ use regard_runtime::split::{self, Queries, Tokens};
 use crate::cache::{Cache, CacheError, CacheLimits};
 use crate::code::{Source, VariantCode};
 use crate::error::{CompileError, RunError, ScheduleError};
-use crate::launch::{Decode, Element, Finish, Launch};
+use crate::launch::{Decode, Element, Finish, Launch, Prefill};
 use crate::planned::Planned;
 use crate::schedule::{Part, Schedule, Workspace};
 use crate::step::Step;
@@ -267,7 +267,7 @@ impl Kernel {
         let size = StepSize {
             kernel: self,
             problem: &problem,
-            cells: tokens.div_ceil(self.plan().decode.key_cell as usize),
+            cells: cache.cells(self.plan().decode.key_cell),
             threads,
         };
         let workspace =
@@ -305,6 +305,32 @@ impl Kernel {
         let (problem, workspace) = step.problem(self.spec().source, cache, sequences, of_each)?;
         let caches = &cache.chosen(sequences);
         T::decode(Decode { kernel: self, problem, caches, threads, queries, outputs, workspace })
+    }
+
+    /// Attends many queries to the cached keys of their sequences: a prefill, or a piece of one, whose tokens were appended.
+    ///
+    /// `schedule` is of a problem whose keys are the sequences' tokens: [`Problem::prefill`] of one sequence, or
+    /// [`Problem::packed`]. A prompt that is appended and attended piece by piece, with queries that are the last tokens of
+    /// each, gives the bits that it gives in one piece.
+    ///
+    /// # Errors
+    /// As [`Kernel::run`], and if a sequence has another number of tokens.
+    pub fn prefill<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        (cache, sequences): (&Cache, &[SequenceId]),
+        queries: Queries<'_, T>,
+        outputs: Outputs<'_, T>,
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        self.check_cache::<T>(cache)?;
+        for &sequence in sequences {
+            cache.len(sequence).map_err(RunError::Store)?;
+        }
+        let (caches, workspace) = (&cache.chosen(sequences), workspace.view());
+        T::prefill(Prefill { kernel: self, schedule, threads, caches, queries, outputs, workspace })
     }
 
     /// Whether a cache and a storage type are this kernel's.

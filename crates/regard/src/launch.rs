@@ -32,6 +32,10 @@ pub trait Element: element::Element + private::Sealed {
     #[doc(hidden)]
     fn decode(decode: Decode<'_, Self>) -> Result<(), RunError>;
 
+    /// Runs a prefill on caches whose kernel, schedule, caches and storage type fit each other.
+    #[doc(hidden)]
+    fn prefill(prefill: Prefill<'_, Self>) -> Result<(), RunError>;
+
     /// Finishes parts whose kernel, schedule and storage type fit each other.
     #[doc(hidden)]
     fn finish(finish: Finish<'_, Self>) -> Result<(), RunError>;
@@ -60,6 +64,11 @@ macro_rules! elements {
             fn decode(decode: Decode<'_, Self>) -> Result<(), RunError> {
                 let plan = decode.kernel.plan();
                 any::with(plan.engine, plan.isa, decode).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
+            }
+
+            fn prefill(prefill: Prefill<'_, Self>) -> Result<(), RunError> {
+                let plan = prefill.kernel.plan();
+                any::with(plan.engine, plan.isa, prefill).map_err(RunError::Unavailable)?.map_err(RunError::Runtime)
             }
 
             fn finish(finish: Finish<'_, Self>) -> Result<(), RunError> {
@@ -137,6 +146,33 @@ impl<T: Element> Visit for Decode<'_, T> {
         let parts =
             split::Parts { variant: &kernel.variant(), plan: kernel.plan(), problem: &problem, caches };
         split::run(engine, parts, kernel.code.on(), queries, outputs, threads, workspace)
+    }
+}
+
+/// A prefill on caches whose kernel, schedule, caches and storage type fit each other.
+#[doc(hidden)]
+pub struct Prefill<'a, T> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) threads: &'a dyn Threads,
+    pub(crate) caches: &'a dyn Caches,
+    pub(crate) queries: Queries<'a, T>,
+    pub(crate) outputs: Outputs<'a, T>,
+    pub(crate) workspace: flash::Workspace<'a>,
+}
+
+impl<T: Element> Visit for Prefill<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { kernel, schedule, threads, caches, queries, outputs, workspace } = self;
+        let parts = Parts {
+            variant: &kernel.variant(),
+            plan: kernel.plan(),
+            problem: &schedule.problem(),
+            schedule: schedule.tasks.tasks.view(),
+        };
+        flash::run_cached(engine, parts, kernel.code.on(), (caches, queries), outputs, threads, workspace)
     }
 }
 

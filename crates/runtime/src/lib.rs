@@ -21,6 +21,7 @@ pub mod interpreter;
 mod operations;
 mod rows;
 pub mod schedule;
+mod sight;
 mod softmax;
 pub mod split;
 pub mod straight;

@@ -13,7 +13,7 @@ use regard_ir::rows::{Frequencies, NormKind, Position, QkNorm};
 use regard_ir::variant::{Source, Variant};
 
 use crate::code::Fault;
-use crate::flash::Inputs;
+use crate::view::View;
 
 /// Rows that a worker fills at a time, and the most turns that are made of a start without a sine of its own: each
 /// adds a rounding of an f64.
@@ -159,12 +159,19 @@ pub(crate) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
     }
 }
 
+/// The rows whose norms are taken.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    pub q: View<'a, T>,
+    pub k: View<'a, T>,
+}
+
 /// What a worker needs to fill rows of the table.
 pub(crate) struct Fill<'a, T> {
     pub layout: TokenLayout,
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
-    pub inputs: &'a Inputs<'a, T>,
+    pub rows: Rows<'a, T>,
     pub captured: &'a Captured<'a>,
     pub fault: &'a Fault,
     /// As [`frequencies`] wrote them.
@@ -250,8 +257,8 @@ impl<T: Element> Fill<'_, T> {
         let (batch, token) = self.layout.token(row);
         let heads = &self.variant.heads;
         let (heads, rows, token) = match token {
-            Token::Key(key) => (heads.kv, &self.inputs.k, key),
-            Token::Query(query) => (heads.query, &self.inputs.q, query),
+            Token::Key(key) => (heads.kv, &self.rows.k, key),
+            Token::Query(query) => (heads.query, &self.rows.q, query),
         };
         // A turn keeps lengths, but for the factor that turned channels are multiplied by.
         let turned = self.variant.position.filter(|_| norm.after_rope);

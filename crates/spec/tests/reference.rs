@@ -122,7 +122,9 @@ fn choices_are_those_that_are_listed() {
 #[test]
 fn flags_are_true_or_false() {
     for (table, key) in keys().filter(|(_, key)| key.takes == Takes::Flag) {
-        let of = |value| with(&table, &key, Some(value)).map(|parsed| parsed.spec.identity);
+        // A cache is no part of an identity.
+        let of =
+            |value| with(&table, &key, Some(value)).map(|Parsed { spec, .. }| (spec.identity, spec.cache));
         assert!(the_error(&table, &key, Some("1"), Code::S008).message.contains("true or false"));
         // The log of a sum needs weights that are divided, which the surroundings have.
         assert_ne!(of("true").unwrap(), of("false").unwrap(), "{}.{}", table.name, key.name);

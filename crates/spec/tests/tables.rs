@@ -56,6 +56,10 @@ fn absent_tables_are_plain_softmax_attention() {
         "weights = { kind = 'softmax', sink = 'none' }",
         "weights = {}",
         "output = { mix = 'none', norm = 'none', gate = 'none', lse = false }",
+        "cache = {}",
+        "cache = 'contiguous'",
+        "cache = { layout = 'contiguous', k = 'same', v = 'same', file = false }",
+        "cache = { dtype = 'same' }",
     ] {
         assert_eq!(spec(same), plain, "{same}");
     }
@@ -257,10 +261,12 @@ fn outputs_are_mixed_normalised_and_gated() {
 fn caches_have_a_layout_and_formats() {
     let cache = |lines: &str| spec(lines).cache;
     let ring = Cache { layout: CacheLayout::Ring, ..Cache::DEFAULT };
+    assert_eq!(cache("cache = 'ring'"), ring);
     assert_eq!(cache("source = 'cross'\ncache = { layout = 'ring' }"), ring);
-    for page in [None, Some(16), Some(48), Some(65536)] {
+    for page in [None, Some(16), Some(48), Some(1024)] {
         let given = page.map_or(String::new(), |page| format!(", page = {page}"));
         let expected = Cache { layout: CacheLayout::Paged, page, ..Cache::DEFAULT };
+        assert_eq!(cache(&format!("cache = {{ layout = 'paged'{given} }}")), expected);
     }
     for (name, format) in [
         ("same", CacheFormat::Same),
@@ -271,7 +277,11 @@ fn caches_have_a_layout_and_formats() {
         ("int4", CacheFormat::Int4),
     ] {
         let plain = Cache::DEFAULT;
+        assert_eq!(cache(&format!("cache.k = '{name}'")), Cache { k: format, ..plain });
+        assert_eq!(cache(&format!("cache.v = '{name}'")), Cache { v: format, ..plain });
+        assert_eq!(cache(&format!("cache.dtype = '{name}'")), Cache { k: format, v: format, ..plain });
     }
+    assert!(cache("cache = { layout = 'ring', file = true }").file);
     // The width of a row is no matter: the last group of an int4 row is as long as what is left.
     let narrow = parse("heads = { query = 1, dim = 20 }\ncache.dtype = 'int4'", "t.toml", &NoFiles);
     assert_eq!(narrow.unwrap().spec.cache.v, CacheFormat::Int4);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use regard::{Isa, Threads};
+use regard::{Isa, Machine, Pool, Threads};
 
 use super::Place;
 use crate::memory::Bytes;
@@ -14,15 +14,7 @@ use crate::peaks::Spread;
 /// If it cannot be written.
 pub(super) fn write(out: &mut dyn Write, place: &Place, isa: Isa) -> io::Result<()> {
     let Place { cpu, machine, pool, peaks } = place;
-    let plural = |n: usize| if n == 1 { "" } else { "s" };
-    let (threads, cores) = (pool.count(), machine.cores as usize);
-    writeln!(
-        out,
-        "{cpu}: {}, {threads} thread{} on {cores} core{}",
-        isa.name(),
-        plural(threads),
-        plural(cores)
-    )?;
+    self::machine(out, cpu, machine, pool, isa)?;
     let (all, one) = (peaks.fma_gflops, peaks.fma_one_gflops);
     writeln!(out, "\nfma, GFLOP/s     {all:>10.1}   one thread {one:.1}")?;
     for (name, rate) in [("dot", peaks.dot_gflops), ("tile", peaks.tile_gflops)] {
@@ -42,4 +34,26 @@ pub(super) fn write(out: &mut dyn Write, place: &Place, isa: Isa) -> io::Result<
         writeln!(out)?;
     }
     writeln!(out)
+}
+
+/// Writes what the machine is, and what of it works.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn machine(
+    out: &mut dyn Write,
+    cpu: &str,
+    machine: &Machine,
+    pool: &Pool,
+    isa: Isa,
+) -> io::Result<()> {
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let (threads, cores) = (pool.count(), machine.cores as usize);
+    writeln!(
+        out,
+        "{cpu}: {}, {threads} thread{} on {cores} core{}",
+        isa.name(),
+        plural(threads),
+        plural(cores)
+    )
 }

@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
+use regard::ir::problem::Phase;
 use regard_oracle::compare::Report;
 use serde::Serialize;
 
-use super::Place;
 use crate::args::BenchArgs;
 use crate::failure::Failure;
 use crate::peaks::Limit;
@@ -65,31 +65,50 @@ pub(super) enum Beside {
     },
 }
 
+/// How near the kernel is to the truth.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    /// The largest error.
+    pub(super) error: f64,
+    /// What is allowed.
+    pub(super) bound: f64,
+    /// Whether all that was compared is within its bound.
+    pub(super) passed: bool,
+}
+
+impl From<&Report> for Judged {
+    fn from(report: &Report) -> Self {
+        Self { error: report.output.error, bound: report.output.bound, passed: report.passed() }
+    }
+}
+
 impl Line {
     pub(super) fn new(
         timing: Timing,
         runs: u32,
-        place: &Place,
-        report: &Report,
+        cpu: &str,
+        limit: Limit,
+        judged: Judged,
         beside: Option<Beside>,
     ) -> Self {
+        let Judged { error, bound, passed } = judged;
         let agrees = match beside {
             // Both are within the bound of the truth, or one of them is wrong.
-            Some(Beside::Baseline { error, .. }) => error <= 4.0 * report.output.bound,
+            Some(Beside::Baseline { error, .. }) => error <= 4.0 * bound,
             _ => true,
         };
-        let Limit { name, peak, seconds } = Limit::new(&timing.work, &place.peaks, timing.engine);
+        let Limit { name, peak, seconds } = limit;
         Self {
             limit: name,
             peak,
             peak_fraction: if timing.median_s > 0.0 { seconds / timing.median_s } else { 0.0 },
-            cpu: place.cpu.clone(),
+            cpu: cpu.to_owned(),
             predicted_s: None,
             timing,
             runs,
-            error: report.output.error,
-            bound: report.output.bound,
-            passed: report.passed() && agrees,
+            error,
+            bound,
+            passed: passed && agrees,
             beside,
         }
     }
@@ -101,30 +120,30 @@ impl Line {
 
     /// A row of the table.
     fn text(&self) -> String {
-        let Timing { spec, kernel, dtype, batch, q, k, median_s, min_s, max_s, gflops, gbs, .. } =
+        let Timing { spec, kernel, dtype, cache, batch, q, k, median_s, min_s, max_s, gflops, gbs, .. } =
             &self.timing;
-        let cells = [
-            spec.clone(),
-            kernel.to_string(),
-            dtype.to_string(),
-            format!("{batch}x{q}x{k}"),
-            Seconds(*median_s).to_string(),
-            spread(*min_s, *max_s),
-            format!("{gflops:.1}"),
-            format!("{gbs:.1}"),
-            format!("{:>3.0} % {}", 100.0 * self.peak_fraction, self.limit),
-            match self.passed {
-                true => format!("{:.1e} ok", self.error),
-                false => format!("{:.1e} FAILED, at most {:.1e}", self.error, self.bound),
-            },
-        ];
+        let size = format!("{batch}x{q}x{k}");
+        let (median, spread) = (Seconds(*median_s).to_string(), spread(*min_s, *max_s));
+        let (gbs, limit) =
+            (format!("{gbs:.1}"), format!("{:>3.0} % {}", 100.0 * self.peak_fraction, self.limit));
+        let error = match self.passed {
+            true => format!("{:.1e} ok", self.error),
+            false => format!("{:.1e} FAILED, at most {:.1e}", self.error, self.bound),
+        };
+        if let Some(cache) = cache {
+            let peak = format!("{:.1}", self.peak);
+            let cells = [spec, *kernel, *dtype, cache, &size, &median, &spread, &gbs, &peak, &limit, &error];
+            return cached_row(cells);
+        }
+        let gflops = format!("{gflops:.1}");
+        let cells = [spec, *kernel, *dtype, &size, &median, &spread, &gflops, &gbs, &limit, &error];
         let beside = match (&self.beside, self.predicted_s) {
             (Some(Beside::Baseline { times_as_long, .. }), _) => format!("{times_as_long:.2}x"),
             (Some(Beside::Kernel { ratio, .. }), _) => format!("{ratio:.3}"),
             (None, Some(predicted_s)) => format!("{:.2}", median_s / predicted_s),
             (None, None) => String::new(),
         };
-        row(cells.each_ref().map(String::as_str), &beside)
+        row(cells, &beside)
     }
 }
 
@@ -138,6 +157,28 @@ fn row(cells: [&str; 10], beside: &str) -> String {
     let times = format!("{size:<11} {median:>8} {spread:>17}");
     let rates = format!("{gflops:>7} {gbs:>6} {limit:<14} {beside:>8}");
     format!("{spec:<14} {kernel:<9} {dtype:<5} {times} {rates} {error}")
+}
+
+/// What is above the columns where keys and values are cached.
+const CACHED_HEADS: [&str; 11] = [
+    "spec",
+    "kernel",
+    "dtype",
+    "cache",
+    "b x q x k",
+    "median",
+    "min to max",
+    "GB/s",
+    "peak",
+    "of limit",
+    "error",
+];
+
+/// Cells in their columns, where keys and values are cached.
+fn cached_row(cells: [&str; 11]) -> String {
+    let [spec, kernel, dtype, cache, size, median, spread, gbs, peak, limit, error] = cells;
+    let times = format!("{size:<11} {median:>8} {spread:>17}");
+    format!("{spec:<14} {kernel:<9} {dtype:<5} {cache:<14} {times} {gbs:>6} {peak:>6} {limit:<10} {error}")
 }
 
 /// Two times, and their unit once where it is one.
@@ -162,7 +203,9 @@ impl<'a> Lines<'a> {
     /// If the output cannot be written.
     pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
         let lines = Self { out, json: args.json, failed: 0, all: 0 };
-        if !lines.json {
+        if !lines.json && args.phase != Phase::Prefill {
+            writeln!(lines.out, "{}", cached_row(CACHED_HEADS))?;
+        } else if !lines.json {
             let beside = match &args.against {
                 _ if args.baseline => "baseline",
                 Some(_) => "against",

@@ -183,9 +183,9 @@ impl<E: Engine, T: Element> Operands<E, T> {
                 at..at + width
             };
             let key = pack::AsStored(|i| &keys[row(i, shape.dim)]);
-            let value = |i| &values[row(i, shape.value_dim)];
+            let value = pack::AsStored(|i| &values[row(i, shape.value_dim)]);
             let to = &mut packed.view_mut()[unit * len..][..len];
-            engine.pack(shape, &key, value, count, rows.view_mut(), to);
+            engine.pack(shape, &key, &value, count, rows.view_mut(), to);
         }
     }
 

@@ -32,10 +32,10 @@ const STEP_BYTES: u64 = (UNROLLED * 64) as u64;
 const ALIGN_BYTES: usize = 64 << 10;
 
 /// The least that a thread reads in a turn: 40 µs from L1, many of which fall between what else the system does.
-const TURN_BYTES: u64 = 8 << 20;
+pub(super) const TURN_BYTES: u64 = 8 << 20;
 
 /// Numbers that are drawn; they are repeated to fill a buffer, which is no matter to a cache.
-const DRAWN: usize = 1 << 14;
+pub(super) const DRAWN: usize = 1 << 14;
 
 /// What is done with a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

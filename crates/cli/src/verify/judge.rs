@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regard::{Kernel, Pool, Threads};
+use regard_ir::bounds;
 use regard_ir::inputs::{Captured, InputData};
 use regard_oracle::compare::{
     CompareError, Judgement, Outputs, Report, compare, compare_part, compare_part_to,
@@ -59,7 +60,9 @@ impl<'a> Judge<'a> {
     /// If there is no memory for a report of each part.
     pub(crate) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
         let outputs = Outputs { o: view(&outcome.o)?, lse: outcome.lse.as_ref().map(view).transpose()? };
-        match self.each_part(|part| compare_part(&self.oracle, &outputs, &self.sample, part))? {
+        let compared =
+            self.each_part(|part| compare_part(&self.oracle, &outputs, &self.sample, part), Report::join);
+        match compared? {
             Some(report) => Ok(report),
             // Without sequences or queries there is nothing to look at, and this is quick.
             None => compare(&self.oracle, &outputs, &self.sample).map_err(bug),
@@ -77,18 +80,58 @@ impl<'a> Judge<'a> {
     ) -> Result<Judgement, Failure> {
         let (o, expected) = (view(&outcome.o)?, view(expected)?);
         let compare_part = |part| compare_part_to(&self.oracle, o, expected, &self.sample, part);
-        let report = match self.each_part(compare_part)? {
+        let report = match self.each_part(compare_part, Report::join)? {
             Some(report) => report,
             None => compare(&self.oracle, &Outputs { o, lse: None }, &self.sample).map_err(bug)?,
         };
         Ok(report.output)
     }
 
-    /// Joins the reports of all parts, which all threads share, if there are queries and sequences.
-    fn each_part(
+    /// How near the kernel is to the oracle where keys and values were rounded on their way: of each head the rms of what is
+    /// wrong by that of what is right, and `bound` as larger scores widen it. Of the head that is the worst by its bound.
+    ///
+    /// # Errors
+    /// As [`Judge::against_oracle`].
+    pub(crate) fn rms_against_oracle(&self, outcome: &Outcome, bound: f64) -> Result<[f64; 2], Failure> {
+        let o = view(&outcome.o)?;
+        let worse = |a: [f64; 2], b: [f64; 2]| if a[0] / a[1] >= b[0] / b[1] { a } else { b };
+        let judged = self.each_part(
+            |part| {
+                let part = self.oracle.part(part);
+                let (of, heads) = (part.rows(), part.output_heads());
+                let mut sums = vec![[0.0; 2]; heads.len()];
+                let mut max_score = bounds::SCORES;
+                for i in 0..of.queries as usize {
+                    let row = part.row(i)?;
+                    max_score = row.max_scores.iter().copied().fold(max_score, f64::max);
+                    for ((head, right), [wrong, all]) in heads.clone().zip(row.o).zip(&mut sums) {
+                        let found = o.row(of.batch as usize, head, of.first_query as usize + i);
+                        for (found, right) in found.into_iter().zip(right) {
+                            *wrong += (found - right).powi(2);
+                            *all += right.powi(2);
+                        }
+                    }
+                }
+                let error = |[wrong, all]: [f64; 2]| match (wrong / all).sqrt() {
+                    // Nothing is to be seen, and nothing is given.
+                    _ if wrong == 0.0 => 0.0,
+                    error if error.is_finite() => error,
+                    _ => f64::INFINITY,
+                };
+                let bound = bound * max_score / bounds::SCORES;
+                Ok(sums.into_iter().map(|sums| [error(sums), bound]).fold([0.0, bound], worse))
+            },
+            worse,
+        )?;
+        Ok(judged.unwrap_or([0.0, bound]))
+    }
+
+    /// Joins what is found of all parts, which all threads share, if there are queries and sequences.
+    fn each_part<R: Send + Sync>(
         &self,
-        compare_part: impl Fn(usize) -> Result<Report, CompareError> + Sync,
-    ) -> Result<Option<Report>, Failure> {
+        compare_part: impl Fn(usize) -> Result<R, CompareError> + Sync,
+        join: impl Fn(R, R) -> R,
+    ) -> Result<Option<R>, Failure> {
         if self.oracle.problem().queries == 0 {
             return Ok(None);
         }
@@ -106,7 +149,7 @@ impl<'a> Judge<'a> {
             }
         });
         let reports = results.into_iter().filter_map(OnceLock::into_inner);
-        reports.reduce(|a, b| Ok(a?.join(b?))).transpose().map_err(bug)
+        reports.reduce(|a, b| Ok(join(a?, b?))).transpose().map_err(bug)
     }
 }
 

@@ -54,21 +54,35 @@ pub(crate) fn random(
     layout: Layout,
 ) -> Result<Bound<'static>, Failure> {
     let problem = Problem::prefill(spec.source, size.batch, size.queries, size.keys)?;
+    tensors(spec, dtype, &problem, layout)
+}
+
+/// As [`random`], of a problem.
+///
+/// # Errors
+/// If there is no memory for it.
+pub(crate) fn tensors(
+    spec: &Spec,
+    dtype: Dtype,
+    problem: &Problem<'_>,
+    layout: Layout,
+) -> Result<Bound<'static>, Failure> {
     let Some(variant) = spec.variant() else {
         return Err(Failure::Bug(format!("`{}` was planned, but has no q, k and v", spec.name)));
     };
     let heads = variant.heads;
-    let shape = |heads, len, width| [problem.batch, heads, len, width];
-    let output = |width| shape(variant.output_heads(), problem.queries, width);
+    let [batch, queries, keys] = problem.extents();
+    let shape = |heads, len, width| [batch, heads, len, width];
+    let output = |width| shape(variant.output_heads(), queries, width);
     let shapes = [
-        shape(heads.query, problem.queries, heads.dim),
-        shape(heads.kv, problem.keys, heads.dim),
-        shape(heads.value, problem.keys, heads.value_dim),
+        shape(heads.query, queries, heads.dim),
+        shape(heads.kv, keys, heads.dim),
+        shape(heads.value, keys, heads.value_dim),
     ];
     let gate = variant.output.gate.map(|gate| output(if gate.per_head { 1 } else { heads.value_dim }));
     let rows = shapes.into_iter().chain([output(heads.value_dim)]).chain(gate);
     let rows = rows.map(|shape| elements(shape).saturating_mul(dtype.size_bytes() as u128));
-    memory::ask("the tensors of this problem", rows.fold(input_bytes(spec, &problem), u128::saturating_add))?;
+    memory::ask("the tensors of this problem", rows.fold(input_bytes(spec, problem), u128::saturating_add))?;
 
     let row = |shape, seed| -> Result<Stored<'static>, OutOfMemory> {
         let elements = match dtype {
@@ -82,12 +96,12 @@ pub(crate) fn random(
     let gate_seed = SEED + (shapes.len() + variant.inputs.len()) as u64;
     let [q, k, v] = shapes;
     Ok(Bound {
-        problem: (&problem).into(),
+        problem: problem.into(),
         layout,
         q: row(q, SEED)?,
         k: row(k, SEED + 1)?,
         v: row(v, SEED + 2)?,
-        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, &problem)).collect(),
+        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, problem)).collect(),
         gate: gate.map(|shape| row(shape, gate_seed)).transpose()?,
     })
 }

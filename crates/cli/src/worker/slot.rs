@@ -128,7 +128,7 @@ fn captured(spec: &Spec, problem: &Problem<'_>, dir: &Path) -> Result<Vec<Vec<i3
 }
 
 /// The numbers of a file that has nothing else.
-fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> Result<Vec<N>, BadRequest> {
+pub(super) fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> Result<Vec<N>, BadRequest> {
     let fail = |error: std::io::Error| BadRequest::File {
         path: path.display().to_string(),
         error: error.to_string(),
@@ -145,6 +145,6 @@ fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> Result<Vec<
     Ok(words.iter().copied().map(number).collect())
 }
 
-fn elements(shape: [usize; 4]) -> u128 {
+pub(super) fn elements(shape: [usize; 4]) -> u128 {
     shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
 }

@@ -1,6 +1,7 @@
 //! The command regard, driven as a user drives it.
 
 mod bench;
+mod cached;
 mod calibrate;
 mod explain;
 mod packed;

@@ -56,6 +56,33 @@ fn a_kernel_is_set_up_timed_and_read() {
 }
 
 #[test]
+fn keys_and_values_are_cached_for_one_query_of_each_sequence() {
+    let folder = Folder::new("worker-decode");
+    let path = |name: &str| folder.path(name).display().to_string();
+    fs::write(folder.path("tiny.toml"), SPEC).unwrap();
+    let v: Vec<f32> = (1..=12).map(|i| i as f32).collect();
+    for (name, tensor) in [("q.f32", &[0.0; 4][..]), ("k.f32", &[1.0; 12]), ("v.f32", &v)] {
+        fs::write(folder.path(name), numbers(tensor)).unwrap();
+    }
+    let fields = format!("spec={}\tdtype=f32\ttokens=3\tbatch=2\tdir={}", path("tiny.toml"), path(""));
+    let lines = [
+        format!("setup\tslot=a\tphase=decode\t{fields}"),
+        "run\tslot=a\tseconds=1e-4".to_owned(),
+        format!("output\tslot=a\tpath={}", path("o.f32")),
+        format!("setup\tslot=b\tphase=few\t{fields}"),
+        "limits\tbytes=4096".to_owned(),
+    ];
+    let [set_up, time, output, few, limits] = &answers(&lines)[..] else { panic!("five answers") };
+    assert!(set_up.starts_with("ok\tkernel=loaded\t") && set_up.ends_with("\tcache=k f32 v f32"), "{set_up}");
+    assert!(time.starts_with("time\tseconds="), "{time}");
+    assert_eq!(output, "ok");
+    // Scores are all zero: each sequence's output is the mean of its values.
+    assert_eq!(fs::read(folder.path("o.f32")).unwrap(), numbers(&[3.0, 4.0, 9.0, 10.0]));
+    assert_eq!(few, "err\tmessage=phase: found \"few\", expected one of prefill, decode");
+    assert!(limits.contains("\tread="), "{limits}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_the_worker_goes_on() {
     let folder = Folder::new("worker-refuses");
     fs::write(folder.path("q.f32"), [0; 7]).unwrap();

@@ -2,7 +2,7 @@
 //
 //   worker --threads T
 //
-// Queries are f32, as in llama.cpp; keys and values are of the asked type, masks f16.
+// Queries are f32, as in llama.cpp; keys and values are of the asked type, or q8_0 where they are cached in 8 bits; masks f16.
 
 #include <chrono>
 #include <cmath>
@@ -31,8 +31,8 @@ constexpr float MAX_BIAS = 8.0f;
 constexpr double SLOW_SECONDS = 0.5;
 
 struct Problem {
-    long heads, kv_heads, dim, tokens, window;
-    bool causal, alibi;
+    long heads, kv_heads, dim, tokens, window, batch, queries;
+    bool causal, alibi, cached_in_8_bits;
     float softcap;
     std::vector<long> documents;
     std::string folder, dtype;
@@ -50,6 +50,12 @@ struct Problem {
         causal = number("causal") != 0;
         alibi = number("alibi") != 0;
         softcap = number("softcap");
+        // The last token of each sequence sees all that are cached.
+        bool decodes = fields.count("phase") && fields.at("phase") == "decode";
+        batch = decodes ? number("batch") : 1;
+        queries = decodes ? 1 : tokens;
+        causal = causal && !decodes;
+        cached_in_8_bits = number("cache_bits") == 8;
         if (fields.count("documents")) {
             std::istringstream lengths(fields.at("documents"));
             for (std::string length; std::getline(lengths, length, ',');) documents.push_back(std::stol(length));
@@ -57,6 +63,7 @@ struct Problem {
     }
 
     ggml_type type() const {
+        if (cached_in_8_bits) return GGML_TYPE_Q8_0;
         if (dtype == "f32") return GGML_TYPE_F32;
         if (dtype == "f16") return GGML_TYPE_F16;
         if (dtype == "bf16") return GGML_TYPE_BF16;
@@ -103,12 +110,12 @@ void fill(ggml_tensor * tensor, const std::vector<float> & numbers) {
 class Slot {
 public:
     Slot(ggml_backend_t backend, const Problem & problem) : backend_(backend) {
-        auto [heads, kv_heads, dim, tokens] =
-            std::tuple(problem.heads, problem.kv_heads, problem.dim, problem.tokens);
+        auto [heads, kv_heads, dim, tokens, queries, batch] = std::tuple(
+            problem.heads, problem.kv_heads, problem.dim, problem.tokens, problem.queries, problem.batch);
         context_ = ggml_init({ ggml_tensor_overhead() * 16 + ggml_graph_overhead() + 4096, nullptr, true });
-        auto * q = ggml_new_tensor_4d(context_, GGML_TYPE_F32, dim, tokens, heads, 1);
-        auto * k = ggml_new_tensor_4d(context_, problem.type(), dim, tokens, kv_heads, 1);
-        auto * v = ggml_new_tensor_4d(context_, problem.type(), dim, tokens, kv_heads, 1);
+        auto * q = ggml_new_tensor_4d(context_, GGML_TYPE_F32, dim, queries, heads, batch);
+        auto * k = ggml_new_tensor_4d(context_, problem.type(), dim, tokens, kv_heads, batch);
+        auto * v = ggml_new_tensor_4d(context_, problem.type(), dim, tokens, kv_heads, batch);
         auto * mask = problem.causal ? ggml_new_tensor_4d(context_, GGML_TYPE_F16, tokens, tokens, 1, 1) : nullptr;
         float scale = 1.0f / std::sqrt(float(dim)), bias = problem.alibi ? MAX_BIAS : 0.0f;
         o_ = ggml_flash_attn_ext(context_, q, k, v, mask, scale, bias, problem.softcap);
@@ -116,9 +123,9 @@ public:
         ggml_build_forward_expand(graph_, o_);
         buffer_ = ggml_backend_alloc_ctx_tensors(context_, backend);
         if (!buffer_) throw std::runtime_error("no memory for the tensors");
-        fill(q, read(problem.folder + "/q.f32", heads * tokens * dim));
-        fill(k, read(problem.folder + "/k.f32", kv_heads * tokens * dim));
-        fill(v, read(problem.folder + "/v.f32", kv_heads * tokens * dim));
+        fill(q, read(problem.folder + "/q.f32", batch * heads * queries * dim));
+        fill(k, read(problem.folder + "/k.f32", batch * kv_heads * tokens * dim));
+        fill(v, read(problem.folder + "/v.f32", batch * kv_heads * tokens * dim));
         if (mask) {
             auto pairs = problem.mask();
             ggml_backend_tensor_set(mask, pairs.data(), 0, pairs.size() * sizeof(ggml_fp16_t));
@@ -144,14 +151,17 @@ public:
         return { seconds_, calls };
     }
 
-    // What comes out as [token, head, channel] is written as [head, token, channel].
+    // What comes out as [sequence, token, head, channel] is written as [sequence, head, token, channel].
     void write(const std::string & path) const {
         std::vector<float> found(ggml_nelements(o_)), turned(found.size());
         ggml_backend_tensor_get(o_, found.data(), 0, found.size() * sizeof(float));
-        long dim = o_->ne[0], heads = o_->ne[1], tokens = o_->ne[2];
-        for (long h = 0; h < heads; h++)
-            for (long n = 0; n < tokens; n++)
-                std::memcpy(&turned[(h * tokens + n) * dim], &found[(n * heads + h) * dim], dim * sizeof(float));
+        long dim = o_->ne[0], heads = o_->ne[1], tokens = o_->ne[2], batch = o_->ne[3];
+        for (long b = 0; b < batch; b++)
+            for (long h = 0; h < heads; h++)
+                for (long n = 0; n < tokens; n++)
+                    std::memcpy(
+                        &turned[((b * heads + h) * tokens + n) * dim], &found[((b * tokens + n) * heads + h) * dim],
+                        dim * sizeof(float));
         std::ofstream file(path, std::ios::binary);
         if (!file.write(reinterpret_cast<const char *>(turned.data()), turned.size() * sizeof(float)))
             throw std::runtime_error(path + ": cannot be written");

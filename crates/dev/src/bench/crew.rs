@@ -45,7 +45,7 @@ impl Crew {
             }
         }
         let mut crew = Self { regard, environment, folder, workers: HashMap::new(), peers: Vec::new() };
-        let about = crew.about(threads)?;
+        let about = crew.about(threads, &[])?;
         let text = |key: &str| about.get(key).cloned().unwrap_or_default();
         (session.cpu, session.isa) = (text("cpu"), text("isa"));
         session.cores = text("cores").parse().unwrap_or(0);
@@ -85,12 +85,18 @@ impl Crew {
         self.workers.get_mut(&key).ok_or(WorkerError::Ended)
     }
 
-    /// What the machine does at most with so many threads just now, in 10⁹ operations a second of each kind of unit.
+    /// What the machine does at most with so many threads just now, in 10⁹ operations a second of each kind of unit; and in 10⁹
+    /// bytes a second how fast so many are read, where `bytes` are given.
     ///
     /// # Errors
     /// If ours does not start or answer.
-    pub(super) fn limits(&mut self, threads: usize) -> Result<BTreeMap<String, f64>, Error> {
-        let about = self.about(threads)?;
+    pub(super) fn limits(
+        &mut self,
+        threads: usize,
+        bytes: Option<f64>,
+    ) -> Result<BTreeMap<String, f64>, Error> {
+        let bytes: Vec<_> = bytes.iter().map(|bytes| ("bytes", format!("{bytes:.0}"))).collect();
+        let about = self.about(threads, &bytes)?;
         let rates = about.iter().filter(|(key, _)| *key != "cores");
         Ok(rates.filter_map(|(key, value)| Some((key.clone(), value.parse().ok()?))).collect())
     }
@@ -100,9 +106,9 @@ impl Crew {
         self.workers.values().map(Worker::process).chain([std::process::id()]).collect()
     }
 
-    fn about(&mut self, threads: usize) -> Result<Fields, Error> {
+    fn about(&mut self, threads: usize, fields: &[(&str, String)]) -> Result<Fields, Error> {
         let worker = self.worker(OURS, threads).map_err(Error::Worker)?;
-        worker.ask("limits", &[], "ok", LIMITS_PATIENCE).map_err(Error::Worker)
+        worker.ask("limits", fields, "ok", LIMITS_PATIENCE).map_err(Error::Worker)
     }
 }
 

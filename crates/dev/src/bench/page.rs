@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use regard_ir::plan::Dtype;
 
-use super::history::{FOLDER, OURS, PLAINLY_WRONG};
+use super::history::{FOLDER, OURS, PLAINLY_WRONG, PLAINLY_WRONG_IN_8_BITS};
 use super::peers::PEERS;
 use super::summary::{Failure, Machine, Row, time};
 use super::turns::{AVX2, PLAIN};
@@ -17,8 +17,8 @@ Made by `cargo xtask bench` from the results in docs/bench, of each round the ne
 measured. Times are medians of samples that alternate with everyone else's. *Ratio* is how many times as long as regard the
 best of the others takes: above 1, regard is faster. Behind it is the same of everyone's shortest samples, which other
 programs disturb least; *load* is the share of the machine that such programs took. *Peak* is the share of what the
-machine's units of that kind multiply. Every answer is held against the formula in f64 on the same tensors, rounded to the
-storage type.
+machine's units of that kind multiply; of decoding, where keys and values are cached, it is that of how fast as many bytes
+were read in the same round. Every answer is held against the formula in f64 on the same tensors, rounded to the storage type.
 ";
 
 /// The rows that the project is measured by, in its order: workload, storage types.
@@ -32,6 +32,12 @@ const BAR: &[(&str, &[Dtype])] = &[
     ("bert-512",       &[Dtype::F32, Dtype::Bf16]),
     ("bert-2048",      &[Dtype::F32, Dtype::Bf16]),
     ("vit-197",        &[Dtype::F32, Dtype::Bf16]),
+    ("decode-1x1024",  &[Dtype::F32, Dtype::Bf16]),
+    ("decode-1x4096",  &[Dtype::F32, Dtype::Bf16, Dtype::F16]),
+    ("decode-1x16384", &[Dtype::F32, Dtype::Bf16]),
+    ("decode-1x65536", &[Dtype::F32, Dtype::Bf16]),
+    ("decode-8x16384", &[Dtype::F32, Dtype::Bf16]),
+    ("decode-1x65536-8bit", &[Dtype::Bf16]),
 ];
 
 /// The page.
@@ -89,11 +95,22 @@ fn about(machine: &Machine) -> String {
 
 fn measurements(machine: &Machine) -> String {
     let mut text = String::from("### Every measurement\n\n");
-    text.push_str(
-        "| workload | storage | kernel | regard | quartiles | GFLOP/s | peak | best other | ratio | the rest | load |\n",
+    let (decoded, others): (Vec<_>, Vec<_>) = machine.rows.iter().partition(|row| row.gbs.is_some());
+    text.push_str(&table("GFLOP/s", &others, |row| row.gflops));
+    if !decoded.is_empty() {
+        text.push_str("\n### Decoding\n\n");
+        text.push_str(&table("GB/s", &decoded, |row| row.gbs.unwrap_or(0.0)));
+    }
+    text
+}
+
+/// Measurements and their rates.
+fn table(unit: &str, rows: &[&Row], rate: impl Fn(&Row) -> f64) -> String {
+    let mut text = format!(
+        "| workload | storage | kernel | regard | quartiles | {unit} | peak | best other | ratio | the rest | load |\n"
     );
     text.push_str("|---|---|---|---:|---:|---:|---:|---|---:|---|---:|\n");
-    for row in &machine.rows {
+    for row in rows {
         let storage =
             if row.way == PLAIN { row.dtype.clone() } else { format!("{}, {}", row.dtype, row.way) };
         let (best, ratio, rest) = beside(row);
@@ -109,7 +126,7 @@ fn measurements(machine: &Machine) -> String {
             time(row.seconds.median),
             time(row.seconds.lower),
             time(row.seconds.upper),
-            row.gflops,
+            rate(row),
         );
     }
     text
@@ -191,7 +208,9 @@ fn left_out(machine: &Machine) -> String {
 
 /// What names of workloads mean.
 fn legend() -> String {
-    let mut text = String::from("\n## The workloads\n\nOne sequence, whose queries are its keys.\n\n");
+    let mut text = String::from(
+        "\n## The workloads\n\nOne sequence, whose queries are its keys, unless those are cached.\n\n",
+    );
     text.push_str("| | | threads |\n|---|---|---:|\n");
     for workload in WORKLOADS {
         let round = rounds().find(|round| round.workloads.contains(&workload.name));
@@ -204,7 +223,7 @@ fn legend() -> String {
     let _ = writeln!(
         text,
         "\nOthers: {}. Of someone's several ways the fastest counts; an answer whose relative error is above {PLAINLY_WRONG} \
-         does not. Results are in {FOLDER}, one file for each machine and date, with every sample's quartiles, every error \
+         does not, or above {PLAINLY_WRONG_IN_8_BITS} where keys and values are cached in 8 bits. Results are in {FOLDER}, one file for each machine and date, with every sample's quartiles, every error \
          and what each said of the kernel that it ran.",
         names.join(", ")
     );

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use regard_ir::plan::Dtype;
 
-use super::workload::{Mask, Score, Workload};
+use super::workload::{Cache, Call, Mask, Score, Workload};
 use environment::Environment;
 use pins::Part;
 
@@ -41,8 +41,11 @@ pub const PEERS: &[Peer] = &[
         parts: &[Part::Python, Part::Torch],
         program: Program::Python,
         ways: |workload, _| match (workload.score, workload.heads == workload.kv_heads) {
+            _ if workload.is_rounded() => &[],
             (Score::Softcap(_), _) => &[],
             (_, true) => &["sdpa"],
+            // Repeated keys are read once for each query head.
+            (_, false) if workload.is_decode() => &["sdpa"],
             (_, false) => &["sdpa", "sdpa-repeat"],
         },
     },
@@ -51,7 +54,7 @@ pub const PEERS: &[Peer] = &[
         title: "torch Flex",
         parts: &[Part::Python, Part::Torch],
         program: Program::Python,
-        ways: |_, _| &["flex"],
+        ways: |workload, _| if workload.is_decode() { &[] } else { &["flex"] },
     },
     Peer {
         name: "vllm",
@@ -59,6 +62,7 @@ pub const PEERS: &[Peer] = &[
         parts: &[Part::Python, Part::Torch, Part::Vllm],
         program: Program::Python,
         ways: |workload, dtype| match (workload.mask, workload.score, dtype) {
+            _ if workload.is_rounded() => &["paged-fp8"],
             (Mask::Causal | Mask::Window(_), Score::Plain | Score::Softcap(_), Dtype::Bf16) => {
                 &["paged", "sgl"]
             }
@@ -73,6 +77,7 @@ pub const PEERS: &[Peer] = &[
         ways: |workload, dtype| {
             let grouped = workload.heads != workload.kv_heads;
             match (workload.mask, workload.score, dtype) {
+                _ if workload.is_decode() => &[],
                 (_, _, Dtype::Bf16) => &[],
                 (Mask::Causal, Score::Plain, _) if grouped => &["gqa", "attention"],
                 (Mask::None | Mask::Causal, Score::Plain, _) => &["mha", "attention"],
@@ -87,8 +92,12 @@ pub const PEERS: &[Peer] = &[
         title: "OpenVINO",
         parts: &[Part::Python, Part::Openvino],
         program: Program::Python,
-        ways: |workload, _| match workload.score {
-            Score::Softcap(_) => &[],
+        ways: |workload, dtype| match (workload.call, workload.score) {
+            (Call::Decode { cache: Cache::Bits8, .. }, _) => &["stateful-u8"],
+            // In f16 it leaves its fused path.
+            (Call::Decode { .. }, _) if dtype == Dtype::F16 => &[],
+            (Call::Decode { .. }, _) => &["stateful"],
+            (_, Score::Softcap(_)) => &[],
             _ => &["sdpa"],
         },
     },
@@ -98,6 +107,7 @@ pub const PEERS: &[Peer] = &[
         parts: &[Part::Python, Part::Ggml],
         program: Program::Binary("ggml/worker"),
         ways: |workload, dtype| match dtype {
+            _ if workload.is_rounded() => &["flash-q8_0"],
             // It converts keys element by element: past this a call takes many seconds.
             Dtype::Bf16 if workload.operations() > 2e10 => &[],
             _ => &["flash"],
@@ -109,6 +119,7 @@ pub const PEERS: &[Peer] = &[
         parts: &[Part::Candle],
         program: Program::Binary("candle/release/regard-peer-candle"),
         ways: |workload, _| match workload.mask {
+            _ if workload.is_decode() => &[],
             Mask::Window(_) | Mask::Documents(_) => &[],
             // Many seconds for a call.
             _ if workload.operations() > 2e10 => &[],
@@ -184,5 +195,12 @@ mod tests {
         assert_eq!(ways("onnxruntime", "gemma2-4096", Dtype::F32), ["gqa"]);
         assert_eq!(ways("candle", "window-8192", Dtype::F32), [""; 0]);
         assert_eq!(ways("vllm", "alibi-2048", Dtype::Bf16), ["paged"]);
+        assert_eq!(ways("vllm", "decode-1x4096", Dtype::Bf16), ["paged", "sgl"]);
+        assert_eq!(ways("openvino", "decode-1x4096", Dtype::F16), [""; 0]);
+        let rounded: Vec<_> = PEERS
+            .iter()
+            .flat_map(|peer| peer.ways(workload("decode-1x65536-8bit").unwrap(), Dtype::Bf16))
+            .collect();
+        assert_eq!(rounded, [&"paged-fp8", &"stateful-u8", &"flash-q8_0"]);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use regard_ir::bounds::{self, Quantity};
+use regard_ir::cache::Codec;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::{Dtype, Precision as Bounds};
 use regard_ir::problem::Problem;
@@ -45,14 +46,14 @@ pub struct Inputs {
 impl Inputs {
     /// Draws them.
     pub fn new(workload: &Workload) -> Self {
-        let rows = |heads: u32, seed| {
-            let len = heads as usize * workload.tokens as usize * workload.dim as usize;
-            random::normal(seed).take(len).collect()
+        let rows = |heads: u32, tokens: u32, seed| {
+            let sizes = [workload.sequences(), heads, tokens, workload.dim];
+            random::normal(seed).take(sizes.into_iter().map(|n| n as usize).product()).collect()
         };
         Self {
-            q: rows(workload.heads, SEED),
-            k: rows(workload.kv_heads, SEED + 1),
-            v: rows(workload.kv_heads, SEED + 2),
+            q: rows(workload.heads, workload.queries(), SEED),
+            k: rows(workload.kv_heads, workload.tokens, SEED + 1),
+            v: rows(workload.kv_heads, workload.tokens, SEED + 2),
             documents: workload.documents(),
         }
     }
@@ -82,8 +83,12 @@ impl Inputs {
 #[derive(Clone, Debug)]
 pub struct Reference {
     dtype: Dtype,
-    tokens: usize,
+    /// Whether keys and values are cached in 8 bits.
+    rounded: bool,
+    /// Queries of a sequence.
+    queries: usize,
     dim: usize,
+    /// Of all sequences.
     heads: usize,
     rows: Vec<Row>,
 }
@@ -99,7 +104,8 @@ struct Row {
 /// How far an answer is from the right one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judgement {
-    /// max |x − truth| / max |truth|, over the sampled rows of the run of rows that comes closest to its bound.
+    /// max |x − truth| / max |truth|, over the sampled rows of the run of rows that comes closest to its bound; where keys and
+    /// values are cached in 8 bits, the rms of the one by that of the other.
     pub error: f64,
     /// What ours is allowed in that run.
     pub bound: f64,
@@ -118,27 +124,30 @@ impl Reference {
         let text = workload.spec(Precision::Exact);
         let spec = parse(&text, workload.name, &NoFiles).map_err(|e| wrong(&e))?.spec;
         let variant = spec.variant().ok_or_else(|| wrong(&"expected q, k and v"))?;
-        let (tokens, dim) = (workload.tokens as usize, workload.dim as usize);
-        let problem = Problem::prefill(spec.source, 1, tokens, tokens).map_err(|e| wrong(&e))?;
+        let [sequences, queries, tokens, dim] =
+            [workload.sequences(), workload.queries(), workload.tokens, workload.dim].map(|n| n as usize);
+        let problem = Problem::prefill(spec.source, sequences, queries, tokens).map_err(|e| wrong(&e))?;
         let data: Vec<_> = inputs.documents.iter().map(|ids| InputData::I32(ids)).collect();
         let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
             .map_err(|e| wrong(&e))?;
         let buffers = [&inputs.q, &inputs.k, &inputs.v].map(|x| Buffer::rounded(dtype, x.iter().copied()));
         let heads = [workload.heads, workload.kv_heads, workload.kv_heads];
+        let lens = [queries, tokens, tokens];
         let view = |i: usize| {
-            let shape = [1, heads[i] as usize, tokens, dim];
+            let shape = [sequences, heads[i] as usize, lens[i], dim];
             Tensor4::dense(buffers[i].elements(0), shape).map_err(|e| wrong(&e))
         };
         let tensors = Tensors { q: view(0)?, k: view(1)?, v: view(2)?, captured, gate: None };
         let oracle = Oracle::new(variant, problem, tensors).map_err(|e| wrong(&e))?;
         let sample = Sample::new(&problem, &variant.heads, EDGE, SAMPLE_SEED);
-        let rows = rows(&oracle, &sample, tokens).map_err(|e| wrong(&e))?;
-        Ok(Self { dtype, tokens, dim, heads: workload.heads as usize, rows })
+        let rows = rows(&oracle, &sample, queries).map_err(|e| wrong(&e))?;
+        let heads = sequences * workload.heads as usize;
+        Ok(Self { dtype, rounded: workload.is_rounded(), queries, dim, heads, rows })
     }
 
-    /// Holds an answer `[head, query, channel]` against the right one; `None` if it has another length.
+    /// Holds an answer `[sequence, head, query, channel]` against the right one; `None` if it has another length.
     pub fn judge(&self, answer: &[f32], precision: Precision) -> Option<Judgement> {
-        if answer.len() != self.heads * self.tokens * self.dim {
+        if answer.len() != self.heads * self.queries * self.dim {
             return None;
         }
         let precision = match precision {
@@ -153,27 +162,33 @@ impl Reference {
 
     fn judge_run(&self, run: &[Row], answer: &[f32], precision: Bounds) -> Judgement {
         let (mut error, mut largest, mut max_score) = (0.0f64, 0.0f64, 0.0f64);
+        let (mut errors, mut squares) = (0.0f64, 0.0f64);
         for row in run {
-            let start = (row.head * self.tokens + row.query) * self.dim;
+            let start = (row.head * self.queries + row.query) * self.dim;
             for (found, right) in answer[start..start + self.dim].iter().zip(&row.o) {
                 let difference = (f64::from(*found) - right).abs();
                 error = if difference.is_finite() { error.max(difference) } else { NOT_FINITE };
                 largest = largest.max(right.abs());
+                errors += difference.powi(2);
+                squares += right.powi(2);
             }
             max_score = max_score.max(row.max_score);
         }
-        if error < NOT_FINITE {
-            error /= bounds::denominator(Quantity::Output, largest).max(f64::MIN_POSITIVE);
-        }
-        Judgement {
-            error: error.min(NOT_FINITE),
-            bound: bounds::bound(Quantity::Output, self.dtype, precision, max_score),
-        }
+        let relative = match self.rounded {
+            true => (errors / squares.max(f64::MIN_POSITIVE)).sqrt(),
+            false => error / bounds::denominator(Quantity::Output, largest).max(f64::MIN_POSITIVE),
+        };
+        let bound = match bounds::cached(Codec::Int8, self.dtype) {
+            Some(bound) if self.rounded => bound * (max_score / bounds::SCORES).max(1.0),
+            _ => bounds::bound(Quantity::Output, self.dtype, precision, max_score),
+        };
+        let error = if error < NOT_FINITE { relative.min(NOT_FINITE) } else { NOT_FINITE };
+        Judgement { error, bound }
     }
 }
 
 /// The sampled rows of all heads, in order.
-fn rows(oracle: &Oracle<'_>, sample: &Sample, tokens: usize) -> Result<Vec<Row>, String> {
+fn rows(oracle: &Oracle<'_>, sample: &Sample, queries: usize) -> Result<Vec<Row>, String> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
@@ -183,7 +198,7 @@ fn rows(oracle: &Oracle<'_>, sample: &Sample, tokens: usize) -> Result<Vec<Row>,
                 return;
             }
             let part = oracle.part(head);
-            let rows = sample.rows(0, head, tokens).into_iter().map(|query| {
+            let rows = sample.rows(0, head, queries).into_iter().map(|query| {
                 let row = part.row(query)?;
                 let max_score = row.max_scores.iter().copied().fold(0.0, f64::max);
                 Ok(Row { head, query, o: row.o.into_iter().flatten().collect(), max_score })
@@ -210,7 +225,7 @@ fn rows(oracle: &Oracle<'_>, sample: &Sample, tokens: usize) -> Result<Vec<Row>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::workload::workload;
+    use crate::bench::workload::{Cache, Call, workload};
 
     #[test]
     fn the_truth_is_within_its_bound_and_a_swapped_head_is_not() {
@@ -226,5 +241,34 @@ mod tests {
         answer[0] = f32::NAN;
         assert_eq!(reference.judge(&answer, Precision::Exact).unwrap().error, NOT_FINITE);
         assert_eq!(reference.judge(&answer[1..], Precision::Exact), None);
+    }
+
+    #[test]
+    fn the_last_token_of_each_sequence_has_its_own_truth() {
+        let of = |name: &str, sequences, cache| {
+            let call = Call::Decode { sequences, cache };
+            let small =
+                Workload { heads: 4, kv_heads: 2, dim: 8, tokens: 9, call, ..*workload(name).unwrap() };
+            let inputs = Inputs::new(&small);
+            assert_eq!(
+                [&inputs.q, &inputs.k, &inputs.v].map(Vec::len),
+                [3 * 4 * 8, 3 * 2 * 9 * 8, 3 * 2 * 9 * 8]
+            );
+            let reference = Reference::new(&small, &inputs, Dtype::Bf16).unwrap();
+            let answer: Vec<f32> = reference.rows.iter().flat_map(|row| &row.o).map(|&x| x as f32).collect();
+            assert_eq!(answer.len(), 3 * 4 * 8);
+            (reference, answer)
+        };
+        let (reference, mut answer) = of("decode-8x16384", 3, Cache::Same);
+        assert!(reference.judge(&answer, Precision::Exact).unwrap().error < 1e-6);
+        answer.rotate_left(4 * 8);
+        assert!(reference.judge(&answer, Precision::Exact).unwrap().error > 0.1, "another sequence's");
+        // Where the cache rounds, every number may be off by 2 %.
+        let (reference, mut answer) = of("decode-1x65536-8bit", 3, Cache::Bits8);
+        answer.iter_mut().for_each(|x| *x *= 1.01);
+        let judged = reference.judge(&answer, Precision::Exact).unwrap();
+        assert!((judged.error - 0.01).abs() < 1e-5 && judged.bound >= 0.02, "{judged:?}");
+        answer[3] = f32::INFINITY;
+        assert_eq!(reference.judge(&answer, Precision::Exact).unwrap().error, NOT_FINITE);
     }
 }

@@ -58,6 +58,8 @@ pub struct Row {
     pub error: [f64; 2],
     /// 10⁹ operations a second.
     pub gflops: f64,
+    /// Where keys and values are cached, 10⁹ bytes a second of those, q and o.
+    pub gbs: Option<f64>,
     /// The unit that bounds it, and which share of its peak is reached.
     pub peak: Option<(String, f64)>,
     /// Everyone else's best way, fastest first.
@@ -188,6 +190,9 @@ fn highest<'a>(rounds: impl Iterator<Item = &'a (Session, Round)>) -> BTreeMap<u
     highest
 }
 
+/// What bounds decoding, among a round's limits.
+const READ: &str = "read";
+
 /// A row for each way of ours.
 fn rows(
     round: &Round,
@@ -198,11 +203,17 @@ fn rows(
     let ours = round.entries.iter().filter(|entry| entry.who == OURS);
     ours.filter_map(|entry| {
         let Outcome::Measured { seconds, error, bound } = &entry.outcome else { return None };
-        let gflops = workload(&entry.workload)?.operations() / seconds.median / 1e9;
+        let of = workload(&entry.workload)?;
+        let gflops = of.operations() / seconds.median / 1e9;
+        let gbs = of.cached_bytes(dtype).map(|bytes| bytes / seconds.median / 1e9);
         let limits = limits.get(&round.threads);
-        let peak = units(dtype, &entry.way)
-            .iter()
-            .find_map(|unit| Some(((*unit).to_owned(), gflops / limits?.get(*unit)?)));
+        let peak = match gbs {
+            // How fast bytes are read goes by how many: no other round tells.
+            Some(gbs) => round.limits.get(READ).map(|read| (READ.to_owned(), gbs / read)),
+            None => units(dtype, &entry.way)
+                .iter()
+                .find_map(|unit| Some(((*unit).to_owned(), gflops / limits?.get(*unit)?))),
+        };
         Some(Row {
             round: round.name.clone(),
             workload: entry.workload.clone(),
@@ -214,6 +225,7 @@ fn rows(
             seconds: *seconds,
             error: [*error, bound.unwrap_or(0.0)],
             gflops,
+            gbs,
             peak,
             // Nobody else is held below what the machine has.
             others: if entry.way == AVX2 { Vec::new() } else { others(round, &entry.workload) },

@@ -101,7 +101,8 @@ pub(super) fn measure(
     seconds: f64,
     folder: &Path,
 ) -> Result<history::Round, Error> {
-    let limits = crew.limits(round.threads)?;
+    let bytes = round.workloads.iter().filter_map(|name| workload(name)?.cached_bytes(round.dtype));
+    let limits = crew.limits(round.threads, bytes.reduce(f64::max))?;
     let mut turns = Vec::new();
     for workload in round.workloads.iter().filter_map(|name| workload(name)) {
         let from = turns.len();

@@ -1,7 +1,8 @@
 //! What is measured, as data.
 //!
-//! Every workload is one sequence whose queries are its keys. [`ROUNDS`] says which workloads are measured in which
-//! storage types; the spec of each is a few lines of TOML that follow from the row.
+//! A workload is one sequence whose queries are its keys, or one query of each of some sequences whose keys and values are
+//! cached. Rounds say which workloads are measured in which storage types; the spec of each is a few lines of TOML that follow
+//! from the row.
 
 use std::fmt::Write;
 
@@ -31,6 +32,29 @@ pub enum Score {
     Alibi,
 }
 
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Attends as many queries as there are keys.
+    Prefill,
+    /// Attends the last token of each of some sequences to its cached keys.
+    Decode {
+        /// How many.
+        sequences: u32,
+        /// How keys and values are cached.
+        cache: Cache,
+    },
+}
+
+/// How keys and values are cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// In the storage type of q and o.
+    Same,
+    /// In 8 bits of each implementation's own: ours in int8.
+    Bits8,
+}
+
 /// One problem of attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Workload {
@@ -42,8 +66,10 @@ pub struct Workload {
     pub kv_heads: u32,
     /// Channels of a head.
     pub dim: u32,
-    /// Queries, and keys.
+    /// Queries, and keys, of a sequence; cached keys where there are any.
     pub tokens: u32,
+    /// Which of both.
+    pub call: Call,
     /// Allowed pairs.
     pub mask: Mask,
     /// The modifier.
@@ -77,6 +103,9 @@ impl Workload {
             }
             Score::Alibi => text.push_str("score = { modify = \"s + alibi(h) * (k - q)\" }\n"),
         }
+        if let Call::Decode { cache: Cache::Bits8, .. } = self.call {
+            text.push_str("cache = { dtype = \"int8\" }\n");
+        }
         match self.mask {
             Mask::None => {}
             Mask::Causal => text.push_str("mask = \"causal\"\n"),
@@ -97,8 +126,49 @@ impl Workload {
         Some(ids.flat_map(|(id, &len)| std::iter::repeat_n(id as i32, len as usize)).collect())
     }
 
-    /// Pairs of query and key that one head computes.
+    /// Sequences.
+    pub fn sequences(&self) -> u32 {
+        match self.call {
+            Call::Prefill => 1,
+            Call::Decode { sequences, .. } => sequences,
+        }
+    }
+
+    /// Queries of a sequence.
+    pub fn queries(&self) -> u32 {
+        if self.is_decode() { 1 } else { self.tokens }
+    }
+
+    /// Whether keys and values are cached.
+    pub fn is_decode(&self) -> bool {
+        matches!(self.call, Call::Decode { .. })
+    }
+
+    /// Whether they are cached in fewer bits than storage types have.
+    pub fn is_rounded(&self) -> bool {
+        matches!(self.call, Call::Decode { cache: Cache::Bits8, .. })
+    }
+
+    /// Bytes that must be read and written where keys and values are cached: those, q and o. Of ours: others' 8 bits have other
+    /// scales.
+    pub fn cached_bytes(&self, dtype: Dtype) -> Option<f64> {
+        let Call::Decode { sequences, cache } = self.call else { return None };
+        let element = dtype.size_bytes() as f64;
+        let dim = f64::from(self.dim);
+        let row = match cache {
+            Cache::Same => element * dim,
+            Cache::Bits8 => dim + size_of::<f32>() as f64,
+        };
+        let rows = 2.0 * f64::from(self.kv_heads) * f64::from(self.tokens);
+        let ends = 2.0 * f64::from(self.heads) * element * dim;
+        Some(f64::from(sequences) * (rows * row + ends))
+    }
+
+    /// Pairs of query and key that one head computes of a sequence.
     pub fn pairs(&self) -> f64 {
+        if self.is_decode() {
+            return self.tokens.into();
+        }
         let triangle = |n: u32| f64::from(n) * (f64::from(n) + 1.0) / 2.0;
         match self.mask {
             Mask::None => f64::from(self.tokens).powi(2),
@@ -113,7 +183,7 @@ impl Workload {
 
     /// Multiplications and additions of all heads: two for each channel of q and of v, for each pair.
     pub fn operations(&self) -> f64 {
-        4.0 * f64::from(self.dim) * self.pairs() * f64::from(self.heads)
+        4.0 * f64::from(self.dim) * self.pairs() * f64::from(self.heads) * f64::from(self.sequences())
     }
 
     /// In words, for a table.
@@ -135,7 +205,18 @@ impl Workload {
             _ if kv_heads == heads => format!("{heads} heads"),
             _ => format!("{heads} heads over {kv_heads}"),
         };
-        format!("{of} of {dim}, {tokens} tokens, {mask}{score}")
+        match self.call {
+            Call::Prefill => format!("{of} of {dim}, {tokens} tokens, {mask}{score}"),
+            Call::Decode { sequences, cache } => {
+                let each = if sequences == 1 {
+                    "a query".to_owned()
+                } else {
+                    format!("a query of each of {sequences} sequences")
+                };
+                let bits = if cache == Cache::Bits8 { " in 8 bits" } else { "" };
+                format!("{of} of {dim}, {each} on {tokens} cached keys{bits}, {mask}{score}")
+            }
+        }
     }
 
     /// What another implementation is told of the problem, as fields of a request.
@@ -146,6 +227,13 @@ impl Workload {
             ("dim", self.dim.to_string()),
             ("tokens", self.tokens.to_string()),
         ];
+        if let Call::Decode { sequences, cache } = self.call {
+            fields.push(("phase", "decode".to_owned()));
+            fields.push(("batch", sequences.to_string()));
+            if cache == Cache::Bits8 {
+                fields.push(("cache_bits", "8".to_owned()));
+            }
+        }
         if self.mask != Mask::None {
             fields.push(("causal", "1".to_owned()));
         }
@@ -168,7 +256,11 @@ impl Workload {
 
 const fn row(name: &'static str, heads: [u32; 2], dim: u32, tokens: u32, mask: Mask) -> Workload {
     let [heads, kv_heads] = heads;
-    Workload { name, heads, kv_heads, dim, tokens, mask, score: Score::Plain }
+    Workload { name, heads, kv_heads, dim, tokens, call: Call::Prefill, mask, score: Score::Plain }
+}
+
+const fn decode(name: &'static str, sequences: u32, tokens: u32, cache: Cache) -> Workload {
+    Workload { call: Call::Decode { sequences, cache }, ..row(name, [32, 8], 128, tokens, Mask::Causal) }
 }
 
 const fn scored(workload: Workload, score: Score) -> Workload {
@@ -198,6 +290,13 @@ pub const WORKLOADS: &[Workload] = &[
     row("width-128",   [32, 8],   128,  1024, Mask::Causal),
     row("width-192",   [32, 8],   192,  1024, Mask::Causal),
     row("width-256",   [32, 8],   256,  1024, Mask::Causal),
+    //      name                sequences tokens cache
+    decode("decode-1x1024",       1,  1024, Cache::Same),
+    decode("decode-1x4096",       1,  4096, Cache::Same),
+    decode("decode-1x16384",      1, 16384, Cache::Same),
+    decode("decode-1x65536",      1, 65536, Cache::Same),
+    decode("decode-8x16384",      8, 16384, Cache::Same),
+    decode("decode-1x65536-8bit", 1, 65536, Cache::Bits8),
 ];
 
 /// The workload of a name.
@@ -282,6 +381,12 @@ const TABLE: &[&[Round]] = rounds! {
     ["documents-4096"] [F32, Bf16]       2  []              Peers;
     ["small-64"]       [F32, Bf16]       1  []              Peers;
     ["small-128"]      [F32, Bf16]       1  []              Peers;
+    ["decode-1x1024"]  [F32, Bf16]       2  []              Peers;
+    ["decode-1x4096"]  [F32, Bf16, F16]  2  []              Peers;
+    ["decode-1x16384"] [F32, Bf16]       2  []              Peers;
+    ["decode-1x65536"] [F32, Bf16]       2  []              Peers;
+    ["decode-8x16384"] [F32, Bf16]       2  []              Peers;
+    ["decode-1x65536-8bit"] [Bf16]       2  []              Peers;
     ["width-64", "width-80", "width-96", "width-128", "width-192", "width-256"] [F32, Bf16] 2 [] Alone;
 };
 
@@ -333,5 +438,20 @@ mod tests {
         let same = |id| documents.iter().filter(|&&other| other == id).count() as f64;
         let by_hand: f64 = (0..5).map(|id| same(id) * (same(id) + 1.0) / 2.0).sum();
         assert_eq!(pairs("documents-4096"), by_hand);
+        assert_eq!(pairs("decode-8x16384"), 16384.0);
+    }
+
+    #[test]
+    fn decoding_moves_its_cache() {
+        let of = |name| workload(name).unwrap();
+        let (four, eight) = (of("decode-1x4096"), of("decode-8x16384"));
+        assert_eq!(eight.operations(), 8.0 * 4.0 * 128.0 * 16384.0 * 32.0);
+        let ends = 2.0 * 32.0 * 128.0;
+        assert_eq!(four.cached_bytes(Dtype::Bf16), Some(2.0 * (ends + 2.0 * 8.0 * 128.0 * 4096.0)));
+        assert_eq!(eight.cached_bytes(Dtype::F32), Some(8.0 * 4.0 * (ends + 2.0 * 8.0 * 128.0 * 16384.0)));
+        let rounded = of("decode-1x65536-8bit");
+        assert_eq!(rounded.cached_bytes(Dtype::Bf16), Some(2.0 * ends + 2.0 * 8.0 * 132.0 * 65536.0));
+        assert_eq!(of("gqa-512").cached_bytes(Dtype::F32), None);
+        assert!(eight.words().contains("8 sequences on 16384 cached keys, causal"), "{}", eight.words());
     }
 }

@@ -21,7 +21,6 @@ use regard_simd::TRANSPOSE;
 use self::layout::{PART, ROWS, Sizes};
 use self::step::Pipeline;
 use self::unit::{SIDE, Unit};
-use crate::element::Element;
 use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{Rows, is_odd};
@@ -125,11 +124,11 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     }
 
     #[inline(always)]
-    fn pack<'t, T: Element>(
+    fn pack<'t>(
         self,
         shape: &Shape,
         keys: &impl Rows<'t>,
-        values: impl Fn(usize) -> &'t [T],
+        values: &impl Rows<'t>,
         count: usize,
         scratch: &mut [f32],
         to: &mut [f32],
@@ -159,18 +158,8 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
         for first in (0..GROUP / 2).step_by(TRANSPOSE) {
             for (i, words) in words.chunks_exact_mut(sizes.values * sizes.value_width).enumerate() {
                 let key = 2 * (first + i);
-                let mut row = |key: usize, to: &mut [f32]| {
-                    let to = &mut to[..shape.value_dim];
-                    if key < count {
-                        T::widen_into(self.lanes, &values(key)[..shape.value_dim], to);
-                        odd |= u32::from(is_odd(to)) << key;
-                    } else {
-                        to.fill(0.0);
-                    }
-                };
-                row(key, first_row);
-                row(key + 1, second_row);
-                let (a, b) = (&first_row[..shape.value_dim], &second_row[..shape.value_dim]);
+                let a = value(self.lanes, values, [key, count, shape.value_dim], &mut odd, first_row);
+                let b = value(self.lanes, values, [key + 1, count, shape.value_dim], &mut odd, second_row);
                 pair_rows(a, b, sizes.values, bytemuck::cast_slice_mut(words));
             }
             for piece in 0..sizes.values {
@@ -208,4 +197,23 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             *to = halves.map(|half| f32::from_bits(half & 0xffff_0000)).sum();
         }
     }
+}
+
+/// The value of a key of a unit, zeros where there is none, and whether it is finite.
+#[inline(always)]
+fn value<'a, 't: 'a, L: regard_simd::Lanes>(
+    lanes: L,
+    values: &impl Rows<'t>,
+    [key, count, dim]: [usize; 3],
+    odd: &mut u32,
+    scratch: &'a mut [f32],
+) -> &'a [f32] {
+    let scratch = &mut scratch[..dim];
+    if key >= count {
+        scratch.fill(0.0);
+        return scratch;
+    }
+    let row = &values.row(lanes, key, scratch)[..dim];
+    *odd |= u32::from(is_odd(row)) << key;
+    row
 }

@@ -64,6 +64,18 @@ pub fn read_value(block: &Block, tokens: usize, token: usize, from: &[u32], row:
     read(block, Place::Value { token, tokens }, from, row);
 }
 
+/// Reads one channel of the value of token `token` of a page.
+pub fn read_value_channel(block: &Block, tokens: usize, token: usize, channel: usize, from: &[u32]) -> f32 {
+    let place = Place::Value { token, tokens };
+    let (step, lane, n) = place.number(block, channel);
+    let steps: &[Step] = from[..block.words].as_chunks().0;
+    let number = get(block.codec, &steps[step], lane, n);
+    match block.groups {
+        0 => number,
+        _ => number * scale(block, from, place.scale(block, channel / group_of(block))),
+    }
+}
+
 /// Whether the values of a token are not all finite.
 pub fn is_odd(block: &Block, tokens: usize, token: usize, from: &[u32]) -> bool {
     let odd = &from[block.scaled_words(tokens)..];

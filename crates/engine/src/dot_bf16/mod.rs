@@ -10,7 +10,6 @@ use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::{F32, TRANSPOSE, pair_bf16, round_bf16, vectors_mut};
 
-use crate::element::Element;
 use crate::engine::{Change, Engine, Fold, Op, Rescale, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{self, PANEL, Paired, Rows, ValueBlock};
@@ -80,11 +79,11 @@ impl<D: Door> Engine for DotBf16<D> {
     }
 
     #[inline(always)]
-    fn pack<'t, T: Element>(
+    fn pack<'t>(
         self,
         shape: &Shape,
         keys: &impl Rows<'t>,
-        values: impl Fn(usize) -> &'t [T],
+        values: &impl Rows<'t>,
         count: usize,
         scratch: &mut [f32],
         to: &mut [f32],

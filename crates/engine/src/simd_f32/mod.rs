@@ -6,7 +6,6 @@ use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::TRANSPOSE;
 
-use crate::element::Element;
 use crate::engine::{Engine, Fold, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{self, PANEL, Rows, ValueBlock};
@@ -73,11 +72,11 @@ impl<D: Door> Engine for SimdF32<D> {
     }
 
     #[inline(always)]
-    fn pack<'t, T: Element>(
+    fn pack<'t>(
         self,
         shape: &Shape,
         keys: &impl Rows<'t>,
-        values: impl Fn(usize) -> &'t [T],
+        values: &impl Rows<'t>,
         count: usize,
         scratch: &mut [f32],
         to: &mut [f32],

@@ -134,6 +134,15 @@ impl<'a> CachedSequence<'a> {
         }
     }
 
+    /// One channel of the value of a token and value head, widened.
+    ///
+    /// # Panics
+    /// If there is no such token, head or channel.
+    pub fn value(&self, shape: &PageShape, head: usize, token: usize, channel: usize) -> f32 {
+        let block = &self.page(shape, token / shape.tokens)[shape.values_at(head)..][..shape.values_len()];
+        cached::read_value_channel(&shape.values, shape.tokens, token % shape.tokens, channel, block)
+    }
+
     /// Whether all pages that tokens lie in are inside the memory.
     pub fn is_whole(&self, shape: &PageShape) -> bool {
         let pages = (self.len as usize).div_ceil(shape.tokens);

@@ -27,6 +27,8 @@ pub enum Capacity {
         kept: u32,
         /// Pages of a sequence, those that stay included.
         pages: u32,
+        /// Tokens that a query sees before and with its own, past those that stay.
+        back: u32,
     },
 }
 
@@ -61,6 +63,13 @@ pub enum StoreError {
         /// Pages that are free.
         free: u32,
     },
+    /// It was to be cut so short that its next query would see keys that were written over.
+    Lost {
+        /// Tokens that it was to have.
+        tokens: u32,
+        /// The fewest that it can be cut to.
+        least: u32,
+    },
     /// It was to be cut to more tokens than it has.
     Short {
         /// Tokens that it was to have.
@@ -85,6 +94,10 @@ impl fmt::Display for StoreError {
             StoreError::Pages { needed, free } => {
                 write!(f, "{needed} pages are needed and {free} are free: close or truncate a sequence")
             }
+            StoreError::Lost { tokens, least } => write!(
+                f,
+                "a sequence cut to {tokens} tokens would need keys that its ring has written over; it can be cut to {least}"
+            ),
             StoreError::Short { tokens, len } => {
                 write!(f, "a sequence of {len} tokens cannot be cut to {tokens}")
             }
@@ -156,6 +169,13 @@ impl Store {
             Capacity::Paged { all, .. } => all as usize,
         };
         pages.checked_mul(self.page_words)
+    }
+
+    /// Tokens of a sequence that are held at once, at most.
+    pub fn held_tokens(&self) -> usize {
+        let (Capacity::Contiguous { pages } | Capacity::Paged { pages, .. } | Capacity::Ring { pages, .. }) =
+            self.capacity;
+        pages as usize * self.page_tokens as usize
     }
 
     /// Opens a sequence without tokens.
@@ -259,6 +279,14 @@ impl Store {
         if tokens > len {
             return Err(StoreError::Short { tokens, len });
         }
+        if let Capacity::Ring { back, .. } = self.capacity {
+            let lost = self.pages(index).lost(self.sequences[index].written, self.page_tokens);
+            // The next query, at `tokens`, sees no key at `tokens − back` or before, but the first ones.
+            let least = (lost.end + back).saturating_sub(1);
+            if !lost.is_empty() && tokens < least && tokens < len && tokens > lost.start {
+                return Err(StoreError::Lost { tokens, least });
+            }
+        }
         self.sequences[index].len = tokens;
         self.release(index, tokens.div_ceil(self.page_tokens) as usize);
         Ok(())
@@ -314,7 +342,7 @@ impl Store {
         match self.capacity {
             Capacity::Contiguous { pages } => Pages::Run { first: index as u32 * pages },
             Capacity::Paged { .. } => Pages::Table(&self.sequences[index].table),
-            Capacity::Ring { kept, pages } => Pages::Ring { first: index as u32 * pages, kept, pages },
+            Capacity::Ring { kept, pages, .. } => Pages::Ring { first: index as u32 * pages, kept, pages },
         }
     }
 

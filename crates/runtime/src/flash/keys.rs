@@ -3,21 +3,25 @@
 use core::ops::Range;
 
 use regard_engine::element::Element;
-use regard_engine::{Engine, Shape, pack};
+use regard_engine::pack::{self, Rows};
+use regard_engine::{Engine, Shape};
+use regard_ir::cache::PageShape;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::Problem;
 use regard_ir::tiles;
 use regard_ir::variant::Variant;
+use regard_simd::Lanes;
 
-use super::Inputs;
+use crate::cache::{CachedSequence, Caches, RowOf};
 use crate::rows::{Change, Changed};
 use crate::summary::Summaries;
+use crate::view::View;
 
 /// What is packed.
 pub(super) struct Keys<'a, T> {
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
-    pub inputs: Inputs<'a, T>,
+    pub source: Source<'a, T>,
     pub ranges: &'a Summaries<'a>,
     /// How rows of k change on their way.
     pub change: Option<Change<'a>>,
@@ -66,19 +70,89 @@ impl<T: Element> Keys<'_, T> {
     ) {
         let of = self.problem.sequence(sequence);
         let (batch, head) = (of.batch as usize, kv_head as usize);
-        let heads = &self.variant.heads;
-        let value_head = (kv_head / (heads.kv / heads.value)) as usize;
         let first = (of.first_key + (keys.start - of.held.begin)) as usize;
-        let key = |i: usize| self.inputs.k.row(batch, head, first + i);
-        let value = |i: usize| self.inputs.v.row(batch, value_head, first + i);
+        let value_head = self.value_head(kv_head);
         let count = keys.len();
-        match self.change {
-            None => engine.pack(shape, &pack::AsStored(key), value, count, scratch, to),
-            Some(change) => {
-                let token = |i| change.tokens.key(batch, first + i);
-                let rows = Changed::new(change, |i| (head, key(i)), token);
-                engine.pack(shape, &rows, value, count, scratch, to);
+        match self.source {
+            Source::Given { k, v } => {
+                let key = |i: usize| k.row(batch, head, first + i);
+                let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
+                match self.change {
+                    None => engine.pack(shape, &pack::AsStored(key), &values, count, scratch, to),
+                    Some(change) => {
+                        let token = |i| change.tokens.key(batch, first + i);
+                        let rows = Changed::new(change, |i| (head, key(i)), token);
+                        engine.pack(shape, &rows, &values, count, scratch, to);
+                    }
+                }
+            }
+            // Keys were turned and normed when they were appended.
+            Source::Cached { caches, page } => {
+                let cache = caches.get(sequence as usize);
+                let rows = |row| CachedRows { cache, page, row, first: keys.start as usize };
+                let (k, v) = (rows(RowOf::Key(head)), rows(RowOf::Value(value_head)));
+                engine.pack(shape, &k, &v, count, scratch, to);
             }
         }
+    }
+
+    /// The value head that a key head reads.
+    fn value_head(&self, kv_head: u32) -> usize {
+        let heads = &self.variant.heads;
+        (kv_head / (heads.kv / heads.value)) as usize
+    }
+
+    /// One channel of the value of a key at some position.
+    pub fn value(&self, [sequence, kv_head]: [u32; 2], position: u32, channel: usize) -> f32 {
+        let of = self.problem.sequence(sequence);
+        let head = self.value_head(kv_head);
+        match self.source {
+            Source::Given { v, .. } => {
+                let row = of.first_key + (position - of.held.begin);
+                v.row(of.batch as usize, head, row as usize)[channel].to_f32()
+            }
+            Source::Cached { caches, page } => {
+                caches.get(sequence as usize).value(&page, head, position as usize, channel)
+            }
+        }
+    }
+}
+
+/// Where keys and values come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a, T> {
+    /// From the caller's tensors.
+    Given {
+        /// Keys, `[sequence][key head][key]`.
+        k: View<'a, T>,
+        /// Values, `[sequence][value head][key]`.
+        v: View<'a, T>,
+    },
+    /// From caches.
+    Cached {
+        /// That of each sequence.
+        caches: &'a dyn Caches,
+        /// What their pages are.
+        page: PageShape,
+    },
+}
+
+/// Rows of a cache.
+struct CachedRows<'a> {
+    cache: CachedSequence<'a>,
+    page: PageShape,
+    row: RowOf,
+    /// Position of the first.
+    first: usize,
+}
+
+impl<'t> Rows<'t> for CachedRows<'_> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.cache.read_into(&self.page, self.first + i, self.row, scratch);
+        scratch
     }
 }

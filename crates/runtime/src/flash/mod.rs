@@ -22,6 +22,7 @@ use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
+use regard_ir::cache::PageShape;
 use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Plan;
@@ -29,14 +30,18 @@ use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Heads, Variant};
 
 pub use self::error::RunError;
+use self::keys::Source;
 pub(crate) use self::memory::{ALIGN, align};
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
 pub use self::plain::{PlainRows, plain_fold};
 
+use crate::cache::Caches;
 use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::rows::{Change, Side};
 use crate::schedule::Schedule;
+use crate::sight::Sight;
+use crate::split::Queries;
 use crate::summary::Summaries;
 use crate::tokens;
 use crate::view::{View, ViewMut, contiguous_strides};
@@ -176,15 +181,54 @@ pub fn run<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
+    let Inputs { q, k, v, captured, gate } = inputs;
+    let feed = Feed { queries: Queries { q, captured, gate }, source: Source::Given { k, v } };
+    run_from(engine, parts, code, feed, target, threads, memory)
+}
+
+/// As [`run`], over cached keys and values: the problem's keys are those of the caches, one for each sequence.
+///
+/// # Errors
+/// As `run`, and if a cache does not fit its sequence, or has written over keys that a query sees.
+pub fn run_cached<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    (caches, queries): (&dyn Caches, Queries<'_, T>),
+    outputs: Outputs<'_, T>,
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
+    let source = Source::Cached { caches, page: parts.plan.cache.shape(&parts.variant.heads) };
+    run_from(engine, parts, code, Feed { queries, source }, outputs.into(), threads, memory)
+}
+
+/// What a run reads, wherever its keys and values come from.
+#[derive(Clone, Copy)]
+struct Feed<'a, T> {
+    queries: Queries<'a, T>,
+    source: Source<'a, T>,
+}
+
+fn run_from<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    feed: Feed<'_, T>,
+    target: Target<'_, T>,
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
     // Known when this is compiled, so that loops that no plan asks for are left out.
     if const { !serves::<E, T>() } {
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
-    check::<E, T>(&parts, &inputs, &target)?;
+    check::<E, T>(&parts, &feed, &target)?;
+    let Feed { queries: Queries { q, captured: data, gate }, source } = feed;
     let Parts { variant, plan, problem, schedule } = parts;
     let heads = &variant.heads;
-    let captured = Captured::bind(variant.inputs, inputs.captured, heads, variant.source, problem)
-        .map_err(RunError::Captured)?;
+    let captured =
+        Captured::bind(variant.inputs, data, heads, variant.source, problem).map_err(RunError::Captured)?;
     let layout = memory::Layout::new::<E>(variant, problem, plan, code);
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
@@ -194,10 +238,14 @@ pub fn run<E: Engine, T: Element>(
     if found.floats < needed.floats || found.spans < needed.spans {
         return Err(RunError::Workspace { needed, found });
     }
+    let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
+    if let Source::Cached { caches, .. } = source {
+        Sight { variant, problem, ranges: &ranges }.check_lost(caches, plan.cache.tokens)?;
+    }
     let memory::Common { frequencies, table, units, sums, workers } =
         layout.share(memory::align(memory.floats));
 
-    let finish = Finish::new(variant, &captured, inputs.gate);
+    let finish = Finish::new(variant, &captured, gate);
     let [batch, queries, _] = problem.extents();
     let counts = [batch, heads.query, queries].map(|n| n as usize);
     let floats = |data, width| RowsMut { data, counts, strides: contiguous_strides(counts, width), width };
@@ -218,7 +266,6 @@ pub fn run<E: Engine, T: Element>(
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
     let grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
 
-    let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
     let fault = Fault::new();
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
@@ -226,11 +273,16 @@ pub fn run<E: Engine, T: Element>(
     if !table.is_empty() {
         let lots = Lots::new(table, tokens::CHUNK * layout.tokens.stride());
         let frequencies = &*frequencies;
+        let k = match source {
+            Source::Given { k, .. } => k,
+            // Keys of a cache were turned and normed when they were appended: nothing is asked of theirs.
+            Source::Cached { .. } => View::empty(heads.dim as usize),
+        };
         let fill = tokens::Fill {
             layout: layout.tokens,
             variant,
             problem,
-            inputs: &inputs,
+            rows: tokens::Rows { q, k },
             captured: &captured,
             fault: &fault,
             frequencies,
@@ -240,7 +292,7 @@ pub fn run<E: Engine, T: Element>(
     let tokens = tokens::Tokens { layout: layout.tokens, table };
     let change = |side| Change::new(variant, side, &captured, tokens);
     let changes = [change(Side::Query), change(Side::Key)];
-    let keys = keys::Keys { variant, problem, inputs, ranges: &ranges, change: changes[Side::Key as usize] };
+    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change: changes[Side::Key as usize] };
     if !units.is_empty() {
         let units = Lots::new(&mut *units, layout.units.len);
         let lots = Lots::new(&mut *workers, layout.worker_len());
@@ -254,7 +306,7 @@ pub fn run<E: Engine, T: Element>(
         engine,
         parts,
         code,
-        inputs,
+        q,
         captured: &captured,
         ranges: &ranges,
         fault: &fault,
@@ -363,7 +415,7 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
 
 fn check<E: Engine, T>(
     parts: &Parts<'_>,
-    inputs: &Inputs<'_, T>,
+    feed: &Feed<'_, T>,
     target: &Target<'_, T>,
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, schedule } = parts;
@@ -372,13 +424,19 @@ fn check<E: Engine, T>(
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
     let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
     let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
-    shape("q", inputs.q.counts(), inputs.q.width(), [batch, query_heads, queries, dim])?;
-    shape("k", inputs.k.counts(), inputs.k.width(), [batch, kv_heads, keys, dim])?;
-    shape("v", inputs.v.counts(), inputs.v.width(), [batch, value_heads, keys, value_dim])?;
+    let Feed { queries: Queries { q, gate, .. }, source } = feed;
+    shape("q", q.counts(), q.width(), [batch, query_heads, queries, dim])?;
+    match source {
+        Source::Given { k, v } => {
+            shape("k", k.counts(), k.width(), [batch, kv_heads, keys, dim])?;
+            shape("v", v.counts(), v.width(), [batch, value_heads, keys, value_dim])?;
+        }
+        Source::Cached { caches, page } => check_caches(*caches, page, problem)?,
+    }
     match target {
         Target::Whole(_) if problem.part.is_some() => return Err(RunError::Partial),
-        Target::Whole(outputs) => check_outputs(variant, problem, inputs.gate.as_ref(), outputs)?,
-        Target::Part(_) if inputs.gate.is_some() => return Err(RunError::GateOfPart),
+        Target::Whole(outputs) => check_outputs(variant, problem, gate.as_ref(), outputs)?,
+        Target::Part(_) if gate.is_some() => return Err(RunError::GateOfPart),
         Target::Part(part) => {
             let (needed, found) = (PartLen::new(heads, problem), part.len());
             if needed != found {
@@ -405,6 +463,20 @@ fn check<E: Engine, T>(
         return Err(RunError::Schedule);
     }
     Ok(())
+}
+
+/// Whether there is one whole cache of its length for each sequence.
+pub(crate) fn check_caches(
+    caches: &dyn Caches,
+    page: &PageShape,
+    problem: &Problem<'_>,
+) -> Result<(), RunError> {
+    let is_of = |i: usize| {
+        let cache = caches.get(i);
+        cache.len == problem.sequence(i as u32).keys && cache.is_whole(page)
+    };
+    let all = caches.count() == problem.batch as usize && (0..caches.count()).all(is_of);
+    if all && problem.part.is_none() { Ok(()) } else { Err(RunError::Caches) }
 }
 
 /// Whether an engine computes a storage type.

@@ -13,22 +13,23 @@ use regard_ir::tiles;
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
+use super::Parts;
 use super::fold::{Steps, Sums, TileFold, Units, common_reference};
 use super::keys::Keys;
 use super::memory::{Layout, Memory};
-use super::{Inputs, Parts};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
 use crate::rows::{Change, Changed, Side};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
+use crate::view::View;
 
 /// What all workers read.
 pub(super) struct Shared<'a, E: Engine, T> {
     pub engine: E,
     pub parts: Parts<'a>,
     pub code: &'a dyn Code<E::Lanes>,
-    pub inputs: Inputs<'a, T>,
+    pub q: View<'a, T>,
     pub captured: &'a Captured<'a>,
     pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
@@ -208,7 +209,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     /// Packs the queries and clears the sums.
     #[inline(always)]
     fn prepare(&self, memory: &mut Memory<'_>) {
-        let Shared { engine, parts, inputs, layout, .. } = self.shared;
+        let Shared { engine, parts, q, layout, .. } = self.shared;
         let (factor, _) = self.units();
         let Parts { variant, .. } = parts;
         let Sequence { batch, q_offset, .. } = self.block.of;
@@ -219,7 +220,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             let row = |i: usize| {
                 let (head, query) = self.place(first + i);
                 let head = (self.block.kv_head * group + head) as usize;
-                (head, inputs.q.row(batch as usize, head, self.query_row(query)))
+                (head, q.row(batch as usize, head, self.query_row(query)))
             };
             match self.shared.changes[Side::Query as usize] {
                 None => {
@@ -416,19 +417,15 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         scratch: &mut [i32],
         output: &mut [f32],
     ) {
-        let Shared { engine, parts, code, inputs, .. } = self.shared;
-        let width = weights.len();
-        let heads = &parts.variant.heads;
-        let value_head = self.block.kv_head / (heads.kv / heads.value);
-        let Sequence { batch, first_key, held, .. } = self.block.of;
-        let key = first_key as usize + (place.first_key as u32 - held.begin) as usize;
-        let value = inputs.v.row(batch as usize, value_head as usize, key);
+        let Shared { engine, code, keys, .. } = self.shared;
+        let (width, value_dim) = (weights.len(), self.shared.layout.shape.value_dim);
+        let of = [self.block.sequence, self.block.kv_head];
         let mut allowed = [1i32; MAX_TILE_ROWS];
         if masked {
             code.allow(engine.lanes(), place, &mut allowed[..width], scratch);
         }
-        for (value, output) in value.iter().zip(output.chunks_exact_mut(width)) {
-            let value = value.to_f32();
+        for (channel, output) in output.chunks_exact_mut(width).take(value_dim).enumerate() {
+            let value = keys.value(of, place.first_key as u32, channel);
             if !value.is_finite() {
                 for ((o, &weight), &allowed) in output.iter_mut().zip(weights).zip(&allowed) {
                     if allowed != 0 {

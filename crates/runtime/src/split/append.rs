@@ -16,7 +16,7 @@ use regard_ir::variant::Variant;
 
 use crate::cache::CachedSequenceMut;
 use crate::code::Fault;
-use crate::flash::{ALIGN, Inputs, RunError, WorkspaceLen, align, shape};
+use crate::flash::{ALIGN, RunError, WorkspaceLen, align, shape};
 use crate::rows::{Change, Changed, Side};
 use crate::tokens::{self, TokenLayout};
 use crate::view::View;
@@ -75,15 +75,13 @@ pub fn append<E: Engine, T: Element>(
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
     }
-    let inputs =
-        Inputs { q: View::empty(dim), k: tokens.k, v: tokens.v, captured: tokens.captured, gate: None };
     if !table.is_empty() {
         let lots = Lots::new(&mut *table, tokens::CHUNK * layout.stride());
         let fill = tokens::Fill {
             layout,
             variant,
             problem,
-            inputs: &inputs,
+            rows: tokens::Rows { q: View::empty(dim), k: tokens.k },
             captured: &captured,
             fault: &fault,
             frequencies,

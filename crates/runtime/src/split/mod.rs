@@ -14,8 +14,6 @@ mod memory;
 mod merge;
 mod weigh;
 
-use core::ops::Range;
-
 use regard_engine::element::Element;
 use regard_engine::grid::{LotRuns, Lots};
 use regard_engine::isa::Door;
@@ -24,7 +22,7 @@ use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::PAGE_STEP;
 use regard_ir::inputs::{self, Captured, InputData};
-use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::interval::Span;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::tiles;
@@ -38,8 +36,11 @@ pub(crate) use self::merge::Cells;
 use crate::cache::Caches;
 use crate::code::{Code, Fault};
 use crate::flash::part::{Of, RowsOf, finish_of};
-use crate::flash::{Gate, Inputs, Outputs, RunError, Workspace, WorkspaceLen, align, check_outputs, shape};
+use crate::flash::{
+    Gate, Outputs, RunError, Workspace, WorkspaceLen, align, check_caches, check_outputs, shape,
+};
 use crate::rows::{Change, Side};
+use crate::sight::Sight;
 use crate::summary::Summaries;
 use crate::tokens;
 use crate::view::View;
@@ -114,39 +115,30 @@ pub fn run<E: Engine, T: Element>(
         return Err(short(layout.workspace_len(0, threads.count())));
     }
     let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..spans]);
-    let sight = Sight { parts: &parts, ranges: &ranges };
-    let mut cells = 0;
-    for sequence in 0..caches.count() {
-        let cache = caches.get(sequence);
-        let lost = cache.pages.lost(cache.written, plan.cache.tokens);
-        if !lost.is_empty() && sight.of(sequence, lost.clone()) != Liveness::Dead {
-            return Err(RunError::Lost { sequence, first: lost.start, last: lost.end - 1 });
-        }
-        cells += sight.cells(sequence, |_| {});
-    }
+    let sight = Sight { variant, problem, ranges: &ranges };
+    sight.check_lost(caches, plan.cache.tokens)?;
+    let live_cells = LiveCells { parts: &parts, sight };
+    let cells = (0..caches.count()).map(|sequence| live_cells.of(sequence, |_| {})).sum();
     let needed = layout.workspace_len(cells, threads.count());
     if found.floats < needed {
         return Err(short(needed));
     }
     let Common { frequencies, table, starts, firsts, live, sums, workers } =
         layout.share(align(memory.floats), cells);
-    sight.list(starts, firsts, live);
+    live_cells.list(starts, firsts, live);
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
     }
     if !table.is_empty() {
-        // No key is in the table: those of the caches were turned when they were appended.
-        let none = |width: u32| View::empty(width as usize);
-        let Queries { q, captured: data, gate } = queries;
-        let inputs = Inputs { q, k: none(heads.dim), v: none(heads.value_dim), captured: data, gate };
         let lots = Lots::new(&mut *table, tokens::CHUNK * layout.tokens.stride());
         let fill = tokens::Fill {
             layout: layout.tokens,
             variant,
             problem,
-            inputs: &inputs,
+            // No key is in the table: those of the caches were turned when they were appended.
+            rows: tokens::Rows { q: queries.q, k: View::empty(heads.dim as usize) },
             captured: &captured,
             fault: &fault,
             frequencies,
@@ -188,34 +180,17 @@ pub fn run<E: Engine, T: Element>(
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
 }
 
-/// What queries see.
-struct Sight<'a> {
+/// Which cells of a call are live.
+struct LiveCells<'a> {
     parts: &'a Parts<'a>,
-    ranges: &'a Summaries<'a>,
+    sight: Sight<'a>,
 }
 
-impl Sight<'_> {
-    /// Whether some query of a sequence may see some of its keys, or all see all.
-    fn of(&self, sequence: usize, keys: Range<u32>) -> Liveness {
-        let Parts { variant, problem, .. } = *self.parts;
-        let of = problem.sequence(sequence as u32);
-        if of.queries == 0 {
-            return Liveness::Dead;
-        }
-        let last = of.region(sequence as u32, &variant.heads, variant.heads.kv - 1);
-        let region = Region {
-            h: Span { lo: 0, hi: last.h.hi },
-            g: Span { lo: 0, hi: last.g.hi },
-            k: Span { lo: keys.start as i32, hi: keys.end as i32 - 1 },
-            ..last
-        };
-        tiles::liveness(variant.allow, &region, self.ranges)
-    }
-
+impl LiveCells<'_> {
     /// Calls `visit` with each cell of a sequence that some query may see keys of, and says how many there are.
-    fn cells(&self, sequence: usize, mut visit: impl FnMut(u32)) -> usize {
+    fn of(&self, sequence: usize, mut visit: impl FnMut(u32)) -> usize {
         let cell = self.parts.plan.decode.key_cell;
-        let classify = |keys: Span| self.of(sequence, keys.lo as u32..keys.hi as u32 + 1);
+        let classify = |keys: Span| self.sight.of(sequence, keys.lo as u32..keys.hi as u32 + 1);
         let mut count = 0;
         for (keys, _) in tiles::runs(0..self.parts.caches.get(sequence).len, cell, classify) {
             for cell in keys.start / cell..keys.end.div_ceil(cell) {
@@ -232,7 +207,7 @@ impl Sight<'_> {
         let (mut listed, mut sums) = (0, 0);
         for sequence in 0..self.parts.caches.count() {
             firsts[sequence] = listed as u32;
-            let count = self.cells(sequence, |cell| {
+            let count = self.of(sequence, |cell| {
                 live[listed] = cell;
                 listed += 1;
             });
@@ -301,9 +276,6 @@ fn check<T>(
     let (query_heads, dim) = (heads.query as usize, heads.dim as usize);
     shape("q", queries.q.counts(), queries.q.width(), [batch, query_heads, n_queries, dim])?;
     check_outputs(variant, problem, queries.gate.as_ref(), outputs)?;
-    if problem.part.is_some() {
-        return Err(RunError::Partial);
-    }
     let width = dim.max(heads.value_dim as usize);
     if width > MAX_DIM {
         return Err(RunError::TooWide { width, most: MAX_DIM });
@@ -317,12 +289,5 @@ fn check<T>(
     if !fits {
         return Err(RunError::Split { decode: *decode, cache: *cache });
     }
-    let is_of = |i: usize| {
-        let cache = caches.get(i);
-        cache.len == problem.sequence(i as u32).keys && cache.is_whole(&layout.page)
-    };
-    if caches.count() != problem.batch as usize || !(0..caches.count()).all(is_of) {
-        return Err(RunError::Caches);
-    }
-    Ok(())
+    check_caches(caches, &layout.page, problem)
 }

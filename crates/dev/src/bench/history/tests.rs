@@ -85,3 +85,16 @@ fn a_line_that_was_cut_short_is_measured_again() {
     assert!(error.contains("2026-11-25.jsonl:1: "), "{error}");
     fs::remove_dir_all(root).unwrap();
 }
+
+#[test]
+fn eight_bits_excuse_more() {
+    let entry = |workload: &str, who: &str, error, bound| {
+        let outcome = Outcome::Measured { seconds: Spread::of(&[1.0, 2.0]).unwrap(), error, bound };
+        let [workload, who, way] = [workload, who, "way"].map(str::to_owned);
+        Entry { workload, who, way, note: String::new(), outcome }
+    };
+    assert!(entry("decode-1x65536", "vllm", 0.12, None).is_wrong());
+    assert!(!entry("decode-1x65536-8bit", "vllm", 0.12, None).is_wrong());
+    assert!(entry("decode-1x65536-8bit", "vllm", 0.3, None).is_wrong());
+    assert!(entry("decode-1x65536-8bit", OURS, 0.12, Some(0.02)).is_wrong());
+}

@@ -27,6 +27,7 @@ fn row(workload: &str, dtype: Dtype, others: &[(&str, f64)]) -> Row {
         seconds: spread(0.5),
         error: [1e-7, 2e-6],
         gflops: 320.0,
+        gbs: None,
         peak: Some(("fma".to_owned(), 0.8)),
         others: others.iter().map(other).collect(),
         foreign: Some(0.25),
@@ -76,6 +77,20 @@ fn a_measurement_stands_beside_the_best_other_and_the_rest() {
         page.contains("| GFLOP/s at most | f32 multiply-adds |\n|---|---:|\n| 2 threads | 400 |"),
         "{page}"
     );
+}
+
+#[test]
+fn decoding_has_a_table_of_its_own() {
+    let mut machine = machine();
+    let peak = Some(("read".to_owned(), 0.71));
+    let decoded = row("decode-1x4096", Dtype::Bf16, &[("vllm", 0.6)]);
+    machine.rows.push(Row { gbs: Some(37.4), peak, ..decoded });
+    let page = page(&[machine]);
+    let (before, table) = page.split_once("\n### Decoding\n").unwrap();
+    assert!(!before.contains("decode-1x4096"), "{page}");
+    let row = "| decode-1x4096 | bf16 | loaded simd-f32 | 500.0 ms | 475.0 ms to 525.0 ms | 37 | 71 % read | vLLM, 600.0 ms | 1.20 (1.20) |";
+    assert!(table.contains("| GB/s | peak |") && table.contains(row), "{page}");
+    assert!(table.contains("| decode-1x4096, ratio |  | 1.20 (1.20) |  |"), "{page}");
 }
 
 #[test]

@@ -1,0 +1,270 @@
+//! Queries on cached keys and values: how fast, beside how fast a cache can be read.
+
+use std::io::Write;
+
+use half::{bf16, f16};
+use regard::{Dtype, Kernel, Machine, Pool, Queries, Spec, Threads, machine};
+use regard_ir::bounds;
+use regard_ir::cache::{Codec, PageFormat};
+use regard_ir::expr::Var;
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::problem::{Problem, Sequence};
+use regard_ir::spec::Cache;
+use regard_ir::variant::Variant;
+use regard_ir::work::{self, Work};
+use regard_oracle::eval::{Scope, Value, eval};
+
+use super::lines::{Judged, Line, Lines};
+use super::{compile, header, runs};
+use crate::args::BenchArgs;
+use crate::cached::{self, Filled};
+use crate::execute::{Outcome, gate, timed, view};
+use crate::failure::Failure;
+use crate::host;
+use crate::peaks::{self, Limit};
+use crate::progress::{self, Progress};
+use crate::run::pool;
+use crate::source;
+use crate::storage::Storage;
+use crate::tensors::signature::{Bound, Layout};
+use crate::timing::{MAX_LOOKS, Timing, live_pairs};
+use crate::verify::judge::Judge;
+use crate::verify::problem::{self, Size};
+
+/// Where kernels run.
+struct Place {
+    cpu: String,
+    machine: Machine,
+    pool: Pool,
+}
+
+/// Times calls on a cache for each spec, checks what was timed, and prints a line for it.
+///
+/// # Errors
+/// As [`bench`](super::bench()), and if the library has no such cache.
+pub(super) fn bench(args: &BenchArgs, size: Size, out: &mut dyn Write) -> Result<(), Failure> {
+    let specs = args.specs.iter().map(|name| Ok(stored(args, source::spec(name)?)));
+    let specs = specs.collect::<Result<Vec<_>, Failure>>()?;
+    let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
+    let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
+    let place = Place { cpu: host::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
+    if !args.json {
+        header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
+        writeln!(
+            out,
+            "peak: the most that is read in huge pages, of as many bytes as the cache has, in GB/s\n"
+        )?;
+    }
+    let mut lines = Lines::new(out, args)?;
+    let progress = Progress::new("specs", kernels.len() as u64);
+    for kernel in &kernels {
+        let line = match kernel.plan().dtype {
+            Dtype::F32 => measure::<f32>(args, kernel, size, &place),
+            Dtype::F16 => measure::<f16>(args, kernel, size, &place),
+            Dtype::Bf16 => measure::<bf16>(args, kernel, size, &place),
+        };
+        let line = line?;
+        progress::set_aside(|| lines.line(&line))?;
+        progress.advance();
+    }
+    drop(progress);
+    lines.end()
+}
+
+/// The spec, with keys and values cached as the flags say.
+fn stored(args: &BenchArgs, spec: Spec) -> Spec {
+    let cache = args.cache.map_or(spec.cache, |format| Cache { k: format, v: format, ..spec.cache });
+    Spec { cache, ..spec }
+}
+
+fn measure<T: Storage>(
+    args: &BenchArgs,
+    kernel: &Kernel,
+    size: Size,
+    place: &Place,
+) -> Result<Line, Failure> {
+    let (pool, plan) = (&place.pool, kernel.plan());
+    let problem = cached::problem(kernel.spec(), args.phase, size)?;
+    let bound = problem::tensors(kernel.spec(), plan.dtype, &problem.view(), Layout::Packed)?;
+    let captured = bound.captured();
+    let (k, v) = (view::<T>(&bound.k)?, view::<T>(&bound.v)?);
+    let rows = |sequence: usize| {
+        let tokens = sequence * size.keys..(sequence + 1) * size.keys;
+        [k.tokens(tokens.clone()), v.tokens(tokens)]
+    };
+    let mut filled = Filled::new(kernel, &problem.view(), rows, &captured, pool.count())?;
+    let peak = peaks::read_gbs(pool, plan.isa, filled.cache.bytes())?;
+    let mut call = Call { kernel, pool, bound: &bound, captured: &captured, filled: &mut filled };
+    let first = call.run::<T>(1)?;
+    let runs = runs(args, &first.seconds);
+    let outcome = call.run::<T>(runs)?;
+    drop(filled);
+    let judged = judge(kernel, &bound, &captured, pool, &outcome)?;
+    let work = work(kernel, &bound, &captured);
+    let seconds = work.bytes() / (peak * 1e9);
+    let timing = Timing {
+        cache: Some(format(&plan.cache)),
+        ..Timing::of(kernel, &bound, &outcome, pool.count(), work)
+    };
+    let limit = Limit { name: "read", peak, seconds };
+    Ok(Line::new(timing, runs, &place.cpu, limit, judged, None))
+}
+
+/// Calls on a cache, all alike.
+struct Call<'a> {
+    kernel: &'a Kernel,
+    pool: &'a Pool,
+    bound: &'a Bound<'a>,
+    captured: &'a [InputData<'a>],
+    filled: &'a mut Filled,
+}
+
+impl Call<'_> {
+    fn run<T: Storage>(&mut self, repeat: u32) -> Result<Outcome, Failure> {
+        let Self { kernel, pool, bound, captured, filled } = self;
+        let gate = bound.gate.as_ref().map(gate).transpose()?;
+        let queries = Queries { q: view::<T>(&bound.q)?, captured, gate };
+        timed(kernel, bound, Some(repeat), |outputs| filled.decode(kernel, pool, queries, outputs))
+    }
+}
+
+/// Holds outputs against the oracle: by their bound where the cache keeps all digits of keys and values, else by what
+/// rounding them may cost.
+fn judge(
+    kernel: &Kernel,
+    bound: &Bound<'_>,
+    captured: &[InputData<'_>],
+    pool: &Pool,
+    outcome: &Outcome,
+) -> Result<Judged, Failure> {
+    let judge = Judge::new(kernel, bound, captured, pool)?;
+    let (PageFormat { k, v, .. }, dtype) = (kernel.plan().cache, kernel.plan().dtype);
+    let rounded = [k, v].into_iter().filter_map(|codec| bounds::cached(codec, dtype)).reduce(f64::max);
+    let Some(allowed) = rounded else { return Ok((&judge.against_oracle(outcome)?).into()) };
+    let [error, bound] = judge.rms_against_oracle(outcome, allowed)?;
+    Ok(Judged { error, bound, passed: error <= bound })
+}
+
+/// How keys and values are stored.
+fn format(PageFormat { k, v, .. }: &PageFormat) -> String {
+    if k == v { k.name().to_owned() } else { format!("k {}, v {}", k.name(), v.name()) }
+}
+
+/// What calls cost: as any calls, but keys and values are read as the cache has them.
+fn work(kernel: &Kernel, bound: &Bound<'_>, captured: &[InputData<'_>]) -> Work {
+    let (variant, plan, problem) = (kernel.variant(), kernel.plan(), bound.problem());
+    let heads = &variant.heads;
+    let work = Work::new(&variant, &problem, plan.dtype, live_pairs(&variant, bound));
+    let live = work::live_keys(&variant, &problem) as f64;
+    let row = |width: u32| f64::from(width) * plan.dtype.size_bytes() as f64;
+    let uncached =
+        live * (f64::from(heads.kv) * row(heads.dim) + f64::from(heads.value) * row(heads.value_dim));
+    let [keys, values] = match Captured::bind(variant.inputs, captured, heads, variant.source, &problem) {
+        Ok(captured) if told_apart(kernel.spec()) => seen(&variant, &problem, &captured, MAX_LOOKS),
+        _ => [heads.kv, heads.value].map(|n| f64::from(n) * live),
+    };
+    let PageFormat { k, v, .. } = plan.cache;
+    let cached = keys * row_bytes(k, heads.dim) + values * row_bytes(v, heads.value_dim);
+    Work { read_bytes: work.read_bytes - uncached + cached, ..work }
+}
+
+/// Whether what is seen depends on more than positions.
+fn told_apart(spec: &Spec) -> bool {
+    let reads = |var| spec.allow.tree().reads(var);
+    reads(Var::H) || reads(Var::G) || source::read_by_mask(spec).next().is_some()
+}
+
+/// Bytes of a row with its scales.
+fn row_bytes(codec: Codec, channels: u32) -> f64 {
+    let bits = channels * (u32::BITS / codec.numbers());
+    f64::from(bits.div_ceil(8) + codec.scales(channels) * size_of::<f32>() as u32)
+}
+
+/// Rows of keys and of values, over all their heads and sequences, that some query may see: looked at one by one, in large
+/// problems at equal distances.
+fn seen(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>, looks: u64) -> [f64; 2] {
+    let heads = &variant.heads;
+    let step = problem.pairs(heads).div_ceil(looks.max(1)).max(1);
+    let (mut keys, mut values, mut looked_at, mut all) = (0u64, 0u64, 0u64, 0u64);
+    for b in 0..problem.batch {
+        let of = problem.sequence(b);
+        all += u64::from(of.keys);
+        for k in (0..of.keys).skip(step as usize / 2).step_by(step as usize) {
+            looked_at += 1;
+            let sees = |g: u32| (0..of.queries).any(|i| allowed(variant, captured, (b, &of), (g, i, k)));
+            for value in 0..heads.value {
+                let shared = heads.kv / heads.value;
+                let seen = (value * shared..(value + 1) * shared).filter(|&g| sees(g)).count() as u64;
+                keys += seen;
+                values += seen.min(1);
+            }
+        }
+    }
+    [keys, values].map(|rows| rows as f64 * all as f64 / looked_at.max(1) as f64)
+}
+
+/// Whether some query head of key head `g` sees key `k` from query `i` of a sequence.
+fn allowed(
+    variant: &Variant<'_>,
+    captured: &Captured<'_>,
+    (b, of): (u32, &Sequence),
+    (g, i, k): (u32, u32, u32),
+) -> bool {
+    let group = variant.heads.group();
+    (g * group..(g + 1) * group).any(|h| {
+        let scope = Scope {
+            b: b as i32,
+            h: h as i32,
+            g: g as i32,
+            q: of.q_offset + i as i32,
+            k: k as i32,
+            nq: of.queries as i32,
+            nk: of.keys as i32,
+            ..Scope::default()
+        };
+        eval(variant.allow, &scope, captured) == Ok(Value::Bool(true))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use regard::ir::problem::Phase;
+
+    use super::*;
+
+    #[test]
+    fn a_row_has_its_numbers_and_their_scales() {
+        let bytes = |channels| Codec::ALL.map(|codec| row_bytes(codec, channels));
+        assert_eq!(bytes(128), [512.0, 256.0, 256.0, 128.0 + 4.0, 64.0 + 4.0 * 4.0]);
+        assert_eq!(bytes(77), [308.0, 154.0, 154.0, 77.0 + 4.0, 39.0 + 3.0 * 4.0]);
+    }
+
+    /// Rows of keys and values that are seen in a cache of two sequences of 100 keys.
+    fn rows(heads: &str, mask: &str, queries: usize, looks: u64) -> [f64; 2] {
+        let text =
+            format!("heads = {{ {heads}, dim = 4 }}\ninputs = {{ doc = 'i32[b, k]' }}\nmask = '{mask}'");
+        let spec = regard::parse(&text, "t.toml", &regard::NoFiles).unwrap_or_else(|e| panic!("{e}")).spec;
+        let size = Size { batch: 2, queries, keys: 100 };
+        let problem = cached::problem(&spec, Phase::Few, size).unwrap();
+        // Document 0 ends in the first sequence at its 60th key, in the second at its 90th.
+        let doc: Vec<i32> = (0..200).map(|at| i32::from(at % 100 >= 60 + 30 * (at / 100))).collect();
+        let (variant, data) = (spec.variant().unwrap(), [InputData::I32(&doc)]);
+        let captured =
+            Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem.view()).unwrap();
+        seen(&variant, &problem.view(), &captured, looks)
+    }
+
+    #[test]
+    fn rows_that_some_query_sees_are_counted() {
+        let heads = "query = 8, kv = 4, value = 2";
+        assert_eq!(rows(heads, "causal & same(doc)", 1, MAX_LOOKS), [4.0 * 50.0, 2.0 * 50.0]);
+        // The first of three queries of the second sequence sees no further than they do.
+        assert_eq!(rows(heads, "causal & window(8)", 3, MAX_LOOKS), [4.0 * 20.0, 2.0 * 20.0]);
+        // Query heads 0 and 1 have the first key head alone; both key heads of the first value head are needed by none else.
+        assert_eq!(rows(heads, "causal & h < 1", 1, MAX_LOOKS), [200.0, 200.0]);
+        assert_eq!(rows(heads, "causal & g > 0", 1, MAX_LOOKS), [600.0, 400.0]);
+        // Of 200 keys each fourth.
+        let some = rows(heads, "causal & same(doc)", 1, 400)[0];
+        assert!((some / 200.0 - 1.0).abs() < 0.2, "{some}");
+    }
+}

@@ -1,0 +1,164 @@
+//! How fast bytes are read that lie as those of a cache of keys and values do.
+//!
+//! Generation reads its cache from end to end for each token, out of huge pages, and knows what comes next. What a machine
+//! gives to such a reader depends on how many places are read in turn and on how far ahead lines are asked for, and on each
+//! machine differently: a loop that asks for nothing reaches three quarters of it on one, all of it on another. So every
+//! way is tried, over as many bytes as the cache has, and the fastest turn of all is the peak.
+
+use std::hint::black_box;
+use std::sync::Mutex;
+
+use regard::{EngineKind, Isa, Pool, Threads};
+use regard_engine::any::{self, Visit};
+use regard_engine::isa::Door;
+use regard_engine::{Engine, Op};
+use regard_ir::cache::LANES;
+use regard_map::Words;
+use regard_oracle::random;
+use regard_simd::{F32, Simd, vectors};
+
+use super::traffic::{DRAWN, TURN_BYTES};
+use super::{turns, with_vectors};
+use crate::memory::{self, OutOfMemory};
+use crate::progress::Progress;
+
+/// Words of a line.
+const LINE: usize = LANES as usize;
+
+/// Places that a thread reads in turn, each through its own part of the thread's bytes.
+const STREAMS: [usize; 3] = [1, 2, 4];
+
+/// How far ahead of each place lines are asked for.
+const AHEAD_BYTES: [usize; 5] = [0, 1 << 10, 2 << 10, 4 << 10, 8 << 10];
+
+/// Lines that are read of a place in turn.
+const STEP: usize = 4;
+
+/// Sums of a place: an exclusive or is done a cycle later, and two vectors are loaded in one.
+const SUMS: usize = 2;
+
+/// Words of a turn through all places: a thread reads a multiple of them.
+const ROUND: usize = STREAMS[STREAMS.len() - 1] * STEP * LINE;
+
+/// What all threads of a pool read at most, in 10⁹ bytes a second, of `bytes` in huge pages that they share out.
+///
+/// # Errors
+/// If there is no memory for as many bytes.
+pub(crate) fn read_gbs(pool: &Pool, isa: Isa, bytes: usize) -> Result<f64, OutOfMemory> {
+    let isa = with_vectors(isa);
+    let share = (bytes / size_of::<u32>() / pool.count()).next_multiple_of(ROUND).max(ROUND);
+    let words = filled(pool, share)?;
+    let each = share * size_of::<u32>();
+    let passes = TURN_BYTES.div_ceil(each as u64) as usize;
+    let ways = || STREAMS.iter().flat_map(|&streams| AHEAD_BYTES.iter().map(move |&ahead| (streams, ahead)));
+    let progress = Progress::new("ways of reading tried", ways().count() as u64);
+    let rates = ways().map(|(streams, ahead_bytes)| {
+        let spread = turns::rates(pool as &dyn Threads, (passes * each) as f64, |worker| {
+            let words = &words.as_slice()[worker * share..][..share];
+            let ahead = ahead_bytes / (LINE * size_of::<u32>());
+            // The caller took a set that is there.
+            let _ = any::with(EngineKind::SimdF32, isa, Turn { words, streams, ahead, passes });
+        });
+        progress.advance();
+        spread.max
+    });
+    Ok(rates.fold(0.0, f64::max))
+}
+
+/// N(0, 1) for each thread, as many words, each written first by the thread that will read them.
+fn filled(pool: &Pool, share: usize) -> Result<Words, OutOfMemory> {
+    let what = "what the read bandwidth is measured on";
+    let len = share as u128 * pool.count() as u128;
+    memory::ask(what, len * size_of::<u32>() as u128)?;
+    let fail = |_| OutOfMemory { what, bytes: len * size_of::<u32>() as u128 };
+    // What was there to be had fits `usize`.
+    let mut words = Words::new(len as usize).map_err(fail)?;
+    let drawn: Vec<u32> = random::normal(0).take(DRAWN).map(f32::to_bits).collect();
+    let shares: Vec<_> = words.as_mut_slice().chunks_exact_mut(share).map(Mutex::new).collect();
+    pool.run(&|worker| {
+        let Ok(mut share) = shares[worker].lock() else { return };
+        share.chunks_mut(DRAWN).for_each(|part| part.copy_from_slice(&drawn[..part.len()]));
+    });
+    Ok(words)
+}
+
+/// One thread's turn.
+struct Turn<'a> {
+    words: &'a [u32],
+    streams: usize,
+    /// Lines ahead.
+    ahead: usize,
+    passes: usize,
+}
+
+impl Visit for Turn<'_> {
+    type Output = ();
+
+    fn visit<E: Engine>(self, engine: E) {
+        black_box(engine.enter(Read { lanes: engine.lanes(), turn: self }));
+    }
+}
+
+/// Every vector, combined.
+struct Read<'a, L> {
+    lanes: L,
+    turn: Turn<'a>,
+}
+
+impl<L: Door> Op for Read<'_, L> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let Self { lanes, turn } = self;
+        match turn.streams {
+            1 => read::<L, 1>(lanes, &turn),
+            2 => read::<L, 2>(lanes, &turn),
+            _ => read::<L, 4>(lanes, &turn),
+        }
+    }
+}
+
+#[inline(always)]
+fn read<L: Door, const STREAMS: usize>(lanes: L, turn: &Turn<'_>) -> f32 {
+    let Turn { words, ahead, passes, .. } = *turn;
+    let simd = lanes.simd();
+    let lines = words.as_chunks::<LINE>().0;
+    let len = lines.len() / STREAMS;
+    let streams: [&[[u32; LINE]]; STREAMS] = std::array::from_fn(|stream| &lines[stream * len..][..len]);
+    let mut sums = [[simd.splat_f32s(0.0); SUMS]; STREAMS];
+    for _ in 0..passes {
+        for at in (0..len).step_by(STEP) {
+            for (stream, sums) in streams.iter().zip(&mut sums) {
+                if ahead > 0
+                    && let Some(soon) = stream.get(at + ahead..at + ahead + STEP)
+                {
+                    soon.iter().for_each(|line| lanes.prefetch(line));
+                }
+                let floats: &[f32] = bytemuck::cast_slice(stream[at..at + STEP].as_flattened());
+                for pair in vectors(lanes, floats).chunks_exact(SUMS) {
+                    for (sum, &x) in sums.iter_mut().zip(pair) {
+                        *sum = simd.xor_f32s(*sum, x);
+                    }
+                }
+            }
+        }
+    }
+    let all = sums.into_iter().flatten().reduce(|a, b| simd.xor_f32s(a, b));
+    all.map_or(0.0, |all| F32::from_raw(lanes, all).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_bytes_has_a_rate() {
+        let pool = Pool::new(2).unwrap();
+        for (isa, bytes) in [(Isa::Scalar, 1), (regard::machine::host().isa, 1 << 20)] {
+            let rate = read_gbs(&pool, isa, bytes).unwrap();
+            assert!(rate > 0.0 && rate.is_finite(), "{rate}");
+        }
+        assert!(read_gbs(&pool, Isa::Scalar, usize::MAX / 2).is_err());
+    }
+}

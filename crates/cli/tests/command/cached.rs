@@ -1,0 +1,133 @@
+//! Queries on cached keys and values, timed.
+
+use std::collections::HashMap;
+use std::fs;
+
+use crate::bench::{Folder, regard};
+
+#[test]
+fn decode_is_timed_and_checked_in_each_cache() {
+    let flags =
+        ["--phase", "decode", "--k", "70", "--batch", "2", "--repeat", "3", "--threads", "2", "--json"];
+    let mut all = HashMap::new();
+    for cache in ["same", "f32", "f16", "bf16", "int8", "int4"] {
+        for dtype in ["f32", "bf16"] {
+            let chosen = ["--dtype", dtype, "--cache", cache];
+            let lines = regard(&[&["bench", "gqa"], &flags[..], &chosen].concat()).ok().objects();
+            let [line] = &lines[..] else { panic!("{lines:?}") };
+            let stored = if cache == "same" { dtype } else { cache };
+            assert_eq!((&line["dtype"], &line["cache"]), (&dtype.into(), &stored.into()), "{line:?}");
+            assert_eq!((&line["phase"], &line["limit"]), (&"decode".into(), &"read".into()), "{line:?}");
+            assert_eq!((&line["q"], &line["k"], &line["batch"]), (&1.into(), &70.into(), &2.into()));
+            assert_eq!((&line["passed"], &line["runs"]), (&true.into(), &3.into()), "{line:?}");
+            let number = |key: &str| line[key].as_f64().unwrap();
+            let share = number("gbs") / number("peak");
+            assert!(share > 0.0 && (number("peak_fraction") / share - 1.0).abs() < 1e-9, "{line:?}");
+            all.insert((dtype, cache), (number("gbs") * number("median_s") * 1e9).round());
+        }
+    }
+    // Two sequences: 32 heads of q and o, and 70 keys and values of 8 heads.
+    let gqa = |dtype, row| 2.0 * (2.0 * 32.0 * 128.0 * dtype + 2.0 * 70.0 * 8.0 * row);
+    assert_eq!(all[&("f32", "f32")], gqa(4.0, 4.0 * 128.0));
+    assert_eq!(all[&("bf16", "f16")], gqa(2.0, 2.0 * 128.0));
+    assert_eq!(all[&("bf16", "int8")], gqa(2.0, 128.0 + 4.0));
+    // A scale for each 32 channels.
+    assert_eq!(all[&("f32", "int4")], gqa(4.0, 64.0 + 4.0 * 4.0));
+}
+
+#[test]
+fn a_window_and_a_document_leave_keys_unread() {
+    let folder = Folder::new("cached-window");
+    let heads = "heads = { query = 4, kv = 2, dim = 16 }";
+    let window =
+        format!("{heads}\nmask = \"causal & window(32)\"\ncache = {{ k = \"int8\", v = \"int4\" }}\n");
+    fs::write(folder.path("window.toml"), window).unwrap();
+    let document = format!("{heads}\ninputs = {{ doc = \"i32[b, k]\" }}\nmask = \"causal & same(doc)\"\n");
+    fs::write(folder.path("document.toml"), document).unwrap();
+    let flags = ["--phase", "few", "--q", "3", "--k", "400", "--repeat", "1", "--json"];
+    let lines =
+        folder.regard(&[&["bench", "window.toml", "document.toml"], &flags[..]].concat()).ok().objects();
+    let bytes = |line: &serde_json::Value| {
+        (line["gbs"].as_f64().unwrap() * line["median_s"].as_f64().unwrap() * 1e9).round()
+    };
+    assert_eq!(lines[0]["cache"], "k int8, v int4");
+    // Three queries see 34 keys together.
+    let ends = 2.0 * 3.0 * 4.0 * 16.0 * 4.0;
+    assert_eq!(bytes(&lines[0]), ends + 34.0 * 2.0 * ((16.0 + 4.0) + (8.0 + 4.0)));
+    let all = ends + 400.0 * (2.0 * 2.0 * 16.0 * 4.0 + 4.0);
+    assert!(bytes(&lines[1]) > ends && bytes(&lines[1]) < 0.9 * all, "{lines:?} of {all}");
+    assert!(lines.iter().all(|line| line["passed"] == true && line["q"] == 3), "{lines:?}");
+}
+
+#[test]
+fn every_shipped_spec_of_a_kind_is_decoded() {
+    // Keys that are turned, normed, mixed, gated, shared by values; masks that read tensors; other sources.
+    let specs =
+        ["rope", "qk_norm", "talking_output", "gated", "value_heads", "document", "cross", "attention_sink"];
+    for phase in ["decode", "few"] {
+        let flags = ["--phase", phase, "--k", "33", "--batch", "3", "--repeat", "1"];
+        let done = regard(&[&["bench"], &specs[..], &flags].concat()).ok();
+        let lines: Vec<_> = done.stdout.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= 120), "{done:?}");
+        let rows: Vec<_> = lines.iter().skip_while(|line| !line.starts_with("spec ")).skip(1).collect();
+        assert_eq!(rows.len(), specs.len(), "{done:?}");
+        assert!(rows.iter().all(|row| row.ends_with(" ok") && row.contains(" % read")), "{done:?}");
+    }
+}
+
+#[test]
+fn decode_objects_have_their_fields_in_order() {
+    let args = ["bench", "causal", "--phase", "few", "--k", "20", "--repeat", "1", "--json"];
+    let done = regard(&args).ok();
+    let pieces: Vec<_> = done.stdout.split('"').collect();
+    let keys = pieces.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]);
+    assert_eq!(
+        keys.collect::<Vec<_>>().join(" "),
+        "spec kernel engine isa dtype cache phase q k batch threads layout median_s min_s max_s gflops gbs limit peak \
+         peak_fraction cpu predicted_s runs error bound passed"
+    );
+    assert_eq!(done.objects()[0]["q"], 8);
+}
+
+#[test]
+fn what_a_phase_does_not_have_is_told() {
+    for (flags, told) in [
+        (
+            &["--phase", "decode", "--q", "2"][..],
+            "error: --phase decode takes 1 query of a sequence, --q is 2; few is for 2 to 16\n",
+        ),
+        (
+            &["--phase", "few", "--q", "1"],
+            "error: --phase few takes 2 to 16 queries of a sequence, --q is 1; decode is for 1, prefill for more\n",
+        ),
+        (
+            &["--phase", "few", "--q", "17"],
+            "error: --phase few takes 2 to 16 queries of a sequence, --q is 17; decode is for 1, prefill for more\n",
+        ),
+        (&["--cache", "int8"], "error: --cache: prefill has no cache; it is for --phase decode and few\n"),
+        (&["--phase", "few", "--baseline"], "error: --baseline: not with --phase few; it is for prefill\n"),
+        (
+            &["--phase", "decode", "--against", "mha"],
+            "error: --against: not with --phase decode; it is for prefill\n",
+        ),
+        (
+            &["--phase", "decode", "--k", "0"],
+            "error: spec causal: a cache of 1 sequences of 0 tokens: both are at least 1, and tokens at most 2147483647\n",
+        ),
+        (
+            &["--phase", "decode", "--k", "2147483648"],
+            "error: keys: 2147483648 is more than a 32-bit position can count (2147483647)\n",
+        ),
+    ] {
+        let done = regard(&[&["bench", "causal", "--json"], flags].concat());
+        assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(1), "", told));
+    }
+    let folder = Folder::new("cached-ring");
+    let ring = "heads = { query = 1, dim = 8 }\nmask = \"causal & window(16)\"\ncache = \"ring\"\n";
+    fs::write(folder.path("ring.toml"), ring).unwrap();
+    let done = folder.regard(&["bench", "ring.toml", "--phase", "decode", "--k", "16"]);
+    assert!(
+        done.code == Some(1) && done.stderr.contains("layout = \"ring\" is not in this build"),
+        "{done:?}"
+    );
+}

@@ -1,0 +1,52 @@
+//! What the queries of a sequence see of its keys, over all heads.
+
+use core::ops::Range;
+
+use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::problem::Problem;
+use regard_ir::tiles;
+use regard_ir::variant::Variant;
+
+use crate::cache::Caches;
+use crate::flash::RunError;
+use crate::summary::Summaries;
+
+/// The queries of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    pub variant: &'a Variant<'a>,
+    pub problem: &'a Problem<'a>,
+    pub ranges: &'a Summaries<'a>,
+}
+
+impl Sight<'_> {
+    /// Whether no query of a sequence sees any of the keys at some positions, or all see all.
+    pub fn of(&self, sequence: usize, keys: Range<u32>) -> Liveness {
+        let of = self.problem.sequence(sequence as u32);
+        if of.queries == 0 {
+            return Liveness::Dead;
+        }
+        let heads = &self.variant.heads;
+        let last = of.region(sequence as u32, heads, heads.kv - 1);
+        let region = Region {
+            h: Span { lo: 0, hi: last.h.hi },
+            g: Span { lo: 0, hi: last.g.hi },
+            k: Span { lo: keys.start as i32, hi: keys.end as i32 - 1 },
+            ..last
+        };
+        tiles::liveness(self.variant.allow, &region, self.ranges)
+    }
+
+    /// Refuses caches that have written over keys which a query sees; pages are of so many tokens.
+    pub fn check_lost(&self, caches: &dyn Caches, tokens: u32) -> Result<(), RunError> {
+        for sequence in 0..caches.count() {
+            let cache = caches.get(sequence);
+            let lost = cache.pages.lost(cache.written, tokens);
+            let lost = lost.start..lost.end.min(cache.len);
+            if !lost.is_empty() && self.of(sequence, lost.clone()) != Liveness::Dead {
+                return Err(RunError::Lost { sequence, first: lost.start, last: lost.end - 1 });
+            }
+        }
+        Ok(())
+    }
+}
