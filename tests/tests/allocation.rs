@@ -3,7 +3,8 @@
 use std::alloc::System;
 
 use regard::{
-    Dtype, InputData, Inputs, Kernel, Outputs, Pool, Problem, Solo, Threads, View, ViewMut, Workspace,
+    CacheLimits, Dtype, InputData, Inputs, Kernel, Outputs, Pool, Problem, Queries, Solo, Threads, Tokens,
+    View, ViewMut, Workspace,
 };
 use regard_ir::spec::Spec;
 use regard_tests::{engines, run, specs};
@@ -45,9 +46,50 @@ fn a_run_allocates_nothing() {
             }
         }
     }
+    for entry in engines::serving(Dtype::F32) {
+        for cache in [
+            "'contiguous'",
+            "{ layout = 'paged', dtype = 'int8' }",
+            "{ layout = 'ring', k = 'f16', v = 'int4' }",
+        ] {
+            let text = format!(
+                "heads = {{ query = 4, kv = 2, dim = 24 }}\nmask = 'causal & window(90)'\nposition = {{ rope = {{ theta = 10_000 }} }}\ncache = {cache}"
+            );
+            let kernel = run::compile(&specs::parse(&text), entry, Dtype::F32);
+            for threads in [&Solo as &dyn Threads, &pool] {
+                let (isa, count) = (entry.isa.name(), threads.count());
+                assert_eq!(generate(&kernel, threads), 0, "{cache} on {isa} with {count} threads");
+            }
+        }
+    }
     let region = Region::new(ALLOCATOR);
     drop(std::hint::black_box(vec![0u8; 100]));
     assert_eq!(region.change().allocations, 1, "the allocator counts");
+}
+
+/// Allocations of a thousand steps of two sequences, each a token appended and attended, after a first one.
+fn generate(kernel: &Kernel, threads: &dyn Threads) -> usize {
+    const STEPS: usize = 1000;
+    let mut cache = kernel.cache(CacheLimits::new(2, STEPS + 1)).expect("small");
+    let sequences = [cache.open().expect("room for two"), cache.open().expect("room for two")];
+    let mut step = kernel.step(&cache, 1, threads.count()).expect("small");
+    let (q, k, v) = (vec![0.1; 4 * 2 * 24], vec![0.2; 2 * 24], vec![0.3; 2 * 24]);
+    let mut o = vec![0.0f32; 4 * 2 * 24];
+    let mut run = || {
+        for sequence in sequences {
+            let [k, v] = [&k, &v].map(|rows| View::contiguous(rows, [1, 2, 1], 24).expect("it fits"));
+            kernel.append(&mut cache, sequence, Tokens { k, v, captured: &[] }).expect("there is room");
+        }
+        let q = View::contiguous(&q, [1, 4, 2], 24).expect("it fits");
+        let o = ViewMut::contiguous(&mut o, [1, 4, 2], 24).expect("it fits");
+        let (queries, outputs) = (Queries { q, captured: &[], gate: None }, Outputs { o, lse: None });
+        kernel.decode(&mut step, threads, &cache, &sequences, queries, outputs).expect("it runs");
+    };
+    run();
+    let region = Region::new(ALLOCATOR);
+    (0..STEPS).for_each(|_| run());
+    let change = region.change();
+    change.allocations + change.reallocations + change.deallocations
 }
 
 /// Allocations of three runs after a first one.

@@ -14,6 +14,9 @@
 use crate::plan::Dtype;
 use crate::variant::Heads;
 
+/// The version of the layout that this module describes: what a file of pages must be of.
+pub const VERSION: u32 = 1;
+
 /// Words of a panel's row: keys of a panel of keys, channels of one of values.
 pub const LANES: u32 = 16;
 
@@ -183,6 +186,16 @@ impl PageShape {
     /// Whether it has none.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Key heads of all value heads.
+    pub const fn key_head_count(&self) -> usize {
+        self.key_heads * self.value_heads
+    }
+
+    /// Value heads.
+    pub const fn value_head_count(&self) -> usize {
+        self.value_heads
     }
 
     /// Where in a page the keys of a key head lie.

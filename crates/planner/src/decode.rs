@@ -17,7 +17,7 @@ const CHUNK: u32 = 256;
 
 /// Keys that one thread takes at a time: few, so that short sequences are shared out evenly, and so many that what they leave
 /// behind is little beside what is read.
-const CELL: u32 = 512;
+const CELL: u32 = 1024;
 
 /// The pages of a spec's cache and the sizes of decoding on it, with the reason for each.
 pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageFormat, Split, Vec<Choice>) {

@@ -1,15 +1,18 @@
 //! Keys and values kept between calls.
 
 use std::fmt;
+use std::path::Path;
 
-use regard_ir::cache::{PageFormat, PageShape};
+use regard_ir::cache::{PageFormat, PageShape, VERSION};
 use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::reach::Reach;
 use regard_ir::spec::CacheLayout;
-use regard_map::Words;
-use regard_runtime::cache::{CachedSequence, Caches, Capacity, RowOf, SequenceId, Store, StoreError};
+use regard_ir::variant::Heads;
+use regard_map::file::{Description, FileError, Held, Opened};
+use regard_map::{CacheFile, Words};
+use regard_runtime::cache::{self, CachedSequence, Caches, Capacity, RowOf, SequenceId, Store, StoreError};
 use regard_runtime::split::{self, Tokens};
 
 use crate::error::RunError;
@@ -40,8 +43,8 @@ impl CacheLimits {
     }
 }
 
-/// A cache that cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A cache that cannot be had, or cannot do what it was asked for.
+#[derive(Debug)]
 pub enum CacheError {
     /// The limits ask for nothing, or for more than can be counted.
     Limits(CacheLimits),
@@ -50,8 +53,16 @@ pub enum CacheError {
         /// How much.
         bytes: usize,
     },
-    /// The spec asks for a cache that this build does not have.
-    Unsupported(&'static str),
+    /// The spec keeps its cache in a file, and none was named.
+    WantsFile,
+    /// A cache in a file has one block of tokens, and the spec asks for another layout.
+    FileLayout(CacheLayout),
+    /// The cache is not in a file.
+    NoFile,
+    /// What the file is, or what became of it.
+    File(FileError),
+    /// What its sequences do not allow.
+    Store(StoreError),
 }
 
 impl fmt::Display for CacheError {
@@ -63,12 +74,86 @@ impl fmt::Display for CacheError {
                 i32::MAX
             ),
             CacheError::Memory { bytes } => write!(f, "the system does not give {bytes} bytes for the cache"),
-            CacheError::Unsupported(what) => write!(f, "a cache with {what} is not in this build yet"),
+            CacheError::WantsFile => {
+                write!(
+                    f,
+                    "the spec says `cache.file = true`: `Kernel::create_cache` and `open_cache` take the file"
+                )
+            }
+            CacheError::FileLayout(layout) => write!(
+                f,
+                "a cache in a file is of layout contiguous; the spec says `cache.layout = \"{}\"`",
+                layout.name()
+            ),
+            CacheError::NoFile => write!(f, "the cache is in memory: only one that is in a file can be kept"),
+            CacheError::File(error) => error.fmt(f),
+            CacheError::Store(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for CacheError {}
+
+/// Where pages lie.
+#[derive(Debug)]
+enum Memory {
+    Words(Words),
+    File(CacheFile),
+}
+
+impl Memory {
+    fn words(&self) -> &[u32] {
+        match self {
+            Memory::Words(words) => words.as_slice(),
+            Memory::File(file) => file.words(),
+        }
+    }
+
+    fn words_mut(&mut self) -> &mut [u32] {
+        match self {
+            Memory::Words(words) => words.as_mut_slice(),
+            Memory::File(file) => file.words_mut(),
+        }
+    }
+}
+
+/// What a page holds of a sequence of `len` tokens, if anything, with so many in a page.
+fn held(len: u32, page_tokens: u32, page: u32) -> Option<Held> {
+    let first = page * page_tokens;
+    let tokens = len.saturating_sub(first).min(page_tokens);
+    (tokens > 0).then_some(Held { page, first, tokens })
+}
+
+/// What clears the end of a page of a kernel's caches.
+fn clear(kernel: &Kernel) -> impl Fn(&mut [u32], u32) + Send + Sync + 'static {
+    let shape = kernel.plan().cache.shape(&kernel.variant().heads);
+    move |page, tokens| cache::clear(&shape, page, tokens as usize)
+}
+
+/// Calls `with` with what a file of a kernel's cache must be of.
+fn describe<R>(
+    kernel: &Kernel,
+    with: impl FnOnce(&Description<'_>) -> Result<R, CacheError>,
+) -> Result<R, CacheError> {
+    let (spec, format) = (kernel.spec(), kernel.plan().cache);
+    if spec.cache.layout != CacheLayout::Contiguous {
+        return Err(CacheError::FileLayout(spec.cache.layout));
+    }
+    let PageFormat { tokens, k, v } = format;
+    let shape = format.shape(&spec.heads);
+    let page_words = u32::try_from(shape.len()).map_err(|_| CacheError::Limits(CacheLimits::new(1, 1)))?;
+    let Heads { kv, value, dim, value_dim, .. } = spec.heads;
+    let numbers = [
+        ("the codec of keys (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", k as u32),
+        ("the codec of values (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", v as u32),
+        ("key heads", kv),
+        ("value heads", value),
+        ("the width of keys", dim),
+        ("the width of values", value_dim),
+    ];
+    let identity = spec.identity.0.to_be_bytes();
+    with(&Description { identity, version: VERSION, page_words, page_tokens: tokens, numbers: &numbers })
+}
 
 /// The ring that holds what a plan's queries see.
 fn ring(plan: &Plan, limits: CacheLimits) -> Option<Capacity> {
@@ -91,15 +176,16 @@ pub struct Cache {
     pub(crate) limits: CacheLimits,
     shape: PageShape,
     store: Store,
-    memory: Words,
+    memory: Memory,
     /// What tokens are turned in on their way.
     floats: Vec<f32>,
 }
 
 impl Cache {
     pub(crate) fn new(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
-        let refused = CacheError::Limits(limits);
-        let fit = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32).ok_or(refused);
+        let refused = || CacheError::Limits(limits);
+        let fit =
+            |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32).ok_or(refused());
         let (sequences, tokens) = (fit(limits.sequences)?, fit(limits.tokens)?);
         let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&variant.heads);
@@ -109,20 +195,64 @@ impl Cache {
             CacheLayout::Paged => {
                 let all = match limits.all_tokens {
                     Some(all) => fit(all)?.div_ceil(plan.cache.tokens),
-                    None => pages.checked_mul(sequences).ok_or(refused)?,
+                    None => pages.checked_mul(sequences).ok_or(refused())?,
                 };
                 Capacity::Paged { pages, all }
             }
-            CacheLayout::Ring => ring(plan, limits).ok_or(refused)?,
+            CacheLayout::Ring => ring(plan, limits).ok_or(refused())?,
         };
         if spec.cache.file {
-            return Err(CacheError::Unsupported("file = true"));
+            return Err(CacheError::WantsFile);
         }
         let store = Store::new(capacity, sequences, tokens, plan.cache.tokens, shape.len());
-        let words = store.words().ok_or(refused)?;
-        let memory = CacheError::Memory { bytes: words.saturating_mul(size_of::<u32>()) };
-        let memory = Words::new(words).map_err(|_| memory)?;
-        let problem = Problem::prefill(spec.source, 1, 0, AT_ONCE).map_err(|_| refused)?;
+        let words = store.words().ok_or(refused())?;
+        let bytes = words.saturating_mul(size_of::<u32>());
+        let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
+        Self::of(kernel, limits, store, Memory::Words(memory))
+    }
+
+    /// A cache in a file that is not there yet, with room for so many tokens, and its only sequence.
+    pub(crate) fn create(
+        kernel: &Kernel,
+        path: &Path,
+        tokens: usize,
+    ) -> Result<(Self, SequenceId), CacheError> {
+        let limits = CacheLimits::new(1, tokens);
+        let pages = u32::try_from(tokens).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
+        let pages = pages.ok_or(CacheError::Limits(limits))?.div_ceil(kernel.plan().cache.tokens);
+        let described = |description: &Description<'_>| {
+            CacheFile::create(path, description, pages, clear(kernel)).map_err(CacheError::File)
+        };
+        let file = describe(kernel, described)?;
+        Self::in_file(kernel, file, 0)
+    }
+
+    /// A cache in a file that is there, its only sequence, and what the file holds.
+    pub(crate) fn open_file(kernel: &Kernel, path: &Path) -> Result<(Self, SequenceId, Opened), CacheError> {
+        let described = |description: &Description<'_>| {
+            CacheFile::open(path, description, clear(kernel)).map_err(CacheError::File)
+        };
+        let (file, opened) = describe(kernel, described)?;
+        let (cache, sequence) = Self::in_file(kernel, file, opened.len)?;
+        Ok((cache, sequence, opened))
+    }
+
+    /// A cache in a file that holds so many tokens.
+    fn in_file(kernel: &Kernel, file: CacheFile, len: u32) -> Result<(Self, SequenceId), CacheError> {
+        let (page, pages) = (kernel.plan().cache, file.pages());
+        let tokens = pages.saturating_mul(page.tokens).min(i32::MAX as u32);
+        let shape = page.shape(&kernel.variant().heads);
+        let mut store = Store::new(Capacity::Contiguous { pages }, 1, tokens, page.tokens, shape.len());
+        let sequence = store.open().map_err(CacheError::Store)?;
+        store.commit(sequence, len).map_err(CacheError::Store)?;
+        let limits = CacheLimits::new(1, tokens as usize);
+        Ok((Self::of(kernel, limits, store, Memory::File(file))?, sequence))
+    }
+
+    fn of(kernel: &Kernel, limits: CacheLimits, store: Store, memory: Memory) -> Result<Self, CacheError> {
+        let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
+        let shape = plan.cache.shape(&variant.heads);
+        let problem = Problem::prefill(spec.source, 1, 0, AT_ONCE).map_err(|_| CacheError::Limits(limits))?;
         let floats = vec![0.0; split::append_len(&variant, &problem)];
         Ok(Self { identity: spec.identity, format: plan.cache, limits, shape, store, memory, floats })
     }
@@ -136,7 +266,7 @@ impl Cache {
 
     /// Bytes of keys and values that it has room for.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.memory.as_slice())
+        size_of_val(self.memory.words())
     }
 
     /// Opens a sequence without tokens.
@@ -152,6 +282,7 @@ impl Cache {
     /// # Errors
     /// If there is no such sequence.
     pub fn close(&mut self, sequence: SequenceId) -> Result<(), StoreError> {
+        self.is_shared()?;
         self.store.close(sequence)
     }
 
@@ -168,12 +299,73 @@ impl Cache {
         self.store.free_pages().map(|pages| pages as usize)
     }
 
-    /// Takes the last tokens of a sequence back, so that `tokens` are left: as after guesses that were wrong.
+    /// Whether it is no file, which is there for one sequence alone.
+    fn is_shared(&self) -> Result<(), StoreError> {
+        match self.memory {
+            Memory::Words(_) => Ok(()),
+            Memory::File(_) => Err(StoreError::Only),
+        }
+    }
+
+    /// Takes the last tokens of a sequence back, so that `tokens` are left: as after guesses that were wrong. A file that was
+    /// kept with more is told so, and waited for.
     ///
     /// # Errors
-    /// If there is no such sequence, or it has fewer.
-    pub fn truncate(&mut self, sequence: SequenceId, tokens: usize) -> Result<(), StoreError> {
-        self.store.truncate(sequence, u32::try_from(tokens).unwrap_or(u32::MAX))
+    /// If there is no such sequence, it has fewer, the ring has written over what would be seen, or the file is not what it was.
+    pub fn truncate(&mut self, sequence: SequenceId, tokens: usize) -> Result<(), CacheError> {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if let Memory::File(file) = &mut self.memory
+            && tokens < file.len().min(self.store.len(sequence).map_err(CacheError::Store)?)
+        {
+            let held = held(tokens, self.format.tokens, tokens / self.format.tokens);
+            file.commit(tokens, file.written(), held.as_slice()).map_err(CacheError::File)?;
+        }
+        self.store.truncate(sequence, tokens).map_err(CacheError::Store)
+    }
+
+    /// Records the tokens of a cache in a file: however the process ends, the next one that opens the file finds them. What was
+    /// appended later is lost with the process.
+    ///
+    /// # Errors
+    /// If the cache is in no file, or the file is not what it was.
+    pub fn commit(&mut self, sequence: SequenceId) -> Result<(), CacheError> {
+        let len = self.store.len(sequence).map_err(CacheError::Store)?;
+        let Memory::File(file) = &mut self.memory else { return Err(CacheError::NoFile) };
+        let tokens = self.format.tokens;
+        // The page that the last commit ended in has more tokens now.
+        let pages = file.len().min(len) / tokens..len.div_ceil(tokens);
+        let changed: Vec<Held> = pages.filter_map(|page| held(len, tokens, page)).collect();
+        file.commit(len, file.written().max(len), &changed).map_err(CacheError::File)
+    }
+
+    /// Records the tokens of a cache in a file and waits until they are on the disk: they outlive the machine. How many they are.
+    ///
+    /// # Errors
+    /// As [`Cache::commit`], and if the system cannot write them.
+    pub fn sync(&mut self, sequence: SequenceId) -> Result<usize, CacheError> {
+        self.commit(sequence)?;
+        let Memory::File(file) = &mut self.memory else { return Err(CacheError::NoFile) };
+        file.sync().map(|tokens| tokens as usize).map_err(CacheError::File)
+    }
+
+    /// Reads every page of a cache in a file that holds recorded tokens, and compares it with its checksum: how many they are.
+    ///
+    /// # Errors
+    /// If the cache is in no file, or names the first page that is not what was recorded.
+    pub fn check(&mut self) -> Result<usize, CacheError> {
+        let Memory::File(file) = &mut self.memory else { return Err(CacheError::NoFile) };
+        file.check().map(|pages| pages as usize).map_err(CacheError::File)
+    }
+
+    /// Whether the file of a cache still has its length and its record; always so where the cache is in memory.
+    ///
+    /// # Errors
+    /// If another program cut the file or wrote to its records.
+    pub fn probe(&self) -> Result<(), CacheError> {
+        match &self.memory {
+            Memory::Words(_) => Ok(()),
+            Memory::File(file) => file.probe().map_err(CacheError::File),
+        }
     }
 
     /// Opens a sequence with the tokens of another. A paged cache shares their pages until one of the two writes to them.
@@ -181,7 +373,8 @@ impl Cache {
     /// # Errors
     /// If there is no such sequence, or no room for a further one.
     pub fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, StoreError> {
-        self.store.fork(self.memory.as_mut_slice(), sequence)
+        self.is_shared()?;
+        self.store.fork(self.memory.words_mut(), sequence)
     }
 
     /// Reads a row of a cached token, widened, for who wants to see what the cache made of it: turned, normed and rounded. `to`
@@ -199,7 +392,7 @@ impl Cache {
         row: RowOf,
         to: &mut [f32],
     ) -> Result<bool, StoreError> {
-        let view = self.store.sequence(self.memory.as_slice(), sequence)?;
+        let view = self.store.sequence(self.memory.words(), sequence)?;
         let there = token < view.len as usize
             && !view.pages.lost(view.written, self.format.tokens).contains(&(token as u32));
         if there {
@@ -222,7 +415,7 @@ impl Cache {
         let room = u32::try_from(count).unwrap_or(u32::MAX);
         for begin in (0..count.max(1)).step_by(AT_ONCE) {
             let range = begin..count.min(begin + AT_ONCE);
-            let cache = store.reserve(memory.as_mut_slice(), sequence, room).map_err(RunError::Store)?;
+            let cache = store.reserve(memory.words_mut(), sequence, room).map_err(RunError::Store)?;
             let problem = problem.partial(len + range.start..len + range.end).map_err(RunError::Problem)?;
             let within = |counts: [usize; 3]| range.end <= counts[2];
             if !within(tokens.v.counts()) {
@@ -259,8 +452,6 @@ impl Caches for Chosen<'_> {
 
     fn get(&self, sequence: usize) -> CachedSequence<'_> {
         let Cache { store, memory, .. } = self.cache;
-        store
-            .sequence(memory.as_slice(), self.sequences[sequence])
-            .expect("the call looked for each sequence")
+        store.sequence(memory.words(), self.sequences[sequence]).expect("the call looked for each sequence")
     }
 }

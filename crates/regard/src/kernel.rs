@@ -1,5 +1,7 @@
 //! A spec compiled for a machine.
 
+use std::path::Path;
+
 use regard_engine::Engine;
 use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::threads::Threads;
@@ -9,6 +11,7 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
+use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::Prediction;
 use regard_runtime::cache::SequenceId;
@@ -233,6 +236,28 @@ impl Kernel {
     /// If the limits ask for nothing, or for more than the system gives.
     pub fn cache(&self, limits: CacheLimits) -> Result<Cache, CacheError> {
         Cache::new(self, limits)
+    }
+
+    /// A cache of one sequence in a file that is not there yet, with room for so many tokens. See [`Cache::commit`] and
+    /// [`Cache::sync`].
+    ///
+    /// # Errors
+    /// If the file is there, the disk has no room for it, or the spec's layout is not contiguous.
+    pub fn create_cache(
+        &self,
+        path: impl AsRef<Path>,
+        tokens: usize,
+    ) -> Result<(Cache, SequenceId), CacheError> {
+        Cache::create(self, path.as_ref(), tokens)
+    }
+
+    /// Opens the file of a cache, with the tokens that were recorded in it, and says how many they are and whether some were
+    /// lost. Nothing is copied.
+    ///
+    /// # Errors
+    /// If the file is not of this kernel's spec and format, is open elsewhere, or is damaged.
+    pub fn open_cache(&self, path: impl AsRef<Path>) -> Result<(Cache, SequenceId, Opened), CacheError> {
+        Cache::open_file(self, path.as_ref())
     }
 
     /// Appends tokens to a sequence of a cache: their keys are normed and turned as the spec says, and stored as its cache does.

@@ -53,6 +53,7 @@ pub use regard_ir::machine::{Isa, Machine};
 pub use regard_ir::plan::{Dtype, EngineKind, Plan};
 pub use regard_ir::problem::{Problem, ProblemError};
 pub use regard_ir::spec::Spec;
+pub use regard_map::file::{Cut, Fault, FileError, Opened};
 pub use regard_planner::PlanReport;
 pub use regard_planner::cost::Prediction;
 pub use regard_runtime::cache::{RowOf, SequenceId, StoreError};

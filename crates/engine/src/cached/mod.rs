@@ -19,7 +19,10 @@ use self::load::Step;
 use crate::isa::Door;
 
 pub use self::rows::{RowTile, row_tiles};
-pub use self::store::{is_odd, read_key, read_value, read_value_channel, sanitise, write_key, write_value};
+pub use self::store::{
+    clear_keys, clear_values, is_odd, read_key, read_value, read_value_channel, sanitise, write_key,
+    write_value,
+};
 
 /// Words of a panel's row.
 pub const LANES: usize = regard_ir::cache::LANES as usize;

@@ -76,6 +76,60 @@ pub fn read_value_channel(block: &Block, tokens: usize, token: usize, channel: u
     }
 }
 
+/// Clears the keys of all tokens of a page from number `first` on.
+pub fn clear_keys(block: &Block, tokens: usize, first: usize, to: &mut [u32]) {
+    let depth = block.channels.div_ceil(block.codec.numbers() as usize);
+    for panel in first / LANES..tokens / LANES {
+        let lanes = first.saturating_sub(panel * LANES)..LANES;
+        for step in &mut steps_mut(block, to)[panel * depth..][..depth] {
+            if block.codec == Codec::F16 {
+                for halves in bytemuck::cast_slice_mut::<u32, u16>(step).chunks_exact_mut(LANES) {
+                    halves[lanes.clone()].fill(0);
+                }
+            } else {
+                step[lanes.clone()].fill(0);
+            }
+        }
+        for group in 0..block.groups {
+            for lane in lanes.clone() {
+                set_scale(block, to, (panel * block.groups + group) * LANES + lane, 0.0);
+            }
+        }
+    }
+}
+
+/// Clears the values of all tokens of a page from number `first` on.
+pub fn clear_values(block: &Block, tokens: usize, first: usize, to: &mut [u32]) {
+    let numbers = block.codec.numbers() as usize;
+    let depth = tokens / numbers;
+    for panel in steps_mut(block, to).chunks_exact_mut(depth) {
+        panel[first.div_ceil(numbers)..].as_flattened_mut().fill(0);
+        if !first.is_multiple_of(numbers) {
+            let step = &mut panel[first / numbers];
+            for lane in 0..LANES {
+                (first % numbers..numbers).for_each(|n| erase(block.codec, step, lane, n));
+            }
+        }
+    }
+    for group in 0..block.groups {
+        (first..tokens).for_each(|token| set_scale(block, to, group * tokens + token, 0.0));
+    }
+    for token in first..tokens {
+        to[block.scaled_words(tokens) + token / u32::BITS as usize] &= !(1 << (token % u32::BITS as usize));
+    }
+}
+
+/// Zeroes the bits of a number.
+fn erase(codec: Codec, step: &mut Step, lane: usize, n: usize) {
+    match codec {
+        Codec::F32 => step[lane] = 0,
+        Codec::F16 => bytemuck::cast_slice_mut::<u32, u16>(step)[n * LANES + lane] = 0,
+        Codec::Bf16 => step[lane] &= !(0xffff << (16 * n)),
+        Codec::Int8 => step[lane] &= !(0xff << (8 * n)),
+        Codec::Int4 => step[lane] &= !(0xf << nibble(n)),
+    }
+}
+
 /// Whether the values of a token are not all finite.
 pub fn is_odd(block: &Block, tokens: usize, token: usize, from: &[u32]) -> bool {
     let odd = &from[block.scaled_words(tokens)..];

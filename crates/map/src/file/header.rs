@@ -93,12 +93,13 @@ impl Description<'_> {
         let order = u32::from_le_bytes(BYTE_ORDER.to_ne_bytes());
         let ours = [
             ("order of bytes", 12, order),
-            ("words of a page", 36, self.page_words),
             ("tokens of a page", 40, self.page_tokens),
         ];
+        // Last, because it follows from the others and says less.
+        let words = ("words of a page", 36, self.page_words);
         let numbers = self.numbers.iter().enumerate();
         let numbers = numbers.map(|(i, &(name, expected))| (name, NUMBERS_AT + 4 * i, expected));
-        for (name, at, expected) in ours.into_iter().chain(numbers) {
+        for (name, at, expected) in ours.into_iter().chain(numbers).chain([words]) {
             if number(at) != expected {
                 return Err(Fault::Number { name, found: number(at), expected });
             }

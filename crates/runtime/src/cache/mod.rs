@@ -85,6 +85,18 @@ pub struct CachedSequence<'a> {
     pub written: u32,
 }
 
+/// Clears all that a page holds of tokens from number `first` on.
+pub fn clear(shape: &PageShape, page: &mut [u32], first: usize) {
+    for head in 0..shape.key_head_count() {
+        let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
+        cached::clear_keys(&shape.keys, shape.tokens, first, block);
+    }
+    for head in 0..shape.value_head_count() {
+        let block = &mut page[shape.values_at(head)..][..shape.values_len()];
+        cached::clear_values(&shape.values, shape.tokens, first, block);
+    }
+}
+
 /// The caches of a call's sequences.
 pub trait Caches: Sync {
     /// How many there are.

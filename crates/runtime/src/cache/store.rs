@@ -47,6 +47,8 @@ pub enum StoreError {
         /// How many.
         open: u32,
     },
+    /// The sequence is the only one of its memory, which is there for it alone.
+    Only,
     /// The sequence was closed, or is of another cache.
     Unknown,
     /// A sequence would be longer than it may be.
@@ -84,6 +86,12 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::Sequences { open } => {
                 write!(f, "{open} sequences are open, and the cache has room for no more: close one")
+            }
+            StoreError::Only => {
+                write!(
+                    f,
+                    "the sequence of a file cannot be closed or forked: drop the cache, and open the file again"
+                )
             }
             StoreError::Unknown => {
                 write!(f, "the cache has no such sequence: it was closed, or is of another cache")

@@ -1,0 +1,142 @@
+//! Caches in files: what was recorded is there again, whoever opens the file, and only for whom it is.
+
+use std::path::Path;
+
+use regard::{Cache, CacheError, Dtype, Fault, Kernel, SequenceId, Solo, StoreError};
+use regard_ir::spec::{self, CacheFormat, Spec};
+use regard_testkit::{Case, Inputs};
+use regard_tests::cached::{self, Filled};
+use regard_tests::{engines, run, specs};
+
+use crate::{Sizes, attend, bits};
+
+fn spec_of(format: CacheFormat) -> Spec {
+    let spec = specs::parse(
+        "heads = { query = 4, kv = 2, dim = 40, value_dim = 24 }\nmask = 'causal'\nposition = { rope = { theta = 10_000 } }\ncache = { file = true, page = 16 }",
+    );
+    Spec { cache: spec::Cache { k: format, v: format, ..spec.cache }, ..spec }
+}
+
+fn append(
+    kernel: &Kernel,
+    of: (&Case<'_>, &Inputs),
+    to: (&mut Cache, SequenceId),
+    tokens: core::ops::Range<usize>,
+) {
+    cached::append(kernel, of, to, 0, tokens).expect("there is room");
+}
+
+/// What the last query of a case gives on the first tokens of a cache.
+fn last_row(
+    kernel: &Kernel,
+    (case, inputs): (&Case<'_>, &Inputs),
+    cache: Cache,
+    sequence: SequenceId,
+) -> (Vec<u64>, Cache) {
+    let filled = Filled { cache, sequences: vec![sequence] };
+    let outputs = attend(kernel, case, inputs, &filled, &Solo);
+    (bits(&outputs, 0, 1), filled.cache)
+}
+
+#[test]
+fn what_was_recorded_is_there_again() {
+    let folder = tempfile::tempdir().expect("a folder for files");
+    let formats = [CacheFormat::Same, CacheFormat::Dtype(Dtype::F16), CacheFormat::Int8, CacheFormat::Int4];
+    for entry in engines::serving(Dtype::F32) {
+        for (i, format) in formats.into_iter().enumerate() {
+            let kernel = run::compile(&spec_of(format), entry, Dtype::F32);
+            let (whole, begun) = (Sizes::new(&[300], 1), Sizes::new(&[150], 1));
+            let (case, half) = (whole.case(&kernel, 4), begun.case(&kernel, 4));
+            let inputs = case.inputs();
+            let path = folder.path().join(format!("{}-{}-{i}", entry.engine.name(), entry.isa.name()));
+
+            // A prompt is recorded; what is appended later is not, and the process ends.
+            let (mut cache, sequence) = kernel.create_cache(&path, 310).expect("there is room");
+            append(&kernel, (&case, &inputs), (&mut cache, sequence), 0..150);
+            let (expected, mut cache) = last_row(&kernel, (&half, &inputs), cache, sequence);
+            assert_eq!(cache.sync(sequence).expect("the disk takes it"), 150);
+            append(&kernel, (&case, &inputs), (&mut cache, sequence), 150..163);
+            let copy = folder.path().join("killed");
+            std::fs::copy(&path, &copy).expect("a copy of the file");
+            drop(cache);
+
+            for path in [&path, &copy] {
+                let (cache, sequence, opened) = kernel.open_cache(path).expect("it is whole");
+                assert_eq!((opened.len, opened.cut), (150, None));
+                let (found, mut cache) = last_row(&kernel, (&half, &inputs), cache, sequence);
+                assert!(found == expected, "{format:?} on {entry:?}");
+                assert_eq!(cache.check().expect("every page is whole"), 150usize.div_ceil(16));
+
+                // It goes on, takes some back, and goes on again.
+                append(&kernel, (&case, &inputs), (&mut cache, sequence), 150..240);
+                cache.commit(sequence).expect("it is recorded");
+                cache.truncate(sequence, 133).expect("it has more");
+                append(&kernel, (&case, &inputs), (&mut cache, sequence), 133..300);
+                cache.commit(sequence).expect("it is recorded");
+                let (found, cache) = last_row(&kernel, (&case, &inputs), cache, sequence);
+                drop(cache);
+                let memory = Spec {
+                    cache: spec::Cache { file: false, ..kernel.spec().cache },
+                    ..kernel.spec().clone()
+                };
+                let memory = run::compile(&memory, entry, Dtype::F32);
+                let filled = cached::fill(&memory, &case, &inputs, 300).expect("a case is small");
+                assert!(
+                    found == bits(&attend(&memory, &case, &inputs, &filled, &Solo), 0, 1),
+                    "{format:?} on {entry:?}"
+                );
+                let (_, _, opened) = kernel.open_cache(path).expect("it is whole");
+                assert_eq!(opened.len, 300);
+            }
+            std::fs::remove_file(copy).expect("it is there");
+        }
+    }
+}
+
+fn fault(found: Result<(Cache, SequenceId, regard::Opened), CacheError>) -> Fault {
+    match found {
+        Err(CacheError::File(error)) => error.fault,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the file was opened"),
+    }
+}
+
+#[test]
+fn a_file_is_for_one_spec_one_format_and_one_writer() {
+    let folder = tempfile::tempdir().expect("a folder for files");
+    let path: &Path = &folder.path().join("prompt");
+    let compile = |spec: &Spec| Kernel::compile(spec, &regard::machine::host()).expect("it runs here");
+    let spec = spec_of(CacheFormat::Same);
+    let kernel = compile(&spec);
+    assert!(matches!(kernel.cache(regard::CacheLimits::new(1, 100)), Err(CacheError::WantsFile)));
+    let (mut cache, sequence) = kernel.create_cache(path, 100).expect("there is room");
+    assert_eq!((cache.close(sequence), cache.fork(sequence)), (Err(StoreError::Only), Err(StoreError::Only)));
+    assert!(matches!(fault(kernel.open_cache(path)), Fault::Locked));
+    drop(cache);
+    assert!(
+        matches!(kernel.create_cache(path, 100).map(|_| ()), Err(CacheError::File(error)) if matches!(error.fault, Fault::Exists))
+    );
+
+    let other = specs::parse(
+        "heads = { query = 4, kv = 2, dim = 40, value_dim = 24 }\nmask = 'all'\ncache = { file = true, page = 16 }",
+    );
+    assert!(matches!(fault(compile(&other).open_cache(path)), Fault::Identity { .. }));
+    let message = kernel_message(&compile(&spec_of(CacheFormat::Int8)), path);
+    assert!(message.contains("codec of keys"), "{message}");
+    let pages = Spec { cache: spec::Cache { page: Some(32), ..spec.cache }, ..spec.clone() };
+    let message = kernel_message(&compile(&pages), path);
+    assert!(message.contains("tokens of a page"), "{message}");
+    let ring = specs::parse(
+        "heads = { query = 4, dim = 8 }\nmask = 'causal & window(9)'\ncache = { layout = 'ring', file = true }",
+    );
+    assert!(matches!(compile(&ring).create_cache(path, 9).map(|_| ()), Err(CacheError::FileLayout(_))));
+    std::fs::write(path, b"no cache at all").expect("it can be written over");
+    assert!(kernel.open_cache(path).is_err());
+}
+
+fn kernel_message(kernel: &Kernel, path: &Path) -> String {
+    match kernel.open_cache(path) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("the file was opened"),
+    }
+}
