@@ -3,6 +3,7 @@
 //! `cargo xtask` in it is left to the tests of xtask, which see to it that CI runs each.
 
 mod call;
+mod generate;
 mod page;
 
 use std::{fs, iter};
@@ -102,17 +103,32 @@ fn each_spec_is_without_mistakes_or_they_are_shown() {
 }
 
 #[test]
-fn the_call_is_the_one_that_runs() {
+fn the_calls_are_those_that_run() {
     let page = readme();
-    let source = include_str!("readme/call.rs");
-    let (_, rest) = source.split_once("// README: from here\n").unwrap();
-    let (call, _) = rest.split_once("    // README: to here").unwrap();
-    let call: String =
-        call.split_inclusive('\n').map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    let sources = [include_str!("readme/call.rs"), include_str!("readme/generate.rs")];
     let blocks: Vec<_> = page::blocks(&page).into_iter().filter(|block| block.language == "rust").collect();
-    let [block] = blocks[..] else { panic!("one call is shown, not {}", blocks.len()) };
-    let differing = block.text.lines().zip(call.lines()).find(|(shown, run)| shown != run);
-    assert_eq!(block.text, call, "README.md:{} and readme/call.rs differ first at {differing:?}", block.line);
+    assert_eq!(blocks.len(), sources.len(), "calls are shown");
+    for (block, source) in blocks.into_iter().zip(sources) {
+        let (_, rest) = source.split_once("// README: from here\n").unwrap();
+        let (call, _) = rest.split_once("    // README: to here").unwrap();
+        let call: String =
+            call.split_inclusive('\n').map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+        let differing = block.text.lines().zip(call.lines()).find(|(shown, run)| shown != run);
+        assert_eq!(block.text, call, "README.md:{} and its source differ first at {differing:?}", block.line);
+    }
+}
+
+/// Queries of zeros score 0 everywhere, so that a sum of equal values is their value, as 8 bits hold it.
+#[test]
+fn the_second_call_generates() {
+    let page = readme();
+    let folder = folder("readme-generate", &page);
+    let rows = |heads: usize, x: f32| vec![x; heads * generate::TOKENS * 64];
+    let tensors = generate::Tensors { q: rows(8, 0.0), k: rows(2, 0.5), v: rows(2, 0.25) };
+    let (name, _) = specs(&page).into_iter().find(|(name, _)| *name == "chat.toml").expect("it is shown");
+    for o in generate::generate(&folder.path(name), &tensors).unwrap() {
+        assert!(o.iter().all(|o| (o - 0.25).abs() <= 1e-4), "{:?}", &o[..4]);
+    }
 }
 
 /// Queries of zeros score 0 everywhere, so that the weights of a head are one number and each sum is a count of keys.
