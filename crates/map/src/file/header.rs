@@ -91,10 +91,7 @@ impl Description<'_> {
             return Err(Fault::Numbers { found: count, expected: self.numbers.len() });
         }
         let order = u32::from_le_bytes(BYTE_ORDER.to_ne_bytes());
-        let ours = [
-            ("order of bytes", 12, order),
-            ("tokens of a page", 40, self.page_tokens),
-        ];
+        let ours = [("order of bytes", 12, order), ("tokens of a page", 40, self.page_tokens)];
         // Last, because it follows from the others and says less.
         let words = ("words of a page", 36, self.page_words);
         let numbers = self.numbers.iter().enumerate();
