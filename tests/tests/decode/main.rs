@@ -1,6 +1,7 @@
 //! Queries on cached keys.
 
 mod bits;
+mod corners;
 mod files;
 mod formats;
 mod pages;

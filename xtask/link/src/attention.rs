@@ -1,10 +1,10 @@
 //! Causal attention of two query heads over one key head, in memory on the stack.
 
+use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::expr::{Binary, Node, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
-use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;

@@ -51,7 +51,8 @@ pub fn write_value(block: &Block, tokens: usize, token: usize, row: &[f32], to: 
     write(block, Place::Value { token, tokens }, row, to);
     let bit = 1 << (token % u32::BITS as usize);
     let word = &mut to[block.scaled_words(tokens) + token / u32::BITS as usize];
-    *word = if row.iter().all(|x| x.is_finite()) { *word & !bit } else { *word | bit };
+    let limit = limit(block.codec);
+    *word = if row.iter().all(|x| x.abs() < limit) { *word & !bit } else { *word | bit };
 }
 
 /// Reads the key of token `token` of a page.
@@ -161,6 +162,17 @@ pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32
     Some(to)
 }
 
+/// What the magnitude of a number is below if a codec stores it, or its scale, as something finite.
+const fn limit(codec: Codec) -> f32 {
+    match codec {
+        Codec::F32 | Codec::Int8 => f32::INFINITY,
+        // Half a unit past the largest numbers, of which the last bit is odd.
+        Codec::F16 => 65520.0,
+        Codec::Bf16 => f32::from_bits(0x7f7f_8000),
+        Codec::Int4 => 7.0 * 65520.0,
+    }
+}
+
 fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
     for (group, row) in row.chunks(group_of(block)).enumerate() {
         let mut inverse = 1.0;
@@ -223,7 +235,8 @@ const fn largest(codec: Codec) -> f32 {
 /// The scale of numbers as it is kept, and what they are multiplied by before they are rounded.
 fn scale_of(codec: Codec, numbers: &[f32]) -> (f32, f32) {
     // Not `f32::max`, which would lose a NaN.
-    let peak = numbers.iter().fold(0.0f32, |peak, x| if x.abs() <= peak { peak } else { x.abs() });
+    let larger = |peak: f32, x: &f32| if peak.is_nan() || x.abs() <= peak { peak } else { x.abs() };
+    let peak = numbers.iter().fold(0.0f32, larger);
     let scale = peak / largest(codec);
     let scale = if codec == Codec::Int4 { f16::from_f32(scale).to_f32() } else { scale };
     let inverse = 1.0 / scale;

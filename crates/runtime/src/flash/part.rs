@@ -128,10 +128,12 @@ pub(crate) fn add_row(
     (from, from_stats): (&[f32], [f32; STATS]),
 ) {
     let ([total, reference], [other_total, other_reference]) = (to_stats, from_stats);
-    if other_reference == f32::NEG_INFINITY {
+    // A sum that is NaN though no score was is no empty one: it spreads.
+    let is_empty = |total: f32, reference: f32| reference == f32::NEG_INFINITY && total == 0.0;
+    if is_empty(other_total, other_reference) {
         return;
     }
-    if *reference == f32::NEG_INFINITY {
+    if is_empty(*total, *reference) {
         (*total, *reference) = (other_total, other_reference);
         to.copy_from_slice(from);
         return;
@@ -284,7 +286,7 @@ impl<'a> RowsOf<'a> {
             }
             RowsOf::Cells(cells) => {
                 let (row, stats) = cells.row([batch, head, query]);
-                (&row[..width.min(row.len())], stats)
+                (&row[..width], stats)
             }
         }
     }

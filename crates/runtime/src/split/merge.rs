@@ -1,6 +1,7 @@
 //! Cells of a row, added up in their order.
 
 use regard_engine::isa::Door;
+use regard_engine::pack::MAX_DIM;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::Heads;
 
@@ -19,6 +20,9 @@ pub(super) fn add_up<D: Door>(_: D, slot: &Slot, cells: &mut [f32]) {
     }
 }
 
+/// The sums of rows that see no key.
+static ZEROS: [f32; MAX_DIM] = [0.0; MAX_DIM];
+
 /// The sums of all rows of a call, in the first slot of each sequence and key head.
 #[derive(Clone, Copy)]
 pub(crate) struct Cells<'a> {
@@ -30,7 +34,7 @@ pub(crate) struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The sums of a row, by its place in the tensors, and what is beside them. No sums where its sequence has no live cell.
+    /// The sums of a row, by its place in the tensors, and what is beside them.
     pub fn row(&self, [batch, head, query]: [usize; 3]) -> (&'a [f32], [f32; STATS]) {
         let sequence = match &self.problem.packed {
             None => batch,
@@ -40,7 +44,7 @@ impl<'a> Cells<'a> {
         let group = self.heads.group() as usize;
         let at = sequence * self.heads.kv as usize + head / group;
         if self.starts[at] == self.starts[at + 1] {
-            return (&[], [0.0, f32::NEG_INFINITY]);
+            return (&ZEROS[..self.slot.width], [0.0, f32::NEG_INFINITY]);
         }
         let slot = &self.sums[self.starts[at] as usize * self.slot.len()..][..self.slot.len()];
         self.slot.row(slot, head % group * of.queries as usize + query - of.first_query as usize)

@@ -285,6 +285,7 @@ fn check<T>(
     let fits = whole(decode.key_cell, decode.key_chunk)
         && whole(decode.key_chunk, cache.tokens)
         && whole(cache.tokens, PAGE_STEP)
+        && decode.key_chunk / cache.tokens <= u64::BITS
         && plan.prefill.channel_chain > 0;
     if !fits {
         return Err(RunError::Split { decode: *decode, cache: *cache });
