@@ -3,6 +3,7 @@
 use regard_ir::plan::{Dtype, Pieces};
 use regard_simd::{Lanes, vectors_mut};
 
+use crate::cached::CachedUnit;
 use crate::isa::Door;
 use crate::pack::Rows;
 use crate::weigh::{Precise, Weigher};
@@ -120,6 +121,13 @@ pub trait Engine: Copy + Send + Sync + 'static {
         scratch: &mut [f32],
         to: &mut [f32],
     );
+
+    /// Packs a unit from a cache, where its pages lie as the engine's panels do. Says whether it did: else [`Engine::pack`] takes
+    /// the rows one by one.
+    #[inline(always)]
+    fn pack_cached(self, _shape: &Shape, _unit: &CachedUnit<'_>, _to: &mut [f32]) -> bool {
+        false
+    }
 
     /// The keys of group number `group` of a packed block whose values were not all finite: bit i is key i.
     fn odd_keys(shape: &Shape, packed: &[f32], group: usize) -> u32;

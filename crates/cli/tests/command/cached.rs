@@ -122,12 +122,16 @@ fn what_a_phase_does_not_have_is_told() {
         let done = regard(&[&["bench", "causal", "--json"], flags].concat());
         assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(1), "", told));
     }
-    let folder = Folder::new("cached-ring");
-    let ring = "heads = { query = 1, dim = 8 }\nmask = \"causal & window(16)\"\ncache = \"ring\"\n";
-    fs::write(folder.path("ring.toml"), ring).unwrap();
-    let done = folder.regard(&["bench", "ring.toml", "--phase", "decode", "--k", "16"]);
-    assert!(
-        done.code == Some(1) && done.stderr.contains("layout = \"ring\" is not in this build"),
-        "{done:?}"
-    );
+    let folder = Folder::new("cached-in-vain");
+    for (mask, cache, told) in [
+        ("causal", "'ring'", "`cache.layout` is `ring`, but the mask lets queries see keys without end"),
+        ("causal & window(16)", "{ file = true }", "the spec says `cache.file = true`"),
+    ] {
+        folder.file(
+            "cached.toml",
+            format!("heads = {{ query = 1, dim = 8 }}\nmask = '{mask}'\ncache = {cache}\n"),
+        );
+        let done = folder.regard(&["bench", "cached.toml", "--phase", "decode", "--k", "16"]);
+        assert!(done.code == Some(1) && done.stderr.contains(told), "{done:?}");
+    }
 }

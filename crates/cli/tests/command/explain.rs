@@ -43,7 +43,7 @@ fn json_has_the_figures_of_the_page() {
 #[test]
 fn caches_are_counted_as_they_are_stored() {
     let folder = Folder::new("explain-cache");
-    let heads = "heads = { query = 32, kv = 8, dim = 128 }\nmask = 'causal'";
+    let heads = "heads = { query = 32, kv = 8, dim = 128 }\nmask = 'causal & window(4096)'";
     let explain = |name: &str, table: &str, more: &[&str]| {
         folder.file(name, format!("{heads}\ncache = {table}\n"));
         folder.regard(&[&["explain", name], &MACHINE[..], more].concat()).ok()

@@ -44,7 +44,7 @@ fn a_cache_changes_no_result_of_a_prefill() {
     small(&folder);
     folder.regard(&["run", "small.toml", "-i", "in.safetensors", "-o", "o.safetensors"]).ok();
     let expected = fs::read(folder.path("o.safetensors")).unwrap();
-    for cache in ["'ring'", "{ layout = 'paged', page = 16, dtype = 'int8' }", "{ v = 'int4', file = true }"]
+    for cache in ["'paged'", "{ layout = 'paged', page = 16, dtype = 'int8' }", "{ v = 'int4', file = true }"]
     {
         folder.file("cached.toml", format!("{SMALL}\ncache = {cache}"));
         folder.regard(&["run", "cached.toml", "-i", "in.safetensors", "-o", "cached.safetensors"]).ok();

@@ -9,6 +9,7 @@ mod bytes;
 mod floats;
 mod integers;
 mod load;
+mod repack;
 mod rows;
 mod store;
 mod tile;
@@ -18,6 +19,8 @@ use regard_ir::cache::{Block, Codec};
 use self::load::Step;
 use crate::isa::Door;
 
+pub use self::repack::CachedUnit;
+pub(crate) use self::repack::{repack_floats, repack_pairs};
 pub use self::rows::{RowTile, row_tiles};
 pub use self::store::{
     clear_keys, clear_values, is_odd, read_key, read_value, read_value_channel, sanitise, write_key,

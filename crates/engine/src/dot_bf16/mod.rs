@@ -10,6 +10,7 @@ use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::{F32, TRANSPOSE, pair_bf16, round_bf16, vectors_mut};
 
+use crate::cached::{CachedUnit, repack_pairs};
 use crate::engine::{Change, Engine, Fold, Op, Rescale, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{self, PANEL, Paired, Rows, ValueBlock};
@@ -94,6 +95,11 @@ impl<D: Door> Engine for DotBf16<D> {
         pack::pack_keys(self.0, &words, count, depth::<Pairs>(shape.dim), scratch, key_panels);
         let block = ValueBlock { count, dim: shape.value_dim, block_keys: shape.key_block };
         pack::pack_value_pairs(self.0, values, block, scratch, bytemuck::cast_slice_mut(odd), value_panels);
+    }
+
+    #[inline(always)]
+    fn pack_cached(self, shape: &Shape, unit: &CachedUnit<'_>, to: &mut [f32]) -> bool {
+        repack_pairs(self.0, shape, unit, to)
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@ use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::TRANSPOSE;
 
+use crate::cached::{CachedUnit, repack_floats};
 use crate::engine::{Engine, Fold, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{self, PANEL, Rows, ValueBlock};
@@ -86,6 +87,11 @@ impl<D: Door> Engine for SimdF32<D> {
         pack::pack_keys(self.0, keys, count, shape.dim, scratch, key_panels);
         let block = ValueBlock { count, dim: shape.value_dim, block_keys: shape.key_block };
         pack::pack_values(self.0, values, block, scratch, bytemuck::cast_slice_mut(odd), value_panels);
+    }
+
+    #[inline(always)]
+    fn pack_cached(self, shape: &Shape, unit: &CachedUnit<'_>, to: &mut [f32]) -> bool {
+        repack_floats(self.0, shape, unit, to)
     }
 
     #[inline(always)]

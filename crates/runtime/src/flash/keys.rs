@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use regard_engine::cached::CachedUnit;
 use regard_engine::element::Element;
 use regard_engine::pack::{self, Rows};
 use regard_engine::{Engine, Shape};
@@ -89,6 +90,22 @@ impl<T: Element> Keys<'_, T> {
             // Keys were turned and normed when they were appended.
             Source::Cached { caches, page } => {
                 let cache = caches.get(sequence as usize);
+                let blocks = |at: usize| {
+                    let words = cache.page(&page, at);
+                    let keys = &words[page.keys_at(head)..][..page.keys_len()];
+                    [keys, &words[page.values_at(value_head)..][..page.values_len()]]
+                };
+                let unit = CachedUnit {
+                    keys: &page.keys,
+                    values: &page.values,
+                    tokens: page.tokens,
+                    page: &blocks,
+                    first: keys.start as usize,
+                    count,
+                };
+                if engine.pack_cached(shape, &unit, to) {
+                    return;
+                }
                 let rows = |row| CachedRows { cache, page, row, first: keys.start as usize };
                 let (k, v) = (rows(RowOf::Key(head)), rows(RowOf::Value(value_head)));
                 engine.pack(shape, &k, &v, count, scratch, to);
