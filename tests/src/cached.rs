@@ -48,6 +48,22 @@ pub fn fill(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs, piece: usize) -> 
     Ok(Filled { cache, sequences })
 }
 
+/// Appends all keys and values of a case of one sequence at once, with its captured tensors as they are.
+///
+/// # Errors
+/// As appending does.
+///
+/// # Panics
+/// If there is no room, or the case has more sequences.
+pub fn fill_at_once(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs) -> Result<Filled, RunError> {
+    assert_eq!(case.problem.batch, 1, "one sequence");
+    let mut cache = kernel.cache(limits(case)).expect("a case is small");
+    let sequence = cache.open().expect("there is room for one");
+    let (keys, captured) = (case.problem.keys as usize, inputs.captured());
+    append_as(kernel, (case, inputs), (&mut cache, sequence), (0, 0..keys), &captured)?;
+    Ok(Filled { cache, sequences: vec![sequence] })
+}
+
 /// Appends some keys and values of a sequence of a case to a sequence of a cache.
 ///
 /// # Errors
@@ -70,16 +86,21 @@ pub fn append(
     let captured: Vec<InputData<'_>> = captured.iter().map(CapturedBuffer::data).collect();
     let first = of.first_key as usize;
     let rows = first + tokens.start..first + tokens.end;
+    append_as(kernel, (case, inputs), (cache, sequence), (of.batch, rows), &captured)
+}
+
+/// Appends rows of the tensors of a case.
+fn append_as(
+    kernel: &Kernel,
+    of: (&Case<'_>, &Inputs),
+    (cache, sequence): (&mut Cache, SequenceId),
+    (batch, rows): (u32, core::ops::Range<usize>),
+    captured: &[InputData<'_>],
+) -> Result<(), RunError> {
     match kernel.plan().dtype {
-        Dtype::F32 => {
-            kernel.append(cache, sequence, tokens_of::<f32>((case, inputs), of.batch, rows, &captured))
-        }
-        Dtype::F16 => {
-            kernel.append(cache, sequence, tokens_of::<f16>((case, inputs), of.batch, rows, &captured))
-        }
-        Dtype::Bf16 => {
-            kernel.append(cache, sequence, tokens_of::<bf16>((case, inputs), of.batch, rows, &captured))
-        }
+        Dtype::F32 => kernel.append(cache, sequence, tokens_of::<f32>(of, batch, rows, captured)),
+        Dtype::F16 => kernel.append(cache, sequence, tokens_of::<f16>(of, batch, rows, captured)),
+        Dtype::Bf16 => kernel.append(cache, sequence, tokens_of::<bf16>(of, batch, rows, captured)),
     }
 }
 

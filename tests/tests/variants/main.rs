@@ -10,12 +10,13 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner, contextualize_config};
-use regard::{Dtype, Pool, Problem};
+use regard::{Dtype, Kernel, Pool, Problem, RunError, Threads};
 use regard_ir::plan::Blocks;
 use regard_ir::variant::{Axis, InputShape, Source, Variant};
-use regard_testkit::{Case, Failure, Layout};
+use regard_runtime::flash;
+use regard_testkit::{Case, Failure, Inputs, Layout, Outputs};
 use regard_tests::run::{self, Direct, Disagreement};
-use regard_tests::{cumulative, engines};
+use regard_tests::{cached, cumulative, engines};
 
 use spec::Draws;
 
@@ -56,16 +57,23 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
     let sizes = draws.pick(&BLOCKS);
     let case = Case { variant, problem, dtype, layout, seed: draws.below(1 << 20).into() };
     let inputs = case.inputs();
-    // Where blocks are as planned, keys are in one call, or in two parts that are cut here.
-    let cut = draws.pick(&[0, 1, 8, 13]);
+    // Where blocks are as planned, keys are in one call, in two parts that are cut here, or cached.
+    let cut = draws.pick(&[0, 1, 8, 13, CACHED, CACHED]);
+    let is_cached = cut == CACHED && problem.batch == 1 && (problem.packed.is_some() || shift == 0);
     for entry in engines::available() {
         if !run::serves(&spec, entry, dtype) {
             continue;
         }
-        let told = |error| TestCaseError::fail(format!("{}: {error}", run::describe(&text, entry, &case)));
+        let fail = |error: &dyn std::fmt::Display| {
+            TestCaseError::fail(format!("{}: {error}", run::describe(&text, entry, &case)))
+        };
         let kernel = run::compile(&spec, entry, dtype);
         let (result, plan) = match sizes {
-            None if cut > 0 && problem.packed.is_none() => {
+            // Turned or normed keys are rounded once more than without a cache, which 16 bits show.
+            None if is_cached && (dtype == Dtype::F32 || !changes_keys(&variant)) => {
+                (cached(&kernel, &case, &inputs).map_err(|error| fail(&error))?, *kernel.plan())
+            }
+            None if cut > 0 && cut != CACHED && problem.packed.is_none() => {
                 let (cut, keys) = (cut.min(problem.keys as usize), problem.keys as usize);
                 let parts = [cut..keys, 0..cut];
                 (run::run_in_parts(&kernel, &case, &inputs, &parts, &*POOL), *kernel.plan())
@@ -82,10 +90,41 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
             Err(Disagreement::Outputs(Failure::Bound(report))) if run::cancels(&case, &inputs, &report) => {
                 cancelling.set(cancelling.get() + 1);
             }
-            judged => judged.map_err(told)?,
+            judged => judged.map_err(|error| fail(&error))?,
         }
     }
     Ok(())
+}
+
+/// Stands for keys and values that are cached.
+const CACHED: usize = usize::MAX;
+
+/// The outputs of a case of one sequence on its cached keys and values: of few queries by decoding, of more by a prefill.
+fn cached(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+) -> Result<Result<Outputs, flash::RunError>, RunError> {
+    let filled = cached::fill_at_once(kernel, case, inputs);
+    let queries = case.problem.queries as usize;
+    let found = match filled {
+        Ok(filled) if queries <= 16 => {
+            let mut step = kernel.step(&filled.cache, queries, POOL.count())?;
+            cached::decode(kernel, case, inputs, &filled, (&mut step, &*POOL))
+        }
+        Ok(filled) => cached::prefill(kernel, case, inputs, &filled, &*POOL),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(outputs) => Ok(Ok(outputs)),
+        Err(RunError::Runtime(error)) => Ok(Err(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether keys are turned or normed.
+fn changes_keys(variant: &Variant<'_>) -> bool {
+    variant.position.is_some() || variant.qk_norm.is_some()
 }
 
 /// Queries and keys of one to three sequences. Where `each_has_a_place`, no query stands outside its keys: whether one
