@@ -22,9 +22,10 @@ use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::PAGE_STEP;
 use regard_ir::inputs::{self, Captured, InputData};
-use regard_ir::interval::Span;
+use regard_ir::interval::{Liveness, Span};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
+use regard_ir::reach::Reach;
 use regard_ir::tiles;
 use regard_ir::variant::Variant;
 
@@ -189,13 +190,25 @@ struct LiveCells<'a> {
 impl LiveCells<'_> {
     /// Calls `visit` with each cell of a sequence that some query may see keys of, and says how many there are.
     fn of(&self, sequence: usize, mut visit: impl FnMut(u32)) -> usize {
-        let cell = self.parts.plan.decode.key_cell;
-        let classify = |keys: Span| self.sight.of(sequence, keys.lo as u32..keys.hi as u32 + 1);
+        let Parts { plan, problem, caches, .. } = *self.parts;
+        let (cell, len) = (plan.decode.key_cell, caches.get(sequence).len);
+        // Between the first tokens and the last ones nothing is seen, if the plan is right: one look says so, where a search
+        // would take longer the longer the sequence is.
+        let gap = plan.reach.map_or(0..0, |Reach { first, back }| {
+            let seen = i64::from(problem.sequence(sequence as u32).q_offset) - i64::from(back) + 1;
+            first.div_ceil(cell)..seen.clamp(0, len.into()) as u32 / cell
+        });
+        let gap = if gap.is_empty() { 0..0 } else { gap.start * cell..gap.end * cell };
+        let is_dead = !gap.is_empty() && self.sight.of(sequence, gap.clone()) == Liveness::Dead;
+        let parts = if is_dead { [0..gap.start, gap.end..len] } else { [0..0, 0..len] };
         let mut count = 0;
-        for (keys, _) in tiles::runs(0..self.parts.caches.get(sequence).len, cell, classify) {
-            for cell in keys.start / cell..keys.end.div_ceil(cell) {
-                visit(cell);
-                count += 1;
+        for part in parts {
+            let classify = |keys: Span| self.sight.of(sequence, keys.lo as u32..keys.hi as u32 + 1);
+            for (keys, _) in tiles::runs(part, cell, classify) {
+                for cell in keys.start / cell..keys.end.div_ceil(cell) {
+                    visit(cell);
+                    count += 1;
+                }
             }
         }
         count
