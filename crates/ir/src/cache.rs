@@ -89,6 +89,15 @@ impl Codec {
             Codec::Int4 => channels.div_ceil(GROUP),
         }
     }
+
+    /// Bytes of a scale, where there are any.
+    pub const fn scale_bytes(self) -> u32 {
+        match self {
+            Codec::F32 | Codec::F16 | Codec::Bf16 => 0,
+            Codec::Int8 => 4,
+            Codec::Int4 => 2,
+        }
+    }
 }
 
 /// What a page is.
@@ -134,7 +143,7 @@ pub struct Block {
 impl Block {
     /// Words of the numbers and their scales, in pages of so many tokens.
     pub const fn scaled_words(&self, tokens: usize) -> usize {
-        self.words + self.groups * tokens / if matches!(self.codec, Codec::Int4) { 2 } else { 1 }
+        self.words + self.groups * tokens * self.codec.scale_bytes() as usize / size_of::<u32>()
     }
 }
 

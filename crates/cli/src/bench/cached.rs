@@ -177,7 +177,7 @@ fn told_apart(spec: &Spec) -> bool {
 /// Bytes of a row with its scales.
 fn row_bytes(codec: Codec, channels: u32) -> f64 {
     let bits = channels * (u32::BITS / codec.numbers());
-    f64::from(bits.div_ceil(8) + codec.scales(channels) * size_of::<f32>() as u32)
+    f64::from(bits.div_ceil(8) + codec.scales(channels) * codec.scale_bytes())
 }
 
 /// Rows of keys and of values, over all their heads and sequences, that some query may see: looked at one by one, in large
@@ -235,8 +235,8 @@ mod tests {
     #[test]
     fn a_row_has_its_numbers_and_their_scales() {
         let bytes = |channels| Codec::ALL.map(|codec| row_bytes(codec, channels));
-        assert_eq!(bytes(128), [512.0, 256.0, 256.0, 128.0 + 4.0, 64.0 + 4.0 * 4.0]);
-        assert_eq!(bytes(77), [308.0, 154.0, 154.0, 77.0 + 4.0, 39.0 + 3.0 * 4.0]);
+        assert_eq!(bytes(128), [512.0, 256.0, 256.0, 128.0 + 4.0, 64.0 + 4.0 * 2.0]);
+        assert_eq!(bytes(77), [308.0, 154.0, 154.0, 77.0 + 4.0, 39.0 + 3.0 * 2.0]);
     }
 
     /// Rows of keys and values that are seen in a cache of two sequences of 100 keys.

@@ -1,6 +1,7 @@
 //! What a spec costs: cache, operations and bytes of a prefill and of one decoded token.
 
 use regard::{Dtype, Planned, Problem, Spec};
+use regard_ir::cache::{Codec, GROUP};
 use regard_ir::expr::Var;
 use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
@@ -20,9 +21,6 @@ use super::quantity::{Product, Sum};
 
 /// Runs of keys that are told one by one.
 const MAX_RUNS: usize = 4;
-
-/// Channels of a token that share a scale in 4 bits.
-const INT4_GROUP: u32 = 32;
 
 /// Past this many tokens what is seen is taken by blocks.
 const TOKENS_ONE_BY_ONE: u32 = 1 << 16;
@@ -177,11 +175,15 @@ fn cached_row(n: u32, width: u32, format: CacheFormat, dtype: Dtype) -> Vec<Prod
         CacheFormat::Dtype(dtype) => vec![elements(dtype)],
         CacheFormat::Int8 => vec![
             Product(vec![heads, (width.into(), ""), (1, "B")]),
-            Product(vec![counted(n, "scale", "scales"), (4, "B")]),
+            Product(vec![counted(n, "scale", "scales"), (Codec::Int8.scale_bytes().into(), "B")]),
         ],
         CacheFormat::Int4 => vec![
             Product(vec![heads, counted(width.div_ceil(2), "pair", "pairs"), (1, "B")]),
-            Product(vec![heads, counted(width.div_ceil(INT4_GROUP), "scale", "scales"), (2, "B")]),
+            Product(vec![
+                heads,
+                counted(width.div_ceil(GROUP), "scale", "scales"),
+                (Codec::Int4.scale_bytes().into(), "B"),
+            ]),
         ],
     }
 }

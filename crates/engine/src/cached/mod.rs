@@ -3,7 +3,7 @@
 //! Where queries are few, what counts is that each cached byte is read once and in order. Lanes are keys in scores and
 //! channels in outputs, as `regard_ir::cache` lays them out, so that one query alone fills the vectors; rows, pairs of query
 //! head and query, are broadcast. Floats are widened as they are loaded, or multiplied in pairs; of integers four are
-//! multiplied at once, with rows that are rounded to bytes too.
+//! multiplied at once, with rows that are rounded to 16 bits, as two bytes.
 
 mod bytes;
 mod floats;
@@ -154,7 +154,7 @@ pub fn outputs<D: Door>(
 
 /// Numbers of memory that [`outputs`] works in, for row tiles of so many rows and pages of so many tokens.
 pub const fn scratch_len(rows: usize, tokens: usize) -> usize {
-    // Floats become words of bytes, a row at a time: half as many words as numbers at most, and one row of numbers.
+    // Of every row its numbers, or as words of two bytes each half as many; and one row of numbers on their way there.
     (rows + 1) * tokens
 }
 
