@@ -31,8 +31,8 @@ fn decode_is_timed_and_checked_in_each_cache() {
     assert_eq!(all[&("f32", "f32")], gqa(4.0, 4.0 * 128.0));
     assert_eq!(all[&("bf16", "f16")], gqa(2.0, 2.0 * 128.0));
     assert_eq!(all[&("bf16", "int8")], gqa(2.0, 128.0 + 4.0));
-    // A scale for each 32 channels.
-    assert_eq!(all[&("f32", "int4")], gqa(4.0, 64.0 + 4.0 * 4.0));
+    // A scale of 16 bits for each 32 channels.
+    assert_eq!(all[&("f32", "int4")], gqa(4.0, 64.0 + 4.0 * 2.0));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_window_and_a_document_leave_keys_unread() {
     assert_eq!(lines[0]["cache"], "k int8, v int4");
     // Three queries see 34 keys together.
     let ends = 2.0 * 3.0 * 4.0 * 16.0 * 4.0;
-    assert_eq!(bytes(&lines[0]), ends + 34.0 * 2.0 * ((16.0 + 4.0) + (8.0 + 4.0)));
+    assert_eq!(bytes(&lines[0]), ends + 34.0 * 2.0 * ((16.0 + 4.0) + (8.0 + 2.0)));
     let all = ends + 400.0 * (2.0 * 2.0 * 16.0 * 4.0 + 4.0);
     assert!(bytes(&lines[1]) > ends && bytes(&lines[1]) < 0.9 * all, "{lines:?} of {all}");
     assert!(lines.iter().all(|line| line["passed"] == true && line["q"] == 3), "{lines:?}");
