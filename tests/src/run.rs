@@ -343,7 +343,7 @@ impl Direct<'_> {
                 mask_step: whole(mask_step),
                 ..blocks
             },
-            decode: Split { key_cell: 32, key_chunk: 16 },
+            decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 16 },
             cache: PageFormat { tokens: 16, k: Codec::of(case.dtype), v: Codec::of(case.dtype) },
             reach: None,
             pack_ahead_bytes,

@@ -144,6 +144,9 @@ pub struct Split {
     pub key_cell: u32,
     /// Keys that are scored before their values are added up: whole pages.
     pub key_chunk: u32,
+    /// Rows, pairs of query head and query, of sequences that share a prefix, in one pass over its keys at most; 0 where none
+    /// share any.
+    pub stack_rows: u32,
 }
 
 /// A plan: one spec on one machine for one storage type.

@@ -3,7 +3,7 @@
 use regard_ir::cache::{Codec, PAGE_STEP, PageFormat};
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Dtype, Split};
-use regard_ir::spec::{CacheFormat, Spec};
+use regard_ir::spec::{CacheFormat, CacheLayout, Spec};
 
 use crate::inequality::{Inequality, Limit, Unit, factor, term};
 use crate::report::{Choice, Reason, Rejected};
@@ -14,6 +14,11 @@ const MOST_TOKENS: u32 = 64;
 
 /// Keys that are scored before their values are added up: enough that a row's largest score is found once for many.
 const CHUNK: u32 = 256;
+
+/// The fewest rows of sequences that share a prefix in one pass, as far as one sequence has no more, and the most: past them
+/// nothing is gained, as keys are read from a near cache then.
+const FEWEST_ROWS: u32 = 8;
+const MOST_ROWS: u32 = 128;
 
 /// Keys that one thread takes at a time: few, so that short sequences are shared out evenly, and so many that what they leave
 /// behind is little beside what is read.
@@ -35,19 +40,60 @@ pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageForma
     let cache = PageFormat { tokens: page.value as u32, k, v };
     let whole = |most: u32, unit: u32| most.next_multiple_of(unit).min((most / unit).max(1) * unit);
     let key_chunk = whole(CHUNK, cache.tokens);
-    let decode = Split { key_cell: whole(CELL, key_chunk), key_chunk };
-    let choices = vec![
+    let stack = (spec.cache.layout == CacheLayout::Paged).then(|| stack(spec, machine, key_chunk));
+    let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
+    let decode = Split { key_cell: whole(CELL, key_chunk), key_chunk, stack_rows };
+    let sizes = [
         page,
         Choice::fixed("decode_chunk", decode.key_chunk.into(), Reason::DecodeChunk),
         Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell),
     ];
-    (cache, decode, choices)
+    (cache, decode, sizes.into_iter().chain(stack).collect())
+}
+
+/// The most rows, in powers of two, that sequences stack on a prefix which they share: what a pass keeps of them is to stay
+/// in a part of the cache that it lives in, beside the keys and values that stream through it. More rows read keys less often,
+/// but a row tile takes the same time whichever sequences its rows are of.
+fn stack(spec: &Spec, machine: &Machine, key_chunk: u32) -> Choice {
+    let (what, bytes) = pass_cache(machine);
+    let bound = |rows: u32| Inequality {
+        terms: vec![term(
+            "scores, queries and sums of a pass",
+            &[
+                factor(rows.into(), "rows"),
+                factor((key_chunk + spec.heads.dim + spec.heads.value_dim).into(), ""),
+                factor(4, "B"),
+            ],
+        )],
+        limit: Limit { what, value: bytes, numerator: 1, denominator: 4 },
+        unit: Unit::Bytes,
+    };
+    let (mut rows, mut rejected) = (FEWEST_ROWS, Vec::new());
+    while rows < MOST_ROWS {
+        let next = bound(2 * rows);
+        if !next.holds() {
+            rejected.push(Rejected { value: (2 * rows).into(), violates: vec![next] });
+            break;
+        }
+        rows *= 2;
+    }
+    Choice {
+        name: "decode_stack",
+        value: rows.into(),
+        reason: Reason::DecodeStack,
+        bounds: vec![bound(rows)],
+        rejected,
+    }
+}
+
+/// The cache that a pass lives in.
+fn pass_cache(machine: &Machine) -> (&'static str, u64) {
+    if machine.l2_bytes > 0 { ("L2", machine.l2_bytes.into()) } else { ("L1d", machine.l1d_bytes.into()) }
 }
 
 /// The most tokens, in powers of two, whose keys and values of a head fit a small part of the cache that a pass lives in.
 fn page(spec: &Spec, machine: &Machine) -> Choice {
-    let (what, bytes) =
-        if machine.l2_bytes > 0 { ("L2", machine.l2_bytes) } else { ("L1d", machine.l1d_bytes) };
+    let (what, bytes) = pass_cache(machine);
     let bound = |tokens: u32| Inequality {
         terms: vec![term(
             "K and V of a head",
@@ -57,7 +103,7 @@ fn page(spec: &Spec, machine: &Machine) -> Choice {
                 factor(4, "B"),
             ],
         )],
-        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 8 },
+        limit: Limit { what, value: bytes, numerator: 1, denominator: 8 },
         unit: Unit::Bytes,
     };
     let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());

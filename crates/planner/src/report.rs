@@ -103,6 +103,8 @@ pub enum Reason {
     DecodeChunk,
     /// What threads share out.
     DecodeCell,
+    /// Queries of sequences that share a prefix.
+    DecodeStack,
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -292,6 +294,9 @@ impl fmt::Display for Reason {
             Reason::DecodeChunk => f.write_str("cached keys that are scored before their values are added up: whole pages"),
             Reason::DecodeCell => {
                 f.write_str("cached keys whose sums start anew whatever the threads, which share out these")
+            }
+            Reason::DecodeStack => {
+                f.write_str("rows of sequences with a prefix in common that take one pass over its keys")
             }
             Reason::PackAhead => f.write_str(
                 "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",

@@ -7,7 +7,7 @@ use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Precision};
 use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::rows::Output;
-use regard_ir::spec::{Cache, Inputs, Mechanism, Pseudo, Spec};
+use regard_ir::spec::{Cache, CacheLayout, Inputs, Mechanism, Pseudo, Spec};
 use regard_ir::variant::{Heads, Sink, Source, Weights};
 use regard_planner::profile::{BUILT_IN, FORMAT};
 use regard_planner::{PlanError, Profile, plan};
@@ -289,4 +289,34 @@ fn fallbacks_are_named() {
     let report = text(&fast, "desktop-avx2", Dtype::Bf16);
     assert!(report.contains("bf16 is converted to f32 while it is packed"), "{report}");
     assert!(!report.contains("no engine of this build uses"), "{report}");
+}
+
+#[test]
+fn sequences_stack_where_they_can_share_pages() {
+    for (name, _) in BUILT_IN {
+        let machine = built_in(name);
+        for dim in [16, 128, 512] {
+            let whole = spec(8, 2, dim, dim);
+            let stacked = |layout| {
+                let spec = Spec { cache: Cache { layout, ..whole.cache }, ..whole.clone() };
+                plan(&spec, &machine, Dtype::F32, None).expect("an engine for f32 is everywhere")
+            };
+            let (plan, report) = stacked(CacheLayout::Paged);
+            let choice =
+                report.choices.iter().find(|choice| choice.name == "decode_stack").expect("it is told");
+            assert_eq!(choice.value, u64::from(plan.decode.stack_rows), "{name}");
+            assert!((8..=128).contains(&choice.value), "{name}: {choice:?}");
+            assert!(
+                choice.value == 8 || choice.bounds.iter().all(|bound| bound.holds()),
+                "{name}: {choice:?}"
+            );
+            assert!(
+                choice.rejected.iter().all(|it| it.violates.iter().all(|bound| !bound.holds())),
+                "{name}"
+            );
+            let (plan, report) = stacked(CacheLayout::Contiguous);
+            assert_eq!(plan.decode.stack_rows, 0, "{name}");
+            assert!(report.choices.iter().all(|choice| choice.name != "decode_stack"), "{name}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod pages;
 mod prefill;
 mod rings;
 mod specs;
+mod stacks;
 
 use regard::{Dtype, Kernel, Problem, SHIPPED, Threads};
 use regard_ir::spec::{self, CacheFormat, Spec};

@@ -11,12 +11,12 @@ use regard_ir::cache::Codec;
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::plan::EngineKind;
-use regard_ir::problem::Sequence;
 use regard_ir::tiles;
 use regard_ir::variant::Weights as Kind;
 
 use super::Parts;
-use super::memory::{Layout, Memory};
+use super::memory::{Layout, Memory, STATS};
+use super::stacks::{Pass, Stacks};
 use super::weigh::{Row, Units};
 use crate::cache::CachedSequence;
 use crate::code::{Code, Fault, Keys, Place};
@@ -43,47 +43,40 @@ pub(super) struct Call<'a, D: Door> {
     pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
     pub layout: &'a Layout,
-    /// As [`super::memory::Common`] has them.
-    pub starts: &'a [u32],
-    pub firsts: &'a [u32],
-    pub live: &'a [u32],
+    pub stacks: Stacks<'a>,
 }
 
-/// Which cell.
+/// A row of a pass: one query of one query head of one sequence.
 #[derive(Clone, Copy)]
-pub(super) struct At {
-    pub sequence: usize,
-    pub head: usize,
-    pub cell: u32,
+struct Of {
+    sequence: usize,
+    /// Query head.
+    head: usize,
+    query: usize,
 }
 
 impl<D: Door> Call<'_, D> {
-    /// The cell whose sums go to slot number `slot`.
-    pub fn at(&self, slot: usize) -> At {
-        let heads = self.parts.variant.heads.kv as usize;
-        // The last head whose slots begin here or before: those before it that begin here too have none.
-        let head = self.starts.partition_point(|&start| start as usize <= slot) - 1;
-        let sequence = head / heads;
-        let cell = self.live[self.firsts[sequence] as usize + slot - self.starts[head] as usize];
-        At { sequence, head: head % heads, cell }
-    }
-
-    /// The query head and the query of a row: heads of a group one after the other.
-    fn place(&self, at: At, row: usize) -> (usize, usize) {
-        let queries = self.parts.problem.sequence(at.sequence as u32).queries as usize;
+    /// What a row of a pass is: sequences one after the other, in each the heads of a group, of each its queries.
+    fn row(&self, pass: Pass<'_>, row: usize) -> Of {
         let group = self.parts.variant.heads.group() as usize;
-        (at.head * group + row / queries, row % queries)
+        let queries = self.rows(pass) / pass.sequences.len() / group;
+        let (sequence, head) = (row / (group * queries), row / queries % group);
+        Of {
+            sequence: pass.sequences[sequence] as usize,
+            head: pass.head * group + head,
+            query: row % queries,
+        }
     }
 
     /// Where the scores of a row stand, apart from the first key; fills tables of its query head and of its query's position.
-    fn place_of<'p>(&'p self, at: At, row: usize, [h, q]: [&'p mut [i32]; 2]) -> Place<'p> {
-        let of = self.parts.problem.sequence(at.sequence as u32);
-        let (head, query) = self.place(at, row);
+    fn place_of<'p>(&'p self, pass: Pass<'_>, row: usize, [h, q]: [&'p mut [i32]; 2]) -> Place<'p> {
+        let Of { sequence, head, query } = self.row(pass, row);
+        let of = self.parts.problem.sequence(sequence as u32);
         h.fill(head as i32);
         q.fill(of.q_offset + query as i32);
         Place {
-            b: at.sequence as i32,
-            g: at.head as i32,
+            b: sequence as i32,
+            g: pass.head as i32,
             nq: of.queries as i32,
             nk: of.keys as i32,
             q,
@@ -95,9 +88,10 @@ impl<D: Door> Call<'_, D> {
         }
     }
 
-    fn rows(&self, at: At) -> usize {
-        let queries = self.parts.problem.sequence(at.sequence as u32).queries;
-        (self.parts.variant.heads.group() * queries) as usize
+    /// Rows of a pass.
+    fn rows(&self, pass: Pass<'_>) -> usize {
+        let queries = self.parts.problem.sequence(pass.sequences[0]).queries;
+        (self.parts.variant.heads.group() * queries) as usize * pass.sequences.len()
     }
 
     /// Whether bf16 is multiplied in pairs.
@@ -132,33 +126,29 @@ impl<D: Door> Call<'_, D> {
 }
 
 impl<D: Door, T: Element> Shared<'_, D, T> {
-    /// Packs the queries of a sequence and key head.
+    /// Packs the queries of a pass.
     #[inline(always)]
-    pub fn pack(&self, lanes: D, at: At, memory: &mut Memory<'_>) {
+    pub fn pack(&self, lanes: D, pass: Pass<'_>, memory: &mut Memory<'_>) {
         let Call { parts, layout, .. } = &self.call;
-        let of = parts.problem.sequence(at.sequence as u32);
-        let (batch, dim) = (of.batch as usize, layout.page.keys.channels);
+        let dim = layout.page.keys.channels;
         let (factor, _) = self.call.units();
-        let rows = self.call.rows(at);
-        let row = |i: usize| {
-            let (head, query) = self.call.place(at, i);
-            (head, self.q.row(batch, head, of.first_query as usize + query))
-        };
         let product = (&layout.page.keys, self.call.pairs());
-        for (i, packed) in memory.query.chunks_exact_mut(layout.packed_row).take(rows).enumerate() {
+        for i in 0..self.call.rows(pass) {
+            let at = self.call.row(pass, i);
+            let of = parts.problem.sequence(at.sequence as u32);
+            let (batch, query) = (of.batch as usize, of.first_query as usize + at.query);
             let to = &mut memory.unpacked[..dim];
             match self.change {
-                None => T::widen_into(lanes, row(i).1, to),
+                None => T::widen_into(lanes, self.q.row(batch, at.head, query), to),
                 Some(change) => {
-                    let token =
-                        |i| change.tokens.query(batch, of.first_query as usize + self.call.place(at, i).1);
-                    Changed::new(change, row, token).row(lanes, i, to);
+                    let row = |_| (at.head, self.q.row(batch, at.head, query));
+                    Changed::new(change, row, |_| change.tokens.query(batch, query)).row(lanes, i, to);
                 }
             }
             to.iter_mut().for_each(|x| *x *= factor);
+            let packed = &mut memory.query[i * layout.packed_row..][..layout.packed_row];
             cached::pack_query(lanes, product, to, packed);
         }
-        memory.packed = Some((at.sequence, at.head));
     }
 }
 
@@ -166,9 +156,10 @@ impl<D: Door, T: Element> Shared<'_, D, T> {
 pub(super) struct Cell<'a, 'm, D: Door> {
     pub lanes: D,
     pub call: &'a Call<'a, D>,
-    pub at: At,
+    pub pass: Pass<'a>,
     pub memory: &'a mut Memory<'m>,
-    pub slot: &'a mut [f32],
+    /// Weighted values of the rows, and what is beside them.
+    pub sums: (&'a mut [f32], &'a mut [[f32; STATS]]),
 }
 
 /// Some pages of a cell that are scored before their values are added up.
@@ -187,13 +178,14 @@ impl<D: Door> Op for Cell<'_, '_, D> {
     #[inline(always)]
     fn run(mut self) {
         let Call { parts, layout, .. } = *self.call;
-        let cache = &parts.caches.get(self.at.sequence);
+        // The same for all.
+        let cache = &parts.caches.get(self.pass.sequences[0] as usize);
         let (cell, chunk) = (parts.plan.decode.key_cell, layout.chunk as u32);
-        let rows = self.call.rows(self.at);
+        let rows = self.call.rows(self.pass);
         self.memory.references[..rows].fill(f32::NEG_INFINITY);
         self.memory.totals[..rows * D::WIDTH].fill(0.0);
         let mut fresh = true;
-        let begin = self.at.cell * cell;
+        let begin = self.pass.cell * cell;
         let end = cache.len.min(begin + cell);
         for first in (begin..end).step_by(chunk as usize) {
             let keys = chunk.min(end - first);
@@ -202,7 +194,7 @@ impl<D: Door> Op for Cell<'_, '_, D> {
                 self.chunk(cache, Chunk { first, keys: keys as usize, liveness }, &mut fresh);
             }
         }
-        let (outputs, stats) = layout.slot.split(self.slot);
+        let (outputs, stats) = self.sums;
         if fresh {
             outputs.fill(0.0);
         }
@@ -217,16 +209,15 @@ impl<D: Door> Op for Cell<'_, '_, D> {
 }
 
 impl<D: Door> Cell<'_, '_, D> {
-    fn of(&self) -> Sequence {
-        self.call.parts.problem.sequence(self.at.sequence as u32)
-    }
-
     /// What the mask is over some keys for all rows.
     fn liveness(&self, keys: Range<u32>) -> Liveness {
-        let variant = self.call.parts.variant;
-        let all = self.of().region(self.at.sequence as u32, &variant.heads, self.at.head as u32);
+        let Parts { variant, problem, .. } = self.call.parts;
         let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
-        tiles::liveness(variant.allow, &Region { k, ..all }, self.call.ranges)
+        let each = self.pass.sequences.iter().map(|&sequence| {
+            let all = problem.sequence(sequence).region(sequence, &variant.heads, self.pass.head as u32);
+            tiles::liveness(variant.allow, &Region { k, ..all }, self.call.ranges)
+        });
+        each.reduce(|all, one| if all == one { all } else { Liveness::Partial }).unwrap_or(Liveness::Dead)
     }
 
     #[inline(always)]
@@ -236,8 +227,8 @@ impl<D: Door> Cell<'_, '_, D> {
         let (tokens, pairs) = (shape.tokens, self.call.pairs());
         let first_page = chunk.first as usize / tokens;
         let pages = chunk.keys.div_ceil(tokens);
-        let keys_at = shape.keys_at(self.at.head);
-        let values_at = shape.values_at(shape.value_head(self.at.head));
+        let keys_at = shape.keys_at(self.pass.head);
+        let values_at = shape.values_at(shape.value_head(self.pass.head));
         let keys_of = |page: usize| &cache.page(shape, first_page + page)[keys_at..][..shape.keys_len()];
         let values_of =
             |page: usize| &cache.page(shape, first_page + page)[values_at..][..shape.values_len()];
@@ -252,7 +243,7 @@ impl<D: Door> Cell<'_, '_, D> {
         }
         let is_dead = |page: usize| dead >> page & 1 != 0;
         let count_of = |page: usize| tokens.min(chunk.keys - page * tokens);
-        let rows = self.call.rows(self.at);
+        let rows = self.call.rows(self.pass);
         for page in 0..pages {
             if is_dead(page) {
                 continue;
@@ -291,7 +282,7 @@ impl<D: Door> Cell<'_, '_, D> {
             let is_odd = mended.is_some();
             let mut words =
                 Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
-            let (outputs, _) = layout.slot.split(self.slot);
+            let outputs = &mut *self.sums.0;
             for tile in row_tiles(self.lanes, rows) {
                 let weights = Weights {
                     rows: &self.memory.scores[tile.first * layout.chunk + page * tokens..],
@@ -357,7 +348,7 @@ impl<D: Door> Cell<'_, '_, D> {
     #[inline(always)]
     fn shape(&mut self, first: u32, row: usize, begin: usize, count: usize, masked: bool) {
         let Memory { scores, lanes: [h, q, _], code: scratch, .. } = &mut *self.memory;
-        let place = self.call.place_of(self.at, row, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]);
+        let place = self.call.place_of(self.pass, row, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]);
         let code = self.call.code;
         let (whole, scores) = (count / D::WIDTH * D::WIDTH, &mut scores[begin..]);
         if whole > 0 {
@@ -379,7 +370,7 @@ impl<D: Door> Cell<'_, '_, D> {
     fn add_odd_values(&mut self, stored: &[u32], chunk: Chunk, page: usize) {
         let layout = self.call.layout;
         let shape = &layout.page;
-        let (begin, rows) = (page * shape.tokens, self.call.rows(self.at));
+        let (begin, rows) = (page * shape.tokens, self.call.rows(self.pass));
         for token in 0..shape.tokens.min(chunk.keys - begin) {
             if !cached::is_odd(&shape.values, shape.tokens, token, stored) {
                 continue;
@@ -392,7 +383,7 @@ impl<D: Door> Cell<'_, '_, D> {
                 let allowed = &mut allowed[..D::WIDTH];
                 allowed.fill(1);
                 if chunk.liveness == Liveness::Partial {
-                    let place = self.call.place_of(self.at, row, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]);
+                    let place = self.call.place_of(self.pass, row, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]);
                     // Every lane is of this key.
                     let place = Place { first_key, keys: Keys::Rows, ..place };
                     self.call.code.allow(self.lanes, &place, allowed, scratch);
@@ -401,8 +392,7 @@ impl<D: Door> Cell<'_, '_, D> {
                     continue;
                 }
                 let weight = scores[row * layout.chunk + begin + token];
-                let (outputs, _) = layout.slot.split(self.slot);
-                for (o, &x) in outputs[row * layout.slot.width..].iter_mut().zip(&*value) {
+                for (o, &x) in self.sums.0[row * layout.slot.width..].iter_mut().zip(&*value) {
                     if !x.is_finite() {
                         *o += weight * x;
                     }

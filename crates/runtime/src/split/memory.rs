@@ -9,6 +9,7 @@ use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
+use super::stacks::{Lists, Size};
 use crate::code::Code;
 use crate::finish::ROWS as FINISH;
 use crate::flash::ALIGN;
@@ -28,6 +29,11 @@ pub(super) struct Slot {
 pub(super) const STATS: usize = 2;
 
 impl Slot {
+    /// So many slots of sequences whose rows take one pass, as one.
+    pub const fn of(&self, sequences: usize) -> Self {
+        Self { rows: self.rows * sequences, ..*self }
+    }
+
     pub fn len(&self) -> usize {
         (self.rows * (self.width + STATS)).next_multiple_of(ALIGN)
     }
@@ -54,8 +60,10 @@ pub(super) struct Layout {
     pub chunk: usize,
     /// What a cell leaves behind.
     pub slot: Slot,
-    /// Rows, those included that fill up the last row tile.
-    pub rows: usize,
+    /// The most sequences of a pass.
+    most: usize,
+    /// Rows of a pass at most, those included that fill up the last row tile.
+    rows: usize,
     /// Channels of a packed query.
     pub packed_row: usize,
     /// What is known of each query's token.
@@ -75,14 +83,12 @@ pub(super) struct Common<'a> {
     pub frequencies: &'a mut [f32],
     /// What is known of each query's token.
     pub table: &'a mut [f32],
-    /// Where the sums of each sequence and key head begin, counted in slots.
-    pub starts: &'a mut [u32],
-    /// Where the live cells of each sequence begin in `live`.
-    pub firsts: &'a mut [u32],
-    /// The live cells of all sequences.
-    pub live: &'a mut [u32],
-    /// A slot for each live cell and key head.
+    /// The lists of live cells and of who shares them.
+    pub lists: Lists<'a>,
+    /// A slot for each live cell of each sequence and key head.
     pub sums: &'a mut [f32],
+    /// A slot for each sequence and key head, where cells are added up.
+    pub results: &'a mut [f32],
     /// The workers' pieces.
     pub workers: &'a mut [f32],
 }
@@ -111,8 +117,6 @@ pub(super) struct Memory<'a> {
     pub lanes: [&'a mut [i32]; 3],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
-    /// The sequence and key head whose queries are packed.
-    pub packed: Option<(usize, usize)>,
 }
 
 impl Layout {
@@ -126,12 +130,17 @@ impl Layout {
         let page = plan.cache.shape(heads);
         let rows = heads.group() as usize * problem.queries as usize;
         let tile = <E::Lanes as regard_engine::isa::Door>::TILE.min(8);
-        let last = rows % tile;
-        let padded = rows - last + if last > 0 { last.next_power_of_two() } else { 0 };
+        let (stack, batch) = (plan.decode.stack_rows as usize, problem.batch as usize);
+        let most = (stack / rows.max(1)).clamp(1, batch.max(1));
+        // As many for fewer queries, of which more sequences fit a stack.
+        let all = rows.max(stack.min(rows.saturating_mul(batch)));
+        let last = all % tile;
+        let padded = all - last + if last > 0 { last.next_power_of_two() } else { 0 };
         Self {
             page,
             chunk: plan.decode.key_chunk as usize,
             slot: Slot { rows, width: page.values.channels.next_multiple_of(LANES) },
+            most,
             rows: padded,
             packed_row: packed_row(&page.keys),
             tokens: TokenLayout::of_queries(variant, problem),
@@ -143,13 +152,29 @@ impl Layout {
         }
     }
 
-    /// The sizes of what is shared, in the order of [`Common`]'s fields up to the workers, with so many live cells over all
-    /// sequences.
-    fn common(&self, cells: usize) -> [usize; 6] {
-        let starts = self.sequences.saturating_mul(self.heads).saturating_add(1);
-        let sums = cells.saturating_mul(self.heads).saturating_mul(self.slot.len());
-        [self.tokens.frequencies_len(), self.tokens.table_len(), starts, self.sequences, cells, sums]
-            .map(|len| len.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX))
+    /// How large the lists of passes are.
+    pub const fn stacks(&self) -> Size {
+        Size { sequences: self.sequences, heads: self.heads, most: self.most }
+    }
+
+    /// The sizes of what is shared, in the order of [`Common`]'s fields up to the workers and of those of [`Lists`], with so
+    /// many live cells over all sequences.
+    fn common(&self, cells: usize) -> [usize; 10] {
+        let times = usize::saturating_mul;
+        let (slots, results) = (times(cells, self.heads), times(self.sequences, self.heads));
+        let pairs = |count: usize| times(count, 2);
+        [
+            self.tokens.frequencies_len(),
+            self.tokens.table_len(),
+            self.sequences + 1,
+            pairs(cells),
+            self.sequences + 1,
+            pairs(cells.saturating_add(1)),
+            cells,
+            slots.saturating_add(1),
+            times(slots, self.slot.len()),
+            times(results, self.slot.len()),
+        ]
     }
 
     /// The operands' sizes, in the order of [`Memory`]'s fields.
@@ -181,27 +206,32 @@ impl Layout {
     /// Elements for `threads` workers and so many live cells over all sequences; saturates.
     pub fn workspace_len(&self, cells: usize, threads: usize) -> usize {
         let workers = threads.max(1).saturating_mul(self.worker_len());
-        self.common(cells).into_iter().fold(workers.saturating_add(ALIGN), usize::saturating_add)
+        let aligned = |len: usize| len.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
+        self.common(cells).into_iter().map(aligned).fold(workers.saturating_add(ALIGN), usize::saturating_add)
     }
 
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
     pub fn share<'a>(&self, mut memory: &'a mut [f32], cells: usize) -> Common<'a> {
         let mut sizes = self.common(cells).into_iter();
         let mut next = || {
-            let (piece, rest) = core::mem::take(&mut memory).split_at_mut(sizes.next().unwrap_or(0));
+            let size = sizes.next().unwrap_or(0);
+            let (piece, rest) = core::mem::take(&mut memory).split_at_mut(size.next_multiple_of(ALIGN));
             memory = rest;
-            piece
+            &mut piece[..size]
         };
-        let (frequencies, table) = (next(), next());
-        let [starts, firsts, live] = [next(), next(), next()].map(bytemuck::cast_slice_mut::<f32, u32>);
-        let sums = next();
         Common {
-            frequencies,
-            table: &mut table[..self.tokens.table_len()],
-            starts: &mut starts[..self.sequences * self.heads + 1],
-            firsts: &mut firsts[..self.sequences],
-            live: &mut live[..cells],
-            sums: &mut sums[..cells * self.heads * self.slot.len()],
+            frequencies: next(),
+            table: next(),
+            lists: Lists {
+                firsts: bytemuck::cast_slice_mut(next()),
+                cells: bytemuck::cast_slice_mut(next()),
+                leads: bytemuck::cast_slice_mut(next()),
+                stacks: bytemuck::cast_slice_mut(next()),
+                members: bytemuck::cast_slice_mut(next()),
+                starts: bytemuck::cast_slice_mut(next()),
+            },
+            sums: next(),
+            results: next(),
             workers: memory,
         }
     }
@@ -227,7 +257,6 @@ impl Layout {
             value: next(),
             lanes: [next(), next(), next()].map(bytemuck::cast_slice_mut),
             code: bytemuck::cast_slice_mut(next()),
-            packed: None,
         }
     }
 }

@@ -10,8 +10,10 @@
 
 mod append;
 mod cell;
+mod live;
 mod memory;
 mod merge;
+mod stacks;
 mod weigh;
 
 use regard_engine::element::Element;
@@ -22,18 +24,17 @@ use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::PAGE_STEP;
 use regard_ir::inputs::{self, Captured, InputData};
-use regard_ir::interval::{Liveness, Span};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
-use regard_ir::reach::Reach;
-use regard_ir::tiles;
 use regard_ir::variant::Variant;
 
 pub use self::append::{Tokens, append, append_len};
 
 use self::cell::{Call, Cell, Shared};
+use self::live::LiveCells;
 use self::memory::{Common, Layout};
 pub(crate) use self::merge::Cells;
+use self::stacks::Stacks;
 use crate::cache::Caches;
 use crate::code::{Code, Fault};
 use crate::flash::part::{Of, RowsOf, finish_of};
@@ -124,9 +125,12 @@ pub fn run<E: Engine, T: Element>(
     if found.floats < needed {
         return Err(short(needed));
     }
-    let Common { frequencies, table, starts, firsts, live, sums, workers } =
+    let Common { frequencies, table, lists, sums, results, workers } =
         layout.share(align(memory.floats), cells);
-    live_cells.list(starts, firsts, live);
+    let live = |sequence: usize, visit: &mut dyn FnMut(u32)| {
+        live_cells.of(sequence, visit);
+    };
+    let stacks = Stacks::new(layout.stacks(), lists, live, |sequence| live_cells.relative(sequence));
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
@@ -157,13 +161,11 @@ pub fn run<E: Engine, T: Element>(
             ranges: &ranges,
             fault: &fault,
             layout: &layout,
-            starts,
-            firsts,
-            live,
+            stacks,
         },
     };
     {
-        let slots = Lots::new(&mut *sums, layout.slot.len());
+        let slots = LotRuns::new(&mut *sums, layout.slot.len(), stacks.starts);
         let lots = Lots::new(&mut *workers, layout.worker_len());
         threads.run(&|_| {
             if let Some((_, memory)) = lots.take() {
@@ -171,73 +173,22 @@ pub fn run<E: Engine, T: Element>(
             }
         });
     }
-    if starts.windows(2).any(|pair| pair[1] - pair[0] > 1) {
-        let runs = LotRuns::new(&mut *sums, layout.slot.len(), starts);
-        threads.run(&|_| engine.enter(Merge { lanes: engine.lanes(), slot: layout.slot, runs: &runs }));
+    let cells = Cells { slot: layout.slot, heads, stacks, sums, results: &[], problem };
+    if stacks.several() {
+        let lots = Lots::new(&mut *results, layout.slot.len());
+        threads.run(&|_| engine.enter(Merge { lanes: engine.lanes(), cells: &cells, results: &lots }));
     }
-    let rows = RowsOf::Cells(Cells { slot: layout.slot, heads, starts, sums, problem });
+    let rows = RowsOf::Cells(Cells { results, ..cells });
     let of = Of { rows, captured: &captured, weights: variant.weights };
     finish_of(engine, (variant, problem), of, queries.gate, outputs, threads, workers)?;
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
 }
 
-/// Which cells of a call are live.
-struct LiveCells<'a> {
-    parts: &'a Parts<'a>,
-    sight: Sight<'a>,
-}
-
-impl LiveCells<'_> {
-    /// Calls `visit` with each cell of a sequence that some query may see keys of, and says how many there are.
-    fn of(&self, sequence: usize, mut visit: impl FnMut(u32)) -> usize {
-        let Parts { plan, problem, caches, .. } = *self.parts;
-        let (cell, len) = (plan.decode.key_cell, caches.get(sequence).len);
-        // Between the first tokens and the last ones nothing is seen, if the plan is right: one look says so, where a search
-        // would take longer the longer the sequence is.
-        let gap = plan.reach.map_or(0..0, |Reach { first, back }| {
-            let seen = i64::from(problem.sequence(sequence as u32).q_offset) - i64::from(back) + 1;
-            first.div_ceil(cell)..seen.clamp(0, len.into()) as u32 / cell
-        });
-        let gap = if gap.is_empty() { 0..0 } else { gap.start * cell..gap.end * cell };
-        let is_dead = !gap.is_empty() && self.sight.of(sequence, gap.clone()) == Liveness::Dead;
-        let parts = if is_dead { [0..gap.start, gap.end..len] } else { [0..0, 0..len] };
-        let mut count = 0;
-        for part in parts {
-            let classify = |keys: Span| self.sight.of(sequence, keys.lo as u32..keys.hi as u32 + 1);
-            for (keys, _) in tiles::runs(part, cell, classify) {
-                for cell in keys.start / cell..keys.end.div_ceil(cell) {
-                    visit(cell);
-                    count += 1;
-                }
-            }
-        }
-        count
-    }
-
-    /// Lists the cells of all sequences; where those of each begin in the list, and where the sums of each key head do.
-    fn list(&self, starts: &mut [u32], firsts: &mut [u32], live: &mut [u32]) {
-        let heads = self.parts.variant.heads.kv as usize;
-        let (mut listed, mut sums) = (0, 0);
-        for sequence in 0..self.parts.caches.count() {
-            firsts[sequence] = listed as u32;
-            let count = self.of(sequence, |cell| {
-                live[listed] = cell;
-                listed += 1;
-            });
-            for start in &mut starts[sequence * heads..][..heads] {
-                *start = sums;
-                sums += count as u32;
-            }
-        }
-        starts[self.parts.caches.count() * heads] = sums;
-    }
-}
-
-/// One worker's share of the cells, inside the engine's instruction set.
+/// One worker's share of the passes, inside the engine's instruction set.
 struct Attend<'a, D: Door, T> {
     lanes: D,
     shared: &'a Shared<'a, D, T>,
-    slots: &'a Lots<'a, f32>,
+    slots: &'a LotRuns<'a, f32>,
     memory: &'a mut [f32],
 }
 
@@ -249,12 +200,15 @@ impl<D: Door, T: Element> Op for Attend<'_, D, T> {
         let Self { lanes, shared, slots, memory } = self;
         let call = &shared.call;
         let mut memory = call.layout.carve(memory);
-        while let Some((number, slot)) = slots.take() {
-            let at = call.at(number);
-            if memory.packed != Some((at.sequence, at.head)) {
-                shared.pack(lanes, at, &mut memory);
+        let mut packed = None;
+        while let Some((number, slots)) = slots.take() {
+            let pass = call.stacks.pass(number);
+            if packed != Some((pass.head, pass.sequences)) {
+                shared.pack(lanes, pass, &mut memory);
+                packed = Some((pass.head, pass.sequences));
             }
-            lanes.call(Cell { lanes, call, at, memory: &mut memory, slot });
+            let sums = call.layout.slot.of(pass.sequences.len()).split(slots);
+            lanes.call(Cell { lanes, call, pass, memory: &mut memory, sums });
         }
     }
 }
@@ -262,8 +216,8 @@ impl<D: Door, T: Element> Op for Attend<'_, D, T> {
 /// One worker's share of adding up cells, inside the engine's instruction set.
 struct Merge<'a, D> {
     lanes: D,
-    slot: memory::Slot,
-    runs: &'a LotRuns<'a, f32>,
+    cells: &'a Cells<'a>,
+    results: &'a Lots<'a, f32>,
 }
 
 impl<D: Door> Op for Merge<'_, D> {
@@ -271,8 +225,9 @@ impl<D: Door> Op for Merge<'_, D> {
 
     #[inline(always)]
     fn run(self) {
-        while let Some((_, cells)) = self.runs.take() {
-            merge::add_up(self.lanes, &self.slot, cells);
+        let heads = self.cells.heads.kv as usize;
+        while let Some((number, result)) = self.results.take() {
+            self.cells.add_up(self.lanes, [number / heads, number % heads], result);
         }
     }
 }

@@ -1,0 +1,65 @@
+//! Which cells of a call are live.
+
+use regard_ir::interval::{Liveness, Span};
+use regard_ir::reach::Reach;
+use regard_ir::tiles;
+
+use super::{Parts, stacks};
+use crate::sight::Sight;
+
+/// Finds the live cells of a call.
+pub(super) struct LiveCells<'a> {
+    pub parts: &'a Parts<'a>,
+    pub sight: Sight<'a>,
+}
+
+impl LiveCells<'_> {
+    /// Calls `visit` with each cell of a sequence that some query may see keys of, and says how many there are.
+    pub fn of(&self, sequence: usize, mut visit: impl FnMut(u32)) -> usize {
+        let Parts { plan, problem, caches, .. } = *self.parts;
+        let (cell, len) = (plan.decode.key_cell, caches.get(sequence).len);
+        // Between the first tokens and the last ones nothing is seen, if the plan is right: one look says so, where a search
+        // would take longer the longer the sequence is.
+        let gap = plan.reach.map_or(0..0, |Reach { first, back }| {
+            let seen = i64::from(problem.sequence(sequence as u32).q_offset) - i64::from(back) + 1;
+            first.div_ceil(cell)..seen.clamp(0, len.into()) as u32 / cell
+        });
+        let gap = if gap.is_empty() { 0..0 } else { gap.start * cell..gap.end * cell };
+        let is_dead = !gap.is_empty() && self.sight.of(sequence, gap.clone()) == Liveness::Dead;
+        let parts = if is_dead { [0..gap.start, gap.end..len] } else { [0..0, 0..len] };
+        let mut count = 0;
+        for part in parts {
+            let classify = |keys: Span| self.sight.of(sequence, keys.lo as u32..keys.hi as u32 + 1);
+            for (keys, _) in tiles::runs(part, cell, classify) {
+                for cell in keys.start / cell..keys.end.div_ceil(cell) {
+                    visit(cell);
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// A sequence before this one that has the most cells with it in common, and how many, counted from the first; whole ones
+    /// alone, of sequences with as many queries as any.
+    pub fn relative(&self, sequence: usize) -> (u32, usize) {
+        let Parts { plan, problem, caches, .. } = *self.parts;
+        let is_full = |sequence: usize| problem.sequence(sequence as u32).queries == problem.queries;
+        let (cell, cache) = (plan.decode.key_cell, caches.get(sequence));
+        let (mut most, mut relative) = (0, 0);
+        if !is_full(sequence) {
+            return (0, 0);
+        }
+        // The latest first: its stacks are the ones that still have room.
+        for other in (0..sequence).rev() {
+            let tokens = stacks::in_common(&caches.get(other), &cache, plan.cache.tokens as usize);
+            if tokens / cell > most && is_full(other) {
+                (most, relative) = (tokens / cell, other);
+            }
+            if most == cache.len / cell {
+                break;
+            }
+        }
+        (most, relative)
+    }
+}
