@@ -2,7 +2,7 @@
 
 use regard_engine::any::{self, Visit};
 use regard_engine::cached::{
-    self, Before, LANES, Target, Weights, Words, pack_query, packed_row, row_tiles, scratch_len,
+    self, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
 };
 use regard_engine::catalog::ENTRIES;
 use regard_engine::isa::Door;
@@ -166,32 +166,29 @@ impl<D: Door> Op for Multiply<'_, D> {
     fn run(self) -> Self::Output {
         let Self { lanes, page } = self;
         let (dim, stride) = (page.keys.channels, page.tokens.next_multiple_of(LANES));
-        let padded = page.rows.next_multiple_of(8);
         let width = dim.next_multiple_of(LANES);
         let packed_len = packed_row(&page.keys);
         let mut packed = vec![f32::NAN; page.rows * packed_len];
         for (row, to) in page.queries.chunks_exact(dim).zip(packed.chunks_exact_mut(packed_len)) {
             pack_query(lanes, (&page.keys, page.pairs), row, to);
         }
-        let mut scores = vec![f32::NAN; padded * stride];
+        let mut scores = vec![f32::NAN; page.rows * stride];
         let mut outputs = vec![f32::NAN; page.rows * width];
-        let mut scratch = vec![f32::NAN; scratch_len(8, page.tokens)];
-        for tile in row_tiles(lanes, page.rows) {
-            let words = Words {
-                block: &page.keys,
-                tokens: page.tokens,
-                pairs: page.pairs,
-                words: &page.key_words,
-                ahead: &page.value_words,
-            };
-            let target = Target { to: &mut scores[tile.first * stride..], stride };
-            cached::scores(lanes, words, &packed[tile.first * packed_len..], tile, (64, page.count), target);
-            let words = Words { block: &page.values, words: &page.value_words, ahead: &[], ..words };
-            let weights =
-                Weights { rows: &page.weights[tile.first * stride..], stride, count: page.count, chain: 64 };
-            let target = Target { to: &mut outputs[tile.first * width..], stride: width };
-            cached::outputs(lanes, words, (tile, weights), &mut scratch, Before::Nothing, target);
-        }
+        let mut scratch = vec![f32::NAN; scratch_len(&page.values, page.rows, 64)];
+        let words = Words {
+            block: &page.keys,
+            tokens: page.tokens,
+            pairs: page.pairs,
+            words: &page.key_words,
+            ahead: &page.value_words,
+        };
+        let target = Target { to: &mut scores, stride };
+        cached::scores(lanes, words, (&packed, page.rows), (64, page.count), target);
+        let words = Words { block: &page.values, words: &page.value_words, ahead: &[], ..words };
+        let weights =
+            Weights { numbers: &page.weights, stride, rows: page.rows, count: page.count, chain: 64 };
+        let target = Target { to: &mut outputs, stride: width };
+        cached::outputs(lanes, words, weights, &mut scratch, Before::Nothing, target);
         let cut = |rows: &[f32], stride: usize, len: usize| -> Vec<f32> {
             rows.chunks_exact(stride).take(page.rows).flat_map(|row| row[..len].to_vec()).collect()
         };

@@ -13,12 +13,12 @@ use crate::report::{Choice, Reason, Rejected};
 const MOST_TOKENS: u32 = 64;
 
 /// Keys that are scored before their values are added up: enough that a row's largest score is found once for many.
-const CHUNK: u32 = 256;
+const CHUNK: u32 = 512;
 
 /// The fewest rows of sequences that share a prefix in one pass, as far as one sequence has no more, and the most: past them
 /// nothing is gained, as keys are read from a near cache then.
 const FEWEST_ROWS: u32 = 8;
-const MOST_ROWS: u32 = 128;
+const MOST_ROWS: u32 = 64;
 
 /// Keys that one thread takes at a time: few, so that short sequences are shared out evenly, and so many that what they leave
 /// behind is little beside what is read.

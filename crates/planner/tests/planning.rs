@@ -305,7 +305,7 @@ fn sequences_stack_where_they_can_share_pages() {
             let choice =
                 report.choices.iter().find(|choice| choice.name == "decode_stack").expect("it is told");
             assert_eq!(choice.value, u64::from(plan.decode.stack_rows), "{name}");
-            assert!((8..=128).contains(&choice.value), "{name}: {choice:?}");
+            assert!((8..=64).contains(&choice.value), "{name}: {choice:?}");
             assert!(
                 choice.value == 8 || choice.bounds.iter().all(|bound| bound.holds()),
                 "{name}: {choice:?}"

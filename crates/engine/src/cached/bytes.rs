@@ -5,9 +5,10 @@
 //! what a page adds is converted and scaled once.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use pulp::bytemuck;
-use regard_simd::{F32, I32, Simd, vectors, vectors_mut};
+use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 
 use super::load::Step;
 use super::tile::Write;
@@ -16,16 +17,17 @@ use crate::isa::Door;
 
 /// How bytes of each lane are stored in a [`Step`]; a word of it takes `N` words of the other operand.
 pub(super) trait Stored<const N: usize>: Copy + 'static {
-    /// What is taken from the sums of keys, in units of the sum of the other operand's bytes.
+    /// What stored bytes of keys are more than their numbers.
     const KEY_BIAS: i32;
-    /// What is taken from the sums of values, likewise.
-    const VALUE_BIAS: i32;
 
     /// The words of vector `v` of the row's lanes, bytes of 0 to 255. `#[inline(always)]`.
     fn keys<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; N];
 
-    /// The same, bytes of −128 to 127. `#[inline(always)]`.
+    /// The same, bytes of −128 to 127, which are the numbers. `#[inline(always)]`.
     fn values<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; N];
+
+    /// A vector of scales from number `first` on. `#[inline(always)]`.
+    fn scales<D: Door>(lanes: D, scales: &[u32], first: usize) -> F32<D>;
 }
 
 #[inline(always)]
@@ -39,7 +41,6 @@ pub(super) struct Bytes;
 
 impl Stored<1> for Bytes {
     const KEY_BIAS: i32 = 128;
-    const VALUE_BIAS: i32 = 0;
 
     #[inline(always)]
     fn keys<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; 1] {
@@ -51,6 +52,11 @@ impl Stored<1> for Bytes {
         let simd = lanes.simd();
         [simd.xor_u32s(words(lanes, step, v), simd.splat_u32s(0x8080_8080))]
     }
+
+    #[inline(always)]
+    fn scales<D: Door>(lanes: D, scales: &[u32], first: usize) -> F32<D> {
+        F32::from_raw(lanes, vectors(lanes, bytemuck::cast_slice(&scales[first..][..D::WIDTH]))[0])
+    }
 }
 
 /// [`regard_ir::cache::Codec::Int4`]: half bytes are numbers and 8, the first four in the lower halves.
@@ -59,7 +65,6 @@ pub(super) struct Nibbles;
 
 impl Stored<2> for Nibbles {
     const KEY_BIAS: i32 = 8;
-    const VALUE_BIAS: i32 = 8;
 
     #[inline(always)]
     fn keys<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; 2] {
@@ -71,42 +76,55 @@ impl Stored<2> for Nibbles {
 
     #[inline(always)]
     fn values<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; 2] {
-        Self::keys(lanes, step, v)
+        let simd = lanes.simd();
+        // 120 more and the top bit flipped are 8 less, and no byte carries into the next.
+        let (more, top) = (simd.splat_u32s(0x7878_7878), simd.splat_u32s(0x8080_8080));
+        Self::keys(lanes, step, v).map(|words| simd.xor_u32s(simd.add_u32s(words, more), top))
+    }
+
+    #[inline(always)]
+    fn scales<D: Door>(lanes: D, scales: &[u32], first: usize) -> F32<D> {
+        let halves: &[u16] = bytemuck::cast_slice(scales);
+        F32::from_raw(lanes, lanes.load_f16(&halves[first..][..D::WIDTH]))
     }
 }
 
-/// Rows of numbers of two bytes, four to a word of upper and one of lower bytes: `depth` times `N` words of each, `stride`
-/// words apart, and `lower` words from the upper bytes of a row to its lower ones.
+/// Rows of numbers of two bytes, four to a word of upper and one of lower bytes: `depth` times `N` words of each.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub words: &'a [u32],
+    /// Words from one row to the next.
     pub stride: usize,
+    /// Words from the upper bytes of a row to its lower ones.
     pub lower: usize,
+    /// Words to what is beside them: the scale of a row and, of keys, for each group of channels what sums of upper and of
+    /// lower bytes start from.
+    pub beside: usize,
     /// Rows that there are; what a tile has more repeats the last.
     pub rows: usize,
     pub depth: usize,
-    pub of_rows: &'a [OfRow],
 }
 
-/// What belongs to a row of numbers.
-#[derive(Clone, Copy, Default)]
-pub(super) struct OfRow {
-    /// What sums of its lower bytes are multiplied by.
-    pub scale: f32,
-    /// What its upper and its lower bytes add up to.
-    pub sums: [i32; 2],
+/// Scales of the lanes, one vector for each group of `depth` rows of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Groups<'a> {
+    pub scales: &'a [u32],
+    pub count: usize,
+    pub depth: usize,
 }
 
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
 /// One tile of integer sums, inside a function of its own.
-pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: usize, const KEYS: bool> {
+pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: usize> {
     pub lanes: D,
     pub a: Rows<'a>,
     /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
     pub panels: &'a [Step],
     pub panel: usize,
+    /// Of keys.
+    pub groups: Option<Groups<'a>>,
     /// The first vector of lanes, counted over the panels.
     pub first: usize,
     /// Lines that are asked for before they are needed, as many as are read.
@@ -115,32 +133,31 @@ pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: us
     pub stored: PhantomData<S>,
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, const KEYS: bool> Op
-    for ByteTile<'_, D, S, N, R, U, KEYS>
-{
-    type Output = ();
+/// Sums of upper and lower bytes of each row.
+type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::i32s; U]; 2]; R];
 
+impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> ByteTile<'a, D, S, N, R, U> {
+    /// Adds the products of some rows of the panels.
     #[inline(always)]
-    fn run(self) {
-        let Self { lanes, a, panels, panel, first, ahead, write, .. } = self;
+    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, range: Range<usize>) {
+        let Self { lanes, a, panels, panel, first, ahead, .. } = *self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
-        let depth = a.depth;
         // Slices of one length, so that nothing is compared in the loop.
-        let mut of_rows: [[&[[u32; N]]; 2]; R] = [[&[]; 2]; R];
-        for (r, halves) in of_rows.iter_mut().enumerate() {
+        let count = range.len();
+        let mut halves: [[&[[u32; N]]; 2]; R] = [[&[]; 2]; R];
+        for (r, halves) in halves.iter_mut().enumerate() {
             for (half, row) in halves.iter_mut().enumerate() {
-                let begin = r.min(a.rows - 1) * a.stride + half * a.lower;
-                *row = &a.words[begin..].as_chunks().0[..depth];
+                let begin = r.min(a.rows - 1) * a.stride + half * a.lower + range.start * N;
+                *row = &a.words[begin..].as_chunks().0[..count];
             }
         }
         let mut rows = [&panels[..0]; U];
         for (u, rows) in rows.iter_mut().enumerate() {
-            *rows = &panels[(first + u) / per_panel * panel..][..depth];
+            *rows = &panels[(first + u) / per_panel * panel + range.start..][..count];
         }
-        let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-        let mut line = 0;
-        for j in 0..depth {
+        let mut line = range.start * U.div_ceil(per_panel);
+        for j in 0..count {
             let mut stored = [[simd.splat_u32s(0); N]; U];
             for (u, stored) in stored.iter_mut().enumerate() {
                 let v = (first + u) % per_panel;
@@ -148,9 +165,9 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, cons
                     if KEYS { S::keys(lanes, &rows[u][j], v) } else { S::values(lanes, &rows[u][j], v) };
             }
             for n in 0..N {
-                for (sums, a) in sums.iter_mut().zip(&of_rows) {
-                    for (sums, a) in sums.iter_mut().zip(a) {
-                        let a = simd.splat_u32s(a[j][n]);
+                for (sums, halves) in sums.iter_mut().zip(&halves) {
+                    for (sums, row) in sums.iter_mut().zip(halves) {
+                        let a = simd.splat_u32s(row[j][n]);
                         for (sum, stored) in sums.iter_mut().zip(&stored) {
                             *sum = if KEYS {
                                 lanes.dot_bytes(stored[n], a, *sum)
@@ -170,20 +187,66 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, cons
                 }
             }
         }
-        let bias = if KEYS { S::KEY_BIAS } else { S::VALUE_BIAS };
-        let mut floats = [[simd.splat_f32s(0.0); U]; R];
-        for r in 0..R {
-            let OfRow { scale, sums: [upper, lower] } = a.of_rows[r.min(a.rows - 1)];
-            let (scale, up) = (F32::splat(lanes, scale), F32::splat(lanes, UPPER));
-            let [upper, lower] = [upper, lower].map(|sum| I32::splat(lanes, bias * sum));
-            for u in 0..U {
-                let [high, low] = [sums[r][0][u], sums[r][1][u]];
-                let high = (I32::from_raw(lanes, high) - upper).to_f32();
-                let low = (I32::from_raw(lanes, low) - lower).to_f32();
-                floats[r][u] = (high.mul_add(up, low) * scale).raw();
+    }
+
+    /// What is beside a row of the tile.
+    #[inline(always)]
+    fn beside(&self, r: usize) -> &'a [u32] {
+        &self.a.words[r.min(self.a.rows - 1) * self.a.stride + self.a.beside..]
+    }
+
+    /// The numbers that sums of bytes stand for.
+    #[inline(always)]
+    fn joined([upper, lower]: [<D::Simd as Simd>::i32s; 2], lanes: D) -> F32<D> {
+        let [upper, lower] = [upper, lower].map(|sum| I32::from_raw(lanes, sum).to_f32());
+        upper.mul_add(F32::splat(lanes, UPPER), lower)
+    }
+}
+
+impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
+    for ByteTile<'_, D, S, N, R, U>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (lanes, simd) = (self.lanes, self.lanes.simd());
+        let per_panel = super::LANES / D::WIDTH;
+        let mut floats = [[F32::splat(lanes, 0.0); U]; R];
+        if let Some(Groups { scales, count, depth }) = self.groups {
+            for group in 0..count {
+                let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let starts = &self.beside(r)[1 + 2 * group..][..2];
+                    for (sums, &start) in sums.iter_mut().zip(starts) {
+                        *sums = [simd.splat_i32s(start as i32); U];
+                    }
+                }
+                self.add::<true>(&mut sums, group * depth..self.a.depth.min((group + 1) * depth));
+                for u in 0..U {
+                    let (panel, v) = ((self.first + u) / per_panel, (self.first + u) % per_panel);
+                    let at = (panel * count + group) * super::LANES + v * D::WIDTH;
+                    let scale = S::scales(lanes, scales, at);
+                    for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
+                        floats[u] = Self::joined([upper[u], lower[u]], lanes).mul_add(scale, floats[u]);
+                    }
+                }
+            }
+        } else {
+            let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
+            self.add::<false>(&mut sums, 0..self.a.depth);
+            for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
+                for u in 0..U {
+                    floats[u] = Self::joined([upper[u], lower[u]], lanes);
+                }
             }
         }
-        write.write(lanes, &floats);
+        let mut scaled = [[simd.splat_f32s(0.0); U]; R];
+        for (r, (to, floats)) in scaled.iter_mut().zip(&floats).enumerate() {
+            let scale = F32::splat(lanes, f32::from_bits(self.beside(r)[0]));
+            *to = floats.map(|x| (x * scale).raw());
+        }
+        self.write.write(lanes, &scaled);
     }
 }
 
@@ -208,35 +271,48 @@ pub(super) fn quantise_query<D: Door>(lanes: D, row: &[f32], to: &mut [u8]) -> f
     scale
 }
 
-/// Multiplies a row of weights, none of them negative, by scales, and rounds it to numbers of two bytes. `row` holds the scales
-/// and is where the products go, a whole number of vectors; `to` has room for its upper and then for its lower bytes. Of a row
-/// that is not finite the scale is NaN.
+/// Rounds a row of weights, none of them negative, times scales to numbers of two bytes: for each of the groups of scales the
+/// upper and then the lower bytes, all by one scale, which it gives. `largest` is the largest scale of each weight over the
+/// groups; `row` is memory. All are whole vectors. Of a row that is not finite the scale is NaN.
 #[inline(always)]
-pub(super) fn quantise_weights<D: Door>(lanes: D, weights: &[f32], row: &mut [f32], to: &mut [u8]) -> OfRow {
+pub(super) fn quantise_weights<D: Door>(
+    lanes: D,
+    weights: &[f32],
+    [largest, scales]: [&[f32]; 2],
+    row: &mut [f32],
+    to: &mut [u8],
+) -> f32 {
     let mut peak = Peak::new(lanes);
-    for (x, &weight) in vectors_mut(lanes, row).iter_mut().zip(vectors(lanes, weights)) {
-        let product = F32::from_raw(lanes, *x) * F32::from_raw(lanes, weight);
-        peak.see(product);
-        *x = product.raw();
+    for (&largest, &weight) in vectors(lanes, largest).iter().zip(vectors(lanes, weights)) {
+        peak.see(F32::from_raw(lanes, largest) * F32::from_raw(lanes, weight));
     }
     let Some((scale, inverse)) = peak.scale(65535.0) else {
-        return OfRow { scale: f32::NAN, sums: [0; 2] };
+        to.fill(0);
+        return f32::NAN;
     };
     let (inverse, up) = (F32::splat(lanes, inverse), F32::splat(lanes, ROUND));
-    let [mut upper_sum, mut lower_sum] = [I32::splat(lanes, 0); 2];
-    for x in vectors_mut(lanes, row) {
-        // The lowest bits of the sum are the integer.
-        let number = (F32::from_raw(lanes, *x) * inverse + up).to_bits() - up.to_bits();
-        let upper = number.shift_right::<8>();
-        (upper_sum, lower_sum) = (upper_sum + upper, lower_sum + (number - upper * upper.like(256)));
-        *x = number.from_bits().raw();
+    let len = weights.len();
+    for (scales, to) in scales.chunks_exact(len).zip(to.chunks_exact_mut(2 * len)) {
+        let of_weights = vectors(lanes, scales).iter().zip(vectors(lanes, weights));
+        for (x, (&scale, &weight)) in vectors_mut(lanes, row).iter_mut().zip(of_weights) {
+            let product = F32::from_raw(lanes, scale) * F32::from_raw(lanes, weight);
+            // The lowest bits of the sum are the integer.
+            *x = (product * inverse + up).raw();
+        }
+        let (upper, lower) = to.split_at_mut(len);
+        let halves = upper.as_chunks_mut().0.iter_mut().zip(lower.as_chunks_mut().0);
+        for ((upper, lower), numbers) in halves.zip(row.as_chunks().0) {
+            *upper = bytes::<8>(numbers);
+            *lower = bytes::<0>(numbers);
+        }
     }
-    let (upper, lower) = to.split_at_mut(row.len());
-    for ((upper, lower), number) in upper.iter_mut().zip(lower).zip(&*row) {
-        let number = number.to_bits();
-        (*upper, *lower) = ((number >> 8) as u8, number as u8);
-    }
-    OfRow { scale, sums: [upper_sum.sum(), lower_sum.sum()] }
+    scale
+}
+
+/// The byte of each number's bits that begins at bit `BEGIN`: of so many at once that vectors do it.
+#[inline(always)]
+fn bytes<const BEGIN: u32>(numbers: &[f32; super::LANES]) -> [u8; super::LANES] {
+    numbers.map(|number| (number.to_bits() >> BEGIN) as u8)
 }
 
 /// Has no place for a fraction when a number below 2²² is added: the nearest integer is left, ties to even.

@@ -1,12 +1,13 @@
 //! Products with cached floats.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use regard_ir::cache::Codec;
 
 use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
 use super::tile::{Operand, Tile, Write};
-use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, for_width, in_tiles, packed_row};
+use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles, packed_row};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
@@ -47,43 +48,34 @@ fn pair(first: f32, second: f32) -> f32 {
 pub(super) fn scores<D: Door>(
     lanes: D,
     words: Words<'_>,
-    queries: &[f32],
-    tile: RowTile,
+    queries: (&[f32], usize),
     keys: (usize, usize),
     target: Target<'_>,
 ) {
-    with_codec!(words, scores_of[D](lanes, words, queries, tile, keys, target))
+    with_codec!(words, scores_of[D](lanes, words, queries, keys, target))
 }
 
 #[inline(always)]
 fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     lanes: D,
     words: Words<'_>,
-    queries: &[f32],
-    tile: RowTile,
+    (queries, rows): (&[f32], usize),
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
     let block = words.block;
-    let (depth, panels) = (block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
-    let queries = Operand { numbers: queries, stride: packed_row(block), rows: tile.rows, depth };
+    let (panel, panels) = (block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
     // Each chain starts from zero and is added to those before it.
     let chain = chain.div_ceil(S::NUMBERS);
     let mut ahead = words.ahead();
-    for begin in (0..depth).step_by(chain) {
-        let deep = chain.min(depth - begin);
-        let part = Part {
-            a: queries.part::<N>(begin, deep),
-            panels: &words.steps()[begin..],
-            panel: depth,
-            count: panels,
-            ahead,
-            scales: None,
-            before: if begin == 0 { Before::Nothing } else { Before::Kept },
-        };
-        ahead = &ahead[(deep * panels).min(ahead.len())..];
-        let target = Target { to: target.to, stride: target.stride };
-        for_width!(tile.width, D, multiply[D, S, N](lanes, part, target));
+    for begin in (0..panel).step_by(chain) {
+        let depth = chain.min(panel - begin);
+        let a = Operand { numbers: &queries[begin * N..], stride: packed_row(block), rows, depth };
+        let before = if begin == 0 { Before::Nothing } else { Before::Kept };
+        let part = Part { rows, depth, panels, ahead, before };
+        ahead = &ahead[(depth * panels).min(ahead.len())..];
+        let tiles = FloatTiles { a, panels: &words.steps()[begin..], panel, stored: PhantomData::<S> };
+        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles);
     }
 }
 
@@ -92,7 +84,7 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
 pub(super) fn outputs<D: Door>(
     lanes: D,
     words: Words<'_>,
-    weights: (RowTile, Weights<'_>),
+    weights: Weights<'_>,
     scratch: &mut [f32],
     before: Before<'_>,
     target: Target<'_>,
@@ -104,41 +96,34 @@ pub(super) fn outputs<D: Door>(
 fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     lanes: D,
     words: Words<'_>,
-    (tile, weights): (RowTile, Weights<'_>),
+    weights: Weights<'_>,
     scratch: &mut [f32],
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    let (depth, count) = (words.tokens / S::NUMBERS, words.block.channels.div_ceil(LANES));
-    let chain = weights.chain.div_ceil(S::NUMBERS);
-    let weights = operand::<S, N>(weights, tile, scratch);
+    let (panel, panels) = (words.tokens / S::NUMBERS, words.block.channels.div_ceil(LANES));
     let mut ahead = words.ahead();
-    for begin in (0..weights.depth).step_by(chain) {
-        let deep = chain.min(weights.depth - begin);
-        let part = Part {
-            a: weights.part::<N>(begin, deep),
-            panels: &words.steps()[begin..],
-            panel: depth,
-            count,
-            ahead,
-            scales: None,
-            before: if begin == 0 { before } else { Before::Kept },
-        };
-        ahead = &ahead[(deep * count).min(ahead.len())..];
-        let target = Target { to: target.to, stride: target.stride };
-        for_width!(tile.width, D, multiply[D, S, N](lanes, part, target));
+    for first in (0..weights.count).step_by(weights.chain) {
+        let count = weights.chain.min(weights.count - first);
+        let a = operand::<S, N>(&weights, first..first + count, scratch);
+        let before = if first == 0 { before } else { Before::Kept };
+        let part = Part { rows: weights.rows, depth: a.depth, panels, ahead, before };
+        ahead = &ahead[(a.depth * panels).min(ahead.len())..];
+        let steps = &words.steps()[first / S::NUMBERS..];
+        let tiles = FloatTiles { a, panels: steps, panel, stored: PhantomData::<S> };
+        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles);
     }
 }
 
-/// Weights as they are multiplied: where they lie, or in words of two made in `scratch`.
+/// Weights of some keys as they are multiplied: where they lie, or in words of two made in `scratch`.
 #[inline(always)]
 fn operand<'a, S: Stored<N>, const N: usize>(
-    weights: Weights<'a>,
-    tile: RowTile,
+    weights: &Weights<'a>,
+    keys: Range<usize>,
     scratch: &'a mut [f32],
 ) -> Operand<'a> {
-    let Weights { rows: numbers, stride, count, .. } = weights;
-    let (rows, depth) = (tile.rows, count.div_ceil(S::NUMBERS));
+    let &Weights { numbers, stride, rows, .. } = weights;
+    let (numbers, depth) = (&numbers[keys.start..], keys.len().div_ceil(S::NUMBERS));
     if S::NUMBERS == N {
         return Operand { numbers, stride, rows, depth };
     }
@@ -152,40 +137,39 @@ fn operand<'a, S: Stored<N>, const N: usize>(
     Operand { numbers: scratch, stride: depth, rows, depth }
 }
 
-#[inline(always)]
-fn multiply<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>(
-    lanes: D,
-    part: Part<'_, Operand<'_>>,
-    target: Target<'_>,
-) {
-    let sizes = (part.a.rows, part.a.depth);
-    in_tiles::<D, _, U>(
-        lanes,
-        &part,
-        sizes,
-        target,
-        &FloatTiles::<S, N, R> { part: &part, stored: PhantomData },
-    );
-}
-
-struct FloatTiles<'a, S, const N: usize, const R: usize> {
-    part: &'a Part<'a, Operand<'a>>,
+struct FloatTiles<'a, S, const N: usize> {
+    a: Operand<'a>,
+    /// Whole panels, each as deep as `a` or deeper, and how many rows they are apart.
+    panels: &'a [Step],
+    panel: usize,
     stored: PhantomData<S>,
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize> Tiles<D> for FloatTiles<'_, S, N, R> {
+impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
+    const ROWS: usize = if D::TILE > 4 { 8 } else { 4 };
+
+    fn vectors(rows: usize) -> usize {
+        if D::TILE > 4 && rows <= 4 { 4 } else { 2 }
+    }
+
     #[inline(always)]
-    fn tile<const U: usize>(&self, lanes: D, first: usize, ahead: &[Step], write: Write<'_>) {
-        let &Part { a, panels, panel, .. } = self.part;
+    fn tile<const R: usize, const U: usize>(
+        &self,
+        lanes: D,
+        (tile, first): (RowTile, usize),
+        ahead: &[Step],
+        write: Write<'_>,
+    ) {
+        let &Self { ref a, panels, panel, stored } = self;
         lanes.call(Tile::<D, S, N, R, U> {
             lanes,
-            a,
+            a: a.tile(tile),
             panels,
             panel,
             first,
             ahead,
             write,
-            stored: PhantomData,
+            stored,
         });
     }
 }

@@ -1,14 +1,15 @@
 //! Products with cached integers.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
-use regard_simd::vectors_mut;
+use regard_simd::{F32, vectors_mut};
 
-use super::bytes::{self, ByteTile, Bytes, Nibbles, OfRow, Rows, Stored};
+use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
 use super::load::Step;
-use super::tile::{MAX_ROWS, Write};
+use super::tile::Write;
 use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles};
 use crate::isa::Door;
 
@@ -23,22 +24,6 @@ macro_rules! with_codec {
     };
 }
 
-/// Calls a function for the rows and vectors of the tile that an instruction set's registers hold, with two sums of each.
-macro_rules! for_width_of_halves {
-    ($width:expr, $door:ident, $function:ident[$($param:ident),*]($($argument:expr),*)) => {
-        match ($width, $door::TILE > 4) {
-            (1, true) => $function::<$($param,)* 1, 4>($($argument),*),
-            (2, true) => $function::<$($param,)* 2, 4>($($argument),*),
-            (4, true) => $function::<$($param,)* 4, 2>($($argument),*),
-            (8, true) => $function::<$($param,)* 8, 1>($($argument),*),
-            (1, false) => $function::<$($param,)* 1, 2>($($argument),*),
-            (2, false) => $function::<$($param,)* 2, 2>($($argument),*),
-            (4, false) => $function::<$($param,)* 4, 1>($($argument),*),
-            (width, _) => panic!("a row tile has 1, 2, 4 or 8 rows, not {width}"),
-        }
-    };
-}
-
 /// Bytes of a word of the other operand.
 const WORD: usize = size_of::<u32>();
 
@@ -47,8 +32,8 @@ const fn query_words(block: &Block) -> usize {
     block.channels.next_multiple_of(block.codec.numbers() as usize) / WORD
 }
 
-/// See [`super::packed_row`]: the query's upper bytes, its lower ones, its scale, then what either of each group of channels add
-/// up to.
+/// See [`super::packed_row`]: the query's upper bytes, its lower ones, its scale, then what sums of either start from in each
+/// group of channels.
 pub(super) const fn packed_row(block: &Block) -> usize {
     2 * query_words(block) + 1 + 2 * block.groups
 }
@@ -58,101 +43,63 @@ pub(super) const fn packed_row(block: &Block) -> usize {
 pub(super) fn pack_query<D: Door>(lanes: D, block: &Block, row: &[f32], to: &mut [f32]) {
     let (words, beside) = to.split_at_mut(2 * query_words(block));
     let numbers: &mut [u8] = bytemuck::cast_slice_mut(words);
-    let (scale, sums) = beside.split_first_mut().expect("a packed query has a scale");
+    let (scale, starts) = beside.split_first_mut().expect("a packed query has a scale");
     *scale = bytes::quantise_query(lanes, row, numbers);
+    let bias = if block.codec == Codec::Int4 { Nibbles::KEY_BIAS } else { Bytes::KEY_BIAS };
     let (upper, lower) = numbers.split_at(numbers.len() / 2);
     let group = if block.groups > 1 { GROUP } else { upper.len().max(1) };
-    for (sums, halves) in sums.as_chunks_mut().0.iter_mut().zip(upper.chunks(group).zip(lower.chunks(group)))
-    {
-        let sum =
-            |bytes: &[u8]| f32::from_bits(bytes.iter().map(|&x| i32::from(x as i8)).sum::<i32>() as u32);
-        *sums = [sum(halves.0), sum(halves.1)];
+    let groups = upper.chunks(group).zip(lower.chunks(group));
+    for (starts, (upper, lower)) in starts.as_chunks_mut().0.iter_mut().zip(groups) {
+        // What keys are stored with is taken off again.
+        let start = |bytes: &[u8]| -bias * bytes.iter().map(|&x| i32::from(x as i8)).sum::<i32>();
+        *starts = [upper, lower].map(|bytes| f32::from_bits(start(bytes) as u32));
     }
 }
-
-/// Scales of a block, as floats: as many as `to` takes, whole vectors, from number `first` on.
-#[inline(always)]
-fn scales_of<D: Door>(lanes: D, words: &Words<'_>, first: usize, to: &mut [f32]) {
-    let stored = &words.words[words.block.words..];
-    match words.block.codec {
-        Codec::Int4 => {
-            let halves = &bytemuck::cast_slice::<u32, u16>(stored)[first..];
-            for (to, halves) in vectors_mut(lanes, to).iter_mut().zip(halves.chunks_exact(D::WIDTH)) {
-                *to = lanes.load_f16(halves);
-            }
-        }
-        _ => to.copy_from_slice(&bytemuck::cast_slice(stored)[first..][..to.len()]),
-    }
-}
-
-/// The most panels of keys whose scales are gathered at once.
-const PANELS: usize = 4;
 
 /// See [`super::scores`].
 #[inline(always)]
 pub(super) fn scores<D: Door>(
     lanes: D,
     words: Words<'_>,
-    queries: &[f32],
-    tile: RowTile,
+    queries: (&[f32], usize),
     count: usize,
     target: Target<'_>,
 ) {
-    with_codec!(words.block.codec, scores_of[D](lanes, words, queries, tile, count, target))
+    with_codec!(words.block.codec, scores_of[D](lanes, words, queries, count, target))
 }
 
 #[inline(always)]
 fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     lanes: D,
     words: Words<'_>,
-    queries: &[f32],
-    tile: RowTile,
+    (queries, rows): (&[f32], usize),
     count: usize,
     target: Target<'_>,
 ) {
     let block = words.block;
     let numbers = WORD * N;
-    let (depth, all_panels) = (block.channels.div_ceil(numbers), count.div_ceil(LANES));
-    let group_depth = if block.groups > 1 { GROUP / numbers } else { depth };
-    let (stride, words_of_row) = (packed_row(block), query_words(block));
-    let rows_words: &[u32] = bytemuck::cast_slice(queries);
-    let mut ahead = words.ahead();
-    for first in (0..all_panels).step_by(PANELS) {
-        let panels = PANELS.min(all_panels - first);
-        for (group, begin) in (0..depth).step_by(group_depth).enumerate() {
-            let deep = group_depth.min(depth - begin);
-            let mut scales = [0.0; PANELS * LANES];
-            for (panel, scales) in scales.as_chunks_mut::<LANES>().0[..panels].iter_mut().enumerate() {
-                scales_of(lanes, &words, ((first + panel) * block.groups + group) * LANES, scales);
-            }
-            let mut of_rows = [OfRow::default(); MAX_ROWS];
-            for (r, of_row) in of_rows[..tile.rows].iter_mut().enumerate() {
-                let beside = &queries[r * stride + 2 * words_of_row..];
-                let sums = [beside[1 + 2 * group], beside[2 + 2 * group]].map(|sum| sum.to_bits() as i32);
-                *of_row = OfRow { scale: beside[0], sums };
-            }
-            let a = Rows {
-                words: &rows_words[begin * N..],
-                stride,
-                lower: words_of_row,
-                rows: tile.rows,
-                depth: deep,
-                of_rows: &of_rows[..tile.rows],
-            };
-            let part = Part {
-                a,
-                panels: &words.steps()[first * depth + begin..],
-                panel: depth,
-                count: panels,
-                ahead,
-                scales: Some(&scales),
-                before: if group == 0 { Before::Nothing } else { Before::Kept },
-            };
-            ahead = &ahead[(deep * panels).min(ahead.len())..];
-            let target = Target { to: &mut target.to[first * LANES..], stride: target.stride };
-            for_width_of_halves!(tile.width, D, multiply_keys[D, S, N](lanes, part, target));
-        }
-    }
+    let (depth, panels) = (block.channels.div_ceil(numbers), count.div_ceil(LANES));
+    let lower = query_words(block);
+    let tiles = IntegerTiles::<S, N> {
+        a: Rows {
+            words: bytemuck::cast_slice(queries),
+            stride: packed_row(block),
+            lower,
+            beside: 2 * lower,
+            rows,
+            depth,
+        },
+        panels: words.steps(),
+        panel: depth,
+        groups: Some(Groups {
+            scales: &words.words[block.words..],
+            count: block.groups,
+            depth: if block.groups > 1 { GROUP / numbers } else { depth },
+        }),
+        stored: PhantomData,
+    };
+    let part = Part { rows, depth, panels, ahead: words.ahead(), before: Before::Nothing };
+    in_tiles(lanes, &part, target, &tiles);
 }
 
 /// See [`super::outputs`].
@@ -160,7 +107,7 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
 pub(super) fn outputs<D: Door>(
     lanes: D,
     words: Words<'_>,
-    weights: (RowTile, Weights<'_>),
+    weights: Weights<'_>,
     scratch: &mut [f32],
     before: Before<'_>,
     target: Target<'_>,
@@ -172,96 +119,122 @@ pub(super) fn outputs<D: Door>(
 fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     lanes: D,
     words: Words<'_>,
-    (tile, weights): (RowTile, Weights<'_>),
+    weights: Weights<'_>,
     scratch: &mut [f32],
     before: Before<'_>,
     target: Target<'_>,
 ) {
     let block = words.block;
     let numbers = WORD * N;
-    let (depth, all_panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));
-    let group_panels = if block.groups > 1 { GROUP / LANES } else { all_panels };
-    let (row, scratch) = scratch.split_at_mut(words.tokens);
-    let all_bytes: &mut [u8] = bytemuck::cast_slice_mut(scratch);
+    let (panel, panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));
+    let group_panels = if block.groups > 1 { GROUP / LANES } else { panels };
     let mut ahead = words.ahead();
-    for (group, first) in (0..all_panels).step_by(group_panels.max(1)).enumerate() {
-        let count = group_panels.min(all_panels - first);
-        for begin in (0..weights.count).step_by(weights.chain) {
-            let tokens = weights.chain.min(weights.count - begin);
-            // Weights past the last key are zero, and so are rounded with the others.
-            let (deep, stride) = (tokens.div_ceil(numbers), tokens.next_multiple_of(LANES));
-            let mut of_rows = [OfRow::default(); MAX_ROWS];
-            for (r, of_row) in of_rows[..tile.rows].iter_mut().enumerate() {
-                let row = &mut row[..stride];
-                scales_of(lanes, &words, group * words.tokens + begin, row);
-                let weights = &weights.rows[r * weights.stride + begin..][..stride];
-                let bytes = &mut all_bytes[2 * r * stride..][..2 * stride];
-                *of_row = bytes::quantise_weights(lanes, weights, row, bytes);
-            }
-            let a = Rows {
-                words: bytemuck::cast_slice(&all_bytes[..2 * tile.rows * stride]),
-                stride: 2 * stride / WORD,
-                lower: stride / WORD,
-                rows: tile.rows,
-                depth: deep,
-                of_rows: &of_rows[..tile.rows],
+    for begin in (0..weights.count).step_by(weights.chain) {
+        let count = weights.chain.min(weights.count - begin);
+        // Weights past the last key are zero, and so are rounded with the others.
+        let (depth, len) = (count.div_ceil(numbers), count.next_multiple_of(LANES));
+        let rounded = round_weights::<D, S, N>(lanes, &words, &weights, begin..begin + len, scratch);
+        for (group, first) in (0..panels).step_by(group_panels.max(1)).enumerate() {
+            let panels = group_panels.min(panels - first);
+            // Past the bytes of the groups before.
+            let at = group * 2 * len / WORD;
+            let tiles = IntegerTiles::<S, N> {
+                a: Rows { words: &rounded.words[at..], beside: rounded.beside - at, depth, ..rounded },
+                panels: &words.steps()[first * panel + begin / numbers..],
+                panel,
+                groups: None,
+                stored: PhantomData,
             };
-            let part = Part {
-                a,
-                panels: &words.steps()[first * depth + begin / numbers..],
-                panel: depth,
-                count,
-                ahead,
-                scales: None,
-                before: if begin == 0 { before } else { Before::Kept },
-            };
-            ahead = &ahead[(deep * count).min(ahead.len())..];
-            let target = Target { to: &mut target.to[first * LANES..], stride: target.stride };
-            for_width_of_halves!(tile.width, D, multiply_values[D, S, N](lanes, part, target));
+            let before = if begin == 0 { before } else { Before::Kept };
+            let part = Part { rows: weights.rows, depth, panels, ahead, before };
+            ahead = &ahead[(depth * panels).min(ahead.len())..];
+            let to = &mut target.to[first * LANES..];
+            in_tiles(lanes, &part, Target { to, ..target }, &tiles);
         }
     }
 }
 
-#[inline(always)]
-fn multiply_keys<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>(
-    lanes: D,
-    part: Part<'_, Rows<'_>>,
-    target: Target<'_>,
-) {
-    let tiles = IntegerTiles::<S, N, R, true> { part: &part, stored: PhantomData };
-    in_tiles::<D, _, U>(lanes, &part, (part.a.rows, part.a.depth), target, &tiles);
+/// Words of a row of rounded weights over so many keys: for each group its upper and its lower bytes, then its scale.
+const fn rounded_row(block: &Block, len: usize) -> usize {
+    block.groups * 2 * len / WORD + 1
 }
 
-#[inline(always)]
-fn multiply_values<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>(
-    lanes: D,
-    part: Part<'_, Rows<'_>>,
-    target: Target<'_>,
-) {
-    let tiles = IntegerTiles::<S, N, R, false> { part: &part, stored: PhantomData };
-    in_tiles::<D, _, U>(lanes, &part, (part.a.rows, part.a.depth), target, &tiles);
+/// See [`super::scratch_len`]: scales of each group and their largest, a row on its way, and the rounded rows.
+pub(super) const fn scratch_len(block: &Block, rows: usize, chain: usize) -> usize {
+    (block.groups + 2) * chain + rows * rounded_row(block, chain)
 }
 
-struct IntegerTiles<'a, S, const N: usize, const R: usize, const KEYS: bool> {
-    part: &'a Part<'a, Rows<'a>>,
+/// Rounds the weights of some keys times their scales.
+#[inline(always)]
+fn round_weights<'a, D: Door, S: Stored<N>, const N: usize>(
+    lanes: D,
+    words: &Words<'_>,
+    weights: &Weights<'_>,
+    keys: Range<usize>,
+    scratch: &'a mut [f32],
+) -> Rows<'a> {
+    let (block, len) = (words.block, keys.len());
+    let (scales, rest) = scratch.split_at_mut(block.groups * len);
+    let (largest, rest) = rest.split_at_mut(len);
+    let (row, rest) = rest.split_at_mut(len);
+    let stored = &words.words[block.words..];
+    for (group, scales) in scales.chunks_exact_mut(len).enumerate() {
+        let first = group * words.tokens + keys.start;
+        for (v, (to, largest)) in
+            vectors_mut(lanes, scales).iter_mut().zip(vectors_mut(lanes, largest)).enumerate()
+        {
+            let scale = S::scales(lanes, stored, first + v * D::WIDTH);
+            *to = scale.raw();
+            *largest = if group == 0 { scale } else { scale.max(F32::from_raw(lanes, *largest)) }.raw();
+        }
+    }
+    let stride = rounded_row(block, len);
+    for (r, to) in rest.chunks_exact_mut(stride).take(weights.rows).enumerate() {
+        let weights = &weights.numbers[r * weights.stride + keys.start..][..len];
+        let (scale, bytes) = to.split_last_mut().expect("a row has a scale");
+        let bytes = bytemuck::cast_slice_mut(bytes);
+        *scale = bytes::quantise_weights(lanes, weights, [largest, scales], row, bytes);
+    }
+    Rows {
+        words: bytemuck::cast_slice(rest),
+        stride,
+        lower: len / WORD,
+        beside: stride - 1,
+        rows: weights.rows,
+        depth: 0,
+    }
+}
+
+struct IntegerTiles<'a, S, const N: usize> {
+    a: Rows<'a>,
+    /// Whole panels, each as deep as `a` or deeper, and how many rows they are apart.
+    panels: &'a [Step],
+    panel: usize,
+    /// Of keys.
+    groups: Option<Groups<'a>>,
     stored: PhantomData<S>,
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const KEYS: bool> Tiles<D>
-    for IntegerTiles<'_, S, N, R, KEYS>
-{
+impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> {
+    /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
+    const ROWS: usize = 4;
+
+    fn vectors(rows: usize) -> usize {
+        let most = if D::TILE > 4 { 4 } else { 2 };
+        if rows < 4 { most } else { most / 2 }
+    }
+
     #[inline(always)]
-    fn tile<const U: usize>(&self, lanes: D, first: usize, ahead: &[Step], write: Write<'_>) {
-        let &Part { a, panels, panel, .. } = self.part;
-        lanes.call_bytes(ByteTile::<D, S, N, R, U, KEYS> {
-            lanes,
-            a,
-            panels,
-            panel,
-            first,
-            ahead,
-            write,
-            stored: PhantomData,
-        });
+    fn tile<const R: usize, const U: usize>(
+        &self,
+        lanes: D,
+        (tile, first): (RowTile, usize),
+        ahead: &[Step],
+        write: Write<'_>,
+    ) {
+        let &Self { a, panels, panel, groups, stored } = self;
+        let a = Rows { words: &a.words[tile.first * a.stride..], rows: tile.rows, ..a };
+        let tile = ByteTile::<D, S, N, R, U> { lanes, a, panels, panel, groups, first, ahead, write, stored };
+        lanes.call_bytes(tile);
     }
 }

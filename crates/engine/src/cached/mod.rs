@@ -17,11 +17,12 @@ mod tile;
 use regard_ir::cache::{Block, Codec};
 
 use self::load::Step;
+use self::rows::RowTile;
+use self::tile::Write;
 use crate::isa::Door;
 
 pub use self::repack::CachedUnit;
 pub(crate) use self::repack::{repack_floats, repack_pairs};
-pub use self::rows::{RowTile, row_tiles};
 pub use self::store::{
     clear_keys, clear_values, is_odd, read_key, read_value, read_value_channel, sanitise, write_key,
     write_value,
@@ -56,13 +57,15 @@ pub struct Target<'a> {
     pub stride: usize,
 }
 
-/// Weights of a row tile over a page.
+/// Weights of some rows over a page.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     /// The first row's first weight.
-    pub rows: &'a [f32],
+    pub numbers: &'a [f32],
     /// Numbers from one row to the next.
     pub stride: usize,
+    /// How many rows.
+    pub rows: usize,
     /// Keys that there are; weights past them, up to a whole panel, are zero.
     pub count: usize,
     /// Keys whose products are one chain of sums.
@@ -113,33 +116,32 @@ pub fn pack_query<D: Door>(lanes: D, (block, pairs): (&Block, bool), row: &[f32]
 
 /// `scores[r][k] = Σ_c query[r][c] · key[k][c]` for the first `count` keys of a page, floats in chains of so many channels.
 ///
-/// `queries` are the tile's rows as [`pack_query`] made them, one after the other; scores of panels that are begun are written
-/// to their ends.
+/// `queries` are so many rows as [`pack_query`] made them, one after the other; scores of panels that are begun are written to
+/// their ends.
 #[inline(always)]
 pub fn scores<D: Door>(
     lanes: D,
     words: Words<'_>,
-    queries: &[f32],
-    tile: RowTile,
+    (queries, rows): (&[f32], usize),
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
-            floats::scores(lanes, words, queries, tile, (chain, count), target);
+            floats::scores(lanes, words, (queries, rows), (chain, count), target);
         }
-        Codec::Int8 | Codec::Int4 => integers::scores(lanes, words, queries, tile, count, target),
+        Codec::Int8 | Codec::Int4 => integers::scores(lanes, words, (queries, rows), count, target),
     }
 }
 
 /// `outputs[r][c] (+)= Σ_k weights[r][k] · value[k][c]` over the keys of a page, in chains of so many keys.
 ///
-/// `scratch` holds a row tile's weights of a page; outputs are rows of channels in whole panels.
+/// `scratch` is as long as [`scratch_len`] says; outputs are rows of channels in whole panels.
 #[inline(always)]
 pub fn outputs<D: Door>(
     lanes: D,
     words: Words<'_>,
-    weights: (RowTile, Weights<'_>),
+    weights: Weights<'_>,
     scratch: &mut [f32],
     before: Before<'_>,
     target: Target<'_>,
@@ -152,88 +154,127 @@ pub fn outputs<D: Door>(
     }
 }
 
-/// Numbers of memory that [`outputs`] works in, for row tiles of so many rows and pages of so many tokens.
-pub const fn scratch_len(rows: usize, tokens: usize) -> usize {
-    // Of every row its numbers, or as words of two bytes each half as many; and one row of numbers on their way there.
-    (rows + 1) * tokens
-}
-
-/// A product of a row tile with some panels.
-struct Part<'a, A> {
-    /// The rows.
-    a: A,
-    /// The panels, each as deep as `a` or deeper, and how many rows they are apart.
-    panels: &'a [Step],
-    panel: usize,
-    /// How many panels.
-    count: usize,
-    /// Lines that are asked for before they are needed.
-    ahead: &'a [Step],
-    /// What each lane of all panels is multiplied by.
-    scales: Option<&'a [f32]>,
-    before: Before<'a>,
-}
-
-/// Something that is done with some vectors of lanes of a [`Part`], `U` at a time.
-trait Tiles<D: Door> {
-    /// Vectors from number `first` on, whose lines ahead and place in the target are given.
-    fn tile<const U: usize>(&self, lanes: D, first: usize, ahead: &[Step], write: tile::Write<'_>);
-}
-
-/// Takes all vectors of lanes of a part, which has `depth` rows of panels, in tiles of `U`, and the rest one by one.
-#[inline(always)]
-fn in_tiles<D: Door, A, const U: usize>(
-    lanes: D,
-    part: &Part<'_, A>,
-    (rows, depth): (usize, usize),
-    target: Target<'_>,
-    tiles: &impl Tiles<D>,
-) {
-    let per_panel = LANES / D::WIDTH;
-    let vectors = part.count * per_panel;
-    let (add, factors) = match part.before {
-        Before::Nothing => (false, None),
-        Before::Kept => (true, None),
-        Before::Scaled(factors) => (true, Some(factors)),
-    };
-    let mut ahead = part.ahead;
-    let mut first = 0;
-    while first < vectors {
-        let wide = first + U <= vectors;
-        let count = if wide { U } else { 1 };
-        let lines = (first..first + count).filter(|u| u.is_multiple_of(per_panel)).count() * depth;
-        let (now, later) = ahead.split_at(lines.min(ahead.len()));
-        ahead = later;
-        let write = tile::Write {
-            to: &mut target.to[first * D::WIDTH..],
-            stride: target.stride,
-            rows,
-            scales: part.scales.map(|scales| &scales[first * D::WIDTH..][..count * D::WIDTH]),
-            add,
-            factors,
-        };
-        if wide {
-            tiles.tile::<U>(lanes, first, now, write);
-        } else {
-            tiles.tile::<1>(lanes, first, now, write);
-        }
-        first += count;
+/// Numbers of memory that [`outputs`] works in, for so many rows and chains of so many keys, whole panels.
+pub const fn scratch_len(block: &Block, rows: usize, chain: usize) -> usize {
+    match block.codec {
+        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * chain / 2,
+        Codec::Int8 | Codec::Int4 => integers::scratch_len(block, rows, chain),
     }
 }
 
-/// Calls a function for the rows and vectors of the tile that an instruction set's registers hold: `R` and `U`.
-macro_rules! for_width {
-    ($width:expr, $door:ident, $function:ident[$($param:ident),*]($($argument:expr),*)) => {
-        match ($width, $door::TILE > 4) {
-            (1, true) => $function::<$($param,)* 1, 4>($($argument),*),
-            (2, true) => $function::<$($param,)* 2, 4>($($argument),*),
-            (4, true) => $function::<$($param,)* 4, 4>($($argument),*),
-            (8, true) => $function::<$($param,)* 8, 2>($($argument),*),
-            (1, false) => $function::<$($param,)* 1, 2>($($argument),*),
-            (2, false) => $function::<$($param,)* 2, 2>($($argument),*),
-            (4, false) => $function::<$($param,)* 4, 2>($($argument),*),
-            (width, _) => panic!("a row tile has 1, 2, 4 or 8 rows, not {width}"),
-        }
-    };
+/// A product of some rows with some panels.
+struct Part<'a> {
+    /// Rows of the product.
+    rows: usize,
+    /// Rows of a panel that are multiplied.
+    depth: usize,
+    /// How many panels.
+    panels: usize,
+    /// Lines that are asked for before they are needed.
+    ahead: &'a [Step],
+    before: Before<'a>,
 }
-use for_width;
+
+/// Something that is done with a row tile and some vectors of lanes, `R` by `U`.
+trait Tiles<D: Door> {
+    /// The most rows of a tile, a power of two up to 8.
+    const ROWS: usize;
+
+    /// Vectors of a tile of so many rows: as many as leave each sum in a register.
+    fn vectors(rows: usize) -> usize;
+
+    /// Vectors from number `first` on, whose lines ahead and place in the target are given.
+    fn tile<const R: usize, const U: usize>(
+        &self,
+        lanes: D,
+        at: (RowTile, usize),
+        ahead: &[Step],
+        write: Write<'_>,
+    );
+}
+
+/// Vectors that all rows are taken over before the next: so few that they stay near, whatever else is read.
+const STRIP: usize = 4;
+
+/// Takes all rows and vectors of lanes of a part in tiles: whole row tiles over as few vectors as they have, so that these are
+/// still near for the next, then what is left of the rows.
+#[inline(always)]
+fn in_tiles<D: Door, T: Tiles<D>>(lanes: D, part: &Part<'_>, target: Target<'_>, tiles: &T) {
+    let most = T::ROWS;
+    let vectors = part.panels * (LANES / D::WIDTH);
+    let whole = part.rows / most * most;
+    let rest = RowTile::new(whole, part.rows - whole);
+    let mut strip = Strip { lanes, part, target, tiles, ahead: part.ahead };
+    for begin in (0..vectors).step_by(STRIP) {
+        let end = vectors.min(begin + STRIP);
+        let mut first = begin;
+        while whole > 0 && first < end {
+            let count = whole_or_one(T::vectors(most), end - first);
+            for row in (0..whole).step_by(most) {
+                strip.tile(RowTile::new(row, most), (first, count), row == 0);
+            }
+            first += count;
+        }
+        first = begin;
+        while rest.rows > 0 && first < end {
+            let count = whole_or_one(T::vectors(rest.width), end - first);
+            strip.tile(rest, (first, count), whole == 0);
+            first += count;
+        }
+    }
+}
+
+/// As many as asked for, or one where there are not as many.
+const fn whole_or_one(count: usize, there: usize) -> usize {
+    if count <= there { count } else { 1 }
+}
+
+/// What [`in_tiles`] goes over.
+struct Strip<'a, 't, D, T> {
+    lanes: D,
+    part: &'a Part<'a>,
+    target: Target<'t>,
+    tiles: &'a T,
+    ahead: &'a [Step],
+}
+
+impl<D: Door, T: Tiles<D>> Strip<'_, '_, D, T> {
+    /// Takes a row tile over some vectors, and asks for lines if it is the first that does.
+    #[inline(always)]
+    fn tile(&mut self, tile: RowTile, (first, count): (usize, usize), asks: bool) {
+        let per_panel = LANES / D::WIDTH;
+        let mut now: &[Step] = &[];
+        if asks {
+            let panels = (first..first + count).filter(|u| u.is_multiple_of(per_panel)).count();
+            (now, self.ahead) = self.ahead.split_at((panels * self.part.depth).min(self.ahead.len()));
+        }
+        let (add, factors) = match self.part.before {
+            Before::Nothing => (false, None),
+            Before::Kept => (true, None),
+            Before::Scaled(factors) => (true, Some(&factors[tile.first..])),
+        };
+        let stride = self.target.stride;
+        let write = Write {
+            to: &mut self.target.to[tile.first * stride + first * D::WIDTH..],
+            stride,
+            rows: tile.rows,
+            add,
+            factors,
+        };
+        let (lanes, tiles, at) = (self.lanes, self.tiles, (tile, first));
+        match (tile.width, count) {
+            (1, 4) => tiles.tile::<1, 4>(lanes, at, now, write),
+            (2, 4) => tiles.tile::<2, 4>(lanes, at, now, write),
+            (4, 4) => tiles.tile::<4, 4>(lanes, at, now, write),
+            (1, 2) => tiles.tile::<1, 2>(lanes, at, now, write),
+            (2, 2) => tiles.tile::<2, 2>(lanes, at, now, write),
+            (4, 2) => tiles.tile::<4, 2>(lanes, at, now, write),
+            (8, 2) => tiles.tile::<8, 2>(lanes, at, now, write),
+            (1, 1) => tiles.tile::<1, 1>(lanes, at, now, write),
+            (2, 1) => tiles.tile::<2, 1>(lanes, at, now, write),
+            (4, 1) => tiles.tile::<4, 1>(lanes, at, now, write),
+            (8, 1) => tiles.tile::<8, 1>(lanes, at, now, write),
+            (rows, count) => panic!("a tile of {rows} rows by {count} vectors"),
+        }
+    }
+}

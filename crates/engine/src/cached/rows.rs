@@ -1,11 +1,8 @@
-//! Rows in tiles of 1, 2, 4 or 8.
-
-use super::tile::MAX_ROWS;
-use crate::isa::Door;
+//! Tiles of 1, 2, 4 or 8 rows.
 
 /// Some rows that are multiplied at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowTile {
+pub(super) struct RowTile {
     /// The first row.
     pub first: usize,
     /// Rows that there are.
@@ -14,11 +11,9 @@ pub struct RowTile {
     pub width: usize,
 }
 
-/// Cuts rows into tiles, the last one no wider than it must be.
-pub fn row_tiles<D: Door>(_: D, rows: usize) -> impl Iterator<Item = RowTile> {
-    let most = MAX_ROWS.min(D::TILE);
-    (0..rows).step_by(most).map(move |first| {
-        let rows = most.min(rows - first);
-        RowTile { first, rows, width: rows.next_power_of_two() }
-    })
+impl RowTile {
+    /// A tile no wider than it must be.
+    pub const fn new(first: usize, rows: usize) -> Self {
+        Self { first, rows, width: rows.next_power_of_two() }
+    }
 }

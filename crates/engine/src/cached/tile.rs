@@ -6,14 +6,12 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{Simd, vectors, vectors_mut};
+use regard_simd::{Simd, vectors_mut};
 
+use super::RowTile;
 use super::load::{Step, Stored};
 use crate::engine::Op;
 use crate::isa::Door;
-
-/// The most rows of a tile.
-pub(super) const MAX_ROWS: usize = 8;
 
 /// What becomes of a tile's sums.
 pub(super) struct Write<'a> {
@@ -22,8 +20,6 @@ pub(super) struct Write<'a> {
     pub stride: usize,
     /// Rows that are written.
     pub rows: usize,
-    /// What each lane is multiplied by.
-    pub scales: Option<&'a [f32]>,
     /// Whether sums are added to what is there, after that was multiplied by its row's factor.
     pub add: bool,
     /// A factor for each row, a power of two.
@@ -67,9 +63,10 @@ impl<'a> Operand<'a> {
         all
     }
 
-    /// The same from one depth to another.
-    pub fn part<const N: usize>(&self, begin: usize, depth: usize) -> Self {
-        Self { numbers: &self.numbers[begin * N..], depth, ..*self }
+    /// Those of a tile.
+    #[inline(always)]
+    pub fn tile(&self, tile: RowTile) -> Self {
+        Self { numbers: &self.numbers[tile.first * self.stride..], rows: tile.rows, ..*self }
     }
 }
 
@@ -124,14 +121,11 @@ impl Write<'_> {
         sums: &[[<D::Simd as Simd>::f32s; U]; R],
     ) {
         let simd = lanes.simd();
-        let Self { to, stride, rows, scales, add, factors } = self;
+        let Self { to, stride, rows, add, factors } = self;
         for (r, sums) in sums.iter().enumerate().take(rows) {
             let to = vectors_mut(lanes, &mut to[r * stride..][..U * D::WIDTH]);
             for u in 0..U {
                 let mut sum = sums[u];
-                if let Some(scales) = scales {
-                    sum = simd.mul_f32s(sum, vectors(lanes, scales)[u]);
-                }
                 if add {
                     let before = match factors {
                         Some(factors) => simd.mul_f32s(to[u], simd.splat_f32s(factors[r])),

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use regard_engine::Op;
-use regard_engine::cached::{self, Before, LANES, Target, Weights, Words, row_tiles};
+use regard_engine::cached::{self, Before, LANES, Target, Weights, Words};
 use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
@@ -25,7 +25,7 @@ use crate::summary::Summaries;
 use crate::view::View;
 
 /// Keys whose weighted values are one chain of sums.
-const VALUE_CHAIN: usize = 64;
+pub(super) const VALUE_CHAIN: usize = 64;
 
 /// What all workers read.
 pub(super) struct Shared<'a, D: Door, T> {
@@ -249,15 +249,11 @@ impl<D: Door> Cell<'_, '_, D> {
                 continue;
             }
             let ahead = if page + 1 < pages { keys_of(page + 1) } else { values_of(0) };
-            let mut words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
-            for tile in row_tiles(self.lanes, rows) {
-                let packed = &self.memory.query[tile.first * layout.packed_row..];
-                let to = &mut self.memory.scores[tile.first * layout.chunk + page * tokens..];
-                let target = Target { to, stride: layout.chunk };
-                let chain = self.call.parts.plan.prefill.channel_chain as usize;
-                cached::scores(self.lanes, words, packed, tile, (chain, count_of(page)), target);
-                words.ahead = &[];
-            }
+            let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
+            let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
+            let chain = self.call.parts.plan.prefill.channel_chain as usize;
+            let queries = (&*self.memory.query, rows);
+            cached::scores(self.lanes, words, queries, (chain, count_of(page)), target);
         }
         let moved = self.weigh(chunk, dead, rows);
         let next = chunk.first as usize + layout.chunk;
@@ -280,25 +276,16 @@ impl<D: Door> Cell<'_, '_, D> {
             let stored = values_of(page);
             let mended = cached::sanitise(&shape.values, tokens, stored, self.memory.mended);
             let is_odd = mended.is_some();
-            let mut words =
-                Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
-            let outputs = &mut *self.sums.0;
-            for tile in row_tiles(self.lanes, rows) {
-                let weights = Weights {
-                    rows: &self.memory.scores[tile.first * layout.chunk + page * tokens..],
-                    stride: layout.chunk,
-                    count: count_of(page),
-                    chain: VALUE_CHAIN,
-                };
-                let stride = layout.slot.width;
-                let target = Target { to: &mut outputs[tile.first * stride..], stride };
-                let before = match before {
-                    Before::Scaled(factors) => Before::Scaled(&factors[tile.first..]),
-                    before => before,
-                };
-                cached::outputs(self.lanes, words, (tile, weights), self.memory.weights, before, target);
-                words.ahead = &[];
-            }
+            let words = Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
+            let weights = Weights {
+                numbers: &self.memory.scores[page * tokens..],
+                stride: layout.chunk,
+                rows,
+                count: count_of(page),
+                chain: VALUE_CHAIN,
+            };
+            let target = Target { to: &mut *self.sums.0, stride: layout.slot.width };
+            cached::outputs(self.lanes, words, weights, self.memory.weights, before, target);
             before = Before::Kept;
             if is_odd {
                 self.add_odd_values(stored, chunk, page);
@@ -313,11 +300,15 @@ impl<D: Door> Cell<'_, '_, D> {
         let layout = self.call.layout;
         let (_, units) = self.call.units();
         let masked = chunk.liveness == Liveness::Partial;
+        // Most chunks are seen whole, by variants that leave scores as they are.
+        let shaped = masked || self.call.code.modifies();
+        let plain = !shaped && units.scale.is_none() && dead == 0;
+        let pages = if plain { 0 } else { chunk.keys.div_ceil(layout.page.tokens) };
         let whole = chunk.keys.next_multiple_of(LANES);
         let mut moved = false;
         for r in 0..rows {
             let begin = r * layout.chunk;
-            for page in 0..chunk.keys.div_ceil(layout.page.tokens) {
+            for page in 0..pages {
                 let keys = page * layout.page.tokens..chunk.keys.min((page + 1) * layout.page.tokens);
                 if dead >> page & 1 != 0 {
                     self.memory.scores[begin..][keys].fill(f32::NEG_INFINITY);
@@ -326,7 +317,7 @@ impl<D: Door> Cell<'_, '_, D> {
                 if let Some(scale) = units.scale {
                     self.memory.scores[begin..][keys.clone()].iter_mut().for_each(|x| *x *= scale);
                 }
-                if masked || self.call.code.modifies() {
+                if shaped {
                     self.shape(chunk.first + keys.start as u32, r, begin + keys.start, keys.len(), masked);
                 }
             }

@@ -9,6 +9,7 @@ use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
+use super::cell::VALUE_CHAIN;
 use super::stacks::{Lists, Size};
 use crate::code::Code;
 use crate::finish::ROWS as FINISH;
@@ -62,7 +63,7 @@ pub(super) struct Layout {
     pub slot: Slot,
     /// The most sequences of a pass.
     most: usize,
-    /// Rows of a pass at most, those included that fill up the last row tile.
+    /// Rows of a pass at most.
     rows: usize,
     /// Channels of a packed query.
     pub packed_row: usize,
@@ -70,8 +71,6 @@ pub(super) struct Layout {
     pub tokens: TokenLayout,
     /// Lanes of a vector.
     lanes: usize,
-    /// The most rows of a row tile.
-    tile: usize,
     sequences: usize,
     heads: usize,
     code: usize,
@@ -101,7 +100,7 @@ pub(super) struct Memory<'a> {
     pub unpacked: &'a mut [f32],
     /// Scores, then weights, `[rows][chunk]`.
     pub scores: &'a mut [f32],
-    /// A row tile's weights over a page, on their way.
+    /// Weights over some keys, on their way.
     pub weights: &'a mut [f32],
     /// What each row's weights add up to, a vector of lanes each.
     pub totals: &'a mut [f32],
@@ -129,23 +128,19 @@ impl Layout {
         let heads = &variant.heads;
         let page = plan.cache.shape(heads);
         let rows = heads.group() as usize * problem.queries as usize;
-        let tile = <E::Lanes as regard_engine::isa::Door>::TILE.min(8);
         let (stack, batch) = (plan.decode.stack_rows as usize, problem.batch as usize);
         let most = (stack / rows.max(1)).clamp(1, batch.max(1));
         // As many for fewer queries, of which more sequences fit a stack.
         let all = rows.max(stack.min(rows.saturating_mul(batch)));
-        let last = all % tile;
-        let padded = all - last + if last > 0 { last.next_power_of_two() } else { 0 };
         Self {
             page,
             chunk: plan.decode.key_chunk as usize,
             slot: Slot { rows, width: page.values.channels.next_multiple_of(LANES) },
             most,
-            rows: padded,
+            rows: all,
             packed_row: packed_row(&page.keys),
             tokens: TokenLayout::of_queries(variant, problem),
             lanes: E::Lanes::WIDTH,
-            tile,
             sequences: problem.batch as usize,
             heads: heads.kv as usize,
             code: code.scratch_len(E::Lanes::WIDTH),
@@ -184,7 +179,7 @@ impl Layout {
             rows * self.packed_row,
             page.keys.channels,
             rows * chunk,
-            scratch_len(self.tile, page.tokens),
+            scratch_len(&page.values, rows, page.tokens.min(VALUE_CHAIN)),
             rows * lanes,
             rows,
             rows,
