@@ -287,6 +287,9 @@ pub(crate) struct VerifyArgs {
 /// pages, whichever of several ways of reading is the fastest. GB/s are then the cached keys and values that the mask lets
 /// queries see, with their scales, q and o. Where the cache keeps fewer digits than the tensors, the error is that of a whole
 /// head by its rms.
+///
+/// With `--shared N` too, the sequences have their first N tokens in common, as those of one prompt: they lie once in a paged
+/// cache, which each sequence was forked from, and count once in GB/s.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -294,6 +297,7 @@ Examples:
   regard bench mha causal --q 4096 --baseline
   regard bench gqa --phase decode --k 16384 --batch 8
   regard bench gqa --phase few --k 65536 --dtype bf16 --cache int8
+  regard bench gqa --phase decode --k 4096 --batch 64 --shared 4000
   regard bench softcap alibi --q 4096 --kernel loaded --against causal
   regard bench mine.toml --q 1024 --dtype bf16 --json")]
 pub(crate) struct BenchArgs {
@@ -315,6 +319,9 @@ pub(crate) struct BenchArgs {
     /// How the cache stores keys and values; as the spec says if not given.
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     pub(crate) cache: Option<CacheFormat>,
+    /// Tokens that all sequences begin with, kept once in a paged cache; none if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) shared: Option<usize>,
     /// Storage type of q, k, v and o; the spec's if not given.
     #[arg(long, value_name = "TYPE", value_parser = dtypes())]
     pub(crate) dtype: Option<Dtype>,

@@ -95,11 +95,14 @@ fn size(args: &BenchArgs) -> Result<Size, Failure> {
         Phase::Decode => (q.unwrap_or(1), k.unwrap_or(CACHED), 1..=1),
     };
     let others = match phase {
-        Phase::Prefill => [("--cache", args.cache.is_some()), ("", false)],
+        Phase::Prefill => [("--cache", args.cache.is_some()), ("--shared", args.shared.is_some())],
         _ => [("--baseline", args.baseline), ("--against", args.against.is_some())],
     };
     if let Some((flag, _)) = others.into_iter().find(|&(_, given)| given) {
         return Err(Failure::OfAnotherPhase { flag, phase });
+    }
+    if let Some(shared) = args.shared.filter(|&shared| shared > keys) {
+        return Err(Failure::SharedPastKeys { shared, keys });
     }
     match may_be.contains(&queries) {
         true => Ok(Size { batch, queries, keys }),

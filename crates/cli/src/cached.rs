@@ -1,5 +1,7 @@
 //! Keys and values in a cache, and calls on it.
 
+use std::ops::Range;
+
 use regard::{
     Cache, CacheLimits, Kernel, Outputs, Pool, Queries, RunError, SequenceId, Spec, Step, Tokens, View,
 };
@@ -11,6 +13,7 @@ use regard_oracle::random::CapturedBuffer;
 use crate::execute::run_failure;
 use crate::failure::Failure;
 use crate::storage::Storage;
+use crate::tensors::signature::{Bound, CapturedElements, StoredElements};
 use crate::verify::problem::Size;
 
 /// The problem of a call on a cache: sequences of one length, packed as such calls have them.
@@ -33,6 +36,17 @@ pub(crate) fn problem(spec: &Spec, phase: Phase, size: Size) -> Result<OwnedProb
     Ok((&Problem { phase, ..packed }).into())
 }
 
+/// What goes into a cache.
+pub(crate) struct Contents<'a, T, R> {
+    /// Keys and values of the tokens that all sequences begin with, if any: the first is filled with them, and the others are
+    /// forked from it.
+    pub(crate) shared: [View<'a, T>; 2],
+    /// Gives those of a sequence's other tokens.
+    pub(crate) own: R,
+    /// The captured tensors of the whole problem.
+    pub(crate) captured: &'a [InputData<'a>],
+}
+
 /// A cache with keys and values in it, and what calls on it work in.
 pub(crate) struct Filled {
     /// The cache.
@@ -42,33 +56,45 @@ pub(crate) struct Filled {
 }
 
 impl Filled {
-    /// Appends the keys and values of a problem that [`problem`] made, `rows` of each sequence at once, and makes what calls of
-    /// so many threads need. `captured` are the tensors of the whole problem.
+    /// Appends the keys and values of a problem that [`problem`] made and makes what calls of so many threads need.
     ///
     /// # Errors
     /// If the library has no such cache, or a tensor does not fit.
-    pub(crate) fn new<'r, T: Storage>(
+    pub(crate) fn new<'r, T: Storage, R: Fn(usize) -> [View<'r, T>; 2]>(
         kernel: &Kernel,
         problem: &Problem<'_>,
-        rows: impl Fn(usize) -> [View<'r, T>; 2],
-        captured: &[InputData<'_>],
+        contents: Contents<'r, T, R>,
         threads: usize,
     ) -> Result<Self, Failure> {
+        let Contents { shared: common, own, captured } = contents;
+        let [_, _, shared] = common[0].counts();
         let spec = kernel.spec();
         let [batch, keys, queries] = [problem.batch, problem.keys, problem.queries].map(|n| n as usize);
-        let limits = CacheLimits { at_once: queries, ..CacheLimits::new(batch, keys) };
+        let all_tokens = (shared > 0).then(|| all_tokens(batch, keys, shared, kernel.plan().cache.tokens));
+        let limits = CacheLimits { at_once: queries, all_tokens, ..CacheLimits::new(batch, keys) };
         let refused = |error| Failure::Cache { spec: spec.name.clone(), error };
         let fail = |error| run_failure(spec, error);
         let mut cache = kernel.cache(limits).map_err(refused)?;
-        let mut sequences = Vec::new();
-        for index in 0..batch {
-            let sequence = cache.open().map_err(|error| fail(RunError::Store(error)))?;
-            sequences.push(sequence);
-            let [k, v] = rows(index);
+        let mut sequences: Vec<SequenceId> = Vec::new();
+        let append = |cache: &mut Cache, sequence, of: Part, [k, v]: [View<'r, T>; 2]| {
             let shapes = spec.inputs.shapes.iter().zip(captured);
-            let own: Vec<_> = shapes.map(|(shape, data)| cut(*data, shape, spec, (index, keys))).collect();
-            let own: Vec<_> = own.iter().map(CapturedBuffer::data).collect();
-            kernel.append(&mut cache, sequence, Tokens { k, v, captured: &own }).map_err(fail)?;
+            let captured: Vec<_> = shapes.map(|(shape, data)| of.cut(*data, shape, spec)).collect();
+            let captured: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
+            kernel.append(cache, sequence, Tokens { k, v, captured: &captured }).map_err(fail)
+        };
+        for index in 0..batch {
+            let opened = match sequences.first() {
+                Some(&first) if shared > 0 => cache.fork(first),
+                _ => cache.open(),
+            };
+            let sequence = opened.map_err(|error| fail(RunError::Store(error)))?;
+            if index == 0 && shared > 0 {
+                append(&mut cache, sequence, Part { batch, keys, index, tokens: shared }, common)?;
+            }
+            sequences.push(sequence);
+        }
+        for (index, &sequence) in sequences.iter().enumerate().filter(|_| shared < keys) {
+            append(&mut cache, sequence, Part { batch, keys, index, tokens: keys }, own(index))?;
         }
         let step = kernel.step(&cache, queries, threads).map_err(fail)?;
         Ok(Self { cache, sequences, step })
@@ -90,33 +116,118 @@ impl Filled {
     }
 }
 
-/// What a captured tensor of sequences of `keys` tokens is to the tokens of one of them, without queries.
-fn cut(
-    data: InputData<'_>,
-    shape: &InputShape,
-    spec: &Spec,
-    (index, keys): (usize, usize),
-) -> CapturedBuffer {
-    let axes = shape.axes();
-    let token = axes.iter().find(|axis| matches!(axis, Axis::Query | Axis::Key));
-    let rows = match (axes.contains(&Axis::Batch), token) {
-        (_, Some(Axis::Query)) if spec.source == Source::Cross => Some((0, 0)),
-        (false, _) => None,
-        (true, None) => Some((index, 1)),
-        (true, Some(_)) => Some((index * keys, keys)),
+/// Tokens that a paged cache must have room for, so that whole pages fit: what is shared once, and of each sequence what follows
+/// the last page that is shared in full.
+fn all_tokens(batch: usize, keys: usize, shared: usize, page_tokens: u32) -> usize {
+    let page = page_tokens.max(1) as usize;
+    let common = if shared < keys { shared / page } else { shared.div_ceil(page) };
+    let own = keys.div_ceil(page) - common;
+    own.saturating_mul(batch).saturating_add(common).saturating_mul(page)
+}
+
+/// The first tokens of one of some sequences of one length.
+struct Part {
+    batch: usize,
+    keys: usize,
+    /// Which sequence.
+    index: usize,
+    /// How many of its tokens.
+    tokens: usize,
+}
+
+impl Part {
+    /// What a captured tensor of all sequences is to these tokens, without queries.
+    fn cut(&self, data: InputData<'_>, shape: &InputShape, spec: &Spec) -> CapturedBuffer {
+        let axes = self.axes(shape, spec);
+        match data {
+            InputData::F32(data) => CapturedBuffer::F32(cut(data, &axes)),
+            InputData::I32(data) => CapturedBuffer::I32(cut(data, &axes)),
+            InputData::Bool(data) => CapturedBuffer::Bool(cut(data, &axes)),
+        }
+    }
+
+    /// Length of each axis of a tensor as packed sequences have them, and which part of it is to be had.
+    fn axes(&self, shape: &InputShape, spec: &Spec) -> Vec<(usize, Range<usize>)> {
+        let &Self { batch, keys, index, tokens } = self;
+        let is_query = |axis: Axis| axis == Axis::Query && spec.source == Source::Cross;
+        let axis = |axis: Axis| match axis {
+            // As long as the longest sequence; how many queries that is makes no difference.
+            axis if is_query(axis) => (1, 0..0),
+            Axis::Query | Axis::Key => (keys, 0..tokens),
+            Axis::Batch => (batch, index..index + 1),
+            Axis::Head => (spec.heads.query as usize, 0..spec.heads.query as usize),
+            Axis::KvHead => (spec.heads.kv as usize, 0..spec.heads.kv as usize),
+            Axis::Len(len) => (len as usize, 0..len as usize),
+        };
+        let axes = shape.axes();
+        let token = packed_axis(shape);
+        let Some(token) = token else { return axes.iter().map(|&at| axis(at)).collect() };
+        let packed = match is_query(axes[token]) {
+            true => (1, 0..0),
+            false => (batch * keys, index * keys..index * keys + tokens),
+        };
+        let others = axes.iter().enumerate().filter(|&(at, of)| at != token && *of != Axis::Batch);
+        [packed].into_iter().chain(others.map(|(_, &of)| axis(of))).collect()
+    }
+}
+
+/// The axis of a captured tensor along which the tokens of sequences lie one after the other.
+fn packed_axis(shape: &InputShape) -> Option<usize> {
+    let token = shape.axes().iter().position(|axis| matches!(axis, Axis::Query | Axis::Key));
+    token.filter(|_| shape.axes().contains(&Axis::Batch))
+}
+
+/// A part of a dense tensor: of each axis its length and a range.
+fn cut<T: Copy>(data: &[T], axes: &[(usize, Range<usize>)]) -> Vec<T> {
+    let Some(((len, range), rest)) = axes.split_first() else { return data.to_vec() };
+    let step = data.len() / (*len).max(1);
+    match rest {
+        [] => data[range.clone()].to_vec(),
+        _ => range.clone().flat_map(|at| cut(&data[at * step..(at + 1) * step], rest)).collect(),
+    }
+}
+
+/// Makes the first tokens of all sequences of a problem those of the first: keys, values, and captured tensors along tokens.
+pub(crate) fn share(bound: &mut Bound<'_>, spec: &Spec, keys: usize, shared: usize) {
+    let tokens = bound.problem.view().all_keys() as usize;
+    let of = Common { tokens, keys, shared };
+    for stored in [&mut bound.k, &mut bound.v] {
+        match &mut stored.elements {
+            StoredElements::F32(data) => of.repeat(data.to_mut()),
+            StoredElements::F16(data) => of.repeat(data.to_mut()),
+            StoredElements::Bf16(data) => of.repeat(data.to_mut()),
+        }
+    }
+    let is_along = |shape: &InputShape| {
+        packed_axis(shape).is_some_and(|at| shape.axes()[at] == Axis::Key || spec.source != Source::Cross)
     };
-    let others = axes.iter().map(|axis| match axis {
-        Axis::Len(len) => *len as usize,
-        Axis::Head => spec.heads.query as usize,
-        Axis::KvHead => spec.heads.kv as usize,
-        Axis::Batch | Axis::Query | Axis::Key => 1,
-    });
-    let row: usize = others.product();
-    let range = rows.map_or(0..data.len(), |(first, count)| first * row..(first + count) * row);
-    match data {
-        InputData::F32(data) => CapturedBuffer::F32(data[range].to_vec()),
-        InputData::I32(data) => CapturedBuffer::I32(data[range].to_vec()),
-        InputData::Bool(data) => CapturedBuffer::Bool(data[range].to_vec()),
+    let captured = bound.captured.iter_mut().zip(&spec.inputs.shapes);
+    for (data, _) in captured.filter(|(_, shape)| is_along(shape)) {
+        match data {
+            CapturedElements::F32(data) => of.repeat(data.to_mut()),
+            CapturedElements::I32(data) => of.repeat(data.to_mut()),
+            CapturedElements::Bool(data) => of.repeat(data.to_mut()),
+        }
+    }
+}
+
+/// Sequences that begin with the same tokens.
+struct Common {
+    /// Tokens of all sequences.
+    tokens: usize,
+    /// Tokens of each.
+    keys: usize,
+    shared: usize,
+}
+
+impl Common {
+    /// Copies what the first sequence begins with over what each further one begins with: rows of packed tokens.
+    fn repeat<T: Copy>(&self, rows: &mut [T]) {
+        let row = rows.len() / self.tokens.max(1);
+        let sequence = self.keys * row;
+        for start in (sequence..rows.len()).step_by(sequence.max(1)) {
+            rows.copy_within(..self.shared * row, start);
+        }
     }
 }
 
@@ -145,20 +256,44 @@ mod tests {
     #[test]
     fn each_sequence_has_its_own_part_of_what_is_captured() {
         let mut spec = regard::shipped("causal").unwrap().spec;
-        let ints: Vec<i32> = (0..12).collect();
-        let part = |spec: &Spec, axes: &[Axis]| {
+        let part = |spec: &Spec, axes: &[Axis], len: i32, tokens| {
             let shape = InputShape::new(regard_ir::variant::InputType::I32, axes);
-            match cut(InputData::I32(&ints), &shape, spec, (1, 2)) {
+            let ints: Vec<i32> = (0..len).collect();
+            match (Part { batch: 3, keys: 2, index: 1, tokens }).cut(InputData::I32(&ints), &shape, spec) {
                 CapturedBuffer::I32(part) => part,
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(part(&spec, &[Axis::Batch]), [1]);
-        assert_eq!(part(&spec, &[Axis::Batch, Axis::Len(3)]), [3, 4, 5]);
-        assert_eq!(part(&spec, &[Axis::Batch, Axis::Key]), [2, 3]);
-        assert_eq!(part(&spec, &[Axis::Batch, Axis::Query, Axis::Len(2)]), [4, 5, 6, 7]);
-        assert_eq!(part(&spec, &[Axis::Key]), ints);
+        assert_eq!(part(&spec, &[Axis::Batch], 3, 2), [1]);
+        assert_eq!(part(&spec, &[Axis::Len(2), Axis::Batch], 6, 2), [1, 4]);
+        assert_eq!(part(&spec, &[Axis::Batch, Axis::Len(3)], 9, 2), [3, 4, 5]);
+        assert_eq!(part(&spec, &[Axis::Batch, Axis::Key], 6, 2), [2, 3]);
+        assert_eq!(part(&spec, &[Axis::Batch, Axis::Key], 6, 1), [2]);
+        assert_eq!(part(&spec, &[Axis::Batch, Axis::Query, Axis::Len(2)], 12, 2), [4, 5, 6, 7]);
+        assert_eq!(part(&spec, &[Axis::Key], 2, 2), [0, 1]);
+        assert_eq!(part(&spec, &[Axis::Len(2), Axis::Key], 4, 1), [0, 2]);
+        assert_eq!(part(&spec, &[Axis::Query, Axis::Key], 4, 2), [0, 1, 2, 3]);
+        // Six queries by the two keys of the longest sequence.
+        assert_eq!(part(&spec, &[Axis::Batch, Axis::Query, Axis::Key], 12, 1), [4]);
         spec.source = Source::Cross;
-        assert_eq!(part(&spec, &[Axis::Batch, Axis::Query]), [0; 0]);
+        assert_eq!(part(&spec, &[Axis::Batch, Axis::Query], 6, 2), [0; 0]);
+        assert_eq!(part(&spec, &[Axis::Query, Axis::Len(2)], 2, 2), [0; 0]);
+    }
+
+    #[test]
+    fn pages_that_are_shared_in_full_are_taken_once() {
+        // Of pages of 4 tokens: 2 in common, and of each sequence the one that 9 and 10 lie in.
+        assert_eq!(all_tokens(3, 10, 8, 4), 4 * (2 + 3));
+        assert_eq!(all_tokens(3, 10, 7, 4), 4 * (1 + 3 * 2));
+        assert_eq!(all_tokens(3, 10, 10, 4), 4 * 3);
+        assert_eq!(all_tokens(usize::MAX, 10, 3, 4), usize::MAX);
+    }
+
+    #[test]
+    fn sequences_begin_alike_and_go_on_by_themselves() {
+        let mut rows: Vec<i32> = (0..18).collect();
+        Common { tokens: 9, keys: 3, shared: 2 }.repeat(&mut rows);
+        assert_eq!(rows, [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 10, 11, 0, 1, 2, 3, 16, 17]);
+        Common { tokens: 0, keys: 0, shared: 0 }.repeat(&mut rows[..0]);
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use regard::ir::interval::Span;
 use regard::ir::problem::{Phase, ProblemError};
+use regard::ir::spec::CacheLayout;
 use regard::machine::ProfileError;
 use regard::{CacheError, CompileError, Diagnostics, Dtype, RunError, ScheduleError};
 
@@ -42,6 +43,10 @@ pub(crate) enum Failure {
     Queries { phase: Phase, found: usize },
     /// A flag that says nothing to a phase.
     OfAnotherPhase { flag: &'static str, phase: Phase },
+    /// More tokens that sequences have in common than they have.
+    SharedPastKeys { shared: usize, keys: usize },
+    /// Tokens in common where the layout keeps none so.
+    SharedLayout { spec: String, layout: CacheLayout, shared: usize },
     /// A cache that cannot be had.
     Cache { spec: String, error: CacheError },
     /// Lengths that no problem has.
@@ -171,6 +176,16 @@ impl fmt::Display for Failure {
             Failure::OfAnotherPhase { flag, phase } => {
                 write!(f, "{flag}: not with --phase {}; it is for prefill", phase.name())
             }
+            Failure::SharedPastKeys { shared, keys } => write!(
+                f,
+                "--shared is {shared}, more than the {keys} keys of a sequence: expected at most --k"
+            ),
+            Failure::SharedLayout { spec, layout, shared } => write!(
+                f,
+                "spec {spec}: `cache.layout` is `{}`, expected contiguous or paged with --shared {shared}: the tokens that \
+                 sequences have in common lie in pages",
+                layout.name()
+            ),
             Failure::Cache { spec, error } => write!(f, "spec {spec}: {error}"),
             Failure::Problem(error) => error.fmt(f),
             Failure::Compile { spec, error } => write!(f, "spec {spec}: {error}"),

@@ -30,6 +30,9 @@ pub(crate) struct Timing {
     /// How keys and values are cached, where they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cache: Option<String>,
+    /// There, how many tokens all sequences begin with, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shared: Option<Option<usize>>,
     /// What the call does.
     pub(crate) phase: &'static str,
     /// Queries of each sequence.
@@ -87,6 +90,7 @@ impl Timing {
             isa: plan.isa.name(),
             dtype: plan.dtype.name(),
             cache: None,
+            shared: None,
             phase: phase.name(),
             q,
             k,

@@ -1,6 +1,7 @@
 //! Queries on cached keys and values: how fast, beside how fast a cache can be read.
 
 use std::io::Write;
+use std::ops::Range;
 
 use half::{bf16, f16};
 use regard::{Dtype, Kernel, Machine, Pool, Queries, Spec, Threads, machine};
@@ -9,7 +10,7 @@ use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::expr::Var;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::{Problem, Sequence};
-use regard_ir::spec::Cache;
+use regard_ir::spec::{Cache, CacheLayout};
 use regard_ir::variant::Variant;
 use regard_ir::work::{self, Work};
 use regard_oracle::eval::{Scope, Value, eval};
@@ -17,7 +18,7 @@ use regard_oracle::eval::{Scope, Value, eval};
 use super::lines::{Judged, Line, Lines};
 use super::{compile, header, runs};
 use crate::args::BenchArgs;
-use crate::cached::{self, Filled};
+use crate::cached::{self, Contents, Filled};
 use crate::execute::{Outcome, gate, timed, view};
 use crate::failure::Failure;
 use crate::host;
@@ -43,8 +44,8 @@ struct Place {
 /// # Errors
 /// As [`bench`](super::bench()), and if the library has no such cache.
 pub(super) fn bench(args: &BenchArgs, size: Size, out: &mut dyn Write) -> Result<(), Failure> {
-    let specs = args.specs.iter().map(|name| Ok(stored(args, source::spec(name)?)));
-    let specs = specs.collect::<Result<Vec<_>, Failure>>()?;
+    let specs = args.specs.iter().map(|name| stored(args, source::spec(name)?));
+    let specs = specs.collect::<Result<Vec<_>, _>>()?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
     let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
     let place = Place { cpu: host::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
@@ -52,8 +53,12 @@ pub(super) fn bench(args: &BenchArgs, size: Size, out: &mut dyn Write) -> Result
         header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
         writeln!(
             out,
-            "peak: the most that is read in huge pages, of as many bytes as the cache has, in GB/s\n"
+            "peak: the most that is read in huge pages, of as many bytes as the cache has, in GB/s"
         )?;
+        if let Some(shared) = shared(args) {
+            writeln!(out, "tokens that all sequences begin with, stored and counted once: {shared}")?;
+        }
+        writeln!(out)?;
     }
     let mut lines = Lines::new(out, args)?;
     let progress = Progress::new("specs", kernels.len() as u64);
@@ -71,10 +76,21 @@ pub(super) fn bench(args: &BenchArgs, size: Size, out: &mut dyn Write) -> Result
     lines.end()
 }
 
+/// How many tokens the sequences have in common, if any.
+fn shared(args: &BenchArgs) -> Option<usize> {
+    args.shared.filter(|&shared| shared > 0)
+}
+
 /// The spec, with keys and values cached as the flags say.
-fn stored(args: &BenchArgs, spec: Spec) -> Spec {
-    let cache = args.cache.map_or(spec.cache, |format| Cache { k: format, v: format, ..spec.cache });
-    Spec { cache, ..spec }
+fn stored(args: &BenchArgs, spec: Spec) -> Result<Spec, Failure> {
+    let mut cache = args.cache.map_or(spec.cache, |format| Cache { k: format, v: format, ..spec.cache });
+    if let Some(shared) = shared(args) {
+        if cache.layout == CacheLayout::Ring {
+            return Err(Failure::SharedLayout { spec: spec.name, layout: cache.layout, shared });
+        }
+        cache.layout = CacheLayout::Paged;
+    }
+    Ok(Spec { cache, ..spec })
 }
 
 fn measure<T: Storage>(
@@ -85,14 +101,15 @@ fn measure<T: Storage>(
 ) -> Result<Line, Failure> {
     let (pool, plan) = (&place.pool, kernel.plan());
     let problem = cached::problem(kernel.spec(), args.phase, size)?;
-    let bound = problem::tensors(kernel.spec(), plan.dtype, &problem.view(), Layout::Packed)?;
+    let mut bound = problem::tensors(kernel.spec(), plan.dtype, &problem.view(), Layout::Packed)?;
+    let shared = shared(args).unwrap_or(0);
+    cached::share(&mut bound, kernel.spec(), size.keys, shared);
     let captured = bound.captured();
     let (k, v) = (view::<T>(&bound.k)?, view::<T>(&bound.v)?);
-    let rows = |sequence: usize| {
-        let tokens = sequence * size.keys..(sequence + 1) * size.keys;
-        [k.tokens(tokens.clone()), v.tokens(tokens)]
-    };
-    let mut filled = Filled::new(kernel, &problem.view(), rows, &captured, pool.count())?;
+    let rows = |tokens: Range<usize>| [k.tokens(tokens.clone()), v.tokens(tokens)];
+    let own = |sequence: usize| rows(sequence * size.keys + shared..(sequence + 1) * size.keys);
+    let contents = Contents { shared: rows(0..shared), own, captured: &captured };
+    let mut filled = Filled::new(kernel, &problem.view(), contents, pool.count())?;
     let peak = peaks::read_gbs(pool, plan.isa, filled.cache.bytes())?;
     let mut call = Call { kernel, pool, bound: &bound, captured: &captured, filled: &mut filled };
     let first = call.run::<T>(1)?;
@@ -100,10 +117,11 @@ fn measure<T: Storage>(
     let outcome = call.run::<T>(runs)?;
     drop(filled);
     let judged = judge(kernel, &bound, &captured, pool, &outcome)?;
-    let work = work(kernel, &bound, &captured);
+    let work = work(kernel, &bound, &captured, shared)?;
     let seconds = work.bytes() / (peak * 1e9);
     let timing = Timing {
         cache: Some(format(&plan.cache)),
+        shared: Some(self::shared(args)),
         ..Timing::of(kernel, &bound, &outcome, pool.count(), work)
     };
     let limit = Limit { name: "read", peak, seconds };
@@ -150,8 +168,14 @@ fn format(PageFormat { k, v, .. }: &PageFormat) -> String {
     if k == v { k.name().to_owned() } else { format!("k {}, v {}", k.name(), v.name()) }
 }
 
-/// What calls cost: as any calls, but keys and values are read as the cache has them.
-fn work(kernel: &Kernel, bound: &Bound<'_>, captured: &[InputData<'_>]) -> Work {
+/// What calls cost: as any calls, but keys and values are read as the cache has them, the `shared` tokens that all sequences
+/// begin with once.
+fn work(
+    kernel: &Kernel,
+    bound: &Bound<'_>,
+    captured: &[InputData<'_>],
+    shared: usize,
+) -> Result<Work, Failure> {
     let (variant, plan, problem) = (kernel.variant(), kernel.plan(), bound.problem());
     let heads = &variant.heads;
     let work = Work::new(&variant, &problem, plan.dtype, live_pairs(&variant, bound));
@@ -160,12 +184,19 @@ fn work(kernel: &Kernel, bound: &Bound<'_>, captured: &[InputData<'_>]) -> Work 
     let uncached =
         live * (f64::from(heads.kv) * row(heads.dim) + f64::from(heads.value) * row(heads.value_dim));
     let [keys, values] = match Captured::bind(variant.inputs, captured, heads, variant.source, &problem) {
-        Ok(captured) if told_apart(kernel.spec()) => seen(&variant, &problem, &captured, MAX_LOOKS),
-        _ => [heads.kv, heads.value].map(|n| f64::from(n) * live),
+        Ok(captured) if told_apart(kernel.spec()) => {
+            seen(&variant, (&problem, shared as u32), &captured, MAX_LOOKS)
+        }
+        _ => {
+            let of_each = f64::from(problem.batch.max(1));
+            let one = Problem::prefill(variant.source, 1, problem.queries as usize, problem.keys as usize)?;
+            let again = (of_each - 1.0) * work::live_keys(&variant, &one.partial(0..shared)?) as f64;
+            [heads.kv, heads.value].map(|n| f64::from(n) * (live - again))
+        }
     };
     let PageFormat { k, v, .. } = plan.cache;
     let cached = keys * row_bytes(k, heads.dim) + values * row_bytes(v, heads.value_dim);
-    Work { read_bytes: work.read_bytes - uncached + cached, ..work }
+    Ok(Work { read_bytes: work.read_bytes - uncached + cached, ..work })
 }
 
 /// Whether what is seen depends on more than positions.
@@ -180,18 +211,28 @@ fn row_bytes(codec: Codec, channels: u32) -> f64 {
     f64::from(bits.div_ceil(8) + codec.scales(channels) * codec.scale_bytes())
 }
 
-/// Rows of keys and of values, over all their heads and sequences, that some query may see: looked at one by one, in large
-/// problems at equal distances.
-fn seen(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>, looks: u64) -> [f64; 2] {
+/// Rows of keys and of values, over all their heads and sequences, that some query may see, those of the `shared` first tokens
+/// once: looked at one by one, in large problems at equal distances.
+fn seen(
+    variant: &Variant<'_>,
+    (problem, shared): (&Problem<'_>, u32),
+    captured: &Captured<'_>,
+    looks: u64,
+) -> [f64; 2] {
     let heads = &variant.heads;
     let step = problem.pairs(heads).div_ceil(looks.max(1)).max(1);
     let (mut keys, mut values, mut looked_at, mut all) = (0u64, 0u64, 0u64, 0u64);
-    for b in 0..problem.batch {
-        let of = problem.sequence(b);
-        all += u64::from(of.keys);
-        for k in (0..of.keys).skip(step as usize / 2).step_by(step as usize) {
+    let own = (0..problem.batch).map(|b| (b..b + 1, shared..problem.sequence(b).keys));
+    for (sequences, rows) in [(0..problem.batch, 0..shared)].into_iter().chain(own) {
+        all += rows.len() as u64;
+        for k in rows.skip(step as usize / 2).step_by(step as usize) {
             looked_at += 1;
-            let sees = |g: u32| (0..of.queries).any(|i| allowed(variant, captured, (b, &of), (g, i, k)));
+            let sees = |g: u32| {
+                sequences.clone().any(|b| {
+                    let of = problem.sequence(b);
+                    (0..of.queries).any(|i| allowed(variant, captured, (b, &of), (g, i, k)))
+                })
+            };
             for value in 0..heads.value {
                 let shared = heads.kv / heads.value;
                 let seen = (value * shared..(value + 1) * shared).filter(|&g| sees(g)).count() as u64;
@@ -241,6 +282,11 @@ mod tests {
 
     /// Rows of keys and values that are seen in a cache of two sequences of 100 keys.
     fn rows(heads: &str, mask: &str, queries: usize, looks: u64) -> [f64; 2] {
+        rows_of(heads, mask, (queries, 0), looks)
+    }
+
+    /// As [`rows`], with so many tokens in common.
+    fn rows_of(heads: &str, mask: &str, (queries, shared): (usize, u32), looks: u64) -> [f64; 2] {
         let text =
             format!("heads = {{ {heads}, dim = 4 }}\ninputs = {{ doc = 'i32[b, k]' }}\nmask = '{mask}'");
         let spec = regard::parse(&text, "t.toml", &regard::NoFiles).unwrap_or_else(|e| panic!("{e}")).spec;
@@ -251,7 +297,16 @@ mod tests {
         let (variant, data) = (spec.variant().unwrap(), [InputData::I32(&doc)]);
         let captured =
             Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem.view()).unwrap();
-        seen(&variant, &problem.view(), &captured, looks)
+        seen(&variant, (&problem.view(), shared), &captured, looks)
+    }
+
+    #[test]
+    fn rows_that_are_shared_are_counted_once() {
+        let heads = "query = 8, kv = 4, value = 2";
+        // The first sequence sees keys from 60 on, the second from 90 on; of the first 70 tokens 60 to 69 are seen by one.
+        let shared = rows_of(heads, "causal & same(doc)", (1, 70), MAX_LOOKS);
+        assert_eq!(shared, [4.0 * (10.0 + 30.0 + 10.0), 2.0 * (10.0 + 30.0 + 10.0)]);
+        assert_eq!(rows_of(heads, "causal & h < 99", (1, 100), MAX_LOOKS), [4.0 * 100.0, 2.0 * 100.0]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use regard_ir::problem::Phase;
 use super::Refusal;
 use super::request::{BadRequest, Request};
 use super::slot::{Timed, elements, read};
-use crate::cached::{self, Filled};
+use crate::cached::{self, Contents, Filled};
 use crate::execute::{run_failure, view, view_mut};
 use crate::failure::Failure;
 use crate::memory;
@@ -76,8 +76,12 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
         let q = Stored { elements: T::store(numbers("q", shape)?), shape, strides: LAYOUT.strides(shape) };
         let (k, v) = (rows("k", heads.kv, heads.dim)?, rows("v", heads.value, heads.value_dim)?);
         let (k, v) = (view::<T>(&k)?, view::<T>(&v)?);
-        let of = |sequence| [k.sequence(sequence), v.sequence(sequence)];
-        let filled = Filled::new(&kernel, &problem.view(), of, &[], threads)?;
+        let contents = Contents {
+            shared: [k, v].map(|rows| rows.tokens(0..0)),
+            own: |sequence| [k.sequence(sequence), v.sequence(sequence)],
+            captured: &[],
+        };
+        let filled = Filled::new(&kernel, &problem.view(), contents, threads)?;
         let o_shape = packed(kernel.variant().output_heads(), heads.value_dim);
         let o = memory::zeroed("the output", elements(o_shape))?;
         Ok(Box::new(Self { kernel, filled, q, o, o_shape }))

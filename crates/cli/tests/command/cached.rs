@@ -83,10 +83,37 @@ fn decode_objects_have_their_fields_in_order() {
     let keys = pieces.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]);
     assert_eq!(
         keys.collect::<Vec<_>>().join(" "),
-        "spec kernel engine isa dtype cache phase q k batch threads layout median_s min_s max_s gflops gbs limit peak \
+        "spec kernel engine isa dtype cache shared phase q k batch threads layout median_s min_s max_s gflops gbs limit peak \
          peak_fraction cpu predicted_s runs error bound passed"
     );
     assert_eq!(done.objects()[0]["q"], 8);
+    assert!(done.objects()[0]["shared"].is_null());
+}
+
+#[test]
+fn tokens_that_sequences_begin_with_are_stored_and_counted_once() {
+    let flags =
+        ["--phase", "decode", "--k", "150", "--batch", "3", "--repeat", "1", "--threads", "2", "--json"];
+    // Nothing, less than a page, a page and more, and all.
+    for (shared, once) in [("0", 0.0), ("5", 5.0), ("130", 130.0), ("150", 150.0)] {
+        for (cache, row) in [("same", 512.0), ("int8", 132.0)] {
+            let chosen = ["--shared", shared, "--cache", cache];
+            let lines = regard(&[&["bench", "gqa"], &flags[..], &chosen].concat()).ok().objects();
+            let [line] = &lines[..] else { panic!("{lines:?}") };
+            let told = line["shared"].as_u64().map(|shared| shared as f64);
+            assert_eq!((told, &line["passed"]), ((once > 0.0).then_some(once), &true.into()), "{line:?}");
+            let bytes = line["gbs"].as_f64().unwrap() * line["median_s"].as_f64().unwrap() * 1e9;
+            let rows = once + 3.0 * (150.0 - once);
+            assert_eq!(bytes.round(), 3.0 * 2.0 * 32.0 * 512.0 + rows * 2.0 * 8.0 * row, "{line:?}");
+        }
+    }
+    // Keys that are turned by a tensor's positions, masks that read tensors, a window.
+    let specs = ["rope", "document", "sliding_window", "cross"];
+    let few = ["--phase", "few", "--q", "3", "--k", "90", "--batch", "3", "--shared", "70", "--repeat", "1"];
+    let done = regard(&[&["bench"], &specs[..], &few].concat()).ok();
+    let rows = done.stdout.lines().filter(|row| row.ends_with(" ok")).count();
+    assert_eq!(rows, specs.len(), "{done:?}");
+    assert!(done.stdout.contains("stored and counted once: 70\n"), "{done:?}");
 }
 
 #[test]
@@ -105,6 +132,11 @@ fn what_a_phase_does_not_have_is_told() {
             "error: --phase few takes 2 to 16 queries of a sequence, --q is 17; decode is for 1, prefill for more\n",
         ),
         (&["--cache", "int8"], "error: --cache: prefill has no cache; it is for --phase decode and few\n"),
+        (&["--shared", "4"], "error: --shared: prefill has no cache; it is for --phase decode and few\n"),
+        (
+            &["--phase", "few", "--k", "70", "--shared", "71"],
+            "error: --shared is 71, more than the 70 keys of a sequence: expected at most --k\n",
+        ),
         (&["--phase", "few", "--baseline"], "error: --baseline: not with --phase few; it is for prefill\n"),
         (
             &["--phase", "decode", "--against", "mha"],
@@ -134,4 +166,12 @@ fn what_a_phase_does_not_have_is_told() {
         let done = folder.regard(&["bench", "cached.toml", "--phase", "decode", "--k", "16"]);
         assert!(done.code == Some(1) && done.stderr.contains(told), "{done:?}");
     }
+    folder.file(
+        "ring.toml",
+        "heads = { query = 1, dim = 8 }\nmask = 'causal & window(8)'\ncache = 'ring'\nname = 'round'\n",
+    );
+    let done = folder.regard(&["bench", "ring.toml", "--phase", "decode", "--k", "16", "--shared", "4"]);
+    let told = "error: spec round: `cache.layout` is `ring`, expected contiguous or paged with --shared 4: the tokens that \
+                sequences have in common lie in pages\n";
+    assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(1), "", told));
 }
