@@ -116,7 +116,7 @@ impl Worker {
         let spec = source::spec(request.field("spec")?)?;
         let dtype = request.named("dtype", &Dtype::ALL, Dtype::name)?;
         let phase = match request.optional("phase") {
-            Some(_) => request.named("phase", &[Phase::Prefill, Phase::Decode], Phase::name)?,
+            Some(_) => request.named("phase", &[Phase::Prefill, Phase::Few, Phase::Decode], Phase::name)?,
             None => Phase::Prefill,
         };
         let isa = match request.optional("isa") {
@@ -130,12 +130,12 @@ impl Worker {
         let plan = kernel.plan();
         answer.push_str(&format!("\tengine={}\tisa={}", plan.engine.name(), plan.isa.name()));
         let slot = match phase {
-            Phase::Decode => {
+            Phase::Few | Phase::Decode => {
                 let cache = plan.cache;
                 answer.push_str(&format!("\tcache=k {} v {}", cache.k.name(), cache.v.name()));
-                cached::set_up(kernel, request, self.pool.count())?
+                cached::set_up(kernel, phase, request, self.pool.count())?
             }
-            _ => slot::set_up(kernel, request, self.pool.count())?,
+            Phase::Prefill => slot::set_up(kernel, request, self.pool.count())?,
         };
         self.slots.insert(request.field("slot")?.to_owned(), slot);
         Ok(answer)

@@ -17,40 +17,65 @@ use crate::storage::Storage;
 use crate::tensors::signature::{Layout, Stored};
 use crate::verify::problem::Size;
 
-/// One query of each sequence: files have the order that packed tensors have too.
+/// The order of q and o that calls on a cache have; files have heads before the tokens of a sequence.
 const LAYOUT: Layout = Layout::Packed;
 
 /// A kernel, its cache, its queries, and where its output goes.
 struct Slot<T> {
     kernel: Kernel,
     filled: Filled,
+    /// Queries of a sequence.
+    queries: usize,
     q: Stored<'static>,
     o: Vec<T>,
     o_shape: [usize; 4],
 }
 
-/// Reads a kernel's tensors from the folder that `request` names, raw f32 `[sequence, head, token, channel]`: one query of each
-/// sequence, and its keys and values, which are rounded to the kernel's storage and appended to a cache.
+/// Reads a kernel's tensors from the folder that `request` names, raw f32 `[sequence, head, token, channel]`: queries of each
+/// sequence, and its keys and values, which are rounded to the kernel's storage and appended to a cache. What all sequences begin
+/// with comes first in files of keys and values, `[head, token, channel]`; the sequences are forked from it.
 ///
 /// # Errors
-/// If a file is missing or has another length, the spec declares inputs, or the library has no such cache.
+/// If a file is missing or has another length, the spec declares inputs, a number is not what the phase has, or the library has no
+/// such cache.
 pub(super) fn set_up(
     kernel: Kernel,
+    phase: Phase,
     request: &Request<'_>,
     threads: usize,
 ) -> Result<Box<dyn Timed>, Refusal> {
-    match kernel.plan().dtype {
-        Dtype::F32 => Slot::<f32>::of(kernel, request, threads, |x| x),
-        Dtype::F16 => Slot::<f16>::of(kernel, request, threads, f16::from_f32),
-        Dtype::Bf16 => Slot::<bf16>::of(kernel, request, threads, bf16::from_f32),
+    let queries = match phase {
+        Phase::Few => request.number("queries")?,
+        _ => 1,
+    };
+    let size = Size { batch: request.number("batch")?, queries, keys: request.number("tokens")? };
+    let shared = request.optional("shared").map_or(Ok(0), |_| request.number("shared"))?;
+    if shared > size.keys {
+        let expected = format!("at most the {} tokens of a sequence", size.keys);
+        return Err(BadRequest::Value { key: "shared", found: shared.to_string(), expected }.into());
     }
+    let sizes = Sizes { phase, size, shared, threads };
+    match kernel.plan().dtype {
+        Dtype::F32 => Slot::<f32>::of(kernel, request, sizes, |x| x),
+        Dtype::F16 => Slot::<f16>::of(kernel, request, sizes, f16::from_f32),
+        Dtype::Bf16 => Slot::<bf16>::of(kernel, request, sizes, bf16::from_f32),
+    }
+}
+
+/// What a slot is for.
+struct Sizes {
+    phase: Phase,
+    size: Size,
+    /// Tokens that all sequences begin with.
+    shared: usize,
+    threads: usize,
 }
 
 impl<T: Storage + Copy + Into<f32>> Slot<T> {
     fn of(
         kernel: Kernel,
         request: &Request<'_>,
-        threads: usize,
+        sizes: Sizes,
         round: fn(f32) -> T,
     ) -> Result<Box<dyn Timed>, Refusal> {
         let inputs = &kernel.spec().inputs.names;
@@ -59,44 +84,65 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
             return Err(BadRequest::Value { key: "spec", found, expected }.into());
         }
         let dir = Path::new(request.field("dir")?);
-        let size = Size { batch: request.number("batch")?, queries: 1, keys: request.number("tokens")? };
-        let problem = cached::problem(kernel.spec(), Phase::Decode, size).map_err(Failure::from)?;
+        let Sizes { phase, size, shared, threads } = sizes;
+        let problem = cached::problem(kernel.spec(), phase, size).map_err(Failure::from)?;
         let heads = kernel.variant().heads;
-        let numbers = |name: &str, shape| -> Result<Vec<T>, Refusal> {
-            let numbers = read(&dir.join(format!("{name}.f32")), elements(shape), f32::from_le_bytes)?;
+        let numbers = |name: &str, len: u128| -> Result<Vec<T>, Refusal> {
+            let numbers = read(&dir.join(format!("{name}.f32")), len, f32::from_le_bytes)?;
             Ok(numbers.into_iter().map(round).collect())
         };
-        let rows = |name: &str, n_heads: u32, width: u32| -> Result<Stored<'static>, Refusal> {
-            let shape = [size.batch, n_heads as usize, size.keys, width as usize];
-            let elements = T::store(numbers(name, shape)?);
-            Ok(Stored { elements, shape, strides: Layout::Bhnd.strides(shape) })
+        let rows = |name: &str, n_heads: u32, width: u32| -> Result<[Stored<'static>; 2], Refusal> {
+            let common = [1, n_heads as usize, shared, width as usize];
+            let own = [size.batch, n_heads as usize, size.keys - shared, width as usize];
+            let mut first = numbers(name, elements(common).saturating_add(elements(own)))?;
+            let rest = first.split_off(elements(common) as usize);
+            let stored = |elements, shape| Stored { elements, shape, strides: Layout::Bhnd.strides(shape) };
+            Ok([stored(T::store(first), common), stored(T::store(rest), own)])
         };
-        let packed = |n_heads: u32, width: u32| [1, n_heads as usize, size.batch, width as usize];
+        let packed = |n_heads: u32, width: u32| {
+            [1, n_heads as usize, size.batch.saturating_mul(size.queries), width as usize]
+        };
         let shape = packed(heads.query, heads.dim);
-        let q = Stored { elements: T::store(numbers("q", shape)?), shape, strides: LAYOUT.strides(shape) };
-        let (k, v) = (rows("k", heads.kv, heads.dim)?, rows("v", heads.value, heads.value_dim)?);
-        let (k, v) = (view::<T>(&k)?, view::<T>(&v)?);
+        let q = numbers("q", elements(shape))?;
+        let q = swapped(&q, [heads.query as usize, size.queries, heads.dim as usize]);
+        let q = Stored { elements: T::store(q), shape, strides: LAYOUT.strides(shape) };
+        let ([k, own_k], [v, own_v]) =
+            (rows("k", heads.kv, heads.dim)?, rows("v", heads.value, heads.value_dim)?);
+        let own = [view::<T>(&own_k)?, view(&own_v)?];
         let contents = Contents {
-            shared: [k, v].map(|rows| rows.tokens(0..0)),
-            own: |sequence| [k.sequence(sequence), v.sequence(sequence)],
+            shared: [view::<T>(&k)?, view(&v)?],
+            own: |sequence| own.map(|rows| rows.sequence(sequence)),
             captured: &[],
         };
         let filled = Filled::new(&kernel, &problem.view(), contents, threads)?;
         let o_shape = packed(kernel.variant().output_heads(), heads.value_dim);
         let o = memory::zeroed("the output", elements(o_shape))?;
-        Ok(Box::new(Self { kernel, filled, q, o, o_shape }))
+        Ok(Box::new(Self { kernel, filled, queries: size.queries, q, o, o_shape }))
     }
+}
+
+/// Of each sequence rows `[outer][inner]`, as `[inner][outer]`.
+fn swapped<T: Copy>(data: &[T], [outer, inner, width]: [usize; 3]) -> Vec<T> {
+    let mut swapped = Vec::with_capacity(data.len());
+    for sequence in data.chunks((outer * inner * width).max(1)) {
+        for (i, o) in (0..inner).flat_map(|i| (0..outer).map(move |o| (i, o))) {
+            swapped.extend_from_slice(&sequence[(o * inner + i) * width..][..width]);
+        }
+    }
+    swapped
 }
 
 impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
-        let Self { kernel, filled, q, o, o_shape } = self;
+        let Self { kernel, filled, q, o, o_shape, .. } = self;
         let queries = Queries { q: view::<T>(q)?, captured: &[], gate: None };
         let outputs = Outputs { o: view_mut(o, *o_shape, LAYOUT)?, lse: None };
         filled.decode(kernel, pool, queries, outputs).map_err(|error| run_failure(kernel.spec(), error))
     }
 
     fn output(&self) -> Vec<u8> {
-        self.o.iter().flat_map(|&x| Into::<f32>::into(x).to_le_bytes()).collect()
+        let [_, heads, _, width] = self.o_shape;
+        let o = swapped(&self.o, [self.queries, heads, width]);
+        o.into_iter().flat_map(|x| Into::<f32>::into(x).to_le_bytes()).collect()
     }
 }

@@ -69,7 +69,7 @@ fn keys_and_values_are_cached_for_one_query_of_each_sequence() {
         format!("setup\tslot=a\tphase=decode\t{fields}"),
         "run\tslot=a\tseconds=1e-4".to_owned(),
         format!("output\tslot=a\tpath={}", path("o.f32")),
-        format!("setup\tslot=b\tphase=few\t{fields}"),
+        format!("setup\tslot=b\tphase=fewer\t{fields}"),
         "limits\tbytes=4096".to_owned(),
     ];
     let [set_up, time, output, few, limits] = &answers(&lines)[..] else { panic!("five answers") };
@@ -78,8 +78,46 @@ fn keys_and_values_are_cached_for_one_query_of_each_sequence() {
     assert_eq!(output, "ok");
     // Scores are all zero: each sequence's output is the mean of its values.
     assert_eq!(fs::read(folder.path("o.f32")).unwrap(), numbers(&[3.0, 4.0, 9.0, 10.0]));
-    assert_eq!(few, "err\tmessage=phase: found \"few\", expected one of prefill, decode");
+    assert_eq!(few, "err\tmessage=phase: found \"fewer\", expected one of prefill, few, decode");
     assert!(limits.contains("\tread="), "{limits}");
+}
+
+#[test]
+fn sequences_begin_with_the_same_tokens_and_have_several_queries() {
+    let folder = Folder::new("worker-shared");
+    let path = |name: &str| folder.path(name).display().to_string();
+    let spec = "heads = { query = 2, kv = 1, dim = 2 }\nmask = \"causal\"\n";
+    fs::write(folder.path("copied.toml"), spec).unwrap();
+    fs::write(folder.path("shared.toml"), format!("{spec}cache = \"paged\"\n")).unwrap();
+    // Two tokens that both sequences have, then one of each.
+    let v = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 11.0, 12.0];
+    // Queries 0 and 1 of head 0, then of head 1, of each sequence: the second of head 1 looks for the last key alone.
+    let mut q = [0.0; 16];
+    (q[6], q[14]) = (1e3, 1e3);
+    let k = [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0];
+    for (name, tensor) in [("q.f32", &q[..]), ("k.f32", &k), ("v.f32", &v)] {
+        fs::write(folder.path(name), numbers(tensor)).unwrap();
+    }
+    for spec in ["copied.toml", "shared.toml"] {
+        let fields = format!("spec={}\tdtype=f32\ttokens=3\tbatch=2\tdir={}", path(spec), path(""));
+        let lines = [
+            format!("setup\tslot=a\tphase=few\tqueries=2\tshared=2\t{fields}"),
+            "run\tslot=a\tseconds=0".to_owned(),
+            format!("output\tslot=a\tpath={}", path("o.f32")),
+            format!("setup\tslot=b\tphase=few\tshared=2\t{fields}"),
+            format!("setup\tslot=b\tphase=decode\tshared=4\t{fields}"),
+        ];
+        let [_, time, output, missing, long] = &answers(&lines)[..] else { panic!("five answers") };
+        assert!(time.starts_with("time\tseconds="), "{time}");
+        assert_eq!(output, "ok");
+        let o = [2.0, 3.0, 3.0, 4.0, 2.0, 3.0, 5.0, 6.0, 2.0, 3.0, 5.0, 6.0, 2.0, 3.0, 11.0, 12.0];
+        let found = fs::read(folder.path("o.f32")).unwrap();
+        let found: Vec<_> = found.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
+        let near = found.iter().zip(&o).all(|(found, right)| (found - right).abs() < 1e-5);
+        assert!(found.len() == o.len() && near, "{spec}: {found:?}");
+        assert_eq!(missing, "err\tmessage=setup needs the field queries=");
+        assert_eq!(long, "err\tmessage=shared: found \"4\", expected at most the 3 tokens of a sequence");
+    }
 }
 
 #[test]
