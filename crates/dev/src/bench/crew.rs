@@ -13,6 +13,9 @@ use crate::error::Error;
 /// Seconds that measuring a machine's peaks may take.
 const LIMITS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// How fast bytes are read, among the limits.
+pub(super) const READ: &str = "read";
+
 /// The workers, and how they are started.
 pub(super) struct Crew {
     regard: Regard,
@@ -99,6 +102,14 @@ impl Crew {
         let about = self.about(threads, &bytes)?;
         let rates = about.iter().filter(|(key, _)| *key != "cores");
         Ok(rates.filter_map(|(key, value)| Some((key.clone(), value.parse().ok()?))).collect())
+    }
+
+    /// How fast so many bytes are read just now with so many threads, in 10⁹ a second.
+    ///
+    /// # Errors
+    /// As [`Crew::limits`].
+    pub(super) fn read_gbs(&mut self, threads: usize, bytes: f64) -> Result<f64, Error> {
+        Ok(self.limits(threads, Some(bytes))?.get(READ).copied().unwrap_or(0.0))
     }
 
     /// The processes that are ours: this one and every worker.

@@ -1,4 +1,4 @@
-//! What other programs take of the machine.
+//! What other programs take of the machine, and what they leave.
 //!
 //! Times on a machine that others use are longer, and not evenly so: whoever waits at barriers waits for the slowest
 //! thread. Samples by turns share that out; how much of it there was is kept beside them.
@@ -31,6 +31,17 @@ impl Load {
     }
 }
 
+/// Bytes of memory that programs can still have; `None` on systems without `/proc`.
+pub(super) fn free_bytes() -> Option<f64> {
+    free(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// The line `MemAvailable: 1234 kB` of `/proc/meminfo`, in bytes.
+fn free(meminfo: &str) -> Option<f64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(kib.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
+}
+
 /// All ticks and busy ones, of the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
 fn processors(stat: &str) -> Option<(u64, u64)> {
     let numbers = stat.lines().next()?.split_whitespace().skip(1).take(8);
@@ -52,6 +63,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_foreign() {
         assert_eq!(processors("cpu  30 0 10 50 10 0 0 0 0 0\ncpu0 1 2"), Some((100, 40)));
+        assert_eq!(free("MemFree:  1 kB\nMemAvailable:   24 kB\n"), Some(24576.0));
         assert_eq!(of_process("7 (a b) c) S 1 1 1 0 -1 4 0 0 0 0 25 5 0 0 20"), Some(30));
         let earlier = Load { all: 100, busy: 40, own: 10 };
         let later = Load { all: 200, busy: 120, own: 60 };

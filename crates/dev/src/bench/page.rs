@@ -1,5 +1,7 @@
 //! docs/bench.md: the results of each machine as tables.
 
+mod caches;
+
 use std::fmt::Write;
 
 use regard_ir::plan::Dtype;
@@ -46,6 +48,7 @@ pub fn page(machines: &[Machine]) -> String {
     for machine in machines {
         page.push_str(&about(machine));
         page.push_str(&measurements(machine));
+        page.push_str(&caches::table(machine));
         page.push_str(&bar(machine));
         page.push_str(&left_out(machine));
     }

@@ -131,7 +131,7 @@ pub const PEERS: &[Peer] = &[
 impl Peer {
     /// The ways in which it computes a workload in a storage type, the fastest unknown.
     pub fn ways(&self, workload: &Workload, dtype: Dtype) -> &'static [&'static str] {
-        (self.ways)(workload, dtype)
+        if workload.is_ours_alone() { &[] } else { (self.ways)(workload, dtype) }
     }
 
     /// Makes what it needs, if it is not there.
@@ -175,14 +175,28 @@ pub fn peer(name: &str) -> Option<&'static Peer> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::workload::{WORKLOADS, workload};
+    use crate::bench::workload::{Company, WORKLOADS, rounds, workload};
 
     #[test]
     fn every_workload_has_a_peer_in_f32_and_in_bf16() {
-        for workload in WORKLOADS {
+        for workload in WORKLOADS.iter().filter(|workload| !workload.is_ours_alone()) {
             for dtype in [Dtype::F32, Dtype::Bf16] {
                 assert!(PEERS.iter().any(|peer| !peer.ways(workload, dtype).is_empty()), "{workload:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_ours_alone_is_in_no_round_with_peers() {
+        let alone = |name: &&str| workload(name).unwrap().is_ours_alone();
+        for round in rounds().filter(|round| round.workloads.iter().any(alone)) {
+            assert_eq!(round.company, Company::Alone, "{}", round.name());
+        }
+        for name in ["decode-1x8192-few", "decode-1x8192-4bit", "decode-64x16448-shared"] {
+            assert!(
+                PEERS.iter().all(|peer| peer.ways(workload(name).unwrap(), Dtype::Bf16).is_empty()),
+                "{name}"
+            );
         }
     }
 

@@ -16,7 +16,7 @@ use regard_ir::plan::{Dtype, Precision as Bounds};
 use regard_ir::problem::Problem;
 use regard_oracle::sample::Sample;
 
-use regard_oracle::{Buffer, Oracle, Tensor4, Tensors, random};
+use regard_oracle::{Buffer, Oracle, Tensor4, TensorError, Tensors, random};
 use regard_spec::{NoFiles, parse};
 
 use super::workload::{Precision, Workload};
@@ -34,10 +34,14 @@ const EDGE: u32 = 64;
 /// An error that is not a number is written as this.
 const NOT_FINITE: f64 = 1e30;
 
+/// Of how many sequences the truth is computed; of more some at equal distances, the first and the last among them.
+const SEQUENCES: usize = 8;
+
 /// The tensors of a workload: N(0, 1), the same on every machine.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     q: Vec<f32>,
+    /// The tokens that all sequences begin with, then the others of each.
     k: Vec<f32>,
     v: Vec<f32>,
     documents: Option<Vec<i32>>,
@@ -46,16 +50,30 @@ pub struct Inputs {
 impl Inputs {
     /// Draws them.
     pub fn new(workload: &Workload) -> Self {
-        let rows = |heads: u32, tokens: u32, seed| {
-            let sizes = [workload.sequences(), heads, tokens, workload.dim];
-            random::normal(seed).take(sizes.into_iter().map(|n| n as usize).product()).collect()
+        let rows = |heads: u32, [common, own]: [u32; 2], seed| {
+            let [heads, common, own, sequences] =
+                [heads, common, own, workload.sequences()].map(|n| n as usize);
+            let len = heads * (common + sequences * own) * workload.dim as usize;
+            random::normal(seed).take(len).collect()
         };
+        let keys = [workload.common(), workload.tokens - workload.common()];
         Self {
-            q: rows(workload.heads, workload.queries(), SEED),
-            k: rows(workload.kv_heads, workload.tokens, SEED + 1),
-            v: rows(workload.kv_heads, workload.tokens, SEED + 2),
+            q: rows(workload.heads, [0, workload.queries()], SEED),
+            k: rows(workload.kv_heads, keys, SEED + 1),
+            v: rows(workload.kv_heads, keys, SEED + 2),
             documents: workload.documents(),
         }
+    }
+
+    /// Rows of one sequence, `[head, token, channel]`, of which it has `common` as all others do.
+    fn of_sequence(x: &[f32], sequence: usize, [heads, common, own, dim]: [usize; 4]) -> Vec<f32> {
+        let (first, rest) = x.split_at(heads * common * dim);
+        let rest = &rest[sequence * heads * own * dim..][..heads * own * dim];
+        let head = |head: usize| {
+            let first = &first[head * common * dim..(head + 1) * common * dim];
+            first.iter().chain(&rest[head * own * dim..(head + 1) * own * dim])
+        };
+        (0..heads).flat_map(head).copied().collect()
     }
 
     /// Writes them, and the workload's specs, to a folder, as the protocol has it.
@@ -83,8 +101,8 @@ impl Inputs {
 #[derive(Clone, Debug)]
 pub struct Reference {
     dtype: Dtype,
-    /// Whether keys and values are cached in 8 bits.
-    rounded: bool,
+    /// How keys and values are cached, where that is in fewer bits than storage types have.
+    rounded: Option<Codec>,
     /// Queries of a sequence.
     queries: usize,
     dim: usize,
@@ -105,7 +123,7 @@ struct Row {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judgement {
     /// max |x − truth| / max |truth|, over the sampled rows of the run of rows that comes closest to its bound; where keys and
-    /// values are cached in 8 bits, the rms of the one by that of the other.
+    /// values are cached in fewer bits, the rms of the one by that of the other.
     pub error: f64,
     /// What ours is allowed in that run.
     pub bound: f64,
@@ -126,23 +144,27 @@ impl Reference {
         let variant = spec.variant().ok_or_else(|| wrong(&"expected q, k and v"))?;
         let [sequences, queries, tokens, dim] =
             [workload.sequences(), workload.queries(), workload.tokens, workload.dim].map(|n| n as usize);
-        let problem = Problem::prefill(spec.source, sequences, queries, tokens).map_err(|e| wrong(&e))?;
+        let problem = Problem::prefill(spec.source, 1, queries, tokens).map_err(|e| wrong(&e))?;
         let data: Vec<_> = inputs.documents.iter().map(|ids| InputData::I32(ids)).collect();
         let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
             .map_err(|e| wrong(&e))?;
-        let buffers = [&inputs.q, &inputs.k, &inputs.v].map(|x| Buffer::rounded(dtype, x.iter().copied()));
-        let heads = [workload.heads, workload.kv_heads, workload.kv_heads];
-        let lens = [queries, tokens, tokens];
-        let view = |i: usize| {
-            let shape = [sequences, heads[i] as usize, lens[i], dim];
-            Tensor4::dense(buffers[i].elements(0), shape).map_err(|e| wrong(&e))
-        };
-        let tensors = Tensors { q: view(0)?, k: view(1)?, v: view(2)?, captured, gate: None };
-        let oracle = Oracle::new(variant, problem, tensors).map_err(|e| wrong(&e))?;
         let sample = Sample::new(&problem, &variant.heads, EDGE, SAMPLE_SEED);
-        let rows = rows(&oracle, &sample, queries).map_err(|e| wrong(&e))?;
-        let heads = sequences * workload.heads as usize;
-        Ok(Self { dtype, rounded: workload.is_rounded(), queries, dim, heads, rows })
+        let (heads, common) = (workload.heads as usize, workload.common() as usize);
+        let mut all = Vec::new();
+        for sequence in looked_at(sequences) {
+            let kv = [workload.kv_heads as usize, common, tokens - common, dim];
+            let of = |x, sizes: [usize; 4]| {
+                let rows = Buffer::rounded(dtype, Inputs::of_sequence(x, sequence, sizes));
+                (rows, [1, sizes[0], sizes[1] + sizes[2], dim])
+            };
+            let (q, k, v) = (of(&inputs.q, [heads, 0, queries, dim]), of(&inputs.k, kv), of(&inputs.v, kv));
+            let view = |of| dense(of).map_err(|e| wrong(&e));
+            let tensors = Tensors { q: view(&q)?, k: view(&k)?, v: view(&v)?, captured, gate: None };
+            let oracle = Oracle::new(variant, problem, tensors).map_err(|e| wrong(&e))?;
+            let rows = rows(&oracle, &sample, queries).map_err(|e| wrong(&e))?;
+            all.extend(rows.into_iter().map(|row| Row { head: sequence * heads + row.head, ..row }));
+        }
+        Ok(Self { dtype, rounded: workload.codec(), queries, dim, heads: sequences * heads, rows: all })
     }
 
     /// Holds an answer `[sequence, head, query, channel]` against the right one; `None` if it has another length.
@@ -175,16 +197,26 @@ impl Reference {
             max_score = max_score.max(row.max_score);
         }
         let relative = match self.rounded {
-            true => (errors / squares.max(f64::MIN_POSITIVE)).sqrt(),
-            false => error / bounds::denominator(Quantity::Output, largest).max(f64::MIN_POSITIVE),
+            Some(_) => (errors / squares.max(f64::MIN_POSITIVE)).sqrt(),
+            None => error / bounds::denominator(Quantity::Output, largest).max(f64::MIN_POSITIVE),
         };
-        let bound = match bounds::cached(Codec::Int8, self.dtype) {
-            Some(bound) if self.rounded => bound * (max_score / bounds::SCORES).max(1.0),
-            _ => bounds::bound(Quantity::Output, self.dtype, precision, max_score),
+        let bound = match self.rounded.and_then(|codec| bounds::cached(codec, self.dtype)) {
+            Some(bound) => bound * (max_score / bounds::SCORES).max(1.0),
+            None => bounds::bound(Quantity::Output, self.dtype, precision, max_score),
         };
         let error = if error < NOT_FINITE { relative.min(NOT_FINITE) } else { NOT_FINITE };
         Judgement { error, bound }
     }
+}
+
+fn dense((buffer, shape): &(Buffer, [usize; 4])) -> Result<Tensor4<'_>, TensorError> {
+    Tensor4::dense(buffer.elements(0), *shape)
+}
+
+/// Which of so many sequences the truth is computed of.
+fn looked_at(sequences: usize) -> impl Iterator<Item = usize> {
+    let n = sequences.min(SEQUENCES);
+    (0..n).map(move |i| i * (sequences - 1) / (n - 1).max(1))
 }
 
 /// The sampled rows of all heads, in order.
@@ -225,7 +257,7 @@ fn rows(oracle: &Oracle<'_>, sample: &Sample, queries: usize) -> Result<Vec<Row>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::workload::{Cache, Call, workload};
+    use crate::bench::workload::{Cache, Call, Prefix, workload};
 
     #[test]
     fn the_truth_is_within_its_bound_and_a_swapped_head_is_not() {
@@ -246,7 +278,7 @@ mod tests {
     #[test]
     fn the_last_token_of_each_sequence_has_its_own_truth() {
         let of = |name: &str, sequences, cache| {
-            let call = Call::Decode { sequences, cache };
+            let call = Call::Decode { sequences, queries: 1, prefix: Prefix::Own, cache };
             let small =
                 Workload { heads: 4, kv_heads: 2, dim: 8, tokens: 9, call, ..*workload(name).unwrap() };
             let inputs = Inputs::new(&small);
@@ -270,5 +302,29 @@ mod tests {
         assert!((judged.error - 0.01).abs() < 1e-5 && judged.bound >= 0.02, "{judged:?}");
         answer[3] = f32::INFINITY;
         assert_eq!(reference.judge(&answer, Precision::Exact).unwrap().error, NOT_FINITE);
+    }
+
+    #[test]
+    fn sequences_begin_with_the_same_tokens() {
+        // Two heads of width 1, three tokens in common, two of each of two sequences.
+        let x: Vec<f32> = (0..14).map(|i| i as f32).collect();
+        let of = |sequence| Inputs::of_sequence(&x, sequence, [2, 3, 2, 1]);
+        assert_eq!(of(0), [0.0, 1.0, 2.0, 6.0, 7.0, 3.0, 4.0, 5.0, 8.0, 9.0]);
+        assert_eq!(of(1), [0.0, 1.0, 2.0, 10.0, 11.0, 3.0, 4.0, 5.0, 12.0, 13.0]);
+        let call = Call::Decode { sequences: 3, queries: 2, prefix: Prefix::Shared(5), cache: Cache::Same };
+        let row = *workload("decode-64x16448").unwrap();
+        let small = Workload { heads: 4, kv_heads: 2, dim: 8, tokens: 9, call, ..row };
+        let inputs = Inputs::new(&small);
+        assert_eq!([&inputs.q, &inputs.k].map(Vec::len), [3 * 4 * 2 * 8, 2 * (5 + 3 * 4) * 8]);
+        let reference = Reference::new(&small, &inputs, Dtype::F32).unwrap();
+        let heads: Vec<_> = reference.rows.iter().map(|row| row.head).collect();
+        assert_eq!(heads, (0..12).flat_map(|head| [head, head]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_many_sequences_some_are_looked_at() {
+        let of = |sequences| looked_at(sequences).collect::<Vec<_>>();
+        assert_eq!((of(1), of(3)), (vec![0], vec![0, 1, 2]));
+        assert_eq!(of(64), [0, 9, 18, 27, 36, 45, 54, 63]);
     }
 }

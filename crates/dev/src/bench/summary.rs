@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use regard_ir::plan::Dtype;
 
+use super::crew::READ;
 use super::history::{Entry, History, Line, OURS, Outcome, Round, Session};
 use super::peers::{PEERS, peer};
 use super::statistics::Spread;
-use super::turns::{AVX2, PLAIN, units};
+use super::turns::{AVX2, PLAIN, read_limit, units};
 use super::workload::{self, workload};
 
 /// All that is known of one machine: of each round the newest measurement that has others, or else the newest.
@@ -190,9 +191,6 @@ fn highest<'a>(rounds: impl Iterator<Item = &'a (Session, Round)>) -> BTreeMap<u
     highest
 }
 
-/// What bounds decoding, among a round's limits.
-const READ: &str = "read";
-
 /// A row for each way of ours.
 fn rows(
     round: &Round,
@@ -209,7 +207,10 @@ fn rows(
         let limits = limits.get(&round.threads);
         let peak = match gbs {
             // How fast bytes are read goes by how many: no other round tells.
-            Some(gbs) => round.limits.get(READ).map(|read| (READ.to_owned(), gbs / read)),
+            Some(gbs) => {
+                let read = round.limits.get(&read_limit(&entry.workload)).or(round.limits.get(READ));
+                read.map(|read| (READ.to_owned(), gbs / read))
+            }
             None => units(dtype, &entry.way)
                 .iter()
                 .find_map(|unit| Some(((*unit).to_owned(), gflops / limits?.get(*unit)?))),
@@ -285,13 +286,24 @@ fn note_failures(round: &Round, failures: &mut Vec<Failure>) {
 pub(super) fn tell(round: &Round) {
     let dtype = Dtype::ALL.into_iter().find(|dtype| round.name.ends_with(&format!("/{}", dtype.name())));
     let limits = BTreeMap::from([(round.threads, round.limits.clone())]);
-    for row in rows(round, &Session::default(), dtype.unwrap_or(Dtype::F32), &limits) {
+    let rows = rows(round, &Session::default(), dtype.unwrap_or(Dtype::F32), &limits);
+    for row in &rows {
         let peak = row
             .peak
             .as_ref()
             .map_or(String::new(), |(unit, share)| format!(", {:.0} % of {unit}", 100.0 * share));
         let others = row.others.iter().map(|other| format!("  {} {:.2}x", other.who, row.times(other)));
-        println!("{:28} {:>10}{peak}{}", row.title(), time(row.seconds.median), others.collect::<String>());
+        // What is cached is compared with the round's first.
+        let first = rows.first().filter(|first| row.gbs.is_some() && first.workload != row.workload);
+        let beside = first.map_or(String::new(), |first| {
+            format!(", {:.2} times {}", row.seconds.median / first.seconds.median, first.workload)
+        });
+        println!(
+            "{:28} {:>10}{peak}{beside}{}",
+            row.title(),
+            time(row.seconds.median),
+            others.collect::<String>()
+        );
     }
     for Entry { who, way, workload, outcome, .. } in &round.entries {
         match outcome {
@@ -356,6 +368,19 @@ mod tests {
         assert_eq!(found, [("vllm", "paged"), ("torch-sdpa", "sdpa-repeat")]);
         assert_eq!(row.ratio(), Some(1.5));
         assert_eq!(row.wrong, [("ggml flash".to_owned(), 0.7)]);
+    }
+
+    #[test]
+    fn what_is_cached_is_held_against_the_rate_of_as_many_bytes() {
+        let Line::Round(round) = round(1.0, &[]) else { panic!() };
+        let share = |limits: &[(&str, f64)]| {
+            let limits = limits.iter().map(|&(name, rate)| (name.to_owned(), rate)).collect();
+            let entry = Entry { workload: "decode-1x8192-few".to_owned(), ..round.entries[0].clone() };
+            let round = Round { limits, entries: vec![entry], ..round.clone() };
+            rows(&round, &Session::default(), Dtype::F32, &BTreeMap::new())[0].peak.clone().unwrap().1
+        };
+        let own = share(&[("read", 40.0), ("read decode-1x8192-few", 20.0)]);
+        assert_eq!(own, 2.0 * share(&[("read", 40.0), ("read decode-1x8192", 20.0)]));
     }
 
     #[test]

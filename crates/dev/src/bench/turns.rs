@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use regard_ir::plan::Dtype;
 
-use super::crew::Crew;
+use super::crew::{Crew, READ};
 use super::history::{self, Entry, OURS, Outcome};
-use super::load::Load;
+use super::load::{self, Load};
 use super::reference::{Inputs, Judgement, Reference};
 use super::statistics::Spread;
 use super::workload::{Also, Company, Precision, Round, Workload, workload};
@@ -101,10 +101,16 @@ pub(super) fn measure(
     seconds: f64,
     folder: &Path,
 ) -> Result<history::Round, Error> {
-    let bytes = round.workloads.iter().filter_map(|name| workload(name)?.cached_bytes(round.dtype));
-    let limits = crew.limits(round.threads, bytes.reduce(f64::max))?;
+    let workloads = with_room(round, load::free_bytes());
+    let bytes = |workload: &&Workload| workload.cached_bytes(round.dtype);
+    let mut limits = crew.limits(round.threads, workloads.first().and_then(bytes))?;
+    for workload in workloads.iter().skip(1) {
+        if let Some(bytes) = bytes(workload) {
+            limits.insert(read_limit(workload.name), crew.read_gbs(round.threads, bytes)?);
+        }
+    }
     let mut turns = Vec::new();
-    for workload in round.workloads.iter().filter_map(|name| workload(name)) {
+    for workload in workloads {
         let from = turns.len();
         turns.extend(ways(round, workload, crew, &limits));
         let inputs = Inputs::new(workload);
@@ -137,6 +143,29 @@ pub(super) fn measure(
     }
     let entries = turns.into_iter().map(Turn::entry).collect();
     Ok(history::Round { name: round.name(), threads: round.threads, limits, foreign, entries })
+}
+
+/// What the rate is called at which as many bytes are read as a further workload of a round has; that of the first is [`READ`].
+pub(super) fn read_limit(workload: &str) -> String {
+    format!("{READ} {workload}")
+}
+
+/// The workloads of a round that so much memory has room for; others are skipped aloud.
+fn with_room(round: &Round, free_bytes: Option<f64>) -> Vec<&'static Workload> {
+    let mut left = free_bytes.unwrap_or(f64::INFINITY);
+    let has_room = |workload: &&Workload| {
+        let cached = workload.cached_bytes(round.dtype).unwrap_or(0.0);
+        let needed = cached + workload.drawn_bytes();
+        if needed > left {
+            let (name, dtype) = (workload.name, round.dtype.name());
+            let (needed, left) = (needed / 1e9, left / 1e9);
+            eprintln!("skipped {name} in {dtype}: it takes {needed:.1} GB of memory, {left:.1} GB are left");
+            return false;
+        }
+        left -= cached;
+        true
+    };
+    round.workloads.iter().filter_map(|name| workload(name)).filter(has_room).collect()
 }
 
 /// All ways of a workload, ours first.
@@ -233,6 +262,20 @@ pub fn units(dtype: Dtype, way: &str) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::workload::rounds;
+
+    #[test]
+    fn what_memory_has_no_room_for_is_skipped() {
+        let names = |round: &str, gigabytes: f64| {
+            let round = rounds().find(|it| it.name() == round).unwrap();
+            with_room(round, Some(gigabytes * 1e9)).iter().map(|it| it.name).collect::<Vec<_>>()
+        };
+        // A copy for each takes 8.6 GB in f32.
+        assert_eq!(names("decode-64x16448/f32", 24.0), ["decode-64x16448", "decode-64x16448-shared"]);
+        assert_eq!(names("decode-64x16448/f32", 8.0), ["decode-64x16448-shared"]);
+        assert_eq!(names("decode-64x16448/bf16", 8.0).len(), 2);
+        assert_eq!(names("vit-197/f32", 0.1), ["vit-197"]);
+    }
 
     #[test]
     fn the_quick_get_more_samples_than_the_slow() {

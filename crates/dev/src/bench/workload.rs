@@ -1,6 +1,6 @@
 //! What is measured, as data.
 //!
-//! A workload is one sequence whose queries are its keys, or one query of each of some sequences whose keys and values are
+//! A workload is one sequence whose queries are its keys, or the last tokens of each of some sequences whose keys and values are
 //! cached. Rounds say which workloads are measured in which storage types; the spec of each is a few lines of TOML that follow
 //! from the row.
 
@@ -8,6 +8,7 @@ mod rounds;
 
 use std::fmt::Write;
 
+use regard_ir::cache::Codec;
 use regard_ir::plan::Dtype;
 
 pub use rounds::{Also, Company, Round, rounds};
@@ -41,10 +42,14 @@ pub enum Score {
 pub enum Call {
     /// Attends as many queries as there are keys.
     Prefill,
-    /// Attends the last token of each of some sequences to its cached keys.
+    /// Attends the last tokens of each of some sequences to its cached keys.
     Decode {
-        /// How many.
+        /// How many sequences.
         sequences: u32,
+        /// How many tokens of each.
+        queries: u32,
+        /// What the sequences begin with.
+        prefix: Prefix,
         /// How keys and values are cached.
         cache: Cache,
     },
@@ -57,6 +62,19 @@ pub enum Cache {
     Same,
     /// In 8 bits of each implementation's own: ours in int8.
     Bits8,
+    /// In 4 bits: int4, which is ours alone.
+    Bits4,
+}
+
+/// What sequences begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// Tokens of their own.
+    Own,
+    /// So many tokens that are the same in all, of which each caches a copy.
+    Copied(u32),
+    /// The same, cached once.
+    Shared(u32),
 }
 
 /// One problem of attention.
@@ -107,8 +125,14 @@ impl Workload {
             }
             Score::Alibi => text.push_str("score = { modify = \"s + alibi(h) * (k - q)\" }\n"),
         }
-        if let Call::Decode { cache: Cache::Bits8, .. } = self.call {
-            text.push_str("cache = { dtype = \"int8\" }\n");
+        let dtype = self.codec().map(|codec| format!("dtype = \"{}\"", codec.name()));
+        let layout = match self.prefix() {
+            Prefix::Shared(_) => Some("layout = \"paged\"".to_owned()),
+            Prefix::Own | Prefix::Copied(_) => None,
+        };
+        let cache: Vec<_> = dtype.into_iter().chain(layout).collect();
+        if !cache.is_empty() {
+            let _ = writeln!(text, "cache = {{ {} }}", cache.join(", "));
         }
         match self.mask {
             Mask::None => {}
@@ -140,7 +164,26 @@ impl Workload {
 
     /// Queries of a sequence.
     pub fn queries(&self) -> u32 {
-        if self.is_decode() { 1 } else { self.tokens }
+        match self.call {
+            Call::Prefill => self.tokens,
+            Call::Decode { queries, .. } => queries,
+        }
+    }
+
+    /// What sequences begin with.
+    pub fn prefix(&self) -> Prefix {
+        match self.call {
+            Call::Prefill => Prefix::Own,
+            Call::Decode { prefix, .. } => prefix,
+        }
+    }
+
+    /// How many tokens all sequences begin with.
+    pub fn common(&self) -> u32 {
+        match self.prefix() {
+            Prefix::Own => 0,
+            Prefix::Copied(tokens) | Prefix::Shared(tokens) => tokens,
+        }
     }
 
     /// Whether keys and values are cached.
@@ -148,32 +191,60 @@ impl Workload {
         matches!(self.call, Call::Decode { .. })
     }
 
-    /// Whether they are cached in fewer bits than storage types have.
-    pub fn is_rounded(&self) -> bool {
-        matches!(self.call, Call::Decode { cache: Cache::Bits8, .. })
+    /// How ours caches them, where that is in fewer bits than storage types have.
+    pub fn codec(&self) -> Option<Codec> {
+        match self.call {
+            Call::Decode { cache: Cache::Bits8, .. } => Some(Codec::Int8),
+            Call::Decode { cache: Cache::Bits4, .. } => Some(Codec::Int4),
+            Call::Decode { cache: Cache::Same, .. } | Call::Prefill => None,
+        }
     }
 
-    /// Bytes that must be read and written where keys and values are cached: those, q and o. Of ours: others' 8 bits have other
-    /// scales.
+    /// Whether they are cached in fewer bits than storage types have.
+    pub fn is_rounded(&self) -> bool {
+        self.codec().is_some()
+    }
+
+    /// Whether no other implementation is asked for it.
+    pub fn is_ours_alone(&self) -> bool {
+        let Call::Decode { queries, prefix, cache, .. } = self.call else { return false };
+        queries != 1 || prefix != Prefix::Own || cache == Cache::Bits4
+    }
+
+    /// Bytes that must be read and written where keys and values are cached: those, once where they are shared, q and o. Of
+    /// ours: others' 8 bits have other scales.
     pub fn cached_bytes(&self, dtype: Dtype) -> Option<f64> {
-        let Call::Decode { sequences, cache } = self.call else { return None };
+        let Call::Decode { sequences, queries, prefix, .. } = self.call else { return None };
         let element = dtype.size_bytes() as f64;
         let dim = f64::from(self.dim);
-        let row = match cache {
-            Cache::Same => element * dim,
-            Cache::Bits8 => dim + size_of::<f32>() as f64,
+        let row = match self.codec() {
+            None => element * dim,
+            Some(codec) => {
+                let bits = f64::from(u32::BITS / codec.numbers());
+                dim * bits / 8.0 + f64::from(codec.scales(self.dim) * codec.scale_bytes())
+            }
         };
-        let rows = 2.0 * f64::from(self.kv_heads) * f64::from(self.tokens);
-        let ends = 2.0 * f64::from(self.heads) * element * dim;
-        Some(f64::from(sequences) * (rows * row + ends))
+        let once = if let Prefix::Shared(tokens) = prefix { tokens } else { 0 };
+        let tokens = f64::from(once) + f64::from(sequences) * f64::from(self.tokens - once);
+        let rows = 2.0 * f64::from(self.kv_heads) * tokens;
+        let ends = 2.0 * f64::from(sequences) * f64::from(self.heads) * f64::from(queries) * element * dim;
+        Some(rows * row + ends)
+    }
+
+    /// Memory that everyone who takes part holds beside its cache, roughly: keys and values as they are drawn, read and rounded.
+    pub fn drawn_bytes(&self) -> f64 {
+        const COPIES: f64 = 4.0;
+        let own = f64::from(self.sequences()) * f64::from(self.tokens - self.common());
+        let rows = 2.0 * f64::from(self.kv_heads) * (f64::from(self.common()) + own);
+        COPIES * size_of::<f32>() as f64 * rows * f64::from(self.dim)
     }
 
     /// Pairs of query and key that one head computes of a sequence.
     pub fn pairs(&self) -> f64 {
-        if self.is_decode() {
-            return self.tokens.into();
-        }
         let triangle = |n: u32| f64::from(n) * (f64::from(n) + 1.0) / 2.0;
+        if let Call::Decode { queries, .. } = self.call {
+            return triangle(self.tokens) - triangle(self.tokens - queries);
+        }
         match self.mask {
             Mask::None => f64::from(self.tokens).powi(2),
             Mask::Causal => triangle(self.tokens),
@@ -211,14 +282,21 @@ impl Workload {
         };
         match self.call {
             Call::Prefill => format!("{of} of {dim}, {tokens} tokens, {mask}{score}"),
-            Call::Decode { sequences, cache } => {
-                let each = if sequences == 1 {
-                    "a query".to_owned()
-                } else {
-                    format!("a query of each of {sequences} sequences")
+            Call::Decode { sequences, queries, prefix, cache } => {
+                let each = if queries == 1 { "a query".to_owned() } else { format!("{queries} queries") };
+                let each =
+                    if sequences == 1 { each } else { format!("{each} of each of {sequences} sequences") };
+                let bits = match cache {
+                    Cache::Same => "",
+                    Cache::Bits8 => " in 8 bits",
+                    Cache::Bits4 => " in 4 bits",
                 };
-                let bits = if cache == Cache::Bits8 { " in 8 bits" } else { "" };
-                format!("{of} of {dim}, {each} on {tokens} cached keys{bits}, {mask}{score}")
+                let prefix = match prefix {
+                    Prefix::Own => String::new(),
+                    Prefix::Copied(common) => format!(", the first {common} the same, a copy for each"),
+                    Prefix::Shared(common) => format!(", the first {common} shared"),
+                };
+                format!("{of} of {dim}, {each} on {tokens} cached keys{bits}{prefix}, {mask}{score}")
             }
         }
     }
@@ -231,11 +309,21 @@ impl Workload {
             ("dim", self.dim.to_string()),
             ("tokens", self.tokens.to_string()),
         ];
-        if let Call::Decode { sequences, cache } = self.call {
-            fields.push(("phase", "decode".to_owned()));
+        if let Call::Decode { sequences, queries, cache, .. } = self.call {
+            if queries == 1 {
+                fields.push(("phase", "decode".to_owned()));
+            } else {
+                fields.push(("phase", "few".to_owned()));
+                fields.push(("queries", queries.to_string()));
+            }
             fields.push(("batch", sequences.to_string()));
-            if cache == Cache::Bits8 {
-                fields.push(("cache_bits", "8".to_owned()));
+            if self.common() > 0 {
+                fields.push(("shared", self.common().to_string()));
+            }
+            match cache {
+                Cache::Same => {}
+                Cache::Bits8 => fields.push(("cache_bits", "8".to_owned())),
+                Cache::Bits4 => fields.push(("cache_bits", "4".to_owned())),
             }
         }
         if self.mask != Mask::None {
@@ -264,7 +352,21 @@ const fn row(name: &'static str, heads: [u32; 2], dim: u32, tokens: u32, mask: M
 }
 
 const fn decode(name: &'static str, sequences: u32, tokens: u32, cache: Cache) -> Workload {
-    Workload { call: Call::Decode { sequences, cache }, ..row(name, [32, 8], 128, tokens, Mask::Causal) }
+    let call = Call::Decode { sequences, queries: 1, prefix: Prefix::Own, cache };
+    Workload { call, ..row(name, [32, 8], 128, tokens, Mask::Causal) }
+}
+
+/// Eight queries of one sequence.
+const fn few(name: &'static str, tokens: u32, cache: Cache) -> Workload {
+    let call = Call::Decode { sequences: 1, queries: 8, prefix: Prefix::Own, cache };
+    Workload { call, ..decode(name, 1, tokens, cache) }
+}
+
+/// A query of each of 64 sequences of a prefix and 64 tokens of their own.
+const fn common(name: &'static str, prefix: Prefix, cache: Cache) -> Workload {
+    let (Prefix::Copied(tokens) | Prefix::Shared(tokens)) = prefix else { panic!("nothing in common") };
+    let call = Call::Decode { sequences: 64, queries: 1, prefix, cache };
+    Workload { call, ..decode(name, 64, tokens + 64, cache) }
 }
 
 const fn scored(workload: Workload, score: Score) -> Workload {
@@ -301,6 +403,18 @@ pub const WORKLOADS: &[Workload] = &[
     decode("decode-1x65536",      1, 65536, Cache::Same),
     decode("decode-8x16384",      8, 16384, Cache::Same),
     decode("decode-1x65536-8bit", 1, 65536, Cache::Bits8),
+    decode("decode-1x8192",       1,  8192, Cache::Same),
+    few(   "decode-1x8192-few",       8192, Cache::Same),
+    decode("decode-1x8192-8bit",  1,  8192, Cache::Bits8),
+    few(   "decode-1x8192-8bit-few",  8192, Cache::Bits8),
+    decode("decode-1x8192-4bit",  1,  8192, Cache::Bits4),
+    decode("decode-1x131072",     1, 131072, Cache::Same),
+    decode("decode-1x131072-8bit", 1, 131072, Cache::Bits8),
+    decode("decode-1x131072-4bit", 1, 131072, Cache::Bits4),
+    common("decode-64x16448",             Prefix::Copied(16384), Cache::Same),
+    common("decode-64x16448-shared",      Prefix::Shared(16384), Cache::Same),
+    common("decode-64x16448-8bit",        Prefix::Copied(16384), Cache::Bits8),
+    common("decode-64x16448-8bit-shared", Prefix::Shared(16384), Cache::Bits8),
 ];
 
 /// The workload of a name.
@@ -341,6 +455,7 @@ mod tests {
         let by_hand: f64 = (0..5).map(|id| same(id) * (same(id) + 1.0) / 2.0).sum();
         assert_eq!(pairs("documents-4096"), by_hand);
         assert_eq!(pairs("decode-8x16384"), 16384.0);
+        assert_eq!(pairs("decode-1x8192-few"), (8185..=8192).map(f64::from).sum::<f64>());
     }
 
     #[test]
@@ -354,6 +469,27 @@ mod tests {
         let rounded = of("decode-1x65536-8bit");
         assert_eq!(rounded.cached_bytes(Dtype::Bf16), Some(2.0 * ends + 2.0 * 8.0 * 132.0 * 65536.0));
         assert_eq!(of("gqa-512").cached_bytes(Dtype::F32), None);
+        // A scale of 16 bits for each 32 channels.
+        let rounded = of("decode-1x8192-4bit");
+        assert_eq!(rounded.cached_bytes(Dtype::Bf16), Some(2.0 * ends + 2.0 * 8.0 * 72.0 * 8192.0));
+        let few = of("decode-1x8192-few");
+        assert_eq!(few.cached_bytes(Dtype::F16), Some(2.0 * (8.0 * ends + 2.0 * 8.0 * 128.0 * 8192.0)));
         assert!(eight.words().contains("8 sequences on 16384 cached keys, causal"), "{}", eight.words());
+    }
+
+    #[test]
+    fn what_sequences_share_is_read_once() {
+        let of = |name| workload(name).unwrap();
+        let (copied, shared) = (of("decode-64x16448"), of("decode-64x16448-shared"));
+        let (ends, row) = (64.0 * 2.0 * 32.0 * 128.0, 2.0 * 8.0 * 128.0);
+        assert_eq!(copied.cached_bytes(Dtype::F32), Some(4.0 * (ends + row * 64.0 * 16448.0)));
+        assert_eq!(shared.cached_bytes(Dtype::F32), Some(4.0 * (ends + row * (16384.0 + 64.0 * 64.0))));
+        // Both are drawn the same.
+        assert_eq!(copied.drawn_bytes(), shared.drawn_bytes());
+        assert_eq!((copied.fields(), copied.operations()), (shared.fields(), shared.operations()));
+        assert!(copied.fields().contains(&("shared", "16384".to_owned())));
+        assert!(!copied.spec(Precision::Exact).contains("cache"));
+        let spec = of("decode-64x16448-8bit-shared").spec(Precision::Exact);
+        assert!(spec.contains("cache = { dtype = \"int8\", layout = \"paged\" }\n"), "{spec}");
     }
 }

@@ -94,6 +94,42 @@ fn decoding_has_a_table_of_its_own() {
 }
 
 #[test]
+fn caches_have_shares_and_ratios() {
+    let mut machine = machine();
+    assert!(!page(&[machine.clone()]).contains("### Caches"));
+    let mut add = |workload: &str, dtype, seconds: f64, share| {
+        let peak = Some(("read".to_owned(), share));
+        machine.rows.push(Row {
+            gbs: Some(1.0),
+            peak,
+            seconds: spread(seconds),
+            ..row(workload, dtype, &[])
+        });
+    };
+    add("decode-1x4096", Dtype::F32, 0.5, 0.81);
+    add("decode-1x8192", Dtype::F16, 0.5, 0.82);
+    add("decode-1x8192-few", Dtype::F16, 0.6, 0.7);
+    add("decode-1x8192-8bit", Dtype::Bf16, 0.2, 0.84);
+    add("decode-1x8192-8bit-few", Dtype::Bf16, 0.3, 0.7);
+    add("decode-64x16448-8bit", Dtype::Bf16, 3.0, 0.7);
+    add("decode-64x16448-8bit-shared", Dtype::Bf16, 0.2, 0.1);
+    // Its copies had no room.
+    add("decode-64x16448-shared", Dtype::F32, 0.2, 0.1);
+    let page = page(&[machine]);
+    let expected = "
+| | bf16 | int8 | int4 | f16 | f32 |
+|---|---:|---:|---:|---:|---:|
+| a query on 4096 keys, of the read rate |  |  |  |  | 81 % |
+| a query on 8192 keys, of the read rate |  | 84 % |  | 82 % |  |
+| 8 queries on 8192 keys, times as long as one |  | 1.50 |  | 1.20 |  |
+| 64 sequences, 16384 tokens of each the same: copies take times as long as pages that are shared |  | 15.00 |  |  |  |
+
+### The bar
+";
+    assert!(page.contains(expected), "{page}");
+}
+
+#[test]
 fn the_bar_has_ratios_and_rates_relative_to_width_128() {
     let page = page(&[machine()]);
     assert!(page.contains("| gqa-4096, ratio | 1.20 (1.20) |  |  |"), "{page}");

@@ -36,11 +36,15 @@ pub struct Round {
 }
 
 impl Round {
-    /// What it is called in results and by `--only`: the first workload and the storage type.
+    /// What it is called in results and by `--only`: the words that its workloads' names begin with, and the storage type.
     pub fn name(&self) -> String {
-        let first = self.workloads.first().copied().unwrap_or_default();
-        let stem = if self.workloads.len() > 1 { first.split('-').next().unwrap_or(first) } else { first };
-        format!("{stem}/{}", self.dtype.name())
+        let (first, others) =
+            self.workloads.split_first().map_or(("", &[][..]), |(&first, rest)| (first, rest));
+        let words = first.split('-').enumerate();
+        let alike =
+            words.take_while(|&(at, word)| others.iter().all(|name| name.split('-').nth(at) == Some(word)));
+        let stem: Vec<_> = alike.map(|(_, word)| word).collect();
+        format!("{}/{}", stem.join("-"), self.dtype.name())
     }
 }
 
@@ -85,6 +89,14 @@ const TABLE: &[&[Round]] = rounds! {
     ["decode-1x65536"] [F32, Bf16]       2  []              Peers;
     ["decode-8x16384"] [F32, Bf16]       2  []              Peers;
     ["decode-1x65536-8bit"] [Bf16]       2  []              Peers;
+    ["decode-1x8192", "decode-1x8192-few"]                      [F32, Bf16, F16] 2 [] Alone;
+    ["decode-1x8192-8bit", "decode-1x8192-8bit-few"]            [Bf16]           2 [] Alone;
+    ["decode-1x8192-4bit"]                                      [Bf16]           2 [] Alone;
+    ["decode-1x131072"]                                         [Bf16, F16]      2 [] Alone;
+    ["decode-1x131072-8bit"]                                    [Bf16]           2 [] Alone;
+    ["decode-1x131072-4bit"]                                    [Bf16]           2 [] Alone;
+    ["decode-64x16448", "decode-64x16448-shared"]               [F32, Bf16]      2 [] Alone;
+    ["decode-64x16448-8bit", "decode-64x16448-8bit-shared"]     [Bf16]           2 [] Alone;
     ["width-64", "width-80", "width-96", "width-128", "width-192", "width-256"] [F32, Bf16] 2 [] Alone;
 };
 
@@ -102,7 +114,9 @@ mod tests {
     fn every_round_has_workloads_and_a_name_of_its_own() {
         let mut names: Vec<_> = rounds().map(Round::name).collect();
         assert_eq!(names[0], "gqa-4096/f32");
-        assert!(names.contains(&"width/bf16".to_owned()));
+        for name in ["width/bf16", "decode-1x8192/f16", "decode-1x8192-8bit/bf16", "decode-64x16448/f32"] {
+            assert!(names.contains(&name.to_owned()), "{name} of {names:?}");
+        }
         assert!(rounds().flat_map(|round| round.workloads).all(|name| workload(name).is_some()));
         names.sort_unstable();
         names.dedup();
