@@ -290,6 +290,12 @@ pub(crate) struct VerifyArgs {
 ///
 /// With `--shared N` too, the sequences have their first N tokens in common, as those of one prompt: they lie once in a paged
 /// cache, which each sequence was forked from, and count once in GB/s.
+///
+/// With `--phase generate`, a sequence grows from nothing to `--k` tokens. Each step appends the key and value of one and attends
+/// its query; tokens are drawn once and taken again in turn, so that nothing but the cache grows. Printed are the median step of
+/// the second tenth and of the last (of 100,000 steps or more, 10,000 each), their ratio, and how much the process's resident
+/// memory grew between the end of the one and the end of the other. The last step of 4096 or fewer is held against the oracle;
+/// of a longer sequence nothing is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -298,19 +304,20 @@ Examples:
   regard bench gqa --phase decode --k 16384 --batch 8
   regard bench gqa --phase few --k 65536 --dtype bf16 --cache int8
   regard bench gqa --phase decode --k 4096 --batch 64 --shared 4000
+  regard bench sliding_window --phase generate --k 200000
   regard bench softcap alibi --q 4096 --kernel loaded --against causal
   regard bench mine.toml --q 1024 --dtype bf16 --json")]
 pub(crate) struct BenchArgs {
     /// Spec files or names of shipped specs.
     #[arg(required = true, value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
-    /// What the calls do: many queries at once, one query on a cache, or 2 to 16.
-    #[arg(long, value_name = "PHASE", default_value = "prefill", value_parser = phases())]
-    pub(crate) phase: Phase,
+    /// What the calls do: many queries at once, one query on a cache, or 2 to 16; or one for each token of a growing cache.
+    #[arg(long, value_name = "PHASE", default_value = "prefill", value_parser = bench_phases())]
+    pub(crate) phase: BenchPhase,
     /// Queries of each sequence; if not given, 1024 of prefill, 8 of few, 1 of decode, which has no more.
     #[arg(long, value_name = "N")]
     pub(crate) q: Option<usize>,
-    /// Keys of each sequence; if not given, as many as queries of prefill, 4096 in a cache.
+    /// Keys of each sequence, at the end of generate; if not given, as many as queries of prefill, 4096 in a cache.
     #[arg(long, value_name = "N")]
     pub(crate) k: Option<usize>,
     /// Sequences.
@@ -393,6 +400,32 @@ pub(crate) struct ChoiceArgs {
     pub(crate) threads: Option<usize>,
 }
 
+/// What `bench` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BenchPhase {
+    /// Calls that are all alike.
+    Call(Phase),
+    /// Calls on a cache that grows from one to the next.
+    Generate,
+}
+
+impl BenchPhase {
+    const ALL: [BenchPhase; 4] = [
+        BenchPhase::Call(Phase::Prefill),
+        BenchPhase::Call(Phase::Few),
+        BenchPhase::Call(Phase::Decode),
+        BenchPhase::Generate,
+    ];
+
+    /// As it is written on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            BenchPhase::Call(phase) => phase.name(),
+            BenchPhase::Generate => "generate",
+        }
+    }
+}
+
 /// Where queries stand among the keys.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OffsetArgs {
@@ -472,6 +505,10 @@ fn layouts() -> impl TypedValueParser<Value = Layout> {
 
 fn phases() -> impl TypedValueParser<Value = Phase> {
     named(&[Phase::Prefill, Phase::Few, Phase::Decode], Phase::name)
+}
+
+fn bench_phases() -> impl TypedValueParser<Value = BenchPhase> {
+    named(&BenchPhase::ALL, BenchPhase::name)
 }
 
 fn formats() -> impl TypedValueParser<Value = CacheFormat> {

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod cached;
+mod generate;
 mod header;
 mod lines;
 mod turns;
@@ -11,7 +12,7 @@ use std::io::Write;
 use regard::ir::problem::Phase;
 use regard::{Kernel, Machine, Options, Pool, Source, Spec, Threads, machine};
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchPhase};
 use crate::execute::Execution;
 use crate::failure::Failure;
 use crate::host;
@@ -52,10 +53,12 @@ struct Subject<'a> {
 /// # Errors
 /// If spec, flags or memory do not allow it, and if a result is past its bound.
 pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let size = size(args)?;
-    if args.phase != Phase::Prefill {
-        return cached::bench(args, size, out);
-    }
+    refuse_others(args)?;
+    let size = match args.phase {
+        BenchPhase::Call(Phase::Prefill) => size(args, Phase::Prefill)?,
+        BenchPhase::Call(phase) => return cached::bench(args, (phase, size(args, phase)?), out),
+        BenchPhase::Generate => return generate::bench(args, out),
+    };
     let specs = args.specs.iter().map(|name| source::spec(name)).collect::<Result<Vec<_>, _>>()?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
     let other = args.against.as_deref().map(|name| compile(args, &source::spec(name)?, None)).transpose()?;
@@ -86,21 +89,33 @@ const FEW: usize = 8;
 /// Keys of each sequence in a cache that nobody gave a number of.
 const CACHED: usize = 4096;
 
+/// Whether no flag is given that says nothing to the phase.
+fn refuse_others(args: &BenchArgs) -> Result<(), Failure> {
+    const PREFILL: BenchPhase = BenchPhase::Call(Phase::Prefill);
+    let (is_prefill, is_generate) = (args.phase == PREFILL, args.phase == BenchPhase::Generate);
+    let flags = [
+        ("--cache", args.cache.is_some() && is_prefill, "decode, few and generate"),
+        ("--shared", args.shared.is_some() && (is_prefill || is_generate), "decode and few"),
+        ("--baseline", args.baseline && !is_prefill, "prefill"),
+        ("--against", args.against.is_some() && !is_prefill, "prefill"),
+        ("--q", args.q.is_some() && is_generate, "prefill, few and decode"),
+        ("--batch", args.batch != 1 && is_generate, "prefill, few and decode"),
+        ("--repeat", args.repeat.is_some() && is_generate, "prefill, few and decode"),
+    ];
+    match flags.into_iter().find(|&(_, is_refused, _)| is_refused) {
+        Some((flag, _, of)) => Err(Failure::OfAnotherPhase { flag, phase: args.phase.name(), of }),
+        None => Ok(()),
+    }
+}
+
 /// The size that is asked for, of what its phase takes.
-fn size(args: &BenchArgs) -> Result<Size, Failure> {
-    let &BenchArgs { phase, q, k, batch, .. } = args;
+fn size(args: &BenchArgs, phase: Phase) -> Result<Size, Failure> {
+    let &BenchArgs { q, k, batch, .. } = args;
     let (queries, keys, may_be) = match phase {
         Phase::Prefill => (q.unwrap_or(PREFILL), k.or(q).unwrap_or(PREFILL), 0..=usize::MAX),
         Phase::Few => (q.unwrap_or(FEW), k.unwrap_or(CACHED), 2..=16),
         Phase::Decode => (q.unwrap_or(1), k.unwrap_or(CACHED), 1..=1),
     };
-    let others = match phase {
-        Phase::Prefill => [("--cache", args.cache.is_some()), ("--shared", args.shared.is_some())],
-        _ => [("--baseline", args.baseline), ("--against", args.against.is_some())],
-    };
-    if let Some((flag, _)) = others.into_iter().find(|&(_, given)| given) {
-        return Err(Failure::OfAnotherPhase { flag, phase });
-    }
     if let Some(shared) = args.shared.filter(|&shared| shared > keys) {
         return Err(Failure::SharedPastKeys { shared, keys });
     }

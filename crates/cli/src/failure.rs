@@ -42,7 +42,13 @@ pub(crate) enum Failure {
     /// A phase does not have so many queries of a sequence.
     Queries { phase: Phase, found: usize },
     /// A flag that says nothing to a phase.
-    OfAnotherPhase { flag: &'static str, phase: Phase },
+    OfAnotherPhase { flag: &'static str, phase: &'static str, of: &'static str },
+    /// Fewer steps than medians are of.
+    Steps { found: usize, least: usize },
+    /// An input that a growing sequence would need more and more of.
+    GrowsInput { spec: String, input: String },
+    /// A sequence that does not grow by its queries.
+    GrowsCross { spec: String },
     /// More tokens that sequences have in common than they have.
     SharedPastKeys { shared: usize, keys: usize },
     /// Tokens in common where the layout keeps none so.
@@ -170,12 +176,26 @@ impl fmt::Display for Failure {
                 };
                 write!(f, "--phase {} takes {takes} of a sequence, --q is {found}; {others}", phase.name())
             }
-            Failure::OfAnotherPhase { flag, phase: Phase::Prefill } => {
-                write!(f, "{flag}: prefill has no cache; it is for --phase decode and few")
+            Failure::OfAnotherPhase { flag, phase: "prefill", of } => {
+                write!(f, "{flag}: prefill has no cache; it is for --phase {of}")
             }
-            Failure::OfAnotherPhase { flag, phase } => {
-                write!(f, "{flag}: not with --phase {}; it is for prefill", phase.name())
+            Failure::OfAnotherPhase { flag, phase, of } => {
+                write!(f, "{flag}: not with --phase {phase}; it is for {of}")
             }
+            Failure::Steps { found, least } => write!(
+                f,
+                "--phase generate has a step for each token, --k is {found}: expected at least {least}, of which a tenth is one"
+            ),
+            Failure::GrowsInput { spec, input } => write!(
+                f,
+                "spec {spec}: `{input}` has elements for each token; --phase generate expects inputs that do not grow with \
+                 the sequence"
+            ),
+            Failure::GrowsCross { spec } => write!(
+                f,
+                "spec {spec}: its keys are of another sequence than its queries; --phase generate expects a spec without \
+                 `source = \"cross\"`"
+            ),
             Failure::SharedPastKeys { shared, keys } => write!(
                 f,
                 "--shared is {shared}, more than the {keys} keys of a sequence: expected at most --k"

@@ -1,6 +1,9 @@
 //! What the system tells about the computer at hand, beyond what a plan needs.
 
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{
+    CpuRefreshKind, MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
+    get_current_pid,
+};
 
 /// The processor's name as the system has it, or "unknown".
 pub(crate) fn processor() -> String {
@@ -21,9 +24,26 @@ pub(crate) fn free_memory_bytes() -> Option<u64> {
     [Some(system.available_memory()), container].into_iter().flatten().filter(|&free| free > 0).min()
 }
 
+/// Bytes of memory that this process has now; `None` where the system does not say.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let process = get_current_pid().ok()?;
+    let mut system = System::new().ok()?;
+    let memory = ProcessRefreshKind::nothing().with_memory().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[process]), false, memory);
+    system.process(process).map(|process| process.memory())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_that_is_written_to_is_resident() {
+        // Other tests take and give back memory meanwhile: only what this one holds is certain.
+        let written = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(resident_bytes().unwrap() >= written.len() as u64);
+    }
 
     #[test]
     fn the_processor_has_one_line_for_a_name() {

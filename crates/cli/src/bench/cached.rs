@@ -9,7 +9,7 @@ use regard_ir::bounds;
 use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::expr::Var;
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::problem::{Problem, Sequence};
+use regard_ir::problem::{Phase, Problem, Sequence};
 use regard_ir::spec::{Cache, CacheLayout};
 use regard_ir::variant::Variant;
 use regard_ir::work::{self, Work};
@@ -33,17 +33,17 @@ use crate::verify::judge::Judge;
 use crate::verify::problem::{self, Size};
 
 /// Where kernels run.
-struct Place {
-    cpu: String,
-    machine: Machine,
-    pool: Pool,
+pub(super) struct Place {
+    pub(super) cpu: String,
+    pub(super) machine: Machine,
+    pub(super) pool: Pool,
 }
 
 /// Times calls on a cache for each spec, checks what was timed, and prints a line for it.
 ///
 /// # Errors
 /// As [`bench`](super::bench()), and if the library has no such cache.
-pub(super) fn bench(args: &BenchArgs, size: Size, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) -> Result<(), Failure> {
     let specs = args.specs.iter().map(|name| stored(args, source::spec(name)?));
     let specs = specs.collect::<Result<Vec<_>, _>>()?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
@@ -64,9 +64,9 @@ pub(super) fn bench(args: &BenchArgs, size: Size, out: &mut dyn Write) -> Result
     let progress = Progress::new("specs", kernels.len() as u64);
     for kernel in &kernels {
         let line = match kernel.plan().dtype {
-            Dtype::F32 => measure::<f32>(args, kernel, size, &place),
-            Dtype::F16 => measure::<f16>(args, kernel, size, &place),
-            Dtype::Bf16 => measure::<bf16>(args, kernel, size, &place),
+            Dtype::F32 => measure::<f32>(args, kernel, of, &place),
+            Dtype::F16 => measure::<f16>(args, kernel, of, &place),
+            Dtype::Bf16 => measure::<bf16>(args, kernel, of, &place),
         };
         let line = line?;
         progress::set_aside(|| lines.line(&line))?;
@@ -82,7 +82,7 @@ fn shared(args: &BenchArgs) -> Option<usize> {
 }
 
 /// The spec, with keys and values cached as the flags say.
-fn stored(args: &BenchArgs, spec: Spec) -> Result<Spec, Failure> {
+pub(super) fn stored(args: &BenchArgs, spec: Spec) -> Result<Spec, Failure> {
     let mut cache = args.cache.map_or(spec.cache, |format| Cache { k: format, v: format, ..spec.cache });
     if let Some(shared) = shared(args) {
         if cache.layout == CacheLayout::Ring {
@@ -96,11 +96,11 @@ fn stored(args: &BenchArgs, spec: Spec) -> Result<Spec, Failure> {
 fn measure<T: Storage>(
     args: &BenchArgs,
     kernel: &Kernel,
-    size: Size,
+    (phase, size): (Phase, Size),
     place: &Place,
 ) -> Result<Line, Failure> {
     let (pool, plan) = (&place.pool, kernel.plan());
-    let problem = cached::problem(kernel.spec(), args.phase, size)?;
+    let problem = cached::problem(kernel.spec(), phase, size)?;
     let mut bound = problem::tensors(kernel.spec(), plan.dtype, &problem.view(), Layout::Packed)?;
     let shared = shared(args).unwrap_or(0);
     cached::share(&mut bound, kernel.spec(), size.keys, shared);
@@ -148,7 +148,7 @@ impl Call<'_> {
 
 /// Holds outputs against the oracle: by their bound where the cache keeps all digits of keys and values, else by what
 /// rounding them may cost.
-fn judge(
+pub(super) fn judge(
     kernel: &Kernel,
     bound: &Bound<'_>,
     captured: &[InputData<'_>],
@@ -164,7 +164,7 @@ fn judge(
 }
 
 /// How keys and values are stored.
-fn format(PageFormat { k, v, .. }: &PageFormat) -> String {
+pub(super) fn format(PageFormat { k, v, .. }: &PageFormat) -> String {
     if k == v { k.name().to_owned() } else { format!("k {}, v {}", k.name(), v.name()) }
 }
 
@@ -269,8 +269,6 @@ fn allowed(
 
 #[cfg(test)]
 mod tests {
-    use regard::ir::problem::Phase;
-
     use super::*;
 
     #[test]

@@ -6,7 +6,7 @@ use regard::ir::problem::Phase;
 use regard_oracle::compare::Report;
 use serde::Serialize;
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchPhase};
 use crate::failure::Failure;
 use crate::peaks::Limit;
 use crate::timing::{Seconds, Timing};
@@ -203,7 +203,7 @@ impl<'a> Lines<'a> {
     /// If the output cannot be written.
     pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
         let lines = Self { out, json: args.json, failed: 0, all: 0 };
-        if !lines.json && args.phase != Phase::Prefill {
+        if !lines.json && args.phase != BenchPhase::Call(Phase::Prefill) {
             writeln!(lines.out, "{}", cached_row(CACHED_HEADS))?;
         } else if !lines.json {
             let beside = match &args.against {

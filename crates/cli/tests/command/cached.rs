@@ -117,6 +117,125 @@ fn tokens_that_sequences_begin_with_are_stored_and_counted_once() {
 }
 
 #[test]
+fn a_ring_takes_the_same_memory_however_long_a_sequence_gets() {
+    let folder = Folder::new("generate");
+    for layout in ["ring", "contiguous"] {
+        let text = format!(
+            "name = '{layout}'\nheads = {{ query = 4, kv = 2, dim = 64 }}\nmask = 'causal & window(64)'\ncache = '{layout}'\n"
+        );
+        folder.file(&format!("{layout}.toml"), text);
+    }
+    let flags = ["--phase", "generate", "--k", "20000", "--threads", "1"];
+    let specs = ["bench", "ring.toml", "contiguous.toml"];
+    let [ring, contiguous] = &folder.regard(&[&specs, &flags[..], &["--json"]].concat()).ok().objects()[..]
+    else {
+        panic!("two lines")
+    };
+    for line in [ring, contiguous] {
+        assert_eq!(
+            (&line["phase"], &line["k"], &line["cache"]),
+            (&"generate".into(), &20000.into(), &"f32".into())
+        );
+        assert_eq!((&line["window"], &line["early_from"]), (&2000.into(), &2000.into()));
+        let number = |key: &str| line[key].as_f64().unwrap();
+        assert!(number("early_s") > 0.0 && number("late_s") > 0.0, "{line:?}");
+        assert!((number("ratio") * number("early_s") / number("late_s") - 1.0).abs() < 1e-9, "{line:?}");
+        // Rows were taken again, which the oracle does not follow.
+        assert!(["error", "bound", "passed"].iter().all(|key| line[key].is_null()), "{line:?}");
+    }
+    assert_eq!([ring, contiguous].map(|line| line["cache_layout"].as_str().unwrap()), ["ring", "contiguous"]);
+    // Keys and values of 2 heads of 64 channels.
+    let token = 2 * 2 * 64 * 4;
+    let bytes = |line: &serde_json::Value| line["cache_bytes"].as_u64().unwrap();
+    assert!(bytes(ring) < 1024 * token && bytes(contiguous) >= 20_000 * token, "{ring:?} {contiguous:?}");
+    if cfg!(target_os = "linux") {
+        let grown = |line: &serde_json::Value| line["grown_bytes"].as_i64().unwrap();
+        // Of the 16,000 tokens that follow the first window, but for a huge page at each end.
+        let least = 16_000 * token as i64 - (4 << 20);
+        assert!(grown(ring) < 1 << 20 && grown(contiguous) > least, "{ring:?} {contiguous:?}");
+    }
+    let told = folder.regard(&[&specs, &flags[..]].concat()).ok();
+    let rows: Vec<_> = told.stdout.lines().filter(|row| row.ends_with(" not checked")).collect();
+    assert_eq!(rows.len(), 2, "{told:?}");
+    assert!(told.stdout.lines().all(|line| line.chars().count() <= 120), "{told:?}");
+}
+
+#[test]
+fn the_last_step_is_held_against_the_oracle() {
+    // Keys that are turned and normed, outputs that are mixed and gated; a window that a ring has turned in.
+    let folder = Folder::new("generate-checked");
+    folder.file(
+        "turned.toml",
+        "name = 'turned'\nheads = { query = 2, kv = 1, dim = 16 }\nmask = 'causal & window(20)'\ncache = 'ring'\n",
+    );
+    let specs =
+        ["gqa", "rope", "qk_norm", "talking_output", "gated", "value_heads", "attention_sink", "turned.toml"];
+    for chosen in [&["--dtype", "bf16", "--cache", "int8"][..], &["--dtype", "f32"]] {
+        let flags = ["--phase", "generate", "--k", "300", "--json"];
+        let lines = folder.regard(&[&["bench"], &specs[..], &flags, chosen].concat()).ok().objects();
+        assert_eq!(lines.len(), specs.len());
+        for line in lines {
+            let number = |key: &str| line[key].as_f64().unwrap();
+            assert!(number("error") > 0.0 && number("error") <= number("bound"), "{line:?}");
+            assert_eq!((&line["passed"], &line["window"]), (&true.into(), &30.into()), "{line:?}");
+        }
+    }
+    let args = ["bench", "gqa", "--phase", "generate", "--k", "10", "--json"];
+    let done = regard(&args).ok();
+    let pieces: Vec<_> = done.stdout.split('"').collect();
+    let keys = pieces.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]);
+    assert_eq!(
+        keys.collect::<Vec<_>>().join(" "),
+        "spec kernel engine isa dtype cache cache_layout phase k threads window early_from early_s late_s ratio \
+         cache_bytes grown_bytes cpu error bound passed"
+    );
+}
+
+#[test]
+fn what_does_not_grow_is_told() {
+    for (args, told) in [
+        (
+            &["causal", "--k", "9"][..],
+            "error: --phase generate has a step for each token, --k is 9: expected at least 10, of which a tenth is one\n",
+        ),
+        (
+            &["document", "--k", "20"],
+            "error: spec document: `doc` has elements for each token; --phase generate expects inputs that do not grow with \
+             the sequence\n",
+        ),
+        (
+            &["cross", "--k", "20"],
+            "error: spec cross: its keys are of another sequence than its queries; --phase generate expects a spec without \
+             `source = \"cross\"`\n",
+        ),
+        (
+            &["causal", "--q", "1"],
+            "error: --q: not with --phase generate; it is for prefill, few and decode\n",
+        ),
+        (
+            &["causal", "--batch", "2"],
+            "error: --batch: not with --phase generate; it is for prefill, few and decode\n",
+        ),
+        (
+            &["causal", "--shared", "2"],
+            "error: --shared: not with --phase generate; it is for decode and few\n",
+        ),
+        (
+            &["causal", "--repeat", "2"],
+            "error: --repeat: not with --phase generate; it is for prefill, few and decode\n",
+        ),
+        (&["causal", "--baseline"], "error: --baseline: not with --phase generate; it is for prefill\n"),
+        (
+            &["causal", "--k", "2147483648"],
+            "error: spec causal: a cache of 1 sequences of 2147483648 tokens: both are at least 1, and tokens at most 2147483647\n",
+        ),
+    ] {
+        let done = regard(&[&["bench", "--phase", "generate", "--json"], args].concat());
+        assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(1), "", told));
+    }
+}
+
+#[test]
 fn what_a_phase_does_not_have_is_told() {
     for (flags, told) in [
         (
@@ -131,7 +250,10 @@ fn what_a_phase_does_not_have_is_told() {
             &["--phase", "few", "--q", "17"],
             "error: --phase few takes 2 to 16 queries of a sequence, --q is 17; decode is for 1, prefill for more\n",
         ),
-        (&["--cache", "int8"], "error: --cache: prefill has no cache; it is for --phase decode and few\n"),
+        (
+            &["--cache", "int8"],
+            "error: --cache: prefill has no cache; it is for --phase decode, few and generate\n",
+        ),
         (&["--shared", "4"], "error: --shared: prefill has no cache; it is for --phase decode and few\n"),
         (
             &["--phase", "few", "--k", "70", "--shared", "71"],

@@ -1,0 +1,384 @@
+//! A sequence that grows from nothing, token by token, as when a model generates: whether steps get slower, and memory grows, as
+//! it gets long.
+
+use std::io::Write;
+use std::ops::Range;
+use std::time::Instant;
+
+use half::{bf16, f16};
+use regard::ir::problem::Phase;
+use regard::{
+    CacheLimits, Dtype, EngineKind, Gate, Kernel, Outputs, Problem, Queries, RunError, Spec, Threads, Tokens,
+    View, machine,
+};
+use regard_ir::inputs::InputData;
+use regard_ir::variant::{Axis, Source};
+use serde::Serialize;
+
+use super::cached::{Place, format, judge, stored};
+use super::lines::Judged;
+use super::{CACHED, compile, header};
+use crate::args::{BenchArgs, BenchPhase};
+use crate::cached;
+use crate::execute::{Outcome, gate, run_failure, view, view_mut};
+use crate::failure::Failure;
+use crate::host;
+use crate::memory::{self, Bytes};
+use crate::progress::{self, Progress};
+use crate::run::pool;
+use crate::source;
+use crate::storage::Storage;
+use crate::tensors::signature::{Bound, Layout, Stored};
+use crate::timing::{Seconds, median};
+use crate::verify::problem::{self, Size};
+
+/// Rows of q, k and v that are drawn; a longer sequence takes them again in turn, so that memory is that of the cache. So long
+/// a sequence is held against the oracle.
+const DRAWN: usize = 4096;
+
+/// Steps of a median at most, and the steps from which on it is that many.
+const WINDOW: usize = 10_000;
+
+/// Of fewer steps, a window is such a part.
+const PART: usize = 10;
+
+/// Parts of a progress bar.
+const PROGRESS: usize = 100;
+
+/// Where the order of packed tokens of one sequence is that of calls on a cache.
+const LAYOUT: Layout = Layout::Packed;
+
+/// The steps that medians are of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Windows {
+    early: Range<usize>,
+    late: Range<usize>,
+}
+
+impl Windows {
+    /// Of a sequence of so many tokens: the second ten thousand and the last, of short ones the second tenth and the last; `None`
+    /// where a tenth is nothing.
+    fn new(tokens: usize) -> Option<Self> {
+        let len = (tokens / PART).min(WINDOW);
+        (len > 0).then(|| Self { early: len..2 * len, late: tokens - len..tokens })
+    }
+}
+
+/// What came of one spec.
+#[derive(Clone, Debug, Serialize)]
+struct Grown {
+    spec: String,
+    /// Where the variant's code comes from.
+    kernel: &'static str,
+    engine: EngineKind,
+    isa: &'static str,
+    dtype: &'static str,
+    /// How keys and values are cached.
+    cache: String,
+    cache_layout: &'static str,
+    phase: &'static str,
+    /// Tokens at the end.
+    k: usize,
+    threads: usize,
+    /// Steps of each median.
+    window: usize,
+    /// The step that the first begins with; the other is of the last steps.
+    early_from: usize,
+    /// Median times of a step.
+    early_s: f64,
+    late_s: f64,
+    /// The latter by the former.
+    ratio: f64,
+    /// Bytes that the cache has room for.
+    cache_bytes: usize,
+    /// How much more memory the process has at the end than at the end of the first window, where the system tells.
+    grown_bytes: Option<i64>,
+    cpu: String,
+    /// The last step's error and bound, and whether it is within; absent of sequences that are not held against the oracle.
+    error: Option<f64>,
+    bound: Option<f64>,
+    passed: Option<bool>,
+}
+
+/// Grows a sequence for each spec, and prints a line for it.
+///
+/// # Errors
+/// As [`bench`](super::bench()), if the library has no such cache, and if what a spec takes would grow beside it.
+pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let tokens = args.k.unwrap_or(CACHED);
+    let windows = Windows::new(tokens).ok_or(Failure::Steps { found: tokens, least: PART })?;
+    let specs = args.specs.iter().map(|name| {
+        let spec = stored(args, source::spec(name)?)?;
+        check_constant(&spec)?;
+        Ok(spec)
+    });
+    let specs = specs.collect::<Result<Vec<_>, Failure>>()?;
+    let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
+    let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
+    let place = Place { cpu: host::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
+    if !args.json {
+        header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
+        let Windows { early, late } = &windows;
+        writeln!(
+            out,
+            "median step, an append and a decode: early of steps {} to {}, late of the last {}\n\
+             memory: what the process grew by from the end of the early ones on\n",
+            early.start,
+            early.end,
+            late.len()
+        )?;
+        writeln!(out, "{}", row(HEADS))?;
+    }
+    let mut failed = 0;
+    let progress = Progress::new("specs", kernels.len() as u64);
+    for kernel in &kernels {
+        let grown = match kernel.plan().dtype {
+            Dtype::F32 => grow::<f32>(kernel, tokens, &windows, &place),
+            Dtype::F16 => grow::<f16>(kernel, tokens, &windows, &place),
+            Dtype::Bf16 => grow::<bf16>(kernel, tokens, &windows, &place),
+        }?;
+        failed += usize::from(grown.passed == Some(false));
+        let line = if args.json { serde_json::to_string(&grown)? } else { grown.text() };
+        progress::set_aside(|| writeln!(out, "{line}"))?;
+        progress.advance();
+    }
+    drop(progress);
+    if failed > 0 { Err(Failure::Failed { n: failed, of: kernels.len() }) } else { Ok(()) }
+}
+
+/// Whether all that a spec takes beside q, k and v is the same however many tokens there are.
+fn check_constant(spec: &Spec) -> Result<(), Failure> {
+    if spec.source == Source::Cross {
+        return Err(Failure::GrowsCross { spec: spec.name.clone() });
+    }
+    let is_along = |axis: &Axis| matches!(axis, Axis::Query | Axis::Key);
+    let mut inputs = spec.inputs.names.iter().zip(&spec.inputs.shapes);
+    match inputs.find(|(_, shape)| shape.axes().iter().any(is_along)) {
+        Some((input, _)) => Err(Failure::GrowsInput { spec: spec.name.clone(), input: input.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Tensors that a sequence takes its tokens from.
+struct Drawn<'a, T> {
+    q: View<'a, T>,
+    k: View<'a, T>,
+    v: View<'a, T>,
+    gate: Option<Gate<'a, T>>,
+    captured: &'a [InputData<'a>],
+    rows: usize,
+}
+
+impl<'a, T: Storage> Drawn<'a, T> {
+    fn new(bound: &'a Bound<'_>, captured: &'a [InputData<'a>], rows: usize) -> Result<Self, Failure> {
+        let gate = bound.gate.as_ref().map(gate).transpose()?;
+        Ok(Self { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, gate, captured, rows })
+    }
+
+    /// Key and value, and query and gate, of a step.
+    fn step(&self, at: usize) -> (Tokens<'a, T>, Queries<'a, T>) {
+        let row = at % self.rows..at % self.rows + 1;
+        let gate = self.gate.map(|gate| match gate {
+            Gate::Stored(gate) => Gate::Stored(gate.tokens(row.clone())),
+            Gate::Floats(gate) => Gate::Floats(gate.tokens(row.clone())),
+        });
+        let captured = self.captured;
+        let tokens = Tokens { k: self.k.tokens(row.clone()), v: self.v.tokens(row.clone()), captured };
+        (tokens, Queries { q: self.q.tokens(row), captured, gate })
+    }
+}
+
+fn grow<T: Storage>(
+    kernel: &Kernel,
+    tokens: usize,
+    windows: &Windows,
+    place: &Place,
+) -> Result<Grown, Failure> {
+    let (spec, plan, pool) = (kernel.spec(), kernel.plan(), &place.pool);
+    let fail = |error| run_failure(spec, error);
+    let rows = tokens.min(DRAWN);
+    let limits = CacheLimits::new(1, tokens);
+    // What is too long is told before anything is drawn.
+    let mut cache =
+        kernel.cache(limits).map_err(|error| Failure::Cache { spec: spec.name.clone(), error })?;
+    let problem = Problem::prefill(spec.source, 1, rows, rows)?;
+    let bound = problem::tensors(spec, plan.dtype, &problem, LAYOUT)?;
+    let captured = bound.captured();
+    let drawn = Drawn::<T>::new(&bound, &captured, rows)?;
+    let sequence = cache.open().map_err(|error| fail(RunError::Store(error)))?;
+    let mut step = kernel.step(&cache, 1, pool.count()).map_err(fail)?;
+    let mut output = Output::<T>::new(kernel)?;
+    let mut early = memory::zeroed("the times", windows.early.len() as u128)?;
+    let mut late = memory::zeroed("the times", windows.late.len() as u128)?;
+    // The first look takes memory of its own.
+    let mut resident = host::resident_bytes();
+    let progress = Progress::new("percent of the steps", PROGRESS as u64);
+    for at in 0..tokens {
+        let (token, query) = drawn.step(at);
+        let outputs = output.view()?;
+        let start = Instant::now();
+        kernel.append(&mut cache, sequence, token).map_err(fail)?;
+        kernel.decode(&mut step, pool, &cache, &[sequence], query, outputs).map_err(fail)?;
+        let seconds = start.elapsed().as_secs_f64();
+        for (window, times) in [(&windows.early, &mut early), (&windows.late, &mut late)] {
+            if window.contains(&at) {
+                times[at - window.start] = seconds;
+            }
+        }
+        if at + 1 == windows.early.end {
+            resident = host::resident_bytes();
+        }
+        if (at + 1) % tokens.div_ceil(PROGRESS) == 0 {
+            progress.advance();
+        }
+    }
+    drop(progress);
+    let grown = host::resident_bytes().zip(resident).map(|(now, then)| now as i64 - then as i64);
+    let cache_bytes = cache.bytes();
+    drop(cache);
+    let judged = match tokens == rows {
+        true => Some(judge_last::<T>(kernel, bound, output, place)?),
+        false => None,
+    };
+    let [early_s, late_s] = [early, late].map(|mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        median(&times)
+    });
+    Ok(Grown {
+        spec: spec.name.clone(),
+        kernel: kernel.source().name(),
+        engine: plan.engine,
+        isa: plan.isa.name(),
+        dtype: plan.dtype.name(),
+        cache: format(&plan.cache),
+        cache_layout: spec.cache.layout.name(),
+        phase: BenchPhase::Generate.name(),
+        k: tokens,
+        threads: pool.count(),
+        window: windows.late.len(),
+        early_from: windows.early.start,
+        early_s,
+        late_s,
+        ratio: if early_s > 0.0 { late_s / early_s } else { 0.0 },
+        cache_bytes,
+        grown_bytes: grown,
+        cpu: place.cpu.clone(),
+        error: judged.map(|judged| judged.error),
+        bound: judged.map(|judged| judged.bound),
+        passed: judged.map(|judged| judged.passed),
+    })
+}
+
+/// Where steps write.
+struct Output<T> {
+    o: Vec<T>,
+    o_shape: [usize; 4],
+    lse: Option<Vec<f32>>,
+    lse_shape: [usize; 4],
+}
+
+impl<T: Storage> Output<T> {
+    fn new(kernel: &Kernel) -> Result<Self, Failure> {
+        let variant = kernel.variant();
+        let shape = |heads: u32, width: u32| [1, heads as usize, 1, width as usize];
+        let (o_shape, lse_shape) =
+            (shape(variant.output_heads(), variant.heads.value_dim), shape(variant.heads.query, 1));
+        let len = |shape: [usize; 4]| shape.iter().map(|&n| n as u128).product();
+        let lse = variant.output.lse.then(|| memory::zeroed("the lse", len(lse_shape))).transpose()?;
+        Ok(Self { o: memory::zeroed("the output", len(o_shape))?, o_shape, lse, lse_shape })
+    }
+
+    fn view(&mut self) -> Result<Outputs<'_, T>, Failure> {
+        let lse = self.lse.as_deref_mut().map(|lse| view_mut(lse, self.lse_shape, LAYOUT)).transpose()?;
+        Ok(Outputs { o: view_mut(&mut self.o, self.o_shape, LAYOUT)?, lse })
+    }
+}
+
+/// Holds the last step against the oracle: the last row of what was drawn attends to all of it.
+fn judge_last<T: Storage>(
+    kernel: &Kernel,
+    drawn: Bound<'static>,
+    output: Output<T>,
+    place: &Place,
+) -> Result<Judged, Failure> {
+    let rows = drawn.k.shape[2];
+    let size = Size { batch: 1, queries: 1, keys: rows };
+    let problem = cached::problem(kernel.spec(), Phase::Decode, size)?;
+    let q = last_row::<T>(&drawn.q)?;
+    let gate = drawn.gate.as_ref().map(last_row::<T>).transpose()?;
+    let bound = Bound { problem, q, gate, ..drawn };
+    let stored = |elements, shape| Stored { elements, shape, strides: LAYOUT.strides(shape) };
+    let outcome = Outcome {
+        o: stored(T::store(output.o), output.o_shape),
+        lse: output.lse.map(|lse| stored(f32::store(lse), output.lse_shape)),
+        seconds: Vec::new(),
+    };
+    judge(kernel, &bound, &bound.captured(), &place.pool, &outcome)
+}
+
+/// The last token of what one sequence has.
+fn last_row<T: Storage>(stored: &Stored<'_>) -> Result<Stored<'static>, Failure> {
+    let [_, heads, tokens, width] = stored.shape;
+    let shape = [1, heads, 1, width];
+    let row = T::of(&stored.elements).and_then(|elements| elements.get((tokens - 1) * heads * width..));
+    let row =
+        row.ok_or_else(|| Failure::Bug("a drawn tensor has another type than the kernel's".to_owned()))?;
+    Ok(Stored { elements: T::store(row.to_vec()), shape, strides: LAYOUT.strides(shape) })
+}
+
+/// What is above the columns.
+const HEADS: [&str; 11] =
+    ["spec", "kernel", "dtype", "cache", "layout", "tokens", "early", "late", "ratio", "memory", "error"];
+
+/// Cells in their columns.
+fn row(cells: [&str; 11]) -> String {
+    let [spec, kernel, dtype, cache, layout, tokens, early, late, ratio, memory, error] = cells;
+    let what = format!("{spec:<14} {kernel:<9} {dtype:<5} {cache:<14} {layout:<10}");
+    format!("{what} {tokens:>9} {early:>8} {late:>8} {ratio:>6} {memory:>10} {error}")
+}
+
+impl Grown {
+    /// A row of the table.
+    fn text(&self) -> String {
+        let Self { spec, kernel, dtype, cache, cache_layout, k, early_s, late_s, ratio, .. } = self;
+        let memory = match self.grown_bytes {
+            None => "unknown".to_owned(),
+            Some(bytes) => {
+                let sign = if bytes < 0 { "-" } else { "+" };
+                format!("{sign}{}", Bytes(bytes.unsigned_abs().into()))
+            }
+        };
+        let error = match (self.error, self.bound, self.passed) {
+            (Some(error), _, Some(true)) => format!("{error:.1e} ok"),
+            (Some(error), Some(bound), _) => format!("{error:.1e} FAILED, at most {bound:.1e}"),
+            _ => "not checked".to_owned(),
+        };
+        let (early, late) = (Seconds(*early_s).to_string(), Seconds(*late_s).to_string());
+        let (k, ratio) = (k.to_string(), format!("{ratio:.3}"));
+        row([spec, *kernel, *dtype, cache, *cache_layout, &k, &early, &late, &ratio, &memory, &error])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_the_second_and_the_last_part() {
+        let of = |tokens| Windows::new(tokens).map(|it| (it.early, it.late));
+        assert_eq!(of(9), None);
+        assert_eq!(of(10), Some((1..2, 9..10)));
+        assert_eq!(of(99_999), Some((9_999..19_998, 90_000..99_999)));
+        assert_eq!(of(100_000), Some((10_000..20_000, 90_000..100_000)));
+        assert_eq!(of(1_000_000), Some((10_000..20_000, 990_000..1_000_000)));
+    }
+
+    #[test]
+    fn the_last_row_is_that_of_the_last_token() {
+        let shape = [1, 2, 3, 2];
+        let elements = f32::store((0..12).map(|i| i as f32).collect());
+        let stored = Stored { elements, shape, strides: LAYOUT.strides(shape) };
+        let row = last_row::<f32>(&stored).unwrap();
+        assert_eq!((f32::of(&row.elements), row.shape), (Some(&[8.0, 9.0, 10.0, 11.0][..]), [1, 2, 1, 2]));
+    }
+}
