@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod cache;
+mod carve;
 pub mod code;
 mod finish;
 pub mod flash;

@@ -1,7 +1,5 @@
 //! The workspace: what all workers share, and a piece for each, carved into the operands of a pass.
 
-use pulp::bytemuck;
-use regard_engine::engine::LINE;
 use regard_engine::{Engine, Shape};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
@@ -10,12 +8,10 @@ use regard_ir::variant::Variant;
 use regard_simd::TRANSPOSE;
 
 use super::ahead::Units;
+use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish::ROWS as FINISH;
 use crate::tokens::TokenLayout;
-
-/// Every operand starts at a multiple of this many elements: a cache line, so that no vector straddles two.
-pub(crate) const ALIGN: usize = LINE;
 
 /// Rows of an engine's row tile.
 #[derive(Clone, Copy)]
@@ -69,12 +65,6 @@ impl Memory<'_> {
         let mut rows = self.finish.chunks_exact_mut((self.finish.len() / FINISH).max(1));
         core::array::from_fn(|_| rows.next().unwrap_or_default())
     }
-}
-
-/// What is left of `workspace` from the first aligned element on.
-pub(crate) fn align(workspace: &mut [f32]) -> &mut [f32] {
-    let skip = workspace.as_ptr().align_offset(ALIGN * size_of::<f32>()).min(workspace.len());
-    &mut workspace[skip..]
 }
 
 impl Layout {
@@ -150,57 +140,52 @@ impl Layout {
 
     /// Elements of one worker's memory.
     pub fn worker_len(&self) -> usize {
-        self.sizes().into_iter().map(|size| size.next_multiple_of(ALIGN)).sum()
+        carve::len(self.sizes())
     }
 
     /// Elements for `threads` workers, wherever the workspace starts; saturates.
     pub fn workspace_len(&self, threads: usize) -> usize {
         let workers = threads.max(1).saturating_mul(self.worker_len());
-        self.common().into_iter().fold(workers.saturating_add(ALIGN), usize::saturating_add)
+        carve::len(self.common()).saturating_add(workers).saturating_add(ALIGN)
     }
 
     /// The sizes of what is shared, in the order of [`Common`]'s fields.
     fn common(&self) -> [usize; 4] {
-        let sums = self.sums.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
-        [self.tokens.frequencies_len(), self.tokens.table_len(), self.units.table_len(), sums]
+        [self.tokens.frequencies_len(), self.tokens.table_len(), self.units.table_len(), self.sums]
     }
 
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
     pub fn share<'a>(&self, memory: &'a mut [f32]) -> Common<'a> {
-        let [frequencies, table, units, sums] = self.common();
-        let (frequencies, memory) = memory.split_at_mut(frequencies);
-        let (table, memory) = memory.split_at_mut(table);
-        let (units, memory) = memory.split_at_mut(units);
-        let (sums, workers) = memory.split_at_mut(sums);
-        Common { frequencies, table, units, sums: &mut sums[..self.sums], workers }
+        let mut pieces = Carve::new(memory, self.common());
+        Common {
+            frequencies: pieces.next(),
+            table: pieces.next(),
+            units: pieces.next(),
+            sums: pieces.next(),
+            workers: pieces.rest(),
+        }
     }
 
     /// Carves one worker's memory.
-    pub fn carve<'a>(&self, mut rest: &'a mut [f32]) -> Memory<'a> {
-        let mut sizes = self.sizes().into_iter();
-        let mut next = || -> &'a mut [f32] {
-            let size = sizes.next().unwrap_or(0);
-            let (piece, tail) = core::mem::take(&mut rest).split_at_mut(size.next_multiple_of(ALIGN));
-            rest = tail;
-            &mut piece[..size]
-        };
+    pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
+        let mut pieces = Carve::new(memory, self.sizes());
         Memory {
-            query: next(),
-            cell_output: next(),
-            total_output: next(),
-            packed: next(),
-            scratch: next(),
-            cell_reference: next(),
-            cell_sum: next(),
-            total_reference: next(),
-            total_sum: next(),
-            factors: next(),
-            other_factors: next(),
-            rows: next(),
-            positions: bytemuck::cast_slice_mut(next()),
-            heads: bytemuck::cast_slice_mut(next()),
-            finish: next(),
-            code: bytemuck::cast_slice_mut(next()),
+            query: pieces.next(),
+            cell_output: pieces.next(),
+            total_output: pieces.next(),
+            packed: pieces.next(),
+            scratch: pieces.next(),
+            cell_reference: pieces.next(),
+            cell_sum: pieces.next(),
+            total_reference: pieces.next(),
+            total_sum: pieces.next(),
+            factors: pieces.next(),
+            other_factors: pieces.next(),
+            rows: pieces.next(),
+            positions: pieces.next_as(),
+            heads: pieces.next_as(),
+            finish: pieces.next(),
+            code: pieces.next_as(),
             block: None,
         }
     }

@@ -31,11 +31,11 @@ use regard_ir::variant::{Heads, Variant};
 
 pub use self::error::RunError;
 use self::keys::Source;
-pub(crate) use self::memory::{ALIGN, align};
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
 pub use self::plain::{PlainRows, plain_fold};
 
 use crate::cache::Caches;
+use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::rows::{Change, Side};
@@ -242,8 +242,7 @@ fn run_from<E: Engine, T: Element>(
     if let Source::Cached { caches, .. } = source {
         Sight { variant, problem, ranges: &ranges }.check_lost(caches, plan.cache.tokens)?;
     }
-    let memory::Common { frequencies, table, units, sums, workers } =
-        layout.share(memory::align(memory.floats));
+    let memory::Common { frequencies, table, units, sums, workers } = layout.share(align(memory.floats));
 
     let finish = Finish::new(variant, &captured, gate);
     let [batch, queries, _] = problem.extents();

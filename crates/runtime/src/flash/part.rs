@@ -17,8 +17,8 @@ use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Sink, Variant, Weights};
 
-use super::memory::{ALIGN, align};
 use super::{Gate, Outputs, RunError, check_outputs};
+use crate::carve::{ALIGN, align};
 use crate::finish::{BAND, Finish, Mixing, ROWS as FINISH, Sums};
 use crate::split::Cells;
 use crate::sums::{log_sum, logit, sunk_inverse};

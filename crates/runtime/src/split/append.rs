@@ -15,8 +15,9 @@ use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 
 use crate::cache::CachedSequenceMut;
+use crate::carve::{ALIGN, align};
 use crate::code::Fault;
-use crate::flash::{ALIGN, RunError, WorkspaceLen, align, shape};
+use crate::flash::{RunError, WorkspaceLen, shape};
 use crate::rows::{Change, Changed, Side};
 use crate::tokens::{self, TokenLayout};
 use crate::view::View;

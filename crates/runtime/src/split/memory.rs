@@ -1,6 +1,5 @@
 //! The workspace: what all workers share, the sums of each cell, and a piece for each worker.
 
-use pulp::bytemuck;
 use regard_engine::Engine;
 use regard_engine::cached::{LANES, packed_row, scratch_len};
 use regard_ir::cache::PageShape;
@@ -11,9 +10,9 @@ use regard_simd::Lanes;
 
 use super::cell::VALUE_CHAIN;
 use super::stacks::{Lists, Size};
+use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish::ROWS as FINISH;
-use crate::flash::ALIGN;
 use crate::tokens::TokenLayout;
 
 /// Sums of the rows of one key head over one cell, or over several: `[rows][width]` weighted values, then for each row the sum
@@ -194,64 +193,50 @@ impl Layout {
 
     /// Elements of one worker's memory, which also holds the rows that are at work while outputs are finished.
     pub fn worker_len(&self) -> usize {
-        let own = self.sizes().into_iter().map(|size| size.next_multiple_of(ALIGN)).sum();
-        usize::max(own, FINISH * self.slot.width)
+        carve::len(self.sizes()).max(FINISH * self.slot.width)
     }
 
     /// Elements for `threads` workers and so many live cells over all sequences; saturates.
     pub fn workspace_len(&self, cells: usize, threads: usize) -> usize {
         let workers = threads.max(1).saturating_mul(self.worker_len());
-        let aligned = |len: usize| len.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
-        self.common(cells).into_iter().map(aligned).fold(workers.saturating_add(ALIGN), usize::saturating_add)
+        carve::len(self.common(cells)).saturating_add(workers).saturating_add(ALIGN)
     }
 
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
-    pub fn share<'a>(&self, mut memory: &'a mut [f32], cells: usize) -> Common<'a> {
-        let mut sizes = self.common(cells).into_iter();
-        let mut next = || {
-            let size = sizes.next().unwrap_or(0);
-            let (piece, rest) = core::mem::take(&mut memory).split_at_mut(size.next_multiple_of(ALIGN));
-            memory = rest;
-            &mut piece[..size]
-        };
+    pub fn share<'a>(&self, memory: &'a mut [f32], cells: usize) -> Common<'a> {
+        let mut pieces = Carve::new(memory, self.common(cells));
         Common {
-            frequencies: next(),
-            table: next(),
+            frequencies: pieces.next(),
+            table: pieces.next(),
             lists: Lists {
-                firsts: bytemuck::cast_slice_mut(next()),
-                cells: bytemuck::cast_slice_mut(next()),
-                leads: bytemuck::cast_slice_mut(next()),
-                stacks: bytemuck::cast_slice_mut(next()),
-                members: bytemuck::cast_slice_mut(next()),
-                starts: bytemuck::cast_slice_mut(next()),
+                firsts: pieces.next_as(),
+                cells: pieces.next_as(),
+                leads: pieces.next_as(),
+                stacks: pieces.next_as(),
+                members: pieces.next_as(),
+                starts: pieces.next_as(),
             },
-            sums: next(),
-            results: next(),
-            workers: memory,
+            sums: pieces.next(),
+            results: pieces.next(),
+            workers: pieces.rest(),
         }
     }
 
     /// Carves one worker's memory.
-    pub fn carve<'a>(&self, mut rest: &'a mut [f32]) -> Memory<'a> {
-        let mut sizes = self.sizes().into_iter();
-        let mut next = || -> &'a mut [f32] {
-            let size = sizes.next().unwrap_or(0);
-            let (piece, tail) = core::mem::take(&mut rest).split_at_mut(size.next_multiple_of(ALIGN));
-            rest = tail;
-            &mut piece[..size]
-        };
+    pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
+        let mut pieces = Carve::new(memory, self.sizes());
         Memory {
-            query: next(),
-            unpacked: next(),
-            scores: next(),
-            weights: next(),
-            totals: next(),
-            references: next(),
-            factors: next(),
-            mended: bytemuck::cast_slice_mut(next()),
-            value: next(),
-            lanes: [next(), next(), next()].map(bytemuck::cast_slice_mut),
-            code: bytemuck::cast_slice_mut(next()),
+            query: pieces.next(),
+            unpacked: pieces.next(),
+            scores: pieces.next(),
+            weights: pieces.next(),
+            totals: pieces.next(),
+            references: pieces.next(),
+            factors: pieces.next(),
+            mended: pieces.next_as(),
+            value: pieces.next(),
+            lanes: [pieces.next_as(), pieces.next_as(), pieces.next_as()],
+            code: pieces.next_as(),
         }
     }
 }

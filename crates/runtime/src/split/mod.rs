@@ -36,11 +36,10 @@ use self::memory::{Common, Layout};
 pub(crate) use self::merge::Cells;
 use self::stacks::Stacks;
 use crate::cache::Caches;
+use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::flash::part::{Of, RowsOf, finish_of};
-use crate::flash::{
-    Gate, Outputs, RunError, Workspace, WorkspaceLen, align, check_caches, check_outputs, shape,
-};
+use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs, shape};
 use crate::rows::{Change, Side};
 use crate::sight::Sight;
 use crate::summary::Summaries;
@@ -148,7 +147,13 @@ pub fn run<E: Engine, T: Element>(
             fault: &fault,
             frequencies,
         };
-        threads.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
+        let work = || engine.enter(tokens::FillTokens { fill: &fill, lots: &lots });
+        // A few tokens take less time than threads take to wake.
+        if layout.tokens.table_len() <= tokens::CHUNK * layout.tokens.stride() {
+            work();
+        } else {
+            threads.run(&|_| work());
+        }
     }
     let known = tokens::Tokens { layout: layout.tokens, table };
     let shared = Shared {
