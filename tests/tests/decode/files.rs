@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use regard::{Cache, CacheError, Dtype, Fault, Kernel, SequenceId, Solo, StoreError};
+use regard::{
+    Cache, CacheError, Dtype, Fault, FileError, Kernel, Outputs, Problem, Queries, RunError, SequenceId,
+    Solo, StoreError, Tokens, View, ViewMut, Workspace,
+};
 use regard_ir::spec::{self, CacheFormat, Spec};
 use regard_testkit::{Case, Inputs};
 use regard_tests::cached::{self, Filled};
@@ -138,5 +141,77 @@ fn kernel_message(kernel: &Kernel, path: &Path) -> String {
     match kernel.open_cache(path) {
         Err(error) => error.to_string(),
         Ok(_) => panic!("the file was opened"),
+    }
+}
+
+/// One query, key and value of each head, all alike.
+#[cfg(unix)]
+const ROWS: [f32; 4 * 40] = [0.5; 4 * 40];
+
+/// What each of the calls on a cache of [`spec_of`] says, by name: an append, a decode and a prefill of its last token. None of
+/// them may touch its outputs.
+#[cfg(unix)]
+fn refusals(kernel: &Kernel, cache: &mut Cache, sequence: SequenceId) -> [(&'static str, RunError); 3] {
+    let row = |heads: usize, width: usize| {
+        View::contiguous(&ROWS[..heads * width], [1, heads, 1], width).expect("it fits")
+    };
+    let queries = || Queries { q: row(4, 40), captured: &[], gate: None };
+    let (mut step, keys) =
+        (kernel.step(cache, 1, 1).expect("small"), cache.len(sequence).expect("it is open"));
+    let problem = Problem::prefill(kernel.spec().source, 1, 1, keys).expect("short");
+    let schedule = kernel.schedule(&problem, &[], 1).expect("small");
+    let mut o = [7.0f32; 4 * 24];
+    fn to(o: &mut [f32]) -> Outputs<'_, f32> {
+        Outputs { o: ViewMut::contiguous(o, [1, 4, 1], 24).expect("it fits"), lse: None }
+    }
+
+    let tokens = Tokens { k: row(2, 40), v: row(2, 24), captured: &[] };
+    let append = kernel.append(cache, sequence, tokens);
+    let on = &[sequence][..];
+    let decode = kernel.decode(&mut step, &Solo, cache, on, queries(), to(&mut o));
+    let memory = &mut Workspace::new(&schedule);
+    let prefill = kernel.prefill(&schedule, &Solo, (&*cache, on), queries(), to(&mut o), memory);
+    assert_eq!(o, [7.0; 4 * 24]);
+    assert_eq!(cache.len(sequence), Ok(keys));
+    [("append", append), ("decode", decode), ("prefill", prefill)]
+        .map(|(name, result)| (name, result.expect_err(name)))
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_another_program_changes_between_calls_is_told_by_each_call() {
+    use std::os::unix::fs::FileExt;
+    let folder = tempfile::tempdir().expect("a folder for files");
+    let path = folder.path().join("prompt");
+    let kernel =
+        Kernel::compile(&spec_of(CacheFormat::Same), &regard::machine::host()).expect("it runs here");
+    let (mut cache, sequence) = kernel.create_cache(&path, 1000).expect("there is room");
+    let sizes = Sizes::new(&[100], 1);
+    let case = sizes.case(&kernel, 1);
+    let inputs = case.inputs();
+    append(&kernel, (&case, &inputs), (&mut cache, sequence), 0..100);
+    cache.commit(sequence).expect("it is recorded");
+
+    let other = std::fs::OpenOptions::new().write(true).open(&path).expect("no lock is asked for");
+    let len = other.metadata().expect("it is there").len();
+    // Within the last page of the system, which could still be read; then so that no page of the cache is left.
+    for cut in [len - 1, 1 << 15] {
+        other.set_len(cut).expect("it can be cut");
+        for (name, error) in refusals(&kernel, &mut cache, sequence) {
+            let told = error.to_string();
+            let RunError::File(FileError { path: of, fault: Fault::Length { found, expected } }) = error
+            else {
+                panic!("{name}: {told}")
+            };
+            assert_eq!((of.as_path(), found, expected), (path.as_path(), cut, len), "{name}");
+            assert!(told.contains(&format!("{cut} bytes of {len}: it was cut")), "{name}: {told}");
+        }
+    }
+    other.set_len(len).expect("it can grow");
+    other.write_all_at(&[0; 8192], 4096).expect("it can be written to");
+    for (name, error) in refusals(&kernel, &mut cache, sequence) {
+        let RunError::File(FileError { fault: Fault::Changed { .. }, .. }) = error else {
+            panic!("{name}: {error}")
+        };
     }
 }
