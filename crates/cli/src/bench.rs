@@ -9,7 +9,7 @@ mod turns;
 
 use std::io::Write;
 
-use regard::ir::problem::Phase;
+use regard::ir::problem::{MAX_FEW, Phase};
 use regard::{Kernel, Machine, Options, Pool, Source, Spec, Threads, machine};
 
 use crate::args::{BenchArgs, BenchPhase};
@@ -113,7 +113,7 @@ fn size(args: &BenchArgs, phase: Phase) -> Result<Size, Failure> {
     let &BenchArgs { q, k, batch, .. } = args;
     let (queries, keys, may_be) = match phase {
         Phase::Prefill => (q.unwrap_or(PREFILL), k.or(q).unwrap_or(PREFILL), 0..=usize::MAX),
-        Phase::Few => (q.unwrap_or(FEW), k.unwrap_or(CACHED), 2..=16),
+        Phase::Few => (q.unwrap_or(FEW), k.unwrap_or(CACHED), 2..=MAX_FEW as usize),
         Phase::Decode => (q.unwrap_or(1), k.unwrap_or(CACHED), 1..=1),
     };
     if let Some(shared) = args.shared.filter(|&shared| shared > keys) {

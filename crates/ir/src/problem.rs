@@ -12,6 +12,9 @@ pub use self::packed::{Packed, QueryOffsets, Sequence};
 mod owned;
 mod packed;
 
+/// The most queries of a sequence that one call on a cache takes; more are a prefill.
+pub const MAX_FEW: u32 = 16;
+
 /// What a call does, named by the caller because plans differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -19,7 +22,7 @@ mod packed;
 pub enum Phase {
     /// Many queries at once.
     Prefill,
-    /// 2 to 16 queries on a cache.
+    /// 2 to [`MAX_FEW`] queries on a cache.
     Few,
     /// One query on a cache.
     Decode,

@@ -115,6 +115,13 @@ pub enum RunError {
         /// How the cache does.
         found: PageFormat,
     },
+    /// A step for calls with more queries of a sequence than they may have.
+    Queries {
+        /// How many.
+        found: usize,
+        /// The most.
+        most: usize,
+    },
     /// A call on more sequences, or with more queries of each, than its step was made for.
     Step {
         /// What it was made for.
@@ -157,6 +164,10 @@ impl fmt::Display for RunError {
                 let PageFormat { tokens, k, v } = expected;
                 write!(f, "reads pages of {tokens}, K as {} and V as {}", k.name(), v.name())
             }
+            RunError::Queries { found, most } => write!(
+                f,
+                "a step for {found} queries of a sequence: a call on a cache takes at most {most}, and more are a prefill"
+            ),
             RunError::Step { most: [sequences, queries], found: [n, q] } => write!(
                 f,
                 "a call on {n} sequences with {q} queries each: the step was made for at most {sequences} and {queries}"

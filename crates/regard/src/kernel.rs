@@ -8,7 +8,7 @@ use regard_engine::threads::Threads;
 use regard_ir::inputs::InputData;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_map::file::Opened;
@@ -275,14 +275,17 @@ impl Kernel {
         cache.append(self, sequence, tokens)
     }
 
-    /// Memory for calls on a cache of at most so many queries of each sequence, and as many sequences and tokens as it has
-    /// room for.
+    /// Memory for calls on a cache of at most so many queries of each sequence, which are [`MAX_FEW`] or fewer, and as many
+    /// sequences and tokens as it has room for. Of more queries [`Kernel::prefill`] is the call.
     ///
     /// # Errors
-    /// If the cache is of another kernel, or its limits pass what one call can take.
+    /// If the queries are more, the cache is of another kernel, or its limits pass what one call can take.
     pub fn step(&self, cache: &Cache, queries: usize, threads: usize) -> Result<Step, RunError> {
         if cache.identity != self.plan().identity {
             return Err(RunError::Identity { expected: self.plan().identity, found: cache.identity });
+        }
+        if queries > MAX_FEW as usize {
+            return Err(RunError::Queries { found: queries, most: MAX_FEW as usize });
         }
         let (sequences, tokens) = (cache.limits.sequences, cache.limits.tokens);
         let starts = |len: usize| -> Vec<i32> {

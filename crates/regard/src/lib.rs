@@ -51,7 +51,7 @@ pub use regard_ir as ir;
 pub use regard_ir::inputs::InputData;
 pub use regard_ir::machine::{Isa, Machine};
 pub use regard_ir::plan::{Dtype, EngineKind, Plan};
-pub use regard_ir::problem::{Problem, ProblemError};
+pub use regard_ir::problem::{MAX_FEW, Problem, ProblemError};
 pub use regard_ir::spec::Spec;
 pub use regard_map::file::{Cut, Fault, FileError, Opened};
 pub use regard_planner::PlanReport;

@@ -104,6 +104,9 @@ fn calls_that_do_not_fit_are_refused() {
     let mut step = kernel.step(&filled.cache, 2, 1).expect("small");
     let told = refused(cached::decode(&other, &case, &inputs, &filled, (&mut step, &Solo)));
     assert!(told.contains("bf16"), "{told}");
+    kernel.step(&filled.cache, 16, 1).expect("the most that a call has");
+    let told = kernel.step(&filled.cache, 17, 1).expect_err("that is a prefill").to_string();
+    assert!(told.contains("17 queries") && told.contains("at most 16"), "{told}");
     let Filled { mut cache, sequences } = filled;
     cache.close(sequences[0]).expect("it is open");
     let told =

@@ -31,7 +31,7 @@ fn rings_give_what_whole_caches_do() {
             let sizes = Sizes::new(&[len], len);
             let cases = [0, 1].map(|i| sizes.case(&kernels[i], 2));
             let inputs = cases[0].inputs();
-            let limits = CacheLimits { at_once: 20, ..CacheLimits::new(1, len) };
+            let limits = CacheLimits { at_once: 16, ..CacheLimits::new(1, len) };
             let mut filled = [0, 1].map(|i| {
                 let mut cache = kernels[i].cache(limits).expect("small");
                 let sequence = cache.open().expect("room for one");
@@ -42,7 +42,7 @@ fn rings_give_what_whole_caches_do() {
             let mut tokens = 0;
             while tokens < len {
                 // Some tokens, of which the last are taken back as often as not.
-                let count = (1 + dice.below(20)).min(len - tokens);
+                let count = (1 + dice.below(16)).min(len - tokens);
                 let back = if dice.below(2) == 0 { 0 } else { dice.below(count) };
                 let outputs = [0, 1].map(|i| {
                     let at = (&mut filled[i].cache, filled[i].sequences[0]);

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner, contextualize_config};
-use regard::{Dtype, Kernel, Pool, Problem, RunError, Threads};
+use regard::{Dtype, Kernel, MAX_FEW, Pool, Problem, RunError, Threads};
 use regard_ir::plan::Blocks;
 use regard_ir::variant::{Axis, InputShape, Source, Variant};
 use regard_runtime::flash;
@@ -108,7 +108,7 @@ fn cached(
     let filled = cached::fill_at_once(kernel, case, inputs);
     let queries = case.problem.queries as usize;
     let found = match filled {
-        Ok(filled) if queries <= 16 => {
+        Ok(filled) if queries <= MAX_FEW as usize => {
             let mut step = kernel.step(&filled.cache, queries, POOL.count())?;
             cached::decode(kernel, case, inputs, &filled, (&mut step, &*POOL))
         }
