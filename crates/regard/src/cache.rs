@@ -19,9 +19,6 @@ use crate::error::RunError;
 use crate::kernel::Kernel;
 use crate::launch::{Append, Element};
 
-/// Tokens that are written at a time: what is known of them fits the memory that a cache has for it.
-const AT_ONCE: usize = 64;
-
 /// How much a cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheLimits {
@@ -57,6 +54,13 @@ pub enum CacheError {
     WantsFile,
     /// A cache in a file has one block of tokens, and the spec asks for another layout.
     FileLayout(CacheLayout),
+    /// The pages of a cache in a file have too many words to be counted in 32 bits.
+    Page {
+        /// Tokens of a page.
+        tokens: u32,
+        /// Its words.
+        words: usize,
+    },
     /// The cache is not in a file.
     NoFile,
     /// What the file is, or what became of it.
@@ -84,6 +88,11 @@ impl fmt::Display for CacheError {
                 f,
                 "a cache in a file is of layout contiguous; the spec says `cache.layout = \"{}\"`",
                 layout.name()
+            ),
+            &CacheError::Page { tokens, words } => write!(
+                f,
+                "a page of {tokens} tokens has {words} words of 4 bytes, and a page in a file at most {}: make `cache.page` smaller",
+                u32::MAX
             ),
             CacheError::NoFile => write!(f, "the cache is in memory: only one that is in a file can be kept"),
             CacheError::File(error) => error.fmt(f),
@@ -141,7 +150,8 @@ fn describe<R>(
     }
     let PageFormat { tokens, k, v } = format;
     let shape = format.shape(&spec.heads);
-    let page_words = u32::try_from(shape.len()).map_err(|_| CacheError::Limits(CacheLimits::new(1, 1)))?;
+    let page_words =
+        u32::try_from(shape.len()).map_err(|_| CacheError::Page { tokens, words: shape.len() })?;
     let Heads { kv, value, dim, value_dim, .. } = spec.heads;
     let numbers = [
         ("the codec of keys (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", k as u32),
@@ -252,8 +262,9 @@ impl Cache {
     fn of(kernel: &Kernel, limits: CacheLimits, store: Store, memory: Memory) -> Result<Self, CacheError> {
         let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&variant.heads);
-        let problem = Problem::prefill(spec.source, 1, 0, AT_ONCE).map_err(|_| CacheError::Limits(limits))?;
-        let floats = vec![0.0; split::append_len(&variant, &problem)];
+        let whole =
+            Problem::prefill(spec.source, 1, 0, limits.tokens).map_err(|_| CacheError::Limits(limits))?;
+        let floats = vec![0.0; split::append_len(&variant, &whole)];
         Ok(Self { identity: spec.identity, format: plan.cache, limits, shape, store, memory, floats })
     }
 
@@ -419,26 +430,15 @@ impl Cache {
         let Self { store, memory, floats, .. } = self;
         let len = store.len(sequence).map_err(RunError::Store)? as usize;
         let [_, _, count] = tokens.k.counts();
-        let problem = Problem::prefill(kernel.spec().source, 1, 0, len + count).map_err(RunError::Problem)?;
-        let room = u32::try_from(count).unwrap_or(u32::MAX);
-        for begin in (0..count.max(1)).step_by(AT_ONCE) {
-            let range = begin..count.min(begin + AT_ONCE);
-            let cache = store.reserve(memory.words_mut(), sequence, room).map_err(RunError::Store)?;
-            let problem = problem.partial(len + range.start..len + range.end).map_err(RunError::Problem)?;
-            let within = |counts: [usize; 3]| range.end <= counts[2];
-            if !within(tokens.v.counts()) {
-                // Told with the shapes that were expected.
-                let whole = problem.partial(len..len + count).map_err(RunError::Problem)?;
-                return T::append(Append { kernel, problem: whole, tokens, cache, floats });
-            }
-            let tokens = Tokens {
-                k: tokens.k.tokens(range.clone()),
-                v: tokens.v.tokens(range),
-                captured: tokens.captured,
-            };
-            T::append(Append { kernel, problem, tokens, cache, floats })?;
-        }
-        store.commit(sequence, room).map_err(RunError::Store)
+        let keys = len.saturating_add(count);
+        let problem = Problem::prefill(kernel.spec().source, 1, 0, keys).map_err(RunError::Problem)?;
+        let problem = problem.partial(len..keys).map_err(RunError::Problem)?;
+        // Before pages are taken and, of a ring, written over: what fails now has changed nothing.
+        tokens.check(&kernel.variant(), &problem).map_err(RunError::Runtime)?;
+        let count = count as u32;
+        let cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
+        T::append(Append { kernel, problem, tokens, cache, floats })?;
+        store.commit(sequence, count).map_err(RunError::Store)
     }
 
     /// The caches of a call's sequences.

@@ -1,5 +1,6 @@
 //! Queries on cached keys.
 
+mod appends;
 mod bits;
 mod corners;
 mod files;

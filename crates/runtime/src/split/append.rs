@@ -11,7 +11,7 @@ use regard_engine::threads::{Solo, Threads};
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::Plan;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{KeyRange, Problem};
 use regard_ir::variant::Variant;
 
 use crate::cache::CachedSequenceMut;
@@ -34,9 +34,41 @@ pub struct Tokens<'a, T> {
     pub captured: &'a [InputData<'a>],
 }
 
-/// Floats that [`append`] works in, for so many tokens at a time.
+impl<T: Element> Tokens<'_, T> {
+    /// Whether they are those that `problem` holds, a part of one sequence without queries: whether [`append`] can write them.
+    ///
+    /// # Errors
+    /// If a tensor does not fit variant and problem, or a position lies outside the tensor that it is read from.
+    pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
+        let heads = &variant.heads;
+        let [_, _, count] = problem.extents().map(|n| n as usize);
+        let [kv, value, dim, value_dim] =
+            [heads.kv, heads.value, heads.dim, heads.value_dim].map(|n| n as usize);
+        shape("k", self.k.counts(), self.k.width(), [1, kv, count, dim])?;
+        shape("v", self.v.counts(), self.v.width(), [1, value, count, value_dim])?;
+        let captured = Captured::bind(variant.inputs, self.captured, heads, variant.source, problem)
+            .map_err(RunError::Captured)?;
+        if let Some(ids) = variant.position.and_then(|position| position.ids) {
+            let input = ids as usize;
+            let KeyRange { begin, end } = problem.sequence(0).held;
+            let is_i32 = matches!(captured.data(input), InputData::I32(_));
+            if !(begin..end).all(|at| is_i32 && captured.offset(input, &[0, at as i32]).is_some()) {
+                return Err(RunError::Index { input });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first tokens that a problem holds, at most so many as are written at a time.
+fn piece<'a>(problem: &Problem<'a>, held: KeyRange) -> Problem<'a> {
+    let end = held.end.min(held.begin.saturating_add(tokens::CHUNK as u32));
+    Problem { part: Some(KeyRange { end, ..held }), ..*problem }
+}
+
+/// Floats that [`append`] works in.
 pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
-    let layout = TokenLayout::of_keys(variant, problem);
+    let layout = TokenLayout::of_keys(variant, &piece(problem, problem.sequence(0).held));
     let row = widest(variant).next_multiple_of(ALIGN);
     row.saturating_add(layout.frequencies_len()).saturating_add(layout.table_len()).saturating_add(ALIGN)
 }
@@ -48,82 +80,90 @@ fn widest(variant: &Variant<'_>) -> usize {
 /// Writes the tokens that `problem` holds, a part of one sequence without queries, to its cache.
 ///
 /// # Errors
-/// If a tensor does not fit variant and problem, or `floats` are fewer than [`append_len`] says. Nothing is written then.
+/// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says. Nothing is written then.
 pub fn append<E: Engine, T: Element>(
     engine: E,
     (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
     tokens: Tokens<'_, T>,
-    cache: CachedSequenceMut<'_>,
+    mut cache: CachedSequenceMut<'_>,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
-    let heads = &variant.heads;
-    let [_, _, count] = problem.extents().map(|n| n as usize);
-    let [kv, value, dim, value_dim] = [heads.kv, heads.value, heads.dim, heads.value_dim].map(|n| n as usize);
-    shape("k", tokens.k.counts(), tokens.k.width(), [1, kv, count, dim])?;
-    shape("v", tokens.v.counts(), tokens.v.width(), [1, value, count, value_dim])?;
-    let captured = Captured::bind(variant.inputs, tokens.captured, heads, variant.source, problem)
+    tokens.check(variant, problem)?;
+    let captured = Captured::bind(variant.inputs, tokens.captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let needed = append_len(variant, problem);
     if floats.len() < needed {
         let len = |floats| WorkspaceLen { floats, spans: 0 };
         return Err(RunError::Workspace { needed: len(needed), found: len(floats.len()) });
     }
-    let layout = TokenLayout::of_keys(variant, problem);
+    let held = problem.sequence(0).held;
+    let layout = TokenLayout::of_keys(variant, &piece(problem, held));
     let (row, rest) = align(floats).split_at_mut(widest(variant).next_multiple_of(ALIGN));
-    let (frequencies, rest) = rest.split_at_mut(layout.frequencies_len());
-    let table = &mut rest[..layout.table_len()];
-    let fault = Fault::new();
+    let (frequencies, table) = rest.split_at_mut(layout.frequencies_len());
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
     }
-    if !table.is_empty() {
-        let lots = Lots::new(&mut *table, tokens::CHUNK * layout.stride());
+    let mut begin = held.begin;
+    while begin < held.end {
+        let problem = piece(problem, KeyRange { begin, ..held });
+        let now = problem.sequence(0).held;
+        let range = (begin - held.begin) as usize..(now.end - held.begin) as usize;
+        let tokens = Tokens { k: tokens.k.tokens(range.clone()), v: tokens.v.tokens(range), ..tokens };
+        let layout = TokenLayout::of_keys(variant, &problem);
+        let table = &mut table[..layout.table_len()];
         let fill = tokens::Fill {
             layout,
             variant,
-            problem,
-            rows: tokens::Rows { q: View::empty(dim), k: tokens.k },
+            problem: &problem,
+            rows: tokens::Rows { q: View::empty(variant.heads.dim as usize), k: tokens.k },
             captured: &captured,
-            fault: &fault,
+            fault: &Fault::new(),
             frequencies,
         };
-        Solo.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
-        if let Some(input) = fault.input() {
-            return Err(RunError::Index { input });
-        }
+        fill_table(engine, &fill, table);
+        let change = Change::new(variant, Side::Key, &captured, tokens::Tokens { layout, table });
+        engine.enter(Write {
+            lanes: engine.lanes(),
+            page: plan.cache.shape(&variant.heads),
+            tokens,
+            change,
+            first: begin as usize,
+            cache: &mut cache,
+            row,
+        });
+        begin = now.end;
     }
-    let change = Change::new(variant, Side::Key, &captured, tokens::Tokens { layout, table });
-    let first = problem.sequence(0).held.begin as usize;
-    engine.enter(Write {
-        lanes: engine.lanes(),
-        page: plan.cache.shape(heads),
-        tokens,
-        change,
-        first,
-        cache,
-        row,
-    });
     Ok(())
 }
 
+/// Writes what is known of tokens before their rows are seen, where anything is.
+fn fill_table<E: Engine, T: Element>(engine: E, fill: &tokens::Fill<'_, T>, table: &mut [f32]) {
+    if table.is_empty() {
+        return;
+    }
+    let lots = Lots::new(table, tokens::CHUNK * fill.layout.stride());
+    Solo.run(&|_| engine.enter(tokens::FillTokens { fill, lots: &lots }));
+    assert_eq!(fill.fault.input(), None, "`append` looked for each position");
+}
+
 /// Writes tokens, inside the engine's instruction set.
-struct Write<'a, D, T> {
+struct Write<'a, 'c, D, T> {
     lanes: D,
     page: PageShape,
     tokens: Tokens<'a, T>,
     change: Option<Change<'a>>,
     /// Position of the first token.
     first: usize,
-    cache: CachedSequenceMut<'a>,
+    cache: &'a mut CachedSequenceMut<'c>,
     row: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Write<'_, D, T> {
+impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, page: shape, tokens: Tokens { k, v, .. }, change, first, mut cache, row } = self;
+        let Self { lanes, page: shape, tokens: Tokens { k, v, .. }, change, first, cache, row } = self;
         let [_, key_heads, count] = k.counts();
         let [_, value_heads, _] = v.counts();
         for token in 0..count {
