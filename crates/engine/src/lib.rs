@@ -23,6 +23,7 @@ pub mod engine;
 pub mod grid;
 pub mod isa;
 pub mod pack;
+pub mod pages;
 mod panel;
 pub mod peak;
 #[cfg(feature = "threads")]

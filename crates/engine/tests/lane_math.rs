@@ -487,6 +487,57 @@ fn all_values_of_16_bit_types() {
     }
 }
 
+/// Narrows floats to binary16.
+struct Narrow<'a> {
+    from: &'a [f32],
+    to: &'a mut [u16],
+}
+
+impl OnLanes for Narrow<'_> {
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        for (&x, to) in vectors(lanes, self.from).iter().zip(self.to.chunks_exact_mut(L::WIDTH)) {
+            lanes.store_f16(x, to);
+        }
+    }
+}
+
+/// Every set gives the bits of `half`, which rounds to the nearest in software, NaN's payloads included.
+fn narrow_f16(step: usize) {
+    // Each number between two neighbours, the middle, and what is next to it on both sides; all NaN's upper bits.
+    let words = || (0..=u16::MAX).map(|word| f16::from_bits(word).to_f32().to_bits());
+    let near =
+        words().flat_map(|bits| [0, 1, 0xfff, 0x1000, 0x1001, 0x1fff].map(|low| f32::from_bits(bits + low)));
+    // Numbers below the least one that has all its bits have their middles elsewhere.
+    let small = (0..1 << 12).flat_map(|i| {
+        let middle = i as f32 * 2f32.powi(-25);
+        [middle.next_down(), middle, middle.next_up()]
+    });
+    let mut edges: Vec<f32> = near.chain(small).collect();
+    edges.resize(edges.len().next_multiple_of(16), 0.0);
+    for entry in available() {
+        for from in batches(step, 0, 1).chain([edges.clone()]) {
+            let mut to = vec![0; from.len()];
+            enter(entry, Narrow { from: &from, to: &mut to });
+            for (&x, found) in from.iter().zip(to) {
+                let exact = f16::from_f32(x).to_bits();
+                assert_eq!(found, exact, "{x:e}, {:#x}, on {}", x.to_bits(), entry.isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn narrowing_on_a_sample() {
+    narrow_f16(SAMPLE);
+}
+
+#[test]
+#[ignore = "long"]
+fn narrowing_on_every_float() {
+    narrow_f16(1);
+}
+
 struct Turn<'a> {
     from: [&'a [f32]; TRANSPOSE],
     to: &'a mut [f32],

@@ -49,6 +49,10 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// Widens `WIDTH` bfloat16 values, given as bits.
     fn load_bf16(self, bits: &[u16]) -> <Self::Simd as Simd>::f32s;
 
+    /// Narrows each lane to the nearest binary16, ties to even, and writes `WIDTH` of them as bits. NaN stays NaN, quiet, with
+    /// the upper bits of its payload.
+    fn store_f16(self, x: <Self::Simd as Simd>::f32s, bits: &mut [u16]);
+
     /// Writes 8 × 8 floats turned: `to[j * stride + i] = from[i][j]`.
     ///
     /// # Panics

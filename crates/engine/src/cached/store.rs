@@ -1,4 +1,6 @@
-//! Writing rows of keys and values to a page, and reading them back.
+//! Writing rows of keys and values to a page, and reading them back, number by number.
+//!
+//! [`pages`](crate::pages) writes the same rows many at a time; what it writes is held against this.
 
 use half::{bf16, f16};
 use pulp::bytemuck;
@@ -6,6 +8,7 @@ use regard_ir::cache::{Block, Codec};
 
 use super::load::Step;
 use super::{GROUP, LANES};
+use crate::pages::numbers::{BYTE_BIAS, NIBBLE_BIAS, limit, nibble, peak, rounded, scale_of};
 
 /// Where in a block a token's numbers and scales are: for each channel the step, lane and number, for each group the scale.
 #[derive(Clone, Copy)]
@@ -162,22 +165,11 @@ pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32
     Some(to)
 }
 
-/// What the magnitude of a number is below if a codec stores it, or its scale, as something finite.
-const fn limit(codec: Codec) -> f32 {
-    match codec {
-        Codec::F32 | Codec::Int8 => f32::INFINITY,
-        // Half a unit past the largest numbers, of which the last bit is odd.
-        Codec::F16 => 65520.0,
-        Codec::Bf16 => f32::from_bits(0x7f7f_8000),
-        Codec::Int4 => 7.0 * 65520.0,
-    }
-}
-
 fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
     for (group, row) in row.chunks(group_of(block)).enumerate() {
         let mut inverse = 1.0;
         if block.groups > 0 {
-            let (scale, by) = scale_of(block.codec, row);
+            let (scale, by) = scale_of(block.codec, peak(row));
             set_scale(block, to, place.scale(block, group), scale);
             inverse = by;
         }
@@ -268,25 +260,6 @@ fn set_scale(block: &Block, to: &mut [u32], at: usize, scale: f32) {
     }
 }
 
-/// The largest integer of a codec; its negative is the smallest that is stored.
-const fn largest(codec: Codec) -> f32 {
-    match codec {
-        Codec::Int4 => 7.0,
-        _ => 127.0,
-    }
-}
-
-/// The scale of numbers as it is kept, and what they are multiplied by before they are rounded.
-fn scale_of(codec: Codec, numbers: &[f32]) -> (f32, f32) {
-    // Not `f32::max`, which would lose a NaN.
-    let larger = |peak: f32, x: &f32| if peak.is_nan() || x.abs() <= peak { peak } else { x.abs() };
-    let peak = numbers.iter().fold(0.0f32, larger);
-    let scale = peak / largest(codec);
-    let scale = if codec == Codec::Int4 { f16::from_f32(scale).to_f32() } else { scale };
-    let inverse = 1.0 / scale;
-    if scale.is_nan() || inverse.is_finite() { (scale, inverse) } else { (scale, 0.0) }
-}
-
 /// Number `n` of a lane.
 fn get(codec: Codec, step: &Step, lane: usize, n: usize) -> f32 {
     let word = step[lane];
@@ -314,21 +287,4 @@ fn set(codec: Codec, step: &mut Step, lane: usize, n: usize, x: f32) {
         Codec::Int8 => put(&mut step[lane], 8 * n, 0xff, rounded(x, codec, BYTE_BIAS)),
         Codec::Int4 => put(&mut step[lane], nibble(n), 0xf, rounded(x, codec, NIBBLE_BIAS)),
     }
-}
-
-/// What is added to integers, so that none is negative.
-const BYTE_BIAS: f32 = 128.0;
-const NIBBLE_BIAS: f32 = 8.0;
-
-/// Where the half byte of number `n` begins in its word: the first four are the lower halves of its bytes.
-const fn nibble(n: usize) -> usize {
-    n % 4 * 8 + n / 4 * 4
-}
-
-/// The nearest integer with its bias, ties to even; NaN gives some integer.
-fn rounded(x: f32, codec: Codec, bias: f32) -> u32 {
-    // The sum has no place for a fraction.
-    const ROUND: f32 = 1.5 * (1 << 23) as f32;
-    let most = largest(codec);
-    (x.clamp(-most, most) + ROUND - ROUND + bias) as u32
 }

@@ -2,7 +2,8 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{
-    __m128i, __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph_ps, _mm256_setzero_ps,
+    __m128i, __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph_ps,
+    _mm256_cvtps_ph, _mm256_setzero_ps,
 };
 
 use pulp::core_arch::x86::F16c;
@@ -147,6 +148,13 @@ impl Lanes for Avx2 {
     fn load_bf16(self, bits: &[u16]) -> f32x8 {
         let avx2 = self.v3.avx2;
         bytemuck::cast(avx2._mm256_slli_epi32::<16>(avx2._mm256_cvtepu16_epi32(half_words(bits))))
+    }
+
+    #[inline(always)]
+    fn store_f16(self, x: f32x8, bits: &mut [u16]) {
+        // SAFETY: an `Avx2` is made only by `detect`, which saw F16C.
+        let words = unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector(x)) };
+        bits[..8].copy_from_slice(&bytemuck::cast::<__m128i, [u16; 8]>(words));
     }
 
     #[inline(always)]

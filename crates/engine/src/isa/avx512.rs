@@ -1,7 +1,10 @@
 //! AVX-512 (F, BW, CD, DQ, VL), with and without its products of bf16 pairs: 16 lanes, 32 registers. Products of bytes are
 //! by AVX512-VNNI where the processor has it.
 
-use core::arch::x86_64::{__cpuid_count, __m256i, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_dpbusd_epi32};
+use core::arch::x86_64::{
+    __cpuid_count, __m256i, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _mm512_dpbf16_ps,
+    _mm512_dpbusd_epi32,
+};
 use core::mem::transmute;
 
 use pulp::x86::V4;
@@ -163,6 +166,12 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     fn load_bf16(self, bits: &[u16]) -> f32x16 {
         let avx512f = self.v4.avx512f;
         bytemuck::cast(avx512f._mm512_slli_epi32::<16>(avx512f._mm512_cvtepu16_epi32(half_words(bits))))
+    }
+
+    #[inline(always)]
+    fn store_f16(self, x: f32x16, bits: &mut [u16]) {
+        let words = self.v4.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(bytemuck::cast(x));
+        bits[..16].copy_from_slice(&bytemuck::cast::<__m256i, [u16; 16]>(words));
     }
 
     #[inline(always)]

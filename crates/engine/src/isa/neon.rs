@@ -74,6 +74,13 @@ impl Lanes for Neon {
         let neon = self.neon.neon;
         bytemuck::cast(neon.vshlq_n_u32::<16>(neon.vmovl_u16(words)))
     }
+
+    #[inline(always)]
+    fn store_f16(self, x: f32x4, bits: &mut [u16]) {
+        // As for `load_f16`.
+        let floats: [f32; 4] = bytemuck::cast(x);
+        bits[..4].copy_from_slice(&floats.map(|x| f16::from_f32(x).to_bits()));
+    }
 }
 
 impl Door for Neon {

@@ -48,6 +48,11 @@ impl Lanes for Scalar {
     fn load_bf16(self, bits: &[u16]) -> f32 {
         bf16::from_bits(bits[0]).to_f32()
     }
+
+    #[inline(always)]
+    fn store_f16(self, x: f32, bits: &mut [u16]) {
+        bits[0] = f16::from_f32(x).to_bits();
+    }
 }
 
 impl Door for Scalar {

@@ -2,11 +2,11 @@
 
 use regard_engine::Engine;
 use regard_engine::Op;
-use regard_engine::cached;
 use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
-use regard_engine::pack::Rows;
+use regard_engine::pack::Rows as _;
+use regard_engine::pages::{self, Rows, TOKENS};
 use regard_engine::threads::{Solo, Threads};
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{Captured, InputData};
@@ -69,12 +69,16 @@ fn piece<'a>(problem: &Problem<'a>, held: KeyRange) -> Problem<'a> {
 /// Floats that [`append`] works in.
 pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
     let layout = TokenLayout::of_keys(variant, &piece(problem, problem.sequence(0).held));
-    let row = widest(variant).next_multiple_of(ALIGN);
-    row.saturating_add(layout.frequencies_len()).saturating_add(layout.table_len()).saturating_add(ALIGN)
+    rows_len(variant)
+        .saturating_add(layout.frequencies_len())
+        .saturating_add(layout.table_len())
+        .saturating_add(ALIGN)
 }
 
-fn widest(variant: &Variant<'_>) -> usize {
-    variant.heads.dim.max(variant.heads.value_dim) as usize
+/// Of the rows that are written at a time.
+fn rows_len(variant: &Variant<'_>) -> usize {
+    let widest = variant.heads.dim.max(variant.heads.value_dim) as usize;
+    (TOKENS * pages::stride(widest)).next_multiple_of(ALIGN)
 }
 
 /// Writes the tokens that `problem` holds, a part of one sequence without queries, to its cache.
@@ -98,7 +102,7 @@ pub fn append<E: Engine, T: Element>(
     }
     let held = problem.sequence(0).held;
     let layout = TokenLayout::of_keys(variant, &piece(problem, held));
-    let (row, rest) = align(floats).split_at_mut(widest(variant).next_multiple_of(ALIGN));
+    let (rows, rest) = align(floats).split_at_mut(rows_len(variant));
     let (frequencies, table) = rest.split_at_mut(layout.frequencies_len());
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
@@ -129,7 +133,7 @@ pub fn append<E: Engine, T: Element>(
             change,
             first: begin as usize,
             cache: &mut cache,
-            row,
+            rows,
         });
         begin = now.end;
     }
@@ -155,7 +159,7 @@ struct Write<'a, 'c, D, T> {
     /// Position of the first token.
     first: usize,
     cache: &'a mut CachedSequenceMut<'c>,
-    row: &'a mut [f32],
+    rows: &'a mut [f32],
 }
 
 impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
@@ -163,31 +167,47 @@ impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, page: shape, tokens: Tokens { k, v, .. }, change, first, cache, row } = self;
+        let Self { lanes, page: shape, tokens: Tokens { k, v, .. }, change, first, cache, rows } = self;
         let [_, key_heads, count] = k.counts();
         let [_, value_heads, _] = v.counts();
-        for token in 0..count {
-            let at = first + token;
-            let (page, place) = (cache.page(&shape, at / shape.tokens), at % shape.tokens);
+        let mut done = 0;
+        while done < count {
+            let (page, place) = ((first + done) / shape.tokens, (first + done) % shape.tokens);
+            let now = (count - done).min(TOKENS - place % TOKENS);
+            let page = cache.page(&shape, page);
             for head in 0..key_heads {
-                let row = &mut row[..shape.keys.channels];
-                match change {
-                    None => T::widen_into(lanes, k.row(0, head, token), row),
+                let row = |i: usize, row: &mut [f32]| match change {
+                    None => T::widen_into(lanes, k.row(0, head, done + i), row),
                     Some(change) => {
                         let of = |token| (head, k.row(0, head, token));
                         let known = |token| change.tokens.key(0, token);
-                        Changed::new(change, of, known).row(lanes, token, row);
+                        Changed::new(change, of, known).row(lanes, done + i, row);
                     }
-                }
+                };
+                let rows = Rows { rows: made(rows, shape.keys.channels, now, row), first: place, count: now };
                 let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
-                cached::write_key(&shape.keys, place, row, block);
+                pages::write_keys(lanes, &shape.keys, rows, block);
             }
             for head in 0..value_heads {
-                let row = &mut row[..shape.values.channels];
-                T::widen_into(lanes, v.row(0, head, token), row);
+                let row = |i: usize, row: &mut [f32]| T::widen_into(lanes, v.row(0, head, done + i), row);
+                let rows =
+                    Rows { rows: made(rows, shape.values.channels, now, row), first: place, count: now };
                 let block = &mut page[shape.values_at(head)..][..shape.values_len()];
-                cached::write_value(&shape.values, shape.tokens, place, row, block);
+                pages::write_values(lanes, &shape.values, shape.tokens, rows, block);
             }
+            done += now;
         }
     }
+}
+
+/// So many rows, with zeros behind their channels.
+#[inline(always)]
+fn made(rows: &mut [f32], channels: usize, count: usize, make: impl Fn(usize, &mut [f32])) -> &[f32] {
+    let stride = pages::stride(channels);
+    for i in 0..count {
+        let (row, behind) = rows[i * stride..][..stride].split_at_mut(channels);
+        make(i, row);
+        behind.fill(0.0);
+    }
+    rows
 }

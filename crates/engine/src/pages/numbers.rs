@@ -1,0 +1,306 @@
+//! Numbers as codecs store them: by themselves, and sixteen at a time with the same bits.
+
+use half::f16;
+use pulp::bytemuck;
+use regard_ir::cache::{Block, Codec};
+use regard_simd::{F32, I32, Simd, vectors, vectors_mut};
+
+use super::Step;
+use crate::cached::LANES;
+use crate::isa::Door;
+
+/// What is added to integers, so that none is negative.
+pub(crate) const BYTE_BIAS: f32 = 128.0;
+pub(crate) const NIBBLE_BIAS: f32 = 8.0;
+
+/// Added to a small number and taken away again, it leaves the nearest integer, ties to even: the sum has no place for a
+/// fraction.
+const ROUND: f32 = 1.5 * (1 << 23) as f32;
+
+/// Where the half byte of number `n` begins in its word: the first four are the lower halves of its bytes.
+pub(crate) const fn nibble(n: usize) -> usize {
+    n % 4 * 8 + n / 4 * 4
+}
+
+/// The largest integer of a codec; its negative is the smallest that is stored.
+const fn largest(codec: Codec) -> f32 {
+    match codec {
+        Codec::Int4 => 7.0,
+        _ => 127.0,
+    }
+}
+
+/// What the magnitude of a number is below if a codec stores it, or its scale, as something finite.
+pub(crate) const fn limit(codec: Codec) -> f32 {
+    match codec {
+        Codec::F32 | Codec::Int8 => f32::INFINITY,
+        // Half a unit past the largest numbers, of which the last bit is odd.
+        Codec::F16 => 65520.0,
+        Codec::Bf16 => f32::from_bits(0x7f7f_8000),
+        Codec::Int4 => 7.0 * 65520.0,
+    }
+}
+
+/// The nearest integer with its bias, ties to even; NaN gives 0.
+pub(crate) fn rounded(x: f32, codec: Codec, bias: f32) -> u32 {
+    let most = largest(codec);
+    (x.clamp(-most, most) + ROUND - ROUND + bias) as u32
+}
+
+/// The largest magnitude of some numbers; the first NaN where one is.
+#[inline(always)]
+pub(crate) fn peak(numbers: &[f32]) -> f32 {
+    // Magnitudes are ordered as their bits are, and NaN is above all.
+    let size = |x: f32| x.to_bits() & (u32::MAX >> 1);
+    let largest = numbers.iter().fold(0, |largest, &x| size(x).max(largest));
+    if largest > f32::INFINITY.to_bits() {
+        return numbers.iter().find(|x| x.is_nan()).map_or(f32::NAN, |x| x.abs());
+    }
+    f32::from_bits(largest)
+}
+
+/// The scale of numbers up to a peak as it is kept, and what they are multiplied by before they are rounded.
+pub(crate) fn scale_of(codec: Codec, peak: f32) -> (f32, f32) {
+    let scale = peak / largest(codec);
+    let scale = if codec == Codec::Int4 { f16::from_f32(scale).to_f32() } else { scale };
+    (scale, inverse_of(scale))
+}
+
+#[inline(always)]
+fn inverse_of(scale: f32) -> f32 {
+    let inverse = 1.0 / scale;
+    if scale.is_nan() || inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// [`scale_of`] of sixteen peaks.
+pub(super) struct Scales {
+    /// The scales.
+    scales: [f32; LANES],
+    /// The same as bits of binary16, where they are kept so.
+    halves: [u16; LANES],
+    /// What numbers are multiplied by.
+    pub(super) inverses: [f32; LANES],
+}
+
+impl Scales {
+    #[inline(always)]
+    pub(super) fn new<D: Door>(lanes: D, codec: Codec, peaks: &[f32; LANES]) -> Self {
+        let (mut scales, mut halves, mut inverses) = ([0.0; LANES], [0; LANES], [0.0; LANES]);
+        for (scale, peak) in scales.iter_mut().zip(peaks) {
+            *scale = peak / largest(codec);
+        }
+        if codec == Codec::Int4 {
+            store_f16(lanes, &scales, &mut halves);
+            for (halves, scales) in halves.chunks_exact(D::WIDTH).zip(vectors_mut(lanes, &mut scales)) {
+                *scales = lanes.load_f16(halves);
+            }
+        }
+        for (inverse, &scale) in inverses.iter_mut().zip(&scales) {
+            *inverse = inverse_of(scale);
+        }
+        Self { scales, halves, inverses }
+    }
+
+    /// Writes scale `i` of them as scale number `at` of a block.
+    #[inline(always)]
+    pub(super) fn put(&self, i: usize, block: &Block, to: &mut [u32], at: usize) {
+        let to = &mut to[block.words..];
+        match block.codec {
+            Codec::Int4 => bytemuck::cast_slice_mut::<u32, u16>(to)[at] = self.halves[i],
+            _ => to[at] = self.scales[i].to_bits(),
+        }
+    }
+}
+
+#[inline(always)]
+fn store_f16<D: Door>(lanes: D, x: &[f32; LANES], to: &mut [u16; LANES]) {
+    for (&x, to) in vectors(lanes, x).iter().zip(to.chunks_exact_mut(D::WIDTH)) {
+        lanes.store_f16(x, to);
+    }
+}
+
+/// A codec, `N` numbers of which are in a word.
+pub(super) trait Stored<const N: usize> {
+    /// Which one.
+    const CODEC: Codec;
+
+    /// Writes number `n` of each lane of a step: of `x`, times `by` where the codec has scales. `#[inline(always)]`.
+    fn put<D: Door>(lanes: D, x: &[f32; LANES], by: &[f32; LANES], n: usize, step: &mut Step);
+
+    /// Takes number `n` of the lanes from number `first` on as they are in another step. `#[inline(always)]`.
+    #[inline(always)]
+    fn keep(_n: usize, first: usize, from: &Step, step: &mut Step) {
+        step[first..].copy_from_slice(&from[first..]);
+    }
+
+    /// Writes the first `count` numbers of one lane of a step. `from` has each as the first number of a lane of its own, from lane
+    /// `first` on. `#[inline(always)]`.
+    fn gather(from: &Step, first: usize, count: usize, lane: usize, step: &mut Step);
+}
+
+/// A codec whose words are made of the bits of their numbers.
+trait Words<const N: usize> {
+    const CODEC: Codec;
+
+    /// The bits that a number has.
+    const MASK: u32;
+
+    /// Where those of number `n` begin.
+    fn shift(n: usize) -> usize;
+
+    /// The numbers, in the lowest bits. `#[inline(always)]`.
+    fn bits<D: Door>(x: F32<D>, by: F32<D>) -> I32<D>;
+}
+
+impl<const N: usize, W: Words<N>> Stored<N> for W {
+    const CODEC: Codec = W::CODEC;
+
+    #[inline(always)]
+    fn put<D: Door>(lanes: D, x: &[f32; LANES], by: &[f32; LANES], n: usize, step: &mut Step) {
+        let simd = lanes.simd();
+        let shift = W::shift(n);
+        let others = simd.splat_u32s(!(W::MASK << shift));
+        let shift = simd.splat_u32s(shift as u32);
+        let (words, _) = D::Simd::as_mut_simd_u32s(step);
+        for ((word, &x), &by) in words.iter_mut().zip(vectors(lanes, x)).zip(vectors(lanes, by)) {
+            let bits = W::bits(F32::from_raw(lanes, x), F32::from_raw(lanes, by));
+            let bits = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_i32s(bits.raw()), shift);
+            *word = simd.or_u32s(simd.and_u32s(*word, others), bits);
+        }
+    }
+
+    #[inline(always)]
+    fn gather(from: &Step, first: usize, count: usize, lane: usize, step: &mut Step) {
+        let word = &mut step[lane];
+        for n in 0..count {
+            let shift = W::shift(n);
+            *word = *word & !(W::MASK << shift) | from[first + n] << shift;
+        }
+    }
+}
+
+/// [`Codec::F32`].
+pub(super) struct Floats;
+
+impl Words<1> for Floats {
+    const CODEC: Codec = Codec::F32;
+    const MASK: u32 = u32::MAX;
+
+    #[inline(always)]
+    fn shift(_: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn bits<D: Door>(x: F32<D>, _: F32<D>) -> I32<D> {
+        x.to_bits()
+    }
+}
+
+/// [`Codec::Bf16`].
+pub(super) struct Pairs;
+
+impl Words<2> for Pairs {
+    const CODEC: Codec = Codec::Bf16;
+    const MASK: u32 = 0xffff;
+
+    #[inline(always)]
+    fn shift(n: usize) -> usize {
+        16 * n
+    }
+
+    /// The nearest, ties to even; NaN is quiet, with the upper bits of its payload.
+    #[inline(always)]
+    fn bits<D: Door>(x: F32<D>, _: F32<D>) -> I32<D> {
+        let (lanes, simd) = (x.lanes(), x.lanes().simd());
+        let bits = x.to_bits();
+        let upper = bits.shift_right::<16>();
+        let (uppers, one) = (simd.transmute_u32s_i32s(upper.raw()), simd.splat_u32s(1));
+        let is_odd = I32::from_raw(lanes, simd.transmute_i32s_u32s(simd.and_u32s(uppers, one)));
+        let nearest = (bits + bits.like(0x7fff) + is_odd).shift_right::<16>();
+        let quiet = simd.transmute_i32s_u32s(simd.or_u32s(uppers, simd.splat_u32s(0x40)));
+        x.eq(x).select_i32(nearest, I32::from_raw(lanes, quiet))
+    }
+}
+
+/// Integers as [`rounded`] gives them.
+#[inline(always)]
+fn integers<D: Door>(x: F32<D>, codec: Codec, bias: f32) -> I32<D> {
+    let (most, round) = (largest(codec), x.like(ROUND));
+    let x = x.max(x.like(-most)).min(x.like(most));
+    (x + round - round + x.like(bias)).to_i32()
+}
+
+/// [`Codec::Int8`].
+pub(super) struct Bytes;
+
+impl Words<4> for Bytes {
+    const CODEC: Codec = Codec::Int8;
+    const MASK: u32 = 0xff;
+
+    #[inline(always)]
+    fn shift(n: usize) -> usize {
+        8 * n
+    }
+
+    #[inline(always)]
+    fn bits<D: Door>(x: F32<D>, by: F32<D>) -> I32<D> {
+        integers(x * by, Codec::Int8, BYTE_BIAS)
+    }
+}
+
+/// [`Codec::Int4`].
+pub(super) struct Nibbles;
+
+impl Words<8> for Nibbles {
+    const CODEC: Codec = Codec::Int4;
+    const MASK: u32 = 0xf;
+
+    #[inline(always)]
+    fn shift(n: usize) -> usize {
+        nibble(n)
+    }
+
+    #[inline(always)]
+    fn bits<D: Door>(x: F32<D>, by: F32<D>) -> I32<D> {
+        integers(x * by, Codec::Int4, NIBBLE_BIAS)
+    }
+}
+
+/// [`Codec::F16`], whose numbers are not in the words of their lanes.
+pub(super) struct Halves;
+
+/// The first and the second numbers of a step.
+#[inline(always)]
+fn halves(step: &mut Step) -> &mut [[u16; LANES]] {
+    bytemuck::cast_slice_mut::<u32, u16>(step).as_chunks_mut().0
+}
+
+impl Stored<2> for Halves {
+    const CODEC: Codec = Codec::F16;
+
+    #[inline(always)]
+    fn put<D: Door>(lanes: D, x: &[f32; LANES], _: &[f32; LANES], n: usize, step: &mut Step) {
+        store_f16(lanes, x, &mut halves(step)[n]);
+    }
+
+    #[inline(always)]
+    fn keep(n: usize, first: usize, from: &Step, step: &mut Step) {
+        let from = &bytemuck::cast_slice::<u32, u16>(from)[n * LANES..][..LANES];
+        halves(step)[n][first..].copy_from_slice(&from[first..]);
+    }
+
+    #[inline(always)]
+    fn gather(from: &Step, first: usize, count: usize, lane: usize, step: &mut Step) {
+        let from = &bytemuck::cast_slice::<u32, u16>(from)[first..][..count];
+        for (&half, halves) in from.iter().zip(halves(step)) {
+            halves[lane] = half;
+        }
+    }
+}
+
+/// Sixteen numbers of a row.
+#[inline(always)]
+pub(super) fn sixteen(row: &[f32], first: usize) -> &[f32; LANES] {
+    row[first..].first_chunk().expect("rows are padded to whole vectors")
+}
