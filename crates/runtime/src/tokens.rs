@@ -204,11 +204,13 @@ impl<T: Element> Fill<'_, T> {
         let frequencies: &[f64] = bytemuck::cast_slice(&self.frequencies[..2 * half]);
         let factor = position.factor();
         for (t, &frequency) in frequencies.iter().enumerate() {
-            let (step_sin, step_cos) = libm::sincos(frequency);
+            // A single token, as of a decoding step, needs none.
+            let mut step = None;
             let (mut sin, mut cos) = (0.0, 1.0);
             let mut before = None;
             for (&at, to) in positions[..count].iter().zip(to.chunks_exact_mut(self.layout.stride())) {
                 if before.is_some() && before == at.checked_sub(1) {
+                    let (step_sin, step_cos) = *step.get_or_insert_with(|| libm::sincos(frequency));
                     (sin, cos) = (sin * step_cos + cos * step_sin, cos * step_cos - sin * step_sin);
                 } else {
                     (sin, cos) = libm::sincos(at as f64 * frequency);
