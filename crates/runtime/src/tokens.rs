@@ -15,9 +15,12 @@ use regard_ir::variant::{Source, Variant};
 use crate::code::Fault;
 use crate::view::View;
 
-/// Rows that a worker fills at a time, and the most turns that are made of a start without a sine of its own: each
-/// adds a rounding of an f64.
+/// Rows that a worker fills at a time.
 pub(crate) const CHUNK: usize = 64;
+
+/// Positions whose angles are turned from the same one, on a grid of absolute positions, so that an angle's bits are those of
+/// its position alone. Each turn adds a rounding of an f64, and more of them take fewer sines.
+const GRID: i32 = 16;
 
 /// Floats of a cache line, which rows of the table start at.
 const LINE: usize = 16;
@@ -204,18 +207,9 @@ impl<T: Element> Fill<'_, T> {
         let frequencies: &[f64] = bytemuck::cast_slice(&self.frequencies[..2 * half]);
         let factor = position.factor();
         for (t, &frequency) in frequencies.iter().enumerate() {
-            // A single token, as of a decoding step, needs none.
-            let mut step = None;
-            let (mut sin, mut cos) = (0.0, 1.0);
-            let mut before = None;
+            let mut turn = Turn::new(frequency);
             for (&at, to) in positions[..count].iter().zip(to.chunks_exact_mut(self.layout.stride())) {
-                if before.is_some() && before == at.checked_sub(1) {
-                    let (step_sin, step_cos) = *step.get_or_insert_with(|| libm::sincos(frequency));
-                    (sin, cos) = (sin * step_cos + cos * step_sin, cos * step_cos - sin * step_sin);
-                } else {
-                    (sin, cos) = libm::sincos(at as f64 * frequency);
-                }
-                before = Some(at);
+                let (sin, cos) = turn.to(at);
                 (to[t], to[half + t]) = ((factor * cos) as f32, (factor * sin) as f32);
             }
         }
@@ -282,6 +276,46 @@ impl<T: Element> Fill<'_, T> {
     }
 }
 
+/// The angle of one rotary pair, turned from position to position.
+struct Turn {
+    frequency: f64,
+    /// Sine and cosine of the angle between neighbours; a single token may need none.
+    step: Option<(f64, f64)>,
+    /// Where it is, and sine and cosine there.
+    at: Option<i32>,
+    sin: f64,
+    cos: f64,
+}
+
+impl Turn {
+    fn new(frequency: f64) -> Self {
+        Self { frequency, step: None, at: None, sin: 0.0, cos: 1.0 }
+    }
+
+    /// Sine and cosine at a position.
+    #[inline(always)]
+    fn to(&mut self, position: i32) -> (f64, f64) {
+        let start = position - position.rem_euclid(GRID);
+        let mut at = match self.at {
+            Some(at) if (start..=position).contains(&at) => at,
+            _ => {
+                (self.sin, self.cos) = libm::sincos(start as f64 * self.frequency);
+                start
+            }
+        };
+        if at < position {
+            let (step_sin, step_cos) = *self.step.get_or_insert_with(|| libm::sincos(self.frequency));
+            while at < position {
+                let (sin, cos) = (self.sin, self.cos);
+                (self.sin, self.cos) = (sin * step_cos + cos * step_sin, cos * step_cos - sin * step_sin);
+                at += 1;
+            }
+        }
+        self.at = Some(position);
+        (self.sin, self.cos)
+    }
+}
+
 /// One worker's share of the table of tokens, inside the engine's instruction set.
 pub(crate) struct FillTokens<'a, T> {
     pub fill: &'a Fill<'a, T>,
@@ -307,4 +341,28 @@ pub(crate) fn inverse(norm: &QkNorm, squares: f64, channels: usize) -> f32 {
         NormKind::L2 => squares + norm.eps,
     };
     (1.0 / libm::sqrt(inside)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_angle_is_that_of_its_position_alone() {
+        for frequency in [1.0, 0.7, 1e-3, 1e-6] {
+            let alone = |at: i32| Turn::new(frequency).to(at);
+            let mut one_by_one = Turn::new(frequency);
+            for at in -40..1000 {
+                let (sin, cos) = alone(at);
+                assert_eq!(one_by_one.to(at), (sin, cos), "{at} times {frequency}");
+                let (exact_sin, exact_cos) = libm::sincos(f64::from(at) * frequency);
+                // Of angles up to 1,000 the product is as inexact.
+                assert!((sin - exact_sin).abs() < 1e-12 && (cos - exact_cos).abs() < 1e-12, "{at}");
+            }
+            let mut jumping = Turn::new(frequency);
+            for at in [5, 3, 3, 15, 16, 40, 33, -1, i32::MAX, i32::MIN, 0] {
+                assert_eq!(jumping.to(at), alone(at), "{at} times {frequency}");
+            }
+        }
+    }
 }

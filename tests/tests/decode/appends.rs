@@ -1,4 +1,4 @@
-//! Appends that fail, and what they leave.
+//! Appends that fail, and what they leave; and appends in pieces.
 
 use regard::{Cache, CacheError, CacheLimits, InputData, Kernel, RowOf, RunError, SequenceId, StoreError};
 use regard::{Tokens, View};
@@ -162,4 +162,33 @@ fn pages_that_no_file_can_have_are_told() {
     let told = error.to_string();
     assert!(told.contains("1024 tokens") && told.contains(&words.to_string()), "{told}");
     assert!(!path.exists());
+}
+
+#[test]
+fn keys_are_turned_by_their_positions_however_they_are_cut() {
+    // So many positions that some angle out of a thousand would round to another number if it came another way.
+    let (tokens, dim) = (8000, 64);
+    let spec = specs::parse(&format!(
+        "heads = {{ query = 1, kv = 1, dim = {dim} }}\nmask = 'causal'\nposition = {{ rope = {{ theta = 10_000 }} }}"
+    ));
+    let kernel = Kernel::compile(&spec, &regard::machine::host()).expect("a spec of the family");
+    let rows: Vec<f32> = (0..tokens * dim).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let view = View::contiguous(&rows, [1, 1, tokens], dim).expect("there are as many");
+    let mut cache = kernel.cache(CacheLimits::new(3, tokens)).expect("small");
+    let [whole, cut, single] = [(); 3].map(|()| cache.open().expect("room"));
+    let mut append = |sequence, range: std::ops::Range<usize>| {
+        let tokens = Tokens { k: view.tokens(range.clone()), v: view.tokens(range), captured: &[] };
+        kernel.append(&mut cache, sequence, tokens).expect("room");
+    };
+    append(whole, 0..tokens);
+    (0..tokens).step_by(33).for_each(|first| append(cut, first..tokens.min(first + 33)));
+    (0..tokens).for_each(|at| append(single, at..at + 1));
+    let (mut expected, mut found) = (vec![0.0f32; dim], vec![0.0f32; dim]);
+    for token in 0..tokens {
+        assert_eq!(cache.read(whole, token, RowOf::Key(0), &mut expected), Ok(true));
+        for sequence in [cut, single] {
+            assert_eq!(cache.read(sequence, token, RowOf::Key(0), &mut found), Ok(true));
+            assert!(expected.iter().map(|x| x.to_bits()).eq(found.iter().map(|x| x.to_bits())), "{token}");
+        }
+    }
 }
