@@ -1,9 +1,9 @@
-//! AVX2 with FMA and F16C: 8 lanes, 16 registers.
+//! AVX2 with FMA and F16C: 8 lanes, 16 registers. Products of bytes are by AVX-VNNI where the processor has it.
 
 use core::arch::asm;
 use core::arch::x86_64::{
-    __m128i, __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph_ps,
-    _mm256_cvtps_ph, _mm256_setzero_ps,
+    __cpuid_count, __m128i, __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
+    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_dpbusd_avx_epi32, _mm256_setzero_ps,
 };
 
 use pulp::core_arch::x86::F16c;
@@ -13,6 +13,7 @@ use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
 use super::Door;
+use super::probe::Probe;
 use crate::cached::LANES;
 use crate::engine::Op;
 use crate::pack::PANEL;
@@ -22,13 +23,24 @@ use crate::pack::PANEL;
 pub struct Avx2 {
     v3: V3,
     _f16c: F16c,
+    /// Whether the processor has AVX-VNNI too.
+    vnni: bool,
 }
 
 impl Avx2 {
     /// The token, on a processor that has the set.
     pub fn detect() -> Option<Self> {
-        Some(Self { v3: V3::try_new()?, _f16c: F16c::try_new()? })
+        Some(Self { v3: V3::try_new()?, _f16c: F16c::try_new()?, vnni: has_vnni() })
     }
+}
+
+/// Whether the processor, which is of level V3, has AVX-VNNI.
+fn has_vnni() -> bool {
+    /// Bit of CPUID leaf 7, subleaf 1's EAX: AVX-VNNI.
+    const VNNI: u32 = 1 << 4;
+    static PROBE: Probe = Probe::new();
+    // A processor of level V3 has leaf 7; subleaf 0's EAX is the largest subleaf.
+    PROBE.get(|| __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax & VNNI != 0)
 }
 
 #[inline(always)]
@@ -176,6 +188,11 @@ impl Door for Avx2 {
 
     #[inline(always)]
     fn dot_bytes(self, a: u32x8, b: u32x8, c: i32x8) -> i32x8 {
+        if self.vnni {
+            let (a, b, c) = (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+            // SAFETY: `vnni` is what CPUID says, and an `Avx2` is made only on a processor that has V3.
+            return bytemuck::cast(unsafe { _mm256_dpbusd_avx_epi32(c, a, b) });
+        }
         // Bytes in even places and those in odd ones, as 16 bits each: their products and sums are exact.
         let (avx, avx2) = (self.v3.avx, self.v3.avx2);
         let (a, b, c): (__m256i, __m256i, __m256i) =
@@ -187,6 +204,16 @@ impl Door for Avx2 {
         let even = avx2._mm256_madd_epi16(even_a, even_b);
         let odd = avx2._mm256_madd_epi16(odd_a, odd_b);
         bytemuck::cast(avx2._mm256_add_epi32(avx2._mm256_add_epi32(c, even), odd))
+    }
+
+    #[inline(always)]
+    fn call_bytes<O: Op>(self, op: O) -> O::Output {
+        if self.vnni {
+            // SAFETY: as for `enter`; and `vnni` is what CPUID says.
+            unsafe { door_vnni(op) }
+        } else {
+            self.call(op)
+        }
     }
 
     #[inline(always)]
@@ -224,6 +251,15 @@ fn door<O: Op>(op: O) -> O::Output {
 #[inline(never)]
 #[target_feature(enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,f16c")]
 fn door_of_its_own<O: Op>(op: O) -> O::Output {
+    op.run()
+}
+
+/// As `door`, with AVX-VNNI, never inlined.
+#[inline(never)]
+#[target_feature(
+    enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2,fma,lzcnt,f16c,avxvnni"
+)]
+fn door_vnni<O: Op>(op: O) -> O::Output {
     op.run()
 }
 
@@ -294,4 +330,37 @@ fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m2
         );
     }
     c
+}
+
+#[cfg(test)]
+mod tests {
+    use std::eprintln;
+
+    use super::*;
+
+    #[test]
+    fn products_of_bytes_are_the_same_with_other_instructions() {
+        let Some(lanes) = Avx2::detect() else { return eprintln!("skipped avx2: not on this CPU") };
+        let without = Avx2 { vnni: false, ..lanes };
+        let mut word = 1u32;
+        let mut words = || {
+            [(); 8].map(|()| {
+                word = word.wrapping_mul(0x9e37_79b1).rotate_left(7) ^ 0x80ff_7f00;
+                word
+            })
+        };
+        for _ in 0..1000 {
+            let (a, b, c) = (words(), words(), words().map(|word| word as i32 >> 8));
+            let products = |a: u32, b: u32| {
+                let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+                bytes.map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum::<i32>()
+            };
+            let expected: [i32; 8] = core::array::from_fn(|i| c[i] + products(a[i], b[i]));
+            let (a, b, c) = (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+            for lanes in [lanes, without] {
+                let found: [i32; 8] = bytemuck::cast(lanes.dot_bytes(a, b, c));
+                assert_eq!(found, expected, "VNNI: {}", lanes.vnni);
+            }
+        }
+    }
 }
