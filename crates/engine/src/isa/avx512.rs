@@ -298,7 +298,7 @@ fn door_vnni<O: Op>(op: O) -> O::Output {
     op.run()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use std::eprintln;
 
