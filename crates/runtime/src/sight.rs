@@ -1,26 +1,25 @@
-//! What the queries of a sequence see of its keys, over all heads.
+//! What the queries of a sequence see of its keys.
 
 use core::ops::Range;
 
-use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::interval::{InputRanges, Liveness, Region, Span};
 use regard_ir::problem::Problem;
 use regard_ir::tiles;
 use regard_ir::variant::Variant;
 
 use crate::cache::Caches;
 use crate::flash::RunError;
-use crate::summary::Summaries;
 
 /// The queries of a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Sight<'a> {
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
-    pub ranges: &'a Summaries<'a>,
+    pub ranges: &'a dyn InputRanges,
 }
 
 impl Sight<'_> {
-    /// Whether no query of a sequence sees any of the keys at some positions, or all see all.
+    /// Whether no query of a sequence sees any of the keys at some positions, or all see all, over all heads.
     pub fn of(&self, sequence: usize, keys: Range<u32>) -> Liveness {
         let of = self.problem.sequence(sequence as u32);
         if of.queries == 0 {
@@ -35,6 +34,13 @@ impl Sight<'_> {
             ..last
         };
         tiles::liveness(self.variant.allow, &region, self.ranges)
+    }
+
+    /// The same over the query heads of one key head.
+    pub fn of_head(&self, sequence: u32, head: u32, keys: Range<u32>) -> Liveness {
+        let all = self.problem.sequence(sequence).region(sequence, &self.variant.heads, head);
+        let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
+        tiles::liveness(self.variant.allow, &Region { k, ..all }, self.ranges)
     }
 
     /// Refuses caches that have written over keys which a query sees; pages are of so many tokens.

@@ -9,18 +9,19 @@ use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::cache::Codec;
 use regard_ir::inputs::Captured;
-use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::interval::Liveness;
 use regard_ir::plan::EngineKind;
-use regard_ir::tiles;
 use regard_ir::variant::Weights as Kind;
 
 use super::Parts;
+use super::live::dead_pages;
 use super::memory::{Layout, Memory, STATS};
 use super::stacks::{Pass, Stacks};
 use super::weigh::{Row, Units};
 use crate::cache::CachedSequence;
 use crate::code::{Code, Fault, Keys, Place};
 use crate::rows::{Change, Changed};
+use crate::sight::Sight;
 use crate::summary::Summaries;
 use crate::view::View;
 
@@ -212,11 +213,9 @@ impl<D: Door> Cell<'_, '_, D> {
     /// What the mask is over some keys for all rows.
     fn liveness(&self, keys: Range<u32>) -> Liveness {
         let Parts { variant, problem, .. } = self.call.parts;
-        let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
-        let each = self.pass.sequences.iter().map(|&sequence| {
-            let all = problem.sequence(sequence).region(sequence, &variant.heads, self.pass.head as u32);
-            tiles::liveness(variant.allow, &Region { k, ..all }, self.call.ranges)
-        });
+        let sight = Sight { variant, problem, ranges: self.call.ranges };
+        let head = self.pass.head as u32;
+        let each = self.pass.sequences.iter().map(|&sequence| sight.of_head(sequence, head, keys.clone()));
         each.reduce(|all, one| if all == one { all } else { Liveness::Partial }).unwrap_or(Liveness::Dead)
     }
 
@@ -232,15 +231,8 @@ impl<D: Door> Cell<'_, '_, D> {
         let keys_of = |page: usize| &cache.page(shape, first_page + page)[keys_at..][..shape.keys_len()];
         let values_of =
             |page: usize| &cache.page(shape, first_page + page)[values_at..][..shape.values_len()];
-        // The pages that are live: of a chunk that is partial, each is asked for.
-        let mut dead = 0u64;
-        if chunk.liveness == Liveness::Partial && pages > 1 {
-            for page in 0..pages {
-                let begin = chunk.first + (page * tokens) as u32;
-                let end = (begin + tokens as u32).min(chunk.first + chunk.keys as u32);
-                dead |= u64::from(self.liveness(begin..end) == Liveness::Dead) << page;
-            }
-        }
+        let range = chunk.first..chunk.first + chunk.keys as u32;
+        let dead = dead_pages(range, tokens as u32, chunk.liveness, |keys| self.liveness(keys));
         let is_dead = |page: usize| dead >> page & 1 != 0;
         let count_of = |page: usize| tokens.min(chunk.keys - page * tokens);
         let rows = self.call.rows(self.pass);

@@ -118,7 +118,7 @@ pub fn run<E: Engine, T: Element>(
     let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..spans]);
     let sight = Sight { variant, problem, ranges: &ranges };
     sight.check_lost(caches, plan.cache.tokens)?;
-    let live_cells = LiveCells { parts: &parts, sight };
+    let live_cells = LiveCells { plan, sight };
     let cells = (0..caches.count()).map(|sequence| live_cells.of(sequence, |_| {})).sum();
     let needed = layout.workspace_len(cells, threads.count());
     if found.floats < needed {
@@ -129,7 +129,7 @@ pub fn run<E: Engine, T: Element>(
     let live = |sequence: usize, visit: &mut dyn FnMut(u32)| {
         live_cells.of(sequence, visit);
     };
-    let stacks = Stacks::new(layout.stacks(), lists, live, |sequence| live_cells.relative(sequence));
+    let stacks = Stacks::new(layout.stacks(), lists, live, |sequence| live_cells.relative(caches, sequence));
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
