@@ -98,6 +98,13 @@ impl Codec {
             Codec::Int4 => 2,
         }
     }
+
+    /// Bytes of a row of so many channels with its scales, as far as they are of that row alone: without what fills up words and
+    /// panels.
+    pub const fn row_bytes(self, channels: u32) -> u64 {
+        let bits = channels as u64 * (u32::BITS / self.numbers()) as u64;
+        bits.div_ceil(8) + self.scales(channels) as u64 * self.scale_bytes() as u64
+    }
 }
 
 /// What a page is.
@@ -220,5 +227,17 @@ impl PageShape {
     /// The value head that a key head reads.
     pub const fn value_head(&self, key_head: usize) -> usize {
         key_head / self.key_heads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_its_numbers_and_their_scales() {
+        let bytes = |channels| Codec::ALL.map(|codec| codec.row_bytes(channels));
+        assert_eq!(bytes(128), [512, 256, 256, 128 + 4, 64 + 4 * 2]);
+        assert_eq!(bytes(77), [308, 154, 154, 77 + 4, 39 + 3 * 2]);
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use regard::{Dtype, Kernel, Machine, Pool, Queries, Spec, Threads, machine};
 use regard_ir::bounds;
-use regard_ir::cache::{Codec, PageFormat};
+use regard_ir::cache::PageFormat;
 use regard_ir::expr::Var;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::{Phase, Problem, Sequence};
@@ -195,7 +195,7 @@ fn work(
         }
     };
     let PageFormat { k, v, .. } = plan.cache;
-    let cached = keys * row_bytes(k, heads.dim) + values * row_bytes(v, heads.value_dim);
+    let cached = keys * k.row_bytes(heads.dim) as f64 + values * v.row_bytes(heads.value_dim) as f64;
     Ok(Work { read_bytes: work.read_bytes - uncached + cached, ..work })
 }
 
@@ -203,12 +203,6 @@ fn work(
 fn told_apart(spec: &Spec) -> bool {
     let reads = |var| spec.allow.tree().reads(var);
     reads(Var::H) || reads(Var::G) || source::read_by_mask(spec).next().is_some()
-}
-
-/// Bytes of a row with its scales.
-fn row_bytes(codec: Codec, channels: u32) -> f64 {
-    let bits = channels * (u32::BITS / codec.numbers());
-    f64::from(bits.div_ceil(8) + codec.scales(channels) * codec.scale_bytes())
 }
 
 /// Rows of keys and of values, over all their heads and sequences, that some query may see, those of the `shared` first tokens
@@ -270,13 +264,6 @@ fn allowed(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_row_has_its_numbers_and_their_scales() {
-        let bytes = |channels| Codec::ALL.map(|codec| row_bytes(codec, channels));
-        assert_eq!(bytes(128), [512.0, 256.0, 256.0, 128.0 + 4.0, 64.0 + 4.0 * 2.0]);
-        assert_eq!(bytes(77), [308.0, 154.0, 154.0, 77.0 + 4.0, 39.0 + 3.0 * 2.0]);
-    }
 
     /// Rows of keys and values that are seen in a cache of two sequences of 100 keys.
     fn rows(heads: &str, mask: &str, queries: usize, looks: u64) -> [f64; 2] {
