@@ -214,3 +214,35 @@ impl fmt::Display for ScheduleOverview {
         writeln!(f, "imbalance = {:.1} % above the average for the busiest thread", 100.0 * self.imbalance)
     }
 }
+
+/// What a person wants to know of a call on caches, and what its time is predicted from. A pass is that of the queries of one
+/// key head over one cell of cached keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct SplitOverview {
+    /// Sequences.
+    pub sequences: u32,
+    /// Rows of a pass, pairs of query head and query, of the sequence that has most.
+    pub rows: u32,
+    /// Cells that some query sees keys of, over all sequences.
+    pub live_cells: u64,
+    /// Cells of all sequences.
+    pub cells: u64,
+    /// Chunks of a cell, each of which is scored before its values are added up.
+    pub chunks: u32,
+    /// Passes that threads take one by one.
+    pub passes: u64,
+    /// Keys, and values, that passes read, over all of them: whole pages, but for the end of a sequence.
+    pub keys: u64,
+    /// Their pairs with the rows of the passes that read them.
+    pub pairs: u64,
+    /// Those that the mask is asked about one by one.
+    pub masked_pairs: u64,
+    /// Bytes of those keys and values, with their scales.
+    pub read_bytes: u64,
+    /// Threads that share the passes.
+    pub threads: u32,
+    /// How much longer the busiest thread works than the average, as a fraction, if each takes the next pass when it has done
+    /// its last and time goes by keys. Of very many passes the most that it can be.
+    pub imbalance: f64,
+}

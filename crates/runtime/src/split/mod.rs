@@ -13,6 +13,8 @@ mod cell;
 mod live;
 mod memory;
 mod merge;
+#[cfg(feature = "alloc")]
+mod overview;
 mod stacks;
 mod weigh;
 
@@ -29,6 +31,8 @@ use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 
 pub use self::append::{Tokens, append, append_len};
+#[cfg(feature = "alloc")]
+pub use self::overview::overview;
 
 use self::cell::{Call, Cell, Shared};
 use self::live::LiveCells;
