@@ -22,6 +22,10 @@ use serde::Serialize;
 
 use crate::estimate::Known;
 
+pub use self::cached::{CachedBound, CachedCase, CachedPrediction};
+
+mod cached;
+
 /// Operations on a vector that make scores into weights: what a modifier's are counted against.
 const SOFTMAX_OPERATIONS: f64 = 12.0;
 
