@@ -8,7 +8,7 @@ use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::reach::Reach;
-use regard_ir::spec::CacheLayout;
+use regard_ir::spec::{CacheLayout, Spec};
 use regard_ir::variant::Heads;
 use regard_map::file::{Description, FileError, Held, Opened};
 use regard_map::{CacheFile, Words};
@@ -175,6 +175,60 @@ fn ring(plan: &Plan, limits: CacheLimits) -> Option<Capacity> {
     Some(Capacity::Ring { kept, pages: kept.checked_add(turning)?, back })
 }
 
+/// How the sequences of a cache get their pages.
+fn capacity(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Capacity, CacheError> {
+    let refused = || CacheError::Limits(limits);
+    let fit = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32).ok_or(refused());
+    let (sequences, tokens) = (fit(limits.sequences)?, fit(limits.tokens)?);
+    let pages = tokens.div_ceil(plan.cache.tokens);
+    Ok(match spec.cache.layout {
+        CacheLayout::Contiguous => Capacity::Contiguous { pages },
+        CacheLayout::Paged => {
+            let all = match limits.all_tokens {
+                Some(all) => fit(all)?.div_ceil(plan.cache.tokens),
+                None => pages.checked_mul(sequences).ok_or(refused())?,
+            };
+            Capacity::Paged { pages, all }
+        }
+        CacheLayout::Ring => ring(plan, limits).ok_or(refused())?,
+    })
+}
+
+/// Cells of a sequence that a call can see at most, where so many of its tokens are held.
+fn cells(held_tokens: usize, limits: CacheLimits, key_cell: u32) -> usize {
+    // Held tokens may begin and end within a cell, and those that stay lie apart.
+    held_tokens.min(limits.tokens).div_ceil(key_cell as usize) + 3
+}
+
+/// How large a cache is, without the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSize {
+    /// Tokens of a sequence that are held at once, at most: whole pages.
+    pub held_tokens: usize,
+    /// Bytes of keys and values that it has room for: of all pages.
+    pub bytes: usize,
+    /// Cells of a sequence that a call can see at most.
+    pub(crate) cells: usize,
+}
+
+impl CacheSize {
+    pub(crate) fn new(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Self, CacheError> {
+        if spec.cache.file && spec.cache.layout != CacheLayout::Contiguous {
+            return Err(CacheError::FileLayout(spec.cache.layout));
+        }
+        let capacity = capacity(spec, plan, limits)?;
+        let page_bytes = plan.cache.shape(&spec.heads).len().checked_mul(size_of::<u32>());
+        let pages = capacity.all_pages(limits.sequences);
+        let bytes = pages.zip(page_bytes).and_then(|(pages, page)| pages.checked_mul(page));
+        let held_tokens = capacity.pages() as usize * plan.cache.tokens as usize;
+        Ok(Self {
+            held_tokens,
+            bytes: bytes.ok_or(CacheError::Limits(limits))?,
+            cells: cells(held_tokens, limits, plan.decode.key_cell),
+        })
+    }
+}
+
 /// The keys and values of some sequences, as a kernel's spec keeps them.
 ///
 /// Memory is taken once, in huge pages where the system has them. Sequences are opened, grow by
@@ -193,29 +247,16 @@ pub struct Cache {
 
 impl Cache {
     pub(crate) fn new(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
-        let refused = || CacheError::Limits(limits);
-        let fit =
-            |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32).ok_or(refused());
-        let (sequences, tokens) = (fit(limits.sequences)?, fit(limits.tokens)?);
-        let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
-        let shape = plan.cache.shape(&variant.heads);
-        let pages = tokens.div_ceil(plan.cache.tokens);
-        let capacity = match spec.cache.layout {
-            CacheLayout::Contiguous => Capacity::Contiguous { pages },
-            CacheLayout::Paged => {
-                let all = match limits.all_tokens {
-                    Some(all) => fit(all)?.div_ceil(plan.cache.tokens),
-                    None => pages.checked_mul(sequences).ok_or(refused())?,
-                };
-                Capacity::Paged { pages, all }
-            }
-            CacheLayout::Ring => ring(plan, limits).ok_or(refused())?,
-        };
+        let (plan, spec) = (kernel.plan(), kernel.spec());
+        let shape = plan.cache.shape(&kernel.variant().heads);
+        let capacity = capacity(spec, plan, limits)?;
         if spec.cache.file {
             return Err(CacheError::WantsFile);
         }
+        // `capacity` saw that both fit.
+        let (sequences, tokens) = (limits.sequences as u32, limits.tokens as u32);
         let store = Store::new(capacity, sequences, tokens, plan.cache.tokens, shape.len());
-        let words = store.words().ok_or(refused())?;
+        let words = store.words().ok_or(CacheError::Limits(limits))?;
         let bytes = words.saturating_mul(size_of::<u32>());
         let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
         Self::of(kernel, limits, store, Memory::Words(memory))
@@ -270,9 +311,7 @@ impl Cache {
 
     /// Cells of a sequence that a call can see at most.
     pub(crate) fn cells(&self, key_cell: u32) -> usize {
-        let held = self.store.held_tokens().min(self.limits.tokens);
-        // Held tokens may begin and end within a cell, and those that stay lie apart.
-        held.div_ceil(key_cell as usize) + 3
+        cells(self.store.held_tokens(), self.limits, key_cell)
     }
 
     /// Bytes of keys and values that it has room for.

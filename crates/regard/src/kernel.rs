@@ -13,13 +13,13 @@ use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
-use regard_planner::cost::Prediction;
+use regard_planner::cost::{CachedPrediction, Prediction};
 use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
 use regard_runtime::split::{self, Queries, Tokens};
 
-use crate::cache::{Cache, CacheError, CacheLimits};
+use crate::cache::{Cache, CacheError, CacheLimits, CacheSize};
 use crate::code::{Source, VariantCode};
 use crate::error::{CompileError, RunError, ScheduleError};
 use crate::launch::{Decode, Element, Finish, Launch, Prefill};
@@ -77,6 +77,11 @@ impl Kernel {
         let code = VariantCode::new(&planned.variant(), planned.source())
             .ok_or_else(|| CompileError::NotGenerated { name: planned.spec().name.clone() })?;
         Ok(Self { planned, code })
+    }
+
+    /// The plan with its reasons, and what can be told from it of calls.
+    pub const fn planned(&self) -> &Planned {
+        &self.planned
     }
 
     /// The spec.
@@ -146,6 +151,21 @@ impl Kernel {
     ) -> Result<Option<Prediction>, ScheduleError> {
         let overview = self.overview(schedule, captured)?;
         self.planned.predict(&schedule.tasks, Some(captured), &overview)
+    }
+
+    /// The time that a call on caches will take with `threads` workers, by the rates of the machine that the kernel was compiled
+    /// for. `problem` has the sequences' lengths, `captured` are the tensors that the spec declares.
+    ///
+    /// # Errors
+    /// If a captured tensor does not fit its declaration.
+    pub fn predict_call(
+        &self,
+        problem: &Problem<'_>,
+        captured: &[InputData<'_>],
+        threads: usize,
+    ) -> Result<Option<CachedPrediction>, ScheduleError> {
+        let call = self.planned.call(problem, Some(captured), threads)?;
+        Ok(self.planned.predict_call(&call))
     }
 
     /// Bytes of workspace that a run of a problem needs with `threads` workers.
@@ -293,15 +313,31 @@ impl Kernel {
         };
         let (cu_q, cu_k) = (starts(queries), starts(tokens));
         let problem = Problem::packed(self.spec().source, &cu_q, &cu_k).map_err(RunError::Problem)?;
-        let size = StepSize {
-            kernel: self,
-            problem: &problem,
-            cells: cache.cells(self.plan().decode.key_cell),
-            threads,
-        };
-        let workspace =
-            any::with(self.plan().engine, self.plan().isa, size).map_err(RunError::Unavailable)?;
+        let cells = cache.cells(self.plan().decode.key_cell);
+        let workspace = self.step_len(&problem, cells, threads).map_err(RunError::Unavailable)?;
         Ok(Step::new(self.plan().identity, (sequences, queries), threads.max(1), workspace))
+    }
+
+    /// Bytes of workspace that [`Kernel::step`] takes for calls like `problem` on a cache of a size.
+    ///
+    /// # Errors
+    /// If this processor lacks the instructions that the plan uses.
+    pub fn step_bytes(
+        &self,
+        problem: &Problem<'_>,
+        cache: &CacheSize,
+        threads: usize,
+    ) -> Result<usize, Unavailable> {
+        self.step_len(problem, cache.cells, threads).map(|len| len.bytes())
+    }
+
+    fn step_len(
+        &self,
+        problem: &Problem<'_>,
+        cells: usize,
+        threads: usize,
+    ) -> Result<WorkspaceLen, Unavailable> {
+        any::with(self.plan().engine, self.plan().isa, StepSize { kernel: self, problem, cells, threads })
     }
 
     /// Attends queries to the cached keys of their sequences: the queries are the last tokens of each.

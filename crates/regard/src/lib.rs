@@ -39,7 +39,7 @@ mod planned;
 mod schedule;
 mod step;
 
-pub use cache::{Cache, CacheError, CacheLimits};
+pub use cache::{Cache, CacheError, CacheLimits, CacheSize};
 pub use code::Source;
 pub use error::{CompileError, RunError, ScheduleError};
 pub use kernel::{Kernel, Options};
@@ -55,7 +55,7 @@ pub use regard_ir::problem::{MAX_FEW, Problem, ProblemError};
 pub use regard_ir::spec::Spec;
 pub use regard_map::file::{Cut, Fault, FileError, Opened};
 pub use regard_planner::PlanReport;
-pub use regard_planner::cost::Prediction;
+pub use regard_planner::cost::{CachedBound, CachedPrediction, Prediction};
 pub use regard_runtime::cache::{RowOf, SequenceId, StoreError};
 pub use regard_runtime::flash::{Ending, Gate, Inputs, Outputs};
 pub use regard_runtime::head::Head;

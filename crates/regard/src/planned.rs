@@ -3,16 +3,18 @@
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{Span, Unknown};
 use regard_ir::machine::Machine;
-use regard_ir::plan::{Plan, ScheduleOverview};
+use regard_ir::plan::{Plan, ScheduleOverview, SplitOverview};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_planner::cost::{Case, Prediction, Sharing};
+use regard_planner::cost::{CachedCase, CachedPrediction, Case, Prediction, Sharing};
 use regard_planner::{PlanReport, plan};
 use regard_runtime::head::Head;
 use regard_runtime::schedule::{OwnedSchedule, Task, Work};
+use regard_runtime::split;
 use regard_runtime::summary::Summaries;
 
+use crate::cache::{CacheError, CacheLimits, CacheSize};
 use crate::code::Source;
 use crate::error::{CompileError, ScheduleError};
 use crate::kernel::Options;
@@ -139,6 +141,36 @@ impl Planned {
         })
     }
 
+    /// What a call on caches will do with `threads` workers: cells that are live, passes, what they read, balance. Sequences that
+    /// share tokens in pages are taken to share none.
+    ///
+    /// `captured` as in [`Planned::tasks`].
+    ///
+    /// # Errors
+    /// If a captured tensor does not fit its declaration.
+    pub fn call(
+        &self,
+        problem: &Problem<'_>,
+        captured: Option<&[InputData<'_>]>,
+        threads: usize,
+    ) -> Result<SplitOverview, ScheduleError> {
+        self.with_work(problem, captured, threads, |work| Ok(split::overview(work)))
+    }
+
+    /// The time that a call on caches will take on the machine that the plan is for, as [`Planned::predict`] says that of tasks.
+    pub fn predict_call(&self, call: &SplitOverview) -> Option<CachedPrediction> {
+        let (variant, machine) = (&self.variant(), &self.report.machine);
+        CachedCase { plan: &self.plan, variant, machine, call }.predict()
+    }
+
+    /// How large a cache with such limits is.
+    ///
+    /// # Errors
+    /// If the limits ask for nothing, or for more than can be counted, or the spec's layout is none that a file has.
+    pub fn cache_size(&self, limits: CacheLimits) -> Result<CacheSize, CacheError> {
+        CacheSize::new(&self.spec, &self.plan, limits)
+    }
+
     /// Calls `look` with key head `kv_head` of `sequence`, or with `None` where the problem has no such.
     ///
     /// `captured` as in [`Planned::tasks`].
@@ -182,5 +214,187 @@ impl Planned {
         let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
         let inputs = &Summaries::build(variant.allow, captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regard_ir::machine::Isa;
+    use regard_ir::problem::Phase;
+    use regard_planner::Profile;
+
+    use super::*;
+    use crate::kernel::Kernel;
+    use crate::machine;
+
+    fn spec(text: &str) -> Spec {
+        regard_spec::parse(text, "test.toml", &regard_spec::NoFiles).unwrap_or_else(|e| panic!("{e}")).spec
+    }
+
+    fn planned(text: &str) -> Planned {
+        let machine = Profile::built_in("desktop-avx2").expect("it ships").machine;
+        let planned = Planned::new(&spec(text), &machine, Options::default()).expect("it plans");
+        let (split, page) = (planned.plan.decode, planned.plan.cache.tokens);
+        assert_eq!((split.key_cell, split.key_chunk, page), (1024, 512, 64));
+        planned
+    }
+
+    fn call(planned: &Planned, [batch, queries, keys]: [usize; 3], threads: usize) -> SplitOverview {
+        planned
+            .call(&problem(planned.spec(), [batch, queries, keys]), None, threads)
+            .expect("nothing to bind")
+    }
+
+    fn problem(spec: &Spec, [batch, queries, keys]: [usize; 3]) -> Problem<'static> {
+        let phase = if queries == 1 { Phase::Decode } else { Phase::Few };
+        Problem { phase, ..Problem::prefill(spec.source, batch, queries, keys).expect("small") }
+    }
+
+    #[test]
+    fn passes_of_a_call_are_counted() {
+        let planned = planned("heads = { query = 8, kv = 2, dim = 64, value_dim = 32 }\nmask = 'causal'");
+        let call = call(&planned, [3, 1, 2500], 2);
+        assert_eq!((call.sequences, call.rows, call.chunks), (3, 4, 2));
+        assert_eq!((call.live_cells, call.cells, call.passes), (9, 9, 18));
+        assert_eq!((call.keys, call.pairs, call.masked_pairs), (15_000, 60_000, 0));
+        assert_eq!(call.read_bytes, 15_000 * (64 + 32) * 4);
+        // 1024 beside 1024, 452 and 1024 beside 1024 and 452: even after two heads.
+        assert_eq!((call.threads, call.imbalance), (2, 0.0));
+    }
+
+    #[test]
+    fn passes_go_in_order_to_whoever_is_free() {
+        let planned = planned("heads = { query = 8, kv = 2, dim = 64 }\nmask = 'causal'");
+        for threads in [1, 2, 3, 5, 8, 40] {
+            for (batch, keys) in [(1, 700), (1, 5000), (3, 2500), (7, 1025)] {
+                let mut loads = vec![0u64; threads];
+                for _ in 0..2 * batch {
+                    for begin in (0..keys).step_by(1024) {
+                        let free = (0..threads).min_by_key(|&thread| loads[thread]).expect("a thread");
+                        loads[free] += (keys - begin).min(1024) as u64;
+                    }
+                }
+                let most = loads.iter().max().copied().unwrap_or(0) as f64;
+                let expected = most * threads as f64 / (2 * batch * keys) as f64 - 1.0;
+                let found = call(&planned, [batch, 1, keys], threads).imbalance;
+                assert!((found - expected).abs() < 1e-9, "{batch}x{keys} by {threads}: {found}, {expected}");
+            }
+        }
+        // More than are handed out one by one: less than a pass of each thread.
+        let many = call(&planned, [1, 1, i32::MAX as usize], 1000);
+        assert!(many.imbalance > 0.0 && many.imbalance < 1e-3, "{many:?}");
+        assert_eq!((many.live_cells, many.keys), (1 << 21, 2 * i32::MAX as u64));
+    }
+
+    #[test]
+    fn pages_that_no_query_sees_are_not_read() {
+        // Queries at 4998 and 4999 see keys from 4899 on, which is in the page from 4864 on.
+        let heads = "heads = { query = 8, kv = 2, dim = 64 }";
+        let window = planned(&format!("{heads}\nmask = 'causal & window(100)'"));
+        let seen = call(&window, [1, 2, 5000], 4);
+        assert_eq!((seen.live_cells, seen.cells, seen.passes, seen.rows), (1, 5, 2, 8));
+        assert_eq!((seen.keys, seen.masked_pairs), (2 * 136, 2 * 136 * 8));
+        // A ring's gap makes no difference to what is seen.
+        let ring = planned(&format!("{heads}\nmask = 'causal & window(100)'\ncache = 'ring'"));
+        assert_eq!(call(&ring, [1, 2, 5000], 4), seen);
+        // The second key head sees the last ten keys, which are in the page from 2944 on; it takes a pass over each cell.
+        let heads = planned(&format!("{heads}\nmask = 'causal & (g == 0 | window(10))'"));
+        let seen = call(&heads, [2, 1, 3000], 4);
+        assert_eq!((seen.live_cells, seen.passes), (6, 12));
+        assert_eq!((seen.keys, seen.masked_pairs), (2 * (3000 + 56), 2 * 56 * 4));
+    }
+
+    #[test]
+    fn captured_tensors_say_what_is_live() {
+        let planned = planned(
+            "heads = { query = 8, kv = 2, dim = 64 }\ninputs = { doc = 'i32[b, k]' }\nmask = 'causal & same(doc)'",
+        );
+        let problem = problem(planned.spec(), [2, 1, 1000]);
+        let unknown = planned.call(&problem, None, 2).expect("nothing to bind");
+        assert_eq!((unknown.keys, unknown.masked_pairs), (2 * 2000, 2 * 2000 * 4));
+        // The last document begins at 600 in the first sequence, in the page from 576 on; at 900 in the second, from 896 on.
+        let doc: Vec<i32> = (0..2000).map(|at| i32::from(at % 1000 >= 600 + 300 * (at / 1000))).collect();
+        let known = planned.call(&problem, Some(&[InputData::I32(&doc)]), 2).expect("it binds");
+        assert_eq!((known.live_cells, known.keys), (2, 2 * (424 + 104)));
+        let short = planned.call(&problem, Some(&[InputData::I32(&doc[1..])]), 2);
+        assert!(matches!(short, Err(ScheduleError::Captured(_))), "{short:?}");
+    }
+
+    #[test]
+    fn nothing_is_seen_of_nothing() {
+        let planned = planned("heads = { query = 8, kv = 2, dim = 64 }\nmask = 'causal & q < 0'");
+        for size in [[1, 1, 3000], [0, 1, 5], [3, 1, 0]] {
+            let call = call(&planned, size, 3);
+            assert_eq!((call.passes, call.keys, call.imbalance), (0, 0, 0.0), "{size:?}");
+            assert!(planned.predict_call(&call).expect("in the catalog").seconds >= 0.0);
+        }
+    }
+
+    #[test]
+    fn more_to_do_is_never_predicted_to_take_less_time() {
+        let specs = [
+            "heads = { query = 8, kv = 2, dim = 128 }\nmask = 'causal'\ndtype = 'bf16'",
+            "heads = { query = 4, kv = 4, dim = 64 }\nscore = { modify = 'softcap(s, 30.0)' }",
+            "heads = { query = 4, dim = 64 }\nmask = 'causal & window(100)'\ncache = { dtype = 'int8', layout = 'ring' }",
+            "heads = { query = 4, kv = 2, dim = 64 }\ninputs = { doc = 'i32[b, k]' }\nmask = 'same(doc)'\ncache = { dtype = 'int4' }",
+        ];
+        for name in ["server-avx512-bf16", "server-avx512-amx", "desktop-avx2", "cortex-a72", "cortex-m7"] {
+            let machine = Profile::built_in(name).expect("it ships").machine;
+            for text in specs {
+                let planned = Planned::new(&spec(text), &machine, Options::default()).expect("it plans");
+                for threads in [1, 3, 8, 64] {
+                    let seconds = |size| {
+                        let call = call(&planned, size, threads);
+                        planned.predict_call(&call).expect("in the catalog").seconds
+                    };
+                    let lengths = [16, 17, 63, 64, 65, 500, 1024, 1025, 1500, 2049, 5000, 70_000, 1 << 20];
+                    // A window of a longer sequence may lie in fewer pages.
+                    let grows = |_: &&[usize]| planned.plan.reach.is_none();
+                    for pair in lengths.windows(2).filter(grows) {
+                        let (few, more) = (seconds([2, 1, pair[0]]), seconds([2, 1, pair[1]]));
+                        assert!(more >= few, "{pair:?} keys on {name} by {threads}, {text}: {few}, {more}");
+                    }
+                    for n in lengths {
+                        let what = format!("{n} keys on {name} by {threads}, {text}");
+                        let one = seconds([1, 1, n]);
+                        assert!(one > 0.0 && one.is_finite(), "{what}");
+                        assert!(
+                            seconds([2, 1, n]) >= one && seconds([5, 1, n]) >= seconds([4, 1, n]),
+                            "{what}"
+                        );
+                        assert!(
+                            seconds([1, 2, n]) >= one && seconds([1, 16, n]) >= seconds([1, 9, n]),
+                            "{what}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cache_and_its_workspace_are_as_large_as_they_are_said_to_be() {
+        let heads = "heads = { query = 6, kv = 2, dim = 40, value_dim = 24 }\nmask = 'causal & window(300)'";
+        let scalar = Machine { isa: Isa::Scalar, ..machine::host() };
+        for layout in ["contiguous", "paged", "ring"] {
+            for codec in ["same", "int8", "int4"] {
+                let spec = spec(&format!(
+                    "{heads}\ncache = {{ layout = '{layout}', dtype = '{codec}', page = 32 }}"
+                ));
+                let kernel = Kernel::compile(&spec, &scalar).expect("every processor has it");
+                for (sequences, tokens, queries, threads) in [(1, 1, 1, 1), (3, 2500, 4, 2), (7, 90, 16, 5)] {
+                    let what = format!("{layout} {codec} {sequences}x{queries}x{tokens} by {threads}");
+                    let limits = CacheLimits { at_once: queries, ..CacheLimits::new(sequences, tokens) };
+                    let size = kernel.planned().cache_size(limits).expect("small");
+                    let cache = kernel.cache(limits).expect("small");
+                    assert_eq!(size.bytes, cache.bytes(), "{what}");
+                    assert!(size.held_tokens >= tokens.min(300), "{what}");
+                    let step = kernel.step(&cache, queries, threads).expect("small");
+                    let problem = problem(&spec, [sequences, queries, tokens]);
+                    let bytes = kernel.step_bytes(&problem, &size, threads).expect("it is here");
+                    assert_eq!(bytes, step.workspace_bytes(), "{what}");
+                }
+            }
+        }
     }
 }

@@ -32,6 +32,25 @@ pub enum Capacity {
     },
 }
 
+impl Capacity {
+    /// Pages that a sequence has at once, at most.
+    pub const fn pages(&self) -> u32 {
+        let (Capacity::Contiguous { pages } | Capacity::Paged { pages, .. } | Capacity::Ring { pages, .. }) =
+            *self;
+        pages
+    }
+
+    /// Pages of so many sequences together; `None` where they are more than can be counted.
+    pub const fn all_pages(&self, sequences: usize) -> Option<usize> {
+        match *self {
+            Capacity::Contiguous { pages } | Capacity::Ring { pages, .. } => {
+                sequences.checked_mul(pages as usize)
+            }
+            Capacity::Paged { all, .. } => Some(all as usize),
+        }
+    }
+}
+
 /// Names a sequence of a cache, until it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SequenceId {
@@ -169,21 +188,12 @@ impl Store {
 
     /// Words of memory that its pages take; `None` where that is more than can be counted.
     pub fn words(&self) -> Option<usize> {
-        let sequences = self.sequences.len();
-        let pages = match self.capacity {
-            Capacity::Contiguous { pages } | Capacity::Ring { pages, .. } => {
-                sequences.checked_mul(pages as usize)?
-            }
-            Capacity::Paged { all, .. } => all as usize,
-        };
-        pages.checked_mul(self.page_words)
+        self.capacity.all_pages(self.sequences.len())?.checked_mul(self.page_words)
     }
 
     /// Tokens of a sequence that are held at once, at most.
     pub fn held_tokens(&self) -> usize {
-        let (Capacity::Contiguous { pages } | Capacity::Paged { pages, .. } | Capacity::Ring { pages, .. }) =
-            self.capacity;
-        pages as usize * self.page_tokens as usize
+        self.capacity.pages() as usize * self.page_tokens as usize
     }
 
     /// Opens a sequence without tokens.

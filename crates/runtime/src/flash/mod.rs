@@ -144,9 +144,10 @@ pub struct WorkspaceLen {
 }
 
 impl WorkspaceLen {
-    /// The same in bytes.
+    /// The same in bytes; saturates.
     pub const fn bytes(&self) -> usize {
-        self.floats * size_of::<f32>() + self.spans * size_of::<Span>()
+        let floats = self.floats.saturating_mul(size_of::<f32>());
+        floats.saturating_add(self.spans.saturating_mul(size_of::<Span>()))
     }
 }
 
