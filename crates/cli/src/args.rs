@@ -122,7 +122,11 @@ pub(crate) struct ExplainArgs {
 /// Show how a spec will run, and why so.
 ///
 /// Prints the plan: engine, block sizes, each with the inequality that bounds it and the candidates it rejects; then the
-/// schedule of one problem: tasks, tiles that are full, partial and dead, balance of the threads, workspace.
+/// schedule of one problem: tasks, tiles that are full, partial and dead, balance of the threads, predicted time, workspace.
+///
+/// With `--phase decode` or `few`, the last tokens of sequences attend to all their keys, which lie in a cache. Printed is then what
+/// such a call does: cells of keys that are live, passes over them, balance of the threads, bytes of the cache and of what is read
+/// of it, predicted time and what bounds it, workspace.
 ///
 /// The machine may be another than this one. Where a mask reads tensors, their contents are not known here, and
 /// every tile that depends on them counts as partial.
@@ -130,23 +134,23 @@ pub(crate) struct ExplainArgs {
 #[command(after_help = "\
 Examples:
   regard plan causal --q 4096
-  regard plan gqa --q 1 --k 8192 --batch 64 --dtype bf16
+  regard plan gqa --phase decode --k 8192 --batch 64 --dtype bf16
   regard plan sliding_window --q 32768 --k 32768 --machine server-avx512-amx --threads 32
   regard plan mine.toml --q 512 --k 512 --machine board.toml --json")]
 pub(crate) struct PlanArgs {
     /// A spec file or the name of a shipped spec.
     #[arg(value_name = "SPEC")]
     pub(crate) spec: String,
-    /// Queries of each sequence.
+    /// Queries of each sequence; must be given for prefill; if not given, 8 of few, 1 of decode, which has no more.
     #[arg(long, value_name = "N")]
-    pub(crate) q: usize,
-    /// Keys of each sequence; as many as queries if not given.
+    pub(crate) q: Option<usize>,
+    /// Keys of each sequence; as many as queries of prefill if not given, must be given for decode and few.
     #[arg(long, value_name = "N")]
     pub(crate) k: Option<usize>,
     /// Sequences.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) batch: usize,
-    /// What the call does.
+    /// What the call does: many queries at once, one query on a cache, or 2 to 16.
     #[arg(long, value_name = "PHASE", default_value = "prefill", value_parser = phases())]
     pub(crate) phase: Phase,
     /// A shipped profile or a TOML file with isa, cores, l1d_kib, l2_kib and l3_kib; this machine if not given.
@@ -290,6 +294,9 @@ pub(crate) struct VerifyArgs {
 ///
 /// With `--shared N` too, the sequences have their first N tokens in common, as those of one prompt: they lie once in a paged
 /// cache, which each sequence was forked from, and count once in GB/s.
+///
+/// Of decode and few, the column `model` has the median as a multiple of what the planner predicts for such a call; for sequences
+/// that share tokens it predicts nothing.
 ///
 /// With `--phase generate`, a sequence grows from nothing to `--k` tokens. Each step appends the key and value of one and attends
 /// its query; tokens are drawn once and taken again in turn, so that nothing but the cache grows. Printed are the median step of

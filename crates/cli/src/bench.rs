@@ -9,7 +9,7 @@ mod turns;
 
 use std::io::Write;
 
-use regard::ir::problem::{MAX_FEW, Phase};
+use regard::ir::problem::Phase;
 use regard::{Kernel, Machine, Options, Pool, Source, Spec, Threads, machine};
 
 use crate::args::{BenchArgs, BenchPhase};
@@ -82,9 +82,8 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     lines.end()
 }
 
-/// Queries of each sequence in a prefill that nobody gave a number of, and in a call of few.
+/// Queries of each sequence in a prefill that nobody gave a number of.
 const PREFILL: usize = 1024;
-const FEW: usize = 8;
 
 /// Keys of each sequence in a cache that nobody gave a number of.
 const CACHED: usize = 4096;
@@ -111,17 +110,13 @@ fn refuse_others(args: &BenchArgs) -> Result<(), Failure> {
 /// The size that is asked for, of what its phase takes.
 fn size(args: &BenchArgs, phase: Phase) -> Result<Size, Failure> {
     let &BenchArgs { q, k, batch, .. } = args;
-    let (queries, keys, may_be) = match phase {
-        Phase::Prefill => (q.unwrap_or(PREFILL), k.or(q).unwrap_or(PREFILL), 0..=usize::MAX),
-        Phase::Few => (q.unwrap_or(FEW), k.unwrap_or(CACHED), 2..=MAX_FEW as usize),
-        Phase::Decode => (q.unwrap_or(1), k.unwrap_or(CACHED), 1..=1),
+    let (queries, keys) = match phase {
+        Phase::Prefill => (q.unwrap_or(PREFILL), k.or(q).unwrap_or(PREFILL)),
+        Phase::Few | Phase::Decode => (crate::cached::queries(phase, q)?, k.unwrap_or(CACHED)),
     };
-    if let Some(shared) = args.shared.filter(|&shared| shared > keys) {
-        return Err(Failure::SharedPastKeys { shared, keys });
-    }
-    match may_be.contains(&queries) {
-        true => Ok(Size { batch, queries, keys }),
-        false => Err(Failure::Queries { phase, found: queries }),
+    match args.shared {
+        Some(shared) if shared > keys => Err(Failure::SharedPastKeys { shared, keys }),
+        _ => Ok(Size { batch, queries, keys }),
     }
 }
 

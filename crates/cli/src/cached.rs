@@ -6,7 +6,7 @@ use regard::{
     Cache, CacheLimits, Kernel, Outputs, Pool, Queries, RunError, SequenceId, Spec, Step, Tokens, View,
 };
 use regard_ir::inputs::InputData;
-use regard_ir::problem::{OwnedProblem, Phase, Problem, ProblemError};
+use regard_ir::problem::{MAX_FEW, OwnedProblem, Phase, Problem, ProblemError};
 use regard_ir::variant::{Axis, InputShape, Source};
 use regard_oracle::random::CapturedBuffer;
 
@@ -16,22 +16,46 @@ use crate::storage::Storage;
 use crate::tensors::signature::{Bound, CapturedElements, StoredElements};
 use crate::verify::problem::Size;
 
+/// Queries of each sequence in a call of few that nobody gave a number of.
+const FEW: usize = 8;
+
+/// The queries of each sequence of a call on a cache, where `asked` are asked for, if any.
+///
+/// # Errors
+/// If the phase has not so many.
+pub(crate) fn queries(phase: Phase, asked: Option<usize>) -> Result<usize, Failure> {
+    let (default, may_be) = match phase {
+        Phase::Decode => (1, 1..=1),
+        Phase::Few | Phase::Prefill => (FEW, 2..=MAX_FEW as usize),
+    };
+    let found = asked.unwrap_or(default);
+    if may_be.contains(&found) { Ok(found) } else { Err(Failure::Queries { phase, found }) }
+}
+
+/// The lengths of a call on a cache, of sequences of one length.
+///
+/// # Errors
+/// If they do not fit, those of all sequences together included, as such calls have them packed.
+pub(crate) fn lengths(spec: &Spec, phase: Phase, size: Size) -> Result<Problem<'static>, ProblemError> {
+    let Size { batch, queries, keys } = size;
+    let problem = Problem::prefill(spec.source, batch, queries, keys)?;
+    for (what, len) in [("queries", queries), ("keys", keys)] {
+        let len = batch.saturating_mul(len);
+        i32::try_from(len).map_err(|_| ProblemError::TooLong { what, len })?;
+    }
+    Ok(Problem { phase, ..problem })
+}
+
 /// The problem of a call on a cache: sequences of one length, packed as such calls have them.
 ///
 /// # Errors
-/// If lengths do not fit.
+/// As [`lengths`].
 pub(crate) fn problem(spec: &Spec, phase: Phase, size: Size) -> Result<OwnedProblem, ProblemError> {
     let Size { batch, queries, keys } = size;
-    // Told as a problem of sequences that are not packed tells it.
-    Problem::prefill(spec.source, batch, queries, keys)?;
-    let starts = |what, len: usize| -> Result<Vec<i32>, ProblemError> {
-        let start = |index: usize| index.checked_mul(len).and_then(|start| i32::try_from(start).ok());
-        let too_long = ProblemError::TooLong { what, len: batch.saturating_mul(len) };
-        // The last first: no more is counted than fits.
-        start(batch).ok_or(too_long)?;
-        Ok((0..=batch).filter_map(start).collect())
-    };
-    let (cu_q, cu_k) = (starts("queries", queries)?, starts("keys", keys)?);
+    lengths(spec, phase, size)?;
+    // No more is counted than fits.
+    let starts = |len: usize| -> Vec<i32> { (0..=batch).map(|index| (index * len) as i32).collect() };
+    let (cu_q, cu_k) = (starts(queries), starts(keys));
     let packed = Problem::packed(spec.source, &cu_q, &cu_k)?;
     Ok((&Problem { phase, ..packed }).into())
 }

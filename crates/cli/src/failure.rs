@@ -37,8 +37,12 @@ pub(crate) enum Failure {
     ProfileFile { path: PathBuf, error: io::Error },
     /// A profile that describes no machine.
     Profile(ProfileError),
-    /// A phase that no plan has yet.
-    Phase(Phase),
+    /// A length that a phase does not do without.
+    NoLength { flag: &'static str, phase: Phase, expects: &'static str },
+    /// A position of the first query, where the phase says where queries stand.
+    Offset { phase: Phase, found: i64 },
+    /// Several sequences, where the cache is a file.
+    FileSequences { spec: String, batch: usize },
     /// A phase does not have so many queries of a sequence.
     Queries { phase: Phase, found: usize },
     /// A flag that says nothing to a phase.
@@ -166,9 +170,18 @@ impl fmt::Display for Failure {
                 write!(f, "machine profile {}: {error}", path.display())
             }
             Failure::Profile(error) => error.fmt(f),
-            Failure::Phase(phase) => {
-                write!(f, "--phase {}: not supported yet; prefill is", phase.name())
+            Failure::NoLength { flag, phase, expects } => {
+                write!(f, "{flag} <N> is not given: --phase {} expects {expects}", phase.name())
             }
+            Failure::Offset { phase, found } => write!(
+                f,
+                "--q-offset {found}: not with --phase {}, whose queries are the last tokens of their sequences; it is for prefill",
+                phase.name()
+            ),
+            Failure::FileSequences { spec, batch } => write!(
+                f,
+                "spec {spec}: --batch is {batch}, but a cache in a file (`cache.file = true`) is of one sequence: expected 1"
+            ),
             Failure::Queries { phase, found } => {
                 let (takes, others) = match phase {
                     Phase::Decode => ("1 query", "few is for 2 to 16"),

@@ -297,3 +297,83 @@ fn what_a_phase_does_not_have_is_told() {
                 sequences have in common lie in pages\n";
     assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(1), "", told));
 }
+
+#[test]
+fn a_plan_says_what_a_call_on_a_cache_does() {
+    let folder = Folder::new("cached-plan");
+    folder.file(
+        "turning.toml",
+        "name = 'turning'\nheads = { query = 8, kv = 2, dim = 64 }\nmask = 'causal & window(1000)'\n\
+         cache = { layout = 'ring', k = 'int8', v = 'int4', page = 32 }\n",
+    );
+    let plan = |more: &[&str]| {
+        let objects = folder.regard(&[&["plan"], more, &["--json"]].concat()).ok().objects();
+        let [object] = &objects[..] else { panic!("{objects:?}") };
+        object.clone()
+    };
+    let gqa =
+        ["gqa", "--phase", "decode", "--k", "3000", "--batch", "4", "--dtype", "bf16", "--threads", "2"];
+    let shown = plan(&gqa);
+    let call = &shown["call"];
+    let number =
+        |of: &serde_json::Value, key: &str| of[key].as_u64().unwrap_or_else(|| panic!("{key}: {of}"));
+    assert_eq!((&shown["problem"]["phase"], &shown["problem"]["queries"]), (&"decode".into(), &1.into()));
+    assert_eq!([number(call, "rows"), number(call, "live_cells"), number(call, "passes")], [4, 12, 96]);
+    assert_eq!([number(call, "keys"), number(call, "pairs")], [96_000, 384_000]);
+    assert_eq!([number(call, "read_bytes"), number(call, "threads")], [96_000 * 2 * 256, 2]);
+    // 47 pages of 64 tokens, each of which is of 8 heads, and has a line of bits for the values of each.
+    let cache = &shown["cache"];
+    assert_eq!((&cache["layout"], &cache["page"]["k"]), (&"contiguous".into(), &"bf16".into()));
+    assert_eq!(number(cache, "held_tokens"), 47 * 64);
+    assert_eq!(number(cache, "bytes"), 4 * 47 * 8 * (2 * 64 * 256 + 64));
+    assert!(number(&shown, "workspace_bytes") > 0 && shown["unknown"].as_array().unwrap().is_empty());
+    let predicted = &shown["predicted"];
+    let seconds = |key: &str| predicted[key].as_f64().unwrap();
+    let (reading, arithmetic) = (seconds("reading_s"), seconds("products_s") + seconds("softmax_s"));
+    let longer = reading.max(arithmetic) + seconds("waking_s");
+    assert!((seconds("seconds") / longer - 1.0).abs() < 1e-9, "{predicted}");
+    assert_eq!(predicted["bound"], if reading >= arithmetic { "reads" } else { "arithmetic" });
+
+    // Eight queries where nobody says how many; they see 1007 keys, which begin in the page from 98976 on.
+    let shown = plan(&["turning.toml", "--phase", "few", "--k", "100000"]);
+    let (call, cache) = (&shown["call"], &shown["cache"]);
+    assert_eq!([number(call, "rows"), number(call, "keys")], [32, 2 * 1024]);
+    assert_eq!(number(call, "read_bytes"), 2 * 1024 * ((64 + 4) + (32 + 2 * 2)));
+    assert_eq!((&cache["layout"], &cache["page"]["v"]), (&"ring".into(), &"int4".into()));
+    let held = number(cache, "held_tokens");
+    assert!((1008..1200).contains(&held), "{cache}");
+
+    // A longer cache is more to read, by as much.
+    let read =
+        |k: &str| plan(&["causal", "--phase", "decode", "--k", k])["call"]["read_bytes"].as_u64().unwrap();
+    assert_eq!(read("8192"), 8 * read("1024"));
+}
+
+#[test]
+fn a_plan_says_which_cache_there_is_not() {
+    let folder = Folder::new("cached-plan-in-vain");
+    for (mask, cache, more, told) in [
+        (
+            "causal",
+            "'ring'",
+            &[][..],
+            "`cache.layout` is `ring`, but the mask lets queries see keys without end",
+        ),
+        (
+            "causal",
+            "{ file = true }",
+            &["--batch", "2"],
+            "spec filed: --batch is 2, but a cache in a file (`cache.file = true`) is of one sequence: expected 1\n",
+        ),
+    ] {
+        folder.file(
+            "cached.toml",
+            format!("name = 'filed'\nheads = {{ query = 1, dim = 8 }}\nmask = '{mask}'\ncache = {cache}\n"),
+        );
+        let args = [&["plan", "cached.toml", "--phase", "decode", "--k", "16"], more].concat();
+        let done = folder.regard(&args);
+        assert!(done.code == Some(1) && done.stderr.contains(told), "{done:?}");
+    }
+    let alone = folder.regard(&["plan", "cached.toml", "--phase", "decode", "--k", "16"]).ok();
+    assert!(alone.stdout.contains("contiguous: room for 64 tokens"), "{alone:?}");
+}

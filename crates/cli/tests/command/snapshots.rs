@@ -47,3 +47,23 @@ fn plan() {
     assert_eq!(times.len(), 1, "{planned}");
     insta::assert_snapshot!("plan", lines.join("\n"));
 }
+
+/// What is said of calls on caches, on the same machine: all keys of some sequences, and a ring that a window turns in.
+#[test]
+fn plan_of_a_call_on_a_cache() {
+    let folder = Folder::new("plan-cached");
+    folder.file(
+        "turning.toml",
+        "name = 'turning'\nheads = { query = 8, kv = 2, dim = 64 }\nmask = 'causal & window(1000)'\n\
+         cache = { layout = 'ring', k = 'int8', v = 'int4' }\n",
+    );
+    let decode = ["plan", "gqa", "--phase", "decode", "--k", "8192", "--batch", "3", "--dtype", "bf16"];
+    let few = ["plan", "turning.toml", "--phase", "few", "--k", "100000"];
+    for (name, args) in [("plan_decode", &decode[..]), ("plan_few", &few)] {
+        let planned = folder.regard(&[args, &["--machine", "cortex-m7"]].concat()).ok().stdout;
+        let (times, lines): (Vec<_>, Vec<_>) =
+            planned.lines().partition(|line| line.starts_with("planned in"));
+        assert_eq!(times.len(), 1, "{planned}");
+        insta::assert_snapshot!(name, lines.join("\n"));
+    }
+}
