@@ -53,7 +53,8 @@ pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) ->
         header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
         writeln!(
             out,
-            "peak: the most that is read in huge pages, of as many bytes as the cache has, in GB/s"
+            "peak: the most that is read in huge pages, of as many bytes as the cache has, in GB/s; share: of that\n\
+             model: the median by the time that the planner's cost model predicts"
         )?;
         if let Some(shared) = shared(args) {
             writeln!(out, "tokens that all sequences begin with, stored and counted once: {shared}")?;
@@ -117,6 +118,7 @@ fn measure<T: Storage>(
     let outcome = call.run::<T>(runs)?;
     drop(filled);
     let judged = judge(kernel, &bound, &captured, pool, &outcome)?;
+    let predicted = predicted(kernel, (&bound, shared), &captured, pool)?;
     let work = work(kernel, &bound, &captured, shared)?;
     let seconds = work.bytes() / (peak * 1e9);
     let timing = Timing {
@@ -125,7 +127,23 @@ fn measure<T: Storage>(
         ..Timing::of(kernel, &bound, &outcome, pool.count(), work)
     };
     let limit = Limit { name: "read", peak, seconds };
-    Ok(Line::new(timing, runs, &place.cpu, limit, judged, None))
+    Ok(Line::new(timing, runs, &place.cpu, limit, judged, None).predicted(predicted))
+}
+
+/// The time that is predicted; the model knows nothing of tokens that sequences share.
+fn predicted(
+    kernel: &Kernel,
+    (bound, shared): (&Bound<'_>, usize),
+    captured: &[InputData<'_>],
+    pool: &Pool,
+) -> Result<Option<f64>, Failure> {
+    if shared > 0 {
+        return Ok(None);
+    }
+    let predicted = kernel
+        .predict_call(&bound.problem(), captured, pool.count())
+        .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
+    Ok(predicted.map(|predicted| predicted.seconds))
 }
 
 /// Calls on a cache, all alike.

@@ -132,8 +132,11 @@ impl Line {
         };
         if let Some(cache) = cache {
             let peak = format!("{:.1}", self.peak);
-            let cells = [spec, *kernel, *dtype, cache, &size, &median, &spread, &gbs, &peak, &limit, &error];
-            return cached_row(cells);
+            let share = format!("{:.0} %", 100.0 * self.peak_fraction);
+            let model = self.predicted_s.map(|seconds| format!("{:.2}", median_s / seconds));
+            let model = model.as_deref().unwrap_or("-");
+            let rates = [&gbs, &peak, &*share, model];
+            return cached_row([spec, *kernel, *dtype, cache], [&size, &median, &spread], rates, &error);
         }
         let gflops = format!("{gflops:.1}");
         let cells = [spec, *kernel, *dtype, &size, &median, &spread, &gflops, &gbs, &limit, &error];
@@ -160,25 +163,19 @@ fn row(cells: [&str; 10], beside: &str) -> String {
 }
 
 /// What is above the columns where keys and values are cached.
-const CACHED_HEADS: [&str; 11] = [
-    "spec",
-    "kernel",
-    "dtype",
-    "cache",
-    "b x q x k",
-    "median",
-    "min to max",
-    "GB/s",
-    "peak",
-    "of limit",
-    "error",
-];
+fn cached_heads() -> String {
+    let times = ["b x q x k", "median", "min to max"];
+    cached_row(["spec", "kernel", "dtype", "cache"], times, ["GB/s", "peak", "share", "model"], "error")
+}
 
 /// Cells in their columns, where keys and values are cached.
-fn cached_row(cells: [&str; 11]) -> String {
-    let [spec, kernel, dtype, cache, size, median, spread, gbs, peak, limit, error] = cells;
+fn cached_row(what: [&str; 4], times: [&str; 3], rates: [&str; 4], error: &str) -> String {
+    let [spec, kernel, dtype, cache] = what;
+    let [size, median, spread] = times;
+    let [gbs, peak, share, model] = rates;
     let times = format!("{size:<11} {median:>8} {spread:>17}");
-    format!("{spec:<14} {kernel:<9} {dtype:<5} {cache:<14} {times} {gbs:>6} {peak:>6} {limit:<10} {error}")
+    let rates = format!("{gbs:>6} {peak:>6} {share:>5} {model:>5}");
+    format!("{spec:<14} {kernel:<9} {dtype:<5} {cache:<14} {times} {rates} {error}")
 }
 
 /// Two times, and their unit once where it is one.
@@ -204,7 +201,7 @@ impl<'a> Lines<'a> {
     pub(super) fn new(out: &'a mut dyn Write, args: &BenchArgs) -> Result<Self, Failure> {
         let lines = Self { out, json: args.json, failed: 0, all: 0 };
         if !lines.json && args.phase != BenchPhase::Call(Phase::Prefill) {
-            writeln!(lines.out, "{}", cached_row(CACHED_HEADS))?;
+            writeln!(lines.out, "{}", cached_heads())?;
         } else if !lines.json {
             let beside = match &args.against {
                 _ if args.baseline => "baseline",

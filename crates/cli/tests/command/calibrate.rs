@@ -87,6 +87,13 @@ fn plans_and_times_have_their_prediction() {
     let plan = folder.regard(&[&PLAN[..], &["--json"]].concat()).ok().objects();
     let seconds = plan[0]["predicted"]["seconds"].as_f64().unwrap();
     assert!(seconds > 0.0 && plan[0]["predicted"]["rates"] == "estimated", "{plan:?}");
-    let bench = ["bench", "causal", "--q", "64", "--repeat", "1", "--json"];
-    assert!(folder.regard(&bench).ok().objects()[0]["predicted_s"].as_f64().unwrap() > 0.0);
+    let cached = ["plan", "causal", "--phase", "decode", "--k", "256", "--json"];
+    let plan = folder.regard(&cached).ok().objects();
+    let seconds = plan[0]["predicted"]["seconds"].as_f64().unwrap();
+    assert!(seconds > 0.0 && plan[0]["predicted"]["rates"] == "estimated", "{plan:?}");
+    for phase in ["prefill", "decode", "few"] {
+        let k = if phase == "prefill" { "--q" } else { "--k" };
+        let bench = ["bench", "causal", "--phase", phase, k, "64", "--repeat", "1", "--json"];
+        assert!(folder.regard(&bench).ok().objects()[0]["predicted_s"].as_f64().unwrap() > 0.0, "{phase}");
+    }
 }
