@@ -19,7 +19,7 @@ fn a_shared_prefix_changes_no_bit() {
     for entry in engines::available() {
         for name in names {
             for dtype in [Dtype::F32, Dtype::Bf16] {
-                let (format, queries) = (FORMATS[turn % FORMATS.len()], [1, 3, 1, 2, 40][turn % 5]);
+                let (format, queries) = (FORMATS[turn % FORMATS.len()], [1, 3, 1, 2, 16][turn % 5]);
                 turn += 1;
                 let spec = specs::narrow(named(name), 40, 24);
                 if !run::serves(&spec, entry, dtype) {
