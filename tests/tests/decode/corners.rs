@@ -30,6 +30,27 @@ fn queries_that_see_nothing_give_zeros() {
     }
 }
 
+#[test]
+fn a_step_forgets_its_last_call() {
+    // No page has a key that the second condition allows, which is seen page by page alone.
+    let mask = "causal & (window(8) | k < 16 & k >= 16)";
+    for entry in engines::serving(Dtype::F32) {
+        let spec = cached_as(spec(mask), CacheFormat::Same, CacheFormat::Same, 16);
+        let kernel = run::compile(&spec, entry, Dtype::F32);
+        let sizes = Sizes::new(&[600], 2);
+        let case = sizes.case(&kernel, 9);
+        let inputs = case.inputs();
+        let filled = cached::fill(&kernel, &case, &inputs, 600).expect("a case is small");
+        let mut step = kernel.step(&filled.cache, 2, 1).expect("a case is small");
+        for call in ["first", "second"] {
+            let outputs = cached::decode(&kernel, &case, &inputs, &filled, (&mut step, &Solo));
+            let outputs = outputs.expect("a case is small");
+            run::judge(&case, &inputs, Ok(outputs), kernel.plan())
+                .unwrap_or_else(|error| panic!("{call} call on {entry:?}: {error}"));
+        }
+    }
+}
+
 /// Fills a cache with a case after `change` was made to its keys and values, and attends its queries.
 fn attend_changed(kernel: &Kernel, case: &Case<'_>, change: impl FnOnce(&mut Inputs)) -> Outputs {
     let mut inputs = case.inputs();
