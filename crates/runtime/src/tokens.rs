@@ -166,7 +166,8 @@ pub(crate) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
     pub q: View<'a, T>,
-    pub k: View<'a, T>,
+    /// Absent where they are cached, and were normed when they were appended.
+    pub k: Option<View<'a, T>>,
 }
 
 /// What a worker needs to fill rows of the table.
@@ -252,9 +253,11 @@ impl<T: Element> Fill<'_, T> {
     fn norm(&self, norm: &QkNorm, row: usize) -> f32 {
         let (batch, token) = self.layout.token(row);
         let heads = &self.variant.heads;
-        let (heads, rows, token) = match token {
-            Token::Key(key) => (heads.kv, &self.rows.k, key),
-            Token::Query(query) => (heads.query, &self.rows.q, query),
+        let (heads, rows, token) = match (token, &self.rows.k) {
+            (Token::Key(key), Some(k)) => (heads.kv, k, key),
+            // Nothing reads the norm of a cached key.
+            (Token::Key(_), None) => return 1.0,
+            (Token::Query(query), _) => (heads.query, &self.rows.q, query),
         };
         // A turn keeps lengths, but for the factor that turned channels are multiplied by.
         let turned = self.variant.position.filter(|_| norm.after_rope);

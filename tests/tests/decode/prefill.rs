@@ -54,6 +54,23 @@ fn prefills_of_caches_are_what_tensors_give() {
 }
 
 #[test]
+fn keys_that_were_normed_over_all_heads_are_not_asked_for() {
+    let spec = specs::parse(
+        "heads = { query = 4, kv = 2, dim = 24 }\nmask = 'causal'\nqk_norm = { kind = 'rms', axis = 'all' }",
+    );
+    for entry in engines::serving(Dtype::F32) {
+        let kernel = run::compile(&spec, entry, Dtype::F32);
+        let sizes = Sizes::new(&[100], 40);
+        let case = sizes.case(&kernel, 1);
+        let inputs = case.inputs();
+        let filled = cached::fill(&kernel, &case, &inputs, 100).expect("a case is small");
+        let outputs = cached::prefill(&kernel, &case, &inputs, &filled, &Solo).expect("a case is small");
+        let exact = run::run(&kernel, &case, &inputs, &Solo).expect("a case is small");
+        assert!(bits(&outputs, 0, 40) == bits(&exact, 0, 40), "on {entry:?}");
+    }
+}
+
+#[test]
 fn a_prompt_in_pieces_is_what_it_is_at_once() {
     let (len, pieces) = (700, [1, 40, 263, 64, 300, 32]);
     for entry in engines::available() {

@@ -274,9 +274,8 @@ fn run_from<E: Engine, T: Element>(
         let lots = Lots::new(table, tokens::CHUNK * layout.tokens.stride());
         let frequencies = &*frequencies;
         let k = match source {
-            Source::Given { k, .. } => k,
-            // Keys of a cache were turned and normed when they were appended: nothing is asked of theirs.
-            Source::Cached { .. } => View::empty(heads.dim as usize),
+            Source::Given { k, .. } => Some(k),
+            Source::Cached { .. } => None,
         };
         let fill = tokens::Fill {
             layout: layout.tokens,

@@ -119,7 +119,7 @@ pub fn append<E: Engine, T: Element>(
             layout,
             variant,
             problem: &problem,
-            rows: tokens::Rows { q: View::empty(variant.heads.dim as usize), k: tokens.k },
+            rows: tokens::Rows { q: View::empty(variant.heads.dim as usize), k: Some(tokens.k) },
             captured: &captured,
             fault: &Fault::new(),
             frequencies,

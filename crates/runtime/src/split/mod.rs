@@ -145,8 +145,7 @@ pub fn run<E: Engine, T: Element>(
             layout: layout.tokens,
             variant,
             problem,
-            // No key is in the table: those of the caches were turned when they were appended.
-            rows: tokens::Rows { q: queries.q, k: View::empty(heads.dim as usize) },
+            rows: tokens::Rows { q: queries.q, k: None },
             captured: &captured,
             fault: &fault,
             frequencies,
