@@ -216,5 +216,6 @@ pub fn sequence_of(case: &Case<'_>, inputs: &Inputs, index: u32) -> Inputs {
             .gate
             .as_ref()
             .map(|gate| cut(&gate.view(), case.dtype, rows(of.first_query, of.queries))),
+        keys_are_cached: inputs.keys_are_cached,
     }
 }

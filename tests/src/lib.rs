@@ -14,6 +14,7 @@ use regard_testkit::{Input, Layout};
 
 pub mod cached;
 pub mod engines;
+pub mod held;
 pub mod hidden;
 pub mod run;
 pub mod said;

@@ -169,7 +169,7 @@ fn sequence_of(alone: &Case<'_>, all: &Inputs, sequence: usize) -> Inputs {
         part(alone, tensor, sequence, 0..tokens, [1, heads, tokens, width])
     };
     let [q, k, v] = [&all.q, &all.k, &all.v].map(own);
-    Inputs { q, k, v, captured: captured.collect(), gate: all.gate.as_ref().map(own) }
+    Inputs { q, k, v, captured: captured.collect(), gate: all.gate.as_ref().map(own), keys_are_cached: false }
 }
 
 /// Some tokens of one sequence of a tensor.

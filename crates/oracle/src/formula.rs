@@ -37,6 +37,7 @@ pub struct Oracle<'a> {
     pub(crate) tensors: Tensors<'a>,
     pub(crate) rope: Option<Rope>,
     rounds: bool,
+    pub(crate) keys_are_cached: bool,
     precision: Precision,
 }
 
@@ -82,13 +83,19 @@ impl<'a> Oracle<'a> {
     pub fn new(variant: Variant<'a>, problem: Problem<'a>, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
         mismatch::check(&variant, &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
-        Ok(Self { variant, problem, tensors, rope, rounds: false, precision: Precision::Exact })
+        let (rounds, keys_are_cached, precision) = (false, false, Precision::Exact);
+        Ok(Self { variant, problem, tensors, rope, rounds, keys_are_cached, precision })
     }
 
     /// The same formula with each score, weight and weighted sum rounded to binary32, which is the least that f32
     /// arithmetic does: it tells a wrong result from one that cancels too far to be computed in f32.
     pub fn rounding(self) -> Self {
         Self { rounds: true, ..self }
+    }
+
+    /// The same formula on keys as a cache holds them: normalised and turned before they were given.
+    pub fn on_cached_keys(self) -> Self {
+        Self { keys_are_cached: true, ..self }
     }
 
     /// The same formula, for kernels of this precision: it says which bounds hold.

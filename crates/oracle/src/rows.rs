@@ -37,8 +37,11 @@ impl Oracle<'_> {
         ))
     }
 
-    /// Key row `j` of a head, normalised and turned by its position.
+    /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
+        if self.keys_are_cached {
+            return self.tensors.k.row(of.batch as usize, g, of.first_key as usize + j);
+        }
         let at = match self.ids() {
             None => j as i32,
             Some((_, ids)) => ids[self.key_row(of, j)],

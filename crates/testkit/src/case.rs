@@ -43,6 +43,8 @@ pub struct Inputs {
     /// The gate of the outputs, N(0, 1), if the variant has one: `[batch, output heads, queries, value_dim]`, or 1 in
     /// the last place where it is per head.
     pub gate: Option<Input>,
+    /// Whether the keys are as a cache holds them, normalised and turned: the oracle takes them as they are.
+    pub keys_are_cached: bool,
 }
 
 impl Inputs {
@@ -108,6 +110,7 @@ impl Case<'_> {
             v: input(heads.value, keys, heads.value_dim, 2),
             captured: captured.collect(),
             gate,
+            keys_are_cached: false,
         }
     }
 
@@ -168,7 +171,8 @@ impl Case<'_> {
             .expect("the captured inputs of a case fit it");
         let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
         let gate = inputs.gate.as_ref().map(Input::view);
-        Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })
-            .expect("the inputs of a case fit it")
+        let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })
+            .expect("the inputs of a case fit it");
+        if inputs.keys_are_cached { oracle.on_cached_keys() } else { oracle }
     }
 }

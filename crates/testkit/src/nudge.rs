@@ -68,6 +68,6 @@ impl Inputs {
             CapturedBuffer::F32(data) => CapturedBuffer::F32(data.iter().map(|&x| nudge(x)).collect()),
             other => other.clone(),
         });
-        Self { q, k, v, captured: captured.collect(), gate }
+        Self { q, k, v, captured: captured.collect(), gate, keys_are_cached: self.keys_are_cached }
     }
 }

@@ -220,7 +220,7 @@ impl Golden {
         };
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
-        let inputs = Inputs { q, k, v, captured, gate };
+        let inputs = Inputs { q, k, v, captured, gate, keys_are_cached: false };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
     }

@@ -1,0 +1,111 @@
+//! What a cache holds of keys and values, and how near outputs are to it and to what it was given.
+
+use regard::{Dtype, Kernel, RowOf};
+use regard_ir::bounds::{self, Quantity};
+use regard_ir::cache::Codec;
+use regard_ir::plan::Precision;
+use regard_oracle::Tensor4;
+use regard_oracle::sample::Sample;
+use regard_testkit::{Case, Failure, Input, Inputs, Layout, Outputs};
+
+use crate::cached::Filled;
+
+/// A case's inputs in f32, with what a cache holds of its keys and values.
+///
+/// # Panics
+/// If it does not hold them all.
+pub fn inputs(case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
+    let read = |tensor: &Input, row: fn(usize) -> RowOf| {
+        let [_, heads, tokens, width] = tensor.view().shape();
+        let mut values = vec![0.0f32; heads * tokens * width];
+        for (index, &sequence) in filled.sequences.iter().enumerate() {
+            let of = case.problem.sequence(index as u32);
+            for token in 0..of.keys as usize {
+                for head in 0..heads {
+                    let at = (head * tokens + of.first_key as usize + token) * width;
+                    let to = &mut values[at..at + width];
+                    assert_eq!(filled.cache.read(sequence, token, row(head), to), Ok(true));
+                }
+            }
+        }
+        Input::new(Dtype::F32, [1, heads, tokens, width], Layout::Bhnd, values)
+    };
+    let widened = |tensor: &Input| {
+        let view = tensor.view();
+        let [_, heads, tokens, _] = view.shape();
+        let places = (0..heads).flat_map(|h| (0..tokens).map(move |n| (h, n)));
+        let values = places.flat_map(|(h, n)| view.row(0, h, n)).map(|x| x as f32);
+        Input::new(Dtype::F32, view.shape(), Layout::Bhnd, values.collect::<Vec<_>>())
+    };
+    Inputs {
+        q: widened(&inputs.q),
+        k: read(&inputs.k, RowOf::Key),
+        v: read(&inputs.v, RowOf::Value),
+        captured: inputs.captured.clone(),
+        gate: inputs.gate.as_ref().map(widened),
+        keys_are_cached: true,
+    }
+}
+
+/// A case's outputs in f32.
+fn widened(case: &Case<'_>, outputs: &Outputs) -> Outputs {
+    let mut wide = Outputs { lse: outputs.lse.clone(), ..case.outputs() };
+    let view = outputs.o.view();
+    let [batch, heads, tokens, _] = view.shape();
+    for (b, h, n) in
+        (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..tokens).map(move |n| (b, h, n))))
+    {
+        for (channel, x) in view.row(b, h, n).into_iter().enumerate() {
+            wide.o.set([b, h, n, channel], x);
+        }
+    }
+    wide
+}
+
+/// The root mean square of the difference of two outputs by that of the second, of the head where it is largest.
+pub fn relative_rms(found: &Tensor4<'_>, expected: &Tensor4<'_>) -> f64 {
+    let [_, heads, tokens, _] = expected.shape();
+    let of_head = |h: usize| {
+        let rows =
+            |tensor: &Tensor4<'_>| -> Vec<f64> { (0..tokens).flat_map(|n| tensor.row(0, h, n)).collect() };
+        let (found, expected) = (rows(found), rows(expected));
+        let squares = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
+        let difference = squares(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+        (difference / squares(&mut expected.iter().copied())).sqrt()
+    };
+    (0..heads).map(of_head).fold(0.0, f64::max)
+}
+
+/// Judges outputs by the oracle on the inputs that a cache holds, in f32.
+///
+/// # Errors
+/// As [`Case::judge`].
+pub fn judge(kernel: &Kernel, case: &Case<'_>, held: &Inputs, outputs: &Outputs) -> Result<(), Failure> {
+    let cache = kernel.plan().cache;
+    // Queries and weights of 16 bits leave more than f32 does, and less than any bound on 16-bit storage.
+    let of_integers = [cache.k, cache.v].iter().any(|codec| matches!(codec, Codec::Int8 | Codec::Int4));
+    let allowed = if of_integers && case.dtype == Dtype::F32 { Dtype::F16 } else { case.dtype };
+    let (wide, precision) = (Case { dtype: Dtype::F32, ..*case }, kernel.plan().precision());
+    let sample = Sample::new(&case.problem, &case.variant.heads, 1, case.seed);
+    match wide.judge_as(precision, held, &widened(&wide, outputs), &sample) {
+        Err(Failure::Bound(report)) if report.share() > loosened(allowed, precision) => {
+            Err(Failure::Bound(report))
+        }
+        Ok(_) | Err(Failure::Bound(_)) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// How far the outputs of a head may be from those of what a cache was given, rms by rms.
+pub fn allowed_rms(kernel: &Kernel) -> f64 {
+    let (cache, dtype) = (kernel.plan().cache, kernel.plan().dtype);
+    let storage = bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
+    let of = |codec| bounds::cached(codec, dtype).unwrap_or(storage);
+    of(cache.k).max(of(cache.v))
+}
+
+/// How much wider the bounds of a storage type are than those of f32.
+fn loosened(dtype: Dtype, precision: Precision) -> f64 {
+    let of = |dtype| bounds::bound(Quantity::Output, dtype, precision, 0.0);
+    of(dtype) / of(Dtype::F32)
+}
