@@ -13,6 +13,7 @@ use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Input, Layout};
 
 pub mod cached;
+pub mod drawn;
 pub mod engines;
 pub mod held;
 pub mod hidden;
@@ -44,8 +45,7 @@ pub fn cut(tensor: &Tensor4<'_>, dtype: Dtype, tokens: Range<usize>) -> Input {
 
 /// What of a captured input is one sequence's.
 ///
-/// # Panics
-/// If it is of tokens, but not of sequences.
+/// One that is of tokens, but not of sequences, is as long as the longest of them: it is cut to the tokens of this one.
 pub fn cut_captured(
     data: InputData<'_>,
     variant: &Variant<'_>,
@@ -61,7 +61,7 @@ pub fn cut_captured(
         (true, None) => Some((index, 1)),
         (true, Some(_)) if by_query => Some((of.first_query, of.queries)),
         (true, Some(_)) => Some((of.first_key, of.keys)),
-        (false, Some(_)) => panic!("an input of tokens without sequences is as long as the longest of them"),
+        (false, Some(axis)) => return cut_axis(data, variant, input, *axis, of),
     };
     let others = shape.axes().iter().map(|axis| match axis {
         Axis::Len(len) => *len as usize,
@@ -76,5 +76,37 @@ pub fn cut_captured(
         InputData::F32(data) => CapturedBuffer::F32(data[range].to_vec()),
         InputData::I32(data) => CapturedBuffer::I32(data[range].to_vec()),
         InputData::Bool(data) => CapturedBuffer::Bool(data[range].to_vec()),
+    }
+}
+
+/// As [`cut_captured`], of an input that has an axis of tokens and none of sequences.
+fn cut_axis(
+    data: InputData<'_>,
+    variant: &Variant<'_>,
+    input: usize,
+    token: Axis,
+    of: &Sequence,
+) -> CapturedBuffer {
+    let lens = |axes: &[Axis]| -> usize {
+        let len = |axis: &Axis| match axis {
+            Axis::Len(len) => *len as usize,
+            Axis::Head => variant.heads.query as usize,
+            Axis::KvHead => variant.heads.kv as usize,
+            Axis::Batch | Axis::Query | Axis::Key => panic!("one axis of tokens"),
+        };
+        axes.iter().map(len).product()
+    };
+    let axes = variant.inputs[input].axes();
+    let at = axes.iter().position(|axis| *axis == token).expect("it is one of them");
+    let (outer, inner) = (lens(&axes[..at]), lens(&axes[at + 1..]));
+    let by_query = token == Axis::Query && variant.source == Source::Cross;
+    let kept = if by_query { of.queries } else { of.keys } as usize * inner;
+    fn rows<T: Copy>(data: &[T], outer: usize, kept: usize) -> Vec<T> {
+        data.chunks((data.len() / outer).max(1)).flat_map(|row| &row[..kept]).copied().collect()
+    }
+    match data {
+        InputData::F32(data) => CapturedBuffer::F32(rows(data, outer, kept)),
+        InputData::I32(data) => CapturedBuffer::I32(rows(data, outer, kept)),
+        InputData::Bool(data) => CapturedBuffer::Bool(rows(data, outer, kept)),
     }
 }

@@ -3,8 +3,6 @@
 //!
 //! A failure shrinks, and is kept in `failures.txt` beside this file, which later runs begin with.
 
-mod spec;
-
 use std::cell::Cell;
 use std::sync::LazyLock;
 
@@ -15,10 +13,9 @@ use regard_ir::plan::Blocks;
 use regard_ir::variant::{Axis, InputShape, Source, Variant};
 use regard_runtime::flash;
 use regard_testkit::{Case, Failure, Inputs, Layout, Outputs};
+use regard_tests::drawn::{self, Draws, Sight};
 use regard_tests::run::{self, Direct, Disagreement};
 use regard_tests::{cached, cumulative, engines};
-
-use spec::Draws;
 
 /// The same cases on every run; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others.
 const SEED: u64 = 0x7265_6761_7264;
@@ -34,7 +31,7 @@ static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(2).expect("two threads"
 
 /// Compares what the draws say on every engine.
 fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<(), TestCaseError> {
-    let text = spec::text(&mut Draws::new(of_spec));
+    let text = drawn::text(&mut Draws::new(of_spec), Sight::Any);
     let parsed = regard::parse(&text, "random.toml", &regard::NoFiles);
     let spec = parsed.map_err(|diagnostics| TestCaseError::fail(format!("{text}\n{diagnostics}")))?.spec;
     let variant = spec.variant().expect("softmax");

@@ -3,24 +3,38 @@
 use std::fmt::Write;
 
 /// What a spec is drawn from. Without numbers left the first choice is taken, which is the plainest everywhere.
-pub(crate) struct Draws<'a>(std::slice::Iter<'a, u32>);
+#[derive(Clone, Debug)]
+pub struct Draws<'a>(std::slice::Iter<'a, u32>);
 
 impl<'a> Draws<'a> {
-    pub(crate) fn new(draws: &'a [u32]) -> Self {
+    /// Draws that are these numbers.
+    pub fn new(draws: &'a [u32]) -> Self {
         Self(draws.iter())
     }
 
-    pub(crate) fn below(&mut self, n: u32) -> u32 {
+    /// A number below `n`.
+    pub fn below(&mut self, n: u32) -> u32 {
         self.0.next().map_or(0, |&draw| draw % n)
     }
 
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    /// One of some.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u32) as usize]
     }
 
-    fn coin(&mut self) -> bool {
+    /// Whether it is heads.
+    pub fn coin(&mut self) -> bool {
         self.below(2) == 1
     }
+}
+
+/// Which keys a drawn spec's queries see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Any, of their own sequence or of another.
+    Any,
+    /// Of their own sequence, and but for a few specs no later ones: sequences can grow.
+    Back,
 }
 
 /// Declared tensors, and expressions that read them.
@@ -33,15 +47,18 @@ struct Writer<'d, 'a> {
 }
 
 /// The text of a spec.
-pub(crate) fn text(draws: &mut Draws<'_>) -> String {
+pub fn text(draws: &mut Draws<'_>, sight: Sight) -> String {
     let mut text = String::new();
-    let cross = draws.below(4) == 3;
+    let cross = sight == Sight::Any && draws.below(4) == 3;
     if cross {
         text.push_str("source = \"cross\"\n");
     }
     let dim = heads(draws, &mut text);
     let mut writer = Writer { draws, dim, cross, inputs: Vec::new() };
-    let mask = writer.mask(3);
+    let mask = match sight {
+        Sight::Any => writer.mask(3),
+        Sight::Back => writer.mask_back(),
+    };
     let (score, position) = (writer.score(), writer.position());
     let qk_norm = writer.qk_norm(!position.is_empty());
     let tables = [score, position, qk_norm, writer.weights_and_output()];
@@ -59,10 +76,10 @@ pub(crate) fn text(draws: &mut Draws<'_>) -> String {
 fn heads(draws: &mut Draws<'_>, text: &mut String) -> u32 {
     let value = draws.pick(&[1, 2, 3, 1]);
     let kv = value * draws.pick(&[1, 2, 3]);
-    let query = kv * draws.pick(&[1, 2, 3, 5]);
-    let dim = draws.pick(&[8, 2, 4, 6, 10, 12, 16, 20, 24, 34, 40]);
+    let query = kv * draws.pick(&[1, 2, 3, 5, 7]);
+    let dim = draws.pick(&[8, 2, 4, 6, 10, 12, 16, 20, 24, 34, 40, 72]);
     // Narrower outputs can cancel in all their channels at once, and then no f32 sum meets a relative bound.
-    let value_dim = draws.pick(&[8, 5, 6, 7, 9, 13, 16, 17, 24, 33]);
+    let value_dim = draws.pick(&[8, 5, 6, 7, 9, 13, 16, 17, 24, 33, 40]);
     let _ = writeln!(
         text,
         "heads = {{ query = {query}, kv = {kv}, value = {value}, dim = {dim}, value_dim = {value_dim} }}"
@@ -71,6 +88,17 @@ fn heads(draws: &mut Draws<'_>, text: &mut String) -> u32 {
 }
 
 impl Writer<'_, '_> {
+    fn mask_back(&mut self) -> String {
+        let (window, first) = (self.draws.pick(&[40, 1, 17, 64, 100, 300]), self.draws.pick(&[4, 1, 20]));
+        let narrowed = match self.draws.below(8) {
+            0..=2 => "causal".to_owned(),
+            3 | 4 => format!("causal & window({window})"),
+            5 | 6 => format!("causal & (window({window}) | first({first}))"),
+            _ => return self.mask(3),
+        };
+        format!("{narrowed} & ({})", self.mask(2))
+    }
+
     fn mask(&mut self, depth: u32) -> String {
         if depth > 0 {
             let side = |writer: &mut Self| writer.mask(depth - 1);
