@@ -7,9 +7,11 @@ mod files;
 mod formats;
 mod pages;
 mod prefill;
+mod random;
 mod rings;
 mod specs;
 mod stacks;
+mod story;
 
 use regard::{Dtype, Kernel, Problem, SHIPPED, Threads};
 use regard_ir::spec::{self, CacheFormat, Spec};

@@ -1,0 +1,449 @@
+//! Random variants decoded: whatever becomes of a sequence while it grows, each of its tokens gives what a prefill of all
+//! tokens from tensors gives it.
+//!
+//! A failure shrinks, and is kept in `failures.txt` beside this file, which later runs begin with.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::Range;
+use std::slice;
+
+use proptest::prelude::*;
+use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner, contextualize_config};
+use regard::{Dtype, Kernel, MAX_FEW, RowOf, RunError, Solo};
+use regard_engine::catalog::Entry;
+use regard_ir::bounds::{self, Quantity};
+use regard_ir::cache::Codec;
+use regard_ir::expr::Var;
+use regard_ir::interval::{Liveness, Region, Span, Unknown};
+use regard_ir::plan::Plan;
+use regard_ir::reach::reach;
+use regard_ir::spec::{self, CacheFormat, CacheLayout, Spec};
+use regard_ir::tiles;
+use regard_ir::variant::{Heads, Variant};
+use regard_oracle::sample::Sample;
+use regard_testkit::{Case, Failure, Inputs, Output, Outputs};
+use regard_tests::cached::{self, Filled};
+use regard_tests::drawn::{self, Draws, Sight};
+use regard_tests::{cut, engines, held, run};
+
+use crate::story::{self, Attended, Phase, Story};
+use crate::{Sizes, bits};
+
+/// The same cases on every run; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others.
+const SEED: u64 = 0x6465_636f_6465;
+
+/// Where failures are kept, from the folder of this package.
+const FAILURES: &str = "tests/decode/failures.txt";
+
+/// Numbers that decide a spec, and those that decide what becomes of a sequence.
+const DRAWS: [usize; 2] = [60, 400];
+
+/// Products of a prefill at most: wide specs have shorter sequences.
+const MOST_PRODUCTS: u64 = 1_000_000_000;
+
+/// Products of a prefill at most on an emulated unit, which is slower by a hundred times.
+const MOST_EMULATED: u64 = 5_000_000;
+
+/// Products of a query and a key in all heads.
+fn products_of_pair(heads: &Heads) -> u64 {
+    u64::from(heads.query) * u64::from(heads.dim + heads.value_dim)
+}
+
+// What is counted: specs, and of each engine what it was compared by.
+const READS_LENGTHS: &str = "skipped: reads nq or nk";
+const SEES_LATER: &str = "skipped: sees later keys";
+const SEVERAL_CELLS: &str = "of several cells";
+const ALL_DIGITS: &str = "in all digits";
+const FEWER_DIGITS: &str = "in fewer digits";
+const CHANGED_KEYS: &str = "changed keys in fewer digits";
+const CANCELLING: &str = "cancelling";
+const ASKED: &str = "asked of the oracle";
+
+/// What was seen, by name.
+type Counts = RefCell<BTreeMap<&'static str, u32>>;
+
+fn count(counts: &Counts, what: &'static str) {
+    *counts.borrow_mut().entry(what).or_default() += 1;
+}
+
+/// What is drawn beside the spec.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    dtype: Dtype,
+    seed: u64,
+    tokens: usize,
+    prompt: usize,
+    /// Queries of a call at most, and tokens that are taken back.
+    at_once: usize,
+}
+
+impl Drawn {
+    fn new(draws: &mut Draws<'_>, spec: &Spec) -> Self {
+        let tokens = match draws.below(8) {
+            7 => 1000 + draws.below(300),
+            _ => draws.pick(&[33, 1, 2, 16, 17, 63, 64, 65, 97, 150, 257, 400]),
+        };
+        let tokens = (tokens as usize).min((MOST_PRODUCTS / products_of_pair(&spec.heads)).isqrt() as usize);
+        let steps = if tokens > 150 || draws.coin() { 60 } else { tokens as u32 };
+        let prompt = tokens - draws.below(steps.min(tokens as u32) + 1) as usize;
+        let at_once = match spec.cache.layout {
+            CacheLayout::Ring => draws.pick(&[20, 5, 1, 64, 150]),
+            CacheLayout::Contiguous | CacheLayout::Paged => tokens,
+        };
+        let dtype = draws.pick(&[Dtype::F32, Dtype::F32, Dtype::Bf16, Dtype::F16]);
+        Self { dtype, seed: draws.below(1 << 20).into(), tokens, prompt, at_once }
+    }
+}
+
+/// How a spec's keys and values are cached.
+fn cache(draws: &mut Draws<'_>, variant: &Variant<'_>) -> spec::Cache {
+    let is_ring = |layout: &CacheLayout| *layout == CacheLayout::Ring;
+    let layout = draws.pick(&[CacheLayout::Contiguous, CacheLayout::Ring, CacheLayout::Paged]);
+    let layout = if is_ring(&layout) && reach(variant).is_none() { CacheLayout::Paged } else { layout };
+    let page = Some(draws.pick(&[16, 32, 48, 64, 80]));
+    let [k, v] = if draws.coin() {
+        [draws.pick(&CacheFormat::ALL), draws.pick(&CacheFormat::ALL)]
+    } else {
+        [CacheFormat::Same; 2]
+    };
+    spec::Cache { layout, page, k, v, file: false }
+}
+
+/// Why a sequence of a spec cannot grow, if it cannot: what a token gives would hang on later ones.
+fn hangs_on_later(variant: &Variant<'_>, tokens: usize) -> Option<&'static str> {
+    let reads = |var| variant.allow.reads(var) || variant.modify.reads(var);
+    if reads(Var::Nq) || reads(Var::Nk) {
+        return Some(READS_LENGTHS);
+    }
+    let (end, up_to) = (tokens as i32 - 1, |n: u32| Span { lo: 0, hi: n as i32 - 1 });
+    let sees_later = |q: i32| {
+        let region = Region {
+            b: Span::point(0),
+            h: up_to(variant.heads.query),
+            g: up_to(variant.heads.kv),
+            q: Span::point(q),
+            k: Span { lo: q + 1, hi: end },
+            nq: tokens as i32,
+            nk: tokens as i32,
+        };
+        tiles::liveness(variant.allow, &region, &Unknown(variant.inputs)) != Liveness::Dead
+    };
+    (0..end).any(sees_later).then_some(SEES_LATER)
+}
+
+/// Compares what the draws say on every engine.
+fn check(
+    entries: &[&'static Entry],
+    of_spec: &[u32],
+    of_story: &[u32],
+    counts: &Counts,
+) -> Result<(), TestCaseError> {
+    let text = drawn::text(&mut Draws::new(of_spec), Sight::Back);
+    let parsed = regard::parse(&text, "random.toml", &regard::NoFiles);
+    let spec = parsed.map_err(|diagnostics| TestCaseError::fail(format!("{text}\n{diagnostics}")))?.spec;
+    let mut draws = Draws::new(of_story);
+    let cache = cache(&mut draws, &spec.variant().expect("softmax"));
+    let spec = Spec { cache, ..spec };
+    let drawn = Drawn::new(&mut draws, &spec);
+    if let Some(reason) = hangs_on_later(&spec.variant().expect("softmax"), drawn.tokens) {
+        count(counts, reason);
+        return Ok(());
+    }
+    count(counts, cache.layout.name());
+    if drawn.tokens > 1024 {
+        count(counts, SEVERAL_CELLS);
+    }
+    let is_short = (drawn.tokens as u64).pow(2) * products_of_pair(&spec.heads) <= MOST_EMULATED;
+    for &entry in entries {
+        if run::serves(&spec, entry, drawn.dtype) && (is_short || !entry.emulated) {
+            let told = Telling { spec: &spec, entry, drawn, counts };
+            told.check(draws.clone()).map_err(|error| {
+                let engine = [entry.engine.name(), entry.isa.name()];
+                TestCaseError::fail(format!("{text}{cache:?}\n{drawn:?} on {engine:?}: {error}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A story on an engine.
+struct Telling<'a> {
+    spec: &'a Spec,
+    entry: &'a Entry,
+    drawn: Drawn,
+    counts: &'a Counts,
+}
+
+impl Telling<'_> {
+    fn check(&self, mut draws: Draws<'_>) -> Result<(), String> {
+        let Self { spec, entry, drawn: Drawn { dtype, seed, tokens, prompt, at_once }, .. } = *self;
+        let kernel = run::compile(spec, entry, dtype);
+        let sizes = Sizes::new(&[tokens], tokens);
+        let case = sizes.case(&kernel, seed);
+        let (inputs, others) = (case.inputs(), Case { seed: seed + 1, ..case }.inputs());
+        let mut story = Story::new(&kernel, &case, [&inputs, &others], at_once);
+        let told = story.tell(&mut draws, prompt);
+        let fail = |error: &dyn Display| format!("{error}\nafter{}", story.log);
+        told.map_err(|error| fail(&error))?;
+        let plain =
+            Plain::new(spec, entry, (&case, &inputs), &story.attended).map_err(|error| fail(&error))?;
+        plain.agrees(&story, &spec.heads).map_err(|error| fail(&error))?;
+        self.near_tensors(&plain, &kernel, (&case, &inputs)).map_err(|error| fail(&error))
+    }
+
+    /// Whether the outputs are near those of a prefill from tensors, or of what the cache holds where that has fewer digits.
+    fn near_tensors(
+        &self,
+        plain: &Plain,
+        kernel: &Kernel,
+        (case, inputs): (&Case<'_>, &Inputs),
+    ) -> Result<(), String> {
+        let tokens = self.drawn.tokens;
+        let exact = run::run(kernel, case, inputs, &Solo).map_err(|error| error.to_string())?;
+        let variant = kernel.variant();
+        let (changed, format) =
+            (variant.position.is_some() || variant.qk_norm.is_some(), kernel.plan().cache);
+        let keeps = |codec| bounds::cached(codec, case.dtype).is_none();
+        // Turned or normed keys have more digits than 16 bits.
+        let changed_fit = !changed || format.k == Codec::F32;
+        if keeps(format.k) && keeps(format.v) && changed_fit {
+            count(self.counts, ALL_DIGITS);
+            for rows in (0..tokens).step_by(bounds::ROWS).map(|row| row..tokens.min(row + bounds::ROWS)) {
+                let near = plain.parts(&rows).all(|(rows, (first, outputs))| {
+                    is_near(kernel, (outputs, rows.start - first), (&exact, rows.start), rows.len())
+                });
+                if !near {
+                    count(self.counts, ASKED);
+                    self.judge(plain, kernel, (case, inputs, None), &rows)?;
+                }
+            }
+            return Ok(());
+        }
+        count(self.counts, if changed { CHANGED_KEYS } else { FEWER_DIGITS });
+        let held = held::inputs(case, inputs, &plain.filled);
+        for end in [tokens, plain.stepped.0 + 2, tokens / 2, 1026, 3] {
+            let end = end.clamp(1, tokens);
+            self.judge(plain, kernel, (case, inputs, Some(&held)), &(end.saturating_sub(4)..end))?;
+        }
+        Ok(())
+    }
+
+    /// Judges some rows by the oracle, on the inputs or on what the cache holds of them.
+    fn judge(
+        &self,
+        plain: &Plain,
+        kernel: &Kernel,
+        (case, inputs, held): (&Case<'_>, &Inputs, Option<&Inputs>),
+        rows: &Range<usize>,
+    ) -> Result<(), String> {
+        for (rows, (first, outputs)) in plain.parts(rows) {
+            let sizes = Sizes { cu_q: vec![0, rows.len() as i32], cu_k: vec![0, rows.end as i32] };
+            let part = sizes.case(kernel, case.seed);
+            let given = held.unwrap_or(inputs);
+            let dtype = held.map_or(case.dtype, |_| Dtype::F32);
+            let wide = Case { dtype, ..part };
+            let given = Inputs {
+                k: cut(&given.k.view(), dtype, 0..rows.end),
+                v: cut(&given.v.view(), dtype, 0..rows.end),
+                ..story::queries(&Case { dtype, ..*case }, given, slice::from_ref(&rows))
+            };
+            let mut found = part.outputs();
+            copy((outputs, rows.start - first), (&mut found, 0), rows.len());
+            let judged = match held {
+                Some(_) => held::judge(kernel, &part, &given, &found),
+                None => {
+                    let sample = Sample::new(&part.problem, &part.variant.heads, 1, case.seed);
+                    part.judge_as(kernel.plan().precision(), &given, &found, &sample).map(|_| ())
+                }
+            };
+            match judged {
+                Err(Failure::Bound(report)) if run::cancels(&wide, &given, &report) => {
+                    count(self.counts, CANCELLING);
+                }
+                judged => judged.map_err(|failure| format!("tokens {rows:?}: {failure}"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a cache of one block gives that was filled at once and that nothing else became of.
+struct Plain {
+    filled: Filled,
+    /// The outputs of all tokens by a prefill.
+    prefilled: Outputs,
+    /// The first token that was attended in a step, and the outputs of it and all later ones by steps of as many as can be.
+    stepped: (usize, Outputs),
+    /// How each token was attended the last time.
+    phases: Vec<Phase>,
+}
+
+impl Plain {
+    fn new(
+        spec: &Spec,
+        entry: &Entry,
+        (case, inputs): (&Case<'_>, &Inputs),
+        attended: &[Attended],
+    ) -> Result<Self, RunError> {
+        let cache = spec::Cache { layout: CacheLayout::Contiguous, ..spec.cache };
+        let kernel = run::compile(&Spec { cache, ..spec.clone() }, entry, case.dtype);
+        let tokens = case.problem.keys as usize;
+        let filled = cached::fill(&kernel, case, inputs, tokens.max(1))?;
+        let prefilled = cached::prefill(&kernel, case, inputs, &filled, &Solo)?;
+        let steps = attended.iter().filter(|it| it.phase == Phase::Step);
+        let first = steps.map(|it| it.token).min().unwrap_or(tokens);
+        let sizes = Sizes { cu_q: vec![0, (tokens - first) as i32], cu_k: vec![0, tokens as i32] };
+        let mut stepped = sizes.case(&kernel, case.seed).outputs();
+        // From the last ones back: they are then the last tokens.
+        let mut cut = cached::fill(&kernel, case, inputs, tokens.max(1))?;
+        let mut step = kernel.step(&cut.cache, MAX_FEW as usize, 1)?;
+        for end in (first + 1..=tokens).rev().step_by(MAX_FEW as usize) {
+            let rows = first.max(end.saturating_sub(MAX_FEW as usize))..end;
+            cut.cache.truncate(cut.sequences[0], end).expect("it has more");
+            let sizes = Sizes::new(&[end], rows.len());
+            let (part, queries) =
+                (sizes.case(&kernel, case.seed), story::queries(case, inputs, slice::from_ref(&rows)));
+            let outputs = cached::decode(&kernel, &part, &queries, &cut, (&mut step, &Solo))?;
+            copy((&outputs, 0), (&mut stepped, rows.start - first), rows.len());
+        }
+        let mut phases = vec![Phase::Prefill; tokens];
+        attended.iter().for_each(|it| phases[it.token] = it.phase);
+        Ok(Self { filled, prefilled, stepped: (first, stepped), phases })
+    }
+
+    /// The outputs of a phase, and their first token.
+    fn of(&self, phase: Phase) -> (usize, &Outputs) {
+        match phase {
+            Phase::Prefill => (0, &self.prefilled),
+            Phase::Step => (self.stepped.0, &self.stepped.1),
+        }
+    }
+
+    /// Some tokens, cut where their phase changes, each with its outputs and the first token of those.
+    fn parts(&self, rows: &Range<usize>) -> impl Iterator<Item = (Range<usize>, (usize, &Outputs))> {
+        let mut begin = rows.start;
+        self.phases[rows.clone()].chunk_by(|a, b| a == b).map(move |chunk| {
+            let part = begin..begin + chunk.len();
+            begin = part.end;
+            (part, self.of(chunk[0]))
+        })
+    }
+
+    /// Whether all that a story gave has the same bits, and its cache has the same rows.
+    fn agrees(&self, story: &Story<'_>, heads: &Heads) -> Result<(), String> {
+        for Attended { phase, token, bits: found } in &story.attended {
+            let (first, outputs) = self.of(*phase);
+            if *found != bits(outputs, token - first, 1) {
+                let expected = bits(outputs, token - first, 1);
+                let pairs = found.iter().zip(&expected).map(|(&a, &b)| [a, b].map(f64::from_bits));
+                let other: Vec<_> =
+                    pairs.enumerate().filter(|(_, [a, b])| a.to_bits() != b.to_bits()).collect();
+                return Err(format!(
+                    "token {token} in phase {phase:?}: {} of {} numbers have other bits than without a story: {:?}",
+                    other.len(),
+                    found.len(),
+                    &other[..other.len().min(4)],
+                ));
+            }
+        }
+        let (cache, sequence) = story.sequence();
+        let keys = (0..heads.kv as usize).map(|head| (RowOf::Key(head), heads.dim));
+        let values = (0..heads.value as usize).map(|head| (RowOf::Value(head), heads.value_dim));
+        for (row, width) in keys.chain(values) {
+            let (mut found, mut expected) = (vec![0.0; width as usize], vec![0.0; width as usize]);
+            for token in 0..self.phases.len() {
+                let is_there = cache.read(sequence, token, row, &mut found);
+                let is_whole = self.filled.cache.read(self.filled.sequences[0], token, row, &mut expected);
+                assert_eq!(is_whole, Ok(true), "it was filled");
+                if is_there.map_err(|error| error.to_string())? && found != expected {
+                    return Err(format!("{row:?} of token {token} is {found:?}, not {expected:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether some rows of some outputs are within their bound of those of others, as it is for small scores.
+fn is_near(kernel: &Kernel, found: (&Outputs, usize), expected: (&Outputs, usize), count: usize) -> bool {
+    let Plan { dtype, .. } = *kernel.plan();
+    let near = |quantity, [found_of, expected_of]: [&Output; 2]| {
+        let (found_of, expected_of) = (found_of.view(), expected_of.view());
+        let bound = bounds::bound(quantity, dtype, kernel.plan().precision(), 0.0);
+        (0..expected_of.shape()[1]).all(|head| {
+            let (mut error, mut largest) = (0.0f64, 0.0f64);
+            for row in 0..count {
+                let rows = [found_of.row(0, head, found.1 + row), expected_of.row(0, head, expected.1 + row)];
+                for (&found, &expected) in rows[0].iter().zip(&rows[1]) {
+                    if found.to_bits() != expected.to_bits() {
+                        // No number is near nothing.
+                        let apart = (found - expected).abs();
+                        error = if apart.is_finite() { error.max(apart) } else { f64::INFINITY };
+                    }
+                    if expected.is_finite() {
+                        largest = largest.max(expected.abs());
+                    }
+                }
+            }
+            error <= bound * bounds::denominator(quantity, largest)
+        })
+    };
+    near(Quantity::Output, [&found.0.o, &expected.0.o])
+        && match (&found.0.lse, &expected.0.lse) {
+            (Some(found), Some(expected)) => near(Quantity::Lse, [found, expected]),
+            _ => true,
+        }
+}
+
+/// Copies some rows of outputs.
+fn copy((from, first): (&Outputs, usize), (to, at): (&mut Outputs, usize), count: usize) {
+    let copy = |from: &Output, to: &mut Output| {
+        let (from, heads) = (from.view(), to.shape()[1]);
+        for (head, row) in (0..heads).flat_map(|head| (0..count).map(move |row| (head, row))) {
+            for (channel, x) in from.row(0, head, first + row).into_iter().enumerate() {
+                to.set([0, head, at + row, channel], x);
+            }
+        }
+    };
+    copy(&from.o, &mut to.o);
+    if let (Some(from), Some(to)) = (&from.lse, &mut to.lse) {
+        copy(from, to);
+    }
+}
+
+fn config() -> ProptestConfig {
+    let config = ProptestConfig {
+        cases: 120,
+        rng_seed: RngSeed::Fixed(SEED),
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    };
+    let kept = FileFailurePersistence::Direct(FAILURES);
+    ProptestConfig { failure_persistence: Some(Box::new(kept)), ..contextualize_config(config) }
+}
+
+#[test]
+fn whatever_became_of_a_sequence_its_tokens_give_what_a_prefill_gives() {
+    let (config, entries, counts) = (config(), engines::available(), Counts::default());
+    let cases = config.cases;
+    let mut runner = TestRunner::new(config);
+    let draws = DRAWS.map(|most| proptest::collection::vec(any::<u32>(), most / 4..most));
+    let result = runner.run(&(draws[0].clone(), draws[1].clone()), |(of_spec, of_story)| {
+        check(&entries, &of_spec, &of_story, &counts)
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    let counts = counts.into_inner();
+    println!("of {cases}: {counts:?}");
+    let counted = |names: &[&str]| names.iter().filter_map(|name| counts.get(name)).sum::<u32>();
+    let skipped = counted(&[READS_LENGTHS, SEES_LATER]);
+    assert!(skipped * 4 < cases, "{skipped} of {cases} were skipped");
+    for layout in CacheLayout::ALL {
+        assert!(counted(&[layout.name()]) * 20 > cases, "few sequences are {}", layout.name());
+    }
+    assert!(counted(&[SEVERAL_CELLS]) * 40 > cases, "few sequences have more than a cell");
+    let compared = counted(&[ALL_DIGITS, FEWER_DIGITS, CHANGED_KEYS]);
+    let cancelling = counted(&[CANCELLING]);
+    assert!(cancelling * 100 < compared, "{cancelling} of {compared} cancel");
+}
