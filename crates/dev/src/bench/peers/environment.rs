@@ -67,15 +67,22 @@ impl Environment {
         if let Some(known) = self.known.get(&part) {
             return known.clone();
         }
-        let made = self.make(part);
+        let made = self.make(part).map_err(|why| self.without_folder(&why));
         self.known.insert(part, made.clone());
         made
+    }
+
+    /// What went wrong, without the name of this folder: it is kept in results, which say nothing of where they were made.
+    fn without_folder(&self, why: &str) -> String {
+        why.replace(&format!("{}/", self.folder.display()), "PEERS/")
     }
 
     fn make(&self, part: Part) -> Result<(), String> {
         let mark = self.folder.join("ready").join(part.name());
         let pins = part.pins().join("\n");
-        let is_made = fs::read_to_string(&mark).is_ok_and(|made| made == pins);
+        // What was built may have been thrown away since.
+        let is_there = !part.is_built() || self.folder.join(part.name()).is_dir();
+        let is_made = is_there && fs::read_to_string(&mark).is_ok_and(|made| made == pins);
         if is_made && !part.is_built() {
             return Ok(());
         }
@@ -138,7 +145,11 @@ mod tests {
         assert_eq!(environment.prepare(Part::Torch), Ok(()));
         // There are no sources to build from.
         let missing = environment.prepare(Part::Candle).unwrap_err();
-        assert!(missing.contains("candle.log"), "{missing}");
+        assert!(missing.contains("; see PEERS/logs/candle.log"), "{missing}");
+        // What was built and is no longer there is made again, from the first step on.
+        fs::write(environment.folder().join("ready/ggml"), Part::Ggml.pins().join("\n")).unwrap();
+        let gone = environment.prepare(Part::Ggml).unwrap_err();
+        assert!(!gone.starts_with("building"), "{gone}");
         fs::remove_dir_all(folder).unwrap();
     }
 
