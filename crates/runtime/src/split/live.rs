@@ -8,8 +8,6 @@ use regard_ir::plan::Plan;
 use regard_ir::reach::Reach;
 use regard_ir::tiles;
 
-use super::stacks;
-use crate::cache::Caches;
 use crate::sight::Sight;
 
 /// Finds the live cells of a call.
@@ -43,29 +41,6 @@ impl LiveCells<'_> {
             }
         }
         count
-    }
-
-    /// A sequence before this one that has the most cells with it in common, and how many, counted from the first; whole ones
-    /// alone, of sequences with as many queries as any.
-    pub fn relative(&self, caches: &dyn Caches, sequence: usize) -> (u32, usize) {
-        let (plan, problem) = (self.plan, self.sight.problem);
-        let is_full = |sequence: usize| problem.sequence(sequence as u32).queries == problem.queries;
-        let (cell, cache) = (plan.decode.key_cell, caches.get(sequence));
-        let (mut most, mut relative) = (0, 0);
-        if !is_full(sequence) {
-            return (0, 0);
-        }
-        // The latest first: its stacks are the ones that still have room.
-        for other in (0..sequence).rev() {
-            let tokens = stacks::in_common(&caches.get(other), &cache, plan.cache.tokens as usize);
-            if tokens / cell > most && is_full(other) {
-                (most, relative) = (tokens / cell, other);
-            }
-            if most == cache.len / cell {
-                break;
-            }
-        }
-        (most, relative)
     }
 }
 

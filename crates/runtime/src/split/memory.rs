@@ -153,13 +153,14 @@ impl Layout {
 
     /// The sizes of what is shared, in the order of [`Common`]'s fields up to the workers and of those of [`Lists`], with so
     /// many live cells over all sequences.
-    fn common(&self, cells: usize) -> [usize; 10] {
+    fn common(&self, cells: usize) -> [usize; 11] {
         let times = usize::saturating_mul;
         let (slots, results) = (times(cells, self.heads), times(self.sequences, self.heads));
         let pairs = |count: usize| times(count, 2);
         [
             self.tokens.frequencies_len(),
             self.tokens.table_len(),
+            self.sequences,
             self.sequences + 1,
             pairs(cells),
             self.sequences + 1,
@@ -209,6 +210,7 @@ impl Layout {
             frequencies: pieces.next(),
             table: pieces.next(),
             lists: Lists {
+                roots: pieces.next_as(),
                 firsts: pieces.next_as(),
                 cells: pieces.next_as(),
                 leads: pieces.next_as(),

@@ -38,7 +38,7 @@ use self::cell::{Call, Cell, Shared};
 use self::live::LiveCells;
 use self::memory::{Common, Layout};
 pub(crate) use self::merge::Cells;
-use self::stacks::Stacks;
+use self::stacks::{Cached, Stacks};
 use crate::cache::Caches;
 use crate::carve::align;
 use crate::code::{Code, Fault};
@@ -133,7 +133,7 @@ pub fn run<E: Engine, T: Element>(
     let live = |sequence: usize, visit: &mut dyn FnMut(u32)| {
         live_cells.of(sequence, visit);
     };
-    let stacks = Stacks::new(layout.stacks(), lists, live, |sequence| live_cells.relative(caches, sequence));
+    let stacks = Stacks::new(layout.stacks(), lists, live, &Cached { caches, problem, plan });
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {

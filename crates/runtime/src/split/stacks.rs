@@ -6,10 +6,15 @@
 
 use core::ops::Range;
 
-use crate::cache::{CachedSequence, Pages};
+use regard_ir::plan::Plan;
+use regard_ir::problem::Problem;
+
+use crate::cache::{CachedSequence, Caches, Pages};
 
 /// Memory for the lists of a call.
 pub(super) struct Lists<'a> {
+    /// The page that each sequence begins with, where it may share it.
+    pub roots: &'a mut [u32],
     /// Where the live cells of each sequence begin in `cells`, and past the last.
     pub firsts: &'a mut [u32],
     /// The stack of each live cell of each sequence, and the sequence's place in it.
@@ -68,20 +73,19 @@ pub(super) struct Size {
 impl<'a> Stacks<'a> {
     /// Stacks the sequences of a call on their cells.
     ///
-    /// `live` calls what it is given with each live cell of a sequence, in their order. `relative` names a sequence before one,
-    /// and how many cells the two have in common, counted from the first.
+    /// `live` calls what it is given with each live cell of a sequence, in their order.
     pub fn new(
         size: Size,
         lists: Lists<'a>,
         live: impl Fn(usize, &mut dyn FnMut(u32)),
-        relative: impl Fn(usize) -> (u32, usize),
+        prefixes: &impl Prefixes,
     ) -> Self {
         let Size { sequences: count, heads, most } = size;
-        let Lists { firsts, cells, leads, stacks, members, starts } = lists;
+        let Lists { roots, firsts, cells, leads, stacks, members, starts } = lists;
         let (mut listed, mut stacked) = (0, 0);
         for sequence in 0..count {
             (firsts[sequence], leads[sequence]) = (listed as u32, stacked as u32);
-            let (shared, other) = if most > 1 { relative(sequence) } else { (0, 0) };
+            let (shared, other) = if most > 1 { relative(prefixes, roots, sequence) } else { (0, 0) };
             let mut theirs = firsts[other] as usize;
             live(sequence, &mut |cell| {
                 let same = if cell < shared {
@@ -170,8 +174,66 @@ impl<'a> Stacks<'a> {
     }
 }
 
+/// What sequences begin with.
+pub(super) trait Prefixes {
+    /// The page that a sequence begins with, if others may share it.
+    fn root(&self, sequence: usize) -> Option<u32>;
+
+    /// How many whole cells two sequences have in common, counted from the first.
+    fn cells(&self, sequences: [usize; 2]) -> u32;
+}
+
+/// No page.
+const NONE: u32 = u32::MAX;
+
+/// A sequence before this one that has the most cells with it in common, and how many. `roots` are those of the sequences
+/// before, and this one's is added.
+fn relative(prefixes: &impl Prefixes, roots: &mut [u32], sequence: usize) -> (u32, usize) {
+    let root = prefixes.root(sequence);
+    roots[sequence] = root.unwrap_or(NONE);
+    let Some(root) = root else { return (0, 0) };
+    let (all, mut most, mut relative) = (prefixes.cells([sequence; 2]), 0, 0);
+    // The latest first: its stacks are the ones that still have room.
+    for other in (0..sequence).rev().filter(|&other| roots[other] == root) {
+        let shared = prefixes.cells([other, sequence]);
+        if shared > most {
+            (most, relative) = (shared, other);
+        }
+        if most == all {
+            break;
+        }
+    }
+    (most, relative)
+}
+
+/// The sequences of some caches.
+pub(super) struct Cached<'a> {
+    pub caches: &'a dyn Caches,
+    pub problem: &'a Problem<'a>,
+    pub plan: &'a Plan,
+}
+
+impl Prefixes for Cached<'_> {
+    fn root(&self, sequence: usize) -> Option<u32> {
+        let cache = self.caches.get(sequence);
+        // A pass has as many queries of each sequence.
+        let is_full = self.problem.sequence(sequence as u32).queries == self.problem.queries;
+        match cache.pages {
+            Pages::Table(pages) if is_full && cache.len >= self.plan.decode.key_cell => {
+                pages.first().copied()
+            }
+            _ => None,
+        }
+    }
+
+    fn cells(&self, sequences: [usize; 2]) -> u32 {
+        let [a, b] = sequences.map(|sequence| self.caches.get(sequence));
+        in_common(&a, &b, self.plan.cache.tokens as usize) / self.plan.decode.key_cell
+    }
+}
+
 /// How many tokens two sequences have in the same pages of `page` tokens each.
-pub(super) fn in_common(a: &CachedSequence<'_>, b: &CachedSequence<'_>, page: usize) -> u32 {
+fn in_common(a: &CachedSequence<'_>, b: &CachedSequence<'_>, page: usize) -> u32 {
     let (Pages::Table(a_pages), Pages::Table(b_pages)) = (a.pages, b.pages) else { return 0 };
     if !core::ptr::eq(a.memory, b.memory) {
         return 0;
@@ -187,44 +249,55 @@ mod tests {
 
     use super::*;
 
-    /// Stacks sequences of some live cells; of each is said how many cells it shares with which one before.
-    fn with(
-        heads: usize,
-        most: usize,
-        live: &[&[u32]],
-        relatives: &[(u32, usize)],
-        look: impl Fn(Stacks<'_>),
-    ) {
+    /// Sequences by the cells that each of two has in common with the other, itself included.
+    struct Table<'a>(&'a [&'a [u32]]);
+
+    impl Prefixes for Table<'_> {
+        fn root(&self, sequence: usize) -> Option<u32> {
+            // That of the first it shares cells with.
+            (0..=sequence).find(|&other| self.cells([other, sequence]) > 0).map(|root| root as u32)
+        }
+
+        fn cells(&self, [a, b]: [usize; 2]) -> u32 {
+            self.0[a.max(b)][a.min(b)]
+        }
+    }
+
+    /// Stacks sequences of some live cells.
+    fn with(heads: usize, most: usize, live: &[&[u32]], common: &[&[u32]], look: impl Fn(Stacks<'_>)) {
         let (sequences, cells) = (live.len(), live.iter().map(|cells| cells.len()).sum::<usize>());
-        let mut numbers: [Vec<u32>; 4] =
-            [sequences + 1, sequences + 1, cells, cells * heads + 1].map(|len| vec![0; len]);
-        let [firsts, leads, members, starts] = &mut numbers;
+        let mut numbers: [Vec<u32>; 5] =
+            [sequences, sequences + 1, sequences + 1, cells, cells * heads + 1].map(|len| vec![0; len]);
+        let [roots, firsts, leads, members, starts] = &mut numbers;
         let mut pairs: [Vec<[u32; 2]>; 2] = [cells, cells + 1].map(|len| vec![[0; 2]; len]);
         let [cells, stacks] = &mut pairs;
-        let lists = Lists { firsts, cells, leads, stacks, members, starts };
+        let lists = Lists { roots, firsts, cells, leads, stacks, members, starts };
         let visit =
             |sequence: usize, visit: &mut dyn FnMut(u32)| live[sequence].iter().for_each(|&cell| visit(cell));
-        look(Stacks::new(Size { sequences, heads, most }, lists, visit, |sequence| relatives[sequence]));
+        look(Stacks::new(Size { sequences, heads, most }, lists, visit, &Table(common)));
     }
 
     #[test]
     fn each_live_cell_is_of_one_pass_and_no_pass_has_too_many() {
         let live: [&[u32]; 6] = [&[0, 1, 2], &[0, 1, 2, 3], &[], &[1, 2, 3], &[0, 1, 2, 3], &[0]];
         // Sequence 1 is a fork of 0 at two cells; 3 and 4 of 1 at three, of which 3 does not see the first; 5 is alone.
-        let relatives = [(0, 0), (2, 0), (0, 0), (3, 1), (3, 1), (0, 0)];
-        with(2, 3, &live, &relatives, |stacks| {
+        let common: [&[u32]; 6] =
+            [&[3], &[2, 4], &[0, 0, 0], &[2, 3, 0, 4], &[2, 3, 0, 3, 4], &[0, 0, 0, 0, 0, 1]];
+        with(2, 3, &live, &common, |stacks| {
             let passes = stacks.starts.len() - 1;
             let all: Vec<_> = (0..passes).map(|number| stacks.pass(number)).collect();
             let of_head = |head| -> Vec<(u32, &[u32])> {
                 all.iter().filter(|pass| pass.head == head).map(|pass| (pass.cell, pass.sequences)).collect()
             };
-            let expected: [(u32, &[u32]); 9] = [
-                (0, &[0, 1, 4]),
+            let expected: [(u32, &[u32]); 10] = [
+                (0, &[0, 1]),
                 (1, &[0, 1, 3]),
                 (2, &[0]),
                 (2, &[1, 3, 4]),
                 (3, &[1]),
                 (3, &[3]),
+                // Its latest relative does not see the first cell, and has no room in the second.
+                (0, &[4]),
                 (1, &[4]),
                 (3, &[4]),
                 (0, &[5]),
@@ -252,12 +325,12 @@ mod tests {
 
     #[test]
     fn sequences_that_share_nothing_are_alone() {
-        with(1, 1, &[&[0], &[0], &[7]], &[(0, 0), (1, 0), (8, 1)], |stacks| {
+        with(1, 1, &[&[0], &[0], &[7]], &[&[1], &[1, 1], &[1, 1, 8]], |stacks| {
             assert_eq!(stacks.starts, [0, 1, 2, 3]);
             assert_eq!(stacks.pass(2), Pass { head: 0, cell: 7, sequences: &[2] });
             assert!(!stacks.several());
         });
-        with(3, 4, &[&[], &[]], &[(0, 0), (0, 0)], |stacks| assert_eq!(stacks.starts, [0]));
+        with(3, 4, &[&[], &[]], &[&[0], &[0, 0]], |stacks| assert_eq!(stacks.starts, [0]));
     }
 
     #[test]
