@@ -60,7 +60,7 @@ impl Visit for Bytes<'_> {
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
         let lanes = engine.lanes();
-        // With the processor's own instructions, and without.
+        // Inside the function that has the processor's own instructions for them, and outside.
         [lanes.call_bytes(InDoor { lanes, bytes: self }), lanes.call(InDoor { lanes, bytes: self })]
     }
 }

@@ -307,26 +307,6 @@ mod tests {
     #[test]
     fn products_of_bytes_are_the_same_with_other_instructions() {
         let Some(lanes) = Avx512::detect() else { return eprintln!("skipped avx512: not on this CPU") };
-        let without = Avx512 { vnni: false, ..lanes };
-        let mut word = 1u32;
-        let mut words = || {
-            [(); 16].map(|()| {
-                word = word.wrapping_mul(0x9e37_79b1).rotate_left(7) ^ 0x80ff_7f00;
-                word
-            })
-        };
-        for _ in 0..1000 {
-            let (a, b, c) = (words(), words(), words().map(|word| word as i32 >> 8));
-            let products = |a: u32, b: u32| {
-                let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
-                bytes.map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum::<i32>()
-            };
-            let expected: [i32; 16] = core::array::from_fn(|i| c[i] + products(a[i], b[i]));
-            let (a, b, c) = (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
-            for lanes in [lanes, without] {
-                let found: [i32; 16] = bytemuck::cast(lanes.dot_bytes(a, b, c));
-                assert_eq!(found, expected, "VNNI: {}", lanes.vnni);
-            }
-        }
+        super::super::tests::products_of_bytes([lanes, Avx512 { vnni: false, ..lanes }]);
     }
 }

@@ -97,3 +97,41 @@ pub trait Door: Lanes {
     /// itself, which the compiler does not give it in the midst of a large function.
     fn call<O: Op>(self, op: O) -> O::Output;
 }
+
+/// Tests of what several instruction sets have.
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use pulp::Simd;
+
+    use super::Door;
+
+    /// Holds products of bytes against their sums one by one, on lanes that have an instruction for them and on lanes that do
+    /// without.
+    pub(super) fn products_of_bytes<D: Door>(lanes: [D; 2]) {
+        const LEN: usize = 64;
+        let mut word = 1u32;
+        let mut words = || {
+            [(); LEN].map(|()| {
+                word = word.wrapping_mul(0x9e37_79b1).rotate_left(7) ^ 0x80ff_7f00;
+                word
+            })
+        };
+        for _ in 0..1000 {
+            let (a, b, c) = (words(), words(), words().map(|word| word as i32 >> 8));
+            let products = |a: u32, b: u32| {
+                let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+                bytes.map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum::<i32>()
+            };
+            let expected: [i32; LEN] = core::array::from_fn(|i| c[i] + products(a[i], b[i]));
+            let vectors = |words| D::Simd::as_simd_u32s(words).0;
+            for lanes in lanes {
+                let mut found = c;
+                let sums = D::Simd::as_mut_simd_i32s(&mut found).0;
+                for ((sum, &a), &b) in sums.iter_mut().zip(vectors(&a)).zip(vectors(&b)) {
+                    *sum = lanes.dot_bytes(a, b, *sum);
+                }
+                assert_eq!(found, expected, "{:?}", D::ISA);
+            }
+        }
+    }
+}
