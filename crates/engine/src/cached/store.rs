@@ -167,59 +167,16 @@ pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32
 
 fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
     for (group, row) in row.chunks(group_of(block)).enumerate() {
-        let mut inverse = 1.0;
+        let mut inverse = None;
         if block.groups > 0 {
             let (scale, by) = scale_of(block.codec, peak(row));
             set_scale(block, to, place.scale(block, group), scale);
-            inverse = by;
+            inverse = Some(by);
         }
-        let first = group * group_of(block);
-        let steps = steps_mut(block, to);
-        match block.codec {
-            Codec::F32 => {
-                put_row::<1>(block, place, first, steps, row, |step, lane, _, x| step[lane] = x.to_bits())
-            }
-            Codec::F16 => put_row::<2>(block, place, first, steps, row, |step, lane, n, x| {
-                set(Codec::F16, step, lane, n, x);
-            }),
-            Codec::Bf16 => put_row::<2>(block, place, first, steps, row, |step, lane, n, x| {
-                set(Codec::Bf16, step, lane, n, x);
-            }),
-            Codec::Int8 => put_row::<4>(block, place, first, steps, row, |step, lane, n, x| {
-                set(Codec::Int8, step, lane, n, x * inverse);
-            }),
-            Codec::Int4 => put_row::<8>(block, place, first, steps, row, |step, lane, n, x| {
-                set(Codec::Int4, step, lane, n, x * inverse);
-            }),
-        }
-    }
-}
-
-/// Puts a row's channels from number `first` on where they lie. `N` numbers are in a word, of which `first` is a multiple.
-#[inline(always)]
-fn put_row<const N: usize>(
-    block: &Block,
-    place: Place,
-    first: usize,
-    steps: &mut [Step],
-    row: &[f32],
-    put: impl Fn(&mut Step, usize, usize, f32),
-) {
-    match place {
-        Place::Key { token } => {
-            let depth = block.channels.div_ceil(N);
-            let steps = &mut steps[token / LANES * depth + first / N..];
-            for (step, numbers) in steps.iter_mut().zip(row.chunks(N)) {
-                numbers.iter().enumerate().for_each(|(n, &x)| put(step, token % LANES, n, x));
-            }
-        }
-        Place::Value { token, tokens } => {
-            let depth = tokens / N;
-            let panels = steps.chunks_exact_mut(depth).skip(first / LANES);
-            for (panel, channels) in panels.zip(row.chunks(LANES)) {
-                let step = &mut panel[token / N];
-                channels.iter().enumerate().for_each(|(lane, &x)| put(step, lane, token % N, x));
-            }
+        for (c, &x) in row.iter().enumerate() {
+            let (step, lane, n) = place.number(block, group * group_of(block) + c);
+            let x = inverse.map_or(x, |inverse| x * inverse);
+            set(block.codec, &mut steps_mut(block, to)[step], lane, n, x);
         }
     }
 }
@@ -273,7 +230,6 @@ fn get(codec: Codec, step: &Step, lane: usize, n: usize) -> f32 {
 }
 
 /// Stores a number; those of codecs with scales are rounded.
-#[inline(always)]
 fn set(codec: Codec, step: &mut Step, lane: usize, n: usize, x: f32) {
     let put = |word: &mut u32, shift: usize, mask: u32, bits: u32| {
         *word = *word & !(mask << shift) | (bits & mask) << shift;

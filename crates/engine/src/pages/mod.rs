@@ -70,6 +70,19 @@ fn group_of(block: &Block) -> usize {
     if block.groups > 1 { regard_ir::cache::GROUP as usize } else { block.channels.max(1) }
 }
 
+/// Calls a method with the type that stands for its block's codec, and how many numbers its words have.
+macro_rules! with_codec {
+    ($self:ident.$method:ident()) => {
+        match $self.block.codec {
+            Codec::F32 => $self.$method::<Floats, 1>(),
+            Codec::F16 => $self.$method::<Halves, 2>(),
+            Codec::Bf16 => $self.$method::<Pairs, 2>(),
+            Codec::Int8 => $self.$method::<Bytes, 4>(),
+            Codec::Int4 => $self.$method::<Nibbles, 8>(),
+        }
+    };
+}
+
 struct Keys<'a, D> {
     lanes: D,
     block: &'a Block,
@@ -82,13 +95,7 @@ impl<D: Door> Op for Keys<'_, D> {
 
     #[inline(always)]
     fn run(self) {
-        match self.block.codec {
-            Codec::F32 => self.write::<Floats, 1>(),
-            Codec::F16 => self.write::<Halves, 2>(),
-            Codec::Bf16 => self.write::<Pairs, 2>(),
-            Codec::Int8 => self.write::<Bytes, 4>(),
-            Codec::Int4 => self.write::<Nibbles, 8>(),
-        }
+        with_codec!(self.write())
     }
 }
 
@@ -196,13 +203,7 @@ impl<D: Door> Op for Values<'_, D> {
 
     #[inline(always)]
     fn run(self) {
-        match self.block.codec {
-            Codec::F32 => self.write::<Floats, 1>(),
-            Codec::F16 => self.write::<Halves, 2>(),
-            Codec::Bf16 => self.write::<Pairs, 2>(),
-            Codec::Int8 => self.write::<Bytes, 4>(),
-            Codec::Int4 => self.write::<Nibbles, 8>(),
-        }
+        with_codec!(self.write())
     }
 }
 
