@@ -28,6 +28,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Eq, 2, 4), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };

@@ -26,6 +26,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Le, 0, 1), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: Some(Gate { per_head: false, silu: false }), lse: false },
     inputs: &[],
 };

@@ -27,6 +27,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Lt, 0, 2), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[InputShape::new(InputType::I32, &[Axis::Batch])],
 };

@@ -26,6 +26,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Le, 0, 1), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Relu,
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };

@@ -30,6 +30,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Le, 0, 1), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Sigmoid,
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };

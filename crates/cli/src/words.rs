@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use regard::Spec;
 use regard_ir::expr::{Op, Tree, Var};
-use regard_ir::spec::Mechanism;
 use regard_ir::text;
 use regard_ir::variant::Source;
 
@@ -30,10 +29,7 @@ pub(crate) fn meaning(spec: &Spec) -> String {
     let heads = format!("{}{source}", text::heads(&spec.heads));
     let names = &spec.inputs.names;
     let rows = text::rows(spec.position, spec.qk_norm, names);
-    let weights = match spec.mechanism {
-        Mechanism::Weights(weights) => text::weights(weights, names),
-        _ => None,
-    };
+    let weights = text::weights(spec.weights, names);
     let output = text::output(spec.output, names);
     let lse = spec.output.lse.then(|| "the log of each row's weight sum is an output too".to_owned());
     let told = [Some(heads), rows, Some(mask), Some(score), weights, output, lse, text::cache(spec.cache)];

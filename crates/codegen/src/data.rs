@@ -4,7 +4,7 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Mechanism, Sink, Variant, Weights};
 
 use crate::layout::list;
 
@@ -20,6 +20,7 @@ pub(crate) fn constant(variant: &Variant<'_>) -> String {
         modify,
         allow,
         weights,
+        mechanism,
         output,
         inputs,
     } = *variant;
@@ -36,6 +37,7 @@ pub(crate) fn constant(variant: &Variant<'_>) -> String {
         tree("modify", modify),
         tree("allow", allow),
         format!("    weights: {},", self::weights(weights)),
+        format!("    mechanism: {},", self::mechanism(mechanism)),
         self::output(output),
         self::inputs(inputs),
     ];
@@ -49,6 +51,13 @@ fn weights(weights: Weights) -> String {
         }
         Weights::Softmax { sink } => format!("Weights::Softmax {{ sink: Sink::{sink:?} }}"),
         Weights::Sigmoid | Weights::Relu => format!("Weights::{weights:?}"),
+    }
+}
+
+fn mechanism(mechanism: Mechanism<'_>) -> String {
+    match mechanism {
+        Mechanism::Plain => "Mechanism::Plain".to_owned(),
+        other => unreachable!("no module is made of {other:?}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a module says of itself, in words.
 
 use regard_ir::expr::{Op, Tree, Var};
-use regard_ir::spec::{Mechanism, Spec};
+use regard_ir::spec::Spec;
 use regard_ir::text;
 use regard_ir::variant::Source;
 
@@ -61,10 +61,7 @@ fn score(spec: &Spec) -> String {
 }
 
 fn weights(spec: &Spec) -> String {
-    match spec.mechanism {
-        Mechanism::Weights(weights) => sentence(text::weights(weights, &spec.inputs.names)),
-        _ => String::new(),
-    }
+    sentence(text::weights(spec.weights, &spec.inputs.names))
 }
 
 /// A clause with its capital and its full stop.

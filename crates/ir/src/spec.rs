@@ -11,7 +11,7 @@ use crate::expr::Expr;
 use crate::identity::Identity;
 use crate::plan::{Dtype, Precision};
 use crate::rows::{Output, Position, QkNorm};
-use crate::variant::{Heads, InputShape, Source, Variant, Weights};
+use crate::variant::{self, Heads, InputShape, Latent, Pseudo, Source, Variant, Weights};
 
 /// One attention variant.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct Spec {
     pub modify: Expr,
     /// The mask, a bool.
     pub allow: Expr,
+    /// How scores become weights; nothing of a recurrence.
+    pub weights: Weights,
     /// What turns q, k and v into o.
     pub mechanism: Mechanism,
     /// What happens to o.
@@ -53,9 +55,21 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The variant as kernels see it, or `None` where the mechanism is not of the softmax family.
+    /// The variant as kernels see it, or `None` where the mechanism has no scores and weights.
     pub fn variant(&self) -> Option<Variant<'_>> {
-        let Mechanism::Weights(weights) = self.mechanism else { return None };
+        let mechanism = match &self.mechanism {
+            Mechanism::Plain => variant::Mechanism::Plain,
+            Mechanism::Recurrence(_) => return None,
+            Mechanism::Latent(latent) => variant::Mechanism::Latent(*latent),
+            Mechanism::Lookahead(Lookahead { window, rotate, allow }) => {
+                variant::Mechanism::Lookahead(variant::Lookahead {
+                    window: *window,
+                    rotate: *rotate,
+                    allow: allow.tree(),
+                })
+            }
+            Mechanism::Pseudo(pseudo) => variant::Mechanism::Pseudo(*pseudo),
+        };
         Some(Variant {
             identity: self.identity,
             heads: self.heads,
@@ -65,7 +79,8 @@ impl Spec {
             scale: self.scale,
             modify: self.modify.tree(),
             allow: self.allow.tree(),
-            weights,
+            weights: self.weights,
+            mechanism,
             output: self.output,
             inputs: &self.inputs.shapes,
         })
@@ -75,8 +90,8 @@ impl Spec {
 /// What turns q, k and v into o. The five exclude each other.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mechanism {
-    /// Scores and weights: the softmax family.
-    Weights(Weights),
+    /// Scores of q and k, weights of v.
+    Plain,
     /// A running state: linear attention.
     Recurrence(Recurrence),
     /// Keys and values compressed to a latent vector: MLA.
@@ -122,32 +137,6 @@ pub enum Decay {
     Channel,
 }
 
-/// Keys and values compressed to a latent vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Latent {
-    /// Width of the latent vector.
-    pub rank: u32,
-    /// Width of q and k without position.
-    pub nope_dim: u32,
-    /// Width of the rotary part.
-    pub rope_dim: u32,
-    /// Width of a value row.
-    pub value_dim: u32,
-    /// Which form, or by cost.
-    pub form: LatentForm,
-}
-
-/// Whether a latent is expanded to keys and values, or queries are brought to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LatentForm {
-    /// By cost.
-    Auto,
-    /// Keys and values are formed.
-    Expanded,
-    /// Queries are brought to the latent.
-    Absorbed,
-}
-
 /// Keys that keep learning from later tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lookahead {
@@ -157,17 +146,6 @@ pub struct Lookahead {
     pub rotate: u8,
     /// Which token teaches which key.
     pub allow: Expr,
-}
-
-/// Heads mixed and interleaved into pseudo-heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pseudo {
-    /// Pseudo-heads of a head.
-    pub heads: u32,
-    /// Causality by token instead of by virtual position.
-    pub causal_by_token: bool,
-    /// Windows in tokens instead of virtual positions.
-    pub window_in_tokens: bool,
 }
 
 /// The layer form.

@@ -70,6 +70,67 @@ pub enum Sink {
     One,
 }
 
+/// What turns q, k and v into o.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mechanism<'a> {
+    /// Scores of q and k, weights of v.
+    Plain,
+    /// Keys and values compressed to a latent vector: MLA.
+    Latent(Latent),
+    /// Keys that keep learning from later tokens: CASTLE.
+    Lookahead(Lookahead<'a>),
+    /// Heads mixed and interleaved into pseudo-heads: IHA.
+    Pseudo(Pseudo),
+}
+
+/// Keys and values compressed to a latent vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latent {
+    /// Width of the latent vector.
+    pub rank: u32,
+    /// Width of q and k without position.
+    pub nope_dim: u32,
+    /// Width of the rotary part.
+    pub rope_dim: u32,
+    /// Width of a value row.
+    pub value_dim: u32,
+    /// Which form, or by cost.
+    pub form: LatentForm,
+}
+
+/// Whether a latent is expanded to keys and values, or queries are brought to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentForm {
+    /// By cost.
+    Auto,
+    /// Keys and values are formed.
+    Expanded,
+    /// Queries are brought to the latent.
+    Absorbed,
+}
+
+/// Keys that keep learning from later tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lookahead<'a> {
+    /// How many tokens a key keeps learning from; all later ones where absent.
+    pub window: Option<u32>,
+    /// Which of `q_c k_c q_u k_u v_u` rope turns, one bit each in that order.
+    pub rotate: u8,
+    /// Whether token `q` teaches key `k`, a bool.
+    pub allow: Tree<'a>,
+}
+
+/// Heads mixed and interleaved into pseudo-heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pseudo {
+    /// Pseudo-heads of a head.
+    pub heads: u32,
+    /// Causality by token instead of by virtual position.
+    pub causal_by_token: bool,
+    /// Windows in tokens instead of virtual positions.
+    pub window_in_tokens: bool,
+}
+
 /// The type of a captured input's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -143,7 +204,7 @@ impl InputShape {
     }
 }
 
-/// One softmax-family variant, as the planner, the oracle and the kernels read it.
+/// One variant with scores and weights, as the planner, the oracle and the kernels read it.
 ///
 /// Borrowed from a spec, or a constant of a generated module.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,6 +228,8 @@ pub struct Variant<'a> {
     pub allow: Tree<'a>,
     /// How scores become weights.
     pub weights: Weights,
+    /// What turns q, k and v into o.
+    pub mechanism: Mechanism<'a>,
     /// What happens to the weighted sums, and whether the log of the weights' sum is an output too.
     pub output: Output,
     /// Captured inputs, in the order that expressions count them; those of learned tables come last.

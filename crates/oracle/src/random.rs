@@ -128,7 +128,7 @@ mod tests {
     use regard_ir::expr::{Expr, Op, Type, Var};
     use regard_ir::identity::Identity;
     use regard_ir::rows::{Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout};
-    use regard_ir::variant::{Heads, InputShape, Weights};
+    use regard_ir::variant::{Heads, InputShape, Mechanism, Weights};
 
     use super::*;
 
@@ -163,6 +163,7 @@ mod tests {
             modify: modify.tree(),
             allow: allow.tree(),
             weights: Weights::Sigmoid,
+            mechanism: Mechanism::Plain,
             output: Output::default(),
             inputs: shapes,
         };

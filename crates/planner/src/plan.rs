@@ -42,7 +42,7 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PlanError::Mechanism(what) => {
-                write!(f, "no kernel computes `{what}` yet; `weights` is what runs")
+                write!(f, "no kernel computes `{what}` yet")
             }
             PlanError::NoEngine { engine: Some(engine), isa, dtype } => {
                 write!(f, "engine {} does not run {} on {}", engine.name(), dtype.name(), isa.name())?;
@@ -122,7 +122,7 @@ pub fn plan(
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
     match mechanism {
-        Mechanism::Weights(_) => None,
+        Mechanism::Plain => None,
         Mechanism::Recurrence(_) => Some("recurrence"),
         Mechanism::Latent(_) => Some("latent"),
         Mechanism::Lookahead(_) => Some("lookahead"),

@@ -7,8 +7,8 @@ use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Precision};
 use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::rows::Output;
-use regard_ir::spec::{Cache, CacheLayout, Inputs, Mechanism, Pseudo, Spec};
-use regard_ir::variant::{Heads, Sink, Source, Weights};
+use regard_ir::spec::{Cache, CacheLayout, Inputs, Mechanism, Spec};
+use regard_ir::variant::{Heads, Pseudo, Sink, Source, Weights};
 use regard_planner::profile::{BUILT_IN, FORMAT};
 use regard_planner::{PlanError, Profile, plan};
 use serde_json::Value;
@@ -25,7 +25,8 @@ fn spec(query: u32, kv: u32, dim: u32, value_dim: u32) -> Spec {
         scale: 1.0,
         modify: Expr::leaf(Op::Var(Var::S), Type::Float),
         allow: Expr::leaf(Op::Bool(true), Type::Bool),
-        mechanism: Mechanism::Weights(Weights::Softmax { sink: Sink::None }),
+        weights: Weights::Softmax { sink: Sink::None },
+        mechanism: Mechanism::Plain,
         output: Output { mix: None, norm: None, gate: None, lse: false },
         project: None,
         cache: Cache::DEFAULT,

@@ -24,7 +24,9 @@ pub mod prelude {
     pub use regard_ir::rows::{
         Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
     };
-    pub use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
+    pub use regard_ir::variant::{
+        Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights,
+    };
     pub use regard_simd::{F32, I32, Mask, exp, exp2, sigmoid, tanh};
 
     pub use super::{At, Straight, StraightLine};

@@ -10,7 +10,7 @@ use regard_ir::interval::Unknown;
 use regard_ir::machine::Isa;
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
-use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Heads, Mechanism, Sink, Source, Variant, Weights};
 use regard_runtime::schedule::{MAX_TASKS, OwnedSchedule, Schedule, ScheduleError, Task, Work};
 
 const fn node(op: Op, ty: Type) -> Node {
@@ -71,6 +71,7 @@ fn variant(allow: &'static [Node], query: u32, kv: u32) -> Variant<'static> {
         modify: Tree::new(SCORE),
         allow: Tree::new(allow),
         weights: Weights::Softmax { sink: Sink::None },
+        mechanism: Mechanism::Plain,
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output::default(),

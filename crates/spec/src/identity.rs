@@ -10,7 +10,7 @@ use regard_ir::identity::Identity;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Mechanism, Spec};
+use regard_ir::spec::Spec;
 use regard_ir::variant::{Axis, InputShape, InputType, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
@@ -28,7 +28,7 @@ pub(crate) fn of(spec: &Spec) -> Identity {
     float(&mut bytes, spec.scale);
     tree(&mut bytes, spec.modify.tree());
     tree(&mut bytes, spec.allow.tree());
-    mechanism(&mut bytes, &spec.mechanism);
+    weights(&mut bytes, spec.weights);
     tables(&mut bytes, spec);
     for (name, shape) in spec.inputs.names.iter().zip(&spec.inputs.shapes) {
         text(&mut bytes, name);
@@ -70,17 +70,16 @@ fn tree(bytes: &mut Vec<u8>, tree: Tree<'_>) {
     tree.nodes().iter().for_each(|it| node(bytes, it));
 }
 
-fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
-    match mechanism {
-        Mechanism::Weights(Weights::Softmax { sink: Sink::None }) => bytes.push(0),
-        Mechanism::Weights(Weights::Softmax { sink: Sink::One }) => bytes.push(1),
-        Mechanism::Weights(Weights::Softmax { sink: Sink::Learned { input } }) => {
+fn weights(bytes: &mut Vec<u8>, weights: Weights) {
+    match weights {
+        Weights::Softmax { sink: Sink::None } => bytes.push(0),
+        Weights::Softmax { sink: Sink::One } => bytes.push(1),
+        Weights::Softmax { sink: Sink::Learned { input } } => {
             bytes.push(2);
             bytes.extend(input.to_le_bytes());
         }
-        Mechanism::Weights(Weights::Sigmoid) => bytes.push(3),
-        Mechanism::Weights(Weights::Relu) => bytes.push(4),
-        other => unreachable!("the compiler does not make {other:?}"),
+        Weights::Sigmoid => bytes.push(3),
+        Weights::Relu => bytes.push(4),
     }
 }
 

@@ -8,7 +8,7 @@ use regard_ir::plan::Dtype;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Mechanism, Spec};
+use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Spec};
 use regard_ir::text;
 use regard_ir::variant::{Heads, Sink, Weights};
 use regard_spec::{LoadError, Loader, NoFiles, parse};
@@ -29,13 +29,6 @@ fn learned<const N: usize>(expected: [(&'static str, &str); N]) -> Vec<(&'static
     expected.map(|(name, shape)| (name, shape.to_string())).into()
 }
 
-fn weights(spec: &Spec) -> Weights {
-    match spec.mechanism {
-        Mechanism::Weights(weights) => weights,
-        ref other => panic!("{other:?}"),
-    }
-}
-
 fn scaling(fields: &str) -> RopeScaling {
     let found =
         spec(&format!("position = {{ rope = {{ theta = 10000 }}, scaling = {{ {fields} }} }}")).position;
@@ -49,7 +42,7 @@ fn scaling(fields: &str) -> RopeScaling {
 fn absent_tables_are_plain_softmax_attention() {
     let plain = spec("");
     assert_eq!((plain.position, plain.qk_norm, plain.output), (None, None, Output::default()));
-    assert_eq!(weights(&plain), Weights::Softmax { sink: Sink::None });
+    assert_eq!(plain.weights, Weights::Softmax { sink: Sink::None });
     assert_eq!(inputs(&plain), []);
     for same in [
         "weights = 'softmax'",
@@ -189,8 +182,8 @@ fn weights_and_their_bias() {
             100,
         )
     };
-    assert_eq!(weights(&spec("weights = 'sigmoid'")), Weights::Sigmoid);
-    assert_eq!(weights(&spec("weights = { kind = 'relu', bias = 0 }")), Weights::Relu);
+    assert_eq!(spec("weights = 'sigmoid'").weights, Weights::Sigmoid);
+    assert_eq!(spec("weights = { kind = 'relu', bias = 0 }").weights, Weights::Relu);
     assert_eq!(bias("kind = 'sigmoid'"), "2 * s");
     assert_eq!(bias("kind = 'sigmoid', bias = 0.0"), "2 * s");
     assert_eq!(bias("kind = 'sigmoid', bias = -9"), "2 * s + -9");
@@ -226,9 +219,9 @@ fn terms_that_grow_are_noted_where_the_weights_would_not_change() {
 
 #[test]
 fn sinks_are_nothing_one_or_learned() {
-    assert_eq!(weights(&spec("weights = { sink = 'one' }")), Weights::Softmax { sink: Sink::One });
+    assert_eq!(spec("weights = { sink = 'one' }").weights, Weights::Softmax { sink: Sink::One });
     let found = spec("inputs = { a = 'f32[]' }\nweights = { sink = 'learned' }");
-    assert_eq!(weights(&found), Weights::Softmax { sink: Sink::Learned { input: 1 } });
+    assert_eq!(found.weights, Weights::Softmax { sink: Sink::Learned { input: 1 } });
     assert_eq!(inputs(&found), learned([("a", "f32[]"), ("sink", "f32[h]")]));
 }
 
@@ -340,7 +333,7 @@ fn a_child_replaces_tables_whole() {
             let all: BTreeMap<&str, String> = [
                 ("position", format!("{:?}", spec.position)),
                 ("qk_norm", format!("{:?}", spec.qk_norm.map(|norm| QkNorm { learned: None, ..norm }))),
-                ("weights", format!("{:?}", std::mem::discriminant(&weights(spec)))),
+                ("weights", format!("{:?}", std::mem::discriminant(&spec.weights))),
                 ("output", format!("{:?}", (spec.output.gate, spec.output.lse))),
             ]
             .into();
@@ -362,7 +355,7 @@ fn a_child_replaces_tables_whole() {
     assert_eq!(inputs(&qk_norm), learned([("at", "i32[b, k]"), ("sink", "f32[h]"), ("mix", "f32[2, 8]")]));
 
     let weighted = child("weights = { kind = 'relu', bias = 1 }\noutput = { norm = 'rms' }");
-    assert_eq!(weights(&weighted), Weights::Relu);
+    assert_eq!(weighted.weights, Weights::Relu);
     assert_eq!(weighted.output, {
         Output { norm: Some(OutputNorm { eps: 1e-6, learned: Some(3) }), ..Output::default() }
     });

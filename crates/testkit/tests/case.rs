@@ -8,7 +8,7 @@ use regard_ir::problem::Problem;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::sample::Sample;
 use regard_oracle::{Oracle, Tensors};
 use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Layout, Output, Outputs, PoisonError};
@@ -99,6 +99,7 @@ fn with_tables(dtype: Dtype, layout: Layout, check: impl FnOnce(&Case<'_>, &Inpu
         position: Some(position),
         qk_norm: Some(qk_norm),
         weights: Weights::Softmax { sink: Sink::Learned { input: 3 } },
+        mechanism: Mechanism::Plain,
         output,
         inputs: &shapes,
         ..variant(&modify, &allow)
@@ -115,6 +116,7 @@ fn variant<'a>(modify: &'a Expr, allow: &'a Expr) -> Variant<'a> {
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Softmax { sink: Sink::None },
+        mechanism: Mechanism::Plain,
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output { lse: true, ..Default::default() },

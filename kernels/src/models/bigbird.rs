@@ -46,6 +46,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Or, 18, 20), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[InputShape::new(InputType::Bool, &[Axis::Head, Axis::Len(64), Axis::Len(64)])],
 };

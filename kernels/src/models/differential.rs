@@ -34,6 +34,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Le, 0, 1), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output {
         mix: Some(Mix { heads: 12, input: 0 }),
         norm: Some(OutputNorm { eps: 1e-5, learned: Some(1) }),

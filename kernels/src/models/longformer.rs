@@ -35,6 +35,7 @@ pub const VARIANT: Variant<'static> = Variant {
         Node { op: Op::Binary(Binary::Or, 8, 9), ty: Type::Bool, exact: true },
     ]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[InputShape::new(InputType::Bool, &[Axis::Batch, Axis::Key])],
 };

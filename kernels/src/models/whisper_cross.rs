@@ -21,6 +21,7 @@ pub const VARIANT: Variant<'static> = Variant {
     modify: Tree::new(&[Node { op: Op::Var(Var::S), ty: Type::Float, exact: false }]),
     allow: Tree::new(&[Node { op: Op::Bool(true), ty: Type::Bool, exact: true }]),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[],
 };

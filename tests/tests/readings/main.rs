@@ -14,7 +14,7 @@ use regard_ir::expr::{Expr, Op, Tree, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{InputRanges, Range, Region, Span};
-use regard_ir::variant::{Heads, InputShape, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::eval::{Scope, Value};
 
 /// A variant of these expressions alone.
@@ -27,6 +27,7 @@ fn variant<'a>(heads: Heads, allow: Tree<'a>, modify: Tree<'a>, inputs: &'a [Inp
         modify,
         allow,
         weights: Weights::Softmax { sink: Sink::None },
+        mechanism: Mechanism::Plain,
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output::default(),

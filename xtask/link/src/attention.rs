@@ -8,7 +8,7 @@ use regard_ir::machine::Isa;
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
-use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Heads, Mechanism, Sink, Source, Variant, Weights};
 use regard_runtime::code::{Code, Place};
 use regard_runtime::engine::SimdF32;
 use regard_runtime::engine::isa::{Door, scalar::Scalar};
@@ -39,6 +39,7 @@ const VARIANT: Variant<'static> = Variant {
     modify: Tree::new(&[node(Op::Var(Var::S), Type::Float)]),
     allow: Tree::new(CAUSAL),
     weights: Weights::Softmax { sink: Sink::None },
+    mechanism: Mechanism::Plain,
     position: None,
     qk_norm: None,
     output: Output { mix: None, norm: None, gate: None, lse: false },

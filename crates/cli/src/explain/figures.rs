@@ -7,7 +7,7 @@ use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::problem::Phase;
 use regard_ir::rows::{Frequencies, Output, Position};
-use regard_ir::spec::{self, CacheFormat, Mechanism};
+use regard_ir::spec::{self, CacheFormat};
 use regard_ir::text;
 use regard_ir::tiles;
 use regard_ir::variant::{Heads, InputShape, InputType, Sink, Source, Weights};
@@ -106,8 +106,8 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
         };
         [ids, frequencies]
     });
-    let sink = match spec.mechanism {
-        Mechanism::Weights(Weights::Softmax { sink: Sink::Learned { input } }) => Some(input),
+    let sink = match spec.weights {
+        Weights::Softmax { sink: Sink::Learned { input } } => Some(input),
         _ => None,
     };
     let learned = spec.qk_norm.and_then(|norm| norm.learned);

@@ -3,7 +3,6 @@
 use regard::Spec;
 use regard_ir::expr::{Op, Var};
 use regard_ir::rows::{Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout};
-use regard_ir::spec::Mechanism;
 use regard_ir::text;
 use regard_ir::variant::{Heads, Sink, Source, Weights};
 use serde::Serialize;
@@ -72,8 +71,7 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     };
     lines.push(line("allowed", allowed));
 
-    let Mechanism::Weights(weights) = spec.mechanism else { return lines };
-    let (weight, divisor) = match weights {
+    let (weight, divisor) = match spec.weights {
         Weights::Softmax { sink } => {
             let sink = match sink {
                 Sink::None => "",
@@ -235,7 +233,7 @@ mod tests {
     fn each_kind_of_weight_has_its_sum() {
         let mut spec = regard::shipped("softcap_bias").unwrap().spec;
         let mut ends = |weights| {
-            spec.mechanism = Mechanism::Weights(weights);
+            spec.weights = weights;
             told(&spec).split_off(3)
         };
         let softmax = |sink| Weights::Softmax { sink };

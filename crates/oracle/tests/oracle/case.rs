@@ -5,7 +5,7 @@ use regard_ir::identity::Identity;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::rows::{Output, Position, QkNorm};
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::eval::IndexError;
 use regard_oracle::random::CapturedBuffer;
 use regard_oracle::{Elements, Mismatch, Oracle, Row, Tensor4, Tensors};
@@ -121,6 +121,7 @@ impl Case {
             modify: self.modify.tree(),
             allow: self.allow.tree(),
             weights: self.weights,
+            mechanism: Mechanism::Plain,
             output: self.output,
             inputs: &shapes,
         };

@@ -6,7 +6,7 @@ use regard_ir::identity::Identity;
 use regard_ir::inputs::Captured;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::Problem;
-use regard_ir::variant::{Heads, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Heads, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::compare::{CompareError, Outputs, Report, compare};
 use regard_oracle::random::normal;
 use regard_oracle::sample::Sample;
@@ -32,6 +32,7 @@ fn judged(
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Softmax { sink: Sink::None },
+        mechanism: Mechanism::Plain,
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output { lse: true, ..Default::default() },
@@ -121,6 +122,7 @@ fn outputs_of_another_shape_or_type_are_refused() {
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Sigmoid,
+        mechanism: Mechanism::Plain,
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output::default(),

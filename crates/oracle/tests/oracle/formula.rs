@@ -8,7 +8,7 @@ use regard_ir::identity::Identity;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::{Elements, Oracle, Tensor4, Tensors};
 
 #[test]
@@ -162,6 +162,7 @@ fn captured_inputs_reach_mask_and_errors_name_the_pair() {
         modify: modify.tree(),
         allow: allow.tree(),
         weights: SOFTMAX,
+        mechanism: Mechanism::Plain,
         output: Output::default(),
         inputs: &shapes,
     };

@@ -7,7 +7,7 @@ use regard_ir::expr::{Binary, Expr, MAX_AXES, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Sink, Source, Variant, Weights};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::compare::{Outputs, Report, compare};
 use regard_oracle::sample::Sample;
 use regard_oracle::{Elements, Oracle, Tensor4, Tensors};
@@ -60,6 +60,7 @@ fn judged(layer: u32, lens: &[i32]) -> Report {
         modify: modify.tree(),
         allow: allow.tree(),
         weights: Weights::Softmax { sink: Sink::None },
+        mechanism: Mechanism::Plain,
         position: None,
         qk_norm: None,
         output: regard_ir::rows::Output::default(),

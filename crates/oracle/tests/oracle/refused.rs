@@ -5,7 +5,7 @@ use regard_ir::identity::Identity;
 use regard_ir::inputs::Captured;
 use regard_ir::problem::Problem;
 use regard_ir::rows::{Frequencies, Gate, Mix, Output, OutputNorm, Position, RopeLayout};
-use regard_ir::variant::{Sink, Source, Variant, Weights};
+use regard_ir::variant::{Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::{Elements, Mismatch, Oracle, Tensor4, Tensors};
 
 use crate::case::{Case, ONE_HEAD, SOFTMAX};
@@ -24,6 +24,7 @@ fn refused(k: Tensor4<'_>, v: Tensor4<'_>, gate: Option<Tensor4<'_>>, has_gate: 
         modify: modify.tree(),
         allow: allow.tree(),
         weights: SOFTMAX,
+        mechanism: Mechanism::Plain,
         output: Output {
             gate: has_gate.then_some(Gate { per_head: false, silu: false }),
             ..Output::default()
