@@ -4,7 +4,7 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Mechanism, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Latent, Mechanism, Sink, Variant, Weights};
 
 use crate::layout::list;
 
@@ -57,6 +57,14 @@ fn weights(weights: Weights) -> String {
 fn mechanism(mechanism: Mechanism<'_>) -> String {
     match mechanism {
         Mechanism::Plain => "Mechanism::Plain".to_owned(),
+        Mechanism::Latent(Latent { rank, nope_dim, rope_dim, value_dim, form }) => {
+            let widths =
+                [("rank", rank), ("nope_dim", nope_dim), ("rope_dim", rope_dim), ("value_dim", value_dim)];
+            let fields = widths.iter().map(|(name, width)| format!("{name}: {width}"));
+            let fields: Vec<_> = fields.chain([format!("form: LatentForm::{form:?}")]).collect();
+            let text = list(4, "mechanism: Mechanism::Latent(Latent {", " ", &fields, "}),");
+            item(&text).trim_start_matches("mechanism: ").trim_end_matches(',').to_owned()
+        }
         other => unreachable!("no module is made of {other:?}"),
     }
 }

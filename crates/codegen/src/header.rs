@@ -1,7 +1,7 @@
 //! What a module says of itself, in words.
 
 use regard_ir::expr::{Op, Tree, Var};
-use regard_ir::spec::Spec;
+use regard_ir::spec::{Mechanism, Spec};
 use regard_ir::text;
 use regard_ir::variant::Source;
 
@@ -31,7 +31,11 @@ fn heads(spec: &Spec) -> String {
         Source::Cross => ", keys of another sequence",
     };
     let lse = if spec.output.lse { ", the log of each row's weight sum beside the output" } else { "" };
-    format!("{}{keys}{lse}.", text::heads(&spec.heads))
+    let heads = match &spec.mechanism {
+        Mechanism::Latent(latent) => text::latent(spec.heads.query, latent),
+        _ => text::heads(&spec.heads),
+    };
+    format!("{heads}{keys}{lse}.")
 }
 
 fn mask(spec: &Spec) -> String {

@@ -6,7 +6,7 @@ use regard_ir::expr::Tree;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::{Problem, Sequence};
-use regard_ir::variant::{Sink, Variant, Weights};
+use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
 use crate::mismatch::{self, Mismatch};
@@ -16,12 +16,9 @@ use crate::tensor::Tensor4;
 /// What a problem computes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensors<'a> {
-    /// Queries, `[batch, query heads, queries, dim]`.
-    pub q: Tensor4<'a>,
-    /// Keys, `[batch, key heads, keys, dim]`.
-    pub k: Tensor4<'a>,
-    /// Values, `[batch, value heads, keys, value_dim]`.
-    pub v: Tensor4<'a>,
+    /// The variant's operands, in the order of [`Variant::operands`]: `[batch, heads, rows, width]`, with 1 in the place of an
+    /// axis that an operand does not have.
+    pub operands: &'a [Tensor4<'a>],
     /// What expressions and learned tables read, bound to the same problem.
     pub captured: Captured<'a>,
     /// The gate of the outputs, `[batch, output heads, queries, value_dim]` or, where it is per head, `[…, 1]`, in the
@@ -119,7 +116,7 @@ impl<'a> Oracle<'a> {
 
     /// The storage type of q, k and v.
     pub const fn dtype(&self) -> Dtype {
-        self.tensors.q.dtype()
+        self.tensors.operands[0].dtype()
     }
 
     /// How precise kernels are to be.
@@ -140,7 +137,7 @@ impl<'a> Oracle<'a> {
 
     /// How much memory a part takes; saturates.
     pub fn part_bytes(&self) -> u128 {
-        let heads = &self.variant.heads;
+        let heads = &self.heads();
         let key_heads = if self.variant.output.mix.is_some() { heads.kv } else { 1 };
         let channels = u128::from(heads.dim) + u128::from(heads.value_dim);
         [channels, self.problem.keys.into(), size_of::<f64>() as u128]
@@ -153,7 +150,7 @@ impl<'a> Oracle<'a> {
     /// # Panics
     /// If there is no such part.
     pub fn part(&self, index: usize) -> Part<'_> {
-        let (heads, n_heads) = (&self.variant.heads, self.variant.heads.query as usize);
+        let (heads, n_heads) = (&self.heads(), self.variant.heads.query as usize);
         let (b, query_heads) = match self.variant.output.mix {
             Some(_) => (index, 0..n_heads),
             None => (index / n_heads, index % n_heads..index % n_heads + 1),
@@ -167,12 +164,19 @@ impl<'a> Oracle<'a> {
 
     fn memory(&self, b: usize, g: usize) -> Memory {
         let of = self.problem.sequence(b as u32);
-        let (heads, keys) = (&self.variant.heads, 0..of.keys as usize);
-        let value_head = g / (heads.kv / heads.value) as usize;
-        let value = |j| self.tensors.v.row(of.batch as usize, value_head, of.first_key as usize + j);
+        let (heads, keys) = (&self.heads(), 0..of.keys as usize);
         Memory {
             keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
-            values: Matrix::new(heads.value_dim, keys.flat_map(value)),
+            values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.value(&of, g, j))),
+        }
+    }
+
+    /// The heads as the formula has them: of latents, a key and a value head for each query head.
+    pub(crate) fn heads(&self) -> Heads {
+        let heads = self.variant.heads;
+        match self.variant.mechanism {
+            Mechanism::Latent(_) => Heads { kv: heads.query, value: heads.query, ..heads },
+            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => heads,
         }
     }
 
@@ -238,7 +242,8 @@ impl<'o> Part<'o> {
     fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
         let Oracle { variant, .. } = self.oracle;
         let g = h / variant.heads.group() as usize;
-        let Memory { keys, values } = &self.memories[g - self.first_key_head];
+        let memory = h / self.oracle.heads().group() as usize;
+        let Memory { keys, values } = &self.memories[memory - self.first_key_head];
         let mut scope = Scope {
             b: self.b as i32,
             h: h as i32,

@@ -5,7 +5,7 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::Source;
+use regard_ir::variant::{Mechanism, Source};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
@@ -28,26 +28,64 @@ impl Oracle<'_> {
                 }
             }
         };
-        let learned = self.norm_factors(0);
-        Ok(self.prepare(
-            self.tensors.q,
-            learned,
-            [of.batch as usize, scope.h as usize, of.first_query as usize + i],
-            at,
-        ))
+        let row = [of.batch as usize, scope.h as usize, of.first_query as usize + i];
+        Ok(match self.variant.mechanism {
+            Mechanism::Latent(_) => {
+                let [nope, rope] = [0, 1].map(|operand| self.row(operand, row));
+                [nope, self.turned(rope, at)].concat()
+            }
+            _ => self.prepare(self.tensors.operands[0], self.norm_factors(0), row, at),
+        })
     }
 
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        if self.keys_are_cached {
-            return self.tensors.k.row(of.batch as usize, g, of.first_key as usize + j);
-        }
         let at = match self.ids() {
             None => j as i32,
             Some((_, ids)) => ids[self.key_row(of, j)],
         };
-        let row = [of.batch as usize, g, of.first_key as usize + j];
-        self.prepare(self.tensors.k, self.norm_factors(1), row, at)
+        let [batch, token] = [of.batch as usize, of.first_key as usize + j];
+        if let Mechanism::Latent(_) = self.variant.mechanism {
+            let rope = self.row(3, [batch, 0, token]);
+            let rope = if self.keys_are_cached { rope } else { self.turned(rope, at) };
+            return [self.product(4, g, &self.row(2, [batch, 0, token])), rope].concat();
+        }
+        if self.keys_are_cached {
+            return self.row(1, [batch, g, token]);
+        }
+        self.prepare(self.tensors.operands[1], self.norm_factors(1), [batch, g, token], at)
+    }
+
+    /// Value row `j` of what a key head reads.
+    pub(crate) fn value(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
+        let [batch, token] = [of.batch as usize, of.first_key as usize + j];
+        match self.variant.mechanism {
+            Mechanism::Latent(_) => self.product(5, g, &self.row(2, [batch, 0, token])),
+            _ => {
+                let heads = &self.variant.heads;
+                self.row(2, [batch, g / (heads.kv / heads.value) as usize, token])
+            }
+        }
+    }
+
+    /// One row of an operand.
+    fn row(&self, operand: usize, [b, h, n]: [usize; 3]) -> Vec<f64> {
+        self.tensors.operands[operand].row(b, h, n)
+    }
+
+    /// A head's matrix times a vector.
+    fn product(&self, operand: usize, head: usize, x: &[f64]) -> Vec<f64> {
+        let rows = self.tensors.operands[operand].shape()[2];
+        let dot = |row: Vec<f64>| row.iter().zip(x).map(|(w, x)| w * x).sum();
+        (0..rows).map(|row| dot(self.row(operand, [0, head, row]))).collect()
+    }
+
+    /// A row turned by a position, where rows are.
+    fn turned(&self, mut row: Vec<f64>, at: i32) -> Vec<f64> {
+        if let Some(rope) = &self.rope {
+            rope.turn(&mut row, at);
+        }
+        row
     }
 
     /// Where key `j` of a sequence lies among the keys of all.

@@ -66,7 +66,7 @@ pub(crate) const fn peak_products_per_cycle(entry: &Entry) -> u64 {
 
 /// What blocks are chosen for.
 pub(crate) struct Target<'a> {
-    pub(crate) heads: &'a Heads,
+    pub(crate) heads: Heads,
     pub(crate) machine: &'a Machine,
     pub(crate) entry: &'a Entry,
     pub(crate) pieces: Pieces,

@@ -10,11 +10,13 @@ use regard_ir::plan::{Dtype, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::reach::reach;
 use regard_ir::spec::Spec;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::blocks::Target;
 use crate::cost::{Case, Sharing};
 use crate::decode;
 use crate::estimate::Known;
+use crate::latent;
 use crate::pieces;
 use crate::report::{Choice, Reason, RejectedEngine};
 
@@ -39,9 +41,22 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// The plan on an engine; `None` where that does not meet the precision.
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
-        let split = pieces::choose(entry, &spec.variant()?, dtype, spec.precision)?;
-        let target = Target { heads: &spec.heads, machine, entry, pieces: split.pieces };
-        let (prefill, mut choices) = target.choose();
+        let variant = spec.variant()?;
+        let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
+        let target = |heads| Target { heads, machine, entry, pieces: split.pieces };
+        let (prefill, latent, mut choices) = match &variant.mechanism {
+            Mechanism::Latent(latent) => {
+                let query = spec.heads.query;
+                let (prefill, mut choices) = target(latent.expanded_heads(query)).choose();
+                let (latent, more) = latent::choose(latent, &target(latent.absorbed_heads(query)));
+                choices.extend(more);
+                (prefill, Some(latent), choices)
+            }
+            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => {
+                let (prefill, choices) = target(spec.heads).choose();
+                (prefill, None, choices)
+            }
+        };
         choices.extend(split.choice);
         let pack_ahead_bytes = pack_ahead_bytes(machine);
         choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
@@ -56,8 +71,9 @@ impl Candidate {
             pieces: split.pieces,
             prefill,
             decode,
+            latent,
             cache,
-            reach: reach(&spec.variant()?),
+            reach: reach(&variant),
             pack_ahead_bytes,
             tasks_per_thread: TASKS_PER_THREAD,
         };
@@ -66,12 +82,20 @@ impl Candidate {
 
     /// Seconds that one thread would take for the problem that stands for all.
     fn seconds(&self, spec: &Spec, known: &Known<'_>) -> f64 {
-        let variant = spec.variant();
+        let variant = spec.variant().map(|variant| prefill_form(&variant));
         let problem = Problem::prefill(spec.source, 1, REPRESENTATIVE, REPRESENTATIVE);
         let (Some(variant), Ok(problem)) = (&variant, &problem) else { return 0.0 };
         let inputs = &Unknown(variant.inputs);
         let case = Case { plan: &self.plan, variant, machine: known.machine, problem, inputs };
         case.predict_by(known, self.entry, &Sharing::ALONE).seconds
+    }
+}
+
+/// The variant as most of a prefill has it.
+fn prefill_form<'a>(variant: &Variant<'a>) -> Variant<'a> {
+    match &variant.mechanism {
+        Mechanism::Latent(latent) => variant.expanded(latent),
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => *variant,
     }
 }
 

@@ -122,9 +122,8 @@ pub fn plan(
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
     match mechanism {
-        Mechanism::Plain => None,
+        Mechanism::Plain | Mechanism::Latent(_) => None,
         Mechanism::Recurrence(_) => Some("recurrence"),
-        Mechanism::Latent(_) => Some("latent"),
         Mechanism::Lookahead(_) => Some("lookahead"),
         Mechanism::Pseudo(_) => Some("pseudo"),
     }
@@ -159,7 +158,11 @@ fn notes(
     if allow.node(allow.root()).op == Op::Bool(true) {
         notes.push(Note::NoMask);
     }
-    let rows = plan.prefill.query_block as u64 * spec.heads.group() as u64;
+    let group = match &spec.mechanism {
+        Mechanism::Latent(_) => 1,
+        _ => spec.heads.group(),
+    };
+    let rows = plan.prefill.query_block as u64 * group as u64;
     let tile_rows = entry.tile.rows as u64;
     if !rows.is_multiple_of(tile_rows) {
         notes.push(Note::RaggedRows { rows, tile_rows });

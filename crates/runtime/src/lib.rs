@@ -19,6 +19,8 @@ pub mod flash;
 pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
+mod latent;
+pub mod operands;
 mod operations;
 mod rows;
 pub mod schedule;

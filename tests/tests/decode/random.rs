@@ -244,11 +244,12 @@ impl Telling<'_> {
             let given = held.unwrap_or(inputs);
             let dtype = held.map_or(case.dtype, |_| Dtype::F32);
             let wide = Case { dtype, ..part };
-            let given = Inputs {
-                k: cut(&given.k.view(), dtype, 0..rows.end),
-                v: cut(&given.v.view(), dtype, 0..rows.end),
-                ..story::queries(&Case { dtype, ..*case }, given, slice::from_ref(&rows))
-            };
+            let asked = story::queries(&Case { dtype, ..*case }, given, slice::from_ref(&rows));
+            let given = given.map(&case.variant, |of_rows, tensor| match of_rows {
+                Rows::Keys => cut(&tensor.view(), dtype, 0..rows.end),
+                Rows::Queries | Rows::Matrix(_) => tensor.clone(),
+            });
+            let given = asked.with_keys_of(&case.variant, &given);
             let mut found = part.outputs();
             copy((outputs, rows.start - first), (&mut found, 0), rows.len());
             let judged = match held {

@@ -256,12 +256,13 @@ pub(crate) fn queries(case: &Case<'_>, inputs: &Inputs, rows: &[Range<usize>]) -
     });
     let pick = |tensor: &Input| picked(case, tensor, rows);
     Inputs {
-        q: pick(&inputs.q),
-        k: cut(&inputs.k.view(), case.dtype, 0..0),
-        v: cut(&inputs.v.view(), case.dtype, 0..0),
         captured: captured.collect(),
         gate: inputs.gate.as_ref().map(pick),
-        keys_are_cached: inputs.keys_are_cached,
+        ..inputs.map(&case.variant, |rows, tensor| match rows {
+            Rows::Queries => pick(tensor),
+            Rows::Keys => cut(&tensor.view(), case.dtype, 0..0),
+            Rows::Matrix(_) => tensor.clone(),
+        })
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// The truth about what `kernel` computes on `bound`, whose captured inputs are `captured`.
+    /// The truth about what `kernel` computes on `bound`, whose operands and captured inputs are given as they are viewed.
     ///
     /// # Errors
     /// If there is no memory for the keys and values that the threads work on, or the tensors do not fit, which what
@@ -37,14 +37,14 @@ impl<'a> Judge<'a> {
     pub(crate) fn new(
         kernel: &'a Kernel,
         bound: &'a Bound<'_>,
-        captured: &'a [InputData<'a>],
+        (operands, captured): (&'a [Tensor4<'a>], &'a [InputData<'a>]),
         pool: &'a Pool,
     ) -> Result<Self, Failure> {
         let (variant, problem) = (kernel.variant(), bound.problem());
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
             .map_err(|error| Failure::Bug(error.to_string()))?;
         let gate = bound.gate.as_ref().map(view).transpose()?;
-        let tensors = Tensors { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, captured, gate };
+        let tensors = Tensors { operands, captured, gate };
         let oracle = Oracle::new(variant, problem, tensors)
             .map_err(|error| Failure::Bug(error.to_string()))?
             .with_precision(kernel.spec().precision);
@@ -151,6 +151,14 @@ impl<'a> Judge<'a> {
         let reports = results.into_iter().filter_map(OnceLock::into_inner);
         reports.reduce(|a, b| Ok(join(a?, b?))).transpose().map_err(bug)
     }
+}
+
+/// The operands of a problem, as the oracle takes them.
+///
+/// # Errors
+/// If one is not as long as its shape says, which what is bound rules out.
+pub(crate) fn operands<'s>(bound: &'s Bound<'_>) -> Result<Vec<Tensor4<'s>>, Failure> {
+    bound.operands.iter().map(view).collect()
 }
 
 fn bug(error: CompareError) -> Failure {

@@ -13,8 +13,9 @@ use regard_ir::tiles;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
+use super::expand::{self, Expansion};
 use crate::cache::{CachedSequence, Caches, RowOf};
-use crate::rows::{Change, Changed};
+use crate::rows::{Change, Changed, Tensor};
 use crate::summary::Summaries;
 use crate::view::View;
 
@@ -48,12 +49,14 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         block: [u32; 2],
         keys: Range<u32>,
-        scratch: &mut [f32],
+        scratch: Scratch<'_>,
         to: &mut [f32],
     ) {
+        let Scratch { rows, expansion, expanded } = scratch;
         let firsts = keys.clone().step_by(E::unit_keys(shape));
         for (first, to) in firsts.zip(to.chunks_exact_mut(E::packed_len(shape))) {
             let end = keys.end.min(first + E::unit_keys(shape) as u32);
+            let scratch = Scratch { rows, expansion, expanded };
             self.pack(engine, shape, block, first..end, scratch, to);
         }
     }
@@ -66,7 +69,7 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         [sequence, kv_head]: [u32; 2],
         keys: Range<u32>,
-        scratch: &mut [f32],
+        Scratch { rows: scratch, expansion: memory, expanded }: Scratch<'_>,
         to: &mut [f32],
     ) {
         let of = self.problem.sequence(sequence);
@@ -80,9 +83,9 @@ impl<T: Element> Keys<'_, T> {
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
                 match self.change {
                     None => engine.pack(shape, &pack::AsStored(key), &values, count, scratch, to),
-                    Some(change) => {
-                        let token = |i| change.tokens.key(batch, first + i);
-                        let rows = Changed::new(change, |i| (head, key(i)), token);
+                    Some(_) => {
+                        let at = |i| [batch, head, first + i];
+                        let rows = Changed { change: self.change, tensor: Tensor::One(k), at };
                         engine.pack(shape, &rows, &values, count, scratch, to);
                     }
                 }
@@ -90,6 +93,12 @@ impl<T: Element> Keys<'_, T> {
             // Keys were turned and normed when they were appended.
             Source::Cached { caches, page } => {
                 let cache = caches.get(sequence as usize);
+                if page.shared {
+                    let (of, unit) = ((head, shape.value_dim), E::unit_keys(shape));
+                    let [k, v] = expand::read_rows(engine.lanes(), (&cache, &page), of, keys, unit, memory);
+                    engine.pack(shape, &k, &v, count, scratch, to);
+                    return;
+                }
                 let blocks = |at: usize| {
                     let words = cache.page(&page, at);
                     let keys = &words[page.keys_at(head)..][..page.keys_len()];
@@ -108,6 +117,12 @@ impl<T: Element> Keys<'_, T> {
                 }
                 let rows = |row| CachedRows { cache, page, row, first: keys.start as usize };
                 let (k, v) = (rows(RowOf::Key(head)), rows(RowOf::Value(value_head)));
+                engine.pack(shape, &k, &v, count, scratch, to);
+            }
+            Source::Latents { caches, page, expansion } => {
+                let cache = (&caches.get(sequence as usize), &page);
+                let unit = E::unit_keys(shape);
+                let [k, v] = expansion.make(engine.lanes(), cache, kv_head, keys, unit, memory, expanded);
                 engine.pack(shape, &k, &v, count, scratch, to);
             }
         }
@@ -131,13 +146,18 @@ impl<T: Element> Keys<'_, T> {
             Source::Cached { caches, page } => {
                 caches.get(sequence as usize).value(&page, head, position as usize, channel)
             }
+            Source::Latents { caches, page, expansion: Expansion { w_uv, .. } } => {
+                let latents = caches.get(sequence as usize);
+                let weights = w_uv.row(0, head, channel).iter().enumerate();
+                weights.map(|(c, w)| w.to_f32() * latents.value(&page, 0, position as usize, c)).sum()
+            }
         }
     }
 }
 
 /// Where keys and values come from.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a, T> {
+pub(crate) enum Source<'a, T> {
     /// From the caller's tensors.
     Given {
         /// Keys, `[sequence][key head][key]`.
@@ -152,6 +172,25 @@ pub(super) enum Source<'a, T> {
         /// What their pages are.
         page: PageShape,
     },
+    /// From latents, in pages.
+    Latents {
+        /// Those of each sequence.
+        caches: &'a dyn Caches,
+        /// What their pages are.
+        page: PageShape,
+        /// What makes keys and values of them.
+        expansion: Expansion<'a, T>,
+    },
+}
+
+/// What keys and values are packed in.
+pub(super) struct Scratch<'a> {
+    /// Rows on their way.
+    pub rows: &'a mut [f32],
+    /// What they are made in, where they are made of latents.
+    pub expansion: &'a mut [f32],
+    /// The head whose matrices are packed there.
+    pub expanded: &'a mut Option<u32>,
 }
 
 /// Rows of a cache.

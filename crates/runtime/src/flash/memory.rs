@@ -4,10 +4,11 @@ use regard_engine::{Engine, Shape};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Latent, Variant};
 use regard_simd::TRANSPOSE;
 
 use super::ahead::Units;
+use super::expand;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish::ROWS as FINISH;
@@ -43,6 +44,21 @@ pub(super) struct Layout {
     /// Whether output rows are mixed, normed or gated.
     finishes: bool,
     code: usize,
+    /// Elements that keys and values are made in, where they are made of latents.
+    expansion: usize,
+}
+
+/// Where keys and values come from.
+#[derive(Clone, Copy)]
+pub(crate) enum KeysFrom<'a> {
+    /// From tensors.
+    Tensors,
+    /// From pages, in which they are as they enter the products.
+    Pages,
+    /// From pages whose rows, so many channels each, hold keys and values both.
+    Rows(usize),
+    /// From latents in pages.
+    Latents(&'a Latent),
 }
 
 /// What all workers share.
@@ -73,6 +89,7 @@ impl Layout {
         problem: &Problem<'_>,
         plan: &Plan,
         code: &dyn Code<E::Lanes>,
+        keys: KeysFrom<'_>,
     ) -> Self {
         let heads = &variant.heads;
         let blocks = &plan.prefill;
@@ -100,10 +117,20 @@ impl Layout {
             scratch: E::scratch_len(&shape),
             pack: E::pack_len(&shape),
             units,
-            tokens: TokenLayout::new(variant, problem),
+            tokens: match keys {
+                KeysFrom::Tensors => TokenLayout::new(variant, problem),
+                KeysFrom::Pages | KeysFrom::Rows(_) | KeysFrom::Latents(_) => {
+                    TokenLayout::of_queries(variant, problem)
+                }
+            },
             sums: if variant.output.mix.is_some() && problem.part.is_none() { sums } else { 0 },
             finishes: variant.output != Output { lse: variant.output.lse, ..Output::default() },
             code: code.scratch_len(tile.rows),
+            expansion: match keys {
+                KeysFrom::Latents(latent) => expand::len(latent, units.keys),
+                KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
+                KeysFrom::Tensors | KeysFrom::Pages => 0,
+            },
         }
     }
 
@@ -115,7 +142,7 @@ impl Layout {
     }
 
     /// The operands' sizes, in the order of [`Memory`]'s fields.
-    fn sizes(&self) -> [usize; 16] {
+    fn sizes(&self) -> [usize; 17] {
         let Self { tile, rows, value_width, .. } = *self;
         let finish = if self.finishes { FINISH * value_width.next_multiple_of(ALIGN) } else { 0 };
         [
@@ -135,6 +162,7 @@ impl Layout {
             rows,
             finish,
             self.code.max(tile.rows),
+            self.expansion,
         ]
     }
 
@@ -186,7 +214,9 @@ impl Layout {
             heads: pieces.next_as(),
             finish: pieces.next(),
             code: pieces.next_as(),
+            expansion: pieces.next(),
             block: None,
+            expanded: None,
         }
     }
 }
@@ -225,6 +255,10 @@ pub(super) struct Memory<'a> {
     pub finish: &'a mut [f32],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
+    /// What keys and values are made in, where they are made of latents.
+    pub expansion: &'a mut [f32],
+    /// The head whose matrices are packed there.
+    pub expanded: Option<u32>,
     /// The key block that is packed: sequence, key head and first key.
     pub block: Option<[u32; 3]>,
 }

@@ -15,21 +15,20 @@ use regard_simd::TRANSPOSE;
 
 use super::Parts;
 use super::fold::{Steps, Sums, TileFold, Units, common_reference};
-use super::keys::Keys;
+use super::keys::{Keys, Scratch};
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
-use crate::rows::{Change, Changed, Side};
+use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
-use crate::view::View;
 
 /// What all workers read.
 pub(super) struct Shared<'a, E: Engine, T> {
     pub engine: E,
     pub parts: Parts<'a>,
     pub code: &'a dyn Code<E::Lanes>,
-    pub q: View<'a, T>,
+    pub q: Tensor<'a, T>,
     pub captured: &'a Captured<'a>,
     pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
@@ -209,7 +208,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     /// Packs the queries and clears the sums.
     #[inline(always)]
     fn prepare(&self, memory: &mut Memory<'_>) {
-        let Shared { engine, parts, q, layout, .. } = self.shared;
+        let &Shared { engine, parts, q, layout, .. } = self.shared;
         let (factor, _) = self.units();
         let Parts { variant, .. } = parts;
         let Sequence { batch, q_offset, .. } = self.block.of;
@@ -217,28 +216,22 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         for tile in self.tiles() {
             let RowTile { first, rows, width } = tile;
             let to = &mut memory.query[layout.queries(first)];
-            let row = |i: usize| {
+            let at = |i: usize| {
                 let (head, query) = self.place(first + i);
-                let head = (self.block.kv_head * group + head) as usize;
-                (head, q.row(batch as usize, head, self.query_row(query)))
+                [batch as usize, (self.block.kv_head * group + head) as usize, self.query_row(query)]
             };
-            match self.shared.changes[Side::Query as usize] {
-                None => {
-                    let rows_as_stored = pack::AsStored(|i| row(i).1);
-                    engine.pack_queries(
-                        &layout.shape,
-                        &rows_as_stored,
-                        [rows, width],
-                        factor,
-                        memory.rows,
-                        to,
-                    );
+            let (counts, shape) = ([rows, width], &layout.shape);
+            match (self.shared.changes[Side::Query as usize], q) {
+                (None, Tensor::One(q)) => {
+                    let rows = pack::AsStored(|i| {
+                        let [batch, head, query] = at(i);
+                        q.row(batch, head, query)
+                    });
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
                 }
-                Some(change) => {
-                    let token =
-                        |i| change.tokens.query(batch as usize, self.query_row(self.place(first + i).1));
-                    let changed = Changed::new(change, row, token);
-                    engine.pack_queries(&layout.shape, &changed, [rows, width], factor, memory.rows, to);
+                (change, tensor) => {
+                    let rows = Changed { change, tensor, at };
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
                 }
             }
             for lane in 0..width {
@@ -263,7 +256,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         if !ahead && memory.block != Some(block) {
             let range = first..first + count;
             let of = [sequence, kv_head];
-            keys.pack_block(*engine, &layout.shape, of, range, memory.rows, memory.packed);
+            let Memory { rows, expansion, expanded, packed, .. } = &mut *memory;
+            let scratch = Scratch { rows, expansion, expanded };
+            keys.pack_block(*engine, &layout.shape, of, range, scratch, packed);
             memory.block = Some(block);
         }
         let unit = if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
