@@ -39,8 +39,8 @@ fn write(case: &Case<'_>, inputs: &Inputs, outputs: &mut Outputs) {
     let Case { variant, problem, .. } = *case;
     let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
     let gate = inputs.gate.as_ref().map(Input::view);
-    let oracle =
-        Oracle::new(variant, problem, Tensors { operands: &inputs.views(), captured, gate }).unwrap();
+    let operands = inputs.views();
+    let oracle = Oracle::new(variant, problem, Tensors { operands: &operands, captured, gate }).unwrap();
     for part in (0..oracle.parts()).map(|part| oracle.part(part)) {
         let b = part.sequence();
         for i in 0..problem.queries as usize {

@@ -1,7 +1,6 @@
 //! The same bits whatever the threads, the neighbours and the queries at once.
 
 use regard::{Dtype, Pool, Solo};
-use regard_testkit::Inputs;
 use regard_tests::cached;
 use regard_tests::{engines, run, specs};
 

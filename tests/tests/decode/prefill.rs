@@ -2,7 +2,6 @@
 
 use regard::{Dtype, Solo};
 use regard_ir::spec::CacheFormat;
-use regard_testkit::Inputs;
 use regard_tests::cached::{self, Filled};
 use regard_tests::{cumulative, engines, run, specs};
 

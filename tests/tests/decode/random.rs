@@ -11,6 +11,7 @@ use std::slice;
 
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner, contextualize_config};
+use regard::ir::operands::Rows;
 use regard::{Dtype, Kernel, MAX_FEW, RowOf, RunError, Solo};
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};

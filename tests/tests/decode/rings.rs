@@ -2,7 +2,6 @@
 
 use regard::{CacheError, CacheLimits, Dtype, Kernel, Solo, StoreError};
 use regard_ir::spec::{self, CacheLayout, Spec};
-use regard_testkit::Inputs;
 use regard_tests::cached::{self, Filled};
 use regard_tests::{engines, run, specs};
 

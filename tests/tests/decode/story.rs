@@ -4,6 +4,7 @@
 use core::fmt::Write;
 use core::ops::Range;
 
+use regard::ir::operands::Rows;
 use regard::{Cache, CacheLimits, InputData, Kernel, RunError, SequenceId, Solo, Step};
 use regard_ir::problem::Sequence;
 use regard_ir::variant::Axis;
