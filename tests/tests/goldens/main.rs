@@ -6,8 +6,8 @@
 //! words of a spec mean what the field means by them: to which side a window is counted, where fewer queries than keys
 //! stand, which query heads share a key head, what slope a head has, which channels a position turns, whether it turns
 //! them before they are normalised, that a sink is compared with scaled scores, that the lse is a natural log, what a
-//! query that sees nothing gets. It proves nothing about sizes, threads or tiles: those are the oracle's to judge, and a
-//! golden says that the oracle may.
+//! query that sees nothing gets, what is made of a latent and by what its scores are scaled. It proves nothing about
+//! sizes, threads or tiles: those are the oracle's to judge, and a golden says that the oracle may.
 //!
 //! fixtures/manifest.toml tells where each comes from; what a golden is, it says in its head.
 
@@ -23,7 +23,10 @@ use regard::{Dtype, LoadError, Loader, Pool, Problem, SHIPPED, Spec};
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::inputs::Captured;
+use regard_ir::operands::{self, Operand};
 use regard_ir::plan::Precision;
+use regard_ir::spec::Mechanism;
+use regard_ir::variant::{Latent, LatentForm};
 use regard_oracle::random::CapturedBuffer;
 use regard_oracle::{Oracle, Row, Tensors};
 use regard_testkit::{Case, Input, Inputs, Layout, Output};
@@ -55,9 +58,12 @@ fn every_kernel_agrees() {
                 if !run::serves(&opened.spec, entry, opened.spec.dtype) {
                     continue;
                 }
-                let (rows, precision) = opened.by_kernel(&opened.spec, entry, &pool);
-                if let Err(error) = opened.agrees(&rows, precision) {
-                    panic!("{} on {}, {layout:?}: {error}", golden.name, entry.isa.name());
+                for spec in in_every_form(&opened.spec) {
+                    let (rows, precision) = opened.by_kernel(&spec, entry, &pool);
+                    if let Err(error) = opened.agrees(&rows, precision) {
+                        let Spec { mechanism, .. } = spec;
+                        panic!("{} on {}, {layout:?}, {mechanism:?}: {error}", golden.name, entry.isa.name());
+                    }
                 }
             }
         }
@@ -180,6 +186,13 @@ fn spec(text: &str, parent: &str) -> Spec {
     }
 }
 
+/// The spec; one of latents in each of its forms.
+fn in_every_form(spec: &Spec) -> Vec<Spec> {
+    let Mechanism::Latent(latent) = spec.mechanism else { return vec![spec.clone()] };
+    let of = |form| Spec { mechanism: Mechanism::Latent(Latent { form, ..latent }), ..spec.clone() };
+    LatentForm::ALL.map(of).into()
+}
+
 impl Golden {
     fn path(&self, end: &str) -> PathBuf {
         fixtures().join(format!("{}{end}.safetensors", self.name))
@@ -193,21 +206,34 @@ impl Golden {
         let spec = spec(&self.spec_text(), "");
         let bytes = ["", ".expected"].map(|end| fs::read(self.path(end)).unwrap());
         let [inputs, expected] = bytes.each_ref().map(|bytes| SafeTensors::deserialize(bytes).unwrap());
-        let dense = |name| {
-            let tensor = inputs.tensor(name).unwrap();
-            // A gate of one number for each row has no channels.
+        let tensor = |name| inputs.tensor(name).unwrap();
+        let dense =
+            |tensor: TensorView<'_>, shape| Input::new(dtype(&tensor), shape, layout, floats(&tensor));
+        let [mut batch, mut queries, mut keys] = [0; 3];
+        let mut operands = vec![];
+        for operand in spec.variant().unwrap().operands() {
+            let tensor = tensor(operand.name);
+            let shape = shape_of(&operand, tensor.shape());
+            match operand.rows {
+                operands::Rows::Queries => [batch, _, queries, _] = shape,
+                operands::Rows::Keys => [batch, _, keys, _] = shape,
+                operands::Rows::Matrix(_) => {}
+            }
+            operands.push(dense(tensor, shape));
+        }
+        let gate = spec.output.gate.map(|_| {
+            let tensor = tensor("gate");
+            // One of one number for each row has no channels.
             let mut shape = [1; 4];
             shape[..tensor.shape().len()].copy_from_slice(tensor.shape());
-            (shape, Input::new(dtype(&tensor), shape, layout, floats(&tensor)))
-        };
-        let [(q_shape, q), (k_shape, k), (_, v)] = ["q", "k", "v"].map(dense);
-        let gate = spec.output.gate.map(|_| dense("gate").1);
+            dense(tensor, shape)
+        });
         let names = &spec.inputs.names;
-        let captured = names.iter().map(|name| captured(&inputs.tensor(name).unwrap())).collect();
-        let n_read = 3 + usize::from(gate.is_some()) + names.len();
+        let captured = names.iter().map(|name| captured(&tensor(name))).collect();
+        let n_read = operands.len() + usize::from(gate.is_some()) + names.len();
         assert_eq!(inputs.len(), n_read, "{}: a tensor that the spec does not read", self.name);
 
-        let problem = Problem::prefill(spec.source, q_shape[0], q_shape[2], k_shape[2]).unwrap();
+        let problem = Problem::prefill(spec.source, batch, queries, keys).unwrap();
         let problem = self.q_offset.map_or(problem, |offset| problem.with_q_offset(offset).unwrap());
         let width = spec.heads.value_dim as usize;
         let rows = |tensor: &TensorView<'_>, width| {
@@ -220,9 +246,19 @@ impl Golden {
         };
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
-        let inputs = Inputs { operands: vec![q, k, v], captured, gate, keys_are_cached: false };
+        let inputs = Inputs { operands, captured, gate, keys_are_cached: false };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
+    }
+}
+
+/// Batch, heads, rows and width of an operand, of which a file has those that it has.
+fn shape_of(operand: &Operand, in_file: &[usize]) -> [usize; 4] {
+    match (operand.rows, operand.heads, in_file) {
+        (operands::Rows::Matrix(_), _, &[heads, rows, width]) => [1, heads, rows, width],
+        (_, Some(_), &[batch, heads, rows, width]) => [batch, heads, rows, width],
+        (_, None, &[batch, rows, width]) => [batch, 1, rows, width],
+        _ => panic!("{} is {in_file:?}", operand.name),
     }
 }
 
@@ -333,6 +369,7 @@ impl Opened {
         golden: &[Vec<f64>],
     ) -> Result<(), Distance> {
         let [batch, queries] = [self.problem.batch, self.problem.queries].map(|n| n as usize);
+        let mechanism = self.spec.variant().unwrap().mechanism;
         let n_heads = golden.len() / queries;
         // A head of a part that mixes its heads is made of the scores of all.
         let n_heads_of_a_part = n_heads / self.oracle.len();
@@ -341,7 +378,7 @@ impl Opened {
                 let run = first_query..queries.min(first_query + bounds::ROWS);
                 let scores = self.oracle[head / n_heads_of_a_part][run.clone()].iter();
                 let max_score = scores.flat_map(|row| &row.max_scores).copied().fold(0.0, f64::max);
-                let bound = bounds::bound(quantity, self.spec.dtype, precision, max_score);
+                let bound = bounds::bound_of(&mechanism, quantity, self.spec.dtype, precision, max_score);
                 let rows = head * queries + run.start..head * queries + run.end;
                 let [found, golden] = [found, golden].map(|all| all[rows.clone()].concat());
                 let error = distance(quantity, &found, &golden);

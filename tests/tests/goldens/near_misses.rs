@@ -67,6 +67,13 @@ pub(crate) const NEAR_MISSES: &[(&str, &str)] = &[
     ("torch/packed_documents", "position = { rope = { theta = 500100 }, ids = 'position_ids' }"),
     ("torch/tree_mask", "mask = 'causal'"),
     ("torch/tree_mask", "mask = 'k <= q & (k < len[b] | ancestor[b, k - len[b], q - len[b]])'"),
+    ("torch/mla", "score = { scale = 0.1667 }"),
+    ("torch/mla", "score = { scale = '1 / sqrt(40 + 12)' }"),
+    ("torch/mla", "mask = 'k < q'"),
+    ("torch/mla", "position = { rope = { theta = 10000 } }"),
+    ("torch/mla", "position = { rope = { theta = 10001, layout = 'interleaved' } }"),
+    ("torch/mla_last_queries", "mask = 'k <= q + 1'"),
+    ("torch/mla_last_queries", "score = { modify = 's + (if h == 4 & k == q then 0.001 else 0.0)' }"),
     ("transformers/llama3", "position = { rope = { theta = 500000, layout = 'interleaved' } }"),
     ("transformers/llama3", "position = { rope = { theta = 500100 } }"),
     (
@@ -109,6 +116,57 @@ pub(crate) const NEAR_MISSES: &[(&str, &str)] = &[
     ("transformers/llama4_chunked", "position = { rope = { theta = 500000 } }"),
     ("transformers/llama4_chunked_short", "position = { rope = { theta = 1000, layout = 'interleaved' } }"),
     ("transformers/llama4_global", "score = { modify = 's * (1 + 0.1 * log(1 + q // 4))' }"),
+    ("transformers/deepseek_v2_lite", "score = { scale = '(0.1 * 0.707 * log(40) + 1) / sqrt(dim)' }"),
+    ("transformers/deepseek_v2_lite", "score = { scale = '(0.1 * 0.7071 * log(40) + 1)^2 / sqrt(dim)' }"),
+    ("transformers/deepseek_v2_lite", "mask = 'causal & window(39)'"),
+    ("transformers/deepseek_v2_lite", "position = { rope = { theta = 10000, layout = 'interleaved' } }"),
+    (
+        "transformers/deepseek_v2_lite",
+        "position = { rope = { theta = 10000 }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 4096, mscale = 0.707, mscale_all_dim = 0.707 } }",
+    ),
+    (
+        "transformers/deepseek_v2_lite",
+        "position = { rope = { theta = 10000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 4096, mscale = 0.708, mscale_all_dim = 0.707 } }",
+    ),
+    (
+        "transformers/deepseek_v2_lite",
+        "position = { rope = { theta = 10000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 4096, mscale = 0.707, mscale_all_dim = 0.707, beta_slow = 3 } }",
+    ),
+    (
+        "transformers/deepseek_v2_lite_short",
+        "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 256, mscale = 0.707, mscale_all_dim = 0.707 } }",
+    ),
+    (
+        "transformers/deepseek_v2_lite_short",
+        "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 41, original_max_position_embeddings = 256, mscale = 1, mscale_all_dim = 0.707 } }",
+    ),
+    (
+        "transformers/deepseek_v2_lite_short",
+        "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 256, mscale = 1, mscale_all_dim = 0.707, truncate = false } }",
+    ),
+    ("transformers/deepseek_v3", "score = { scale = '1 / sqrt(dim)' }"),
+    ("transformers/deepseek_v3", "score = { scale = '(0.1 * log(40.01) + 1)^2 / sqrt(dim)' }"),
+    ("transformers/deepseek_v3", "mask = 'k <= q & (k > 0 | q < 39)'"),
+    (
+        "transformers/deepseek_v3",
+        "position = { rope = { theta = 10000 }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 4096, mscale = 1, mscale_all_dim = 1 } }",
+    ),
+    (
+        "transformers/deepseek_v3",
+        "position = { rope = { theta = 10000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 8192, mscale = 1, mscale_all_dim = 1 } }",
+    ),
+    (
+        "transformers/deepseek_v3_short",
+        "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 256 } }",
+    ),
+    (
+        "transformers/deepseek_v3_short",
+        "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 256, mscale = 1, mscale_all_dim = 1, beta_slow = 2 } }",
+    ),
+    (
+        "transformers/deepseek_v3_short",
+        "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 256, mscale = 1, mscale_all_dim = 1, truncate = false } }",
+    ),
     ("transformers/differential", "output = { mix = 4, norm = 'rms' }"),
     ("transformers/bloom", "score = { modify = 's + alibi(h) * (k - q) * 1.0001' }"),
     ("transformers/mpt", "score = { modify = 's - alibi(h) * (k - q)' }"),
