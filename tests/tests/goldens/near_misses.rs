@@ -156,6 +156,10 @@ pub(crate) const NEAR_MISSES: &[(&str, &str)] = &[
         "position = { rope = { theta = 10000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 8192, mscale = 1, mscale_all_dim = 1 } }",
     ),
     (
+        "transformers/deepseek_v3",
+        "position = { rope = { theta = 10000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 4096, mscale = 1, mscale_all_dim = 1, beta_fast = 16 } }",
+    ),
+    (
         "transformers/deepseek_v3_short",
         "position = { rope = { theta = 1000, layout = 'interleaved' }, scaling = { kind = 'yarn', factor = 40, original_max_position_embeddings = 256 } }",
     ),
