@@ -1,4 +1,4 @@
-//! Random specs of the softmax family, as text: a list of numbers decides, so that a failure shrinks.
+//! Random specs with scores and weights, as text: a list of numbers decides, so that a failure shrinks.
 
 use std::fmt::Write;
 
@@ -53,14 +53,15 @@ pub fn text(draws: &mut Draws<'_>, sight: Sight) -> String {
     if cross {
         text.push_str("source = \"cross\"\n");
     }
-    let dim = heads(draws, &mut text);
+    let (dim, latent) =
+        if draws.below(5) == 4 { (latent(draws, &mut text), true) } else { (heads(draws, &mut text), false) };
     let mut writer = Writer { draws, dim, cross, inputs: Vec::new() };
     let mask = match sight {
         Sight::Any => writer.mask(3),
         Sight::Back => writer.mask_back(),
     };
     let (score, position) = (writer.score(), writer.position());
-    let qk_norm = writer.qk_norm(!position.is_empty());
+    let qk_norm = if latent { String::new() } else { writer.qk_norm(!position.is_empty()) };
     let tables = [score, position, qk_norm, writer.weights_and_output()];
     let _ = writeln!(text, "mask = \"{mask}\"");
     writer.inputs.sort_unstable();
@@ -85,6 +86,22 @@ fn heads(draws: &mut Draws<'_>, text: &mut String) -> u32 {
         "heads = {{ query = {query}, kv = {kv}, value = {value}, dim = {dim}, value_dim = {value_dim} }}"
     );
     dim
+}
+
+/// Writes head counts and the widths of latents, and gives the width of rotary rows.
+fn latent(draws: &mut Draws<'_>, text: &mut String) -> u32 {
+    let query = draws.pick(&[2, 1, 3, 5, 8]);
+    let rank = draws.pick(&[16, 8, 10, 24, 33, 40, 72, 96]);
+    let nope = draws.pick(&[8, 1, 5, 12, 17, 40]);
+    let rope = draws.pick(&[8, 2, 4, 6, 16, 24]);
+    let value = draws.pick(&[8, 5, 7, 13, 16, 33]);
+    let form = draws.pick(&["auto", "expanded", "absorbed"]);
+    let _ = writeln!(
+        text,
+        "heads = {{ query = {query} }}\nlatent = {{ rank = {rank}, nope_dim = {nope}, rope_dim = {rope}, value_dim = {value}, \
+         form = \"{form}\" }}"
+    );
+    rope
 }
 
 impl Writer<'_, '_> {

@@ -4,6 +4,7 @@ use regard_ir::cache::{Codec, PAGE_STEP, PageFormat};
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Dtype, Split};
 use regard_ir::spec::{CacheFormat, CacheLayout, Mechanism, Spec};
+use regard_ir::variant::Latent;
 
 use crate::inequality::{Inequality, Limit, Unit, factor, term};
 use crate::report::{Choice, Reason, Rejected};
@@ -39,16 +40,43 @@ pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageForma
     };
     let cache = PageFormat { tokens: page.value as u32, k, v };
     let whole = |most: u32, unit: u32| most.next_multiple_of(unit).min((most / unit).max(1) * unit);
-    let key_chunk = whole(CHUNK, cache.tokens);
+    let chunk = match &spec.mechanism {
+        Mechanism::Latent(latent) => latent_chunk(latent, machine, &cache),
+        _ => Choice::fixed("decode_chunk", whole(CHUNK, cache.tokens).into(), Reason::DecodeChunk),
+    };
+    let key_chunk = chunk.value as u32;
     let stack = (spec.cache.layout == CacheLayout::Paged).then(|| stack(spec, machine, key_chunk));
     let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
     let decode = Split { key_cell: whole(CELL, key_chunk), key_chunk, stack_rows };
     let sizes = [
         page,
-        Choice::fixed("decode_chunk", decode.key_chunk.into(), Reason::DecodeChunk),
+        chunk,
         Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell),
     ];
     (cache, decode, sizes.into_iter().chain(stack).collect())
+}
+
+/// The most keys, in whole pages that double, whose latents stay in a part of the cache that a pass lives in until they are read again
+/// as values.
+fn latent_chunk(latent: &Latent, machine: &Machine, cache: &PageFormat) -> Choice {
+    let (what, bytes) = pass_cache(machine);
+    let row = cache.k.row_bytes(latent.rank + latent.rope_dim);
+    let bound = |keys: u32| Inequality {
+        terms: vec![term("latents", &[factor(keys.into(), "keys"), factor(row, "B")])],
+        limit: Limit { what, value: bytes, numerator: 1, denominator: 2 },
+        unit: Unit::Bytes,
+    };
+    let (mut keys, mut rejected) = (cache.tokens, Vec::new());
+    while 2 * keys <= CHUNK {
+        let next = bound(2 * keys);
+        if !next.holds() {
+            rejected.push(Rejected { value: (2 * keys).into(), violates: vec![next] });
+            break;
+        }
+        keys *= 2;
+    }
+    let (value, bounds) = (keys.into(), vec![bound(keys)]);
+    Choice { name: "decode_chunk", value, reason: Reason::LatentChunk, bounds, rejected }
 }
 
 /// The most rows, in powers of two, that sequences stack on a prefix which they share: what a pass keeps of them is to stay

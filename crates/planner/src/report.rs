@@ -101,6 +101,8 @@ pub enum Reason {
     PageAsAsked,
     /// Keys that are scored before their values are added up.
     DecodeChunk,
+    /// The same of latents, which are read again as values.
+    LatentChunk,
     /// What threads share out.
     DecodeCell,
     /// Queries of sequences that share a prefix.
@@ -294,6 +296,7 @@ impl fmt::Display for Reason {
             Reason::Page => f.write_str("tokens that a cache keeps together, at most 64 with:"),
             Reason::PageAsAsked => f.write_str("tokens that a cache keeps together, as the spec says"),
             Reason::DecodeChunk => f.write_str("cached keys that are scored before their values are added up: whole pages"),
+            Reason::LatentChunk => f.write_str("cached latents that are scored, and then read again as values: whole pages with:"),
             Reason::DecodeCell => {
                 f.write_str("cached keys whose sums start anew whatever the threads, which share out these")
             }

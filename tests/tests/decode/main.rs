@@ -5,6 +5,7 @@ mod bits;
 mod corners;
 mod files;
 mod formats;
+mod latents;
 mod pages;
 mod prefill;
 mod random;

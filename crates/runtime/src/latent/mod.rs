@@ -254,7 +254,10 @@ pub(crate) fn run<E: Engine, T: Element>(
     };
     let report = |fault: &Fault| fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }));
     if !absorbs {
-        expand(target, gate, spans, core)?;
+        // With no query at all there is neither form, nor anything to write.
+        if expands {
+            expand(target, gate, spans, core)?;
+        }
         return report(&fault);
     }
 
