@@ -5,13 +5,38 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::Source;
+use regard_ir::variant::{Heads, Mechanism, Pseudo, Source};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
-use crate::tensor::Tensor4;
+
+/// Which of the three a row is of.
+#[derive(Clone, Copy)]
+enum Side {
+    Query,
+    Key,
+    Value,
+}
 
 impl Oracle<'_> {
+    /// Pseudo-heads, where heads are mixed into such.
+    pub(crate) fn pseudo(&self) -> Option<Pseudo> {
+        match self.variant.mechanism {
+            Mechanism::Pseudo(pseudo) => Some(pseudo),
+            _ => None,
+        }
+    }
+
+    /// Positions of a token.
+    pub(crate) const fn per_token(&self) -> usize {
+        self.variant.per_token() as usize
+    }
+
+    /// The heads that scores have.
+    pub(crate) const fn scored_heads(&self) -> Heads {
+        self.variant.scored().heads
+    }
+
     /// The query row of a scope's sequence and head, normalised and turned by the position of the scope's query.
     ///
     /// # Errors
@@ -21,20 +46,14 @@ impl Oracle<'_> {
         let at = match ids {
             None => scope.q,
             Some((input, ids)) => {
-                let len = of.keys;
+                let len = of.keys * self.per_token() as u32;
                 match u32::try_from(scope.q) {
                     Ok(q) if q < len => ids[self.key_row(of, q as usize)],
                     _ => return Err(IndexError { input, axis: 1, index: scope.q, len, scope: *scope }),
                 }
             }
         };
-        let learned = self.norm_factors(0);
-        Ok(self.prepare(
-            self.tensors.q,
-            learned,
-            [of.batch as usize, scope.h as usize, of.first_query as usize + i],
-            at,
-        ))
+        Ok(self.prepare(Side::Query, of, [scope.h as usize, i], at))
     }
 
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
@@ -46,14 +65,18 @@ impl Oracle<'_> {
             None => j as i32,
             Some((_, ids)) => ids[self.key_row(of, j)],
         };
-        let row = [of.batch as usize, g, of.first_key as usize + j];
-        self.prepare(self.tensors.k, self.norm_factors(1), row, at)
+        self.prepare(Side::Key, of, [g, j], at)
+    }
+
+    /// Value row `j` of a head.
+    pub(crate) fn value(&self, of: &Sequence, head: usize, j: usize) -> Vec<f64> {
+        self.row(Side::Value, of, [head, j])
     }
 
     /// Where key `j` of a sequence lies among the keys of all.
     fn key_row(&self, of: &Sequence, j: usize) -> usize {
         let [_, _, keys] = self.problem.extents();
-        of.batch as usize * keys as usize + of.first_key as usize + j
+        (of.batch as usize * keys as usize + of.first_key as usize) * self.per_token() + j
     }
 
     /// The input that gives positions, and its elements `[batch, keys]`.
@@ -65,27 +88,43 @@ impl Oracle<'_> {
         }
     }
 
-    /// The learned factors of the norm of q, 0, or of k, 1.
-    fn norm_factors(&self, side: usize) -> Option<&[f32]> {
-        let learned = self.variant.qk_norm.as_ref()?.learned?;
-        Some(self.factors(learned[side]))
+    /// Row `i` of a head before anything happens to it; of pseudo-heads that of a virtual token, mixed.
+    fn row(&self, side: Side, of: &Sequence, [head, i]: [usize; 2]) -> Vec<f64> {
+        let (tensor, first) = match side {
+            Side::Query => (self.tensors.q, of.first_query),
+            Side::Key => (self.tensors.k, of.first_key),
+            Side::Value => (self.tensors.v, of.first_key),
+        };
+        let token = first as usize + i / self.per_token();
+        match self.pseudo() {
+            None => tensor.row(of.batch as usize, head, token),
+            Some(pseudo) => {
+                let factors = self.factors(pseudo.mix[side as usize]);
+                let (p, to, n) = (pseudo.heads as usize, head, self.variant.heads.query as usize);
+                let sources: Vec<Vec<f64>> = (0..tensor.shape()[1])
+                    .map(|source| tensor.row(of.batch as usize, source, token))
+                    .collect();
+                let of_head = (0..sources.len()).map(|source| factors[(source * n + to) * p + i % p]);
+                combine(&of_head.collect::<Vec<_>>(), &sources)
+            }
+        }
     }
 
     /// A row of q or k as it enters the products.
-    fn prepare(
-        &self,
-        tensor: Tensor4<'_>,
-        learned: Option<&[f32]>,
-        [b, h, n]: [usize; 3],
-        at: i32,
-    ) -> Vec<f64> {
+    fn prepare(&self, side: Side, of: &Sequence, [h, i]: [usize; 2], at: i32) -> Vec<f64> {
         let norm = self.variant.qk_norm;
+        let learned = norm.and_then(|norm| norm.learned).map(|learned| self.factors(learned[side as usize]));
         // What is normalised together: the token's rows of all heads, or this head's alone.
         let heads = match norm {
-            Some(QkNorm { all_heads: true, .. }) => 0..tensor.shape()[1],
+            Some(QkNorm { all_heads: true, .. }) => {
+                0..match side {
+                    Side::Query => self.variant.heads.query as usize,
+                    _ => self.variant.heads.kv as usize,
+                }
+            }
             _ => h..h + 1,
         };
-        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| tensor.row(b, h, n)).collect();
+        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| self.row(side, of, [h, i])).collect();
         let (before, after) = match norm {
             Some(norm) if norm.after_rope => (None, Some(norm)),
             norm => (norm, None),
@@ -113,8 +152,9 @@ impl Oracle<'_> {
     ) -> Vec<Vec<f64>> {
         let output = &self.variant.output;
         let mut rows: Vec<Vec<f64>> = sums.collect();
-        if let Some(mix) = output.mix {
-            let factors = self.factors(mix.input).chunks_exact(rows.len());
+        let mix = self.pseudo().map(|pseudo| pseudo.collapse).or(output.mix.map(|mix| mix.input));
+        if let Some(mix) = mix {
+            let factors = self.factors(mix).chunks_exact(rows.len());
             rows = factors.map(|factors| combine(factors, &rows)).collect();
         }
         if let Some(norm) = output.norm {

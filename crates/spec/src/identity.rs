@@ -10,8 +10,8 @@ use regard_ir::identity::Identity;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::Spec;
-use regard_ir::variant::{Axis, InputShape, InputType, Sink, Source, Weights};
+use regard_ir::spec::{Mechanism, Spec};
+use regard_ir::variant::{Axis, InputShape, InputType, Pseudo, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
 /// The identity of a spec, whatever its own field says.
@@ -86,8 +86,15 @@ fn weights(bytes: &mut Vec<u8>, weights: Weights) {
 /// Which tables there are, a bit each, then what each of them says.
 fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     let Output { mix, norm, gate, lse } = spec.output;
-    let there =
-        [lse, spec.position.is_some(), spec.qk_norm.is_some(), mix.is_some(), norm.is_some(), gate.is_some()];
+    let there = [
+        lse,
+        spec.position.is_some(),
+        spec.qk_norm.is_some(),
+        mix.is_some(),
+        norm.is_some(),
+        gate.is_some(),
+        spec.mechanism != Mechanism::Plain,
+    ];
     bytes.push(there.iter().rev().fold(0, |bits, &there| bits << 1 | u8::from(there)));
     if let Some(position) = spec.position {
         self::position(bytes, position);
@@ -113,6 +120,22 @@ fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     }
     if let Some(Gate { per_head, silu }) = gate {
         bytes.extend([per_head, silu].map(u8::from));
+    }
+    mechanism(bytes, &spec.mechanism);
+}
+
+fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
+    match *mechanism {
+        Mechanism::Plain => {}
+        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
+            bytes.push(4);
+            bytes.extend(heads.to_le_bytes());
+            bytes.extend([causal_by_token, window_in_tokens].map(u8::from));
+            mix.into_iter().chain([collapse]).for_each(|input| bytes.extend(input.to_le_bytes()));
+        }
+        Mechanism::Recurrence(_) | Mechanism::Latent(_) | Mechanism::Lookahead(_) => {
+            unreachable!("no spec has it yet")
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod key;
 mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
+pub(crate) mod pseudo;
 pub(crate) mod qk_norm;
 pub(crate) mod scaling;
 mod table;
@@ -84,16 +85,18 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let mut learned = Learned::new(inputs.len());
     let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
     let (weights, bias) = weights::read(chain, &mut learned, sink);
+    let pseudo = pseudo::read(chain, heads, &inputs, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
     let cache = cache::read(chain, sink);
 
-    let mut definitions = Definitions::prelude();
+    let mut definitions = Definitions::prelude(pseudo.as_ref());
     for entry in fields::table(chain.value("define"), "define", sink) {
         let text = fields::string(&entry.value, "a definition", sink).cloned();
         definitions.add(&entry.key, text, Owner::Spec(&inputs), sink);
     }
     definitions.resolve(&inputs, sink);
-    let env = Env { heads, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
+    let scored = heads.map(|heads| pseudo.map_or(heads, |pseudo| pseudo.heads(heads)));
+    let env = Env { heads: scored, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
     Definitions::check(&env, sink);
 
     let score = tables::score(chain.value("score"), sink);
@@ -110,6 +113,10 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
     };
 
+    let mechanism = match (chain.entry("pseudo"), pseudo) {
+        (None, _) => Mechanism::Plain,
+        (Some(_), pseudo) => Mechanism::Pseudo(pseudo?),
+    };
     let mut names = Vec::new();
     let mut shapes = Vec::new();
     for input in inputs.into_iter().chain(learned.inputs) {
@@ -128,7 +135,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         modify: modify?,
         allow: allow?,
         weights: weights?,
-        mechanism: Mechanism::Plain,
+        mechanism,
         output: output?,
         project: None,
         cache: cache?,
