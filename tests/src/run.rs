@@ -381,17 +381,22 @@ impl Direct<'_> {
         let Self { case, entry, .. } = self;
         let captured = inputs.captured();
         let plan = self.plan();
+        let (scored, positions) = (case.variant.scored(), case.positions());
         let work = Work {
             plan: &plan,
-            variant: &case.variant,
-            problem: &case.problem,
+            variant: &scored,
+            problem: &positions.view(),
             inputs: &Unknown(case.variant.inputs),
             threads: threads.count() as u32,
         };
         let schedule = OwnedSchedule::new(&work).expect("a case is small");
         let mut outputs = case.outputs();
-        let parts =
-            Parts { variant: &case.variant, plan: &plan, problem: &case.problem, schedule: schedule.view() };
+        let parts = Parts {
+            variant: &case.variant,
+            plan: &plan,
+            problem: &positions.view(),
+            schedule: schedule.view(),
+        };
         let call = Call::<T, C, W> {
             parts,
             code,

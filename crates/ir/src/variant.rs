@@ -249,20 +249,28 @@ pub struct Variant<'a> {
 }
 
 impl Variant<'_> {
+    /// What heads are mixed into, where they are mixed into pseudo-heads.
+    pub const fn pseudo(&self) -> Option<Pseudo> {
+        match self.mechanism {
+            Mechanism::Pseudo(pseudo) => Some(pseudo),
+            _ => None,
+        }
+    }
+
     /// Positions of a token: one, or as many as there are pseudo-heads.
     pub const fn per_token(&self) -> u32 {
-        match self.mechanism {
-            Mechanism::Pseudo(pseudo) => pseudo.heads,
-            _ => 1,
+        match self.pseudo() {
+            Some(pseudo) => pseudo.heads,
+            None => 1,
         }
     }
 
     /// The variant whose scores these are: where heads are mixed into pseudo-heads, that of the mixed rows, on problems that
     /// count virtual tokens; else the variant itself.
     pub const fn scored(self) -> Self {
-        match self.mechanism {
-            Mechanism::Pseudo(pseudo) => Self { heads: pseudo.heads(self.heads), ..self },
-            _ => self,
+        match self.pseudo() {
+            Some(pseudo) => Self { heads: pseudo.heads(self.heads), ..self },
+            None => self,
         }
     }
 

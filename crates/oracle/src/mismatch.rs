@@ -5,7 +5,7 @@ use core::fmt;
 use regard_ir::plan::Dtype;
 use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Frequencies;
-use regard_ir::variant::{InputType, Mechanism, Sink, Variant, Weights};
+use regard_ir::variant::{InputType, Sink, Variant, Weights};
 
 use crate::formula::Tensors;
 
@@ -139,7 +139,7 @@ fn check_captured(
         let (found, expected) = (captured.count(), variant.inputs.len());
         return Err(Mismatch::Captured { found, expected });
     }
-    let Variant { heads, position, qk_norm, weights, output, mechanism, .. } = variant;
+    let Variant { heads, position, qk_norm, weights, output, .. } = variant;
     let size = |n: u32| n as usize;
     let mut needed = Vec::new();
     if let Some(position) = position {
@@ -162,7 +162,7 @@ fn check_captured(
     if let Weights::Softmax { sink: Sink::Learned { input } } = *weights {
         needed.push(("sink", input, InputType::F32, size(heads.query)));
     }
-    if let Mechanism::Pseudo(pseudo) = mechanism {
+    if let Some(pseudo) = variant.pseudo() {
         let [mix_q, mix_k, mix_v] = pseudo.mix;
         let targets = size(heads.query).saturating_mul(size(pseudo.heads));
         for (name, input, sources) in [

@@ -5,7 +5,7 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::{Heads, Mechanism, Pseudo, Source};
+use regard_ir::variant::{Heads, Pseudo, Source};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
@@ -21,10 +21,7 @@ enum Side {
 impl Oracle<'_> {
     /// Pseudo-heads, where heads are mixed into such.
     pub(crate) fn pseudo(&self) -> Option<Pseudo> {
-        match self.variant.mechanism {
-            Mechanism::Pseudo(pseudo) => Some(pseudo),
-            _ => None,
-        }
+        self.variant.pseudo()
     }
 
     /// Positions of a token.

@@ -19,6 +19,7 @@ pub mod flash;
 pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
+mod mix;
 mod operations;
 mod rows;
 pub mod schedule;

@@ -45,8 +45,9 @@ impl<'a> Change<'a> {
         Some(Self { position, norm, learned, tokens })
     }
 
+    /// Norms and turns a row of a head.
     #[inline(always)]
-    fn apply(&self, head: usize, token: Known<'_>, row: &mut [f32]) {
+    pub fn apply(&self, head: usize, token: Known<'_>, row: &mut [f32]) {
         let first = self.norm.filter(|norm| !norm.after_rope);
         if let Some(norm) = first {
             self.normalise(norm, head, token, row);

@@ -4,7 +4,7 @@ use core::fmt;
 
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::{Dtype, Precision};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::variant::Variant;
 use regard_oracle::compare::{self, CompareError, Report, compare};
 use regard_oracle::random::{self, CapturedBuffer};
@@ -97,9 +97,10 @@ impl Case<'_> {
             let shape = [batch, n_heads, len, width].map(|n| n as usize);
             Input::normal(self.dtype, shape, self.layout, seed(tensor))
         };
+        let positions = self.positions();
         let n_captured = self.variant.inputs.len();
         let captured = (0..n_captured)
-            .map(|input| random::captured(&self.variant, &self.problem, input, seed(3 + input as u64)));
+            .map(|input| random::captured(&self.variant, &positions.view(), input, seed(3 + input as u64)));
         let gate = self.variant.output.gate.map(|gate| {
             let width = if gate.per_head { 1 } else { heads.value_dim };
             input(self.variant.output_heads(), queries, width, 3 + n_captured as u64)
@@ -159,16 +160,31 @@ impl Case<'_> {
             lse.check().map_err(|error| Failure::Poison("lse", error))?;
         }
         let data = inputs.captured();
-        let oracle = self.oracle(inputs, &data).with_precision(precision);
+        let positions = self.positions();
+        let oracle = self.oracle(inputs, &data, &positions).with_precision(precision);
         let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
     }
 
-    pub(crate) fn oracle<'a>(&'a self, inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Oracle<'a> {
+    /// The problem in positions, as captured inputs and kernels see it.
+    ///
+    /// # Panics
+    /// If it has no positions of 32 bits.
+    pub fn positions(&self) -> OwnedProblem {
+        OwnedProblem::spread(&self.problem, self.variant.per_token()).expect("a case is short")
+    }
+
+    pub(crate) fn oracle<'a>(
+        &'a self,
+        inputs: &'a Inputs,
+        captured: &'a [InputData<'a>],
+        positions: &'a OwnedProblem,
+    ) -> Oracle<'a> {
         let Self { variant, problem, .. } = *self;
-        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
-            .expect("the captured inputs of a case fit it");
+        let captured =
+            Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &positions.view())
+                .expect("the captured inputs of a case fit it");
         let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
         let gate = inputs.gate.as_ref().map(Input::view);
         let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })

@@ -14,7 +14,8 @@ use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
 use crate::cache::{CachedSequence, Caches, RowOf};
-use crate::rows::{Change, Changed};
+use crate::mix::{Mixed, MixedRows, Mixes};
+use crate::rows::{Change, Changed, Side};
 use crate::summary::Summaries;
 use crate::view::View;
 
@@ -26,6 +27,23 @@ pub(super) struct Keys<'a, T> {
     pub ranges: &'a Summaries<'a>,
     /// How rows of k change on their way.
     pub change: Option<Change<'a>>,
+    /// How heads are mixed first, where they are.
+    pub mixes: Option<Mixes<'a>>,
+}
+
+/// Room to pack in.
+pub(super) struct Room<'m> {
+    /// What rows are made in.
+    pub rows: &'m mut [f32],
+    /// Mixed rows that are kept, of keys and of values.
+    pub kept: [&'m mut [f32]; 2],
+}
+
+impl Room<'_> {
+    fn again(&mut self) -> Room<'_> {
+        let [keys, values] = &mut self.kept;
+        Room { rows: self.rows, kept: [keys, values] }
+    }
 }
 
 impl<T: Element> Keys<'_, T> {
@@ -48,13 +66,13 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         block: [u32; 2],
         keys: Range<u32>,
-        scratch: &mut [f32],
+        mut room: Room<'_>,
         to: &mut [f32],
     ) {
         let firsts = keys.clone().step_by(E::unit_keys(shape));
         for (first, to) in firsts.zip(to.chunks_exact_mut(E::packed_len(shape))) {
             let end = keys.end.min(first + E::unit_keys(shape) as u32);
-            self.pack(engine, shape, block, first..end, scratch, to);
+            self.pack(engine, shape, block, first..end, room.again(), to);
         }
     }
 
@@ -66,15 +84,24 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         [sequence, kv_head]: [u32; 2],
         keys: Range<u32>,
-        scratch: &mut [f32],
+        room: Room<'_>,
         to: &mut [f32],
     ) {
+        let Room { rows: scratch, kept } = room;
         let of = self.problem.sequence(sequence);
         let (batch, head) = (of.batch as usize, kv_head as usize);
         let first = (of.first_key + (keys.start - of.held.begin)) as usize;
         let value_head = self.value_head(kv_head);
         let count = keys.len();
         match self.source {
+            Source::Given { k, v } if let Some(mixes) = self.mixes => {
+                let mixed = |which, rows| Mixed { mixes, which, rows, batch, head };
+                let [kept_keys, kept_values] = kept;
+                let change = self.change.map(|change| (change, Side::Key));
+                let keys = MixedRows::new(mixed(1, k), first, change, kept_keys);
+                let values = MixedRows::new(mixed(2, v), first, None, kept_values);
+                engine.pack(shape, &keys, &values, count, scratch, to);
+            }
             Source::Given { k, v } => {
                 let key = |i: usize| k.row(batch, head, first + i);
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
@@ -120,12 +147,23 @@ impl<T: Element> Keys<'_, T> {
     }
 
     /// One channel of the value of a key at some position.
-    pub fn value(&self, [sequence, kv_head]: [u32; 2], position: u32, channel: usize) -> f32 {
+    pub fn value<L: Lanes>(
+        &self,
+        lanes: L,
+        [sequence, kv_head]: [u32; 2],
+        position: u32,
+        channel: usize,
+    ) -> f32 {
         let of = self.problem.sequence(sequence);
         let head = self.value_head(kv_head);
         match self.source {
             Source::Given { v, .. } => {
                 let row = of.first_key + (position - of.held.begin);
+                if let Some(mixes) = self.mixes {
+                    let mixed =
+                        Mixed { mixes, which: 2, rows: v, batch: of.batch as usize, head: kv_head as usize };
+                    return mixed.channel(lanes, row as usize, channel);
+                }
                 v.row(of.batch as usize, head, row as usize)[channel].to_f32()
             }
             Source::Cached { caches, page } => {

@@ -26,7 +26,7 @@ use regard_ir::cache::PageShape;
 use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Plan;
-use regard_ir::problem::{Packed, Problem};
+use regard_ir::problem::{Packed, Problem, Sequence};
 use regard_ir::variant::{Heads, Variant};
 
 pub use self::error::RunError;
@@ -38,6 +38,7 @@ use crate::cache::Caches;
 use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
+use crate::mix::{Combination, Mixes};
 use crate::rows::{Change, Side};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
@@ -160,6 +161,7 @@ pub fn workspace<E: Engine>(
     problem: &Problem<'_>,
     threads: usize,
 ) -> WorkspaceLen {
+    let variant = &variant.scored();
     let layout = memory::Layout::new::<E>(variant, problem, plan, code);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
     WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
@@ -200,6 +202,9 @@ pub fn run_cached<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
+    if parts.variant.pseudo().is_some() {
+        return Err(RunError::Uncached);
+    }
     let source = Source::Cached { caches, page: parts.plan.cache.shape(&parts.variant.heads) };
     run_from(engine, parts, code, Feed { queries, source }, outputs.into(), threads, memory)
 }
@@ -226,10 +231,14 @@ fn run_from<E: Engine, T: Element>(
     }
     check::<E, T>(&parts, &feed, &target)?;
     let Feed { queries: Queries { q, captured: data, gate }, source } = feed;
+    let given = parts.variant;
+    let parts = Parts { variant: &given.scored(), ..parts };
     let Parts { variant, plan, problem, schedule } = parts;
     let heads = &variant.heads;
     let captured =
         Captured::bind(variant.inputs, data, heads, variant.source, problem).map_err(RunError::Captured)?;
+    let mixes = Mixes::new(given, &captured).map_err(RunError::Captured)?;
+    let combination = Combination::new(given, &captured).map_err(RunError::Captured)?;
     let layout = memory::Layout::new::<E>(variant, problem, plan, code);
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
@@ -251,14 +260,14 @@ fn run_from<E: Engine, T: Element>(
     let floats = |data, width| RowsMut { data, counts, strides: contiguous_strides(counts, width), width };
     let value_dim = heads.value_dim as usize;
     let is_part = matches!(target, Target::Part(_));
-    let (rows, stats, mut mixing) = match (target, variant.output.mix) {
+    let (rows, stats, mut mixing) = match (target, combination) {
         (Target::Part(PartMut { sums, stats }), _) => {
             (Rows::Floats(floats(sums, value_dim)), Some(floats(stats, part::STATS)), None)
         }
         (Target::Whole(Outputs { o, lse }), None) => (Rows::Stored(o.0), lse.map(|lse| lse.0), None),
-        (Target::Whole(Outputs { o, lse }), Some(mix)) => {
+        (Target::Whole(Outputs { o, lse }), Some(_)) => {
             let bands = Bands::new(o.0, BAND).map_err(RunError::Output)?;
-            (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some((mix, bands)))
+            (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some(bands))
         }
     };
     let group = heads.group() as usize;
@@ -291,7 +300,8 @@ fn run_from<E: Engine, T: Element>(
     let tokens = tokens::Tokens { layout: layout.tokens, table };
     let change = |side| Change::new(variant, side, &captured, tokens);
     let changes = [change(Side::Query), change(Side::Key)];
-    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change: changes[Side::Key as usize] };
+    let change = changes[Side::Key as usize];
+    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes };
     if !units.is_empty() {
         let units = Lots::new(&mut *units, layout.units.len);
         let lots = Lots::new(&mut *workers, layout.worker_len());
@@ -312,6 +322,7 @@ fn run_from<E: Engine, T: Element>(
         layout: &layout,
         changes,
         keys,
+        mixes,
         units,
         is_part,
         finish: finish.filter(|_| mixing.is_none() && !is_part),
@@ -323,9 +334,9 @@ fn run_from<E: Engine, T: Element>(
             engine.enter(Attend { shared: &shared, grid: &grid, memory });
         }
     });
-    if let Some((mix, bands)) = mixing.take() {
+    if let Some(bands) = mixing.take() {
         let mixing = Mixing {
-            mix: Some((mix.heads as usize, captured.floats(mix.input).unwrap_or_default())),
+            combination,
             sums: Sums::Whole(sums),
             query_heads: heads.query as usize,
             queries: queries as usize,
@@ -363,12 +374,12 @@ impl<E: Engine, T: Element> Op for FillUnits<'_, E, T> {
     #[inline(always)]
     fn run(self) {
         let Self { engine, keys, layout, units, memory } = self;
-        let memory = layout.carve(memory);
+        let mut memory = layout.carve(memory);
         while let Some((unit, to)) = units.take() {
             if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit)
                 && keys.are_seen([sequence, head], range.clone())
             {
-                keys.pack(engine, &layout.shape, [sequence, head], range, memory.rows, to);
+                keys.pack(engine, &layout.shape, [sequence, head], range, memory.room().0, to);
             }
         }
     }
@@ -407,8 +418,7 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
 
     #[inline(always)]
     fn run(self) {
-        let mut memory = self.layout.carve(self.memory);
-        self.mixing.run(self.lanes, self.bands, memory.finish_rows());
+        self.mixing.run(self.lanes, self.bands, self.layout.carve(self.memory).finish);
     }
 }
 
@@ -420,7 +430,10 @@ fn check<E: Engine, T>(
     let Parts { variant, plan, problem, schedule } = parts;
     let blocks = &plan.prefill;
     let heads = &variant.heads;
+    check_tokens(variant, problem)?;
+    let per_token = variant.per_token();
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
+    let [queries, keys] = [queries, keys].map(|n| n / per_token as usize);
     let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
     let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
     let Feed { queries: Queries { q, gate, .. }, source } = feed;
@@ -458,7 +471,7 @@ fn check<E: Engine, T>(
     if !fits {
         return Err(RunError::Blocks(*blocks));
     }
-    if !covers(schedule.tasks, heads, problem) {
+    if !covers(schedule.tasks, &variant.scored().heads, problem) {
         return Err(RunError::Schedule);
     }
     Ok(())
@@ -500,6 +513,22 @@ pub(crate) fn shape(
     if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
 }
 
+/// Whether each sequence is of whole tokens.
+fn check_tokens(variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
+    let per_token = variant.per_token();
+    let whole = |of: Sequence| {
+        let Sequence { first_query, first_key, queries, keys, held, q_offset, .. } = of;
+        [first_query, first_key, queries, keys, held.begin, held.end, q_offset.unsigned_abs()]
+            .iter()
+            .all(|n| n.is_multiple_of(per_token))
+    };
+    if per_token == 1 || (0..problem.batch).all(|sequence| whole(problem.sequence(sequence))) {
+        Ok(())
+    } else {
+        Err(RunError::Tokens { per_token })
+    }
+}
+
 /// Whether outputs, and the gate that they pass, are as variant and problem make them.
 pub(crate) fn check_outputs<T>(
     variant: &Variant<'_>,
@@ -508,6 +537,7 @@ pub(crate) fn check_outputs<T>(
     outputs: &Outputs<'_, T>,
 ) -> Result<(), RunError> {
     let [batch, queries, _] = problem.extents().map(|n| n as usize);
+    let queries = queries / variant.per_token() as usize;
     let (query_heads, value_dim) = (variant.heads.query as usize, variant.heads.value_dim as usize);
     let output_heads = variant.output_heads() as usize;
     shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, output_heads, queries, value_dim])?;

@@ -19,6 +19,7 @@ use super::keys::Keys;
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
+use crate::mix::{Mixed, MixedRows, Mixes};
 use crate::rows::{Change, Changed, Side};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
@@ -37,6 +38,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
     /// How rows of q and of k change before they are packed.
     pub changes: [Option<Change<'a>>; 2],
     pub keys: Keys<'a, T>,
+    /// How heads are mixed first, where they are.
+    pub mixes: Option<Mixes<'a>>,
     /// Keys and values, where they are packed ahead.
     pub units: &'a [f32],
     /// Whether sums are written as they are, to be merged with those of other keys.
@@ -222,7 +225,17 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 let head = (self.block.kv_head * group + head) as usize;
                 (head, q.row(batch as usize, head, self.query_row(query)))
             };
-            match self.shared.changes[Side::Query as usize] {
+            let change = self.shared.changes[Side::Query as usize];
+            match change {
+                _ if let Some(mixes) = self.shared.mixes => {
+                    // Each query head has keys of its own, so that the rows of a pass are one head's.
+                    let head = self.block.kv_head as usize;
+                    let mixed = Mixed { mixes, which: 0, rows: *q, batch: batch as usize, head };
+                    let change = change.map(|change| (change, Side::Query));
+                    let first = self.query_row(self.place(first).1);
+                    let rows_mixed = MixedRows::new(mixed, first, change, memory.kept[0]);
+                    engine.pack_queries(&layout.shape, &rows_mixed, [rows, width], factor, memory.rows, to);
+                }
                 None => {
                     let rows_as_stored = pack::AsStored(|i| row(i).1);
                     engine.pack_queries(
@@ -258,22 +271,28 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
         let Shared { engine, parts, layout, keys, .. } = self.shared;
         let Block { sequence, kv_head, .. } = self.block;
-        let block = [sequence, kv_head, first];
+        let block = [sequence, kv_head, first].map(|n| n as i32);
         let ahead = layout.units.len > 0;
-        if !ahead && memory.block != Some(block) {
+        let kept = layout.kept(first);
+        if !ahead && memory.blocks[kept] != block {
             let range = first..first + count;
             let of = [sequence, kv_head];
-            keys.pack_block(*engine, &layout.shape, of, range, memory.rows, memory.packed);
-            memory.block = Some(block);
+            let (room, packed) = memory.room();
+            keys.pack_block(*engine, &layout.shape, of, range, room, &mut packed[layout.packed(kept)]);
+            memory.blocks[kept] = block;
         }
-        let unit = if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
+        let unit = if ahead {
+            layout.units.block(parts.problem, sequence, kv_head, first)
+        } else {
+            layout.packed(kept).start
+        };
         for tile in self.tiles() {
             let Some((live, steps)) = self.live_steps(tile, first, count, liveness) else { continue };
             self.step(tile, first, live, steps, unit, memory);
         }
     }
 
-    /// One row tile against the live keys of one key block, whose packed form begins at `unit` where it is packed ahead.
+    /// One row tile against the live keys of one key block, whose packed form begins at `unit`.
     #[inline(always)]
     fn step(
         &self,
@@ -299,7 +318,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             captured,
             fault,
         };
-        let packed = if layout.units.len > 0 { &units[unit..] } else { &*memory.packed };
+        let packed = if layout.units.len > 0 { &units[unit..] } else { &memory.packed[unit..] };
         let odd = |group: usize| E::odd_keys(&layout.shape, packed, group);
         let groups = live.start as usize / GROUP..(live.end as usize).div_ceil(GROUP);
         // Where the weights of odd keys are wanted, no more keys at a time than have theirs kept.
@@ -425,7 +444,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             code.allow(engine.lanes(), place, &mut allowed[..width], scratch);
         }
         for (channel, output) in output.chunks_exact_mut(width).take(value_dim).enumerate() {
-            let value = keys.value(of, place.first_key as u32, channel);
+            let value = keys.value(engine.lanes(), of, place.first_key as u32, channel);
             if !value.is_finite() {
                 for ((o, &weight), &allowed) in output.iter_mut().zip(weights).zip(&allowed) {
                     if allowed != 0 {

@@ -40,6 +40,9 @@ impl<T: Element> Tokens<'_, T> {
     /// # Errors
     /// If a tensor does not fit variant and problem, or a position lies outside the tensor that it is read from.
     pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
+        if variant.pseudo().is_some() {
+            return Err(RunError::Uncached);
+        }
         let heads = &variant.heads;
         let [_, _, count] = problem.extents().map(|n| n as usize);
         let [kv, value, dim, value_dim] =

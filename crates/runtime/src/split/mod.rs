@@ -108,6 +108,9 @@ pub fn run<E: Engine, T: Element>(
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, caches } = parts;
+    if variant.pseudo().is_some() {
+        return Err(RunError::Uncached);
+    }
     let heads = &variant.heads;
     let layout = Layout::new::<E>(variant, plan, code, problem);
     check(&parts, &layout, &queries, &outputs)?;
