@@ -39,8 +39,11 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// The plan on an engine; `None` where that does not meet the precision.
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
-        let split = pieces::choose(entry, &spec.variant()?, dtype, spec.precision)?;
-        let target = Target { heads: &spec.heads, machine, entry, pieces: split.pieces };
+        let variant = spec.variant()?;
+        let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
+        let heads = &variant.scored().heads;
+        let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
+        let target = Target { heads, mixed, machine, entry, pieces: split.pieces };
         let (prefill, mut choices) = target.choose();
         choices.extend(split.choice);
         let pack_ahead_bytes = pack_ahead_bytes(machine);
@@ -57,7 +60,7 @@ impl Candidate {
             prefill,
             decode,
             cache,
-            reach: reach(&spec.variant()?),
+            reach: reach(&variant.scored()),
             pack_ahead_bytes,
             tasks_per_thread: TASKS_PER_THREAD,
         };
