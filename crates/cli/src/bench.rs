@@ -22,7 +22,7 @@ use crate::run::pool;
 use crate::source;
 use crate::tensors::signature::{Bound, Layout};
 use crate::timing::Timing;
-use crate::verify::judge::Judge;
+use crate::verify::judge::{self, Judge};
 use crate::verify::problem::{self, Size};
 pub(crate) use baseline::NoBaseline;
 use lines::{Line, Lines};
@@ -162,7 +162,8 @@ fn measure(
         None => (subject.execution(pool, runs).run(bound)?, None),
     };
     let captured = bound.captured();
-    let report = Judge::new(kernel, bound, &captured, pool)?.against_oracle(&outcome)?;
+    let positions = judge::positions(kernel, bound)?;
+    let report = Judge::new(kernel, bound, &captured, &positions, pool)?.against_oracle(&outcome)?;
     let timing = Timing::new(kernel, bound, &outcome, pool.count());
     let schedule_failure = |error| Failure::Schedule { spec: kernel.spec().name.clone(), error };
     let schedule = kernel.schedule(&bound.problem(), &captured, pool.count()).map_err(schedule_failure)?;

@@ -57,6 +57,8 @@ fn weights(weights: Weights) -> String {
 fn mechanism(mechanism: Mechanism<'_>) -> String {
     match mechanism {
         Mechanism::Plain => "Mechanism::Plain".to_owned(),
+        // All of it is numbers and flags, which are written as they are debugged.
+        Mechanism::Pseudo(pseudo) => format!("Mechanism::Pseudo({pseudo:?})"),
         other => unreachable!("no module is made of {other:?}"),
     }
 }

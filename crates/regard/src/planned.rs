@@ -33,6 +33,8 @@ pub struct Planned {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tasks {
     pub(crate) problem: OwnedProblem,
+    /// The same in positions, of which a token may be several.
+    pub(crate) positions: OwnedProblem,
     pub(crate) tasks: OwnedSchedule,
     pub(crate) threads: usize,
 }
@@ -100,7 +102,7 @@ impl Planned {
         let tasks = self.with_work(problem, captured, threads, |work| {
             OwnedSchedule::new(work).map_err(ScheduleError::Cut)
         })?;
-        Ok(Tasks { problem: problem.into(), tasks, threads })
+        Ok(Tasks { problem: problem.into(), positions: self.positions(problem)?, tasks, threads })
     }
 
     /// What a person wants to know of tasks: how many, live share, tiles, balance. Takes longer than to make them.
@@ -127,7 +129,7 @@ impl Planned {
         captured: Option<&[InputData<'_>]>,
         overview: &ScheduleOverview,
     ) -> Result<Option<Prediction>, ScheduleError> {
-        let Tasks { problem, tasks, threads } = tasks;
+        let Tasks { problem, tasks, threads, .. } = tasks;
         let block = self.plan.prefill.query_block;
         let passes = |task: &Task| u64::from((task.query_end - task.query_begin).div_ceil(block));
         let sharing = Sharing {
@@ -187,14 +189,12 @@ impl Planned {
         self.with_work(problem, captured, 1, |work| Ok(look(Head::new(work, sequence, kv_head))))
     }
 
-    /// The captured tensors of a problem, checked.
-    pub(crate) fn bind<'a>(
-        &'a self,
-        problem: &Problem<'a>,
-        captured: &'a [InputData<'a>],
-    ) -> Result<Captured<'a>, ScheduleError> {
-        let Variant { inputs, heads, source, .. } = self.variant();
-        Captured::bind(inputs, captured, &heads, source, problem).map_err(ScheduleError::Captured)
+    /// A problem in positions: where heads are mixed into pseudo-heads, a token is as many.
+    ///
+    /// # Errors
+    /// If a position leaves 32 bits.
+    pub fn positions(&self, problem: &Problem<'_>) -> Result<OwnedProblem, ScheduleError> {
+        OwnedProblem::spread(problem, self.variant().per_token()).map_err(ScheduleError::Positions)
     }
 
     fn with_work<R>(
@@ -204,13 +204,16 @@ impl Planned {
         threads: usize,
         f: impl FnOnce(&Work<'_>) -> Result<R, ScheduleError>,
     ) -> Result<R, ScheduleError> {
-        let variant = self.variant();
+        let (variant, positions) = (self.variant().scored(), self.positions(problem)?);
+        let problem = &positions.view();
         let (plan, threads) = (&self.plan, threads as u32);
         let Some(captured) = captured else {
             let inputs = &Unknown(variant.inputs);
             return f(&Work { plan, variant: &variant, problem, inputs, threads });
         };
-        let captured = self.bind(problem, captured)?;
+        let Variant { inputs, heads, source, .. } = &variant;
+        let captured =
+            Captured::bind(inputs, captured, heads, *source, problem).map_err(ScheduleError::Captured)?;
         let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
         let inputs = &Summaries::build(variant.allow, captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads })

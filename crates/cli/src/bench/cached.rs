@@ -29,7 +29,7 @@ use crate::source;
 use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
 use crate::timing::{MAX_LOOKS, Timing, live_pairs};
-use crate::verify::judge::Judge;
+use crate::verify::judge::{self, Judge};
 use crate::verify::problem::{self, Size};
 
 /// Where kernels run.
@@ -173,7 +173,8 @@ pub(super) fn judge(
     pool: &Pool,
     outcome: &Outcome,
 ) -> Result<Judged, Failure> {
-    let judge = Judge::new(kernel, bound, captured, pool)?;
+    let positions = judge::positions(kernel, bound)?;
+    let judge = Judge::new(kernel, bound, captured, &positions, pool)?;
     let (PageFormat { k, v, .. }, dtype) = (kernel.plan().cache, kernel.plan().dtype);
     let rounded = [k, v].into_iter().filter_map(|codec| bounds::cached(codec, dtype)).reduce(f64::max);
     let Some(allowed) = rounded else { return Ok((&judge.against_oracle(outcome)?).into()) };

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use regard::{Dtype, Problem, Spec};
 use regard_ir::plan::Blocks;
+use regard_ir::problem::OwnedProblem;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source, Variant};
 use regard_oracle::random::{self, CapturedBuffer};
 
@@ -70,6 +71,8 @@ pub(crate) fn tensors(
     let Some(variant) = spec.variant() else {
         return Err(Failure::Bug(format!("`{}` was planned, but has no q, k and v", spec.name)));
     };
+    let positions = OwnedProblem::spread(problem, variant.per_token())?;
+    let positions = &positions.view();
     let heads = variant.heads;
     let [batch, queries, keys] = problem.extents();
     let shape = |heads, len, width| [batch, heads, len, width];
@@ -82,7 +85,10 @@ pub(crate) fn tensors(
     let gate = variant.output.gate.map(|gate| output(if gate.per_head { 1 } else { heads.value_dim }));
     let rows = shapes.into_iter().chain([output(heads.value_dim)]).chain(gate);
     let rows = rows.map(|shape| elements(shape).saturating_mul(dtype.size_bytes() as u128));
-    memory::ask("the tensors of this problem", rows.fold(input_bytes(spec, problem), u128::saturating_add))?;
+    memory::ask(
+        "the tensors of this problem",
+        rows.fold(input_bytes(spec, positions), u128::saturating_add),
+    )?;
 
     let row = |shape, seed| -> Result<Stored<'static>, OutOfMemory> {
         let elements = match dtype {
@@ -101,7 +107,7 @@ pub(crate) fn tensors(
         q: row(q, SEED)?,
         k: row(k, SEED + 1)?,
         v: row(v, SEED + 2)?,
-        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, problem)).collect(),
+        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, positions)).collect(),
         gate: gate.map(|shape| row(shape, gate_seed)).transpose()?,
     })
 }
