@@ -14,6 +14,8 @@ pub mod document;
 pub mod gated;
 pub mod global;
 pub mod gqa;
+pub mod iha;
+pub mod iha_window;
 pub mod mha;
 pub mod minilm;
 
@@ -86,6 +88,8 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("gated", gated::VARIANT),
     ("global", global::VARIANT),
     ("gqa", gqa::VARIANT),
+    ("iha", iha::VARIANT),
+    ("iha_window", iha_window::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
     ("models/bert", models::bert::VARIANT),
@@ -154,6 +158,8 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         gated::IDENTITY => &Straight(gated::Expressions),
         global::IDENTITY => &Straight(global::Expressions),
         gqa::IDENTITY => &Straight(gqa::Expressions),
+        iha::IDENTITY => &Straight(iha::Expressions),
+        iha_window::IDENTITY => &Straight(iha_window::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),
         models::bert::IDENTITY => &Straight(models::bert::Expressions),

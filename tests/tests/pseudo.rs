@@ -48,7 +48,7 @@ fn spec(heads: &str, tables: &str) -> Spec {
 
 /// Calls `check` with each engine that serves a spec, in a storage type and a layout that the turn decides.
 fn each_engine(spec: &Spec, turn: usize, mut check: impl FnMut(&'static Entry, Dtype, Layout)) {
-    for (i, entry) in engines::available().enumerate() {
+    for (i, entry) in engines::available().into_iter().enumerate() {
         let (dtype, layout) = (Dtype::ALL[(turn + i) % 3], Layout::ALL[turn % 3]);
         if run::serves(spec, entry, dtype) {
             check(entry, dtype, layout);

@@ -4,7 +4,7 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Mechanism, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Mechanism, Pseudo, Sink, Variant, Weights};
 
 use crate::layout::list;
 
@@ -37,7 +37,7 @@ pub(crate) fn constant(variant: &Variant<'_>) -> String {
         tree("modify", modify),
         tree("allow", allow),
         format!("    weights: {},", self::weights(weights)),
-        format!("    mechanism: {},", self::mechanism(mechanism)),
+        self::mechanism(mechanism),
         self::output(output),
         self::inputs(inputs),
     ];
@@ -56,9 +56,17 @@ fn weights(weights: Weights) -> String {
 
 fn mechanism(mechanism: Mechanism<'_>) -> String {
     match mechanism {
-        Mechanism::Plain => "Mechanism::Plain".to_owned(),
-        // All of it is numbers and flags, which are written as they are debugged.
-        Mechanism::Pseudo(pseudo) => format!("Mechanism::Pseudo({pseudo:?})"),
+        Mechanism::Plain => "    mechanism: Mechanism::Plain,".to_owned(),
+        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
+            let fields = [
+                format!("heads: {heads}"),
+                format!("causal_by_token: {causal_by_token}"),
+                format!("window_in_tokens: {window_in_tokens}"),
+                format!("mix: {mix:?}"),
+                format!("collapse: {collapse}"),
+            ];
+            list(4, "mechanism: Mechanism::Pseudo(Pseudo {", " ", &fields, "}),")
+        }
         other => unreachable!("no module is made of {other:?}"),
     }
 }

@@ -1,7 +1,7 @@
 //! What a module says of itself, in words.
 
 use regard_ir::expr::{Op, Tree, Var};
-use regard_ir::spec::Spec;
+use regard_ir::spec::{Mechanism, Spec};
 use regard_ir::text;
 use regard_ir::variant::Source;
 
@@ -31,7 +31,14 @@ fn heads(spec: &Spec) -> String {
         Source::Cross => ", keys of another sequence",
     };
     let lse = if spec.output.lse { ", the log of each row's weight sum beside the output" } else { "" };
-    format!("{}{keys}{lse}.", text::heads(&spec.heads))
+    let mixed = match spec.mechanism {
+        Mechanism::Pseudo(pseudo) => format!(
+            ", each mixed from all into {} pseudo-heads: queries and keys are virtual tokens, as many to a token",
+            pseudo.heads
+        ),
+        _ => String::new(),
+    };
+    format!("{}{mixed}{keys}{lse}.", text::heads(&spec.heads))
 }
 
 fn mask(spec: &Spec) -> String {

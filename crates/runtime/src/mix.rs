@@ -4,13 +4,16 @@
 //! while the sources pass by.
 
 use core::cell::RefCell;
+use core::ops::Range;
 
 use regard_engine::element::Element;
 use regard_engine::pack::Rows;
+use regard_ir::cache::PageShape;
 use regard_ir::inputs::{BindError, Captured};
 use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, vectors_mut};
 
+use crate::cache::{CachedSequence, RowOf};
 use crate::rows::{Change, Side};
 use crate::view::View;
 
@@ -146,10 +149,10 @@ impl<'a> Mixes<'a> {
         Ok(Some(Self { per_token, heads, factors }))
     }
 
-    /// Floats of what [`MixedRows`] keeps, of rows of this width.
-    pub const fn kept_len(per_token: usize, width: usize) -> usize {
+    /// Floats that [`MixedRows`] works in, of rows of this width: those that it keeps, and sources that are read from a cache.
+    pub const fn room_len(per_token: usize, width: usize) -> usize {
         let sums = if per_token < SUMS { per_token } else { SUMS };
-        sums.saturating_mul(width)
+        (sums + CHAIN).saturating_mul(width)
     }
 }
 
@@ -167,52 +170,125 @@ pub(crate) fn floats<'a>(
     }
 }
 
-/// A tensor whose heads are mixed: its rows, those of one sequence.
+/// Which of the three rows are of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tensor {
+    Query,
+    Key,
+    Value,
+}
+
+/// Rows of a sequence's tokens, of all heads, that are mixed.
+#[derive(Clone, Copy)]
+pub(crate) enum Sources<'a, T> {
+    /// In a tensor.
+    Given {
+        rows: View<'a, T>,
+        /// The sequence, along the tensor's first axis.
+        batch: usize,
+    },
+    /// In a cache, which holds keys and values as they were given.
+    Cached { cache: CachedSequence<'a>, page: PageShape },
+}
+
+/// A tensor whose heads are mixed.
 #[derive(Clone, Copy)]
 pub(crate) struct Mixed<'a, T> {
     pub mixes: Mixes<'a>,
-    /// Which of q, k and v it is, 0 to 2.
-    pub which: usize,
-    pub rows: View<'a, T>,
-    /// The sequence, along the tensor's first axis.
-    pub batch: usize,
+    pub tensor: Tensor,
+    pub sources: Sources<'a, T>,
     /// The mixed head.
     pub head: usize,
 }
 
 impl<T: Element> Mixed<'_, T> {
-    /// Writes some channels of the rows that pseudo-heads from `first` on have at a token.
-    #[inline(always)]
-    pub fn write<L: Lanes>(
-        &self,
-        lanes: L,
-        [token, first]: [usize; 2],
-        channels: core::ops::Range<usize>,
-        to: &mut [f32],
-    ) {
-        let Mixes { per_token, heads, factors } = self.mixes;
-        let [_, sources, _] = self.rows.counts();
-        to.fill(0.0);
-        for chain in (0..sources).step_by(CHAIN) {
-            let count = CHAIN.min(sources - chain);
-            let mut found: [&[T]; CHAIN] = [&[]; CHAIN];
-            for (source, found) in (chain..).zip(&mut found[..count]) {
-                *found = &self.rows.row(self.batch, source, token)[channels.clone()];
-            }
-            let at = (chain * heads + self.head) * per_token + first;
-            let factors = Factors { data: &factors[self.which][at..], source: heads * per_token, sum: 1 };
-            add(lanes, &found[..count], factors, to, channels.len());
+    /// Channels of a row.
+    fn width(&self) -> usize {
+        match self.sources {
+            Sources::Given { rows, .. } => rows.width(),
+            Sources::Cached { page, .. } if self.tensor == Tensor::Value => page.values.channels,
+            Sources::Cached { page, .. } => page.keys.channels,
         }
     }
 
-    /// One channel of the row of a virtual token, as [`Mixed::write`] makes it.
+    /// Heads that are mixed.
+    fn count(&self) -> usize {
+        match self.sources {
+            Sources::Given { rows, .. } => rows.counts()[1],
+            Sources::Cached { page, .. } if self.tensor == Tensor::Value => page.value_head_count(),
+            Sources::Cached { page, .. } => page.key_head_count(),
+        }
+    }
+
+    /// Writes some channels of the rows that pseudo-heads from `first` on have at a token. `room` is for [`CHAIN`] sources of
+    /// so many channels.
+    #[inline(always)]
+    fn write<L: Lanes>(
+        &self,
+        lanes: L,
+        [token, first]: [usize; 2],
+        channels: Range<usize>,
+        to: &mut [f32],
+        room: &mut [f32],
+    ) {
+        let Mixes { per_token, heads, factors } = self.mixes;
+        let (n_sources, width) = (self.count(), channels.len());
+        to.fill(0.0);
+        for chain in (0..n_sources).step_by(CHAIN) {
+            let count = CHAIN.min(n_sources - chain);
+            let at = (chain * heads + self.head) * per_token + first;
+            let factors =
+                Factors { data: &factors[self.tensor as usize][at..], source: heads * per_token, sum: 1 };
+            match self.sources {
+                Sources::Given { rows, batch } => {
+                    let mut found: [&[T]; CHAIN] = [&[]; CHAIN];
+                    for (source, found) in (chain..).zip(&mut found[..count]) {
+                        *found = &rows.row(batch, source, token)[channels.clone()];
+                    }
+                    add(lanes, &found[..count], factors, to, width);
+                }
+                Sources::Cached { cache, page } => {
+                    let mut found: [&[f32]; CHAIN] = [&[]; CHAIN];
+                    let own = room.chunks_exact_mut(width.max(1));
+                    for ((source, own), found) in (chain..).zip(own).zip(&mut found[..count]) {
+                        self.read(cache, page, [source, token], channels.clone(), own);
+                        *found = own;
+                    }
+                    add(lanes, &found[..count], factors, to, width);
+                }
+            }
+        }
+    }
+
+    /// Some channels of a source's cached row.
+    fn read(
+        &self,
+        cache: CachedSequence<'_>,
+        page: PageShape,
+        [source, token]: [usize; 2],
+        channels: Range<usize>,
+        to: &mut [f32],
+    ) {
+        match self.tensor {
+            Tensor::Value if channels.len() < self.width() => {
+                for (channel, to) in channels.zip(to) {
+                    *to = cache.value(&page, source, token, channel);
+                }
+            }
+            Tensor::Value => cache.read_into(&page, token, RowOf::Value(source), to),
+            Tensor::Query | Tensor::Key => cache.read_into(&page, token, RowOf::Key(source), to),
+        }
+    }
+
+    /// One channel of the row of a virtual token's value, as [`Mixed::write`] makes it.
     pub fn channel<L: Lanes>(&self, lanes: L, virtual_token: usize, channel: usize) -> f32 {
-        let mut around = [0.0; MAX_WIDTH];
+        let (mut around, mut room) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH * CHAIN]);
         let first = channel / L::WIDTH * L::WIDTH;
-        let channels = first..(first + L::WIDTH).min(self.rows.width());
+        let channels = first..(first + L::WIDTH).min(self.width());
         let around = &mut around[..channels.len()];
         let per_token = self.mixes.per_token;
-        self.write(lanes, [virtual_token / per_token, virtual_token % per_token], channels, around);
+        let at = [virtual_token / per_token, virtual_token % per_token];
+        self.write(lanes, at, channels, around, &mut room);
         around[channel - first]
     }
 }
@@ -225,9 +301,10 @@ const MAX_WIDTH: usize = 16;
 /// The rows of a token are mixed together and kept until another token's are asked for.
 pub(crate) struct MixedRows<'a, 'm, T> {
     mixed: Mixed<'a, T>,
-    /// The virtual token of row 0, along the token axis.
+    /// The virtual token of row 0: along the token axis, or of a cache by its position.
     first: usize,
-    change: Option<(Change<'a>, Side)>,
+    /// What happens to rows, and where what is known of their virtual tokens lies.
+    change: Option<(Change<'a>, Known)>,
     kept: RefCell<Kept<'m>>,
 }
 
@@ -235,17 +312,33 @@ struct Kept<'m> {
     /// The token, and the pseudo-head of the first row.
     of: Option<[usize; 2]>,
     rows: &'m mut [f32],
+    /// Where sources are read in.
+    room: &'m mut [f32],
+}
+
+/// Where what is known of the virtual tokens of rows lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    pub side: Side,
+    /// The sequence, along the tensor's first axis.
+    pub batch: usize,
+    /// The virtual token of row 0, along the token axis.
+    pub first: usize,
 }
 
 impl<'a, 'm, T> MixedRows<'a, 'm, T> {
-    /// Rows from a virtual token on; `memory` is as long as [`Mixes::kept_len`] says.
+    /// Rows from a virtual token on; `memory` is as long as [`Mixes::room_len`] says.
     pub fn new(
         mixed: Mixed<'a, T>,
         first: usize,
-        change: Option<(Change<'a>, Side)>,
+        change: Option<(Change<'a>, Known)>,
         memory: &'m mut [f32],
-    ) -> Self {
-        Self { mixed, first, change, kept: RefCell::new(Kept { of: None, rows: memory }) }
+    ) -> Self
+    where
+        T: Element,
+    {
+        let (rows, room) = memory.split_at_mut(SUMS.min(mixed.mixes.per_token) * mixed.width());
+        Self { mixed, first, change, kept: RefCell::new(Kept { of: None, rows, room }) }
     }
 }
 
@@ -255,23 +348,23 @@ impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
     where
         't: 'a,
     {
-        let Mixed { mixes: Mixes { per_token, .. }, batch, head, rows, .. } = self.mixed;
-        let (at, width) = (self.first + i, rows.width());
+        let Mixed { mixes: Mixes { per_token, .. }, head, .. } = self.mixed;
+        let (at, width) = (self.first + i, self.mixed.width());
         let (token, pseudo_head) = (at / per_token, at % per_token);
         let first = pseudo_head / SUMS * SUMS;
         let mut kept = self.kept.borrow_mut();
         let kept = &mut *kept;
         if kept.of != Some([token, first]) {
             let to = &mut kept.rows[..SUMS.min(per_token - first) * width];
-            self.mixed.write(lanes, [token, first], 0..width, to);
+            self.mixed.write(lanes, [token, first], 0..width, to, kept.room);
             kept.of = Some([token, first]);
         }
         let scratch = &mut scratch[..width];
         scratch.copy_from_slice(&kept.rows[(pseudo_head - first) * width..][..width]);
-        if let Some((change, side)) = &self.change {
+        if let Some((change, Known { side, batch, first })) = &self.change {
             let known = match side {
-                Side::Query => change.tokens.query(batch, at),
-                Side::Key => change.tokens.key(batch, at),
+                Side::Query => change.tokens.query(*batch, first + i),
+                Side::Key => change.tokens.key(*batch, first + i),
             };
             change.apply(head, known, scratch);
         }

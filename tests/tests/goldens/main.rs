@@ -24,6 +24,7 @@ use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::inputs::Captured;
 use regard_ir::plan::Precision;
+use regard_ir::problem::OwnedProblem;
 use regard_oracle::random::CapturedBuffer;
 use regard_oracle::{Oracle, Row, Tensors};
 use regard_testkit::{Case, Input, Inputs, Layout, Output};
@@ -363,7 +364,9 @@ impl Opened {
 fn by_oracle(spec: &Spec, problem: Problem, inputs: &Inputs) -> Vec<Vec<Row>> {
     let variant = spec.variant().unwrap();
     let data = inputs.captured();
-    let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
+    let positions = OwnedProblem::spread(&problem, variant.per_token()).unwrap();
+    let captured =
+        Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &positions.view()).unwrap();
     let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
     let gate = inputs.gate.as_ref().map(Input::view);
     let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate }).unwrap();

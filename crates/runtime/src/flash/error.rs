@@ -80,8 +80,8 @@ pub enum RunError {
     },
     /// There is not one whole cache of the problem's length for each sequence.
     Caches,
-    /// A cache was given to a variant whose heads are mixed into pseudo-heads, whose rows no cache holds.
-    Uncached,
+    /// A call of few queries on caches of a variant whose heads are mixed into pseudo-heads.
+    PseudoHeads,
     /// Keys that the mask lets a query see were written over.
     Lost {
         /// The sequence.
@@ -161,9 +161,10 @@ impl fmt::Display for RunError {
                     "the call does not have one cache for each sequence, with as many tokens as the problem has keys"
                 )
             }
-            RunError::Uncached => {
-                write!(f, "there is no cache for pseudo-heads: the call takes all keys and values")
-            }
+            RunError::PseudoHeads => write!(
+                f,
+                "no call of few queries mixes cached heads into pseudo-heads: a prefill on the caches does, of any number"
+            ),
             RunError::Lost { sequence, first, last } => write!(
                 f,
                 "the mask lets queries of sequence {sequence} see keys {first} to {last}, which its ring has written over"

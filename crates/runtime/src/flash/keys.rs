@@ -8,13 +8,13 @@ use regard_engine::pack::{self, Rows};
 use regard_engine::{Engine, Shape};
 use regard_ir::cache::PageShape;
 use regard_ir::interval::{Liveness, Region, Span};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Problem, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
 use crate::cache::{CachedSequence, Caches, RowOf};
-use crate::mix::{Mixed, MixedRows, Mixes};
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Tensor};
 use crate::rows::{Change, Changed, Side};
 use crate::summary::Summaries;
 use crate::view::View;
@@ -35,7 +35,7 @@ pub(super) struct Keys<'a, T> {
 pub(super) struct Room<'m> {
     /// What rows are made in.
     pub rows: &'m mut [f32],
-    /// Mixed rows that are kept, of keys and of values.
+    /// What rows are mixed in, of keys and of values.
     pub kept: [&'m mut [f32]; 2],
 }
 
@@ -93,15 +93,17 @@ impl<T: Element> Keys<'_, T> {
         let first = (of.first_key + (keys.start - of.held.begin)) as usize;
         let value_head = self.value_head(kv_head);
         let count = keys.len();
+        if let Some(mixes) = self.mixes {
+            let (sources, at) = self.sources(&of, sequence, keys.start);
+            let mixed = |tensor, sources| Mixed { mixes, tensor, sources, head };
+            let change = self.change.map(|change| (change, Known { side: Side::Key, batch, first }));
+            let [for_keys, for_values] = kept;
+            let keys = MixedRows::new(mixed(Tensor::Key, sources[0]), at, change, for_keys);
+            let values = MixedRows::new(mixed(Tensor::Value, sources[1]), at, None, for_values);
+            engine.pack(shape, &keys, &values, count, scratch, to);
+            return;
+        }
         match self.source {
-            Source::Given { k, v } if let Some(mixes) = self.mixes => {
-                let mixed = |which, rows| Mixed { mixes, which, rows, batch, head };
-                let [kept_keys, kept_values] = kept;
-                let change = self.change.map(|change| (change, Side::Key));
-                let keys = MixedRows::new(mixed(1, k), first, change, kept_keys);
-                let values = MixedRows::new(mixed(2, v), first, None, kept_values);
-                engine.pack(shape, &keys, &values, count, scratch, to);
-            }
             Source::Given { k, v } => {
                 let key = |i: usize| k.row(batch, head, first + i);
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
@@ -140,6 +142,22 @@ impl<T: Element> Keys<'_, T> {
         }
     }
 
+    /// What keys and values of a sequence are mixed from, and the virtual token there that is at a position.
+    #[inline(always)]
+    fn sources(&self, of: &Sequence, sequence: u32, position: u32) -> ([Sources<'_, T>; 2], usize) {
+        match self.source {
+            Source::Given { k, v } => {
+                let batch = of.batch as usize;
+                let sources = [k, v].map(|rows| Sources::Given { rows, batch });
+                (sources, (of.first_key + (position - of.held.begin)) as usize)
+            }
+            Source::Cached { caches, page } => {
+                let cache = caches.get(sequence as usize);
+                ([Sources::Cached { cache, page }; 2], position as usize)
+            }
+        }
+    }
+
     /// The value head that a key head reads.
     fn value_head(&self, kv_head: u32) -> usize {
         let heads = &self.variant.heads;
@@ -155,15 +173,15 @@ impl<T: Element> Keys<'_, T> {
         channel: usize,
     ) -> f32 {
         let of = self.problem.sequence(sequence);
+        if let Some(mixes) = self.mixes {
+            let ([_, sources], at) = self.sources(&of, sequence, position);
+            let mixed = Mixed { mixes, tensor: Tensor::Value, sources, head: kv_head as usize };
+            return mixed.channel(lanes, at, channel);
+        }
         let head = self.value_head(kv_head);
         match self.source {
             Source::Given { v, .. } => {
                 let row = of.first_key + (position - of.held.begin);
-                if let Some(mixes) = self.mixes {
-                    let mixed =
-                        Mixed { mixes, which: 2, rows: v, batch: of.batch as usize, head: kv_head as usize };
-                    return mixed.channel(lanes, row as usize, channel);
-                }
                 v.row(of.batch as usize, head, row as usize)[channel].to_f32()
             }
             Source::Cached { caches, page } => {

@@ -52,7 +52,7 @@ pub(super) struct Layout {
     sums: usize,
     /// Whether output rows are mixed, normed or gated.
     finishes: bool,
-    /// Elements of the mixed rows that are kept, of keys or queries and of values.
+    /// Elements of the room in which rows are mixed, of keys or queries and of values.
     kept: [usize; 2],
     code: usize,
 }
@@ -115,7 +115,7 @@ impl Layout {
             sums: if mixes && problem.part.is_none() { sums } else { 0 },
             finishes: mixes || variant.output != Output { lse: variant.output.lse, ..Output::default() },
             kept: if is_pseudo {
-                [heads.dim, heads.value_dim].map(|width| Mixes::kept_len(per_token, width as usize))
+                [heads.dim, heads.value_dim].map(|width| Mixes::room_len(per_token, width as usize))
             } else {
                 [0; 2]
             },
@@ -270,7 +270,7 @@ pub(super) struct Memory<'a> {
     pub heads: &'a mut [i32],
     /// Room for rows on their way out, as long as [`finish::len`] says; none where rows stay as they are.
     pub finish: &'a mut [f32],
-    /// Mixed rows that are kept, of queries or keys, and of values; none where heads are not mixed.
+    /// Room for rows that are mixed, of queries or keys, and of values; none where heads are not mixed.
     pub kept: [&'a mut [f32]; 2],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],

@@ -202,9 +202,6 @@ pub fn run_cached<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if parts.variant.pseudo().is_some() {
-        return Err(RunError::Uncached);
-    }
     let source = Source::Cached { caches, page: parts.plan.cache.shape(&parts.variant.heads) };
     run_from(engine, parts, code, Feed { queries, source }, outputs.into(), threads, memory)
 }
@@ -443,7 +440,7 @@ fn check<E: Engine, T>(
             shape("k", k.counts(), k.width(), [batch, kv_heads, keys, dim])?;
             shape("v", v.counts(), v.width(), [batch, value_heads, keys, value_dim])?;
         }
-        Source::Cached { caches, page } => check_caches(*caches, page, problem)?,
+        Source::Cached { caches, page } => check_caches(*caches, page, problem, per_token)?,
     }
     match target {
         Target::Whole(_) if problem.part.is_some() => return Err(RunError::Partial),
@@ -482,10 +479,11 @@ pub(crate) fn check_caches(
     caches: &dyn Caches,
     page: &PageShape,
     problem: &Problem<'_>,
+    per_token: u32,
 ) -> Result<(), RunError> {
     let is_of = |i: usize| {
         let cache = caches.get(i);
-        cache.len == problem.sequence(i as u32).keys && cache.is_whole(page)
+        cache.len == problem.sequence(i as u32).keys / per_token && cache.is_whole(page)
     };
     let all = caches.count() == problem.batch as usize && (0..caches.count()).all(is_of);
     if all && problem.part.is_none() { Ok(()) } else { Err(RunError::Caches) }

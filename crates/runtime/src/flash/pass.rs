@@ -19,7 +19,7 @@ use super::keys::Keys;
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
-use crate::mix::{Mixed, MixedRows, Mixes};
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Tensor};
 use crate::rows::{Change, Changed, Side};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
@@ -230,9 +230,11 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 _ if let Some(mixes) = self.shared.mixes => {
                     // Each query head has keys of its own, so that the rows of a pass are one head's.
                     let head = self.block.kv_head as usize;
-                    let mixed = Mixed { mixes, which: 0, rows: *q, batch: batch as usize, head };
-                    let change = change.map(|change| (change, Side::Query));
-                    let first = self.query_row(self.place(first).1);
+                    let (batch, first) = (batch as usize, self.query_row(self.place(first).1));
+                    let sources = Sources::Given { rows: *q, batch };
+                    let mixed = Mixed { mixes, tensor: Tensor::Query, sources, head };
+                    let known = Known { side: Side::Query, batch, first };
+                    let change = change.map(|change| (change, known));
                     let rows_mixed = MixedRows::new(mixed, first, change, memory.kept[0]);
                     engine.pack_queries(&layout.shape, &rows_mixed, [rows, width], factor, memory.rows, to);
                 }

@@ -40,16 +40,14 @@ impl<T: Element> Tokens<'_, T> {
     /// # Errors
     /// If a tensor does not fit variant and problem, or a position lies outside the tensor that it is read from.
     pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
-        if variant.pseudo().is_some() {
-            return Err(RunError::Uncached);
-        }
+        let (variant, captured) = (&as_cached(variant), captured_of(variant, self.captured));
         let heads = &variant.heads;
         let [_, _, count] = problem.extents().map(|n| n as usize);
         let [kv, value, dim, value_dim] =
             [heads.kv, heads.value, heads.dim, heads.value_dim].map(|n| n as usize);
         shape("k", self.k.counts(), self.k.width(), [1, kv, count, dim])?;
         shape("v", self.v.counts(), self.v.width(), [1, value, count, value_dim])?;
-        let captured = Captured::bind(variant.inputs, self.captured, heads, variant.source, problem)
+        let captured = Captured::bind(variant.inputs, captured, heads, variant.source, problem)
             .map_err(RunError::Captured)?;
         if let Some(ids) = variant.position.and_then(|position| position.ids) {
             let input = ids as usize;
@@ -69,8 +67,23 @@ fn piece<'a>(problem: &Problem<'a>, held: KeyRange) -> Problem<'a> {
     Problem { part: Some(KeyRange { end, ..held }), ..*problem }
 }
 
+/// What happens to rows before a cache holds them: all that is to happen, but where heads are mixed first, as they are read,
+/// nothing.
+fn as_cached<'a>(variant: &Variant<'a>) -> Variant<'a> {
+    match variant.pseudo() {
+        None => *variant,
+        Some(_) => Variant { position: None, qk_norm: None, inputs: &[], ..*variant },
+    }
+}
+
+/// The captured tensors that this reads.
+const fn captured_of<'a>(variant: &Variant<'_>, captured: &'a [InputData<'a>]) -> &'a [InputData<'a>] {
+    if variant.pseudo().is_some() { &[] } else { captured }
+}
+
 /// Floats that [`append`] works in.
 pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
+    let variant = &as_cached(variant);
     let layout = TokenLayout::of_keys(variant, &piece(problem, problem.sequence(0).held));
     rows_len(variant)
         .saturating_add(layout.frequencies_len())
@@ -96,7 +109,8 @@ pub fn append<E: Engine, T: Element>(
     floats: &mut [f32],
 ) -> Result<(), RunError> {
     tokens.check(variant, problem)?;
-    let captured = Captured::bind(variant.inputs, tokens.captured, &variant.heads, variant.source, problem)
+    let (variant, captured) = (&as_cached(variant), captured_of(variant, tokens.captured));
+    let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let needed = append_len(variant, problem);
     if floats.len() < needed {

@@ -109,7 +109,7 @@ pub fn run<E: Engine, T: Element>(
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, caches } = parts;
     if variant.pseudo().is_some() {
-        return Err(RunError::Uncached);
+        return Err(RunError::PseudoHeads);
     }
     let heads = &variant.heads;
     let layout = Layout::new::<E>(variant, plan, code, problem);
@@ -269,5 +269,5 @@ fn check<T>(
     if !fits {
         return Err(RunError::Split { decode: *decode, cache: *cache });
     }
-    check_caches(caches, &layout.page, problem)
+    check_caches(caches, &layout.page, problem, 1)
 }
