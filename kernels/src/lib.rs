@@ -18,12 +18,15 @@ pub mod iha;
 pub mod iha_window;
 pub mod mha;
 pub mod minilm;
+pub mod mla;
 
 /// Specs of `specs/models`.
 pub mod models {
     pub mod bert;
     pub mod bigbird;
     pub mod bloom;
+    pub mod deepseek_v2_lite;
+    pub mod deepseek_v3;
     pub mod differential;
     pub mod falcon;
     pub mod gemma2_global;
@@ -92,9 +95,12 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("iha_window", iha_window::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
+    ("mla", mla::VARIANT),
     ("models/bert", models::bert::VARIANT),
     ("models/bigbird", models::bigbird::VARIANT),
     ("models/bloom", models::bloom::VARIANT),
+    ("models/deepseek_v2_lite", models::deepseek_v2_lite::VARIANT),
+    ("models/deepseek_v3", models::deepseek_v3::VARIANT),
     ("models/differential", models::differential::VARIANT),
     ("models/falcon", models::falcon::VARIANT),
     ("models/gemma2_global", models::gemma2_global::VARIANT),
@@ -162,9 +168,12 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         iha_window::IDENTITY => &Straight(iha_window::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),
+        mla::IDENTITY => &Straight(mla::Expressions),
         models::bert::IDENTITY => &Straight(models::bert::Expressions),
         models::bigbird::IDENTITY => &Straight(models::bigbird::Expressions),
         models::bloom::IDENTITY => &Straight(models::bloom::Expressions),
+        models::deepseek_v2_lite::IDENTITY => &Straight(models::deepseek_v2_lite::Expressions),
+        models::deepseek_v3::IDENTITY => &Straight(models::deepseek_v3::Expressions),
         models::differential::IDENTITY => &Straight(models::differential::Expressions),
         models::falcon::IDENTITY => &Straight(models::falcon::Expressions),
         models::gemma2_global::IDENTITY => &Straight(models::gemma2_global::Expressions),

@@ -3,10 +3,11 @@
 use half::{bf16, f16};
 use regard::{
     Cache, CacheLimits, Dtype, Element, InputData, Kernel, Queries, RunError, SequenceId, Step, Threads,
-    Tokens, View, Workspace,
+    Tokens, Workspace,
 };
+use regard_ir::operands::Rows;
 use regard_oracle::random::CapturedBuffer;
-use regard_testkit::{Case, Input, Inputs, Outputs};
+use regard_testkit::{Case, Inputs, Outputs};
 
 use crate::{cut, cut_captured, run};
 
@@ -110,8 +111,8 @@ fn tokens_of<'a, T: run::Stored>(
     rows: core::ops::Range<usize>,
     captured: &'a [InputData<'a>],
 ) -> Tokens<'a, T> {
-    let one = |view: View<'a, T>| view.sequence(batch as usize).tokens(rows.clone());
-    Tokens { k: one(run::view::<T>(&inputs.k)), v: one(run::view::<T>(&inputs.v)), captured }
+    let all = run::views::<T>(inputs, captured);
+    Tokens { kv: all.kv.sequence(batch as usize).tokens(rows), captured }
 }
 
 /// Attends the queries of a case to its cached keys and values.
@@ -202,13 +203,9 @@ pub fn prefill(
 pub fn sequence_of(case: &Case<'_>, inputs: &Inputs, index: u32) -> Inputs {
     let of = case.problem.sequence(index);
     let rows = |first: u32, count: u32| first as usize..(first + count) as usize;
-    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
     let captured = inputs.captured();
     let captured = captured.iter().enumerate();
     Inputs {
-        q: cut(&q, case.dtype, rows(of.first_query, of.queries)),
-        k: cut(&k, case.dtype, rows(of.first_key, of.keys)),
-        v: cut(&v, case.dtype, rows(of.first_key, of.keys)),
         captured: captured
             .map(|(input, data)| cut_captured(*data, &case.variant, input, index, &of))
             .collect(),
@@ -216,6 +213,10 @@ pub fn sequence_of(case: &Case<'_>, inputs: &Inputs, index: u32) -> Inputs {
             .gate
             .as_ref()
             .map(|gate| cut(&gate.view(), case.dtype, rows(of.first_query, of.queries))),
-        keys_are_cached: inputs.keys_are_cached,
+        ..inputs.map(&case.variant, |of_rows, tensor| match of_rows {
+            Rows::Queries => cut(&tensor.view(), case.dtype, rows(of.first_query, of.queries)),
+            Rows::Keys => cut(&tensor.view(), case.dtype, rows(of.first_key, of.keys)),
+            Rows::Matrix(_) => tensor.clone(),
+        })
     }
 }

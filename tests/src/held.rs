@@ -38,13 +38,37 @@ pub fn inputs(case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
         Input::new(Dtype::F32, view.shape(), Layout::Bhnd, values.collect::<Vec<_>>())
     };
     Inputs {
-        q: widened(&inputs.q),
-        k: read(&inputs.k, RowOf::Key),
-        v: read(&inputs.v, RowOf::Value),
+        operands: match &inputs.operands[..] {
+            [q, k, v] => vec![widened(q), read(k, RowOf::Key), read(v, RowOf::Value)],
+            // A latent and its rotary key are one cached row.
+            [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => {
+                let [rank, rope] = [c_kv, k_rope].map(|tensor| tensor.view().shape()[3]);
+                let rows = read(&blank(c_kv, rank + rope), RowOf::Key);
+                let [c_kv, k_rope] = [0..rank, rank..rank + rope].map(|channels| taken(&rows, channels));
+                vec![widened(q_nope), widened(q_rope), c_kv, k_rope, widened(w_uk), widened(w_uv)]
+            }
+            other => panic!("{} operands", other.len()),
+        },
         captured: inputs.captured.clone(),
         gate: inputs.gate.as_ref().map(widened),
         keys_are_cached: true,
     }
+}
+
+/// As many rows as a tensor has, of another width.
+fn blank(like: &Input, width: usize) -> Input {
+    let [_, heads, tokens, _] = like.view().shape();
+    Input::new(Dtype::F32, [1, heads, tokens, width], Layout::Bhnd, core::iter::repeat(0.0))
+}
+
+/// Some channels of a tensor, in f32.
+fn taken(from: &Input, channels: core::ops::Range<usize>) -> Input {
+    let view = from.view();
+    let [_, heads, tokens, _] = view.shape();
+    let places = (0..heads).flat_map(|h| (0..tokens).map(move |n| (h, n)));
+    let values = places.flat_map(|(h, n)| view.row(0, h, n)[channels.clone()].to_vec()).map(|x| x as f32);
+    let shape = [1, heads, tokens, channels.len()];
+    Input::new(Dtype::F32, shape, Layout::Bhnd, values.collect::<Vec<_>>())
 }
 
 /// A case's outputs in f32.

@@ -6,11 +6,12 @@ use core::ops::Range;
 
 use regard::Dtype;
 use regard_ir::inputs::InputData;
+use regard_ir::operands::Rows;
 use regard_ir::problem::Sequence;
 use regard_ir::variant::{Axis, Source, Variant};
 use regard_oracle::Tensor4;
 use regard_oracle::random::CapturedBuffer;
-use regard_testkit::{Input, Layout};
+use regard_testkit::{Case, Input, Inputs, Layout};
 
 pub mod cached;
 pub mod drawn;
@@ -41,6 +42,14 @@ pub fn cut(tensor: &Tensor4<'_>, dtype: Dtype, tokens: Range<usize>) -> Input {
     let rows = heads_of.flat_map(|(b, h)| tokens.clone().map(move |n| (b, h, n)));
     let values = rows.flat_map(|(b, h, n)| tensor.row(b, h, n)).map(|x| x as f32);
     Input::new(dtype, [batch, heads, tokens.len(), width], Layout::Gapped, values)
+}
+
+/// The same inputs with some of their queries alone.
+pub fn with_queries(case: &Case<'_>, inputs: &Inputs, dtype: Dtype, tokens: Range<usize>) -> Inputs {
+    inputs.map(&case.variant, |rows, tensor| match rows {
+        Rows::Queries => cut(&tensor.view(), dtype, tokens.clone()),
+        Rows::Keys | Rows::Matrix(_) => tensor.clone(),
+    })
 }
 
 /// What of a captured input is one sequence's.

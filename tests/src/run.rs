@@ -16,8 +16,10 @@ use regard_engine::element::Element;
 use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::inputs::InputData;
 use regard_ir::interval::{Span, Unknown};
-use regard_ir::plan::{Blocks, Dtype, Plan, Precision, Split};
+use regard_ir::operands::Rows;
+use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, Split};
 use regard_ir::spec::Spec;
+use regard_ir::variant::{Mechanism, Variant};
 use regard_oracle::Elements;
 use regard_oracle::compare::{CompareError, Report};
 use regard_oracle::sample::Sample;
@@ -25,7 +27,8 @@ use regard_planner::pieces;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Parts};
 use regard_runtime::interpreter::LaneProgram;
-use regard_runtime::schedule::{OwnedSchedule, Work};
+use regard_runtime::operands::{KeyRows, LatentQueries, QueryRows};
+use regard_runtime::schedule::{OwnedSchedule, Share, Work};
 use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Outputs};
 
 /// The kernel of a spec for this machine, with an engine on an instruction set of it; with fast precision where the engine
@@ -265,10 +268,11 @@ pub fn part(
     let (mut part, mut workspace) =
         (Part::new(&schedule).expect("a case is small"), Workspace::new(&schedule));
     let held = Inputs {
-        k: cut(&inputs.k.view(), case.dtype, keys.clone()),
-        v: cut(&inputs.v.view(), case.dtype, keys),
         gate: None,
-        ..inputs.clone()
+        ..inputs.map(&case.variant, |rows, tensor| match rows {
+            Rows::Keys => cut(&tensor.view(), case.dtype, keys.clone()),
+            Rows::Queries | Rows::Matrix(_) => tensor.clone(),
+        })
     };
     let result = match kernel.plan().dtype {
         Dtype::F32 => {
@@ -331,20 +335,28 @@ impl Direct<'_> {
         let divides = |a: u32, b: u32| a > 0 && b > 0 && b.is_multiple_of(a);
         let good = divides(8, mask_step) && divides(mask_step, key_block) && divides(key_block, key_cell);
         let whole = |keys: u32| if good { keys.next_multiple_of(step) } else { keys };
+        let prefill = Blocks {
+            key_block: whole(key_block),
+            key_cell: whole(key_cell),
+            mask_step: whole(mask_step),
+            ..blocks
+        };
+        // The spec's form, or the expanded one, which costs no more than nothing.
+        let costs = LatentCosts { expand_key: 0, expanded_pair: 0, absorb_query: 0, absorbed_pair: 0 };
+        let latent = match case.variant.mechanism {
+            Mechanism::Latent(_) => Some(LatentPlan { absorbed: prefill, costs }),
+            _ => None,
+        };
         Plan {
             identity: case.variant.identity,
             isa: entry.isa,
             engine: entry.engine,
             dtype: case.dtype,
             pieces: pieces.expect("every engine is precise enough for fast products"),
-            prefill: Blocks {
-                key_block: whole(key_block),
-                key_cell: whole(key_cell),
-                mask_step: whole(mask_step),
-                ..blocks
-            },
+            prefill,
             decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 16 },
             cache: PageFormat { tokens: 16, k: Codec::of(case.dtype), v: Codec::of(case.dtype) },
+            latent,
             reach: None,
             pack_ahead_bytes,
             tasks_per_thread: 3,
@@ -381,21 +393,28 @@ impl Direct<'_> {
         let Self { case, entry, .. } = self;
         let captured = inputs.captured();
         let plan = self.plan();
-        let (scored, positions) = (case.variant.scored(), case.positions());
-        let work = Work {
-            plan: &plan,
-            variant: &scored,
-            problem: &positions.view(),
-            inputs: &Unknown(case.variant.inputs),
-            threads: threads.count() as u32,
+        let positions = case.positions();
+        let problem = &positions.view();
+        let cut = |variant: &Variant<'_>, of| {
+            let inputs = &Unknown(case.variant.inputs);
+            let threads = threads.count() as u32;
+            let work = Work { plan: &plan, variant, problem, inputs, threads, of };
+            OwnedSchedule::new(&work).expect("a case is small")
         };
-        let schedule = OwnedSchedule::new(&work).expect("a case is small");
+        let [schedule, absorbed] = match &case.variant.mechanism {
+            Mechanism::Latent(latent) => [
+                cut(&case.variant.expanded(latent), Share::Expanded),
+                cut(&case.variant.absorbed(latent), Share::Absorbed),
+            ],
+            _ => [cut(&case.variant.scored(), Share::All), OwnedSchedule::empty(1)],
+        };
         let mut outputs = case.outputs();
         let parts = Parts {
             variant: &case.variant,
             plan: &plan,
-            problem: &positions.view(),
+            problem,
             schedule: schedule.view(),
+            absorbed: absorbed.view(),
         };
         let call = Call::<T, C, W> {
             parts,
@@ -476,8 +495,16 @@ pub(crate) fn views<'a, T: Stored>(
     captured: &'a [InputData<'a>],
 ) -> flash::Inputs<'a, T> {
     let gate = inputs.gate.as_ref().map(|gate| flash::Gate::Stored(view(gate)));
-    let (q, k, v) = (view(&inputs.q), view(&inputs.k), view(&inputs.v));
-    flash::Inputs { gate, ..flash::Inputs::new(q, k, v).captured(captured) }
+    let all: Vec<View<'a, T>> = inputs.operands.iter().map(view).collect();
+    let of = match all[..] {
+        [q, k, v] => flash::Inputs::new(q, k, v),
+        [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => flash::Inputs::of(
+            QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }),
+            KeyRows::Latent { c_kv, k_rope },
+        ),
+        _ => panic!("{} operands", all.len()),
+    };
+    flash::Inputs { gate, ..of.captured(captured) }
 }
 
 fn ending<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Ending<'a, T> {

@@ -1,6 +1,7 @@
 //! Specs that tests run.
 
 use regard::{NoFiles, Shipped, Spec};
+use regard_ir::spec::Mechanism;
 
 /// The spec of a text.
 ///
@@ -30,8 +31,14 @@ pub fn is_preset(shipped: &Shipped) -> bool {
     shipped.name.starts_with("models/")
 }
 
+/// Whether a shipped spec has so many heads that it is run where nothing else would show what is looked for: another has fewer of
+/// the same.
+pub fn is_many(shipped: &Shipped) -> bool {
+    self::shipped(shipped).heads.query > 100
+}
+
 /// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and
-/// `dim` and `value_dim` channels, so that the oracle is quick.
+/// `dim` and `value_dim` channels, so that the oracle is quick; of latents, as wide as keys are, a part of whose channels is rotary.
 ///
 /// # Panics
 /// As [`shipped`].
@@ -39,6 +46,14 @@ pub fn narrow(shipped: &Shipped, dim: u32, value_dim: u32) -> Spec {
     let heads = self::shipped(shipped).heads;
     let kv = heads.kv.min(2);
     let query = kv * heads.group().min(5);
+    if let Mechanism::Latent(_) = self::shipped(shipped).mechanism {
+        let (rope, nope) = (dim / 4 * 2, dim - dim / 4 * 2);
+        return parse(&format!(
+            "extends = \"{}\"\nheads = {{ query = {query} }}\n\
+             latent = {{ rank = {dim}, nope_dim = {nope}, rope_dim = {rope}, value_dim = {value_dim} }}",
+            shipped.name
+        ));
+    }
     parse(&format!(
         "extends = \"{}\"\nheads = {{ query = {query}, kv = {kv}, dim = {dim}, value_dim = {value_dim} }}",
         shipped.name

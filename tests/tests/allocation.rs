@@ -78,11 +78,11 @@ fn generate(kernel: &Kernel, threads: &dyn Threads) -> usize {
     let mut run = || {
         for sequence in sequences {
             let [k, v] = [&k, &v].map(|rows| View::contiguous(rows, [1, 2, 1], 24).expect("it fits"));
-            kernel.append(&mut cache, sequence, Tokens { k, v, captured: &[] }).expect("there is room");
+            kernel.append(&mut cache, sequence, Tokens::new(k, v)).expect("there is room");
         }
         let q = View::contiguous(&q, [1, 4, 2], 24).expect("it fits");
         let o = ViewMut::contiguous(&mut o, [1, 4, 2], 24).expect("it fits");
-        let (queries, outputs) = (Queries { q, captured: &[], gate: None }, Outputs { o, lse: None });
+        let (queries, outputs) = (Queries::new(q), Outputs { o, lse: None });
         kernel.decode(&mut step, threads, &cache, &sequences, queries, outputs).expect("it runs");
     };
     run();

@@ -3,6 +3,7 @@
 
 use std::thread;
 
+use regard::ir::operands::Rows;
 use regard::{Dtype, Kernel, Pool, Problem, Solo, Threads, Workspace};
 use regard_engine::catalog::Entry;
 use regard_ir::plan::Blocks;
@@ -168,8 +169,11 @@ fn sequence_of(alone: &Case<'_>, all: &Inputs, sequence: usize) -> Inputs {
         let [_, heads, tokens, width] = tensor.view().shape();
         part(alone, tensor, sequence, 0..tokens, [1, heads, tokens, width])
     };
-    let [q, k, v] = [&all.q, &all.k, &all.v].map(own);
-    Inputs { q, k, v, captured: captured.collect(), gate: all.gate.as_ref().map(own), keys_are_cached: false }
+    let operands = all.map(&alone.variant, |rows, tensor| match rows {
+        Rows::Queries | Rows::Keys => own(tensor),
+        Rows::Matrix(_) => tensor.clone(),
+    });
+    Inputs { captured: captured.collect(), gate: all.gate.as_ref().map(own), ..operands }
 }
 
 /// Some tokens of one sequence of a tensor.
@@ -201,9 +205,7 @@ fn aligned_cuts_of_the_prefill() {
                 let problem = problem(kernel, 1, end - begin, queries + 70);
                 let offset = i64::from(whole.problem.q_offset) + begin as i64;
                 let piece = case(kernel, problem.with_q_offset(offset).expect("near"));
-                let [_, q_heads, _, dim] = inputs.q.view().shape();
-                let q = part(&piece, &inputs.q, 0, begin..end, [1, q_heads, end - begin, dim]);
-                let inputs = Inputs { q, ..inputs.clone() };
+                let inputs = regard_tests::with_queries(&piece, &inputs, piece.dtype, begin..end);
                 let found = rows(&run::run(kernel, &piece, &inputs, &Solo).expect("it runs"));
                 for head in 0..heads {
                     let found = &found[head * (end - begin)..][..end - begin];
@@ -228,9 +230,10 @@ fn a_workspace_that_others_used() {
         let mut run = |case: &Case<'_>, spoil: Option<f32>| {
             let mut inputs = case.inputs();
             if let Some(bad) = spoil {
-                let [batch, heads, keys, width] = inputs.v.view().shape();
+                let [batch, heads, keys, width] = inputs.operands[2].view().shape();
                 for at in 0..batch * heads * keys {
-                    inputs.v.set([at / keys / heads, at / keys % heads, at % keys, at % width], bad);
+                    inputs.operands[2]
+                        .set([at / keys / heads, at / keys % heads, at % keys, at % width], bad);
                 }
             }
             let schedule = kernel.schedule(&case.problem, &inputs.captured(), 1).expect("small");

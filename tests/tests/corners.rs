@@ -191,8 +191,8 @@ fn nan_and_infinities_that_are_masked() {
                     assert!(hidden.len() > 5, "{mask} hides {hidden:?}");
                     for (&key, head) in hidden.iter().flat_map(|key| [(key, 0), (key, 1)]) {
                         // One element is enough for a score; the other widths are met by the value.
-                        inputs.k.set([0, head, key, key % 12], bad);
-                        (0..10).for_each(|channel| inputs.v.set([0, head, key, channel], bad));
+                        inputs.operands[1].set([0, head, key, key % 12], bad);
+                        (0..10).for_each(|channel| inputs.operands[2].set([0, head, key, channel], bad));
                     }
                     let found = subject.run(&inputs);
                     assert_same_bits(&found, &expected, || format!("{bad}: {}", subject.describe()));
@@ -219,7 +219,7 @@ fn nan_that_some_rows_see() {
         for in_value in [false, true] {
             for bad in [f32::NAN, f32::INFINITY] {
                 let mut inputs = clean.clone();
-                let tensor = if in_value { &mut inputs.v } else { &mut inputs.k };
+                let tensor = if in_value { &mut inputs.operands[2] } else { &mut inputs.operands[1] };
                 tensor.set([0, 1, 33, 4], bad);
                 let found = subject.verify(&inputs);
                 for (head, query) in (0..4).flat_map(|head| (0..60).map(move |query| (head, query))) {
@@ -244,13 +244,13 @@ fn nan_and_infinities_that_are_not_masked() {
             for at in [0, 31, 69] {
                 let clean = subject.case.inputs();
                 let mut inputs = clean.clone();
-                inputs.q.set([0, 3, at, 2], bad);
+                inputs.operands[0].set([0, 3, at, 2], bad);
                 subject.verify(&inputs);
                 let mut inputs = clean.clone();
-                inputs.k.set([0, 1, at, 11], bad);
+                inputs.operands[1].set([0, 1, at, 11], bad);
                 subject.verify(&inputs);
                 let mut inputs = clean.clone();
-                inputs.v.set([0, 0, at, 9], bad);
+                inputs.operands[2].set([0, 0, at, 9], bad);
                 subject.verify(&inputs);
             }
         }

@@ -219,7 +219,10 @@ fn one_error_does_not_become_several() {
             "heads = { query = 8, dim = 64 }\nmask = \"near(3) & near(4)\"\ndefine = { \"near(w)\" = \"true + w\" }",
             vec!["S030"],
         ),
-        ("heads = { query = 8 }\nlatent = { rank = 512 }\nscore = { scale = \"1 / dim\" }", vec!["S012"]),
+        (
+            "heads = { query = 8 }\nlatent = { rank = 0, nope_dim = 8, rope_dim = 8, value_dim = 8 }\nscore = { scale = \"1 / dim\" }",
+            vec!["S010"],
+        ),
         ("heads = { query = 8, dim = 64 }\nmask = \"-(1 + (1 & true)) < 3\"", vec!["S030"]),
         ("", vec!["S009"]),
         ("extends = \"lost.toml\"\nmask = \"same(doc)\"\n", vec!["S001"]),

@@ -415,5 +415,7 @@ fn rotated(case: &Case<'_>, inputs: Inputs, keys: (usize, usize), values: (usize
         });
         Input::new(case.dtype, tensor.shape(), case.layout, values.map(|x| x as f32))
     };
-    Inputs { k: rotate(inputs.k.view(), keys), v: rotate(inputs.v.view(), values), ..inputs }
+    let [q, k, v] = &inputs.operands[..] else { panic!("three operands") };
+    let operands = vec![q.clone(), rotate(k.view(), keys), rotate(v.view(), values)];
+    Inputs { operands, ..inputs }
 }

@@ -12,7 +12,7 @@ use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
 use regard_planner::profile::BUILT_IN;
 use regard_planner::{PlanReport, Profile, plan};
-use regard_runtime::schedule::{OwnedSchedule, Work};
+use regard_runtime::schedule::{OwnedSchedule, Share, Work};
 
 fn specs_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs")
@@ -132,7 +132,14 @@ fn schedules_of_all_specs() {
         let variant = spec.variant().expect("of the softmax family");
         let problem = Problem::prefill(spec.source, 1, 4096, 4096).expect("small");
         let inputs = Unknown(&spec.inputs.shapes);
-        let work = Work { plan: &plan, variant: &variant, problem: &problem, inputs: &inputs, threads: 8 };
+        let work = Work {
+            plan: &plan,
+            variant: &variant,
+            problem: &problem,
+            inputs: &inputs,
+            threads: 8,
+            of: Share::All,
+        };
         let schedule = OwnedSchedule::new(&work).expect("few heads");
         let overview = schedule.view().overview(&work);
         let tiles = overview.tiles;
@@ -164,7 +171,14 @@ fn reports_and_schedules_are_json_too() {
 
     let variant = spec.variant().expect("of the softmax family");
     let problem = Problem::prefill(spec.source, 1, 4096, 4096).expect("small");
-    let work = Work { plan: &plan, variant: &variant, problem: &problem, inputs: &Unknown(&[]), threads: 8 };
+    let work = Work {
+        plan: &plan,
+        variant: &variant,
+        problem: &problem,
+        inputs: &Unknown(&[]),
+        threads: 8,
+        of: Share::All,
+    };
     let overview = OwnedSchedule::new(&work).expect("few heads").view().overview(&work);
     let json = serde_json::to_value(overview).expect("plain data");
     assert_eq!(json["tasks"], overview.tasks);

@@ -3,7 +3,7 @@
 use regard::{Dtype, Problem};
 use regard_engine::grid::Task;
 use regard_ir::interval::Unknown;
-use regard_runtime::schedule::Work;
+use regard_runtime::schedule::{Share, Work};
 use regard_tests::{engines, run, specs};
 
 /// A million queries by a million keys, causal, 32 over 8 heads: less than a mebibyte, for few threads and many, and
@@ -23,6 +23,7 @@ fn a_million_by_a_million_is_small() {
                 problem: &problem,
                 inputs: &Unknown(&[]),
                 threads,
+                of: Share::All,
             };
             let most = work.max_tasks().expect("one sequence");
             let bytes = most * (size_of::<Task>() + size_of::<u32>());

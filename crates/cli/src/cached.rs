@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use regard::{
-    Cache, CacheLimits, Kernel, Outputs, Pool, Queries, RunError, SequenceId, Spec, Step, Tokens, View,
+    Cache, CacheLimits, Kernel, KeyRows, Outputs, Pool, Queries, RunError, SequenceId, Spec, Step, Tokens,
 };
 use regard_ir::inputs::InputData;
+use regard_ir::operands::Rows;
 use regard_ir::problem::{MAX_FEW, OwnedProblem, Phase, Problem, ProblemError};
 use regard_ir::variant::{Axis, InputShape, Source};
 use regard_oracle::random::CapturedBuffer;
@@ -64,7 +65,7 @@ pub(crate) fn problem(spec: &Spec, phase: Phase, size: Size) -> Result<OwnedProb
 pub(crate) struct Contents<'a, T, R> {
     /// Keys and values of the tokens that all sequences begin with, if any: the first is filled with them, and the others are
     /// forked from it.
-    pub(crate) shared: [View<'a, T>; 2],
+    pub(crate) shared: KeyRows<'a, T>,
     /// Gives those of a sequence's other tokens.
     pub(crate) own: R,
     /// The captured tensors of the whole problem.
@@ -84,14 +85,14 @@ impl Filled {
     ///
     /// # Errors
     /// If the library has no such cache, or a tensor does not fit.
-    pub(crate) fn new<'r, T: Storage, R: Fn(usize) -> [View<'r, T>; 2]>(
+    pub(crate) fn new<'r, T: Storage, R: Fn(usize) -> KeyRows<'r, T>>(
         kernel: &Kernel,
         problem: &Problem<'_>,
         contents: Contents<'r, T, R>,
         threads: usize,
     ) -> Result<Self, Failure> {
         let Contents { shared: common, own, captured } = contents;
-        let [_, _, shared] = common[0].counts();
+        let [_, shared] = common.counts();
         let spec = kernel.spec();
         let [batch, keys, queries] = [problem.batch, problem.keys, problem.queries].map(|n| n as usize);
         let all_tokens = (shared > 0).then(|| all_tokens(batch, keys, shared, kernel.plan().cache.tokens));
@@ -100,11 +101,11 @@ impl Filled {
         let fail = |error| run_failure(spec, error);
         let mut cache = kernel.cache(limits).map_err(refused)?;
         let mut sequences: Vec<SequenceId> = Vec::new();
-        let append = |cache: &mut Cache, sequence, of: Part, [k, v]: [View<'r, T>; 2]| {
+        let append = |cache: &mut Cache, sequence, of: Part, kv: KeyRows<'r, T>| {
             let shapes = spec.inputs.shapes.iter().zip(captured);
             let captured: Vec<_> = shapes.map(|(shape, data)| of.cut(*data, shape, spec)).collect();
             let captured: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
-            kernel.append(cache, sequence, Tokens { k, v, captured: &captured }).map_err(fail)
+            kernel.append(cache, sequence, Tokens { kv, captured: &captured }).map_err(fail)
         };
         for index in 0..batch {
             let opened = match sequences.first() {
@@ -215,7 +216,9 @@ fn cut<T: Copy>(data: &[T], axes: &[(usize, Range<usize>)]) -> Vec<T> {
 pub(crate) fn share(bound: &mut Bound<'_>, spec: &Spec, keys: usize, shared: usize) {
     let tokens = bound.problem.view().all_keys() as usize;
     let of = Common { tokens, keys, shared };
-    for stored in [&mut bound.k, &mut bound.v] {
+    let kinds: Vec<Rows> = spec.variant().map_or(Vec::new(), |it| it.operands().map(|it| it.rows).collect());
+    let of_keys = bound.operands.iter_mut().zip(kinds).filter(|(_, rows)| *rows == Rows::Keys);
+    for (stored, _) in of_keys {
         match &mut stored.elements {
             StoredElements::F32(data) => of.repeat(data.to_mut()),
             StoredElements::F16(data) => of.repeat(data.to_mut()),

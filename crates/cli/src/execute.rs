@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 use regard::{
-    Dtype, Gate, Inputs, Kernel, Outputs, Pool, RunError, Schedule, ScheduleError, Spec, Threads, View,
-    ViewMut, Workspace,
+    Dtype, Gate, Inputs, Kernel, KeyRows, LatentQueries, Outputs, Pool, QueryRows, RunError, Schedule,
+    ScheduleError, Spec, Threads, View, ViewMut, Workspace,
 };
 use regard_ir::expr::{Op, Tree, Var};
 use regard_ir::inputs::InputData;
@@ -126,9 +126,9 @@ struct Call<'a> {
 impl Call<'_> {
     fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
         let Execution { kernel, pool, repeat } = *self.execution;
-        let (q, k, v) = (view::<T>(&bound.q)?, view(&bound.k)?, view(&bound.v)?);
+        let (q, kv) = operands::<T>(bound)?;
         let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let inputs = Inputs { gate, ..Inputs::new(q, k, v).captured(self.captured) };
+        let inputs = Inputs { gate, ..Inputs::of(q, kv).captured(self.captured) };
         timed(kernel, bound, repeat, |outputs| {
             kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace)
         })
@@ -180,6 +180,24 @@ fn output_shape(problem: &Problem<'_>, heads: u32, width: u32) -> [usize; 4] {
 
 fn elements(shape: [usize; 4]) -> u128 {
     shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
+}
+
+/// The operands of a problem, as kernels take them.
+///
+/// # Errors
+/// As [`view`], or if they are those of no mechanism.
+pub(crate) fn operands<'a, T: Storage>(
+    bound: &'a Bound<'_>,
+) -> Result<(QueryRows<'a, T>, KeyRows<'a, T>), Failure> {
+    let views = bound.operands.iter().map(view).collect::<Result<Vec<View<'a, T>>, _>>()?;
+    match views[..] {
+        [q, k, v] => Ok((QueryRows::Plain(q), KeyRows::Plain { k, v })),
+        [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => {
+            let queries = LatentQueries { q_nope, q_rope, w_uk, w_uv };
+            Ok((QueryRows::Latent(queries), KeyRows::Latent { c_kv, k_rope }))
+        }
+        _ => Err(Failure::Bug(format!("{} tensors are of no mechanism", views.len()))),
+    }
 }
 
 /// A view of stored elements, in their type.

@@ -128,13 +128,14 @@ impl Verification<'_> {
         lines: &mut Lines<'_>,
     ) -> Result<(), Failure> {
         let captured = bound.captured();
+        let operands = judge::operands(bound)?;
         // What the last kernel of another plan wrote: those of one plan follow each other, and give the same bits.
         let mut first: Option<(&Kernel, Outcome)> = None;
         for kernel in kernels {
             let outcome = Execution { kernel, pool: self.pool, repeat: None }.run(bound)?;
             let timing = Timing::new(kernel, bound, &outcome, self.pool.count());
             let positions = judge::positions(kernel, bound)?;
-            let judge = Judge::new(kernel, bound, &captured, &positions, self.pool)?;
+            let judge = Judge::new(kernel, bound, (&operands, &captured), &positions, self.pool)?;
             let report = judge.against_oracle(&outcome)?;
             let rows = [report.rows_checked, report.rows];
             let line =

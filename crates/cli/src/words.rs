@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use regard::Spec;
 use regard_ir::expr::{Op, Tree, Var};
+use regard_ir::spec::Mechanism;
 use regard_ir::text;
 use regard_ir::variant::Source;
 
@@ -26,7 +27,11 @@ pub(crate) fn meaning(spec: &Spec) -> String {
         Source::SelfAttention => "",
         Source::Cross => ", keys of another sequence",
     };
-    let heads = format!("{}{source}", text::heads(&spec.heads));
+    let heads = match &spec.mechanism {
+        Mechanism::Latent(latent) => text::latent(spec.heads.query, latent),
+        _ => text::heads(&spec.heads),
+    };
+    let heads = format!("{heads}{source}");
     let names = &spec.inputs.names;
     let rows = text::rows(spec.position, spec.qk_norm, names);
     let weights = text::weights(spec.weights, names);

@@ -4,7 +4,7 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Mechanism, Pseudo, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Latent, Mechanism, Pseudo, Sink, Variant, Weights};
 
 use crate::layout::list;
 
@@ -57,6 +57,13 @@ fn weights(weights: Weights) -> String {
 fn mechanism(mechanism: Mechanism<'_>) -> String {
     match mechanism {
         Mechanism::Plain => "    mechanism: Mechanism::Plain,".to_owned(),
+        Mechanism::Latent(Latent { rank, nope_dim, rope_dim, value_dim, form }) => {
+            let widths =
+                [("rank", rank), ("nope_dim", nope_dim), ("rope_dim", rope_dim), ("value_dim", value_dim)];
+            let fields = widths.iter().map(|(name, width)| format!("{name}: {width}"));
+            let fields: Vec<_> = fields.chain([format!("form: LatentForm::{form:?}")]).collect();
+            list(4, "mechanism: Mechanism::Latent(Latent {", " ", &fields, "}),")
+        }
         Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
             let fields = [
                 format!("heads: {heads}"),

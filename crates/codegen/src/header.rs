@@ -31,14 +31,16 @@ fn heads(spec: &Spec) -> String {
         Source::Cross => ", keys of another sequence",
     };
     let lse = if spec.output.lse { ", the log of each row's weight sum beside the output" } else { "" };
-    let mixed = match spec.mechanism {
+    let heads = match &spec.mechanism {
+        Mechanism::Latent(latent) => text::latent(spec.heads.query, latent),
         Mechanism::Pseudo(pseudo) => format!(
-            ", each mixed from all into {} pseudo-heads: queries and keys are virtual tokens, as many to a token",
+            "{}, each mixed from all into {} pseudo-heads: queries and keys are virtual tokens, as many to a token",
+            text::heads(&spec.heads),
             pseudo.heads
         ),
-        _ => String::new(),
+        _ => text::heads(&spec.heads),
     };
-    format!("{}{mixed}{keys}{lse}.", text::heads(&spec.heads))
+    format!("{heads}{keys}{lse}.")
 }
 
 fn mask(spec: &Spec) -> String {

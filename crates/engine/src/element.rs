@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use regard_ir::plan::Dtype;
-use regard_simd::{F32, Lanes, load_f32, vectors_mut};
+use regard_simd::{F32, Lanes, vectors_mut};
 
 /// A storage type: how its rows become f32 and back.
 pub trait Element: Copy + Default + Send + Sync + 'static {
@@ -18,12 +18,6 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     fn widen_into<L: Lanes>(lanes: L, row: &[Self], to: &mut [f32]) {
         Self::widen(lanes, row, to);
     }
-
-    /// The first vector of a row.
-    ///
-    /// # Panics
-    /// If the row is shorter.
-    fn load<L: Lanes>(lanes: L, row: &[Self]) -> F32<L>;
 
     /// The row's bits, where it is stored as bf16.
     #[inline(always)]
@@ -73,11 +67,6 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn load<L: Lanes>(lanes: L, row: &[f32]) -> F32<L> {
-        load_f32(lanes, row)
-    }
-
-    #[inline(always)]
     fn narrow(x: f32) -> f32 {
         x
     }
@@ -95,11 +84,6 @@ impl Element for f16 {
     fn widen<'a, L: Lanes>(lanes: L, row: &'a [f16], scratch: &'a mut [f32]) -> &'a [f32] {
         let vector = |words: &[u16]| F32::from_raw(lanes, lanes.load_f16(words));
         widen_words(lanes, row.reinterpret_cast(), scratch, vector, |word| f16::from_bits(word).to_f32())
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(lanes: L, row: &[f16]) -> F32<L> {
-        F32::from_raw(lanes, lanes.load_f16(row[..L::WIDTH].reinterpret_cast()))
     }
 
     #[inline(always)]
@@ -125,11 +109,6 @@ impl Element for bf16 {
     #[inline(always)]
     fn bf16_bits(row: &[bf16]) -> Option<&[u16]> {
         Some(row.reinterpret_cast())
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(lanes: L, row: &[bf16]) -> F32<L> {
-        F32::from_raw(lanes, lanes.load_bf16(row[..L::WIDTH].reinterpret_cast()))
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 
 use crate::cache::Codec;
 use crate::plan::{Dtype, Precision};
+use crate::variant::Mechanism;
 
 /// Query rows of one head that are judged together.
 pub const ROWS: usize = 64;
@@ -34,6 +35,25 @@ pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: 
         (Quantity::Lse, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
     };
     at_five * libm::fmax(1.0, max_score / SCORES)
+}
+
+/// The same for a variant of a mechanism: what is made of 16-bit rows before they meet is rounded once more.
+pub fn bound_of(
+    mechanism: &Mechanism<'_>,
+    quantity: Quantity,
+    dtype: Dtype,
+    precision: Precision,
+    max_score: f64,
+) -> f64 {
+    let rounds_twice = match mechanism {
+        Mechanism::Latent(_) | Mechanism::Lookahead(_) => true,
+        Mechanism::Plain | Mechanism::Pseudo(_) => false,
+    };
+    let factor = match (quantity, dtype) {
+        (Quantity::Output, Dtype::Bf16) if rounds_twice => 2.0,
+        _ => 1.0,
+    };
+    factor * bound(quantity, dtype, precision, max_score)
 }
 
 /// What an error is divided by, given the largest finite |oracle| of its run.

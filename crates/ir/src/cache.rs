@@ -10,9 +10,11 @@
 //! * scales, where the codec has them, behind either: one for each group of channels and token, `[tokens / 16][groups][16]` for
 //!   keys and `[groups][tokens]` for values;
 //! * a bit for each token, whether its values are all finite: behind the values.
+//!
+//! Of latents, keys and values are one row a token: a page has a block of keys, and of values their bits alone.
 
 use crate::plan::Dtype;
-use crate::variant::Heads;
+use crate::variant::{Heads, Mechanism, Variant};
 
 /// The version of the layout that this module describes: what a file of pages must be of.
 pub const VERSION: u32 = 1;
@@ -132,6 +134,8 @@ pub struct PageShape {
     key_heads: usize,
     /// Value heads.
     value_heads: usize,
+    /// Whether values are the first channels of keys, and no block of their own.
+    pub shared: bool,
 }
 
 /// The keys of one key head, or the values of one value head.
@@ -155,8 +159,15 @@ impl Block {
 }
 
 impl PageFormat {
-    /// Its parts, for a variant's heads.
-    pub fn shape(&self, heads: &Heads) -> PageShape {
+    /// Its parts, for a variant: of latents one row a token, the latent and then the rotary key, of which values are the first
+    /// channels.
+    pub fn shape(&self, variant: &Variant<'_>) -> PageShape {
+        let shared = matches!(variant.mechanism, Mechanism::Latent(_));
+        PageShape { shared, ..self.of_heads(&variant.cached_heads()) }
+    }
+
+    /// Its parts, for keys and values of so many heads.
+    pub fn of_heads(&self, heads: &Heads) -> PageShape {
         let tokens = self.tokens as usize;
         let lanes = LANES as usize;
         let keys = Block {
@@ -173,7 +184,7 @@ impl PageFormat {
             groups: self.v.scales(heads.value_dim) as usize,
         };
         let (key_heads, value_heads) = ((heads.kv / heads.value) as usize, heads.value as usize);
-        PageShape { tokens, keys, values, key_heads, value_heads }
+        PageShape { tokens, keys, values, key_heads, value_heads, shared: false }
     }
 }
 
@@ -186,7 +197,18 @@ impl PageShape {
     /// Words of a block of values with its scales and bits, whole lines of a cache.
     pub const fn values_len(&self) -> usize {
         let bits = self.tokens.div_ceil(u32::BITS as usize);
-        (self.values.scaled_words(self.tokens) + bits).next_multiple_of(LANES as usize)
+        let numbers = if self.shared { 0 } else { self.values.scaled_words(self.tokens) };
+        (numbers + bits).next_multiple_of(LANES as usize)
+    }
+
+    /// Words of a block of values with its scales and bits, wherever it lies.
+    pub const fn value_block_len(&self) -> usize {
+        Self { shared: false, ..*self }.values_len()
+    }
+
+    /// Where the bits of tokens whose values are not all finite begin in what a page has of values.
+    pub const fn odd_at(&self) -> usize {
+        if self.shared { 0 } else { self.values.scaled_words(self.tokens) }
     }
 
     /// Words of a value head and its key heads.

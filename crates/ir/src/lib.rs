@@ -19,6 +19,7 @@ pub mod interval;
 #[cfg(feature = "alloc")]
 pub mod lanes;
 pub mod machine;
+pub mod operands;
 pub mod plan;
 pub mod problem;
 pub mod rates;

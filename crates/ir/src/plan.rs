@@ -151,6 +151,39 @@ pub struct Split {
 
 /// The most blocks of packed keys that a worker keeps: some megabytes.
 const MOST_KEPT_BLOCKS: u32 = 32;
+/// What a plan has for latents beside the blocks of their expanded form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct LatentPlan {
+    /// Block sizes of prefill in the absorbed form.
+    pub absorbed: Blocks,
+    /// What takes how long of one head, in units of their own; see [`LatentPlan::expands`].
+    pub costs: LatentCosts,
+}
+
+/// What latents cost a query head, relative to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct LatentCosts {
+    /// Making a key and a value of a latent.
+    pub expand_key: u32,
+    /// A pair of a query and an expanded key.
+    pub expanded_pair: u32,
+    /// Bringing a query to the latents, and its output back.
+    pub absorb_query: u32,
+    /// A pair of a query and a latent.
+    pub absorbed_pair: u32,
+}
+
+impl LatentCosts {
+    /// Whether keys and values of a sequence are made: where that costs no more than what queries brought to the latents do, of
+    /// which so many `pairs` see each other.
+    pub const fn expands(&self, queries: u32, keys: u32, pairs: u64) -> bool {
+        let (queries, keys, pairs) = (queries as u128, keys as u128, pairs as u128);
+        keys * self.expand_key as u128 + pairs * self.expanded_pair as u128
+            <= queries * self.absorb_query as u128 + pairs * self.absorbed_pair as u128
+    }
+}
 
 /// A plan: one spec on one machine for one storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +203,8 @@ pub struct Plan {
     pub prefill: Blocks,
     /// Sizes of decoding.
     pub decode: Split,
+    /// What there is for latents, where the spec has them.
+    pub latent: Option<LatentPlan>,
     /// How keys and values are cached.
     pub cache: PageFormat,
     /// Which keys a query can see at most, however long its sequence: what a ring holds. `None` where that has no end.
@@ -216,6 +251,24 @@ pub struct ScheduleOverview {
     pub tiles: Tiles,
     /// How much longer the busiest thread works than the average, as a fraction, if time goes by live pairs.
     pub imbalance: f64,
+}
+
+impl ScheduleOverview {
+    /// Of two schedules that are run one after the other, over sequences of their own.
+    pub fn and(self, other: Self) -> Self {
+        let sum = |a: u64, b: u64| a.saturating_add(b);
+        Self {
+            tasks: self.tasks.saturating_add(other.tasks),
+            threads: self.threads.max(other.threads),
+            live_share: self.live_share + other.live_share,
+            tiles: Tiles {
+                dead: sum(self.tiles.dead, other.tiles.dead),
+                full: sum(self.tiles.full, other.tiles.full),
+                partial: sum(self.tiles.partial, other.tiles.partial),
+            },
+            imbalance: self.imbalance.max(other.imbalance),
+        }
+    }
 }
 
 impl fmt::Display for ScheduleOverview {

@@ -7,7 +7,7 @@ use alloc::string::String;
 use core::fmt::{self, Write};
 
 use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
-use crate::variant::{Axis, Heads, InputShape};
+use crate::variant::{Axis, Heads, InputShape, Latent};
 
 pub use self::tables::{cache, cache_layout, number, output, rows, scaling, weights};
 
@@ -26,6 +26,15 @@ pub fn heads(heads: &Heads) -> String {
         let _ = write!(words, ", values of {value_dim}");
     }
     words
+}
+
+/// Heads that make keys and values of latents.
+pub fn latent(query: u32, latent: &Latent) -> String {
+    let Latent { rank, nope_dim, rope_dim, value_dim, form: _ } = *latent;
+    let plural = if query == 1 { "" } else { "s" };
+    format!(
+        "{query} query head{plural} of {nope_dim} + {rope_dim} over latents of {rank} and {rope_dim}, values of {value_dim}"
+    )
 }
 
 /// A captured input as it is declared, `i32[b, k]`.

@@ -109,6 +109,33 @@ pub enum LatentForm {
     Absorbed,
 }
 
+impl Latent {
+    /// Heads of the expanded form: each query head has keys and values of its own.
+    pub const fn expanded_heads(&self, query: u32) -> Heads {
+        let dim = self.nope_dim + self.rope_dim;
+        Heads { query, kv: query, value: query, dim, value_dim: self.value_dim }
+    }
+
+    /// Heads of the absorbed form: all query heads share the latents with their rotary keys, and of these the latents as values.
+    pub const fn absorbed_heads(&self, query: u32) -> Heads {
+        Heads { query, kv: 1, value: 1, dim: self.rank + self.rope_dim, value_dim: self.rank }
+    }
+}
+
+impl LatentForm {
+    /// Every form.
+    pub const ALL: [LatentForm; 3] = [LatentForm::Auto, LatentForm::Expanded, LatentForm::Absorbed];
+
+    /// As it is written in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            LatentForm::Auto => "auto",
+            LatentForm::Expanded => "expanded",
+            LatentForm::Absorbed => "absorbed",
+        }
+    }
+}
+
 /// Keys that keep learning from later tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lookahead<'a> {
@@ -246,6 +273,32 @@ pub struct Variant<'a> {
     pub output: Output,
     /// Captured inputs, in the order that expressions count them; those of learned tables come last.
     pub inputs: &'a [InputShape],
+}
+
+impl<'a> Variant<'a> {
+    /// The same where keys and values are formed of latents: rows end in their rotary channels.
+    pub fn expanded(&self, latent: &Latent) -> Variant<'a> {
+        self.formed(latent.expanded_heads(self.heads.query), latent.nope_dim)
+    }
+
+    /// The same where queries are brought to the latents, and outputs back from them.
+    pub fn absorbed(&self, latent: &Latent) -> Variant<'a> {
+        self.formed(latent.absorbed_heads(self.heads.query), latent.rank)
+    }
+
+    /// Heads of what a cache keeps: of latents one row a token, whose first channels are values.
+    pub const fn cached_heads(&self) -> Heads {
+        match &self.mechanism {
+            Mechanism::Latent(latent) => latent.absorbed_heads(self.heads.query),
+            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => self.heads,
+        }
+    }
+
+    /// With rows whose rotary channels begin at `offset`.
+    fn formed(&self, heads: Heads, offset: u32) -> Variant<'a> {
+        let turned = |position: Position| Position { offset: position.offset + offset, ..position };
+        Variant { heads, position: self.position.map(turned), ..*self }
+    }
 }
 
 impl Variant<'_> {

@@ -1,10 +1,11 @@
 //! What a problem costs whoever computes it: the operations, and the bytes that must move at least once.
 //!
-//! A model to measure kernels by, not what a kernel does: q, k and v are read once, o is written once, whatever is
+//! A model to measure kernels by, not what a kernel does: operands are read once, o is written once, whatever is
 //! read again comes from caches.
 
 use crate::inputs;
 use crate::interval::{Region, Span, Unknown};
+use crate::operands::{Operand, Rows};
 use crate::plan::Dtype;
 use crate::problem::{Problem, Sequence};
 use crate::rows::Gate;
@@ -20,7 +21,7 @@ const KEYS_COUNTED_ONE_BY_ONE: u32 = 1 << 16;
 pub struct Work {
     /// Multiplications and additions: 2 · (dim + value_dim) for each live pair of each query head.
     pub flops: f64,
-    /// Bytes of q, of the keys and values that some query may see, of the gate and of the captured inputs.
+    /// Bytes of queries, of the keys and values that some query may see, of matrices, of the gate and of the captured inputs.
     pub read_bytes: f64,
     /// Bytes of o, and of lse where it is an output.
     pub written_bytes: f64,
@@ -36,6 +37,17 @@ impl Work {
         let queries = problem.all_queries() as f64 / variant.per_token() as f64;
         let (rows, outputs) = (queries * heads.query as f64, queries * variant.output_heads() as f64);
         let keys = live_keys(variant, problem) as f64;
+        let operands: f64 = variant
+            .operands()
+            .map(|Operand { heads, rows, width, .. }| {
+                let rows = match rows {
+                    Rows::Queries => queries,
+                    Rows::Keys => keys,
+                    Rows::Matrix(rows) => rows as f64,
+                };
+                rows * heads.unwrap_or(1) as f64 * width as f64
+            })
+            .sum();
         let shapes = variant.inputs;
         let captured: f64 = shapes
             .iter()
@@ -47,10 +59,9 @@ impl Work {
             Some(Gate { per_head: true, .. }) => 1.0,
             Some(_) => value_dim,
         };
-        let cached = heads.kv as f64 * dim + heads.value as f64 * value_dim;
         Self {
             flops: 2.0 * (dim + value_dim) * live_pairs,
-            read_bytes: element * (rows * dim + keys * cached + outputs * gate) + captured,
+            read_bytes: element * (operands + outputs * gate) + captured,
             written_bytes: outputs * element * value_dim + if variant.output.lse { 4.0 * rows } else { 0.0 },
         }
     }

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::plan::{Dtype, Precision};
+use regard_ir::variant::Mechanism;
 
 use crate::eval::IndexError;
 use crate::formula::{Oracle, Part};
@@ -154,7 +155,7 @@ fn compared(
         check_outputs(oracle, &Outputs { o, lse: None })?;
     }
     let (b, query_heads, output_heads) = (part.sequence(), part.query_heads(), part.output_heads());
-    let (bound, of) = ((oracle.dtype(), oracle.precision()), part.rows());
+    let (kind, of) = (Kind::of(oracle), part.rows());
     let queries = of.queries as usize;
     // Where a row of the sequence lies in the outputs.
     let place = |h: usize, i: usize| (of.batch as usize, h, of.first_query as usize + i);
@@ -193,10 +194,10 @@ fn compared(
         let start = run_rows[0] / bounds::ROWS * bounds::ROWS;
         let run = |h| Run { b, h, rows: start..(start + bounds::ROWS).min(queries) };
         for (h, errors) in output_heads.clone().zip(output) {
-            report.output = report.output.worse(errors.judge(run(h), bound));
+            report.output = report.output.worse(errors.judge(run(h), kind));
         }
         for (h, errors) in query_heads.clone().zip(lse) {
-            report.lse = report.lse.map(|worst| worst.worse(errors.judge(run(h), bound)));
+            report.lse = report.lse.map(|worst| worst.worse(errors.judge(run(h), kind)));
         }
     }
     Ok(report)
@@ -228,9 +229,8 @@ impl Report {
     }
 
     fn empty(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Report {
-        let nothing = |quantity| {
-            Errors::new(quantity).judge(Run { b: 0, h: 0, rows: 0..0 }, (oracle.dtype(), oracle.precision()))
-        };
+        let nothing =
+            |quantity| Errors::new(quantity).judge(Run { b: 0, h: 0, rows: 0..0 }, Kind::of(oracle));
         let has_lse = outputs.lse.is_some() && oracle.has_lse();
         Report {
             output: nothing(Quantity::Output),
@@ -283,6 +283,21 @@ impl fmt::Display for Judgement {
     }
 }
 
+/// What decides how near results must be.
+#[derive(Clone, Copy)]
+struct Kind<'a> {
+    mechanism: Mechanism<'a>,
+    dtype: Dtype,
+    precision: Precision,
+}
+
+impl<'a> Kind<'a> {
+    fn of(oracle: &Oracle<'a>) -> Self {
+        let (dtype, precision) = (oracle.dtype(), oracle.precision());
+        Self { mechanism: oracle.variant().mechanism, dtype, precision }
+    }
+}
+
 /// What is found in one run.
 #[derive(Clone)]
 struct Errors {
@@ -309,11 +324,11 @@ impl Errors {
         }
     }
 
-    fn judge(self, run: Run, (dtype, precision): (Dtype, Precision)) -> Judgement {
+    fn judge(self, run: Run, Kind { mechanism, dtype, precision }: Kind<'_>) -> Judgement {
         let denominator = bounds::denominator(self.quantity, self.max_oracle);
         Judgement {
             error: if self.max_error == 0.0 { 0.0 } else { self.max_error / denominator },
-            bound: bounds::bound(self.quantity, dtype, precision, self.max_score),
+            bound: bounds::bound_of(&mechanism, self.quantity, dtype, precision, self.max_score),
             run,
             broken: self.broken,
         }

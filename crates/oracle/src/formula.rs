@@ -6,7 +6,7 @@ use regard_ir::expr::Tree;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::{Problem, Sequence};
-use regard_ir::variant::{Sink, Variant, Weights};
+use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
 use crate::mismatch::{self, Mismatch};
@@ -16,12 +16,9 @@ use crate::tensor::Tensor4;
 /// What a problem computes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensors<'a> {
-    /// Queries, `[batch, query heads, queries, dim]`; of pseudo-heads one row a token, as of k and v.
-    pub q: Tensor4<'a>,
-    /// Keys, `[batch, key heads, keys, dim]`.
-    pub k: Tensor4<'a>,
-    /// Values, `[batch, value heads, keys, value_dim]`.
-    pub v: Tensor4<'a>,
+    /// The variant's operands, in the order of [`Variant::operands`]: `[batch, heads, rows, width]`, with 1 in the place of an
+    /// axis that an operand does not have. Rows are tokens, whatever these are mixed into.
+    pub operands: &'a [Tensor4<'a>],
     /// What expressions and learned tables read, bound to the same problem; of pseudo-heads to the problem in virtual
     /// tokens.
     pub captured: Captured<'a>,
@@ -120,7 +117,7 @@ impl<'a> Oracle<'a> {
 
     /// The storage type of q, k and v.
     pub const fn dtype(&self) -> Dtype {
-        self.tensors.q.dtype()
+        self.tensors.operands[0].dtype()
     }
 
     /// How precise kernels are to be.
@@ -146,7 +143,7 @@ impl<'a> Oracle<'a> {
 
     /// How much memory a part takes; saturates.
     pub fn part_bytes(&self) -> u128 {
-        let heads = self.scored_heads();
+        let heads = &self.heads();
         let key_heads = if self.mixes() { heads.kv } else { 1 };
         let channels = u128::from(heads.dim) + u128::from(heads.value_dim);
         [channels, self.problem.keys.into(), self.per_token() as u128, size_of::<f64>() as u128]
@@ -159,7 +156,7 @@ impl<'a> Oracle<'a> {
     /// # Panics
     /// If there is no such part.
     pub fn part(&self, index: usize) -> Part<'_> {
-        let (heads, n_heads) = (self.scored_heads(), self.variant.heads.query as usize);
+        let (heads, n_heads) = (&self.heads(), self.variant.heads.query as usize);
         let (b, query_heads) = match self.mixes() {
             true => (index, 0..n_heads),
             false => (index / n_heads, index % n_heads..index % n_heads + 1),
@@ -173,12 +170,20 @@ impl<'a> Oracle<'a> {
 
     fn memory(&self, b: usize, g: usize) -> Memory {
         let of = self.problem.sequence(b as u32);
-        let (heads, keys) = (self.scored_heads(), 0..of.keys as usize * self.per_token());
-        let value_head = g / (heads.kv / heads.value) as usize;
-        let value = |j| self.value(&of, value_head, j);
+        let (heads, keys) = (&self.heads(), 0..of.keys as usize * self.per_token());
         Memory {
             keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
-            values: Matrix::new(heads.value_dim, keys.flat_map(value)),
+            values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.value(&of, g, j))),
+        }
+    }
+
+    /// The heads as the formula has them: of latents and of pseudo-heads, a key and a value head for each query head.
+    pub(crate) fn heads(&self) -> Heads {
+        let heads = self.variant.heads;
+        match self.variant.mechanism {
+            Mechanism::Latent(_) => Heads { kv: heads.query, value: heads.query, ..heads },
+            Mechanism::Pseudo(pseudo) => pseudo.heads(heads),
+            Mechanism::Plain | Mechanism::Lookahead(_) => heads,
         }
     }
 
@@ -247,9 +252,10 @@ impl<'o> Part<'o> {
     /// The weighted sum of one query head; of pseudo-heads, `i` is a virtual token.
     fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
         let Oracle { variant, .. } = self.oracle;
-        let g = h / self.oracle.scored_heads().group() as usize;
+        let g = h / variant.scored().heads.group() as usize;
         let per_token = self.oracle.per_token() as i32;
-        let Memory { keys, values } = &self.memories[g - self.first_key_head];
+        let memory = h / self.oracle.heads().group() as usize;
+        let Memory { keys, values } = &self.memories[memory - self.first_key_head];
         let mut scope = Scope {
             b: self.b as i32,
             h: h as i32,

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use regard_ir::operands::{Operand, Rows};
 use regard_ir::plan::Dtype;
 use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Frequencies;
@@ -31,8 +32,15 @@ pub enum Mismatch {
         name: &'static str,
         /// Its type.
         found: Dtype,
-        /// The type that it should have: that of `q`, or f32 for an lse.
+        /// The type that it should have: that of queries, or f32 for an lse.
         expected: Dtype,
+    },
+    /// Another number of operands than the mechanism has.
+    Operands {
+        /// How many are given.
+        found: usize,
+        /// How many there are.
+        expected: usize,
     },
     /// A gate without a use, or the lack of one.
     Gate {
@@ -67,6 +75,9 @@ impl fmt::Display for Mismatch {
                 write!(f, "`{name}` is {}, expected {}", found.name(), expected.name())
             }
             Mismatch::Positions(error) => write!(f, "in virtual tokens: {error}"),
+            Mismatch::Operands { found, expected } => {
+                write!(f, "{found} operands are given, the variant has {expected}")
+            }
             Mismatch::Part => write!(f, "the problem has some of its keys alone, which have no outputs"),
             Mismatch::Gate { found: true } => write!(f, "`gate` is given, the variant has none"),
             Mismatch::Gate { found: false } => write!(f, "`gate` is missing, the variant has one"),
@@ -111,16 +122,25 @@ pub(crate) fn check(
         (None, None) => None,
         (_, tensor) => return Err(Mismatch::Gate { found: tensor.is_some() }),
     };
-    let rows = [
-        ("q", tensors.q, shape(heads.query, queries, heads.dim)),
-        ("k", tensors.k, shape(heads.kv, keys, heads.dim)),
-        ("v", tensors.v, shape(heads.value, keys, heads.value_dim)),
-    ];
-    for (name, tensor, expected) in rows.into_iter().chain(gate) {
+    let count = variant.operands().count();
+    if tensors.operands.len() != count {
+        return Err(Mismatch::Operands { found: tensors.operands.len(), expected: count });
+    }
+    let operands = variant.operands().zip(tensors.operands).map(|(operand, &tensor)| {
+        let Operand { name, heads, rows, width } = operand;
+        let heads = heads.unwrap_or(1);
+        let expected = match rows {
+            Rows::Queries => shape(heads, queries, width),
+            Rows::Keys => shape(heads, keys, width),
+            Rows::Matrix(rows) => [1, heads, rows, width].map(|n| n as usize),
+        };
+        (name, tensor, expected)
+    });
+    for (name, tensor, expected) in operands.chain(gate) {
         if tensor.shape() != expected {
             return Err(Mismatch::Shape { name, found: tensor.shape(), expected });
         }
-        let (found, expected) = (tensor.dtype(), tensors.q.dtype());
+        let (found, expected) = (tensor.dtype(), tensors.operands[0].dtype());
         if found != expected && !(name == "gate" && found == Dtype::F32) {
             return Err(Mismatch::Dtype { name, found, expected });
         }

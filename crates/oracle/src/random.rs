@@ -1,6 +1,7 @@
 //! Seeded inputs of the kind that the bounds are stated for.
 
 use regard_ir::inputs::{self, InputData};
+use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Frequencies;
 use regard_ir::variant::{Axis, InputType, Pseudo, Source, Variant};
@@ -16,6 +17,15 @@ pub fn normal(seed: u64) -> impl Iterator<Item = f32> {
         [(radius * libm::cos(angle)) as f32, (radius * libm::sin(angle)) as f32]
     })
     .flatten()
+}
+
+/// Plausible elements for an operand: rows of N(0, 1), and matrices that make such rows of such rows.
+pub fn operand(operand: &Operand, seed: u64) -> impl Iterator<Item = f32> {
+    let scale = match operand.rows {
+        Rows::Queries | Rows::Keys => 1.0,
+        Rows::Matrix(_) => 1.0 / (operand.width as f32).sqrt(),
+    };
+    normal(seed).map(move |x| scale * x)
 }
 
 /// The elements of one captured input, owned.

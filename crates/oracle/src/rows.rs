@@ -5,7 +5,7 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::{Heads, Pseudo, Source};
+use regard_ir::variant::{Mechanism, Pseudo, Source};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
@@ -29,11 +29,6 @@ impl Oracle<'_> {
         self.variant.per_token() as usize
     }
 
-    /// The heads that scores have.
-    pub(crate) const fn scored_heads(&self) -> Heads {
-        self.variant.scored().heads
-    }
-
     /// The query row of a scope's sequence and head, normalised and turned by the position of the scope's query.
     ///
     /// # Errors
@@ -50,24 +45,67 @@ impl Oracle<'_> {
                 }
             }
         };
-        Ok(self.prepare(Side::Query, of, [scope.h as usize, i], at))
+        let row = [of.batch as usize, scope.h as usize, of.first_query as usize + i];
+        Ok(match self.variant.mechanism {
+            Mechanism::Latent(_) => {
+                let [nope, rope] = [0, 1].map(|operand| self.row(operand, row));
+                [nope, self.turned(rope, at)].concat()
+            }
+            _ => self.prepare(Side::Query, of, [scope.h as usize, i], at),
+        })
     }
 
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        if self.keys_are_cached {
-            return self.tensors.k.row(of.batch as usize, g, of.first_key as usize + j);
-        }
         let at = match self.ids() {
             None => j as i32,
             Some((_, ids)) => ids[self.key_row(of, j)],
         };
+        let [batch, token] = [of.batch as usize, of.first_key as usize + j];
+        if let Mechanism::Latent(_) = self.variant.mechanism {
+            let rope = self.row(3, [batch, 0, token]);
+            let rope = if self.keys_are_cached { rope } else { self.turned(rope, at) };
+            return [self.product(4, g, &self.row(2, [batch, 0, token])), rope].concat();
+        }
+        // Those of pseudo-heads are cached as they are given.
+        if self.keys_are_cached && self.pseudo().is_none() {
+            return self.row(1, [batch, g, token]);
+        }
         self.prepare(Side::Key, of, [g, j], at)
     }
 
-    /// Value row `j` of a head.
-    pub(crate) fn value(&self, of: &Sequence, head: usize, j: usize) -> Vec<f64> {
-        self.row(Side::Value, of, [head, j])
+    /// Value row `j` of what a key head reads.
+    pub(crate) fn value(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
+        match self.variant.mechanism {
+            Mechanism::Latent(_) => {
+                let token = of.first_key as usize + j;
+                self.product(5, g, &self.row(2, [of.batch as usize, 0, token]))
+            }
+            _ => {
+                let heads = self.heads();
+                self.given(Side::Value, of, [g / (heads.kv / heads.value) as usize, j])
+            }
+        }
+    }
+
+    /// One row of an operand.
+    fn row(&self, operand: usize, [b, h, n]: [usize; 3]) -> Vec<f64> {
+        self.tensors.operands[operand].row(b, h, n)
+    }
+
+    /// A head's matrix times a vector.
+    fn product(&self, operand: usize, head: usize, x: &[f64]) -> Vec<f64> {
+        let rows = self.tensors.operands[operand].shape()[2];
+        let dot = |row: Vec<f64>| row.iter().zip(x).map(|(w, x)| w * x).sum();
+        (0..rows).map(|row| dot(self.row(operand, [0, head, row]))).collect()
+    }
+
+    /// A row turned by a position, where rows are.
+    fn turned(&self, mut row: Vec<f64>, at: i32) -> Vec<f64> {
+        if let Some(rope) = &self.rope {
+            rope.turn(&mut row, at);
+        }
+        row
     }
 
     /// Where key `j` of a sequence lies among the keys of all.
@@ -86,20 +124,16 @@ impl Oracle<'_> {
     }
 
     /// Row `i` of a head before anything happens to it; of pseudo-heads that of a virtual token, mixed.
-    fn row(&self, side: Side, of: &Sequence, [head, i]: [usize; 2]) -> Vec<f64> {
-        let (tensor, first) = match side {
-            Side::Query => (self.tensors.q, of.first_query),
-            Side::Key => (self.tensors.k, of.first_key),
-            Side::Value => (self.tensors.v, of.first_key),
-        };
-        let token = first as usize + i / self.per_token();
+    fn given(&self, side: Side, of: &Sequence, [head, i]: [usize; 2]) -> Vec<f64> {
+        let first = if let Side::Query = side { of.first_query } else { of.first_key };
+        let (operand, token) = (side as usize, first as usize + i / self.per_token());
         match self.pseudo() {
-            None => tensor.row(of.batch as usize, head, token),
+            None => self.row(operand, [of.batch as usize, head, token]),
             Some(pseudo) => {
                 let factors = self.factors(pseudo.mix[side as usize]);
                 let (p, to, n) = (pseudo.heads as usize, head, self.variant.heads.query as usize);
-                let sources: Vec<Vec<f64>> = (0..tensor.shape()[1])
-                    .map(|source| tensor.row(of.batch as usize, source, token))
+                let sources: Vec<Vec<f64>> = (0..self.tensors.operands[operand].shape()[1])
+                    .map(|source| self.row(operand, [of.batch as usize, source, token]))
                     .collect();
                 let of_head = (0..sources.len()).map(|source| factors[(source * n + to) * p + i % p]);
                 combine(&of_head.collect::<Vec<_>>(), &sources)
@@ -121,7 +155,7 @@ impl Oracle<'_> {
             }
             _ => h..h + 1,
         };
-        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| self.row(side, of, [h, i])).collect();
+        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| self.given(side, of, [h, i])).collect();
         let (before, after) = match norm {
             Some(norm) if norm.after_rope => (None, Some(norm)),
             norm => (norm, None),

@@ -69,7 +69,7 @@ pub(crate) const fn peak_products_per_cycle(entry: &Entry) -> u64 {
 
 /// What blocks are chosen for.
 pub(crate) struct Target<'a> {
-    pub(crate) heads: &'a Heads,
+    pub(crate) heads: Heads,
     /// Heads that keys and values are mixed from; 0 where they are not.
     pub(crate) mixed: u32,
     pub(crate) machine: &'a Machine,

@@ -10,11 +10,13 @@ use regard_ir::plan::{Dtype, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::reach::reach;
 use regard_ir::spec::Spec;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::blocks::Target;
 use crate::cost::{Case, Sharing};
 use crate::decode;
 use crate::estimate::Known;
+use crate::latent;
 use crate::pieces;
 use crate::report::{Choice, Reason, RejectedEngine};
 
@@ -41,10 +43,21 @@ impl Candidate {
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
         let variant = spec.variant()?;
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
-        let heads = &variant.scored().heads;
         let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
-        let target = Target { heads, mixed, machine, entry, pieces: split.pieces };
-        let (prefill, mut choices) = target.choose();
+        let target = |heads| Target { heads, mixed, machine, entry, pieces: split.pieces };
+        let (prefill, latent, mut choices) = match &variant.mechanism {
+            Mechanism::Latent(latent) => {
+                let query = spec.heads.query;
+                let (prefill, mut choices) = target(latent.expanded_heads(query)).choose();
+                let (latent, more) = latent::choose(latent, &target(latent.absorbed_heads(query)));
+                choices.extend(more);
+                (prefill, Some(latent), choices)
+            }
+            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => {
+                let (prefill, choices) = target(variant.scored().heads).choose();
+                (prefill, None, choices)
+            }
+        };
         choices.extend(split.choice);
         let pack_ahead_bytes = pack_ahead_bytes(machine);
         choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
@@ -59,6 +72,7 @@ impl Candidate {
             pieces: split.pieces,
             prefill,
             decode,
+            latent,
             cache,
             reach: reach(&variant.scored()),
             pack_ahead_bytes,
@@ -69,12 +83,20 @@ impl Candidate {
 
     /// Seconds that one thread would take for the problem that stands for all.
     fn seconds(&self, spec: &Spec, known: &Known<'_>) -> f64 {
-        let variant = spec.variant();
+        let variant = spec.variant().map(|variant| prefill_form(&variant));
         let problem = Problem::prefill(spec.source, 1, REPRESENTATIVE, REPRESENTATIVE);
         let (Some(variant), Ok(problem)) = (&variant, &problem) else { return 0.0 };
         let inputs = &Unknown(variant.inputs);
         let case = Case { plan: &self.plan, variant, machine: known.machine, problem, inputs };
         case.predict_by(known, self.entry, &Sharing::ALONE).seconds
+    }
+}
+
+/// The variant as most of a prefill has it.
+fn prefill_form<'a>(variant: &Variant<'a>) -> Variant<'a> {
+    match &variant.mechanism {
+        Mechanism::Latent(latent) => variant.expanded(latent),
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => *variant,
     }
 }
 

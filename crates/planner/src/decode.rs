@@ -3,7 +3,7 @@
 use regard_ir::cache::{Codec, PAGE_STEP, PageFormat};
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Dtype, Split};
-use regard_ir::spec::{CacheFormat, CacheLayout, Spec};
+use regard_ir::spec::{CacheFormat, CacheLayout, Mechanism, Spec};
 
 use crate::inequality::{Inequality, Limit, Unit, factor, term};
 use crate::report::{Choice, Reason, Rejected};
@@ -59,11 +59,7 @@ fn stack(spec: &Spec, machine: &Machine, key_chunk: u32) -> Choice {
     let bound = |rows: u32| Inequality {
         terms: vec![term(
             "scores, queries and sums of a pass",
-            &[
-                factor(rows.into(), "rows"),
-                factor((key_chunk + spec.heads.dim + spec.heads.value_dim).into(), ""),
-                factor(4, "B"),
-            ],
+            &[factor(rows.into(), "rows"), factor((key_chunk + width(spec)).into(), ""), factor(4, "B")],
         )],
         limit: Limit { what, value: bytes, numerator: 1, denominator: 4 },
         unit: Unit::Bytes,
@@ -86,6 +82,14 @@ fn stack(spec: &Spec, machine: &Machine, key_chunk: u32) -> Choice {
     }
 }
 
+/// Channels of what a cache has of a key head: of latents, which are keys and values both, one row.
+fn width(spec: &Spec) -> u32 {
+    match &spec.mechanism {
+        Mechanism::Latent(latent) => latent.rank + latent.rope_dim,
+        _ => spec.heads.dim + spec.heads.value_dim,
+    }
+}
+
 /// The cache that a pass lives in.
 fn pass_cache(machine: &Machine) -> (&'static str, u64) {
     if machine.l2_bytes > 0 { ("L2", machine.l2_bytes.into()) } else { ("L1d", machine.l1d_bytes.into()) }
@@ -97,11 +101,7 @@ fn page(spec: &Spec, machine: &Machine) -> Choice {
     let bound = |tokens: u32| Inequality {
         terms: vec![term(
             "K and V of a head",
-            &[
-                factor(tokens.into(), "tokens"),
-                factor((spec.heads.dim + spec.heads.value_dim).into(), ""),
-                factor(4, "B"),
-            ],
+            &[factor(tokens.into(), "tokens"), factor(width(spec).into(), ""), factor(4, "B")],
         )],
         limit: Limit { what, value: bytes, numerator: 1, denominator: 8 },
         unit: Unit::Bytes,

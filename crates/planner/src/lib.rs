@@ -12,6 +12,7 @@ pub mod cost;
 mod decode;
 mod estimate;
 pub mod inequality;
+mod latent;
 pub mod pieces;
 mod plan;
 pub mod profile;

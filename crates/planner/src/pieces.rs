@@ -3,7 +3,7 @@
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::plan::{Dtype, EngineKind, Pieces, Precision};
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::report::{Choice, Reason, RejectedPieces};
 
@@ -32,12 +32,14 @@ struct Traits {
 
 impl Traits {
     fn of(variant: &Variant<'_>) -> Self {
-        let Variant { heads, output, position, qk_norm, .. } = variant;
+        let Variant { heads, output, position, qk_norm, mechanism, .. } = variant;
         let mixes = variant.pseudo().is_some();
+        // Half of what meets is rounded once more where latents are expanded or queries absorbed, and the bound allows for it.
+        let turns = (position.is_some() || qk_norm.is_some()) && !matches!(mechanism, Mechanism::Latent(_));
         Self {
             narrow: heads.dim < NARROW,
             cancels: heads.value_dim < FEW || output.mix.is_some() || mixes,
-            changes: position.is_some() || qk_norm.is_some() || mixes,
+            changes: turns || mixes,
             mixes,
         }
     }

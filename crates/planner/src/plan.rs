@@ -123,9 +123,8 @@ pub fn plan(
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
     match mechanism {
-        Mechanism::Plain | Mechanism::Pseudo(_) => None,
+        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) => None,
         Mechanism::Recurrence(_) => Some("recurrence"),
-        Mechanism::Latent(_) => Some("latent"),
         Mechanism::Lookahead(_) => Some("lookahead"),
     }
 }
@@ -163,7 +162,10 @@ fn notes(
     if allow.node(allow.root()).op == Op::Bool(true) {
         notes.push(Note::NoMask);
     }
-    let group = spec.variant().map_or(1, |variant| variant.scored().heads.group());
+    let group = match (&spec.mechanism, spec.variant()) {
+        (Mechanism::Latent(_), _) => 1,
+        (_, variant) => variant.map_or(1, |variant| variant.scored().heads.group()),
+    };
     let rows = plan.prefill.query_block as u64 * group as u64;
     let tile_rows = entry.tile.rows as u64;
     if !rows.is_multiple_of(tile_rows) {

@@ -105,6 +105,8 @@ pub enum Reason {
     DecodeCell,
     /// Queries of sequences that share a prefix.
     DecodeStack,
+    /// Queries that see a key from which on it is made of its latent.
+    Crossover,
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -307,6 +309,9 @@ impl fmt::Display for Reason {
             Reason::DecodeStack => {
                 f.write_str("rows of sequences with a prefix in common that take one pass over its keys")
             }
+            Reason::Crossover => f.write_str(
+                "queries that see a key from which on keys and values are made of latents; queries of fewer are brought to these:",
+            ),
             Reason::PackAhead => f.write_str(
                 "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",
             ),

@@ -135,7 +135,7 @@ fn held(len: u32, page_tokens: u32, page: u32) -> Option<Held> {
 
 /// What clears the end of a page of a kernel's caches.
 fn clear(kernel: &Kernel) -> impl Fn(&mut [u32], u32) + Send + Sync + 'static {
-    let shape = kernel.plan().cache.shape(&kernel.variant().heads);
+    let shape = kernel.plan().cache.shape(&kernel.variant());
     move |page, tokens| cache::clear(&shape, page, tokens as usize)
 }
 
@@ -149,10 +149,10 @@ fn describe<R>(
         return Err(CacheError::FileLayout(spec.cache.layout));
     }
     let PageFormat { tokens, k, v } = format;
-    let shape = format.shape(&spec.heads);
+    let shape = format.shape(&kernel.variant());
     let page_words =
         u32::try_from(shape.len()).map_err(|_| CacheError::Page { tokens, words: shape.len() })?;
-    let Heads { kv, value, dim, value_dim, .. } = spec.heads;
+    let Heads { kv, value, dim, value_dim, .. } = kernel.variant().cached_heads();
     let numbers = [
         ("the codec of keys (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", k as u32),
         ("the codec of values (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", v as u32),
@@ -217,7 +217,8 @@ impl CacheSize {
             return Err(CacheError::FileLayout(spec.cache.layout));
         }
         let capacity = capacity(spec, plan, limits)?;
-        let page_bytes = plan.cache.shape(&spec.heads).len().checked_mul(size_of::<u32>());
+        let variant = spec.variant().ok_or(CacheError::Limits(limits))?;
+        let page_bytes = plan.cache.shape(&variant).len().checked_mul(size_of::<u32>());
         let pages = capacity.all_pages(limits.sequences);
         let bytes = pages.zip(page_bytes).and_then(|(pages, page)| pages.checked_mul(page));
         let held_tokens = capacity.pages() as usize * plan.cache.tokens as usize;
@@ -248,7 +249,7 @@ pub struct Cache {
 impl Cache {
     pub(crate) fn new(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
         let (plan, spec) = (kernel.plan(), kernel.spec());
-        let shape = plan.cache.shape(&kernel.variant().heads);
+        let shape = plan.cache.shape(&kernel.variant());
         let capacity = capacity(spec, plan, limits)?;
         if spec.cache.file {
             return Err(CacheError::WantsFile);
@@ -292,7 +293,7 @@ impl Cache {
     fn in_file(kernel: &Kernel, file: CacheFile, len: u32) -> Result<(Self, SequenceId), CacheError> {
         let (page, pages) = (kernel.plan().cache, file.pages());
         let tokens = pages.saturating_mul(page.tokens).min(i32::MAX as u32);
-        let shape = page.shape(&kernel.variant().heads);
+        let shape = page.shape(&kernel.variant());
         let mut store = Store::new(Capacity::Contiguous { pages }, 1, tokens, page.tokens, shape.len());
         let sequence = store.open().map_err(CacheError::Store)?;
         store.commit(sequence, len).map_err(CacheError::Store)?;
@@ -302,7 +303,7 @@ impl Cache {
 
     fn of(kernel: &Kernel, limits: CacheLimits, store: Store, memory: Memory) -> Result<Self, CacheError> {
         let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
-        let shape = plan.cache.shape(&variant.heads);
+        let shape = plan.cache.shape(&variant);
         let whole =
             Problem::prefill(spec.source, 1, 0, limits.tokens).map_err(|_| CacheError::Limits(limits))?;
         let floats = vec![0.0; split::append_len(&variant, &whole)];
@@ -468,7 +469,7 @@ impl Cache {
     ) -> Result<(), RunError> {
         let Self { store, memory, floats, .. } = self;
         let len = store.len(sequence).map_err(RunError::Store)? as usize;
-        let [_, _, count] = tokens.k.counts();
+        let [_, count] = tokens.kv.counts();
         let keys = len.saturating_add(count);
         let problem = Problem::prefill(kernel.spec().source, 1, 0, keys).map_err(RunError::Problem)?;
         let problem = problem.partial(len..keys).map_err(RunError::Problem)?;

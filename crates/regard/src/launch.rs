@@ -102,6 +102,7 @@ impl<T: Element> Visit for Launch<'_, T> {
             plan: kernel.plan(),
             problem: &schedule.positions(),
             schedule: schedule.tasks.tasks.view(),
+            absorbed: schedule.tasks.absorbed.view(),
         };
         flash::run(engine, parts, kernel.code.on(), inputs, target, threads, workspace)
     }
@@ -171,6 +172,7 @@ impl<T: Element> Visit for Prefill<'_, T> {
             plan: kernel.plan(),
             problem: &schedule.positions(),
             schedule: schedule.tasks.tasks.view(),
+            absorbed: schedule.tasks.absorbed.view(),
         };
         flash::run_cached(engine, parts, kernel.code.on(), (caches, queries), outputs, threads, workspace)
     }

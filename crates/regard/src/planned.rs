@@ -6,11 +6,11 @@ use regard_ir::machine::Machine;
 use regard_ir::plan::{Plan, ScheduleOverview, SplitOverview};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 use regard_planner::cost::{CachedCase, CachedPrediction, Case, Prediction, Sharing};
 use regard_planner::{PlanReport, plan};
 use regard_runtime::head::Head;
-use regard_runtime::schedule::{OwnedSchedule, Task, Work};
+use regard_runtime::schedule::{OwnedSchedule, Share, Task, Work};
 use regard_runtime::split;
 use regard_runtime::summary::Summaries;
 
@@ -36,7 +36,20 @@ pub struct Tasks {
     /// The same in positions, of which a token may be several.
     pub(crate) positions: OwnedProblem,
     pub(crate) tasks: OwnedSchedule,
+    /// Of latents, those of the sequences whose queries are brought to them.
+    pub(crate) absorbed: OwnedSchedule,
     pub(crate) threads: usize,
+}
+
+/// In which form a variant is looked at, which differ where there are latents.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Tasks of all sequences; of latents, of those whose keys and values are made.
+    Expanded,
+    /// Of latents, tasks of the sequences whose queries are brought to them.
+    Absorbed,
+    /// A call on caches.
+    Cached,
 }
 
 impl Planned {
@@ -99,10 +112,17 @@ impl Planned {
         threads: usize,
     ) -> Result<Tasks, ScheduleError> {
         let threads = threads.max(1);
-        let tasks = self.with_work(problem, captured, threads, |work| {
-            OwnedSchedule::new(work).map_err(ScheduleError::Cut)
-        })?;
-        Ok(Tasks { problem: problem.into(), positions: self.positions(problem)?, tasks, threads })
+        let cut = |form| {
+            self.with_work(form, problem, captured, threads, |work| {
+                OwnedSchedule::new(work).map_err(ScheduleError::Cut)
+            })
+        };
+        let absorbed = match self.plan.latent {
+            Some(_) => cut(Form::Absorbed)?,
+            None => OwnedSchedule::empty(threads as u32),
+        };
+        let positions = self.positions(problem)?;
+        Ok(Tasks { problem: problem.into(), positions, tasks: cut(Form::Expanded)?, absorbed, threads })
     }
 
     /// What a person wants to know of tasks: how many, live share, tiles, balance. Takes longer than to make them.
@@ -114,8 +134,16 @@ impl Planned {
         tasks: &Tasks,
         captured: Option<&[InputData<'_>]>,
     ) -> Result<ScheduleOverview, ScheduleError> {
-        let Tasks { problem, tasks, threads, .. } = tasks;
-        self.with_work(&problem.view(), captured, *threads, |work| Ok(tasks.view().overview(work)))
+        let Tasks { problem, tasks, absorbed, threads, .. } = tasks;
+        let of = |form, tasks: &OwnedSchedule| {
+            self.with_work(form, &problem.view(), captured, *threads, |work| Ok(tasks.view().overview(work)))
+        };
+        // Where all sequences take one form, the other has nothing to tell.
+        match (tasks.view().tasks.is_empty(), absorbed.view().tasks.is_empty()) {
+            (true, false) => of(Form::Absorbed, absorbed),
+            (_, true) => of(Form::Expanded, tasks),
+            (false, false) => Ok(of(Form::Expanded, tasks)?.and(of(Form::Absorbed, absorbed)?)),
+        }
     }
 
     /// The time that tasks will take on the machine that the plan is for, by its rates: measured ones where `regard calibrate`
@@ -129,6 +157,10 @@ impl Planned {
         captured: Option<&[InputData<'_>]>,
         overview: &ScheduleOverview,
     ) -> Result<Option<Prediction>, ScheduleError> {
+        // What latents add, keys that are made and queries that are brought to them, has no rates yet.
+        if self.plan.latent.is_some() {
+            return Ok(None);
+        }
         let Tasks { problem, tasks, threads, .. } = tasks;
         let block = self.plan.prefill.query_block;
         let passes = |task: &Task| u64::from((task.query_end - task.query_begin).div_ceil(block));
@@ -137,7 +169,7 @@ impl Planned {
             imbalance: overview.imbalance,
             passes: Some(tasks.view().tasks.iter().map(passes).sum()),
         };
-        self.with_work(&problem.view(), captured, *threads, |work| {
+        self.with_work(Form::Expanded, &problem.view(), captured, *threads, |work| {
             let Work { plan, variant, problem, inputs, .. } = *work;
             Ok(Case { plan, variant, machine: &self.report.machine, problem, inputs }.predict(&sharing))
         })
@@ -156,12 +188,13 @@ impl Planned {
         captured: Option<&[InputData<'_>]>,
         threads: usize,
     ) -> Result<SplitOverview, ScheduleError> {
-        self.with_work(problem, captured, threads, |work| Ok(split::overview(work)))
+        self.with_work(Form::Cached, problem, captured, threads, |work| Ok(split::overview(work)))
     }
 
     /// The time that a call on caches will take on the machine that the plan is for, as [`Planned::predict`] says that of tasks.
     pub fn predict_call(&self, call: &SplitOverview) -> Option<CachedPrediction> {
-        let (variant, machine) = (&self.variant(), &self.report.machine);
+        let (variant, _) = self.in_form(Form::Cached);
+        let (variant, machine) = (&variant, &self.report.machine);
         CachedCase { plan: &self.plan, variant, machine, call }.predict()
     }
 
@@ -186,7 +219,9 @@ impl Planned {
         (sequence, kv_head): (u32, u32),
         look: impl FnOnce(Option<Head<'_>>) -> R,
     ) -> Result<R, ScheduleError> {
-        self.with_work(problem, captured, 1, |work| Ok(look(Head::new(work, sequence, kv_head))))
+        self.with_work(Form::Expanded, problem, captured, 1, |work| {
+            Ok(look(Head::new(work, sequence, kv_head)))
+        })
     }
 
     /// A problem in positions: where heads are mixed into pseudo-heads, a token is as many.
@@ -197,26 +232,43 @@ impl Planned {
         OwnedProblem::spread(problem, self.variant().per_token()).map_err(ScheduleError::Positions)
     }
 
+    /// The variant in a form, and which sequences take it.
+    fn in_form(&self, form: Form) -> (Variant<'_>, Share) {
+        let variant = self.variant();
+        match (&variant.mechanism, form) {
+            (Mechanism::Latent(latent), Form::Expanded) => (variant.expanded(latent), Share::Expanded),
+            (Mechanism::Latent(latent), Form::Absorbed) => (variant.absorbed(latent), Share::Absorbed),
+            (Mechanism::Latent(latent), Form::Cached) => (variant.absorbed(latent), Share::All),
+            _ => (variant, Share::All),
+        }
+    }
+
     fn with_work<R>(
         &self,
+        form: Form,
         problem: &Problem<'_>,
         captured: Option<&[InputData<'_>]>,
         threads: usize,
         f: impl FnOnce(&Work<'_>) -> Result<R, ScheduleError>,
     ) -> Result<R, ScheduleError> {
-        let (variant, positions) = (self.variant().scored(), self.positions(problem)?);
+        let (variant, of) = self.in_form(form);
+        let (variant, positions) = (variant.scored(), self.positions(problem)?);
         let problem = &positions.view();
-        let (plan, threads) = (&self.plan, threads as u32);
+        let plan = match (self.plan.latent, form) {
+            (Some(latent), Form::Absorbed) => &Plan { prefill: latent.absorbed, ..self.plan },
+            _ => &self.plan,
+        };
+        let threads = threads as u32;
         let Some(captured) = captured else {
             let inputs = &Unknown(variant.inputs);
-            return f(&Work { plan, variant: &variant, problem, inputs, threads });
+            return f(&Work { plan, variant: &variant, problem, inputs, threads, of });
         };
         let Variant { inputs, heads, source, .. } = &variant;
         let captured =
             Captured::bind(inputs, captured, heads, *source, problem).map_err(ScheduleError::Captured)?;
         let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
         let inputs = &Summaries::build(variant.allow, captured, &mut spans);
-        f(&Work { plan, variant: &variant, problem, inputs, threads })
+        f(&Work { plan, variant: &variant, problem, inputs, threads, of })
     }
 }
 

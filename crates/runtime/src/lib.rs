@@ -19,7 +19,9 @@ pub mod flash;
 pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
+mod latent;
 mod mix;
+pub mod operands;
 mod operations;
 mod rows;
 pub mod schedule;

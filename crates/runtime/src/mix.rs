@@ -11,10 +11,10 @@ use regard_engine::pack::Rows;
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{BindError, Captured};
 use regard_ir::variant::Variant;
-use regard_simd::{F32, Lanes, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, vectors_mut};
 
 use crate::cache::{CachedSequence, RowOf};
-use crate::rows::{Change, Side};
+use crate::rows::Change;
 use crate::view::View;
 
 /// Sums that are made at once.
@@ -38,9 +38,9 @@ pub(crate) struct Factors<'a> {
 
 /// Adds Σ factor · source to each of the sums, rows of `width`, over at most [`CHAIN`] sources at least as wide.
 #[inline(always)]
-pub(crate) fn add<L: Lanes, T: Element>(
+pub(crate) fn add<L: Lanes>(
     lanes: L,
-    sources: &[&[T]],
+    sources: &[&[f32]],
     factors: Factors<'_>,
     sums: &mut [f32],
     width: usize,
@@ -49,19 +49,19 @@ pub(crate) fn add<L: Lanes, T: Element>(
     for sums in sums.chunks_mut(SUMS * width.max(1)) {
         let factors = Factors { data: &factors.data[first * factors.sum..], ..factors };
         match sums.len() / width.max(1) {
-            4 => add_sums::<L, T, 4>(lanes, sources, factors, sums, width),
-            3 => add_sums::<L, T, 3>(lanes, sources, factors, sums, width),
-            2 => add_sums::<L, T, 2>(lanes, sources, factors, sums, width),
-            _ => add_sums::<L, T, 1>(lanes, sources, factors, sums, width),
+            4 => add_sums::<L, 4>(lanes, sources, factors, sums, width),
+            3 => add_sums::<L, 3>(lanes, sources, factors, sums, width),
+            2 => add_sums::<L, 2>(lanes, sources, factors, sums, width),
+            _ => add_sums::<L, 1>(lanes, sources, factors, sums, width),
         }
         first += SUMS;
     }
 }
 
 #[inline(always)]
-fn add_sums<L: Lanes, T: Element, const N: usize>(
+fn add_sums<L: Lanes, const N: usize>(
     lanes: L,
-    sources: &[&[T]],
+    sources: &[&[f32]],
     factors: Factors<'_>,
     sums: &mut [f32],
     width: usize,
@@ -75,18 +75,18 @@ fn add_sums<L: Lanes, T: Element, const N: usize>(
     let factors = &of_source[..sources.len()];
     let mut channel = 0;
     while channel + VECTORS * L::WIDTH <= width {
-        add_vectors::<L, T, N, VECTORS>(lanes, sources, factors, sums, [channel, width]);
+        add_vectors::<L, N, VECTORS>(lanes, sources, factors, sums, [channel, width]);
         channel += VECTORS * L::WIDTH;
     }
     while channel + L::WIDTH <= width {
-        add_vectors::<L, T, N, 1>(lanes, sources, factors, sums, [channel, width]);
+        add_vectors::<L, N, 1>(lanes, sources, factors, sums, [channel, width]);
         channel += L::WIDTH;
     }
     for channel in channel..width {
         for n in 0..N {
             let mut sum = 0.0;
             for (source, factors) in sources.iter().zip(factors) {
-                sum += source[channel].to_f32() * factors[n];
+                sum += source[channel] * factors[n];
             }
             sums[n * width + channel] += sum;
         }
@@ -94,9 +94,9 @@ fn add_sums<L: Lanes, T: Element, const N: usize>(
 }
 
 #[inline(always)]
-fn add_vectors<L: Lanes, T: Element, const N: usize, const V: usize>(
+fn add_vectors<L: Lanes, const N: usize, const V: usize>(
     lanes: L,
-    sources: &[&[T]],
+    sources: &[&[f32]],
     factors: &[[f32; N]],
     sums: &mut [f32],
     [channel, width]: [usize; 2],
@@ -106,7 +106,7 @@ fn add_vectors<L: Lanes, T: Element, const N: usize, const V: usize>(
         let source = &source[channel..channel + V * L::WIDTH];
         let mut x = [F32::splat(lanes, 0.0); V];
         for (v, x) in x.iter_mut().enumerate() {
-            *x = T::load(lanes, &source[v * L::WIDTH..]);
+            *x = load_f32(lanes, &source[v * L::WIDTH..]);
         }
         for (chain, &factor) in chains.iter_mut().zip(factors) {
             let factor = F32::splat(lanes, factor);
@@ -149,12 +149,23 @@ impl<'a> Mixes<'a> {
         Ok(Some(Self { per_token, heads, factors }))
     }
 
-    /// Floats that [`MixedRows`] works in, of rows of this width: those that it keeps, and sources that are read from a cache.
-    pub const fn room_len(per_token: usize, width: usize) -> usize {
-        let sums = if per_token < SUMS { per_token } else { SUMS };
-        (sums + CHAIN).saturating_mul(width)
+    /// Floats that [`MixedRows`] works in, of rows of this width from so many heads at most: those that it keeps, and what they
+    /// are mixed from.
+    pub fn room_len(per_token: usize, most_sources: usize, width: usize) -> usize {
+        let read = (READ / width.max(1)).max(most_sources).min(most_sources.saturating_mul(MOST_READ));
+        SUMS.min(per_token).saturating_add(read).saturating_mul(width)
     }
 }
+
+/// Tokens whose rows are read at once, of so many heads. One token's rows lie far apart where heads come before tokens, and
+/// are slow to come one by one; those of a few tokens are runs.
+fn tokens_at_once(n_sources: usize, width: usize) -> usize {
+    (READ / n_sources.saturating_mul(width).max(1)).clamp(1, MOST_READ)
+}
+
+/// Floats of rows that are read at once, and their tokens at most: a small part of a second-level cache.
+const READ: usize = 1 << 14;
+const MOST_READ: usize = 8;
 
 /// The elements of a captured input, which must be so many.
 pub(crate) fn floats<'a>(
@@ -172,7 +183,7 @@ pub(crate) fn floats<'a>(
 
 /// Which of the three rows are of.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tensor {
+pub(crate) enum Which {
     Query,
     Key,
     Value,
@@ -195,7 +206,7 @@ pub(crate) enum Sources<'a, T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Mixed<'a, T> {
     pub mixes: Mixes<'a>,
-    pub tensor: Tensor,
+    pub which: Which,
     pub sources: Sources<'a, T>,
     /// The mixed head.
     pub head: usize,
@@ -206,7 +217,7 @@ impl<T: Element> Mixed<'_, T> {
     fn width(&self) -> usize {
         match self.sources {
             Sources::Given { rows, .. } => rows.width(),
-            Sources::Cached { page, .. } if self.tensor == Tensor::Value => page.values.channels,
+            Sources::Cached { page, .. } if self.which == Which::Value => page.values.channels,
             Sources::Cached { page, .. } => page.keys.channels,
         }
     }
@@ -215,81 +226,93 @@ impl<T: Element> Mixed<'_, T> {
     fn count(&self) -> usize {
         match self.sources {
             Sources::Given { rows, .. } => rows.counts()[1],
-            Sources::Cached { page, .. } if self.tensor == Tensor::Value => page.value_head_count(),
+            Sources::Cached { page, .. } if self.which == Which::Value => page.value_head_count(),
             Sources::Cached { page, .. } => page.key_head_count(),
         }
     }
 
-    /// Writes some channels of the rows that pseudo-heads from `first` on have at a token. `room` is for [`CHAIN`] sources of
-    /// so many channels.
+    /// Tokens that have rows.
+    fn tokens(&self) -> usize {
+        match self.sources {
+            Sources::Given { rows, .. } => rows.counts()[2],
+            Sources::Cached { cache, .. } => cache.len as usize,
+        }
+    }
+
+    /// What a chain of sources is multiplied by, which begins with the given one, for pseudo-heads from `first` on.
     #[inline(always)]
-    fn write<L: Lanes>(
+    fn factors(&self, source: usize, first: usize) -> Factors<'_> {
+        let Mixes { per_token, heads, factors } = self.mixes;
+        let at = (source * heads + self.head) * per_token + first;
+        Factors { data: &factors[self.which as usize][at..], source: heads * per_token, sum: 1 }
+    }
+
+    /// Reads the rows of some tokens, source by source.
+    #[inline(always)]
+    fn read<L: Lanes>(&self, lanes: L, tokens: Range<usize>, to: &mut [f32]) {
+        let mut to = to.chunks_exact_mut(self.width().max(1));
+        for source in 0..self.count() {
+            for (token, to) in tokens.clone().zip(&mut to) {
+                match self.sources {
+                    Sources::Given { rows, batch } => {
+                        T::widen_into(lanes, rows.row(batch, source, token), to)
+                    }
+                    Sources::Cached { cache, page } => {
+                        let row = match self.which {
+                            Which::Value => RowOf::Value(source),
+                            Which::Query | Which::Key => RowOf::Key(source),
+                        };
+                        cache.read_into(&page, token, row, to);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the rows that pseudo-heads from `first` on have at token number `token` of `count` whose rows were read.
+    #[inline(always)]
+    fn mix<L: Lanes>(
         &self,
         lanes: L,
-        [token, first]: [usize; 2],
-        channels: Range<usize>,
+        read: &[f32],
+        [token, count]: [usize; 2],
+        first: usize,
         to: &mut [f32],
-        room: &mut [f32],
     ) {
-        let Mixes { per_token, heads, factors } = self.mixes;
-        let (n_sources, width) = (self.count(), channels.len());
+        let (n_sources, width) = (self.count(), self.width());
         to.fill(0.0);
         for chain in (0..n_sources).step_by(CHAIN) {
-            let count = CHAIN.min(n_sources - chain);
-            let at = (chain * heads + self.head) * per_token + first;
-            let factors =
-                Factors { data: &factors[self.tensor as usize][at..], source: heads * per_token, sum: 1 };
-            match self.sources {
-                Sources::Given { rows, batch } => {
-                    let mut found: [&[T]; CHAIN] = [&[]; CHAIN];
-                    for (source, found) in (chain..).zip(&mut found[..count]) {
-                        *found = &rows.row(batch, source, token)[channels.clone()];
-                    }
-                    add(lanes, &found[..count], factors, to, width);
-                }
-                Sources::Cached { cache, page } => {
-                    let mut found: [&[f32]; CHAIN] = [&[]; CHAIN];
-                    let own = room.chunks_exact_mut(width.max(1));
-                    for ((source, own), found) in (chain..).zip(own).zip(&mut found[..count]) {
-                        self.read(cache, page, [source, token], channels.clone(), own);
-                        *found = own;
-                    }
-                    add(lanes, &found[..count], factors, to, width);
-                }
+            let sources = CHAIN.min(n_sources - chain);
+            let mut found: [&[f32]; CHAIN] = [&[]; CHAIN];
+            for (source, found) in (chain..).zip(&mut found[..sources]) {
+                *found = &read[(source * count + token) * width..][..width];
             }
+            add(lanes, &found[..sources], self.factors(chain, first), to, width);
         }
     }
 
-    /// Some channels of a source's cached row.
-    fn read(
-        &self,
-        cache: CachedSequence<'_>,
-        page: PageShape,
-        [source, token]: [usize; 2],
-        channels: Range<usize>,
-        to: &mut [f32],
-    ) {
-        match self.tensor {
-            Tensor::Value if channels.len() < self.width() => {
-                for (channel, to) in channels.zip(to) {
-                    *to = cache.value(&page, source, token, channel);
-                }
-            }
-            Tensor::Value => cache.read_into(&page, token, RowOf::Value(source), to),
-            Tensor::Query | Tensor::Key => cache.read_into(&page, token, RowOf::Key(source), to),
-        }
-    }
-
-    /// One channel of the row of a virtual token's value, as [`Mixed::write`] makes it.
+    /// One channel of the row of a virtual token's value, as [`Mixed::mix`] makes it.
     pub fn channel<L: Lanes>(&self, lanes: L, virtual_token: usize, channel: usize) -> f32 {
-        let (mut around, mut room) = ([0.0; MAX_WIDTH], [0.0; MAX_WIDTH * CHAIN]);
-        let first = channel / L::WIDTH * L::WIDTH;
-        let channels = first..(first + L::WIDTH).min(self.width());
-        let around = &mut around[..channels.len()];
-        let per_token = self.mixes.per_token;
-        let at = [virtual_token / per_token, virtual_token % per_token];
-        self.write(lanes, at, channels, around, &mut room);
-        around[channel - first]
+        let (token, first) = (virtual_token / self.mixes.per_token, virtual_token % self.mixes.per_token);
+        let begin = channel / L::WIDTH * L::WIDTH;
+        let channels = begin..(begin + L::WIDTH).min(self.width());
+        let mut sum = [0.0; MAX_WIDTH];
+        let sum = &mut sum[..channels.len()];
+        for chain in (0..self.count()).step_by(CHAIN) {
+            let sources = CHAIN.min(self.count() - chain);
+            let mut read = [[0.0; MAX_WIDTH]; CHAIN];
+            for (source, read) in (chain..).zip(&mut read[..sources]) {
+                for (channel, to) in channels.clone().zip(read) {
+                    *to = match self.sources {
+                        Sources::Given { rows, batch } => rows.row(batch, source, token)[channel].to_f32(),
+                        Sources::Cached { cache, page } => cache.value(&page, source, token, channel),
+                    };
+                }
+            }
+            let found = read.each_ref().map(|read| &read[..channels.len()]);
+            add(lanes, &found[..sources], self.factors(chain, first), sum, channels.len());
+        }
+        sum[channel - begin]
     }
 }
 
@@ -312,14 +335,14 @@ struct Kept<'m> {
     /// The token, and the pseudo-head of the first row.
     of: Option<[usize; 2]>,
     rows: &'m mut [f32],
-    /// Where sources are read in.
-    room: &'m mut [f32],
+    /// Tokens whose rows were read.
+    tokens: Range<usize>,
+    read: &'m mut [f32],
 }
 
 /// Where what is known of the virtual tokens of rows lies.
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
-    pub side: Side,
     /// The sequence, along the tensor's first axis.
     pub batch: usize,
     /// The virtual token of row 0, along the token axis.
@@ -337,8 +360,8 @@ impl<'a, 'm, T> MixedRows<'a, 'm, T> {
     where
         T: Element,
     {
-        let (rows, room) = memory.split_at_mut(SUMS.min(mixed.mixes.per_token) * mixed.width());
-        Self { mixed, first, change, kept: RefCell::new(Kept { of: None, rows, room }) }
+        let (rows, read) = memory.split_at_mut(SUMS.min(mixed.mixes.per_token) * mixed.width());
+        Self { mixed, first, change, kept: RefCell::new(Kept { of: None, rows, tokens: 0..0, read }) }
     }
 }
 
@@ -354,19 +377,21 @@ impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
         let first = pseudo_head / SUMS * SUMS;
         let mut kept = self.kept.borrow_mut();
         let kept = &mut *kept;
+        if !kept.tokens.contains(&token) {
+            let most = tokens_at_once(self.mixed.count(), width);
+            kept.tokens = token..self.mixed.tokens().min(token + most);
+            self.mixed.read(lanes, kept.tokens.clone(), kept.read);
+        }
         if kept.of != Some([token, first]) {
             let to = &mut kept.rows[..SUMS.min(per_token - first) * width];
-            self.mixed.write(lanes, [token, first], 0..width, to, kept.room);
+            let at = [token - kept.tokens.start, kept.tokens.len()];
+            self.mixed.mix(lanes, kept.read, at, first, to);
             kept.of = Some([token, first]);
         }
         let scratch = &mut scratch[..width];
         scratch.copy_from_slice(&kept.rows[(pseudo_head - first) * width..][..width]);
-        if let Some((change, Known { side, batch, first })) = &self.change {
-            let known = match side {
-                Side::Query => change.tokens.query(*batch, first + i),
-                Side::Key => change.tokens.key(*batch, first + i),
-            };
-            change.apply(head, known, scratch);
+        if let Some((change, Known { batch, first })) = &self.change {
+            change.apply([*batch, head, first + i], scratch);
         }
         scratch
     }
@@ -407,9 +432,20 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    use regard_engine::isa::Scalar;
+    use regard_engine::isa::scalar::Scalar;
 
     use super::*;
+
+    #[test]
+    fn there_is_room_for_what_is_read_at_once() {
+        for most in [1, 2, 7, 16, 31, 100, 500] {
+            for width in [1, 8, 64, 128, 500] {
+                let read = |n: usize| tokens_at_once(n, width) * n * width;
+                let room = Mixes::room_len(1, most, width) - width;
+                assert!((1..=most).all(|n| read(n) <= room), "{most} heads of {width}");
+            }
+        }
+    }
 
     #[test]
     fn sums_of_any_number_and_width_are_over_all_sources() {

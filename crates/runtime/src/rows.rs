@@ -1,7 +1,5 @@
 //! Rows of q and k on their way into panels: normed and turned, each once a pass.
 
-use core::marker::PhantomData;
-
 use regard_engine::element::Element;
 use regard_engine::pack::Rows;
 use regard_ir::inputs::Captured;
@@ -10,6 +8,7 @@ use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
 use crate::tokens::{Known, Tokens, inverse};
+use crate::view::View;
 
 /// How the rows of q, or those of k, change: what does not depend on the row.
 #[derive(Clone, Copy)]
@@ -18,7 +17,8 @@ pub(crate) struct Change<'a> {
     norm: Option<&'a QkNorm>,
     /// The norm's factors, where there are learned ones.
     learned: Option<&'a [f32]>,
-    pub tokens: Tokens<'a>,
+    side: Side,
+    tokens: Tokens<'a>,
 }
 
 /// Rows of q or of k.
@@ -42,12 +42,16 @@ impl<'a> Change<'a> {
         }
         let learned = norm.and_then(|norm| norm.learned).map(|inputs| inputs[side as usize]);
         let learned = learned.and_then(|input| captured.floats(input));
-        Some(Self { position, norm, learned, tokens })
+        Some(Self { position, norm, learned, side, tokens })
     }
 
-    /// Norms and turns a row of a head.
+    /// Changes the row of a head and token that lies there.
     #[inline(always)]
-    pub fn apply(&self, head: usize, token: Known<'_>, row: &mut [f32]) {
+    pub fn apply(&self, [batch, head, token]: [usize; 3], row: &mut [f32]) {
+        let token = match self.side {
+            Side::Query => self.tokens.query(batch, token),
+            Side::Key => self.tokens.key(batch, token),
+        };
         let first = self.norm.filter(|norm| !norm.after_rope);
         if let Some(norm) = first {
             self.normalise(norm, head, token, row);
@@ -111,34 +115,69 @@ fn turn(position: &Position, token: Known<'_>, row: &mut [f32]) {
     }
 }
 
-/// Rows that change on their way: `row` finds one and says of which head, and `token` what is known of its token.
-pub(crate) struct Changed<'c, T, R, K> {
-    pub change: Change<'c>,
-    pub row: R,
-    pub token: K,
-    elements: PhantomData<T>,
+/// Rows of queries or of keys, wherever they lie.
+#[derive(Clone, Copy)]
+pub(crate) enum Tensor<'a, T> {
+    /// In one tensor.
+    One(View<'a, T>),
+    /// In two, the channels of the second behind those of the first.
+    Two([View<'a, T>; 2]),
+    /// In one of floats that was made of others.
+    Made(View<'a, f32>),
 }
 
-impl<'c, T, R, K> Changed<'c, T, R, K> {
-    pub fn new(change: Change<'c>, row: R, token: K) -> Self {
-        Self { change, row, token, elements: PhantomData }
+impl<'a, T: Element> Tensor<'a, T> {
+    /// Elements of a row.
+    pub const fn width(&self) -> usize {
+        match self {
+            Tensor::One(view) => view.width(),
+            Tensor::Two([first, second]) => first.width() + second.width(),
+            Tensor::Made(view) => view.width(),
+        }
+    }
+
+    /// The one tensor of rows in their storage type; none of others.
+    pub const fn one(&self) -> Option<View<'a, T>> {
+        match self {
+            Tensor::One(view) => Some(*view),
+            Tensor::Two(_) | Tensor::Made(_) => None,
+        }
+    }
+
+    /// Writes a row, widened, to `to`, which is as long.
+    #[inline(always)]
+    pub fn read<L: Lanes>(&self, lanes: L, [batch, head, token]: [usize; 3], to: &mut [f32]) {
+        match self {
+            Tensor::One(view) => T::widen_into(lanes, view.row(batch, head, token), to),
+            Tensor::Two([first, second]) => {
+                let (left, right) = to.split_at_mut(first.width());
+                T::widen_into(lanes, first.row(batch, head, token), left);
+                T::widen_into(lanes, second.row(batch, head, token), right);
+            }
+            Tensor::Made(view) => to.copy_from_slice(view.row(batch, head, token)),
+        }
     }
 }
 
-impl<'t, 'c, T, R, K> Rows<'t> for Changed<'c, T, R, K>
-where
-    T: Element,
-    R: Fn(usize) -> (usize, &'t [T]),
-    K: Fn(usize) -> Known<'c>,
-{
+/// Rows on their way, changed where they change; `at` finds one.
+pub(crate) struct Changed<'a, T, A> {
+    pub change: Option<Change<'a>>,
+    pub tensor: Tensor<'a, T>,
+    pub at: A,
+}
+
+impl<'t, T: Element, A: Fn(usize) -> [usize; 3]> Rows<'t> for Changed<'_, T, A> {
     #[inline(always)]
     fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
-        let (head, row) = (self.row)(i);
-        T::widen_into(lanes, row, scratch);
-        self.change.apply(head, (self.token)(i), scratch);
+        let at = (self.at)(i);
+        let row = &mut scratch[..self.tensor.width()];
+        self.tensor.read(lanes, at, row);
+        if let Some(change) = &self.change {
+            change.apply(at, row);
+        }
         scratch
     }
 }

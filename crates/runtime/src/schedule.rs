@@ -20,6 +20,8 @@ use regard_ir::problem::Problem;
 use regard_ir::tiles::{self, Tiles};
 use regard_ir::variant::Variant;
 
+use crate::latent;
+
 /// The most strips of queries whose live area is taken apart from each other.
 pub const MAX_GRAINS: usize = 256;
 
@@ -59,6 +61,19 @@ pub struct Work<'a> {
     pub inputs: &'a dyn InputRanges,
     /// Threads that will share the tasks; 0 counts as 1.
     pub threads: u32,
+    /// Which sequences it is of.
+    pub of: Share,
+}
+
+/// Some sequences of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All.
+    All,
+    /// Those whose keys and values are made of latents.
+    Expanded,
+    /// Those whose queries are brought to latents.
+    Absorbed,
 }
 
 /// A problem that cannot be cut.
@@ -97,6 +112,11 @@ impl fmt::Display for ScheduleError {
 }
 
 impl core::error::Error for ScheduleError {}
+
+impl Schedule<'static> {
+    /// One without tasks.
+    pub const EMPTY: Self = Self { tasks: &[], order: &[], threads: 1 };
+}
 
 impl Work<'_> {
     /// The most tasks that [`Work::cut`] makes of it.
@@ -157,6 +177,16 @@ impl Work<'_> {
         sum
     }
 
+    /// Queries of a sequence, if it is one of them.
+    fn queries(&self, sequence: u32) -> u32 {
+        let is_of = |expanded| latent::expands(self.variant, self.plan, self.problem, sequence) == expanded;
+        match self.of {
+            Share::Expanded if !is_of(true) => 0,
+            Share::Absorbed if !is_of(false) => 0,
+            _ => self.problem.sequence(sequence).queries,
+        }
+    }
+
     fn cut_heads(&self, tasks: &mut [Task]) -> Result<usize, ScheduleError> {
         let (mut profile, unit) = (Profile::EMPTY, self.unit());
         let mut total = 0u128;
@@ -168,7 +198,7 @@ impl Work<'_> {
         let (by_sequence, by_head) = self.profile_reads();
         let (mut n, mut before) = (0, 0u128);
         for sequence in 0..self.problem.batch {
-            let queries = self.problem.sequence(sequence).queries;
+            let queries = self.queries(sequence);
             if queries == 0 {
                 continue;
             }
@@ -194,10 +224,10 @@ impl Work<'_> {
 
     /// Query blocks of all key heads of all sequences.
     fn blocks(&self) -> u64 {
-        let of = |b| self.problem.sequence(b).queries.div_ceil(self.plan.prefill.query_block) as u64;
+        let of = |b| self.queries(b).div_ceil(self.plan.prefill.query_block) as u64;
         let (batch, kv) = (self.problem.batch, self.variant.heads.kv as u64);
         match self.problem.packed {
-            None if batch > 0 => of(0) * batch as u64 * kv,
+            None if batch > 0 && self.of == Share::All => of(0) * batch as u64 * kv,
             _ => (0..batch).map(of).sum::<u64>() * kv,
         }
     }
@@ -238,15 +268,17 @@ impl Work<'_> {
     /// Whether what is live differs between sequences, and between heads.
     fn profile_reads(&self) -> (bool, bool) {
         let allow = self.variant.allow;
-        (allow.reads(Var::B) || self.problem.packed.is_some(), allow.reads(Var::H) || allow.reads(Var::G))
+        let apart = self.problem.packed.is_some() || self.of != Share::All;
+        (allow.reads(Var::B) || apart, allow.reads(Var::H) || allow.reads(Var::G))
     }
 
     /// Calls `f` with the first sequence and key head of each profile, and how many heads share it in a row.
     fn for_each_profile(&self, mut f: impl FnMut(u32, u32, u64)) {
         let (batch, kv) = (self.problem.batch, self.variant.heads.kv);
+        let is_of = |b: &u32| self.of == Share::All || self.queries(*b) > 0;
         match self.profile_reads() {
-            (_, true) => (0..batch).for_each(|b| (0..kv).for_each(|g| f(b, g, 1))),
-            (true, false) => (0..batch).for_each(|b| f(b, 0, kv as u64)),
+            (_, true) => (0..batch).filter(is_of).for_each(|b| (0..kv).for_each(|g| f(b, g, 1))),
+            (true, false) => (0..batch).filter(is_of).for_each(|b| f(b, 0, kv as u64)),
             (false, false) if batch > 0 => f(0, 0, batch as u64 * kv as u64),
             (false, false) => {}
         }
@@ -399,6 +431,11 @@ mod owned {
             tasks.truncate(n);
             order.truncate(n);
             Ok(Self { tasks, order, threads })
+        }
+
+        /// One without tasks.
+        pub const fn empty(threads: u32) -> Self {
+            Self { tasks: Vec::new(), order: Vec::new(), threads }
         }
 
         /// The view that a run takes.

@@ -165,8 +165,9 @@ pub(crate) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
 /// The rows whose norms are taken.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
-    pub q: View<'a, T>,
-    /// Absent where they are cached, and were normed when they were appended.
+    /// Absent where there are none, or no norm.
+    pub q: Option<View<'a, T>>,
+    /// Absent too where they are cached, and were normed when they were appended.
     pub k: Option<View<'a, T>>,
 }
 
@@ -253,11 +254,11 @@ impl<T: Element> Fill<'_, T> {
     fn norm(&self, norm: &QkNorm, row: usize) -> f32 {
         let (batch, token) = self.layout.token(row);
         let heads = &self.variant.heads;
-        let (heads, rows, token) = match (token, &self.rows.k) {
-            (Token::Key(key), Some(k)) => (heads.kv, k, key),
+        let (heads, rows, token) = match (token, &self.rows) {
+            (Token::Key(key), Rows { k: Some(k), .. }) => (heads.kv, k, key),
+            (Token::Query(query), Rows { q: Some(q), .. }) => (heads.query, q, query),
             // Nothing reads the norm of a cached key.
-            (Token::Key(_), None) => return 1.0,
-            (Token::Query(query), _) => (heads.query, &self.rows.q, query),
+            _ => return 1.0,
         };
         // A turn keeps lengths, but for the factor that turned channels are multiplied by.
         let turned = self.variant.position.filter(|_| norm.after_rope);

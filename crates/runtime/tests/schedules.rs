@@ -11,7 +11,7 @@ use regard_ir::machine::Isa;
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Mechanism, Sink, Source, Variant, Weights};
-use regard_runtime::schedule::{MAX_TASKS, OwnedSchedule, Schedule, ScheduleError, Task, Work};
+use regard_runtime::schedule::{MAX_TASKS, OwnedSchedule, Schedule, ScheduleError, Share, Task, Work};
 
 const fn node(op: Op, ty: Type) -> Node {
     Node { op, ty, exact: true }
@@ -88,6 +88,7 @@ fn plan(query_block: u32) -> Plan {
         pieces: Pieces::WHOLE,
         prefill: Blocks { query_block, key_block: 128, key_cell: 1024, mask_step: 8, channel_chain: 64 },
         decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 0 },
+        latent: None,
         cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32 },
         reach: None,
         pack_ahead_bytes: 0,
@@ -117,7 +118,7 @@ impl Case {
 
     fn work(&self) -> Work<'_> {
         let Case { plan, variant, problem, threads } = self;
-        Work { plan, variant, problem, inputs: &Unknown(&[]), threads: *threads }
+        Work { plan, variant, problem, inputs: &Unknown(&[]), threads: *threads, of: Share::All }
     }
 }
 

@@ -11,7 +11,7 @@ use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
 use regard_ir::spec::{Mechanism, Spec};
-use regard_ir::variant::{Axis, InputShape, InputType, Pseudo, Sink, Source, Weights};
+use regard_ir::variant::{Axis, InputShape, InputType, Latent, Pseudo, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
 /// The identity of a spec, whatever its own field says.
@@ -124,18 +124,23 @@ fn tables(bytes: &mut Vec<u8>, spec: &Spec) {
     mechanism(bytes, &spec.mechanism);
 }
 
+/// What there is but scores of q and k: which mechanism, then what its table says. Forms of one formula are the same.
 fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
     match *mechanism {
         Mechanism::Plain => {}
+        Mechanism::Latent(Latent { rank, nope_dim, rope_dim, value_dim, form: _ }) => {
+            bytes.push(0);
+            for n in [rank, nope_dim, rope_dim, value_dim] {
+                bytes.extend(n.to_le_bytes());
+            }
+        }
         Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
-            bytes.push(4);
+            bytes.push(1);
             bytes.extend(heads.to_le_bytes());
             bytes.extend([causal_by_token, window_in_tokens].map(u8::from));
             mix.into_iter().chain([collapse]).for_each(|input| bytes.extend(input.to_le_bytes()));
         }
-        Mechanism::Recurrence(_) | Mechanism::Latent(_) | Mechanism::Lookahead(_) => {
-            unreachable!("no spec has it yet")
-        }
+        ref other => unreachable!("the compiler does not make {other:?}"),
     }
 }
 

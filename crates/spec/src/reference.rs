@@ -116,6 +116,7 @@ pub fn tables() -> Vec<Table> {
         ("score", &resolve::tables::SCORE),
         ("mask", &resolve::tables::MASK),
         ("weights", &resolve::weights::KEYS),
+        ("latent", &resolve::latent::KEYS),
         ("pseudo", &resolve::pseudo::KEYS),
         ("output", &resolve::output::KEYS),
         ("cache", &resolve::cache::KEYS),

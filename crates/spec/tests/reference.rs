@@ -5,7 +5,10 @@ use regard_spec::{Code, Diagnostic, NoFiles, Parsed, parse};
 
 /// A spec in which every key of a table has a meaning, a line for each key.
 fn surroundings(table: &Table) -> Vec<&'static str> {
-    let mut lines = vec!["heads.query = 8", "heads.dim = 64"];
+    let mut lines = vec!["heads.query = 8"];
+    if table.name != "latent" {
+        lines.push("heads.dim = 64");
+    }
     lines.extend_from_slice(match (table.name, table.kind) {
         ("position", _) => &["position.rope.theta = 10000", "position.ids = 'at'", "inputs.at = 'i32[b, k]'"],
         ("position.rope", _) => &["position.rope.theta = 10000"],
@@ -30,6 +33,9 @@ fn surroundings(table: &Table) -> Vec<&'static str> {
         ("weights", _) => &["weights.kind = 'relu'"],
         ("pseudo", _) => &["pseudo.heads = 4", "pseudo.causal = 'token'", "mask = 'causal & window(8)'"],
         ("output", _) => &["output.norm = 'rms'", "output.gate = 'head'"],
+        ("latent", _) => {
+            &["latent.rank = 96", "latent.nope_dim = 40", "latent.rope_dim = 24", "latent.value_dim = 48"]
+        }
         ("cache", _) => &["cache.layout = 'paged'"],
         _ => &[],
     });

@@ -3,13 +3,14 @@
 use core::fmt;
 
 use regard_ir::inputs::{Captured, InputData};
+use regard_ir::operands::Rows;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::variant::Variant;
 use regard_oracle::compare::{self, CompareError, Report, compare};
 use regard_oracle::random::{self, CapturedBuffer};
 use regard_oracle::sample::Sample;
-use regard_oracle::{Oracle, Tensors};
+use regard_oracle::{Oracle, Tensor4, Tensors};
 
 use crate::place::Layout;
 use crate::poison::{Input, Output, PoisonError};
@@ -32,12 +33,8 @@ pub struct Case<'a> {
 /// The inputs of a case.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// Queries, N(0, 1).
-    pub q: Input,
-    /// Keys, N(0, 1).
-    pub k: Input,
-    /// Values, N(0, 1).
-    pub v: Input,
+    /// The variant's operands, in the order of [`Variant::operands`]: rows are N(0, 1), matrices as [`random::operand`] has them.
+    pub operands: Vec<Input>,
     /// Captured inputs in the variant's order; see [`random::captured`].
     pub captured: Vec<CapturedBuffer>,
     /// The gate of the outputs, N(0, 1), if the variant has one: `[batch, output heads, queries, value_dim]`, or 1 in
@@ -48,6 +45,26 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// The same with other operands, each made by what its rows are.
+    pub fn map(&self, variant: &Variant<'_>, mut make: impl FnMut(Rows, &Input) -> Input) -> Self {
+        let operands = variant.operands().zip(&self.operands).map(|(of, tensor)| make(of.rows, tensor));
+        Self { operands: operands.collect(), ..self.clone() }
+    }
+
+    /// The same with the rows of keys of others.
+    pub fn with_keys_of(&self, variant: &Variant<'_>, others: &Self) -> Self {
+        let mut given = others.operands.iter();
+        self.map(variant, |rows, tensor| {
+            let other = given.next().expect("as many operands");
+            if rows == Rows::Keys { other.clone() } else { tensor.clone() }
+        })
+    }
+
+    /// The operands as the oracle takes them.
+    pub fn views(&self) -> Vec<Tensor4<'_>> {
+        self.operands.iter().map(Input::view).collect()
+    }
+
     /// The captured inputs as a problem binds them.
     pub fn captured(&self) -> Vec<InputData<'_>> {
         self.captured.iter().map(CapturedBuffer::data).collect()
@@ -93,26 +110,27 @@ impl Case<'_> {
         let [batch, queries, keys] = self.problem.extents();
         // Each tensor draws from a seed of its own.
         let seed = |tensor: u64| self.seed.wrapping_mul(64).wrapping_add(tensor);
-        let input = |n_heads, len, width, tensor| {
-            let shape = [batch, n_heads, len, width].map(|n| n as usize);
-            Input::normal(self.dtype, shape, self.layout, seed(tensor))
-        };
-        let positions = self.positions();
+        let operands = self.variant.operands().enumerate().map(|(i, operand)| {
+            let (batch, rows) = match operand.rows {
+                Rows::Queries => (batch, queries),
+                Rows::Keys => (batch, keys),
+                Rows::Matrix(rows) => (1, rows),
+            };
+            let shape = [batch, operand.heads.unwrap_or(1), rows, operand.width].map(|n| n as usize);
+            Input::new(self.dtype, shape, self.layout, random::operand(&operand, seed(i as u64)))
+        });
+        let n_operands = self.variant.operands().count();
         let n_captured = self.variant.inputs.len();
-        let captured = (0..n_captured)
-            .map(|input| random::captured(&self.variant, &positions.view(), input, seed(3 + input as u64)));
+        let positions = self.positions();
+        let captured = (0..n_captured).map(|input| {
+            random::captured(&self.variant, &positions.view(), input, seed((n_operands + input) as u64))
+        });
         let gate = self.variant.output.gate.map(|gate| {
             let width = if gate.per_head { 1 } else { heads.value_dim };
-            input(self.variant.output_heads(), queries, width, 3 + n_captured as u64)
+            let shape = [batch, self.variant.output_heads(), queries, width].map(|n| n as usize);
+            Input::normal(self.dtype, shape, self.layout, seed((n_operands + n_captured) as u64))
         });
-        Inputs {
-            q: input(heads.query, queries, heads.dim, 0),
-            k: input(heads.kv, keys, heads.dim, 1),
-            v: input(heads.value, keys, heads.value_dim, 2),
-            captured: captured.collect(),
-            gate,
-            keys_are_cached: false,
-        }
+        Inputs { operands: operands.collect(), captured: captured.collect(), gate, keys_are_cached: false }
     }
 
     /// Unwritten outputs.
@@ -160,8 +178,8 @@ impl Case<'_> {
             lse.check().map_err(|error| Failure::Poison("lse", error))?;
         }
         let data = inputs.captured();
-        let positions = self.positions();
-        let oracle = self.oracle(inputs, &data, &positions).with_precision(precision);
+        let (operands, positions) = (inputs.views(), self.positions());
+        let oracle = self.oracle(inputs, &operands, &data, &positions).with_precision(precision);
         let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
@@ -178,6 +196,7 @@ impl Case<'_> {
     pub(crate) fn oracle<'a>(
         &'a self,
         inputs: &'a Inputs,
+        operands: &'a [Tensor4<'a>],
         captured: &'a [InputData<'a>],
         positions: &'a OwnedProblem,
     ) -> Oracle<'a> {
@@ -185,9 +204,8 @@ impl Case<'_> {
         let captured =
             Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &positions.view())
                 .expect("the captured inputs of a case fit it");
-        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
         let gate = inputs.gate.as_ref().map(Input::view);
-        let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate })
+        let oracle = Oracle::new(variant, problem, Tensors { operands, captured, gate })
             .expect("the inputs of a case fit it");
         if inputs.keys_are_cached { oracle.on_cached_keys() } else { oracle }
     }

@@ -38,8 +38,8 @@ impl Case<'_> {
     /// What the oracle says when it rounds to f32.
     fn by_rounding_oracle(&self, inputs: &Inputs) -> Result<Outputs, CompareError> {
         let data = inputs.captured();
-        let positions = self.positions();
-        let oracle = self.oracle(inputs, &data, &positions).rounding();
+        let (operands, positions) = (inputs.views(), self.positions());
+        let oracle = self.oracle(inputs, &operands, &data, &positions).rounding();
         let mut outputs = self.outputs();
         for part in (0..oracle.parts()).map(|part| oracle.part(part)) {
             let of = part.rows();
@@ -63,12 +63,12 @@ impl Inputs {
         let mut coins = random::normal(seed).map(|x| x > 0.0);
         let mut nudge = |x: f32| if coins.next() == Some(true) { x.next_up() } else { x.next_down() };
         let mut row = |input: &Input| input.map_f32(&mut nudge);
-        let (q, k, v) = (row(&self.q), row(&self.k), row(&self.v));
+        let operands = self.operands.iter().map(&mut row).collect();
         let gate = self.gate.as_ref().map(row);
         let captured = self.captured.iter().map(|buffer| match buffer {
             CapturedBuffer::F32(data) => CapturedBuffer::F32(data.iter().map(|&x| nudge(x)).collect()),
             other => other.clone(),
         });
-        Self { q, k, v, captured: captured.collect(), gate, keys_are_cached: self.keys_are_cached }
+        Self { operands, captured: captured.collect(), gate, keys_are_cached: self.keys_are_cached }
     }
 }

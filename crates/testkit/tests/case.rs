@@ -38,9 +38,9 @@ fn write(case: &Case<'_>, inputs: &Inputs, outputs: &mut Outputs) {
     let data = inputs.captured();
     let Case { variant, problem, .. } = *case;
     let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
-    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
     let gate = inputs.gate.as_ref().map(Input::view);
-    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate }).unwrap();
+    let operands = inputs.views();
+    let oracle = Oracle::new(variant, problem, Tensors { operands: &operands, captured, gate }).unwrap();
     for part in (0..oracle.parts()).map(|part| oracle.part(part)) {
         let b = part.sequence();
         for i in 0..problem.queries as usize {
@@ -197,13 +197,13 @@ fn a_wrong_a_missing_and_a_stray_element_are_not() {
 #[test]
 fn seeds_make_different_inputs_that_agree_between_layouts() {
     with_case(Dtype::F32, Layout::Bhnd, |case, inputs, _, _| {
-        let row = |inputs: &Inputs| inputs.k.view().row(1, 1, 32);
+        let row = |inputs: &Inputs| inputs.operands[1].view().row(1, 1, 32);
         let other_layout = Case { layout: Layout::Bnhd, ..*case }.inputs();
         assert_eq!(row(inputs), row(&other_layout));
         assert_eq!(inputs.captured, other_layout.captured);
         let other_seed = Case { seed: 4, ..*case }.inputs();
         assert_ne!(row(inputs), row(&other_seed));
         assert_ne!(inputs.captured, other_seed.captured);
-        assert_ne!(inputs.q.view().row(0, 0, 0), inputs.k.view().row(0, 0, 0));
+        assert_ne!(inputs.operands[0].view().row(0, 0, 0), inputs.operands[1].view().row(0, 0, 0));
     });
 }

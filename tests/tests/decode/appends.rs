@@ -69,7 +69,7 @@ impl Data {
     ) -> Result<(), RunError> {
         let captured = &[InputData::I32(&self.at[..positions])];
         let view = |[heads, tokens, width]: [usize; 3]| self.view([heads, tokens], width);
-        kernel.append(cache, sequence, Tokens { k: view(k), v: view(v), captured })
+        kernel.append(cache, sequence, Tokens::new(view(k), view(v)).captured(captured))
     }
 }
 
@@ -177,7 +177,7 @@ fn keys_are_turned_by_their_positions_however_they_are_cut() {
     let mut cache = kernel.cache(CacheLimits::new(3, tokens)).expect("small");
     let [whole, cut, single] = [(); 3].map(|()| cache.open().expect("room"));
     let mut append = |sequence, range: std::ops::Range<usize>| {
-        let tokens = Tokens { k: view.tokens(range.clone()), v: view.tokens(range), captured: &[] };
+        let tokens = Tokens::new(view.tokens(range.clone()), view.tokens(range));
         kernel.append(&mut cache, sequence, tokens).expect("room");
     };
     append(whole, 0..tokens);

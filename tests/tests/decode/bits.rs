@@ -1,7 +1,6 @@
 //! The same bits whatever the threads, the neighbours and the queries at once.
 
 use regard::{Dtype, Pool, Solo};
-use regard_testkit::Inputs;
 use regard_tests::cached;
 use regard_tests::{engines, run, specs};
 
@@ -73,10 +72,7 @@ fn queries_at_once_are_what_they_are_one_by_one() {
                     filled.cache.truncate(filled.sequences[0], keys).expect("it is as long");
                     let one = Sizes::new(&[keys], 1);
                     let one = one.case(&kernel, 5);
-                    let inputs = Inputs {
-                        q: regard_tests::cut(&inputs.q.view(), dtype, query..query + 1),
-                        ..inputs.clone()
-                    };
+                    let inputs = regard_tests::with_queries(&one, &inputs, dtype, query..query + 1);
                     let outputs = attend(&kernel, &one, &inputs, &filled, &Solo);
                     assert!(
                         bits(&outputs, 0, 1) == bits(&together, query, 1),

@@ -71,8 +71,8 @@ fn a_masked_key_changes_no_bit_whatever_it_holds() {
             for x in [f32::NAN, f32::INFINITY, -3e38, 1e6] {
                 let found = attend_changed(&kernel, &case, |inputs| {
                     for head in 0..2 {
-                        inputs.k.set([0, head, masked, 5], x);
-                        inputs.v.set([0, head, masked, 7], x);
+                        inputs.operands[1].set([0, head, masked, 5], x);
+                        inputs.operands[2].set([0, head, masked, 7], x);
                     }
                 });
                 assert!(bits(&found, 0, 3) == bits(&expected, 0, 3), "{x} in {k:?} and {v:?} on {entry:?}");
@@ -92,7 +92,7 @@ fn what_is_no_number_and_seen_is_told() {
             let case = sizes.case(&kernel, 3);
             for of_key in [true, false] {
                 let found = attend_changed(&kernel, &case, |inputs| {
-                    let tensor = if of_key { &mut inputs.k } else { &mut inputs.v };
+                    let tensor = if of_key { &mut inputs.operands[1] } else { &mut inputs.operands[2] };
                     tensor.set([0, 1, len - 1, 5], f32::NAN);
                 });
                 let o = found.o.view();

@@ -155,7 +155,7 @@ fn refusals(kernel: &Kernel, cache: &mut Cache, sequence: SequenceId) -> [(&'sta
     let row = |heads: usize, width: usize| {
         View::contiguous(&ROWS[..heads * width], [1, heads, 1], width).expect("it fits")
     };
-    let queries = || Queries { q: row(4, 40), captured: &[], gate: None };
+    let queries = || Queries::new(row(4, 40));
     let (mut step, keys) =
         (kernel.step(cache, 1, 1).expect("small"), cache.len(sequence).expect("it is open"));
     let problem = Problem::prefill(kernel.spec().source, 1, 1, keys).expect("short");
@@ -165,7 +165,7 @@ fn refusals(kernel: &Kernel, cache: &mut Cache, sequence: SequenceId) -> [(&'sta
         Outputs { o: ViewMut::contiguous(o, [1, 4, 1], 24).expect("it fits"), lse: None }
     }
 
-    let tokens = Tokens { k: row(2, 40), v: row(2, 24), captured: &[] };
+    let tokens = Tokens::new(row(2, 40), row(2, 24));
     let append = kernel.append(cache, sequence, tokens);
     let on = &[sequence][..];
     let decode = kernel.decode(&mut step, &Solo, cache, on, queries(), to(&mut o));

@@ -2,7 +2,6 @@
 
 use regard::{Dtype, Solo};
 use regard_ir::spec::CacheFormat;
-use regard_testkit::Inputs;
 use regard_tests::cached::{self, Filled};
 use regard_tests::{cumulative, engines, run, specs};
 
@@ -104,8 +103,7 @@ fn a_prompt_in_pieces_is_what_it_is_at_once() {
                     .expect("room for all");
                     let sizes = Sizes { cu_q: vec![0, piece as i32], cu_k: vec![0, (first + piece) as i32] };
                     let part = sizes.case(&kernel, 11);
-                    let q = regard_tests::cut(&inputs.q.view(), dtype, first..first + piece);
-                    let inputs = Inputs { q, ..inputs.clone() };
+                    let inputs = regard_tests::with_queries(&part, &inputs, dtype, first..first + piece);
                     let outputs =
                         cached::prefill(&kernel, &part, &inputs, &filled, &Solo).expect("a case is small");
                     assert!(

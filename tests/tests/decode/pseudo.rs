@@ -34,8 +34,10 @@ fn grow(
     let of = regard_ir::problem::Sequence { keys: tokens.end as u32, ..case.problem.sequence(0) };
     let data = inputs.captured();
     let captured = data.iter().enumerate();
+    let [q, k, v] = &inputs.operands[..] else { panic!("q, k and v") };
+    let q = regard_tests::cut(&q.view(), case.dtype, tokens);
     let inputs = Inputs {
-        q: regard_tests::cut(&inputs.q.view(), case.dtype, tokens),
+        operands: vec![q, k.clone(), v.clone()],
         captured: captured
             .map(|(input, data)| regard_tests::cut_captured(*data, &case.variant, input, 0, &of))
             .collect(),

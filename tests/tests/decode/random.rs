@@ -11,6 +11,7 @@ use std::slice;
 
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner, contextualize_config};
+use regard::ir::operands::Rows;
 use regard::{Dtype, Kernel, MAX_FEW, RowOf, RunError, Solo};
 use regard_engine::catalog::Entry;
 use regard_ir::bounds::{self, Quantity};
@@ -244,11 +245,12 @@ impl Telling<'_> {
             let given = held.unwrap_or(inputs);
             let dtype = held.map_or(case.dtype, |_| Dtype::F32);
             let wide = Case { dtype, ..part };
-            let given = Inputs {
-                k: cut(&given.k.view(), dtype, 0..rows.end),
-                v: cut(&given.v.view(), dtype, 0..rows.end),
-                ..story::queries(&Case { dtype, ..*case }, given, slice::from_ref(&rows))
-            };
+            let asked = story::queries(&Case { dtype, ..*case }, given, slice::from_ref(&rows));
+            let given = given.map(&case.variant, |of_rows, tensor| match of_rows {
+                Rows::Keys => cut(&tensor.view(), dtype, 0..rows.end),
+                Rows::Queries | Rows::Matrix(_) => tensor.clone(),
+            });
+            let given = asked.with_keys_of(&case.variant, &given);
             let mut found = part.outputs();
             copy((outputs, rows.start - first), (&mut found, 0), rows.len());
             let judged = match held {

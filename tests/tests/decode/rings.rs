@@ -2,7 +2,6 @@
 
 use regard::{CacheError, CacheLimits, Dtype, Kernel, Solo, StoreError};
 use regard_ir::spec::{self, CacheLayout, Spec};
-use regard_testkit::Inputs;
 use regard_tests::cached::{self, Filled};
 use regard_tests::{engines, run, specs};
 
@@ -56,8 +55,7 @@ fn rings_give_what_whole_caches_do() {
                     let end = tokens + queries;
                     let sizes = Sizes { cu_q: vec![0, queries as i32], cu_k: vec![0, end as i32] };
                     let case = sizes.case(&kernels[i], 2);
-                    let q = regard_tests::cut(&inputs.q.view(), Dtype::F32, tokens..end);
-                    let inputs = Inputs { q, ..inputs.clone() };
+                    let inputs = regard_tests::with_queries(&case, &inputs, Dtype::F32, tokens..end);
                     let prefilled = cached::prefill(&kernels[i], &case, &inputs, &filled[i], &Solo)
                         .expect("a case is small");
                     let attended = attend(&kernels[i], &case, &inputs, &filled[i], &Solo);

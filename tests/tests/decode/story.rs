@@ -4,6 +4,7 @@
 use core::fmt::Write;
 use core::ops::Range;
 
+use regard::ir::operands::Rows;
 use regard::{Cache, CacheLimits, InputData, Kernel, RunError, SequenceId, Solo, Step};
 use regard_ir::problem::Sequence;
 use regard_ir::variant::Axis;
@@ -256,12 +257,13 @@ pub(crate) fn queries(case: &Case<'_>, inputs: &Inputs, rows: &[Range<usize>]) -
     });
     let pick = |tensor: &Input| picked(case, tensor, rows);
     Inputs {
-        q: pick(&inputs.q),
-        k: cut(&inputs.k.view(), case.dtype, 0..0),
-        v: cut(&inputs.v.view(), case.dtype, 0..0),
         captured: captured.collect(),
         gate: inputs.gate.as_ref().map(pick),
-        keys_are_cached: inputs.keys_are_cached,
+        ..inputs.map(&case.variant, |rows, tensor| match rows {
+            Rows::Queries => pick(tensor),
+            Rows::Keys => cut(&tensor.view(), case.dtype, 0..0),
+            Rows::Matrix(_) => tensor.clone(),
+        })
     }
 }
 

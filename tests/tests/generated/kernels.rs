@@ -35,7 +35,8 @@ fn every_shipped_spec_has_its_module() {
 #[test]
 fn generated_and_loaded_kernels_give_the_same_bits() {
     for entry in engines::available() {
-        for (i, shipped) in SHIPPED.iter().enumerate() {
+        let few = SHIPPED.iter().filter(|shipped| !specs::is_many(shipped));
+        for (i, shipped) in few.enumerate() {
             let spec = specs::shipped(shipped);
             for (dtype, sizes) in [
                 (Dtype::F32, &[(1, 1, 1), (2, 5, 0), (1, 7, 3), (2, 33, 101)][..]),

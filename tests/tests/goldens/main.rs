@@ -221,7 +221,7 @@ impl Golden {
         };
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
-        let inputs = Inputs { q, k, v, captured, gate, keys_are_cached: false };
+        let inputs = Inputs { operands: vec![q, k, v], captured, gate, keys_are_cached: false };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
     }
@@ -367,9 +367,9 @@ fn by_oracle(spec: &Spec, problem: Problem, inputs: &Inputs) -> Vec<Vec<Row>> {
     let positions = OwnedProblem::spread(&problem, variant.per_token()).unwrap();
     let captured =
         Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &positions.view()).unwrap();
-    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(Input::view);
     let gate = inputs.gate.as_ref().map(Input::view);
-    let oracle = Oracle::new(variant, problem, Tensors { q, k, v, captured, gate }).unwrap();
+    let operands = inputs.views();
+    let oracle = Oracle::new(variant, problem, Tensors { operands: &operands, captured, gate }).unwrap();
     let parts = (0..oracle.parts()).map(|part| oracle.part(part));
     parts.map(|part| (0..problem.queries as usize).map(|i| part.row(i).unwrap()).collect()).collect()
 }

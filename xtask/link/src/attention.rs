@@ -14,7 +14,7 @@ use regard_runtime::engine::SimdF32;
 use regard_runtime::engine::isa::{Door, scalar::Scalar};
 use regard_runtime::engine::threads::Solo;
 use regard_runtime::flash::{self, Inputs, Outputs, Parts, Workspace};
-use regard_runtime::schedule::{Task, Work};
+use regard_runtime::schedule::{Schedule, Share, Task, Work};
 use regard_runtime::view::{View, ViewMut};
 
 const N: usize = 5;
@@ -57,6 +57,7 @@ const PLAN: Plan = Plan {
     cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32 },
     reach: None,
     pack_ahead_bytes: 0,
+    latent: None,
     tasks_per_thread: 4,
 };
 
@@ -103,7 +104,7 @@ pub fn gives_what_it_should() -> bool {
 fn outputs() -> Option<[f32; 2 * N * DIM]> {
     let problem = Problem::prefill(Source::SelfAttention, 1, N, N).ok()?;
     let inputs = Unknown(&[]);
-    let work = Work { plan: &PLAN, variant: &VARIANT, problem: &problem, inputs: &inputs, threads: 1 };
+    let work = Work { plan: &PLAN, variant: &VARIANT, problem: &problem, inputs: &inputs, threads: 1, of: Share::All };
     let (mut tasks, mut order) = ([Task::default(); 16], [0; 16]);
     let schedule = work.cut(&mut tasks, &mut order).ok()?;
 
@@ -115,7 +116,7 @@ fn outputs() -> Option<[f32; 2 * N * DIM]> {
     let (q, k) = ([1.0f32; 2 * N * DIM], [1.0f32; N * DIM]);
     let v: [f32; N * DIM] = core::array::from_fn(|i| (i / DIM) as f32);
     let mut o = [f32::NAN; 2 * N * DIM];
-    let parts = Parts { variant: &VARIANT, plan: &PLAN, problem: &problem, schedule };
+    let parts = Parts { variant: &VARIANT, plan: &PLAN, problem: &problem, schedule, absorbed: Schedule::EMPTY };
     let inputs = Inputs::new(
         View::contiguous(&q, [1, 2, N], DIM).ok()?,
         View::contiguous(&k, [1, 1, N], DIM).ok()?,

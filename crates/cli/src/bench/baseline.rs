@@ -18,7 +18,7 @@ use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::plan::Dtype;
 use regard_ir::rows::Output;
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 use regard_simd::{F32, exp2, vectors_mut};
 
 use crate::memory::{self, OutOfMemory};
@@ -57,7 +57,8 @@ impl std::fmt::Display for NoBaseline {
 pub(super) fn exists(kernel: &Kernel) -> Result<(), NoBaseline> {
     let (variant, dtype) = (kernel.variant(), kernel.plan().dtype);
     let positions_alone = [Var::B, Var::H, Var::G].into_iter().all(|var| !variant.allow.reads(var));
-    let plain = variant.position.is_none()
+    let plain = variant.mechanism == Mechanism::Plain
+        && variant.position.is_none()
         && variant.qk_norm.is_none()
         && variant.weights == Weights::Softmax { sink: Sink::None }
         && Output { lse: false, ..variant.output } == Output::default();

@@ -19,7 +19,7 @@ use super::lines::{Judged, Line, Lines};
 use super::{compile, header, runs};
 use crate::args::BenchArgs;
 use crate::cached::{self, Contents, Filled};
-use crate::execute::{Outcome, gate, timed, view};
+use crate::execute::{Outcome, gate, operands, timed};
 use crate::failure::Failure;
 use crate::host;
 use crate::peaks::{self, Limit};
@@ -106,8 +106,8 @@ fn measure<T: Storage>(
     let shared = shared(args).unwrap_or(0);
     cached::share(&mut bound, kernel.spec(), size.keys, shared);
     let captured = bound.captured();
-    let (k, v) = (view::<T>(&bound.k)?, view::<T>(&bound.v)?);
-    let rows = |tokens: Range<usize>| [k.tokens(tokens.clone()), v.tokens(tokens)];
+    let (_, kv) = operands::<T>(&bound)?;
+    let rows = |tokens: Range<usize>| kv.tokens(tokens);
     let own = |sequence: usize| rows(sequence * size.keys + shared..(sequence + 1) * size.keys);
     let contents = Contents { shared: rows(0..shared), own, captured: &captured };
     let mut filled = Filled::new(kernel, &problem.view(), contents, pool.count())?;
@@ -159,7 +159,8 @@ impl Call<'_> {
     fn run<T: Storage>(&mut self, repeat: u32) -> Result<Outcome, Failure> {
         let Self { kernel, pool, bound, captured, filled } = self;
         let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let queries = Queries { q: view::<T>(&bound.q)?, captured, gate };
+        let (q, _) = operands::<T>(bound)?;
+        let queries = Queries { q, captured, gate };
         timed(kernel, bound, Some(repeat), |outputs| filled.decode(kernel, pool, queries, outputs))
     }
 }
@@ -173,8 +174,8 @@ pub(super) fn judge(
     pool: &Pool,
     outcome: &Outcome,
 ) -> Result<Judged, Failure> {
-    let positions = judge::positions(kernel, bound)?;
-    let judge = Judge::new(kernel, bound, captured, &positions, pool)?;
+    let (operands, positions) = (judge::operands(bound)?, judge::positions(kernel, bound)?);
+    let judge = Judge::new(kernel, bound, (&operands, captured), &positions, pool)?;
     let (PageFormat { k, v, .. }, dtype) = (kernel.plan().cache, kernel.plan().dtype);
     let rounded = [k, v].into_iter().filter_map(|codec| bounds::cached(codec, dtype)).reduce(f64::max);
     let Some(allowed) = rounded else { return Ok((&judge.against_oracle(outcome)?).into()) };

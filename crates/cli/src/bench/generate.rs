@@ -8,10 +8,11 @@ use std::time::Instant;
 use half::{bf16, f16};
 use regard::ir::problem::Phase;
 use regard::{
-    CacheLimits, Dtype, EngineKind, Gate, Kernel, Outputs, Problem, Queries, RunError, Spec, Threads, Tokens,
-    View, machine,
+    CacheLimits, Dtype, EngineKind, Gate, Kernel, KeyRows, Outputs, Problem, Queries, QueryRows, RunError,
+    Spec, Threads, Tokens, machine,
 };
 use regard_ir::inputs::InputData;
+use regard_ir::operands::Rows;
 use regard_ir::variant::{Axis, Source};
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ use super::lines::Judged;
 use super::{CACHED, compile, header};
 use crate::args::{BenchArgs, BenchPhase};
 use crate::cached;
-use crate::execute::{Outcome, gate, run_failure, view, view_mut};
+use crate::execute::{Outcome, gate, operands, run_failure, view_mut};
 use crate::failure::Failure;
 use crate::host;
 use crate::memory::{self, Bytes};
@@ -161,9 +162,8 @@ fn check_constant(spec: &Spec) -> Result<(), Failure> {
 
 /// Tensors that a sequence takes its tokens from.
 struct Drawn<'a, T> {
-    q: View<'a, T>,
-    k: View<'a, T>,
-    v: View<'a, T>,
+    q: QueryRows<'a, T>,
+    kv: KeyRows<'a, T>,
     gate: Option<Gate<'a, T>>,
     captured: &'a [InputData<'a>],
     rows: usize,
@@ -172,7 +172,8 @@ struct Drawn<'a, T> {
 impl<'a, T: Storage> Drawn<'a, T> {
     fn new(bound: &'a Bound<'_>, captured: &'a [InputData<'a>], rows: usize) -> Result<Self, Failure> {
         let gate = bound.gate.as_ref().map(gate).transpose()?;
-        Ok(Self { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, gate, captured, rows })
+        let (q, kv) = operands(bound)?;
+        Ok(Self { q, kv, gate, captured, rows })
     }
 
     /// Key and value, and query and gate, of a step.
@@ -183,7 +184,7 @@ impl<'a, T: Storage> Drawn<'a, T> {
             Gate::Floats(gate) => Gate::Floats(gate.tokens(row.clone())),
         });
         let captured = self.captured;
-        let tokens = Tokens { k: self.k.tokens(row.clone()), v: self.v.tokens(row.clone()), captured };
+        let tokens = Tokens { kv: self.kv.tokens(row.clone()), captured };
         (tokens, Queries { q: self.q.tokens(row), captured, gate })
     }
 }
@@ -301,12 +302,18 @@ fn judge_last<T: Storage>(
     output: Output<T>,
     place: &Place,
 ) -> Result<Judged, Failure> {
-    let rows = drawn.k.shape[2];
+    let kinds: Vec<Rows> = kernel.variant().operands().map(|operand| operand.rows).collect();
+    let of_keys = drawn.operands.iter().zip(&kinds).find(|(_, rows)| **rows == Rows::Keys);
+    let rows = of_keys.map_or(0, |(stored, _)| stored.shape[2]);
     let size = Size { batch: 1, queries: 1, keys: rows };
     let problem = cached::problem(kernel.spec(), Phase::Decode, size)?;
-    let q = last_row::<T>(&drawn.q)?;
     let gate = drawn.gate.as_ref().map(last_row::<T>).transpose()?;
-    let bound = Bound { problem, q, gate, ..drawn };
+    let operands = drawn.operands.into_iter().zip(kinds).map(|(stored, rows)| match rows {
+        Rows::Queries => last_row::<T>(&stored),
+        Rows::Keys | Rows::Matrix(_) => Ok(stored),
+    });
+    let operands = operands.collect::<Result<_, _>>()?;
+    let bound = Bound { problem, operands, gate, ..drawn };
     let stored = |elements, shape| Stored { elements, shape, strides: LAYOUT.strides(shape) };
     let outcome = Outcome {
         o: stored(T::store(output.o), output.o_shape),

@@ -19,10 +19,13 @@ type Compared = (Outcome, Option<Beside>);
 pub(super) fn beside_baseline(subject: &Subject<'_>, pool: &Pool, runs: u32) -> Result<Compared, Failure> {
     let sixteen_bits = || Failure::Bug("a baseline was run beside 16-bit storage".to_owned());
     let Subject { kernel, bound } = subject;
-    let (StoredElements::F32(q), StoredElements::F32(k), StoredElements::F32(v)) =
-        (&bound.q.elements, &bound.k.elements, &bound.v.elements)
-    else {
-        return Err(sixteen_bits());
+    let floats = bound.operands.iter().map(|stored| match &stored.elements {
+        StoredElements::F32(data) => Ok(&data[..]),
+        _ => Err(sixteen_bits()),
+    });
+    let floats = floats.collect::<Result<Vec<_>, _>>()?;
+    let &[q, k, v] = &floats[..] else {
+        return Err(Failure::Bug("a baseline was run beside another mechanism".to_owned()));
     };
     let baseline = Baseline::new(kernel, &bound.problem(), [q, k, v], pool.count())?;
     baseline.run(pool);

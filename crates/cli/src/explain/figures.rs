@@ -5,12 +5,13 @@ use regard_ir::cache::{Codec, GROUP};
 use regard_ir::expr::Var;
 use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
+use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Phase;
 use regard_ir::rows::{Frequencies, Output, Position};
-use regard_ir::spec::{self, CacheFormat};
+use regard_ir::spec::{self, CacheFormat, Mechanism};
 use regard_ir::text;
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, InputShape, InputType, Sink, Source, Weights};
+use regard_ir::variant::{InputShape, InputType, Sink, Source, Weights};
 use regard_ir::work::{self, Work};
 use serde::Serialize;
 
@@ -140,7 +141,7 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Cache {
     let spec::Cache { layout, page, k, v, file } = spec.cache;
     let [k_bytes_per_token, v_bytes_per_token] =
-        cached_rows(&spec.heads, spec.cache, dtype).map(|row| row.value() as u64);
+        cached_rows(spec, spec.cache, dtype).map(|row| row.value() as u64);
     let bytes_per_token = k_bytes_per_token.saturating_add(v_bytes_per_token);
     let tokens = u64::from(problem.batch) * u64::from(problem.keys);
     let lengths = [Some(problem.keys), problem.keys.checked_mul(2).filter(|&n| n <= i32::MAX as u32)];
@@ -165,9 +166,15 @@ fn stored(format: CacheFormat, dtype: Dtype) -> &'static str {
 }
 
 /// The bytes of a token's keys and of its values where tensors of the call are of type `dtype`.
-pub(super) fn cached_rows(heads: &Heads, cache: spec::Cache, dtype: Dtype) -> [Sum; 2] {
+pub(super) fn cached_rows(spec: &Spec, cache: spec::Cache, dtype: Dtype) -> [Sum; 2] {
     let row = |n, width, format| Sum(cached_row(n, width, format, dtype));
-    [row(heads.kv, heads.dim, cache.k), row(heads.value, heads.value_dim, cache.v)]
+    let heads = spec.variant().map_or(spec.heads, |variant| variant.cached_heads());
+    let v = match spec.mechanism {
+        // Values are the first channels of keys.
+        Mechanism::Latent(_) => Sum(Vec::new()),
+        _ => row(heads.value, heads.value_dim, cache.v),
+    };
+    [row(heads.kv, heads.dim, cache.k), v]
 }
 
 /// The bytes of a token in `n` heads of this width: of its elements, and of their scales.
@@ -292,11 +299,20 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>, positions: &Problem<'
         vec![(u64::from(n), heads), (width.into(), ""), (dtype.size_bytes().into(), "B")]
     };
     let times = |tokens, row: Vec<_>| [vec![batch, tokens], row].concat();
-    let mut moved = vec![
-        Moved::new("q", times(queries, row(heads.query, heads.dim))),
-        Moved::new("K", times(keys, row(heads.kv, heads.dim))),
-        Moved::new("V", times(keys, row(heads.value, heads.value_dim))),
-    ];
+    let operand = |Operand { name, heads, rows, width }| {
+        let row = row(heads.unwrap_or(1), width);
+        let name = match name {
+            "k" => "K",
+            "v" => "V",
+            other => other,
+        };
+        match rows {
+            Rows::Queries => Moved::new(name, times(queries, row)),
+            Rows::Keys => Moved::new(name, times(keys, row)),
+            Rows::Matrix(rows) => Moved::new(name, [vec![(u64::from(rows), "rows")], row].concat()),
+        }
+    };
+    let mut moved: Vec<_> = variant.operands().map(operand).collect();
     let lens = inputs::lens(variant.inputs, heads, variant.source, positions);
     moved.extend(spec.inputs.names.iter().zip(variant.inputs).zip(lens).map(|((name, shape), len)| {
         let size = if shape.dtype == InputType::Bool { 1 } else { 4 };

@@ -23,6 +23,10 @@ pub(super) struct Line {
 pub(super) fn context(spec: &Spec) -> String {
     let Heads { query, kv, value, .. } = scored(spec);
     let mut context = "for sequence b, query head h and query position q".to_owned();
+    if let Mechanism::Latent(_) = spec.mechanism {
+        context.push_str("; all heads read one latent of each token");
+        return context;
+    }
     match query / kv {
         1 => {}
         group if kv > 1 => context.push_str(&format!("; query head h reads key head g = h // {group}")),
@@ -67,7 +71,13 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     let mut lines = definitions(spec);
     lines.extend(pseudo_heads(spec));
     let [q, k] = rows(spec, key);
-    if spec.position.is_some() || spec.qk_norm.is_some() {
+    if let Mechanism::Latent(_) = spec.mechanism {
+        lines.extend([
+            line("q'", format!("[Q_nope[b,h,q], {q}]")),
+            line("k'", format!("[W_uk[h] · C_kv[b,k], {k}]")),
+            line("s", format!("{scale}q' · k'")),
+        ]);
+    } else if spec.position.is_some() || spec.qk_norm.is_some() {
         lines.extend([line("q'", q), line("k'", k), line("s", format!("{scale}q' · k'"))]);
     } else {
         lines.push(line("s", format!("{scale}{q} · {k}")));
@@ -97,7 +107,11 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
         Weights::Relu => (format!("max({score}, 0)"), None),
     };
     let by = divisor.as_ref().map_or(String::new(), |divisor| format!(" / {divisor}"));
-    let o = format!("(Σ {weight} · V[b,{value},k]){by}, sums over the allowed k; 0 where there is none");
+    let values = match spec.mechanism {
+        Mechanism::Latent(_) => "W_uv[h] · C_kv[b,k]".to_owned(),
+        _ => format!("V[b,{value},k]"),
+    };
+    let o = format!("(Σ {weight} · {values}){by}, sums over the allowed k; 0 where there is none");
     let finished = finished(spec);
     lines.push(line(if finished.is_some() { "a[b,h,q]" } else { "o[b,h,q]" }, o));
     if let Some(is) = finished {
@@ -169,7 +183,10 @@ fn definitions(spec: &Spec) -> Vec<Line> {
 
 /// The rows whose dot product is the score.
 fn rows(spec: &Spec, key: &str) -> [String; 2] {
-    let sides = [("Q", "h", "q", 0), ("K", key, "k", 1)];
+    let sides = match spec.mechanism {
+        Mechanism::Latent(_) => [("Q_rope", "h", "q", 0), ("K_rope", "", "k", 1)],
+        _ => [("Q", "h", "q", 0), ("K", key, "k", 1)],
+    };
     sides.map(|(tensor, head, token, side)| {
         let turn = |x: String| match spec.position {
             None => x,
@@ -181,7 +198,8 @@ fn rows(spec: &Spec, key: &str) -> [String; 2] {
                 format!("rope({x}, {at})")
             }
         };
-        let row = format!("{tensor}[b,{head},{token}]");
+        let head = if head.is_empty() { String::new() } else { format!("{head},") };
+        let row = format!("{tensor}[b,{head}{token}]");
         let Some(QkNorm { kind, eps, learned, all_heads, after_rope }) = spec.qk_norm else {
             return turn(row);
         };

@@ -107,15 +107,16 @@ impl Page<'_> {
         let stored = if k == v { k.to_owned() } else { format!("{k} (K) and {v} (V)") };
         self.section("cache", &format!("of one token, in {stored}"))?;
         let cache = shown.given.spec.cache;
-        let [k, v] = figures::cached_rows(&shown.heads, cache, shown.dtype);
-        for (name, row) in [("K", k), ("V", v)] {
+        let [k, v] = figures::cached_rows(shown.given.spec, cache, shown.dtype);
+        let names = if v.value() > 0.0 { ["K", "V"] } else { ["latent", ""] };
+        for (name, row) in names.into_iter().zip([k, v]).filter(|(_, row)| row.value() > 0.0) {
             self.item(name, &format!("{row} = {}", whole(row.value())))?;
         }
         let others: Vec<_> = Dtype::ALL
             .iter()
             .filter(|dtype| dtype.name() != stored)
             .map(|&dtype| {
-                let rows = figures::cached_rows(&shown.heads, spec::Cache::DEFAULT, dtype);
+                let rows = figures::cached_rows(shown.given.spec, spec::Cache::DEFAULT, dtype);
                 let bytes = rows.iter().map(Sum::value).sum();
                 format!("{} in {}", whole(bytes), dtype.name())
             })

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 use regard_ir::inputs::InputData;
+use regard_ir::operands::{Operand, Rows, operands};
 use regard_ir::plan::Dtype;
 use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Gate;
 use regard_ir::spec::Spec;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Source};
 use safetensors::Dtype as FileDtype;
 
 use super::Tensors;
@@ -54,6 +55,15 @@ impl Layout {
         }
     }
 
+    /// The same of a tensor that may have no axis of heads.
+    fn axes_of(self, batch: Dim, heads: Option<Dim>, tokens: Dim, width: Dim) -> Vec<Dim> {
+        match heads {
+            Some(heads) => self.file_axes([batch, heads, tokens, width]),
+            None if self == Layout::Packed => vec![tokens, width],
+            None => vec![batch, tokens, width],
+        }
+    }
+
     /// The lengths of batch, head, token and channel, of those of a file's axes.
     fn lens(self, axes: &[usize]) -> Option<[usize; 4]> {
         Some(match (self, axes) {
@@ -86,6 +96,8 @@ impl Layout {
 pub(crate) struct Signature<'a> {
     /// Head counts and widths.
     pub(crate) heads: Heads,
+    /// What turns q, k and v into o.
+    pub(crate) mechanism: Mechanism<'a>,
     /// Whose keys and values.
     pub(crate) source: Source,
     /// Heads of o and of the gate.
@@ -108,6 +120,7 @@ impl<'a> Signature<'a> {
         let Spec { heads, source, output, ref inputs, .. } = *spec;
         Self {
             heads,
+            mechanism: spec.variant().map_or(Mechanism::Plain, |variant| variant.mechanism),
             source,
             output_heads: output.mix.map_or(heads.query, |mix| mix.heads),
             gate: output.gate,
@@ -135,7 +148,7 @@ impl<'a> Signature<'a> {
         let sizes = Sizes::guess(self, tensors);
         let mut errors = mismatches(&self.expected(&sizes), tensors);
         let swapped = Self { layout: self.layout.other(), ..*self };
-        let other_layout = !errors.is_empty() && swapped.fits_qkv(tensors);
+        let other_layout = !errors.is_empty() && swapped.fits_operands(tensors);
         match sizes.problem(self.source) {
             Ok(problem) if errors.is_empty() => {
                 Ok(self.take(tensors, problem).expect("every tensor was found with its type and shape"))
@@ -207,12 +220,25 @@ impl<'a> Signature<'a> {
             dtypes: vec![storage(self.dtype)],
             axes: layout.file_axes([batch, n_heads, tokens, width]),
         };
-        let channels = fixed("channels", heads.dim);
-        let mut expected = vec![
-            row("q", fixed("query heads", heads.query), queries, channels),
-            row("k", fixed("key heads", heads.kv), keys, channels),
-            row("v", fixed("value heads", heads.value), keys, fixed("channels", heads.value_dim)),
-        ];
+        let operand = |Operand { name, heads, rows, width }| {
+            let width = fixed("channels", width);
+            let what = match rows {
+                Rows::Keys if name == "v" => "value heads",
+                Rows::Keys => "key heads",
+                Rows::Queries | Rows::Matrix(_) => "query heads",
+            };
+            let heads = heads.map(|heads| fixed(what, heads));
+            let dtypes = vec![storage(self.dtype)];
+            let axes = match (rows, heads) {
+                (Rows::Queries, heads) => layout.axes_of(batch, heads, queries, width),
+                (Rows::Keys, heads) => layout.axes_of(batch, heads, keys, width),
+                (Rows::Matrix(rows), heads) => {
+                    heads.into_iter().chain([fixed("rows", rows), width]).collect()
+                }
+            };
+            Expected { name: name.to_owned(), dtypes, axes }
+        };
+        let mut expected: Vec<_> = self.operands().map(operand).collect();
         expected.extend(self.expected_inputs(sizes));
         if layout == Layout::Packed {
             let len = sizes.batch.map(|n| n + 1);
@@ -263,9 +289,14 @@ impl<'a> Signature<'a> {
         self.names.iter().zip(self.shapes).map(input).collect()
     }
 
-    fn fits_qkv(&self, tensors: &Tensors) -> bool {
+    /// The tensors that the mechanism computes on.
+    fn operands(&self) -> impl Iterator<Item = Operand> + use<> {
+        operands(&self.heads, &self.mechanism)
+    }
+
+    fn fits_operands(&self, tensors: &Tensors) -> bool {
         let expected = self.expected(&Sizes::guess(self, tensors));
-        expected.iter().take(3).all(|expected| {
+        expected.iter().take(self.operands().count()).all(|expected| {
             tensors.get(&expected.name).is_some_and(|tensor| expected.reasons(&tensor).is_empty())
         })
     }
@@ -281,12 +312,29 @@ impl<'a> Signature<'a> {
         Some(Bound {
             problem,
             layout: self.layout,
-            q: stored("q")?,
-            k: stored("k")?,
-            v: stored("v")?,
+            operands: self
+                .operands()
+                .map(|operand| self.operand(tensors, &operand))
+                .collect::<Option<_>>()?,
             captured,
             gate,
         })
+    }
+
+    /// An operand, in the storage type: with axes of batch and head that it does not have.
+    fn operand<'t>(&self, tensors: &'t Tensors, operand: &Operand) -> Option<Stored<'t>> {
+        let Operand { name, heads, rows, .. } = *operand;
+        let layout = self.layout;
+        let shape = match (rows, heads, tensors.get(name)?.shape) {
+            (Rows::Matrix(_), _, &[h, n, d]) => [1, h, n, d],
+            (_, None, &[b, n, d]) if layout != Layout::Packed => [b, 1, n, d],
+            (_, None, &[n, d]) => [1, 1, n, d],
+            (_, _, axes) => layout.lens(axes)?,
+        };
+        // A matrix has no tokens that could lie outside of its heads.
+        let of_matrix = matches!(rows, Rows::Matrix(_));
+        let strides = if of_matrix { Layout::Bhnd.strides(shape) } else { layout.strides(shape) };
+        Some(Stored { elements: self.elements(tensors, name, self.dtype)?, shape, strides })
     }
 
     /// A captured input, in its type.
@@ -304,12 +352,17 @@ impl<'a> Signature<'a> {
         let tensor = tensors.get(name)?;
         let one_channel = || self.layout.lens(&[tensor.shape, &[1]].concat());
         let shape = self.layout.lens(tensor.shape).or_else(one_channel)?;
-        let elements = match dtype {
+        let elements = self.elements(tensors, name, dtype)?;
+        Some(Stored { elements, shape, strides: self.layout.strides(shape) })
+    }
+
+    fn elements<'t>(&self, tensors: &'t Tensors, name: &str, dtype: Dtype) -> Option<StoredElements<'t>> {
+        let tensor = tensors.get(name)?;
+        Some(match dtype {
             Dtype::F32 => StoredElements::F32(tensor.elements()?),
             Dtype::F16 => StoredElements::F16(tensor.elements()?),
             Dtype::Bf16 => StoredElements::Bf16(tensor.elements()?),
-        };
-        Some(Stored { elements, shape, strides: self.layout.strides(shape) })
+        })
     }
 }
 
@@ -320,12 +373,8 @@ pub(crate) struct Bound<'t> {
     pub(crate) problem: OwnedProblem,
     /// Order of the axes of its tensors.
     pub(crate) layout: Layout,
-    /// Queries.
-    pub(crate) q: Stored<'t>,
-    /// Keys.
-    pub(crate) k: Stored<'t>,
-    /// Values.
-    pub(crate) v: Stored<'t>,
+    /// What the mechanism computes on, in the order of [`regard_ir::operands::operands`].
+    pub(crate) operands: Vec<Stored<'t>>,
     /// Captured inputs: the declared ones in the order of their declaration, then those of learned tables.
     pub(crate) captured: Vec<CapturedElements<'t>>,
     /// The gate of the outputs, with one channel where it is per head.
@@ -344,7 +393,7 @@ impl Bound<'_> {
     }
 }
 
-/// One of q, k, v, o, lse and a gate.
+/// An operand, o, lse or a gate.
 #[derive(Debug)]
 pub(crate) struct Stored<'t> {
     /// Its elements.
@@ -406,9 +455,22 @@ struct Sizes {
 
 impl Sizes {
     fn guess(signature: &Signature<'_>, tensors: &Tensors) -> Self {
-        let shape = |name| signature.layout.lens(tensors.get(name)?.shape);
-        let (q, k) = (shape("q"), shape("k"));
+        let first = |rows| signature.operands().find(|operand| operand.rows == rows);
+        let lens = |operand: Option<Operand>| {
+            let operand = operand?;
+            let shape = tensors.get(operand.name)?.shape;
+            match (operand.heads, shape) {
+                (None, &[b, n, d]) if signature.layout != Layout::Packed => Some([b, 1, n, d]),
+                (None, &[n, d]) if signature.layout == Layout::Packed => Some([1, 1, n, d]),
+                (None, _) => None,
+                _ => signature.layout.lens(shape),
+            }
+        };
+        let (of_queries, of_keys) = (first(Rows::Queries), first(Rows::Keys));
+        let (q, k) = (lens(of_queries), lens(of_keys));
         let (queries, keys) = (q.map(|s| s[2]), k.map(|s| s[2]));
+        let origin = |operand: Option<Operand>| operand.map_or("", |operand| origin(operand.name));
+        let [in_q, in_k] = [origin(of_queries), origin(of_keys)];
         if signature.layout == Layout::Packed {
             let offsets = |name| tensors.get(name)?.elements::<i32>();
             let given = [offsets(CU_Q), offsets(CU_K)];
@@ -421,14 +483,14 @@ impl Sizes {
                 batch: len(&given[0]).or(len(&given[1])),
                 queries,
                 keys,
-                origins: ["in `cu_q`", "in `q`", "in `k`"],
+                origins: ["in `cu_q`", in_q, in_k],
                 longest: Some([longest(&given[0]), longest(&given[1])]),
                 cumulative: given.map(|offsets| offsets.map_or(Vec::new(), Cow::into_owned)),
             };
         }
-        let batch_origin = if q.is_some() { "in `q`" } else { "in `k`" };
+        let batch_origin = if q.is_some() { in_q } else { in_k };
         let batch = q.or(k).map(|s| s[0]);
-        Self::equal([batch, queries, keys], [batch_origin, "in `q`", "in `k`"])
+        Self::equal([batch, queries, keys], [batch_origin, in_q, in_k])
     }
 
     fn of(problem: &Problem<'_>) -> Self {
@@ -488,6 +550,17 @@ fn packed_axes(
     let others = shape.axes().iter().enumerate();
     let others = others.filter(|&(i, at)| i != token && *at != Axis::Batch).map(|(_, at)| longest(at));
     [axis(&shape.axes()[token])].into_iter().chain(others).collect()
+}
+
+/// Who says how long an axis is: an operand.
+fn origin(name: &str) -> &'static str {
+    match name {
+        "q" => "in `q`",
+        "k" => "in `k`",
+        "q_nope" => "in `q_nope`",
+        "c_kv" => "in `c_kv`",
+        _ => "in another tensor",
+    }
 }
 
 /// A length that the spec fixes.

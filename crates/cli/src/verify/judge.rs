@@ -39,8 +39,8 @@ pub(crate) fn positions(kernel: &Kernel, bound: &Bound<'_>) -> Result<OwnedProbl
 }
 
 impl<'a> Judge<'a> {
-    /// The truth about what `kernel` computes on `bound`, whose captured inputs are `captured` and whose problem is
-    /// `positions` as [`positions`] says.
+    /// The truth about what `kernel` computes on `bound`, whose operands and captured inputs are given as they are viewed, and
+    /// whose problem is `positions` as [`positions`] says.
     ///
     /// # Errors
     /// If there is no memory for the keys and values that the threads work on, or the tensors do not fit, which what
@@ -48,7 +48,7 @@ impl<'a> Judge<'a> {
     pub(crate) fn new(
         kernel: &'a Kernel,
         bound: &'a Bound<'_>,
-        captured: &'a [InputData<'a>],
+        (operands, captured): (&'a [Tensor4<'a>], &'a [InputData<'a>]),
         positions: &'a OwnedProblem,
         pool: &'a Pool,
     ) -> Result<Self, Failure> {
@@ -57,7 +57,7 @@ impl<'a> Judge<'a> {
             Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &positions.view())
                 .map_err(|error| Failure::Bug(error.to_string()))?;
         let gate = bound.gate.as_ref().map(view).transpose()?;
-        let tensors = Tensors { q: view(&bound.q)?, k: view(&bound.k)?, v: view(&bound.v)?, captured, gate };
+        let tensors = Tensors { operands, captured, gate };
         let oracle = Oracle::new(variant, problem, tensors)
             .map_err(|error| Failure::Bug(error.to_string()))?
             .with_precision(kernel.spec().precision);
@@ -164,6 +164,14 @@ impl<'a> Judge<'a> {
         let reports = results.into_iter().filter_map(OnceLock::into_inner);
         reports.reduce(|a, b| Ok(join(a?, b?))).transpose().map_err(bug)
     }
+}
+
+/// The operands of a problem, as the oracle takes them.
+///
+/// # Errors
+/// If one is not as long as its shape says, which what is bound rules out.
+pub(crate) fn operands<'s>(bound: &'s Bound<'_>) -> Result<Vec<Tensor4<'s>>, Failure> {
+    bound.operands.iter().map(view).collect()
 }
 
 fn bug(error: CompareError) -> Failure {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use half::{bf16, f16};
 use regard::{Dtype, Problem, Spec};
+use regard_ir::operands::{Operand, Rows};
 use regard_ir::plan::Blocks;
 use regard_ir::problem::OwnedProblem;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source, Variant};
@@ -75,46 +76,53 @@ pub(crate) fn tensors(
     let positions = &positions.view();
     let heads = variant.heads;
     let [batch, queries, keys] = problem.extents();
-    let shape = |heads, len, width| [batch, heads, len, width];
-    let output = |width| shape(variant.output_heads(), queries, width);
-    let shapes = [
-        shape(heads.query, queries, heads.dim),
-        shape(heads.kv, keys, heads.dim),
-        shape(heads.value, keys, heads.value_dim),
-    ];
+    let output = |width| [batch, variant.output_heads(), queries, width];
+    let operand = |operand: &Operand| {
+        let (batch, rows) = match operand.rows {
+            Rows::Queries => (batch, queries),
+            Rows::Keys => (batch, keys),
+            Rows::Matrix(rows) => (1, rows),
+        };
+        [batch, operand.heads.unwrap_or(1), rows, operand.width]
+    };
+    let operands: Vec<Operand> = variant.operands().collect();
+    let shapes = operands.iter().map(operand);
     let gate = variant.output.gate.map(|gate| output(if gate.per_head { 1 } else { heads.value_dim }));
-    let rows = shapes.into_iter().chain([output(heads.value_dim)]).chain(gate);
+    let rows = shapes.chain([output(heads.value_dim)]).chain(gate);
     let rows = rows.map(|shape| elements(shape).saturating_mul(dtype.size_bytes() as u128));
     memory::ask(
         "the tensors of this problem",
         rows.fold(input_bytes(spec, positions), u128::saturating_add),
     )?;
 
-    let row = |shape, seed| -> Result<Stored<'static>, OutOfMemory> {
+    let drawn = |shape, layout: Layout, numbers: &mut dyn Iterator<Item = f32>| -> Result<_, OutOfMemory> {
         let elements = match dtype {
-            Dtype::F32 => f32::store(normal(shape, seed, |x| x)?),
-            Dtype::F16 => f16::store(normal(shape, seed, f16::from_f32)?),
-            Dtype::Bf16 => bf16::store(normal(shape, seed, bf16::from_f32)?),
+            Dtype::F32 => f32::store(taken(shape, numbers, |x| x)?),
+            Dtype::F16 => f16::store(taken(shape, numbers, f16::from_f32)?),
+            Dtype::Bf16 => bf16::store(taken(shape, numbers, bf16::from_f32)?),
         };
         let shape = shape.map(|n| n as usize);
         Ok(Stored { elements, shape, strides: layout.strides(shape) })
     };
-    let gate_seed = SEED + (shapes.len() + variant.inputs.len()) as u64;
-    let [q, k, v] = shapes;
+    let gate_seed = SEED + (operands.len() + variant.inputs.len()) as u64;
+    let rows = operands.iter().enumerate().map(|(at, of)| {
+        // A matrix has no tokens that could lie outside of its heads.
+        let layout = if matches!(of.rows, Rows::Matrix(_)) { Layout::Bhnd } else { layout };
+        drawn(operand(of), layout, &mut random::operand(of, SEED + at as u64))
+    });
     Ok(Bound {
         problem: problem.into(),
         layout,
-        q: row(q, SEED)?,
-        k: row(k, SEED + 1)?,
-        v: row(v, SEED + 2)?,
+        operands: rows.collect::<Result<_, _>>()?,
         captured: (0..variant.inputs.len()).map(|at| input(&variant, at, positions)).collect(),
-        gate: gate.map(|shape| row(shape, gate_seed)).transpose()?,
+        gate: gate.map(|shape| drawn(shape, layout, &mut random::normal(gate_seed))).transpose()?,
     })
 }
 
 /// Plausible elements of the captured input at `at`; the same on every call. Takes at most [`input_bytes`] of memory.
 pub(crate) fn input(variant: &Variant<'_>, at: usize, problem: &Problem<'_>) -> CapturedElements<'static> {
-    match random::captured(variant, problem, at, SEED + 3 + at as u64) {
+    let seed = SEED + (variant.operands().count() + at) as u64;
+    match random::captured(variant, problem, at, seed) {
         CapturedBuffer::F32(data) => CapturedElements::F32(Cow::Owned(data)),
         CapturedBuffer::I32(data) => CapturedElements::I32(Cow::Owned(data)),
         CapturedBuffer::Bool(data) => CapturedElements::Bool(Cow::Owned(data)),
@@ -127,11 +135,15 @@ pub(crate) fn input_bytes(spec: &Spec, problem: &Problem<'_>) -> u128 {
     spec.inputs.shapes.iter().map(bytes).fold(0, u128::saturating_add)
 }
 
-fn normal<T>(shape: [u32; 4], seed: u64, round: impl Fn(f32) -> T) -> Result<Vec<T>, OutOfMemory> {
+fn taken<T>(
+    shape: [u32; 4],
+    from: &mut dyn Iterator<Item = f32>,
+    round: impl Fn(f32) -> T,
+) -> Result<Vec<T>, OutOfMemory> {
     let len = elements(shape);
     let mut numbers = memory::reserved("a tensor of this problem", len)?;
     // What was reserved fits `usize`.
-    numbers.extend(random::normal(seed).take(len as usize).map(round));
+    numbers.extend(from.take(len as usize).map(round));
     Ok(numbers)
 }
 
@@ -178,10 +190,10 @@ mod tests {
             StoredElements::Bf16(data) => data.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(bits(&a.q), bits(&b.q));
-        assert_ne!(bits(&a.k), bits(&a.v));
-        assert_eq!(a.k.shape, [1, 8, 3, 128]);
-        assert_eq!(tensors(Layout::Bnhd).k.strides, [3072, 128, 1024, 1]);
+        assert_eq!(bits(&a.operands[0]), bits(&b.operands[0]));
+        assert_ne!(bits(&a.operands[1]), bits(&a.operands[2]));
+        assert_eq!(a.operands[1].shape, [1, 8, 3, 128]);
+        assert_eq!(tensors(Layout::Bnhd).operands[1].strides, [3072, 128, 1024, 1]);
     }
 
     #[test]

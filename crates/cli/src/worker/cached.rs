@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use regard::{Dtype, Kernel, Outputs, Pool, Queries};
+use regard::{Dtype, Kernel, KeyRows, Outputs, Pool, Queries};
 use regard_ir::problem::Phase;
 
 use super::Refusal;
@@ -108,10 +108,10 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
         let q = Stored { elements: T::store(q), shape, strides: LAYOUT.strides(shape) };
         let ([k, own_k], [v, own_v]) =
             (rows("k", heads.kv, heads.dim)?, rows("v", heads.value, heads.value_dim)?);
-        let own = [view::<T>(&own_k)?, view(&own_v)?];
+        let own = KeyRows::Plain { k: view::<T>(&own_k)?, v: view(&own_v)? };
         let contents = Contents {
-            shared: [view::<T>(&k)?, view(&v)?],
-            own: |sequence| own.map(|rows| rows.sequence(sequence)),
+            shared: KeyRows::Plain { k: view::<T>(&k)?, v: view(&v)? },
+            own: |sequence| own.sequence(sequence),
             captured: &[],
         };
         let filled = Filled::new(&kernel, &problem.view(), contents, threads)?;
@@ -135,7 +135,7 @@ fn swapped<T: Copy>(data: &[T], [outer, inner, width]: [usize; 3]) -> Vec<T> {
 impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
         let Self { kernel, filled, q, o, o_shape, .. } = self;
-        let queries = Queries { q: view::<T>(q)?, captured: &[], gate: None };
+        let queries = Queries::new(view::<T>(q)?);
         let outputs = Outputs { o: view_mut(o, *o_shape, LAYOUT)?, lse: None };
         filled.decode(kernel, pool, queries, outputs).map_err(|error| run_failure(kernel.spec(), error))
     }

@@ -159,7 +159,7 @@ impl Reference {
             };
             let (q, k, v) = (of(&inputs.q, [heads, 0, queries, dim]), of(&inputs.k, kv), of(&inputs.v, kv));
             let view = |of| dense(of).map_err(|e| wrong(&e));
-            let tensors = Tensors { q: view(&q)?, k: view(&k)?, v: view(&v)?, captured, gate: None };
+            let tensors = Tensors { operands: &[view(&q)?, view(&k)?, view(&v)?], captured, gate: None };
             let oracle = Oracle::new(variant, problem, tensors).map_err(|e| wrong(&e))?;
             let rows = rows(&oracle, &sample, queries).map_err(|e| wrong(&e))?;
             all.extend(rows.into_iter().map(|row| Row { head: sequence * heads + row.head, ..row }));

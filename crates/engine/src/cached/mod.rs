@@ -13,6 +13,7 @@ mod repack;
 mod rows;
 mod store;
 mod tile;
+mod turn;
 
 use regard_ir::cache::{Block, Codec};
 
@@ -24,9 +25,11 @@ use crate::isa::Door;
 pub use self::repack::CachedUnit;
 pub(crate) use self::repack::{repack_floats, repack_pairs};
 pub use self::store::{
-    clear_keys, clear_values, is_odd, read_key, read_value, read_value_channel, sanitise, write_key,
-    write_value,
+    clear_keys, clear_odd, clear_values, is_odd, is_odd_at, mend, read_key, read_key_channel, read_value,
+    read_value_channel, sanitise, write_key, write_value,
 };
+
+pub use self::turn::{Lane, copy_keys, turn_keys, turn_rows, widen_keys};
 
 /// Words of a panel's row.
 pub const LANES: usize = regard_ir::cache::LANES as usize;

@@ -70,7 +70,15 @@ pub fn read_value(block: &Block, tokens: usize, token: usize, from: &[u32], row:
 
 /// Reads one channel of the value of token `token` of a page.
 pub fn read_value_channel(block: &Block, tokens: usize, token: usize, channel: usize, from: &[u32]) -> f32 {
-    let place = Place::Value { token, tokens };
+    read_channel(block, Place::Value { token, tokens }, channel, from)
+}
+
+/// Reads one channel of the key of token `token` of a page.
+pub fn read_key_channel(block: &Block, token: usize, channel: usize, from: &[u32]) -> f32 {
+    read_channel(block, Place::Key { token }, channel, from)
+}
+
+fn read_channel(block: &Block, place: Place, channel: usize, from: &[u32]) -> f32 {
     let (step, lane, n) = place.number(block, channel);
     let steps: &[Step] = from[..block.words].as_chunks().0;
     let number = get(block.codec, &steps[step], lane, n);
@@ -118,8 +126,13 @@ pub fn clear_values(block: &Block, tokens: usize, first: usize, to: &mut [u32]) 
     for group in 0..block.groups {
         (first..tokens).for_each(|token| set_scale(block, to, group * tokens + token, 0.0));
     }
+    clear_odd(tokens, first, &mut to[block.scaled_words(tokens)..]);
+}
+
+/// Clears the bits of all tokens of a page from number `first` on.
+pub fn clear_odd(tokens: usize, first: usize, to: &mut [u32]) {
     for token in first..tokens {
-        to[block.scaled_words(tokens) + token / u32::BITS as usize] &= !(1 << (token % u32::BITS as usize));
+        to[token / u32::BITS as usize] &= !(1 << (token % u32::BITS as usize));
     }
 }
 
@@ -136,8 +149,12 @@ fn erase(codec: Codec, step: &mut Step, lane: usize, n: usize) {
 
 /// Whether the values of a token are not all finite.
 pub fn is_odd(block: &Block, tokens: usize, token: usize, from: &[u32]) -> bool {
-    let odd = &from[block.scaled_words(tokens)..];
-    odd[token / u32::BITS as usize] >> (token % u32::BITS as usize) & 1 != 0
+    is_odd_at(block.scaled_words(tokens), token, from)
+}
+
+/// The same, by bits that begin at word `at`.
+pub fn is_odd_at(at: usize, token: usize, from: &[u32]) -> bool {
+    from[at + token / u32::BITS as usize] >> (token % u32::BITS as usize) & 1 != 0
 }
 
 /// Copies a block of values with zeros in place of what is not finite. `None` where all is, and nothing is copied.
@@ -147,10 +164,19 @@ pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32
         return None;
     }
     to.copy_from_slice(from);
-    for token in (0..tokens).filter(|&token| is_odd(block, tokens, token, from)) {
+    mend(block, tokens, to);
+    Some(to)
+}
+
+/// Puts zeros in place of what is not finite of a block of values, by its bits.
+pub fn mend(block: &Block, tokens: usize, to: &mut [u32]) {
+    for token in 0..tokens {
+        if !is_odd(block, tokens, token, to) {
+            continue;
+        }
         let place = Place::Value { token, tokens };
         for group in 0..block.groups {
-            if !scale(block, from, place.scale(block, group)).is_finite() {
+            if !scale(block, to, place.scale(block, group)).is_finite() {
                 set_scale(block, to, place.scale(block, group), 0.0);
             }
         }
@@ -162,7 +188,6 @@ pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32
             }
         }
     }
-    Some(to)
 }
 
 fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {

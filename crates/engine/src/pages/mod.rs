@@ -56,6 +56,26 @@ pub fn write_values<D: Door>(lanes: D, block: &Block, tokens: usize, rows: Rows<
     lanes.call(Values { lanes, block, tokens, rows, to });
 }
 
+/// Writes the bits of tokens whose values, the first `channels` of their keys' rows, are not all finite as a codec stores them.
+///
+/// # Panics
+/// If there are fewer bits than tokens, or rows are shorter.
+#[inline(always)]
+pub fn write_odd(codec: Codec, (keys, channels): (&Block, usize), rows: Rows<'_>, to: &mut [u32]) {
+    for i in 0..rows.count {
+        let token = rows.first + i;
+        put_odd(token, peak(&rows.row(keys, i)[..channels]) < numbers::limit(codec), to);
+    }
+}
+
+/// Writes the bit of a token.
+#[inline(always)]
+fn put_odd(token: usize, is_finite: bool, to: &mut [u32]) {
+    let bit = 1 << (token % u32::BITS as usize);
+    let word = &mut to[token / u32::BITS as usize];
+    *word = if is_finite { *word & !bit } else { *word | bit };
+}
+
 impl<'a> Rows<'a> {
     #[inline(always)]
     fn row(&self, block: &Block, i: usize) -> &'a [f32] {
@@ -221,9 +241,7 @@ impl<D: Door> Values<'_, D> {
             } else {
                 Self::scaled::<S, N>(lanes, (block, tokens, token), row, to)
             };
-            let bit = 1 << (token % u32::BITS as usize);
-            let word = &mut to[block.scaled_words(tokens) + token / u32::BITS as usize];
-            *word = if is_finite { *word & !bit } else { *word | bit };
+            put_odd(token, is_finite, &mut to[block.scaled_words(tokens)..]);
         }
     }
 

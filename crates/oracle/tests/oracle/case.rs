@@ -138,9 +138,11 @@ impl Case {
             tensor(gate, variant.output_heads(), nq, width)
         });
         let tensors = Tensors {
-            q: tensor(&self.q, heads.query, nq, heads.dim),
-            k: tensor(&self.k, heads.kv, nk, heads.dim),
-            v: tensor(&self.v, heads.value, nk, heads.value_dim),
+            operands: &[
+                tensor(&self.q, heads.query, nq, heads.dim),
+                tensor(&self.k, heads.kv, nk, heads.dim),
+                tensor(&self.v, heads.value, nk, heads.value_dim),
+            ],
             captured: Captured::bind(&shapes, &data, heads, self.source, &positions.view()).unwrap(),
             gate,
         };

@@ -43,9 +43,12 @@ fn judged(
     let buffer = |seed, n: u32| Buffer::rounded(dtype, normal(seed).take(n as usize * QUERIES));
     let (q, k, v) = (buffer(1, 2 * 4), buffer(2, 4), buffer(3, 3));
     let tensors = Tensors {
-        q: Tensor4::dense(q.elements(0), [1, 2, QUERIES, 4]).unwrap(),
-        k: Tensor4::dense(k.elements(0), [1, 1, QUERIES, 4]).unwrap(),
-        v: Tensor4::dense(v.elements(0), [1, 1, QUERIES, 3]).unwrap(),
+        operands: &[
+            Tensor4::dense(q.elements(0), [1, 2, QUERIES, 4]).unwrap(),
+            Tensor4::dense(k.elements(0), [1, 1, QUERIES, 4]).unwrap(),
+            Tensor4::dense(v.elements(0), [1, 1, QUERIES, 3]).unwrap(),
+        ],
+
         captured: Captured::NONE,
         gate: None,
     };
@@ -131,7 +134,7 @@ fn outputs_of_another_shape_or_type_are_refused() {
     let problem = Problem::prefill(Source::SelfAttention, 1, 2, 2).unwrap();
     let (data, halves) = ([1.0, 1.0], [bf16::ONE; 2]);
     let f32s = Tensor4::dense(Elements::F32(&data), [1, 1, 2, 1]).unwrap();
-    let tensors = Tensors { q: f32s, k: f32s, v: f32s, captured: Captured::NONE, gate: None };
+    let tensors = Tensors { operands: &[f32s, f32s, f32s], captured: Captured::NONE, gate: None };
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
     let sample = Sample::new(&problem, &variant.heads, 64, 0);
     let bf16s = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 2, 1]).unwrap();

@@ -151,7 +151,7 @@ fn captured_inputs_reach_mask_and_errors_name_the_pair() {
     let halves = [1.0, 2.0, 4.0].map(bf16::from_f32);
     let tensor = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 3, 1]).unwrap();
     let captured = Captured::bind(&shapes, &docs, &ONE_HEAD, Source::SelfAttention, &problem).unwrap();
-    let tensors = Tensors { q: tensor, k: tensor, v: tensor, captured, gate: None };
+    let tensors = Tensors { operands: &[tensor, tensor, tensor], captured, gate: None };
     let variant = Variant {
         identity: Identity(0),
         heads: ONE_HEAD,

@@ -66,7 +66,7 @@ fn judged(layer: u32, lens: &[i32]) -> Report {
         output: regard_ir::rows::Output::default(),
         inputs: &shapes,
     };
-    let tensors = Tensors { q: tensor(&q), k: tensor(&k), v: tensor(&v), captured, gate: None };
+    let tensors = Tensors { operands: &[tensor(&q), tensor(&k), tensor(&v)], captured, gate: None };
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
     let outputs = Outputs { o: tensor(&o), lse: None };
     compare(&oracle, &outputs, &Sample::new(&problem, &HEADS, 1, 0)).unwrap()

@@ -34,7 +34,7 @@ fn refused(k: Tensor4<'_>, v: Tensor4<'_>, gate: Option<Tensor4<'_>>, has_gate: 
     let problem = Problem::prefill(Source::SelfAttention, 1, 2, 2).unwrap();
     let q = [bf16::ZERO; 2];
     let q = Tensor4::dense(Elements::Bf16(&q), [1, 1, 2, 1]).unwrap();
-    let tensors = Tensors { q, k, v, captured: Captured::NONE, gate };
+    let tensors = Tensors { operands: &[q, k, v], captured: Captured::NONE, gate };
     Oracle::new(variant, problem, tensors).map(|_| ()).map_err(|error| error.to_string()).unwrap_err()
 }
 

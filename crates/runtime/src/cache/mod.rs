@@ -19,6 +19,13 @@ pub enum Pages<'a> {
         /// The first.
         first: u32,
     },
+    /// The same from page `begin` of the sequence on; those before it are nowhere.
+    From {
+        /// The first page of the sequence.
+        begin: u32,
+        /// Where it lies.
+        first: u32,
+    },
     /// By a table.
     Table(&'a [u32]),
     /// In so many pages from `first` on: the first `kept` pages of the sequence stay, and of the others the last ones take
@@ -39,6 +46,7 @@ impl Pages<'_> {
     pub const fn place(&self, page: usize) -> usize {
         match *self {
             Pages::Run { first } => first as usize + page,
+            Pages::From { begin, first } => first as usize + page - begin as usize,
             Pages::Table(table) => table[page] as usize,
             Pages::Ring { first, kept, pages } => {
                 let kept = kept as usize;
@@ -52,7 +60,7 @@ impl Pages<'_> {
     /// a page.
     pub const fn lost(&self, written: u32, tokens: u32) -> Range<u32> {
         match *self {
-            Pages::Run { .. } | Pages::Table(_) => 0..0,
+            Pages::Run { .. } | Pages::From { .. } | Pages::Table(_) => 0..0,
             Pages::Ring { kept, pages, .. } => {
                 let last = written.div_ceil(tokens);
                 let begin = kept * tokens;
@@ -93,7 +101,11 @@ pub fn clear(shape: &PageShape, page: &mut [u32], first: usize) {
     }
     for head in 0..shape.value_head_count() {
         let block = &mut page[shape.values_at(head)..][..shape.values_len()];
-        cached::clear_values(&shape.values, shape.tokens, first, block);
+        if shape.shared {
+            cached::clear_odd(shape.tokens, first, block);
+        } else {
+            cached::clear_values(&shape.values, shape.tokens, first, block);
+        }
     }
 }
 
@@ -135,13 +147,14 @@ impl<'a> CachedSequence<'a> {
     pub fn read_into(&self, shape: &PageShape, token: usize, row: RowOf, to: &mut [f32]) {
         let (page, at) = (self.page(shape, token / shape.tokens), token % shape.tokens);
         match row {
-            RowOf::Key(head) => {
-                let block = &page[shape.keys_at(head)..][..shape.keys_len()];
-                cached::read_key(&shape.keys, at, block, to);
-            }
-            RowOf::Value(head) => {
+            RowOf::Value(head) if !shape.shared => {
                 let block = &page[shape.values_at(head)..][..shape.values_len()];
                 cached::read_value(&shape.values, shape.tokens, at, block, to);
+            }
+            // Values that are the first channels of keys have the same heads.
+            RowOf::Key(head) | RowOf::Value(head) => {
+                let block = &page[shape.keys_at(head)..][..shape.keys_len()];
+                cached::read_key(&shape.keys, at, block, to);
             }
         }
     }
@@ -151,7 +164,12 @@ impl<'a> CachedSequence<'a> {
     /// # Panics
     /// If there is no such token, head or channel.
     pub fn value(&self, shape: &PageShape, head: usize, token: usize, channel: usize) -> f32 {
-        let block = &self.page(shape, token / shape.tokens)[shape.values_at(head)..][..shape.values_len()];
+        let page = self.page(shape, token / shape.tokens);
+        if shape.shared {
+            let block = &page[shape.keys_at(head)..][..shape.keys_len()];
+            return cached::read_key_channel(&shape.keys, token % shape.tokens, channel, block);
+        }
+        let block = &page[shape.values_at(head)..][..shape.values_len()];
         cached::read_value_channel(&shape.values, shape.tokens, token % shape.tokens, channel, block)
     }
 
@@ -161,6 +179,9 @@ impl<'a> CachedSequence<'a> {
         let most = self.memory.len().checked_div(shape.len()).unwrap_or(0);
         match self.pages {
             Pages::Run { first } => first as usize + pages <= most,
+            Pages::From { begin, first } => {
+                begin as usize <= pages && first as usize + pages - begin as usize <= most
+            }
             Pages::Table(table) => {
                 table.len() >= pages && table[..pages].iter().all(|&page| (page as usize) < most)
             }

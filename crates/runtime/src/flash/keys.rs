@@ -13,9 +13,10 @@ use regard_ir::tiles;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
+use super::expand::{self, Expansion};
 use crate::cache::{CachedSequence, Caches, RowOf};
-use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Tensor};
-use crate::rows::{Change, Changed, Side};
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
+use crate::rows::{Change, Changed, Tensor};
 use crate::summary::Summaries;
 use crate::view::View;
 
@@ -29,21 +30,6 @@ pub(super) struct Keys<'a, T> {
     pub change: Option<Change<'a>>,
     /// How heads are mixed first, where they are.
     pub mixes: Option<Mixes<'a>>,
-}
-
-/// Room to pack in.
-pub(super) struct Room<'m> {
-    /// What rows are made in.
-    pub rows: &'m mut [f32],
-    /// What rows are mixed in, of keys and of values.
-    pub kept: [&'m mut [f32]; 2],
-}
-
-impl Room<'_> {
-    fn again(&mut self) -> Room<'_> {
-        let [keys, values] = &mut self.kept;
-        Room { rows: self.rows, kept: [keys, values] }
-    }
 }
 
 impl<T: Element> Keys<'_, T> {
@@ -66,13 +52,16 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         block: [u32; 2],
         keys: Range<u32>,
-        mut room: Room<'_>,
+        scratch: Scratch<'_>,
         to: &mut [f32],
     ) {
+        let Scratch { rows, mut kept, expansion, expanded } = scratch;
         let firsts = keys.clone().step_by(E::unit_keys(shape));
         for (first, to) in firsts.zip(to.chunks_exact_mut(E::packed_len(shape))) {
             let end = keys.end.min(first + E::unit_keys(shape) as u32);
-            self.pack(engine, shape, block, first..end, room.again(), to);
+            let [for_keys, for_values] = &mut kept;
+            let scratch = Scratch { rows, kept: [for_keys, for_values], expansion, expanded };
+            self.pack(engine, shape, block, first..end, scratch, to);
         }
     }
 
@@ -84,10 +73,9 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         [sequence, kv_head]: [u32; 2],
         keys: Range<u32>,
-        room: Room<'_>,
+        Scratch { rows: scratch, kept, expansion: memory, expanded }: Scratch<'_>,
         to: &mut [f32],
     ) {
-        let Room { rows: scratch, kept } = room;
         let of = self.problem.sequence(sequence);
         let (batch, head) = (of.batch as usize, kv_head as usize);
         let first = (of.first_key + (keys.start - of.held.begin)) as usize;
@@ -95,11 +83,11 @@ impl<T: Element> Keys<'_, T> {
         let count = keys.len();
         if let Some(mixes) = self.mixes {
             let (sources, at) = self.sources(&of, sequence, keys.start);
-            let mixed = |tensor, sources| Mixed { mixes, tensor, sources, head };
-            let change = self.change.map(|change| (change, Known { side: Side::Key, batch, first }));
+            let mixed = |which, sources| Mixed { mixes, which, sources, head };
+            let change = self.change.map(|change| (change, Known { batch, first }));
             let [for_keys, for_values] = kept;
-            let keys = MixedRows::new(mixed(Tensor::Key, sources[0]), at, change, for_keys);
-            let values = MixedRows::new(mixed(Tensor::Value, sources[1]), at, None, for_values);
+            let keys = MixedRows::new(mixed(Which::Key, sources[0]), at, change, for_keys);
+            let values = MixedRows::new(mixed(Which::Value, sources[1]), at, None, for_values);
             engine.pack(shape, &keys, &values, count, scratch, to);
             return;
         }
@@ -109,9 +97,9 @@ impl<T: Element> Keys<'_, T> {
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
                 match self.change {
                     None => engine.pack(shape, &pack::AsStored(key), &values, count, scratch, to),
-                    Some(change) => {
-                        let token = |i| change.tokens.key(batch, first + i);
-                        let rows = Changed::new(change, |i| (head, key(i)), token);
+                    Some(_) => {
+                        let at = |i| [batch, head, first + i];
+                        let rows = Changed { change: self.change, tensor: Tensor::One(k), at };
                         engine.pack(shape, &rows, &values, count, scratch, to);
                     }
                 }
@@ -119,6 +107,12 @@ impl<T: Element> Keys<'_, T> {
             // Keys were turned and normed when they were appended.
             Source::Cached { caches, page } => {
                 let cache = caches.get(sequence as usize);
+                if page.shared {
+                    let (of, unit) = ((head, shape.value_dim), E::unit_keys(shape));
+                    let [k, v] = expand::read_rows(engine.lanes(), (&cache, &page), of, keys, unit, memory);
+                    engine.pack(shape, &k, &v, count, scratch, to);
+                    return;
+                }
                 let blocks = |at: usize| {
                     let words = cache.page(&page, at);
                     let keys = &words[page.keys_at(head)..][..page.keys_len()];
@@ -139,6 +133,12 @@ impl<T: Element> Keys<'_, T> {
                 let (k, v) = (rows(RowOf::Key(head)), rows(RowOf::Value(value_head)));
                 engine.pack(shape, &k, &v, count, scratch, to);
             }
+            Source::Latents { caches, page, expansion } => {
+                let cache = (&caches.get(sequence as usize), &page);
+                let unit = E::unit_keys(shape);
+                let [k, v] = expansion.make(engine.lanes(), cache, kv_head, keys, unit, memory, expanded);
+                engine.pack(shape, &k, &v, count, scratch, to);
+            }
         }
     }
 
@@ -151,7 +151,7 @@ impl<T: Element> Keys<'_, T> {
                 let sources = [k, v].map(|rows| Sources::Given { rows, batch });
                 (sources, (of.first_key + (position - of.held.begin)) as usize)
             }
-            Source::Cached { caches, page } => {
+            Source::Cached { caches, page } | Source::Latents { caches, page, .. } => {
                 let cache = caches.get(sequence as usize);
                 ([Sources::Cached { cache, page }; 2], position as usize)
             }
@@ -175,7 +175,7 @@ impl<T: Element> Keys<'_, T> {
         let of = self.problem.sequence(sequence);
         if let Some(mixes) = self.mixes {
             let ([_, sources], at) = self.sources(&of, sequence, position);
-            let mixed = Mixed { mixes, tensor: Tensor::Value, sources, head: kv_head as usize };
+            let mixed = Mixed { mixes, which: Which::Value, sources, head: kv_head as usize };
             return mixed.channel(lanes, at, channel);
         }
         let head = self.value_head(kv_head);
@@ -187,13 +187,18 @@ impl<T: Element> Keys<'_, T> {
             Source::Cached { caches, page } => {
                 caches.get(sequence as usize).value(&page, head, position as usize, channel)
             }
+            Source::Latents { caches, page, expansion: Expansion { w_uv, .. } } => {
+                let latents = caches.get(sequence as usize);
+                let weights = w_uv.row(0, head, channel).iter().enumerate();
+                weights.map(|(c, w)| w.to_f32() * latents.value(&page, 0, position as usize, c)).sum()
+            }
         }
     }
 }
 
 /// Where keys and values come from.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a, T> {
+pub(crate) enum Source<'a, T> {
     /// From the caller's tensors.
     Given {
         /// Keys, `[sequence][key head][key]`.
@@ -208,6 +213,27 @@ pub(super) enum Source<'a, T> {
         /// What their pages are.
         page: PageShape,
     },
+    /// From latents, in pages.
+    Latents {
+        /// Those of each sequence.
+        caches: &'a dyn Caches,
+        /// What their pages are.
+        page: PageShape,
+        /// What makes keys and values of them.
+        expansion: Expansion<'a, T>,
+    },
+}
+
+/// What keys and values are packed in.
+pub(super) struct Scratch<'a> {
+    /// Rows on their way.
+    pub rows: &'a mut [f32],
+    /// What keys and values are mixed in, where heads are mixed.
+    pub kept: [&'a mut [f32]; 2],
+    /// What they are made in, where they are made of latents.
+    pub expansion: &'a mut [f32],
+    /// The head whose matrices are packed there.
+    pub expanded: &'a mut Option<u32>,
 }
 
 /// Rows of a cache.

@@ -4,11 +4,12 @@ use regard_engine::{Engine, Shape};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::rows::Output;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Latent, Variant};
 use regard_simd::TRANSPOSE;
 
 use super::ahead::Units;
-use super::keys::Room;
+use super::expand;
+use super::keys::Scratch;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish;
@@ -55,6 +56,21 @@ pub(super) struct Layout {
     /// Elements of the room in which rows are mixed, of keys or queries and of values.
     kept: [usize; 2],
     code: usize,
+    /// Elements that keys and values are made in, where they are made of latents.
+    expansion: usize,
+}
+
+/// Where keys and values come from.
+#[derive(Clone, Copy)]
+pub(crate) enum KeysFrom<'a> {
+    /// From tensors.
+    Tensors,
+    /// From pages, in which they are as they enter the products.
+    Pages,
+    /// From pages whose rows, so many channels each, hold keys and values both.
+    Rows(usize),
+    /// From latents in pages.
+    Latents(&'a Latent),
 }
 
 /// What all workers share.
@@ -77,6 +93,7 @@ impl Layout {
         problem: &Problem<'_>,
         plan: &Plan,
         code: &dyn Code<E::Lanes>,
+        keys: KeysFrom<'_>,
     ) -> Self {
         let heads = &variant.heads;
         let blocks = &plan.prefill;
@@ -93,7 +110,10 @@ impl Layout {
         let sums = [batch, heads.query, queries, heads.value_dim];
         let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
         let is_pseudo = variant.pseudo().is_some();
-        let (mixes, per_token) = (is_pseudo || variant.output.mix.is_some(), variant.per_token() as usize);
+        // No more heads are mixed than there are query heads.
+        let room = [heads.dim, heads.value_dim]
+            .map(|width| Mixes::room_len(variant.per_token() as usize, heads.query as usize, width as usize));
+        let mixes = is_pseudo || variant.output.mix.is_some();
         let units = Units::new::<E>(variant, problem, plan, &shape);
         let block = shape.key_block / units.keys * E::packed_len(&shape);
         // Where several passes see the same few blocks, each is packed once for all of a task.
@@ -111,15 +131,21 @@ impl Layout {
             scratch: E::scratch_len(&shape),
             pack: E::pack_len(&shape),
             units,
-            tokens: TokenLayout::new(variant, problem),
+            tokens: match keys {
+                KeysFrom::Tensors => TokenLayout::new(variant, problem),
+                KeysFrom::Pages | KeysFrom::Rows(_) | KeysFrom::Latents(_) => {
+                    TokenLayout::of_queries(variant, problem)
+                }
+            },
             sums: if mixes && problem.part.is_none() { sums } else { 0 },
             finishes: mixes || variant.output != Output { lse: variant.output.lse, ..Output::default() },
-            kept: if is_pseudo {
-                [heads.dim, heads.value_dim].map(|width| Mixes::room_len(per_token, width as usize))
-            } else {
-                [0; 2]
-            },
+            kept: if is_pseudo { room } else { [0; 2] },
             code: code.scratch_len(tile.rows),
+            expansion: match keys {
+                KeysFrom::Latents(latent) => expand::len(latent, units.keys),
+                KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
+                KeysFrom::Tensors | KeysFrom::Pages => 0,
+            },
         }
     }
 
@@ -143,7 +169,7 @@ impl Layout {
     }
 
     /// The operands' sizes, in the order of [`Memory`]'s fields.
-    fn sizes(&self) -> [usize; 19] {
+    fn sizes(&self) -> [usize; 20] {
         let Self { tile, rows, value_width, .. } = *self;
         let finish = if self.finishes { finish::len(value_width) } else { 0 };
         let [kept_keys, kept_values] = self.kept;
@@ -167,6 +193,7 @@ impl Layout {
             kept_keys,
             kept_values,
             self.code.max(tile.rows),
+            self.expansion,
         ]
     }
 
@@ -224,15 +251,17 @@ impl Layout {
             finish: pieces.next(),
             kept: [pieces.next(), pieces.next()],
             code: pieces.next_as(),
+            expansion: pieces.next(),
+            expanded: None,
         }
     }
 }
 
 impl Memory<'_> {
     /// Where keys are packed in, and where blocks of them go.
-    pub fn room(&mut self) -> (Room<'_>, &mut [f32]) {
-        let [keys, values] = &mut self.kept;
-        (Room { rows: self.rows, kept: [keys, values] }, self.packed)
+    pub fn scratch(&mut self) -> (Scratch<'_>, &mut [f32]) {
+        let Memory { rows, kept: [keys, values], expansion, expanded, packed, .. } = self;
+        (Scratch { rows, kept: [keys, values], expansion, expanded }, packed)
     }
 }
 
@@ -274,4 +303,8 @@ pub(super) struct Memory<'a> {
     pub kept: [&'a mut [f32]; 2],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
+    /// What keys and values are made in, where they are made of latents.
+    pub expansion: &'a mut [f32],
+    /// The head whose matrices are packed there.
+    pub expanded: Option<u32>,
 }

@@ -9,12 +9,16 @@
 
 mod ahead;
 mod error;
+pub(crate) mod expand;
 mod fold;
 mod keys;
 mod memory;
 pub(crate) mod part;
 mod pass;
 mod plain;
+
+use core::iter::Peekable;
+use core::slice;
 
 use regard_engine::element::Element;
 use regard_engine::grid::{Bands, Grid, Lots, Rows, RowsMut, Task, Tasks};
@@ -27,10 +31,11 @@ use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem, Sequence};
-use regard_ir::variant::{Heads, Variant};
+use regard_ir::variant::{Mechanism, Variant};
 
 pub use self::error::RunError;
-use self::keys::Source;
+pub(crate) use self::keys::Source;
+pub(crate) use self::memory::KeysFrom;
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
 pub use self::plain::{PlainRows, plain_fold};
 
@@ -38,8 +43,10 @@ use crate::cache::Caches;
 use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
+use crate::latent;
 use crate::mix::{Combination, Mixes};
-use crate::rows::{Change, Side};
+use crate::operands::{self, KeyRows, QueryRows};
+use crate::rows::{Change, Side, Tensor};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
 use crate::split::Queries;
@@ -50,12 +57,10 @@ use crate::view::{View, ViewMut, contiguous_strides};
 /// What a run reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a, T> {
-    /// Queries, `[sequence][query head][query]` rows of `dim`.
-    pub q: View<'a, T>,
-    /// Keys, `[sequence][key head][key]` rows of `dim`.
-    pub k: View<'a, T>,
-    /// Values, `[sequence][value head][key]` rows of `value_dim`.
-    pub v: View<'a, T>,
+    /// Queries.
+    pub q: QueryRows<'a, T>,
+    /// Keys and values.
+    pub kv: KeyRows<'a, T>,
     /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
     pub captured: &'a [InputData<'a>],
     /// The gate of the outputs, for variants that have one.
@@ -74,7 +79,12 @@ pub enum Gate<'a, T> {
 impl<'a, T> Inputs<'a, T> {
     /// Inputs of a variant that captures nothing and has no gate.
     pub const fn new(q: View<'a, T>, k: View<'a, T>, v: View<'a, T>) -> Self {
-        Self { q, k, v, captured: &[], gate: None }
+        Self::of(QueryRows::Plain(q), KeyRows::Plain { k, v })
+    }
+
+    /// Inputs of any mechanism, of a variant that captures nothing and has no gate.
+    pub const fn of(q: QueryRows<'a, T>, kv: KeyRows<'a, T>) -> Self {
+        Self { q, kv, captured: &[], gate: None }
     }
 
     /// With captured tensors: the declared ones in the order of their declaration, then those of learned tables.
@@ -124,6 +134,8 @@ pub struct Parts<'a> {
     pub problem: &'a Problem<'a>,
     /// Its tasks.
     pub schedule: Schedule<'a>,
+    /// Of latents, the tasks of the sequences whose queries are brought to them; [`Parts::schedule`] has the others.
+    pub absorbed: Schedule<'a>,
 }
 
 /// Memory that a run works in; [`workspace`] says how much.
@@ -161,8 +173,22 @@ pub fn workspace<E: Engine>(
     problem: &Problem<'_>,
     threads: usize,
 ) -> WorkspaceLen {
-    let variant = &variant.scored();
-    let layout = memory::Layout::new::<E>(variant, problem, plan, code);
+    if let Mechanism::Latent(latent) = &variant.mechanism {
+        return latent::workspace::<E>((variant, latent), plan, code, problem, threads);
+    }
+    core_len::<E>(&variant.scored(), plan, code, problem, KeysFrom::Tensors, threads)
+}
+
+/// As [`workspace`], of what the skeleton itself works in.
+pub(crate) fn core_len<E: Engine>(
+    variant: &Variant<'_>,
+    plan: &Plan,
+    code: &dyn Code<E::Lanes>,
+    problem: &Problem<'_>,
+    keys: KeysFrom<'_>,
+    threads: usize,
+) -> WorkspaceLen {
+    let layout = memory::Layout::new::<E>(variant, problem, plan, code, keys);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
     WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
 }
@@ -184,9 +210,22 @@ pub fn run<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    let Inputs { q, k, v, captured, gate } = inputs;
-    let feed = Feed { queries: Queries { q, captured, gate }, source: Source::Given { k, v } };
-    run_from(engine, parts, code, feed, target, threads, memory)
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
+    let Inputs { q, kv, captured, gate } = inputs;
+    operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
+    match (q, kv) {
+        (QueryRows::Plain(q), KeyRows::Plain { k, v }) => {
+            let feed = Feed { q: Tensor::One(q), captured, gate, source: Source::Given { k, v } };
+            run_plain(engine, parts, code, feed, target, threads, memory)
+        }
+        (QueryRows::Latent(queries), kv) => {
+            let feed = latent::Feed { queries, captured, gate, kv: latent::Keys::Given(kv) };
+            latent::run(engine, parts, code, feed, target, threads, memory)
+        }
+        (QueryRows::Plain(_), KeyRows::Latent { .. }) => Err(RunError::Schedule),
+    }
 }
 
 /// As [`run`], over cached keys and values: the problem's keys are those of the caches, one for each sequence.
@@ -202,18 +241,55 @@ pub fn run_cached<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    let source = Source::Cached { caches, page: parts.plan.cache.shape(&parts.variant.heads) };
-    run_from(engine, parts, code, Feed { queries, source }, outputs.into(), threads, memory)
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
+    let Queries { q, captured, gate } = queries;
+    operands::check(parts.variant, parts.problem, Some(&q), None)?;
+    let page = parts.plan.cache.shape(parts.variant);
+    check_caches(caches, &page, parts.problem, parts.variant.per_token())?;
+    let target = outputs.into();
+    match q {
+        QueryRows::Plain(q) => {
+            let source = Source::Cached { caches, page };
+            let feed = Feed { q: Tensor::One(q), captured, gate, source };
+            run_plain(engine, parts, code, feed, target, threads, memory)
+        }
+        QueryRows::Latent(queries) => {
+            let feed = latent::Feed { queries, captured, gate, kv: latent::Keys::Cached { caches, page } };
+            latent::run(engine, parts, code, feed, target, threads, memory)
+        }
+    }
 }
 
-/// What a run reads, wherever its keys and values come from.
+/// A variant of the plain mechanism, whose operands fit.
+fn run_plain<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    feed: Feed<'_, T>,
+    target: Target<'_, T>,
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
+    let tasks = parts.schedule.tasks;
+    if !covers(&[(tasks, parts.variant.scored().heads.kv)], parts.problem) {
+        return Err(RunError::Schedule);
+    }
+    run_from(engine, parts, code, feed, target, threads, memory)
+}
+
+/// What a run reads, wherever its keys and values come from; shapes fit variant and problem.
 #[derive(Clone, Copy)]
-struct Feed<'a, T> {
-    queries: Queries<'a, T>,
-    source: Source<'a, T>,
+pub(crate) struct Feed<'a, T> {
+    pub q: Tensor<'a, T>,
+    pub captured: &'a [InputData<'a>],
+    pub gate: Option<Gate<'a, T>>,
+    pub source: Source<'a, T>,
 }
 
-fn run_from<E: Engine, T: Element>(
+/// Runs the tasks of a schedule that does not overlap itself.
+pub(crate) fn run_from<E: Engine, T: Element>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
@@ -226,17 +302,25 @@ fn run_from<E: Engine, T: Element>(
     if const { !serves::<E, T>() } {
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
-    check::<E, T>(&parts, &feed, &target)?;
-    let Feed { queries: Queries { q, captured: data, gate }, source } = feed;
+    let Feed { q, captured: data, gate, source } = feed;
+    check::<E, T>(&parts, gate.as_ref(), &target)?;
     let given = parts.variant;
     let parts = Parts { variant: &given.scored(), ..parts };
-    let Parts { variant, plan, problem, schedule } = parts;
+    let Parts { variant, plan, problem, schedule, .. } = parts;
     let heads = &variant.heads;
     let captured =
         Captured::bind(variant.inputs, data, heads, variant.source, problem).map_err(RunError::Captured)?;
     let mixes = Mixes::new(given, &captured).map_err(RunError::Captured)?;
     let combination = Combination::new(given, &captured).map_err(RunError::Captured)?;
-    let layout = memory::Layout::new::<E>(variant, problem, plan, code);
+    let keys_from = match &source {
+        // Keys are turned and normed as they are read, wherever they come from.
+        _ if mixes.is_some() => KeysFrom::Tensors,
+        Source::Latents { expansion, .. } => KeysFrom::Latents(&expansion.latent),
+        Source::Cached { page, .. } if page.shared => KeysFrom::Rows(page.keys.channels),
+        Source::Cached { .. } => KeysFrom::Pages,
+        Source::Given { .. } => KeysFrom::Tensors,
+    };
+    let layout = memory::Layout::new::<E>(variant, problem, plan, code, keys_from);
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
         spans: Summaries::len(variant.allow, captured.lens()),
@@ -246,8 +330,8 @@ fn run_from<E: Engine, T: Element>(
         return Err(RunError::Workspace { needed, found });
     }
     let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
-    if let Source::Cached { caches, .. } = source {
-        Sight { variant, problem, ranges: &ranges }.check_lost(caches, plan.cache.tokens)?;
+    if let Source::Cached { caches, page } | Source::Latents { caches, page, .. } = source {
+        Sight { variant, problem, ranges: &ranges }.check_lost(caches, page.tokens as u32)?;
     }
     let memory::Common { frequencies, table, units, sums, workers } = layout.share(align(memory.floats));
 
@@ -281,13 +365,13 @@ fn run_from<E: Engine, T: Element>(
         let frequencies = &*frequencies;
         let k = match source {
             Source::Given { k, .. } => Some(k),
-            Source::Cached { .. } => None,
+            Source::Cached { .. } | Source::Latents { .. } => None,
         };
         let fill = tokens::Fill {
             layout: layout.tokens,
             variant,
             problem,
-            rows: tokens::Rows { q, k },
+            rows: tokens::Rows { q: q.one(), k },
             captured: &captured,
             fault: &fault,
             frequencies,
@@ -376,7 +460,7 @@ impl<E: Engine, T: Element> Op for FillUnits<'_, E, T> {
             if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit)
                 && keys.are_seen([sequence, head], range.clone())
             {
-                keys.pack(engine, &layout.shape, [sequence, head], range, memory.room().0, to);
+                keys.pack(engine, &layout.shape, [sequence, head], range, memory.scratch().0, to);
             }
         }
     }
@@ -421,30 +505,17 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
 
 fn check<E: Engine, T>(
     parts: &Parts<'_>,
-    feed: &Feed<'_, T>,
+    gate: Option<&Gate<'_, T>>,
     target: &Target<'_, T>,
 ) -> Result<(), RunError> {
-    let Parts { variant, plan, problem, schedule } = parts;
+    let Parts { variant, plan, problem, .. } = parts;
     let blocks = &plan.prefill;
     let heads = &variant.heads;
     check_tokens(variant, problem)?;
-    let per_token = variant.per_token();
-    let [batch, queries, keys] = problem.extents().map(|n| n as usize);
-    let [queries, keys] = [queries, keys].map(|n| n / per_token as usize);
-    let [query_heads, kv_heads, value_heads] = [heads.query, heads.kv, heads.value].map(|n| n as usize);
     let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
-    let Feed { queries: Queries { q, gate, .. }, source } = feed;
-    shape("q", q.counts(), q.width(), [batch, query_heads, queries, dim])?;
-    match source {
-        Source::Given { k, v } => {
-            shape("k", k.counts(), k.width(), [batch, kv_heads, keys, dim])?;
-            shape("v", v.counts(), v.width(), [batch, value_heads, keys, value_dim])?;
-        }
-        Source::Cached { caches, page } => check_caches(*caches, page, problem, per_token)?,
-    }
     match target {
         Target::Whole(_) if problem.part.is_some() => return Err(RunError::Partial),
-        Target::Whole(outputs) => check_outputs(variant, problem, gate.as_ref(), outputs)?,
+        Target::Whole(outputs) => check_outputs(variant, problem, gate, outputs)?,
         Target::Part(_) if gate.is_some() => return Err(RunError::GateOfPart),
         Target::Part(part) => {
             let (needed, found) = (PartLen::new(heads, problem), part.len());
@@ -467,9 +538,6 @@ fn check<E: Engine, T>(
         && blocks.channel_chain > 0;
     if !fits {
         return Err(RunError::Blocks(*blocks));
-    }
-    if !covers(schedule.tasks, &variant.scored().heads, problem) {
-        return Err(RunError::Schedule);
     }
     Ok(())
 }
@@ -561,12 +629,24 @@ pub(crate) fn check_outputs<T>(
     Ok(())
 }
 
-/// Whether tasks, in their order, are all rows of the problem and no others.
-fn covers(tasks: &[Task], heads: &Heads, problem: &Problem<'_>) -> bool {
-    let mut tasks = tasks.iter();
+/// Whether lists of tasks, in their order, are all rows of the problem and no others: those of a sequence are in one of them, which
+/// has so many key heads.
+pub(crate) fn covers<const N: usize>(lists: &[(&[Task], u32); N], problem: &Problem<'_>) -> bool {
+    let mut lists = lists.map(|(tasks, heads)| (tasks.iter().peekable(), heads));
     for sequence in 0..problem.batch {
         let queries = problem.sequence(sequence).queries;
-        for kv_head in 0..heads.kv {
+        if queries == 0 {
+            continue;
+        }
+        let is_in = |tasks: &mut Peekable<slice::Iter<'_, Task>>| {
+            tasks.peek().is_some_and(|task| task.sequence == sequence)
+        };
+        let Some((tasks, heads)) =
+            lists.iter_mut().find_map(|(tasks, heads)| is_in(tasks).then_some((tasks, *heads)))
+        else {
+            return false;
+        };
+        for kv_head in 0..heads {
             let mut row = 0;
             while row < queries {
                 match tasks.next() {
@@ -581,5 +661,5 @@ fn covers(tasks: &[Task], heads: &Heads, problem: &Problem<'_>) -> bool {
             }
         }
     }
-    tasks.next().is_none()
+    lists.iter_mut().all(|(tasks, _)| tasks.next().is_none())
 }

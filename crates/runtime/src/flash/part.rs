@@ -272,7 +272,7 @@ pub(crate) enum RowsOf<'a> {
 impl<'a> RowsOf<'a> {
     /// The sums of a row, `width` of them, and what is beside them.
     #[inline(always)]
-    fn row(&self, [batch, head, query]: [usize; 3], width: usize) -> (&'a [f32], [f32; STATS]) {
+    pub fn row(&self, [batch, head, query]: [usize; 3], width: usize) -> (&'a [f32], [f32; STATS]) {
         match *self {
             RowsOf::Part { part, query_heads, queries } => {
                 let row = (batch * query_heads + head) * queries + query;

@@ -19,18 +19,17 @@ use super::keys::Keys;
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
-use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Tensor};
-use crate::rows::{Change, Changed, Side};
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
+use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
-use crate::view::View;
 
 /// What all workers read.
 pub(super) struct Shared<'a, E: Engine, T> {
     pub engine: E,
     pub parts: Parts<'a>,
     pub code: &'a dyn Code<E::Lanes>,
-    pub q: View<'a, T>,
+    pub q: Tensor<'a, T>,
     pub captured: &'a Captured<'a>,
     pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
@@ -212,7 +211,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     /// Packs the queries and clears the sums.
     #[inline(always)]
     fn prepare(&self, memory: &mut Memory<'_>) {
-        let Shared { engine, parts, q, layout, .. } = self.shared;
+        let &Shared { engine, parts, q, layout, .. } = self.shared;
         let (factor, _) = self.units();
         let Parts { variant, .. } = parts;
         let Sequence { batch, q_offset, .. } = self.block.of;
@@ -220,40 +219,32 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         for tile in self.tiles() {
             let RowTile { first, rows, width } = tile;
             let to = &mut memory.query[layout.queries(first)];
-            let row = |i: usize| {
+            let at = |i: usize| {
                 let (head, query) = self.place(first + i);
-                let head = (self.block.kv_head * group + head) as usize;
-                (head, q.row(batch as usize, head, self.query_row(query)))
+                [batch as usize, (self.block.kv_head * group + head) as usize, self.query_row(query)]
             };
-            let change = self.shared.changes[Side::Query as usize];
-            match change {
-                _ if let Some(mixes) = self.shared.mixes => {
+            let (counts, shape) = ([rows, width], &layout.shape);
+            match (self.shared.changes[Side::Query as usize], q) {
+                (change, Tensor::One(q)) if let Some(mixes) = self.shared.mixes => {
                     // Each query head has keys of its own, so that the rows of a pass are one head's.
-                    let head = self.block.kv_head as usize;
-                    let (batch, first) = (batch as usize, self.query_row(self.place(first).1));
-                    let sources = Sources::Given { rows: *q, batch };
-                    let mixed = Mixed { mixes, tensor: Tensor::Query, sources, head };
-                    let known = Known { side: Side::Query, batch, first };
+                    let [batch, head, first] = at(0);
+                    let sources = Sources::Given { rows: q, batch };
+                    let mixed = Mixed { mixes, which: Which::Query, sources, head };
+                    let known = Known { batch, first };
                     let change = change.map(|change| (change, known));
-                    let rows_mixed = MixedRows::new(mixed, first, change, memory.kept[0]);
-                    engine.pack_queries(&layout.shape, &rows_mixed, [rows, width], factor, memory.rows, to);
+                    let rows = MixedRows::new(mixed, first, change, memory.kept[0]);
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
                 }
-                None => {
-                    let rows_as_stored = pack::AsStored(|i| row(i).1);
-                    engine.pack_queries(
-                        &layout.shape,
-                        &rows_as_stored,
-                        [rows, width],
-                        factor,
-                        memory.rows,
-                        to,
-                    );
+                (None, Tensor::One(q)) => {
+                    let rows = pack::AsStored(|i| {
+                        let [batch, head, query] = at(i);
+                        q.row(batch, head, query)
+                    });
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
                 }
-                Some(change) => {
-                    let token =
-                        |i| change.tokens.query(batch as usize, self.query_row(self.place(first + i).1));
-                    let changed = Changed::new(change, row, token);
-                    engine.pack_queries(&layout.shape, &changed, [rows, width], factor, memory.rows, to);
+                (change, tensor) => {
+                    let rows = Changed { change, tensor, at };
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
                 }
             }
             for lane in 0..width {
@@ -279,8 +270,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         if !ahead && memory.blocks[kept] != block {
             let range = first..first + count;
             let of = [sequence, kv_head];
-            let (room, packed) = memory.room();
-            keys.pack_block(*engine, &layout.shape, of, range, room, &mut packed[layout.packed(kept)]);
+            let (scratch, packed) = memory.scratch();
+            keys.pack_block(*engine, &layout.shape, of, range, scratch, &mut packed[layout.packed(kept)]);
             memory.blocks[kept] = block;
         }
         let unit = if ahead {

@@ -12,26 +12,42 @@ use regard_ir::cache::PageShape;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::plan::Plan;
 use regard_ir::problem::{KeyRange, Problem};
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
 use crate::code::Fault;
-use crate::flash::{RunError, WorkspaceLen, shape};
-use crate::rows::{Change, Changed, Side};
+use crate::flash::{RunError, WorkspaceLen};
+use crate::operands::{self, KeyRows};
+use crate::rows::{Change, Changed, Side, Tensor};
 use crate::tokens::{self, TokenLayout};
 use crate::view::View;
 
-/// Keys and values of tokens, as a variant's k and v are.
+/// Keys and values of tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a, T> {
-    /// Keys, `[1][key head][token]` rows of `dim`.
-    pub k: View<'a, T>,
-    /// Values, `[1][value head][token]` rows of `value_dim`.
-    pub v: View<'a, T>,
+    /// Their rows.
+    pub kv: KeyRows<'a, T>,
     /// Captured tensors, as long as the sequence is then: the declared ones in the order of their declaration, then those of
     /// learned tables.
     pub captured: &'a [InputData<'a>],
+}
+
+impl<'a, T> Tokens<'a, T> {
+    /// Keys and values of heads, of a variant that captures nothing.
+    pub const fn new(k: View<'a, T>, v: View<'a, T>) -> Self {
+        Self::of(KeyRows::Plain { k, v })
+    }
+
+    /// Rows of any mechanism, of a variant that captures nothing.
+    pub const fn of(kv: KeyRows<'a, T>) -> Self {
+        Self { kv, captured: &[] }
+    }
+
+    /// With captured tensors.
+    pub const fn captured(self, captured: &'a [InputData<'a>]) -> Self {
+        Self { captured, ..self }
+    }
 }
 
 impl<T: Element> Tokens<'_, T> {
@@ -40,14 +56,10 @@ impl<T: Element> Tokens<'_, T> {
     /// # Errors
     /// If a tensor does not fit variant and problem, or a position lies outside the tensor that it is read from.
     pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
-        let (variant, captured) = (&as_cached(variant), captured_of(variant, self.captured));
-        let heads = &variant.heads;
-        let [_, _, count] = problem.extents().map(|n| n as usize);
-        let [kv, value, dim, value_dim] =
-            [heads.kv, heads.value, heads.dim, heads.value_dim].map(|n| n as usize);
-        shape("k", self.k.counts(), self.k.width(), [1, kv, count, dim])?;
-        shape("v", self.v.counts(), self.v.width(), [1, value, count, value_dim])?;
-        let captured = Captured::bind(variant.inputs, captured, heads, variant.source, problem)
+        let captured = captured_of(variant, self.captured);
+        let variant = &as_given(variant);
+        operands::check(variant, problem, None, Some(&self.kv))?;
+        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
             .map_err(RunError::Captured)?;
         if let Some(ids) = variant.position.and_then(|position| position.ids) {
             let input = ids as usize;
@@ -67,12 +79,14 @@ fn piece<'a>(problem: &Problem<'a>, held: KeyRange) -> Problem<'a> {
     Problem { part: Some(KeyRange { end, ..held }), ..*problem }
 }
 
-/// What happens to rows before a cache holds them: all that is to happen, but where heads are mixed first, as they are read,
-/// nothing.
-fn as_cached<'a>(variant: &Variant<'a>) -> Variant<'a> {
-    match variant.pseudo() {
-        None => *variant,
-        Some(_) => Variant { position: None, qk_norm: None, inputs: &[], ..*variant },
+/// A variant by whose rows a cache holds: where heads are mixed first, which they are as they are read, that of the rows as they
+/// are given.
+fn as_given<'a>(variant: &Variant<'a>) -> Variant<'a> {
+    match variant.mechanism {
+        Mechanism::Pseudo(_) => {
+            Variant { mechanism: Mechanism::Plain, position: None, qk_norm: None, inputs: &[], ..*variant }
+        }
+        _ => *variant,
     }
 }
 
@@ -83,7 +97,7 @@ const fn captured_of<'a>(variant: &Variant<'_>, captured: &'a [InputData<'a>]) -
 
 /// Floats that [`append`] works in.
 pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
-    let variant = &as_cached(variant);
+    let variant = &stored(variant);
     let layout = TokenLayout::of_keys(variant, &piece(problem, problem.sequence(0).held));
     rows_len(variant)
         .saturating_add(layout.frequencies_len())
@@ -91,8 +105,16 @@ pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
         .saturating_add(ALIGN)
 }
 
-/// Of the rows that are written at a time.
-fn rows_len(variant: &Variant<'_>) -> usize {
+/// The variant whose keys and values are the rows that are cached.
+fn stored<'a>(variant: &Variant<'a>) -> Variant<'a> {
+    match &variant.mechanism {
+        Mechanism::Latent(latent) => variant.absorbed(latent),
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => as_given(variant),
+    }
+}
+
+/// Of the rows that are written at a time, of a variant with such keys and values.
+pub(crate) fn rows_len(variant: &Variant<'_>) -> usize {
     let widest = variant.heads.dim.max(variant.heads.value_dim) as usize;
     (TOKENS * pages::stride(widest)).next_multiple_of(ALIGN)
 }
@@ -109,7 +131,8 @@ pub fn append<E: Engine, T: Element>(
     floats: &mut [f32],
 ) -> Result<(), RunError> {
     tokens.check(variant, problem)?;
-    let (variant, captured) = (&as_cached(variant), captured_of(variant, tokens.captured));
+    let captured = captured_of(variant, tokens.captured);
+    let variant = &as_given(variant);
     let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let needed = append_len(variant, problem);
@@ -117,6 +140,8 @@ pub fn append<E: Engine, T: Element>(
         let len = |floats| WorkspaceLen { floats, spans: 0 };
         return Err(RunError::Workspace { needed: len(needed), found: len(floats.len()) });
     }
+    let page = plan.cache.shape(variant);
+    let variant = &stored(variant);
     let held = problem.sequence(0).held;
     let layout = TokenLayout::of_keys(variant, &piece(problem, held));
     let (rows, rest) = align(floats).split_at_mut(rows_len(variant));
@@ -128,27 +153,27 @@ pub fn append<E: Engine, T: Element>(
     while begin < held.end {
         let problem = piece(problem, KeyRange { begin, ..held });
         let now = problem.sequence(0).held;
-        let range = (begin - held.begin) as usize..(now.end - held.begin) as usize;
-        let tokens = Tokens { k: tokens.k.tokens(range.clone()), v: tokens.v.tokens(range), ..tokens };
+        let kv = tokens.kv.tokens((begin - held.begin) as usize..(now.end - held.begin) as usize);
+        let (keys, values) = kv.tensors();
         let layout = TokenLayout::of_keys(variant, &problem);
         let table = &mut table[..layout.table_len()];
         let fill = tokens::Fill {
             layout,
             variant,
             problem: &problem,
-            rows: tokens::Rows { q: View::empty(variant.heads.dim as usize), k: Some(tokens.k) },
+            rows: tokens::Rows { q: None, k: keys.one() },
             captured: &captured,
             fault: &Fault::new(),
             frequencies,
         };
         fill_table(engine, &fill, table);
         let change = Change::new(variant, Side::Key, &captured, tokens::Tokens { layout, table });
+        let rows = &mut *rows;
         engine.enter(Write {
             lanes: engine.lanes(),
-            page: plan.cache.shape(&variant.heads),
-            tokens,
-            change,
+            tokens: Stored { page, keys, values, change },
             first: begin as usize,
+            count: now.len() as usize,
             cache: &mut cache,
             rows,
         });
@@ -167,14 +192,69 @@ fn fill_table<E: Engine, T: Element>(engine: E, fill: &tokens::Fill<'_, T>, tabl
     assert_eq!(fill.fault.input(), None, "`append` looked for each position");
 }
 
+/// Rows on their way into pages.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a, T> {
+    /// What the pages are.
+    pub page: PageShape,
+    /// Keys.
+    pub keys: Tensor<'a, T>,
+    /// Values, where they are not the first channels of keys.
+    pub values: Option<View<'a, T>>,
+    /// How rows of keys change on their way.
+    pub change: Option<Change<'a>>,
+}
+
+impl<T: Element> Stored<'_, T> {
+    /// Writes `count` tokens of a sequence, from number `token` of its tensors on, to a page, where the first is number `place`.
+    /// `rows` are as long as [`rows_len`] says.
+    #[inline(always)]
+    pub fn write<D: Door>(
+        &self,
+        lanes: D,
+        (batch, token, count): (usize, usize, usize),
+        place: usize,
+        page: &mut [u32],
+        rows: &mut [f32],
+    ) {
+        let Self { page: shape, keys, values, change } = *self;
+        let mut done = 0;
+        while done < count {
+            let (token, place) = (token + done, place + done);
+            let now = (count - done).min(TOKENS - place % TOKENS);
+            for head in 0..shape.key_head_count() {
+                let at = |i| [batch, head, token + i];
+                let changed = Changed { change, tensor: keys, at };
+                let row = |i, row: &mut [f32]| {
+                    changed.row(lanes, i, row);
+                };
+                let rows = Rows { rows: made(rows, shape.keys.channels, now, row), first: place, count: now };
+                let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
+                pages::write_keys(lanes, &shape.keys, rows, block);
+                if values.is_none() {
+                    let odd = &mut page[shape.values_at(shape.value_head(head))..][..shape.values_len()];
+                    pages::write_odd(shape.values.codec, (&shape.keys, shape.values.channels), rows, odd);
+                }
+            }
+            for (head, v) in (0..shape.value_head_count()).filter_map(|head| Some((head, values?))) {
+                let row = |i, row: &mut [f32]| T::widen_into(lanes, v.row(batch, head, token + i), row);
+                let rows =
+                    Rows { rows: made(rows, shape.values.channels, now, row), first: place, count: now };
+                let block = &mut page[shape.values_at(head)..][..shape.values_len()];
+                pages::write_values(lanes, &shape.values, shape.tokens, rows, block);
+            }
+            done += now;
+        }
+    }
+}
+
 /// Writes tokens, inside the engine's instruction set.
 struct Write<'a, 'c, D, T> {
     lanes: D,
-    page: PageShape,
-    tokens: Tokens<'a, T>,
-    change: Option<Change<'a>>,
+    tokens: Stored<'a, T>,
     /// Position of the first token.
     first: usize,
+    count: usize,
     cache: &'a mut CachedSequenceMut<'c>,
     rows: &'a mut [f32],
 }
@@ -184,34 +264,13 @@ impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, page: shape, tokens: Tokens { k, v, .. }, change, first, cache, rows } = self;
-        let [_, key_heads, count] = k.counts();
-        let [_, value_heads, _] = v.counts();
+        let Self { lanes, tokens, first, count, cache, rows } = self;
         let mut done = 0;
         while done < count {
+            let shape = &tokens.page;
             let (page, place) = ((first + done) / shape.tokens, (first + done) % shape.tokens);
-            let now = (count - done).min(TOKENS - place % TOKENS);
-            let page = cache.page(&shape, page);
-            for head in 0..key_heads {
-                let row = |i: usize, row: &mut [f32]| match change {
-                    None => T::widen_into(lanes, k.row(0, head, done + i), row),
-                    Some(change) => {
-                        let of = |token| (head, k.row(0, head, token));
-                        let known = |token| change.tokens.key(0, token);
-                        Changed::new(change, of, known).row(lanes, done + i, row);
-                    }
-                };
-                let rows = Rows { rows: made(rows, shape.keys.channels, now, row), first: place, count: now };
-                let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
-                pages::write_keys(lanes, &shape.keys, rows, block);
-            }
-            for head in 0..value_heads {
-                let row = |i: usize, row: &mut [f32]| T::widen_into(lanes, v.row(0, head, done + i), row);
-                let rows =
-                    Rows { rows: made(rows, shape.values.channels, now, row), first: place, count: now };
-                let block = &mut page[shape.values_at(head)..][..shape.values_len()];
-                pages::write_values(lanes, &shape.values, shape.tokens, rows, block);
-            }
+            let now = (count - done).min(shape.tokens - place);
+            tokens.write(lanes, (0, done, now), place, cache.page(shape, page), rows);
             done += now;
         }
     }

@@ -7,7 +7,7 @@ use regard_engine::cached::{self, Before, LANES, Target, Weights, Words};
 use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
-use regard_ir::cache::Codec;
+use regard_ir::cache::{Codec, PageShape};
 use regard_ir::inputs::Captured;
 use regard_ir::interval::Liveness;
 use regard_ir::plan::EngineKind;
@@ -20,17 +20,16 @@ use super::stacks::{Pass, Stacks};
 use super::weigh::{Row, Units};
 use crate::cache::CachedSequence;
 use crate::code::{Code, Fault, Keys, Place};
-use crate::rows::{Change, Changed};
+use crate::rows::{Change, Changed, Tensor};
 use crate::sight::Sight;
 use crate::summary::Summaries;
-use crate::view::View;
 
 /// Keys whose weighted values are one chain of sums.
 pub(super) const VALUE_CHAIN: usize = 64;
 
 /// What all workers read.
 pub(super) struct Shared<'a, D: Door, T> {
-    pub q: View<'a, T>,
+    pub q: Tensor<'a, T>,
     /// How rows of q change before they are packed.
     pub change: Option<Change<'a>>,
     pub call: Call<'a, D>,
@@ -139,13 +138,8 @@ impl<D: Door, T: Element> Shared<'_, D, T> {
             let of = parts.problem.sequence(at.sequence as u32);
             let (batch, query) = (of.batch as usize, of.first_query as usize + at.query);
             let to = &mut memory.unpacked[..dim];
-            match self.change {
-                None => T::widen_into(lanes, self.q.row(batch, at.head, query), to),
-                Some(change) => {
-                    let row = |_| (at.head, self.q.row(batch, at.head, query));
-                    Changed::new(change, row, |_| change.tokens.query(batch, query)).row(lanes, i, to);
-                }
-            }
+            let at = |_| [batch, at.head, query];
+            Changed { change: self.change, tensor: self.q, at }.row(lanes, i, to);
             to.iter_mut().for_each(|x| *x *= factor);
             let packed = &mut memory.query[i * layout.packed_row..][..layout.packed_row];
             cached::pack_query(lanes, product, to, packed);
@@ -244,7 +238,11 @@ impl<D: Door> Cell<'_, '_, D> {
             if is_dead(page) {
                 continue;
             }
-            let ahead = if page + 1 < pages { keys_of(page + 1) } else { values_of(0) };
+            let ahead = match page + 1 < pages {
+                true => keys_of(page + 1),
+                false if shape.shared => &[],
+                false => values_of(0),
+            };
             let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
             let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
@@ -265,14 +263,20 @@ impl<D: Door> Cell<'_, '_, D> {
                 continue;
             }
             let ahead = match page + 1 < pages {
+                true if shape.shared => &[],
                 true => values_of(page + 1),
                 false if follows => &cache.page(shape, next / tokens)[keys_at..][..shape.keys_len()],
                 false => &[],
             };
             let stored = values_of(page);
-            let mended = cached::sanitise(&shape.values, tokens, stored, self.memory.mended);
-            let is_odd = mended.is_some();
-            let words = Words { block: &shape.values, tokens, pairs, words: mended.unwrap_or(stored), ahead };
+            let mended = match shape.shared {
+                true => Some(turned(self.lanes, shape, [keys_of(page), stored], self.memory.mended)),
+                false => {
+                    cached::sanitise(&shape.values, tokens, stored, self.memory.mended).map(|it| (it, true))
+                }
+            };
+            let (values, is_odd) = mended.unwrap_or((stored, false));
+            let words = Words { block: &shape.values, tokens, pairs, words: values, ahead };
             let weights = Weights {
                 numbers: &self.memory.scores[page * tokens..],
                 stride: layout.chunk,
@@ -284,7 +288,7 @@ impl<D: Door> Cell<'_, '_, D> {
             cached::outputs(self.lanes, words, weights, self.memory.weights, before, target);
             before = Before::Kept;
             if is_odd {
-                self.add_odd_values(stored, chunk, page);
+                self.add_odd_values([keys_of(page), stored], chunk, page);
             }
         }
         *fresh = false;
@@ -354,17 +358,21 @@ impl<D: Door> Cell<'_, '_, D> {
 
     /// Adds what the values of a page that are not finite do to the rows that may see them: the product left them out.
     #[cold]
-    fn add_odd_values(&mut self, stored: &[u32], chunk: Chunk, page: usize) {
+    fn add_odd_values(&mut self, [keys, stored]: [&[u32]; 2], chunk: Chunk, page: usize) {
         let layout = self.call.layout;
         let shape = &layout.page;
         let (begin, rows) = (page * shape.tokens, self.call.rows(self.pass));
         for token in 0..shape.tokens.min(chunk.keys - begin) {
-            if !cached::is_odd(&shape.values, shape.tokens, token, stored) {
+            if !cached::is_odd_at(shape.odd_at(), token, stored) {
                 continue;
             }
             let Memory { scores, lanes: [h, q, allowed], code: scratch, value, .. } = &mut *self.memory;
             let value = &mut value[..shape.values.channels];
-            cached::read_value(&shape.values, shape.tokens, token, stored, value);
+            if shape.shared {
+                cached::read_key(&shape.keys, token, keys, value);
+            } else {
+                cached::read_value(&shape.values, shape.tokens, token, stored, value);
+            }
             let first_key = (chunk.first as usize + begin + token) as i32;
             for row in 0..rows {
                 let allowed = &mut allowed[..D::WIDTH];
@@ -387,6 +395,25 @@ impl<D: Door> Cell<'_, '_, D> {
             }
         }
     }
+}
+
+/// The values of a page that are the first channels of its keys, with zeros in place of what is not finite, and whether some is
+/// not, as their bits say.
+#[inline(always)]
+fn turned<'a, D: Door>(
+    lanes: D,
+    shape: &PageShape,
+    [keys, odd]: [&[u32]; 2],
+    to: &'a mut [u32],
+) -> (&'a [u32], bool) {
+    cached::turn_keys(lanes, (&shape.keys, &shape.values), shape.tokens, keys, to);
+    let bits = shape.tokens.div_ceil(u32::BITS as usize);
+    to[shape.values.scaled_words(shape.tokens)..][..bits].copy_from_slice(&odd[..bits]);
+    let is_odd = odd[..bits].iter().any(|&word| word != 0);
+    if is_odd {
+        cached::mend(&shape.values, shape.tokens, to);
+    }
+    (to, is_odd)
 }
 
 /// A lane's own number.

@@ -125,7 +125,7 @@ impl Layout {
         problem: &Problem<'_>,
     ) -> Self {
         let heads = &variant.heads;
-        let page = plan.cache.shape(heads);
+        let page = plan.cache.shape(variant);
         let rows = heads.group() as usize * problem.queries as usize;
         let (stack, batch) = (plan.decode.stack_rows as usize, problem.batch as usize);
         let most = (stack / rows.max(1)).clamp(1, batch.max(1));
@@ -183,7 +183,7 @@ impl Layout {
             rows * lanes,
             rows,
             rows,
-            page.values_len(),
+            page.value_block_len(),
             self.slot.width,
             LANES,
             LANES,

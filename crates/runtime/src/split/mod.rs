@@ -28,8 +28,9 @@ use regard_ir::cache::PAGE_STEP;
 use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 
+pub(crate) use self::append::{Stored, rows_len};
 pub use self::append::{Tokens, append, append_len};
 #[cfg(feature = "alloc")]
 pub use self::overview::overview;
@@ -43,8 +44,10 @@ use crate::cache::Caches;
 use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::flash::part::{Of, RowsOf, finish_of};
-use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs, shape};
-use crate::rows::{Change, Side};
+use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs};
+use crate::latent;
+use crate::operands::{self, QueryRows};
+use crate::rows::{Change, Side, Tensor};
 use crate::sight::Sight;
 use crate::summary::Summaries;
 use crate::tokens;
@@ -53,12 +56,34 @@ use crate::view::View;
 /// What a call reads beside the caches.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a, T> {
-    /// Queries, `[sequence][query head][query]` rows of `dim`.
-    pub q: View<'a, T>,
+    /// The queries.
+    pub q: QueryRows<'a, T>,
     /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
     pub captured: &'a [InputData<'a>],
     /// The gate of the outputs, for variants that have one.
     pub gate: Option<Gate<'a, T>>,
+}
+
+impl<'a, T> Queries<'a, T> {
+    /// Queries of a variant that captures nothing and has no gate.
+    pub const fn new(q: View<'a, T>) -> Self {
+        Self::of(QueryRows::Plain(q))
+    }
+
+    /// Queries of any mechanism, of a variant that captures nothing and has no gate.
+    pub const fn of(q: QueryRows<'a, T>) -> Self {
+        Self { q, captured: &[], gate: None }
+    }
+
+    /// With captured tensors.
+    pub fn captured(self, captured: &'a [InputData<'a>]) -> Self {
+        Self { captured, ..self }
+    }
+
+    /// With the gate of the outputs.
+    pub fn gate(self, gate: Gate<'a, T>) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
 }
 
 /// What a kernel is made of, and the caches of one call.
@@ -84,10 +109,18 @@ pub fn workspace<E: Engine>(
     cells_of_sequence: usize,
     threads: usize,
 ) -> WorkspaceLen {
-    let layout = Layout::new::<E>(variant, plan, code, problem);
     let cells = (problem.batch as usize).saturating_mul(cells_of_sequence);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
-    WorkspaceLen { floats: layout.workspace_len(cells, threads), spans: Summaries::len(variant.allow, lens) }
+    let (stored, beside) = match &variant.mechanism {
+        Mechanism::Latent(latent) => {
+            let brought = latent::DecodeLayout::new((variant, latent), problem, threads);
+            (variant.absorbed(latent), brought.len())
+        }
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => (*variant, 0),
+    };
+    let layout = Layout::new::<E>(&stored, plan, code, problem);
+    let floats = layout.workspace_len(cells, threads).saturating_add(beside);
+    WorkspaceLen { floats, spans: Summaries::len(variant.allow, lens) }
 }
 
 /// Attends the queries of each sequence to its cached keys.
@@ -111,10 +144,46 @@ pub fn run<E: Engine, T: Element>(
     if variant.pseudo().is_some() {
         return Err(RunError::PseudoHeads);
     }
+    let Queries { q, captured, gate } = queries;
+    operands::check(variant, problem, Some(&q), None)?;
+    check_outputs(variant, problem, gate.as_ref(), &outputs)?;
+    check_caches(caches, &plan.cache.shape(variant), problem, 1)?;
+    match q {
+        QueryRows::Plain(q) => {
+            let feed = Feed { q: Tensor::One(q), captured };
+            attend(engine, parts, code, feed, threads, memory, |of, workers| {
+                finish_of(engine, (variant, problem), of, gate, outputs, threads, workers)
+            })
+        }
+        QueryRows::Latent(queries) => {
+            let feed = latent::Attended { queries, captured, gate };
+            latent::decode(engine, parts, code, feed, outputs, threads, memory)
+        }
+    }
+}
+
+/// What queries are attended with; shapes fit variant and problem.
+#[derive(Clone, Copy)]
+pub(crate) struct Feed<'a, T> {
+    pub q: Tensor<'a, T>,
+    pub captured: &'a [InputData<'a>],
+}
+
+/// Adds up what queries attend to, and gives the sums, with memory for what comes after, to `finish`.
+pub(crate) fn attend<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    feed: Feed<'_, T>,
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+    finish: impl FnOnce(Of<'_>, &mut [f32]) -> Result<(), RunError>,
+) -> Result<(), RunError> {
+    let Parts { variant, plan, problem, caches } = parts;
     let heads = &variant.heads;
     let layout = Layout::new::<E>(variant, plan, code, problem);
-    check(&parts, &layout, &queries, &outputs)?;
-    let captured = Captured::bind(variant.inputs, queries.captured, heads, variant.source, problem)
+    check(&parts)?;
+    let captured = Captured::bind(variant.inputs, feed.captured, heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let spans = Summaries::len(variant.allow, captured.lens());
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
@@ -148,7 +217,7 @@ pub fn run<E: Engine, T: Element>(
             layout: layout.tokens,
             variant,
             problem,
-            rows: tokens::Rows { q: queries.q, k: None },
+            rows: tokens::Rows { q: feed.q.one(), k: None },
             captured: &captured,
             fault: &fault,
             frequencies,
@@ -163,7 +232,7 @@ pub fn run<E: Engine, T: Element>(
     }
     let known = tokens::Tokens { layout: layout.tokens, table };
     let shared = Shared {
-        q: queries.q,
+        q: feed.q,
         change: Change::new(variant, Side::Query, &captured, known),
         call: Call {
             parts,
@@ -191,7 +260,7 @@ pub fn run<E: Engine, T: Element>(
     }
     let rows = RowsOf::Cells(Cells { results, ..cells });
     let of = Of { rows, captured: &captured, weights: variant.weights };
-    finish_of(engine, (variant, problem), of, queries.gate, outputs, threads, workers)?;
+    finish(of, workers)?;
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
 }
 
@@ -243,19 +312,10 @@ impl<D: Door> Op for Merge<'_, D> {
     }
 }
 
-fn check<T>(
-    parts: &Parts<'_>,
-    layout: &Layout,
-    queries: &Queries<'_, T>,
-    outputs: &Outputs<'_, T>,
-) -> Result<(), RunError> {
-    let Parts { variant, plan, problem, caches } = *parts;
+fn check(parts: &Parts<'_>) -> Result<(), RunError> {
+    let Parts { variant, plan, .. } = *parts;
     let heads = &variant.heads;
-    let [batch, n_queries, _] = problem.extents().map(|n| n as usize);
-    let (query_heads, dim) = (heads.query as usize, heads.dim as usize);
-    shape("q", queries.q.counts(), queries.q.width(), [batch, query_heads, n_queries, dim])?;
-    check_outputs(variant, problem, queries.gate.as_ref(), outputs)?;
-    let width = dim.max(heads.value_dim as usize);
+    let width = heads.dim.max(heads.value_dim) as usize;
     if width > MAX_DIM {
         return Err(RunError::TooWide { width, most: MAX_DIM });
     }
@@ -269,5 +329,5 @@ fn check<T>(
     if !fits {
         return Err(RunError::Split { decode: *decode, cache: *cache });
     }
-    check_caches(caches, &layout.page, problem, 1)
+    Ok(())
 }

@@ -34,7 +34,7 @@ struct Read {
 
 /// Looks at a call whose keys are cached: `work` has as many threads as will share it.
 pub fn overview(work: &Work<'_>) -> SplitOverview {
-    let Work { plan, variant, problem, inputs, threads } = *work;
+    let Work { plan, variant, problem, inputs, threads, .. } = *work;
     let heads = &variant.heads;
     let sight = Sight { variant, problem, ranges: inputs };
     let cells = LiveCells { plan, sight };
@@ -80,7 +80,8 @@ pub fn overview(work: &Work<'_>) -> SplitOverview {
         }
         shares.hand_out(&reads, times);
     }
-    let [k, v] = [plan.cache.k.row_bytes(heads.dim), plan.cache.v.row_bytes(heads.value_dim)];
+    let k = plan.cache.k.row_bytes(heads.dim);
+    let v = if plan.cache.shape(variant).shared { 0 } else { plan.cache.v.row_bytes(heads.value_dim) };
     sum.read_bytes = sum.keys.saturating_mul(k + v);
     sum.imbalance = shares.imbalance(sum.keys);
     sum

@@ -5,6 +5,7 @@ use regard_ir::spec::{Cache, CacheFormat, CacheLayout};
 use super::extends::Chain;
 use super::fields;
 use super::key::{Absent, Key, Takes};
+use super::latent;
 use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink, one_of, quote};
@@ -64,7 +65,7 @@ const PAGE_STEP: u32 = regard_ir::cache::PAGE_STEP;
 const MAX_PAGE: u32 = regard_ir::cache::MAX_PAGE;
 
 /// The cache; `None` where something is wrong.
-pub(super) fn read(chain: &Chain, sink: &mut Sink) -> Option<Cache> {
+pub(super) fn read(chain: &Chain, latent: &latent::Given, sink: &mut Sink) -> Option<Cache> {
     let Some(value) = chain.value("cache") else { return Some(Cache::DEFAULT) };
     match &value.kind {
         Kind::Table(_) => {}
@@ -92,6 +93,12 @@ pub(super) fn read(chain: &Chain, sink: &mut Sink) -> Option<Cache> {
             [both; 2]
         }
     };
+    if !matches!(latent, latent::Given::No) {
+        for key in ["k", "v"] {
+            let help = Some("write `dtype`");
+            table.refuse(key, "beside `latent`", "keys and values are made of one row a token", help, sink);
+        }
+    }
     let file = table.flag("file", false, sink);
     Some(Cache { layout: layout?, page: page?, k: k?, v: v?, file: file? })
 }

@@ -6,6 +6,7 @@ mod extends;
 mod fields;
 mod inputs;
 mod key;
+pub(crate) mod latent;
 mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
@@ -23,13 +24,13 @@ use regard_ir::expr::{Expr, Op, Type};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::spec::{Inputs, Mechanism, Spec};
-use regard_ir::variant::{Sink as WeightSink, Source as KeySource, Weights};
+use regard_ir::variant::{Axis, Sink as WeightSink, Source as KeySource, Weights};
 
 use self::captured::Learned;
 use self::extends::Chain;
 use self::top::{DTYPES, KEYS, PRECISIONS, SOURCES};
 use crate::codes::Code;
-use crate::diagnostic::{Diagnostic, Diagnostics, Sink};
+use crate::diagnostic::{Diagnostic, Diagnostics, Sink, one_of};
 use crate::expr::define::{Definitions, Owner};
 use crate::expr::{self, Env};
 use crate::{LoadError, Loader, Parsed, identity};
@@ -66,6 +67,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
             fields::unsupported(&entry.key.token(), key.name, sink);
         }
     }
+    one_mechanism(chain, sink);
 
     let name = own_line(chain, "name", sink).unwrap_or(stem);
     let summary = own_line(chain, "summary", sink).unwrap_or_default();
@@ -78,16 +80,23 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         Some(1) => Precision::Fast,
         _ => Precision::Exact,
     };
-    let heads = tables::heads(chain, sink);
+    let latent = latent::read(chain, sink);
+    let heads = tables::heads(chain, &latent, sink);
+    // The widths of rows that are turned.
+    let rows = match &latent {
+        latent::Given::No => heads.map(|heads| heads.dim),
+        latent::Given::Yes(latent) => Some(latent.rope_dim),
+        latent::Given::Wrong => None,
+    };
     let inputs = inputs::read(chain.value("inputs"), sink);
-    let position = position::read(chain, heads, source, &inputs, sink);
+    let position = position::read(chain, rows, source, &inputs, sink);
     // The order of these is the order of the inputs that they imply.
     let mut learned = Learned::new(inputs.len());
     let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
     let (weights, bias) = weights::read(chain, &mut learned, sink);
     let pseudo = pseudo::read(chain, heads, &inputs, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
-    let cache = cache::read(chain, sink);
+    let cache = cache::read(chain, &latent, sink);
 
     let mut definitions = Definitions::prelude(pseudo.as_ref());
     for entry in fields::table(chain.value("define"), "define", sink) {
@@ -113,15 +122,23 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
     };
 
-    let mechanism = match (chain.entry("pseudo"), pseudo) {
-        (None, _) => Mechanism::Plain,
-        (Some(_), pseudo) => Mechanism::Pseudo(pseudo?),
+    let mechanism = match (latent, chain.entry("pseudo"), pseudo) {
+        (latent::Given::Wrong, ..) | (_, Some(_), None) => None,
+        (latent::Given::Yes(latent), ..) => Some(Mechanism::Latent(latent)),
+        (latent::Given::No, None, _) => Some(Mechanism::Plain),
+        (latent::Given::No, Some(_), Some(pseudo)) => Some(Mechanism::Pseudo(pseudo)),
     };
+
     let mut names = Vec::new();
     let mut shapes = Vec::new();
     for input in inputs.into_iter().chain(learned.inputs) {
         names.push(input.name);
-        shapes.push(input.shape?);
+        let mut shape = input.shape?;
+        if let Some(Mechanism::Latent(_)) = mechanism {
+            // One latent is all key heads, whichever of them a kernel makes of it.
+            shape.axes.iter_mut().filter(|axis| **axis == Axis::KvHead).for_each(|axis| *axis = Axis::Len(1));
+        }
+        shapes.push(shape);
     }
     let mut spec = Spec {
         name,
@@ -135,7 +152,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         modify: modify?,
         allow: allow?,
         weights: weights?,
-        mechanism,
+        mechanism: mechanism?,
         output: output?,
         project: None,
         cache: cache?,
@@ -145,6 +162,21 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     };
     spec.identity = identity::of(&spec);
     Some(spec)
+}
+
+/// The tables that say what turns q, k and v into o.
+const MECHANISMS: [&str; 4] = ["recurrence", "latent", "lookahead", "pseudo"];
+
+/// Refuses all of them but the first that is given.
+fn one_mechanism(chain: &Chain, sink: &mut Sink) {
+    let is_read = |key: &&&str| KEYS.iter().any(|it| it.name == **key && it.takes != Takes::Unsupported);
+    let mut given = MECHANISMS.iter().filter(is_read).filter_map(|key| chain.entry(key).zip(Some(key)));
+    let Some((_, first)) = given.next() else { return };
+    for (entry, key) in given {
+        let message = format!("`{key}` has no meaning beside `{first}`");
+        let error = Diagnostic::new(Code::S043, &entry.key.token(), message);
+        sink.push(error.label(format!("a spec has one of {}", one_of(&MECHANISMS))));
+    }
 }
 
 /// A line that describes the file that says it, and so is not taken from a parent.

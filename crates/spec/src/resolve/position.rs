@@ -1,7 +1,7 @@
 //! `position`: how positions enter the rows of q and k.
 
 use regard_ir::rows::{Frequencies, Position, RopeLayout, RopeScaling};
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
+use regard_ir::variant::{Axis, InputShape, InputType, Source};
 
 use super::captured::named;
 use super::extends::Chain;
@@ -48,7 +48,7 @@ pub(crate) const ROPE_KEYS: [Key; 5] = [
     Key::new(
         "dim",
         Takes::Integer { from: 2, to: MAX_HEADS },
-        Absent::Words("`heads.dim`"),
+        Absent::Words("`heads.dim`, or `latent.rope_dim`"),
         "channels that are turned, an even number",
     ),
     Key::new(
@@ -67,10 +67,10 @@ pub(crate) const ROPE_KEYS: [Key; 5] = [
 
 const LAYOUTS: [&str; 2] = ["half", "interleaved"];
 
-/// Rotary positions, where there are some and nothing is wrong with them.
+/// Rotary positions of rows of a width, where there are some and nothing is wrong with them.
 pub(super) fn read(
     chain: &Chain,
-    heads: Option<Heads>,
+    width: Option<u32>,
     source: Source,
     inputs: &[Input],
     sink: &mut Sink,
@@ -93,7 +93,7 @@ pub(super) fn read(
         Some(1) => Some(RopeLayout::Interleaved),
         other => other.map(|_| RopeLayout::Half),
     };
-    let channels = channels(&rope, heads, sink);
+    let channels = channels(&rope, width, sink);
     let frequencies = match rope.get("freqs") {
         Some(_) => {
             let why = "the input holds the frequencies as they are";
@@ -123,12 +123,11 @@ pub(super) fn read(
 }
 
 /// How many channels are turned, and the first of them.
-fn channels(rope: &Table<'_>, heads: Option<Heads>, sink: &mut Sink) -> Option<(u32, u32)> {
+fn channels(rope: &Table<'_>, width: Option<u32>, sink: &mut Sink) -> Option<(u32, u32)> {
     let mut read = |key: &str, default: Option<u32>, least: u32| match rope.get(key) {
         Some(value) => fields::integer(value, &rope.what(key), least..=MAX_HEADS, sink),
         None => default,
     };
-    let width = heads.map(|heads| heads.dim);
     let (dim, offset) = (read("dim", width, 2), read("offset", Some(0), 0));
     let dim = dim?;
     let said = |key: &str| rope.get(key).map(|value| &value.location);

@@ -1,10 +1,11 @@
 //! The tables that every spec of the softmax family has, given or not: heads, score and mask.
 
-use regard_ir::variant::Heads;
+use regard_ir::variant::{Heads, Latent};
 
 use super::extends::Chain;
 use super::fields;
 use super::key::{self, Absent, Key, Takes};
+use super::latent;
 use super::table::Table;
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Sink};
@@ -61,7 +62,7 @@ pub(crate) const MASK: [Key; 1] = [Key::new(
 )];
 
 /// `heads`, with its defaults; `None` where something is missing or wrong.
-pub(super) fn heads(chain: &Chain, sink: &mut Sink) -> Option<Heads> {
+pub(super) fn heads(chain: &Chain, latent: &latent::Given, sink: &mut Sink) -> Option<Heads> {
     let Some(value) = chain.value("heads") else {
         let start = chain.start()?;
         if !chain.may_say("heads") && !chain.misspells("heads") {
@@ -73,15 +74,16 @@ pub(super) fn heads(chain: &Chain, sink: &mut Sink) -> Option<Heads> {
         return None;
     };
     let table = Table::read(chain, value, "heads", &HEADS, sink)?;
-    // Under `latent` the other widths come from there, and its own error is enough.
-    let latent = chain.entry("latent").is_some();
+    if !matches!(latent, latent::Given::No) {
+        return of_latents(&table, latent, sink);
+    }
     let mut read = |key: &str, required: bool| -> Option<Option<u32>> {
         let value = if required { Some(table.required(key, None, sink)?) } else { table.get(key) };
         let Some(value) = value else { return Some(None) };
         fields::integer(value, &table.what(key), 1..=MAX_HEADS, sink).map(Some)
     };
     let (query, kv) = (read("query", true), read("kv", false));
-    let (dim, value_dim, values) = (read("dim", !latent), read("value_dim", false), read("value", false));
+    let (dim, value_dim, values) = (read("dim", true), read("value_dim", false), read("value", false));
     let (query, dim) = (query??, dim??);
     let (kv, value_dim) = (kv?.unwrap_or(query), value_dim?.unwrap_or(dim));
     if !query.is_multiple_of(kv) {
@@ -105,6 +107,18 @@ pub(super) fn heads(chain: &Chain, sink: &mut Sink) -> Option<Heads> {
         return None;
     }
     Some(Heads { query, kv, value: values, dim, value_dim })
+}
+
+/// The heads of a latent, which all query heads share: keys and values are one row a token.
+fn of_latents(table: &Table<'_>, latent: &latent::Given, sink: &mut Sink) -> Option<Heads> {
+    for key in ["kv", "dim", "value_dim", "value"] {
+        let help = ["dim", "value_dim"].contains(&key).then_some("widths are said in `latent`");
+        table.refuse(key, "beside `latent`", "all query heads read one latent of a token", help, sink);
+    }
+    let value = table.required("query", None, sink)?;
+    let query = fields::integer(value, &table.what("query"), 1..=MAX_HEADS, sink)?;
+    let &latent::Given::Yes(Latent { nope_dim, rope_dim, value_dim, .. }) = latent else { return None };
+    Some(Heads { query, kv: 1, value: 1, dim: nope_dim + rope_dim, value_dim })
 }
 
 /// What `score` says.

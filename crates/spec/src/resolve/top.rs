@@ -57,12 +57,7 @@ pub(crate) const KEYS: [Key; 21] = [
         Absent::Words("none"),
         "a running state in place of scores and weights: linear attention",
     ),
-    Key::new(
-        "latent",
-        Takes::Unsupported,
-        Absent::Words("none"),
-        "keys and values compressed to one vector a token: MLA",
-    ),
+    Key::new("latent", TABLE, Absent::Words("none"), "keys and values compressed to one vector a token: MLA"),
     Key::new(
         "lookahead",
         Takes::Unsupported,

@@ -5,7 +5,7 @@ use std::path::Path;
 use regard_ir::plan::Dtype;
 use regard_ir::problem::Problem;
 use regard_ir::rows::Gate;
-use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source};
+use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Source};
 
 use super::{entry, file, read};
 use crate::tensors::Tensors;
@@ -20,6 +20,7 @@ fn len_input() -> [InputShape; 1] {
 /// A self-attention in f32 without a gate.
 fn signature<'a>(heads: Heads, names: &'a [String], shapes: &'a [InputShape]) -> Signature<'a> {
     Signature {
+        mechanism: Mechanism::Plain,
         heads,
         source: Source::SelfAttention,
         output_heads: heads.query,
@@ -258,8 +259,8 @@ fn elements_are_taken_in_their_storage_type() {
     let header = format!(r#"{{"q":{},"k":{},"v":{}}}"#, row(0), row(4), row(8));
     let tensors = read(&file(&header, 12)).unwrap();
     let bound = signature.bind(&tensors).unwrap();
-    let StoredElements::F16(k) = &bound.k.elements else { panic!("k is f16") };
+    let StoredElements::F16(k) = &bound.operands[1].elements else { panic!("k is f16") };
     assert_eq!(k.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [0x0504, 0x0706]);
-    assert_eq!((bound.k.shape, bound.k.strides), ([1, 1, 2, 1], [2, 1, 1, 1]));
+    assert_eq!((bound.operands[1].shape, bound.operands[1].strides), ([1, 1, 2, 1], [2, 1, 1, 1]));
     assert_eq!(bound.problem().q_offset, 0);
 }

@@ -35,13 +35,9 @@ pub fn generate(path: &Path, tensors: &Tensors) -> Result<[Vec<f32>; 2], Box<dyn
     let sequence = cache.open()?;
 
     // The prompt: its keys are turned and rounded to 8 bits once, then its 100 queries attend to them.
-    kernel.append(
-        &mut cache,
-        sequence,
-        Tokens { k: k.tokens(0..100), v: v.tokens(0..100), captured: &[] },
-    )?;
+    kernel.append(&mut cache, sequence, Tokens::new(k.tokens(0..100), v.tokens(0..100)))?;
     let schedule = kernel.schedule(&Problem::prefill(spec.source, 1, 100, 100)?, &[], pool.count())?;
-    let queries = Queries { q: q.tokens(0..100), captured: &[], gate: None };
+    let queries = Queries::new(q.tokens(0..100));
     let outputs = Outputs { o: ViewMut::contiguous(&mut prompt_o, [1, 8, 100], 64)?, lse: None };
     kernel.prefill(
         &schedule,
@@ -56,12 +52,8 @@ pub fn generate(path: &Path, tensors: &Tensors) -> Result<[Vec<f32>; 2], Box<dyn
     let mut step = kernel.step(&cache, 1, pool.count())?;
     for at in 100..400 {
         let now = at..at + 1;
-        kernel.append(
-            &mut cache,
-            sequence,
-            Tokens { k: k.tokens(now.clone()), v: v.tokens(now.clone()), captured: &[] },
-        )?;
-        let queries = Queries { q: q.tokens(now), captured: &[], gate: None };
+        kernel.append(&mut cache, sequence, Tokens::new(k.tokens(now.clone()), v.tokens(now.clone())))?;
+        let queries = Queries::new(q.tokens(now));
         let outputs = Outputs { o: ViewMut::contiguous(&mut o, [1, 8, 1], 64)?, lse: None };
         kernel.decode(&mut step, &pool, &cache, &[sequence], queries, outputs)?;
     }

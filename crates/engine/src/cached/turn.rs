@@ -1,0 +1,279 @@
+//! What is made of cached keys beside their products: floats, and values where keys hold them.
+
+use core::ops::Range;
+
+use pulp::bytemuck;
+use regard_ir::cache::{Block, Codec};
+use regard_simd::{TRANSPOSE, vectors_mut};
+
+use super::load::Step;
+use super::{GROUP, LANES};
+use crate::isa::Door;
+use crate::pages::numbers::{BYTE_BIAS, NIBBLE_BIAS, nibble};
+
+/// Sixteen floats, one of each token of a panel.
+pub type Lane = [f32; LANES];
+
+/// A step of a panel that there is not.
+static NONE: Step = [0; LANES];
+
+/// The steps of a block of keys.
+struct Steps<'a> {
+    steps: &'a [Step],
+    /// Of a panel.
+    depth: usize,
+}
+
+impl<'a> Steps<'a> {
+    fn new(block: &Block, words: &'a [u32]) -> Self {
+        let depth = block.channels.div_ceil(block.codec.numbers() as usize);
+        Self { steps: words[..block.words].as_chunks().0, depth }
+    }
+
+    /// Number `step` of a panel; zeros past its last.
+    #[inline(always)]
+    fn get(&self, panel: usize, step: usize) -> &'a Step {
+        if step < self.depth { &self.steps[panel * self.depth + step] } else { &NONE }
+    }
+}
+
+/// Widens some channels of a panel of keys: sixteen tokens of each.
+///
+/// # Panics
+/// If the block has no such panel or channels, or `to` is shorter.
+#[inline(always)]
+pub fn widen_keys<D: Door>(
+    lanes: D,
+    block: &Block,
+    words: &[u32],
+    panel: usize,
+    channels: Range<usize>,
+    to: &mut [Lane],
+) {
+    let steps = Steps::new(block, words);
+    let numbers = block.codec.numbers() as usize;
+    let mut scales = [0.0; LANES];
+    for (i, channel) in channels.enumerate() {
+        let (step, n) = (steps.get(panel, channel / numbers), channel % numbers);
+        let group = if block.groups > 1 { channel / GROUP } else { 0 };
+        if block.groups > 0 && (i == 0 || block.groups > 1 && channel.is_multiple_of(GROUP)) {
+            scales = self::scales(lanes, block, words, panel, group);
+        }
+        let to = &mut to[i];
+        match block.codec {
+            Codec::F32 => *to = step.map(f32::from_bits),
+            Codec::F16 => widen_halves(lanes, step, n, to),
+            Codec::Bf16 => {
+                let shift = if n == 0 { 16 } else { 0 };
+                *to = step.map(|word| f32::from_bits(word << shift & 0xffff_0000));
+            }
+            Codec::Int8 => {
+                for ((to, word), scale) in to.iter_mut().zip(step).zip(&scales) {
+                    *to = ((word >> (8 * n) & 0xff) as f32 - BYTE_BIAS) * scale;
+                }
+            }
+            Codec::Int4 => {
+                let shift = nibble(n);
+                for ((to, word), scale) in to.iter_mut().zip(step).zip(&scales) {
+                    *to = ((word >> shift & 0xf) as f32 - NIBBLE_BIAS) * scale;
+                }
+            }
+        }
+    }
+}
+
+/// Copies the first channels of a panel of keys, as many steps as there is room for, as they are stored.
+///
+/// # Panics
+/// If the block has no such panel.
+#[inline(always)]
+pub fn copy_keys(block: &Block, words: &[u32], panel: usize, to: &mut [Lane]) {
+    let steps = Steps::new(block, words);
+    for (step, to) in to.iter_mut().enumerate() {
+        *to = bytemuck::cast(*steps.get(panel, step));
+    }
+}
+
+/// Widens number `n` of each lane of a step of binary16.
+#[inline(always)]
+fn widen_halves<D: Door>(lanes: D, step: &Step, n: usize, to: &mut Lane) {
+    let halves: &[u16] = &bytemuck::cast_slice::<u32, u16>(step)[n * LANES..][..LANES];
+    for (halves, to) in halves.chunks_exact(D::WIDTH).zip(vectors_mut(lanes, to)) {
+        *to = lanes.load_f16(halves);
+    }
+}
+
+/// The scales of a group of channels of a panel of keys.
+#[inline(always)]
+fn scales<D: Door>(lanes: D, block: &Block, words: &[u32], panel: usize, group: usize) -> Lane {
+    let at = (panel * block.groups + group) * LANES;
+    let scales = &words[block.words..];
+    let mut found = [0.0; LANES];
+    match block.codec {
+        Codec::Int4 => {
+            let halves: &[u16] = &bytemuck::cast_slice::<u32, u16>(scales)[at..][..LANES];
+            for (halves, to) in halves.chunks_exact(D::WIDTH).zip(vectors_mut(lanes, &mut found)) {
+                *to = lanes.load_f16(halves);
+            }
+        }
+        _ => found.copy_from_slice(bytemuck::cast_slice(&scales[at..][..LANES])),
+    }
+    found
+}
+
+/// Turns channels of sixteen tokens, as [`widen_keys`] makes them, to rows that are `stride` apart.
+///
+/// # Panics
+/// If `to` has no room for sixteen rows of whole eights of channels.
+#[inline(always)]
+pub fn turn_rows<D: Door>(lanes: D, channels: &[Lane], to: &mut [f32], stride: usize) {
+    static ZEROS: Lane = [0.0; LANES];
+    for (eight, channels) in channels.chunks(TRANSPOSE).enumerate() {
+        for half in 0..LANES / TRANSPOSE {
+            let row = |i: usize| match channels.get(i) {
+                Some(channel) => &channel[half * TRANSPOSE..],
+                None => &ZEROS[..TRANSPOSE],
+            };
+            let from = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+            let at = half * TRANSPOSE * stride + eight * TRANSPOSE;
+            lanes.transpose(from, &mut to[at..], stride);
+        }
+    }
+}
+
+/// Eight steps, each from lane `lane` on, as floats.
+#[inline(always)]
+fn eight<'a>(step: impl Fn(usize) -> &'a Step, first: usize, lane: usize) -> [&'a [f32]; TRANSPOSE] {
+    let row = |i: usize| -> &'a [f32] { bytemuck::cast_slice(&step(first + i)[lane..]) };
+    [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]
+}
+
+/// Writes the first channels of a block of keys, as many as `values` have, as the block of values that they are, in pages of so
+/// many tokens. Bits of what is not finite are left as they are.
+///
+/// # Panics
+/// If a block is shorter than it must be.
+#[inline(always)]
+pub fn turn_keys<D: Door>(
+    lanes: D,
+    (keys, values): (&Block, &Block),
+    tokens: usize,
+    from: &[u32],
+    to: &mut [u32],
+) {
+    let steps = Steps::new(keys, from);
+    let depth = tokens / values.codec.numbers() as usize;
+    for panel in 0..tokens / LANES {
+        for sixteen in 0..values.channels.div_ceil(LANES) {
+            let numbers = keys.codec.numbers() as usize;
+            let step = |i: usize| steps.get(panel, sixteen * LANES / numbers + i);
+            let first = sixteen * depth + panel * LANES / numbers;
+            let to: &mut [Step] = to[..values.words].as_chunks_mut().0;
+            let to = &mut to[first..][..LANES / numbers];
+            match keys.codec {
+                Codec::F32 => turn_words(lanes, step, to.as_flattened_mut()),
+                Codec::F16 => turn_halves(lanes, step, to),
+                Codec::Bf16 => turn_pairs(lanes, step, to),
+                Codec::Int8 => turn_bytes(step, to),
+                Codec::Int4 => turn_nibbles(step, to),
+            }
+        }
+        for group in 0..values.groups {
+            let from_at = (panel * keys.groups + group) * LANES;
+            let to_at = group * tokens + panel * LANES;
+            match keys.codec {
+                Codec::Int4 => {
+                    let from: &[u16] = bytemuck::cast_slice(&from[keys.words..]);
+                    let to: &mut [u16] = bytemuck::cast_slice_mut(&mut to[values.words..]);
+                    to[to_at..][..LANES].copy_from_slice(&from[from_at..][..LANES]);
+                }
+                _ => {
+                    let from = &from[keys.words + from_at..][..LANES];
+                    to[values.words + to_at..][..LANES].copy_from_slice(from);
+                }
+            }
+        }
+    }
+}
+
+/// Sixteen steps of a word each.
+#[inline(always)]
+fn turn_words<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut [u32]) {
+    let to: &mut [f32] = bytemuck::cast_slice_mut(to);
+    for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let from = eight(&step, i * TRANSPOSE, j * TRANSPOSE);
+        lanes.transpose(from, &mut to[j * TRANSPOSE * LANES + i * TRANSPOSE..], LANES);
+    }
+}
+
+/// Eight steps of two halves, each contiguous.
+#[inline(always)]
+fn turn_halves<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+    let mut channels = [[0.0; LANES]; LANES];
+    for (c, channel) in channels.iter_mut().enumerate() {
+        widen_halves(lanes, step(c / 2), c % 2, channel);
+    }
+    let mut rows = [[0.0; LANES]; LANES];
+    turn_rows(lanes, &channels, rows.as_flattened_mut(), LANES);
+    for (rows, to) in rows.as_chunks::<2>().0.iter().zip(to) {
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(to);
+        for (row, halves) in rows.iter().zip(halves.chunks_exact_mut(LANES)) {
+            for (row, halves) in
+                regard_simd::vectors(lanes, row).iter().zip(halves.chunks_exact_mut(D::WIDTH))
+            {
+                lanes.store_f16(*row, halves);
+            }
+        }
+    }
+}
+
+/// Eight steps of two bf16 a word.
+#[inline(always)]
+fn turn_pairs<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+    // Words of two channels, a row for each token.
+    let mut rows = [[0u32; TRANSPOSE]; LANES];
+    let words: &mut [f32] = bytemuck::cast_slice_mut(rows.as_flattened_mut());
+    for half in 0..LANES / TRANSPOSE {
+        let from = eight(&step, 0, half * TRANSPOSE);
+        lanes.transpose(from, &mut words[half * TRANSPOSE * TRANSPOSE..], TRANSPOSE);
+    }
+    for (pair, to) in to.iter_mut().enumerate() {
+        let [first, second] = [rows[2 * pair], rows[2 * pair + 1]].map(bytemuck::cast::<_, [u16; LANES]>);
+        let mut channels = [[0u16; 2]; LANES];
+        for (c, to) in channels.iter_mut().enumerate() {
+            *to = [first[c], second[c]];
+        }
+        *to = bytemuck::cast(channels);
+    }
+}
+
+/// Four steps of four bytes a word.
+#[inline(always)]
+fn turn_bytes<'a>(step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+    let mut channels = [[0u8; LANES]; LANES];
+    for (channel, bytes) in channels.iter_mut().enumerate() {
+        *bytes = step(channel / 4).map(|word| (word >> (8 * (channel % 4))) as u8);
+    }
+    for (four, to) in to.iter_mut().enumerate() {
+        for (to, bytes) in to.iter_mut().zip(&channels) {
+            *to = u32::from_le_bytes(bytes.as_chunks().0[four]);
+        }
+    }
+}
+
+/// Two steps of eight half bytes a word.
+#[inline(always)]
+fn turn_nibbles<'a>(step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+    let mut channels = [[0u8; LANES]; LANES];
+    for (channel, bytes) in channels.iter_mut().enumerate() {
+        let shift = nibble(channel % 8);
+        *bytes = step(channel / 8).map(|word| (word >> shift & 0xf) as u8);
+    }
+    for (eight, to) in to.iter_mut().enumerate() {
+        for (to, bytes) in to.iter_mut().zip(&channels) {
+            let fours = bytes.as_chunks().0;
+            let [lower, upper] = [fours[2 * eight], fours[2 * eight + 1]];
+            *to = u32::from_le_bytes(lower) | u32::from_le_bytes(upper) << 4;
+        }
+    }
+}

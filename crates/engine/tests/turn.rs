@@ -1,0 +1,98 @@
+//! Keys that are turned to values and widened, against the same numbers read one by one, on every instruction set.
+
+use regard_engine::any::{self, Visit};
+use regard_engine::cached::{self, LANES, Lane};
+use regard_engine::catalog::ENTRIES;
+use regard_engine::isa::Door;
+use regard_engine::{Engine, Op};
+use regard_ir::cache::{Codec, PageFormat, PageShape};
+use regard_ir::variant::Heads;
+
+/// A page of keys, whose first channels are values.
+struct Page {
+    shape: PageShape,
+    words: Vec<u32>,
+}
+
+impl Page {
+    fn new(codec: Codec, tokens: usize, [dim, value_dim]: [usize; 2]) -> Self {
+        let heads = Heads { query: 1, kv: 1, value: 1, dim: dim as u32, value_dim: value_dim as u32 };
+        let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec }.of_heads(&heads);
+        let mut words = vec![0; shape.keys_len()];
+        let mut state = 7u32;
+        for token in 0..tokens {
+            let row: Vec<f32> = (0..dim)
+                .map(|_| {
+                    state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+                    (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+                })
+                .collect();
+            cached::write_key(&shape.keys, token, &row, &mut words);
+        }
+        Self { shape, words }
+    }
+}
+
+struct InDoor<'a, D>(D, &'a Page);
+
+/// Turned values; channels of each panel; its rows.
+type Made = (Vec<u32>, Vec<Vec<Lane>>, Vec<Vec<f32>>);
+
+impl<D: Door> Op for InDoor<'_, D> {
+    type Output = Made;
+
+    #[inline(always)]
+    fn run(self) -> Made {
+        let Self(lanes, Page { shape, words }) = self;
+        let mut values = vec![0; shape.values_len()];
+        cached::turn_keys(lanes, (&shape.keys, &shape.values), shape.tokens, words, &mut values);
+        let dim = shape.keys.channels;
+        let (mut all, mut turned) = (Vec::new(), Vec::new());
+        for panel in 0..shape.tokens / LANES {
+            let mut channels = vec![[0.0; LANES]; dim - 1];
+            cached::widen_keys(lanes, &shape.keys, words, panel, 1..dim, &mut channels);
+            let mut rows = vec![0.0; LANES * dim.next_multiple_of(8)];
+            cached::turn_rows(lanes, &channels, &mut rows, dim.next_multiple_of(8));
+            all.push(channels);
+            turned.push(rows);
+        }
+        (values, all, turned)
+    }
+}
+
+impl Visit for &Page {
+    type Output = Made;
+
+    fn visit<E: Engine>(self, engine: E) -> Made {
+        engine.enter(InDoor(engine.lanes(), self))
+    }
+}
+
+#[test]
+fn keys_that_are_turned_hold_the_same_numbers() {
+    for codec in Codec::ALL {
+        for (tokens, widths) in
+            [(16, [40, 33]), (64, [120, 96]), (48, [5, 2]), (32, [96, 96]), (16, [77, 64])]
+        {
+            let page = Page::new(codec, tokens, widths);
+            let (shape, [dim, value_dim]) = (&page.shape, widths);
+            for entry in ENTRIES.iter().filter(|entry| any::available(entry.engine, entry.isa)) {
+                let (values, channels, rows) = any::with(entry.engine, entry.isa, &page).expect("it is here");
+                let what = format!("{codec:?}, {tokens} tokens of {widths:?} on {entry:?}");
+                for token in 0..tokens {
+                    let (mut key, mut value) = (vec![0.0; dim], vec![0.0; value_dim]);
+                    cached::read_key(&shape.keys, token, &page.words, &mut key);
+                    cached::read_value(&shape.values, tokens, token, &values, &mut value);
+                    assert_eq!(key[..value_dim], value, "{what}: token {token}");
+                    let (panel, lane) = (token / LANES, token % LANES);
+                    let widened: Vec<f32> = channels[panel].iter().map(|channel| channel[lane]).collect();
+                    assert_eq!(key[1..], widened, "{what}: token {token}");
+                    let row = &rows[panel][lane * dim.next_multiple_of(8)..];
+                    assert_eq!(&key[1..], &row[..dim - 1], "{what}: token {token}");
+                    let last = cached::read_key_channel(&shape.keys, token, dim - 1, &page.words);
+                    assert_eq!(last, key[dim - 1]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The tensors that a call computes on, by mechanism.
+
+use regard_ir::operands::{Operand, Rows, operands};
+use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
+
+use crate::flash::RunError;
+use crate::rows::Tensor;
+use crate::view::View;
+
+/// Queries, and what else a call on cached keys takes.
+#[derive(Clone, Copy, Debug)]
+pub enum QueryRows<'a, T> {
+    /// `q`, `[sequence][query head][query]` rows of `dim`.
+    Plain(View<'a, T>),
+    /// Those of a variant with latents.
+    Latent(LatentQueries<'a, T>),
+}
+
+/// Queries of a variant with latents, and the matrices that make keys and values of these.
+#[derive(Clone, Copy, Debug)]
+pub struct LatentQueries<'a, T> {
+    /// Queries without position, `[sequence][query head][query]` rows of `nope_dim`.
+    pub q_nope: View<'a, T>,
+    /// Their rotary part, `[sequence][query head][query]` rows of `rope_dim`.
+    pub q_rope: View<'a, T>,
+    /// What makes keys, `[1][query head][nope_dim]` rows of `rank`.
+    pub w_uk: View<'a, T>,
+    /// What makes values, `[1][query head][value_dim]` rows of `rank`.
+    pub w_uv: View<'a, T>,
+}
+
+/// Keys and values.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyRows<'a, T> {
+    /// Rows of heads.
+    Plain {
+        /// Keys, `[sequence][key head][key]` rows of `dim`.
+        k: View<'a, T>,
+        /// Values, `[sequence][value head][key]` rows of `value_dim`.
+        v: View<'a, T>,
+    },
+    /// One latent a token.
+    Latent {
+        /// Latents, `[sequence][1][key]` rows of `rank`.
+        c_kv: View<'a, T>,
+        /// Rotary keys, which all heads share: `[sequence][1][key]` rows of `rope_dim`.
+        k_rope: View<'a, T>,
+    },
+}
+
+impl<'a, T> From<View<'a, T>> for QueryRows<'a, T> {
+    fn from(q: View<'a, T>) -> Self {
+        QueryRows::Plain(q)
+    }
+}
+
+impl<'a, T: Copy> KeyRows<'a, T> {
+    /// The same rows of some tokens alone.
+    ///
+    /// # Panics
+    /// If there are not so many tokens.
+    pub fn tokens(&self, range: core::ops::Range<usize>) -> Self {
+        match self {
+            KeyRows::Plain { k, v } => KeyRows::Plain { k: k.tokens(range.clone()), v: v.tokens(range) },
+            KeyRows::Latent { c_kv, k_rope } => {
+                KeyRows::Latent { c_kv: c_kv.tokens(range.clone()), k_rope: k_rope.tokens(range) }
+            }
+        }
+    }
+
+    /// The rows of one sequence.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn sequence(&self, sequence: usize) -> Self {
+        match self {
+            KeyRows::Plain { k, v } => KeyRows::Plain { k: k.sequence(sequence), v: v.sequence(sequence) },
+            KeyRows::Latent { c_kv, k_rope } => {
+                KeyRows::Latent { c_kv: c_kv.sequence(sequence), k_rope: k_rope.sequence(sequence) }
+            }
+        }
+    }
+
+    /// How many sequences and tokens there are.
+    pub const fn counts(&self) -> [usize; 2] {
+        let [sequences, _, tokens] = match self {
+            KeyRows::Plain { k: view, .. } | KeyRows::Latent { c_kv: view, .. } => view.counts(),
+        };
+        [sequences, tokens]
+    }
+
+    /// The rows that keys are stored as, and those of values where they are others.
+    pub(crate) const fn tensors(&self) -> (Tensor<'a, T>, Option<View<'a, T>>) {
+        match *self {
+            KeyRows::Plain { k, v } => (Tensor::One(k), Some(v)),
+            KeyRows::Latent { c_kv, k_rope } => (Tensor::Two([c_kv, k_rope]), None),
+        }
+    }
+}
+
+impl<'a, T: Copy> QueryRows<'a, T> {
+    /// The same rows of some queries alone.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn tokens(&self, range: core::ops::Range<usize>) -> Self {
+        match *self {
+            QueryRows::Plain(q) => QueryRows::Plain(q.tokens(range)),
+            QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }) => {
+                let (q_nope, q_rope) = (q_nope.tokens(range.clone()), q_rope.tokens(range));
+                QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv })
+            }
+        }
+    }
+}
+
+impl<'a, T> QueryRows<'a, T> {
+    /// How many sequences, heads and queries there are.
+    pub const fn counts(&self) -> [usize; 3] {
+        match self {
+            QueryRows::Plain(q) => q.counts(),
+            QueryRows::Latent(LatentQueries { q_nope, .. }) => q_nope.counts(),
+        }
+    }
+}
+
+/// Whether queries, and keys and values where there are some, are those of a variant and problem.
+pub(crate) fn check<T: Copy>(
+    variant: &Variant<'_>,
+    problem: &Problem<'_>,
+    q: Option<&QueryRows<'_, T>>,
+    kv: Option<&KeyRows<'_, T>>,
+) -> Result<(), RunError> {
+    let [batch, queries, keys] = problem.extents().map(|n| n as usize);
+    // Problems count positions, tensors tokens.
+    let [queries, keys] = [queries, keys].map(|n| n / variant.per_token() as usize);
+    for operand in operands(&variant.heads, &variant.mechanism) {
+        let Operand { name, heads, rows, width } = operand;
+        let (batch, rows, view) = match rows {
+            Rows::Queries => (batch, queries, q.map(|q| q.named(name))),
+            Rows::Matrix(rows) => (1, rows as usize, q.map(|q| q.named(name))),
+            Rows::Keys => (batch, keys, kv.map(|kv| kv.named(name))),
+        };
+        // What lies in a cache is not given.
+        let Some(view) = view else { continue };
+        let expected = [batch, heads.unwrap_or(1) as usize, rows, width as usize];
+        let found = view.map_or([0; 4], |view| {
+            let [batch, heads, rows] = view.counts();
+            [batch, heads, rows, view.width()]
+        });
+        if found != expected {
+            return Err(RunError::Shape { tensor: name, found, expected });
+        }
+    }
+    Ok(())
+}
+
+impl<'a, T: Copy> QueryRows<'a, T> {
+    fn named(&self, name: &str) -> Option<View<'a, T>> {
+        match (self, name) {
+            (QueryRows::Plain(q), "q") => Some(*q),
+            (QueryRows::Latent(LatentQueries { q_nope, .. }), "q_nope") => Some(*q_nope),
+            (QueryRows::Latent(LatentQueries { q_rope, .. }), "q_rope") => Some(*q_rope),
+            (QueryRows::Latent(LatentQueries { w_uk, .. }), "w_uk") => Some(*w_uk),
+            (QueryRows::Latent(LatentQueries { w_uv, .. }), "w_uv") => Some(*w_uv),
+            _ => None,
+        }
+    }
+}
+
+impl<'a, T: Copy> KeyRows<'a, T> {
+    fn named(&self, name: &str) -> Option<View<'a, T>> {
+        match (self, name) {
+            (KeyRows::Plain { k, .. }, "k") => Some(*k),
+            (KeyRows::Plain { v, .. }, "v") => Some(*v),
+            (KeyRows::Latent { c_kv, .. }, "c_kv") => Some(*c_kv),
+            (KeyRows::Latent { k_rope, .. }, "k_rope") => Some(*k_rope),
+            _ => None,
+        }
+    }
+}
