@@ -11,7 +11,7 @@
 use regard_runtime::straight::prelude::*;
 
 /// What the spec is recognised by.
-pub const IDENTITY: Identity = Identity(0x644b64fe854a84cfbd483de3ae20a7b9);
+pub const IDENTITY: Identity = Identity(0x352bf527043b093bd6289cc53ef62449);
 
 /// The spec as kernels read it.
 pub const VARIANT: Variant<'static> = Variant {

@@ -10,7 +10,7 @@
 use regard_runtime::straight::prelude::*;
 
 /// What the spec is recognised by.
-pub const IDENTITY: Identity = Identity(0x71c283921ce68f4a1caeee264e6bf163);
+pub const IDENTITY: Identity = Identity(0x796e61bb0952234bdc1b64c1b1f7617b);
 
 /// The spec as kernels read it.
 pub const VARIANT: Variant<'static> = Variant {
