@@ -134,7 +134,8 @@ impl Verification<'_> {
         for kernel in kernels {
             let outcome = Execution { kernel, pool: self.pool, repeat: None }.run(bound)?;
             let timing = Timing::new(kernel, bound, &outcome, self.pool.count());
-            let judge = Judge::new(kernel, bound, (&operands, &captured), self.pool)?;
+            let positions = judge::positions(kernel, bound)?;
+            let judge = Judge::new(kernel, bound, (&operands, &captured), &positions, self.pool)?;
             let report = judge.against_oracle(&outcome)?;
             let rows = [report.rows_checked, report.rows];
             let line =

@@ -33,6 +33,11 @@ fn heads(spec: &Spec) -> String {
     let lse = if spec.output.lse { ", the log of each row's weight sum beside the output" } else { "" };
     let heads = match &spec.mechanism {
         Mechanism::Latent(latent) => text::latent(spec.heads.query, latent),
+        Mechanism::Pseudo(pseudo) => format!(
+            "{}, each mixed from all into {} pseudo-heads: queries and keys are virtual tokens, as many to a token",
+            text::heads(&spec.heads),
+            pseudo.heads
+        ),
         _ => text::heads(&spec.heads),
     };
     format!("{heads}{keys}{lse}.")

@@ -156,6 +156,18 @@ pub struct Pseudo {
     pub causal_by_token: bool,
     /// Windows in tokens instead of virtual positions.
     pub window_in_tokens: bool,
+    /// The captured f32 inputs `mix_q`, `mix_k` and `mix_v`: of each source head, head and pseudo-head, what the source's
+    /// row is multiplied by.
+    pub mix: [u16; 3],
+    /// The captured f32 input `collapse`, `[heads, heads · pseudo-heads]`: what each pseudo-head's row adds to an output.
+    pub collapse: u16,
+}
+
+impl Pseudo {
+    /// The heads that scores have: each query head has keys and values of its own, mixed from all.
+    pub const fn heads(&self, heads: Heads) -> Heads {
+        Heads { kv: heads.query, value: heads.query, ..heads }
+    }
 }
 
 /// The type of a captured input's elements.
@@ -290,6 +302,31 @@ impl<'a> Variant<'a> {
 }
 
 impl Variant<'_> {
+    /// What heads are mixed into, where they are mixed into pseudo-heads.
+    pub const fn pseudo(&self) -> Option<Pseudo> {
+        match self.mechanism {
+            Mechanism::Pseudo(pseudo) => Some(pseudo),
+            _ => None,
+        }
+    }
+
+    /// Positions of a token: one, or as many as there are pseudo-heads.
+    pub const fn per_token(&self) -> u32 {
+        match self.pseudo() {
+            Some(pseudo) => pseudo.heads,
+            None => 1,
+        }
+    }
+
+    /// The variant whose scores these are: where heads are mixed into pseudo-heads, that of the mixed rows, on problems that
+    /// count virtual tokens; else the variant itself.
+    pub const fn scored(self) -> Self {
+        match self.pseudo() {
+            Some(pseudo) => Self { heads: pseudo.heads(self.heads), ..self },
+            None => self,
+        }
+    }
+
     /// Heads of the result: as many as query heads, unless they are mixed to another number.
     pub fn output_heads(&self) -> u32 {
         self.output.mix.map_or(self.heads.query, |mix| mix.heads)

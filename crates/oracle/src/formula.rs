@@ -17,9 +17,10 @@ use crate::tensor::Tensor4;
 #[derive(Clone, Copy, Debug)]
 pub struct Tensors<'a> {
     /// The variant's operands, in the order of [`Variant::operands`]: `[batch, heads, rows, width]`, with 1 in the place of an
-    /// axis that an operand does not have.
+    /// axis that an operand does not have. Rows are tokens, whatever these are mixed into.
     pub operands: &'a [Tensor4<'a>],
-    /// What expressions and learned tables read, bound to the same problem.
+    /// What expressions and learned tables read, bound to the same problem; of pseudo-heads to the problem in virtual
+    /// tokens.
     pub captured: Captured<'a>,
     /// The gate of the outputs, `[batch, output heads, queries, value_dim]` or, where it is per head, `[…, 1]`, in the
     /// type of q or in f32; for variants that have one.
@@ -73,7 +74,7 @@ pub struct Row {
 }
 
 impl<'a> Oracle<'a> {
-    /// Checks the tensors against the variant and the problem.
+    /// Checks the tensors against the variant and the problem, which counts tokens.
     ///
     /// # Errors
     /// If a shape, a storage type, the captured inputs or the presence of a gate does not fit.
@@ -125,22 +126,27 @@ impl<'a> Oracle<'a> {
     }
 
     /// Whether rows have the log of their weights' sum.
-    pub const fn has_lse(&self) -> bool {
-        matches!(self.variant.weights, Weights::Softmax { .. })
+    pub fn has_lse(&self) -> bool {
+        matches!(self.variant.weights, Weights::Softmax { .. }) && self.pseudo().is_none()
     }
 
     /// How many parts there are: one for each query head of each sequence, or for each sequence where heads are mixed.
-    pub const fn parts(&self) -> usize {
-        let heads = if self.variant.output.mix.is_some() { 1 } else { self.variant.heads.query };
+    pub fn parts(&self) -> usize {
+        let heads = if self.mixes() { 1 } else { self.variant.heads.query };
         self.problem.batch as usize * heads as usize
+    }
+
+    /// Whether an output is made of all heads.
+    fn mixes(&self) -> bool {
+        self.variant.output.mix.is_some() || self.pseudo().is_some()
     }
 
     /// How much memory a part takes; saturates.
     pub fn part_bytes(&self) -> u128 {
         let heads = &self.heads();
-        let key_heads = if self.variant.output.mix.is_some() { heads.kv } else { 1 };
+        let key_heads = if self.mixes() { heads.kv } else { 1 };
         let channels = u128::from(heads.dim) + u128::from(heads.value_dim);
-        [channels, self.problem.keys.into(), size_of::<f64>() as u128]
+        [channels, self.problem.keys.into(), self.per_token() as u128, size_of::<f64>() as u128]
             .into_iter()
             .fold(key_heads.into(), u128::saturating_mul)
     }
@@ -151,9 +157,9 @@ impl<'a> Oracle<'a> {
     /// If there is no such part.
     pub fn part(&self, index: usize) -> Part<'_> {
         let (heads, n_heads) = (&self.heads(), self.variant.heads.query as usize);
-        let (b, query_heads) = match self.variant.output.mix {
-            Some(_) => (index, 0..n_heads),
-            None => (index / n_heads, index % n_heads..index % n_heads + 1),
+        let (b, query_heads) = match self.mixes() {
+            true => (index, 0..n_heads),
+            false => (index / n_heads, index % n_heads..index % n_heads + 1),
         };
         let group = heads.group() as usize;
         let first_key_head = query_heads.start / group;
@@ -164,19 +170,20 @@ impl<'a> Oracle<'a> {
 
     fn memory(&self, b: usize, g: usize) -> Memory {
         let of = self.problem.sequence(b as u32);
-        let (heads, keys) = (&self.heads(), 0..of.keys as usize);
+        let (heads, keys) = (&self.heads(), 0..of.keys as usize * self.per_token());
         Memory {
             keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
             values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.value(&of, g, j))),
         }
     }
 
-    /// The heads as the formula has them: of latents, a key and a value head for each query head.
+    /// The heads as the formula has them: of latents and of pseudo-heads, a key and a value head for each query head.
     pub(crate) fn heads(&self) -> Heads {
         let heads = self.variant.heads;
         match self.variant.mechanism {
             Mechanism::Latent(_) => Heads { kv: heads.query, value: heads.query, ..heads },
-            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => heads,
+            Mechanism::Pseudo(pseudo) => pseudo.heads(heads),
+            Mechanism::Plain | Mechanism::Lookahead(_) => heads,
         }
     }
 
@@ -212,9 +219,9 @@ impl<'o> Part<'o> {
 
     /// Its output heads.
     pub fn output_heads(&self) -> Range<usize> {
-        match self.oracle.variant.output.mix {
-            Some(mix) => 0..mix.heads as usize,
-            None => self.query_heads(),
+        match self.oracle.mixes() {
+            true => 0..self.oracle.variant.output_heads() as usize,
+            false => self.query_heads(),
         }
     }
 
@@ -230,28 +237,33 @@ impl<'o> Part<'o> {
     /// # Panics
     /// If there is no such row.
     pub fn row(&self, i: usize) -> Result<Row, IndexError> {
-        let sums = self.query_heads().map(|h| self.sum(h, i)).collect::<Result<Vec<_>, _>>()?;
+        let per_token = self.oracle.per_token();
+        let rows =
+            self.query_heads().flat_map(|h| (i * per_token..(i + 1) * per_token).map(move |row| (h, row)));
+        let sums = rows.map(|(h, row)| self.sum(h, row)).collect::<Result<Vec<_>, _>>()?;
+        let max_score = |sums: &[Sum]| sums.iter().map(|sum| sum.max_score).fold(0.0, f64::max);
         Ok(Row {
-            lse: sums.iter().map(|sum| sum.lse).collect(),
-            max_scores: sums.iter().map(|sum| sum.max_score).collect(),
+            lse: sums.iter().map(|sum| sum.lse.filter(|_| self.oracle.has_lse())).collect(),
+            max_scores: sums.chunks(per_token).map(max_score).collect(),
             o: self.oracle.outputs(&self.of, i, self.output_heads(), sums.into_iter().map(|sum| sum.o)),
         })
     }
 
-    /// The weighted sum of one query head.
+    /// The weighted sum of one query head; of pseudo-heads, `i` is a virtual token.
     fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
         let Oracle { variant, .. } = self.oracle;
-        let g = h / variant.heads.group() as usize;
+        let g = h / variant.scored().heads.group() as usize;
+        let per_token = self.oracle.per_token() as i32;
         let memory = h / self.oracle.heads().group() as usize;
         let Memory { keys, values } = &self.memories[memory - self.first_key_head];
         let mut scope = Scope {
             b: self.b as i32,
             h: h as i32,
             g: g as i32,
-            q: self.of.q_offset + i as i32,
+            q: self.of.q_offset * per_token + i as i32,
             k: 0,
-            nq: self.of.queries as i32,
-            nk: self.of.keys as i32,
+            nq: self.of.queries as i32 * per_token,
+            nk: self.of.keys as i32 * per_token,
             s: 0.0,
             x: 0.0,
         };
@@ -259,7 +271,7 @@ impl<'o> Part<'o> {
 
         let mut scores = Vec::new();
         let mut max_score = 0.0;
-        for j in 0..self.of.keys as usize {
+        for j in 0..scope.nk as usize {
             scope.k = j as i32;
             if !self.oracle.bool(variant.allow, &scope)? {
                 continue;

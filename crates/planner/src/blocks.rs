@@ -37,6 +37,9 @@ const MIN_AMORTISING_KEYS: u32 = 32;
 /// Cycles to pack one channel of a key and its value.
 const PACK_CYCLES: u64 = 2;
 
+/// Sums over heads take so many times as long as their multiply-adds would at their best.
+const MIXED_PER_FMA: u64 = 2;
+
 /// Bytes that a core reads in a cycle from beyond its second-level cache.
 const READ_BYTES_PER_CYCLE: u64 = 8;
 
@@ -67,6 +70,8 @@ pub(crate) const fn peak_products_per_cycle(entry: &Entry) -> u64 {
 /// What blocks are chosen for.
 pub(crate) struct Target<'a> {
     pub(crate) heads: Heads,
+    /// Heads that keys and values are mixed from; 0 where they are not.
+    pub(crate) mixed: u32,
     pub(crate) machine: &'a Machine,
     pub(crate) entry: &'a Entry,
     pub(crate) pieces: Pieces,
@@ -245,7 +250,13 @@ impl Target<'_> {
             let terms = vec![term("reading a channel of a key", &read)];
             return Inequality { terms, limit, unit: Unit::Products };
         }
-        self.overhead("packing a channel of a key", PACK_CYCLES, limit)
+        match self.mixed {
+            0 => self.overhead("packing a channel of a key", PACK_CYCLES, limit),
+            sources => {
+                let mixing = (MIXED_PER_FMA * u64::from(sources)).div_ceil(fma_per_cycle(self.entry.isa));
+                self.overhead("mixing and packing a channel of a key", PACK_CYCLES + mixing, limit)
+            }
+        }
     }
 
     /// Per step of a partial block and row tile.

@@ -267,8 +267,13 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
 fn what_cannot_be_planned_is_an_error() {
     let machine = built_in("desktop-avx2");
     let mut pseudo = spec(8, 8, 64, 64);
-    pseudo.mechanism =
-        Mechanism::Pseudo(Pseudo { heads: 2, causal_by_token: false, window_in_tokens: false });
+    pseudo.mechanism = Mechanism::Pseudo(Pseudo {
+        heads: 2,
+        causal_by_token: false,
+        window_in_tokens: false,
+        mix: [0, 1, 2],
+        collapse: 3,
+    });
     let error = plan(&pseudo, &machine, Dtype::F32, None).expect_err("no skeleton for it");
     assert_eq!(error, PlanError::Mechanism("pseudo"));
     let nothing = Machine { l1d_bytes: 0, ..machine };

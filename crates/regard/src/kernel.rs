@@ -123,9 +123,10 @@ impl Kernel {
         threads: usize,
     ) -> Result<Schedule, ScheduleError> {
         let tasks = self.planned.tasks(problem, Some(captured), threads)?;
-        let workspace = self.workspace(problem, tasks.threads);
-        let part = PartLen::new(&self.spec().heads, problem);
-        Ok(Schedule { identity: self.plan().identity, tasks, workspace, part })
+        let positions = &tasks.positions.view();
+        let workspace = self.workspace(positions, tasks.threads);
+        let part = PartLen::new(&self.spec().heads, positions);
+        Ok(Schedule { identity: self.plan().identity, workspace, part, tasks })
     }
 
     /// What a person wants to know of a schedule: tasks, live share, tiles, balance. Takes longer than to make it.
@@ -168,9 +169,10 @@ impl Kernel {
         Ok(self.planned.predict_call(&call))
     }
 
-    /// Bytes of workspace that a run of a problem needs with `threads` workers.
+    /// Bytes of workspace that a run of a problem needs with `threads` workers; saturates.
     pub fn workspace_bytes(&self, problem: &Problem<'_>, threads: usize) -> usize {
-        self.workspace(problem, threads.max(1)).bytes()
+        let positions = self.planned.positions(problem);
+        positions.map_or(usize::MAX, |positions| self.workspace(&positions.view(), threads.max(1)).bytes())
     }
 
     fn workspace(&self, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {

@@ -100,7 +100,7 @@ impl<T: Element> Visit for Launch<'_, T> {
         let parts = Parts {
             variant: &kernel.variant(),
             plan: kernel.plan(),
-            problem: &schedule.problem(),
+            problem: &schedule.positions(),
             schedule: schedule.tasks.tasks.view(),
             absorbed: schedule.tasks.absorbed.view(),
         };
@@ -170,7 +170,7 @@ impl<T: Element> Visit for Prefill<'_, T> {
         let parts = Parts {
             variant: &kernel.variant(),
             plan: kernel.plan(),
-            problem: &schedule.problem(),
+            problem: &schedule.positions(),
             schedule: schedule.tasks.tasks.view(),
             absorbed: schedule.tasks.absorbed.view(),
         };
@@ -195,7 +195,7 @@ impl<T: Element> Visit for Finish<'_, T> {
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
         let Self { kernel, schedule, threads, part, ending, outputs, workspace } = self;
-        let (variant, problem) = (kernel.variant(), schedule.problem());
+        let (variant, problem) = (kernel.variant(), schedule.positions());
         flash::finish(engine, (&variant, &problem), part, ending, outputs, threads, workspace.floats)
     }
 }

@@ -133,6 +133,8 @@ pub(crate) fn check<T: Copy>(
     kv: Option<&KeyRows<'_, T>>,
 ) -> Result<(), RunError> {
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
+    // Problems count positions, tensors tokens.
+    let [queries, keys] = [queries, keys].map(|n| n / variant.per_token() as usize);
     for operand in operands(&variant.heads, &variant.mechanism) {
         let Operand { name, heads, rows, width } = operand;
         let (batch, rows, view) = match rows {

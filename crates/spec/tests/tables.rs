@@ -8,9 +8,9 @@ use regard_ir::plan::Dtype;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Spec};
+use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Mechanism, Spec};
 use regard_ir::text;
-use regard_ir::variant::{Heads, Sink, Weights};
+use regard_ir::variant::{Heads, Pseudo, Sink, Weights};
 use regard_spec::{LoadError, Loader, NoFiles, parse};
 
 /// 8 query heads over 4, 64 wide, and these lines.
@@ -307,6 +307,47 @@ fn learned_inputs_follow_the_declared_ones_in_the_order_of_the_language() {
     );
 }
 
+#[test]
+fn pseudo_heads_imply_mixes_and_a_collapse() {
+    let found = spec("pseudo.heads = 3\noutput.norm = 'rms'\nweights.sink = 'learned'");
+    let pseudo =
+        Pseudo { heads: 3, causal_by_token: false, window_in_tokens: false, mix: [1, 2, 3], collapse: 4 };
+    assert_eq!(found.mechanism, Mechanism::Pseudo(pseudo));
+    assert_eq!(
+        inputs(&found),
+        learned([
+            ("sink", "f32[h]"),
+            ("mix_q", "f32[8, 8, 3]"),
+            ("mix_k", "f32[4, 8, 3]"),
+            ("mix_v", "f32[4, 8, 3]"),
+            ("collapse", "f32[8, 24]"),
+            ("o_norm", "f32[32]"),
+        ])
+    );
+}
+
+#[test]
+fn the_masks_of_the_prelude_follow_the_tokens_of_pseudo_heads() {
+    let allow = |pseudo: &str, mask: &str| spec(&format!("{pseudo}\nmask = '{mask}'")).allow;
+    for (pseudo, mask, means) in [
+        ("pseudo.heads = 4", "causal & window(8)", "k <= q & abs(q - k) < 8"),
+        ("pseudo = { heads = 4, causal = 'token' }", "causal", "k // 4 <= q // 4"),
+        ("pseudo = { heads = 4, causal = 'token' }", "window(8)", "abs(q - k) < 8"),
+        ("pseudo = { heads = 4, window_unit = 'token' }", "window(8)", "abs(q // 4 - k // 4) < 8"),
+        ("pseudo = { heads = 4, window_unit = 'token' }", "causal", "k <= q"),
+        ("pseudo = { heads = 4, causal = 'token' }", "prefix(8)", "k < 8 | k <= q"),
+    ] {
+        assert_eq!(allow(pseudo, mask), allow("", means), "{pseudo}: {mask}");
+    }
+}
+
+#[test]
+fn each_query_head_of_pseudo_heads_has_keys_of_its_own() {
+    let modify = |lines: &str| spec(&format!("pseudo.heads = 2\n{lines}")).modify;
+    assert_eq!(modify("score.modify = 's + kv_heads'"), modify("score.modify = 's + 8'"));
+    assert!(parse("heads = { query = 8, kv = 2, dim = 4 }\npseudo.heads = 2\ninputs.x = 'f32[4]'\nmask = 'x[g] > 0'", "t.toml", &NoFiles).is_err());
+}
+
 /// One parent in memory.
 struct Parent(&'static str);
 
@@ -426,6 +467,10 @@ fn every_choice_is_part_of_the_identity() {
         "weights = { kind = 'relu', bias = '1 / nk' }".into(),
         "weights.sink = 'one'".into(),
         "weights.sink = 'learned'".into(),
+        "pseudo.heads = 1".into(),
+        "pseudo.heads = 2".into(),
+        "pseudo = { heads = 2, causal = 'token' }".into(),
+        "pseudo = { heads = 2, window_unit = 'token' }".into(),
         "output.mix = 'learned'".into(),
         "output.mix = 4".into(),
         "output.norm = 'rms'".into(),

@@ -7,6 +7,7 @@ mod files;
 mod formats;
 mod pages;
 mod prefill;
+mod pseudo;
 mod random;
 mod rings;
 mod specs;

@@ -174,8 +174,8 @@ pub(super) fn judge(
     pool: &Pool,
     outcome: &Outcome,
 ) -> Result<Judged, Failure> {
-    let operands = judge::operands(bound)?;
-    let judge = Judge::new(kernel, bound, (&operands, captured), pool)?;
+    let (operands, positions) = (judge::operands(bound)?, judge::positions(kernel, bound)?);
+    let judge = Judge::new(kernel, bound, (&operands, captured), &positions, pool)?;
     let (PageFormat { k, v, .. }, dtype) = (kernel.plan().cache, kernel.plan().dtype);
     let rounded = [k, v].into_iter().filter_map(|codec| bounds::cached(codec, dtype)).reduce(f64::max);
     let Some(allowed) = rounded else { return Ok((&judge.against_oracle(outcome)?).into()) };

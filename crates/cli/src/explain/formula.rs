@@ -5,7 +5,7 @@ use regard_ir::expr::{Op, Var};
 use regard_ir::rows::{Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout};
 use regard_ir::spec::Mechanism;
 use regard_ir::text;
-use regard_ir::variant::{Heads, Sink, Source, Weights};
+use regard_ir::variant::{Heads, Pseudo, Sink, Source, Weights};
 use serde::Serialize;
 
 use crate::words;
@@ -21,7 +21,7 @@ pub(super) struct Line {
 
 /// What stands before the formula: which heads and positions there are.
 pub(super) fn context(spec: &Spec) -> String {
-    let Heads { query, kv, value, .. } = spec.heads;
+    let Heads { query, kv, value, .. } = scored(spec);
     let mut context = "for sequence b, query head h and query position q".to_owned();
     if let Mechanism::Latent(_) = spec.mechanism {
         context.push_str("; all heads read one latent of each token");
@@ -36,15 +36,26 @@ pub(super) fn context(spec: &Spec) -> String {
         1 => {}
         group => context.push_str(&format!(", whose values are those of value head v = g // {group}")),
     }
+    if let Mechanism::Pseudo(pseudo) = spec.mechanism {
+        context.push_str(&format!(
+            "; q and k are virtual tokens, {} to a token: n = q // {0}, p = q % {0}",
+            pseudo.heads
+        ));
+    }
     if spec.source == Source::Cross {
         context.push_str("; keys and values are another sequence's");
     }
     context
 }
 
+/// The heads that scores have.
+fn scored(spec: &Spec) -> Heads {
+    spec.variant().map_or(spec.heads, |variant| variant.scored().heads)
+}
+
 /// The formula of a spec of the softmax family.
 pub(super) fn formula(spec: &Spec) -> Vec<Line> {
-    let Heads { query, kv, value, dim, .. } = spec.heads;
+    let Heads { query, kv, value, dim, .. } = scored(spec);
     let key = if query == kv { "h" } else { "g" };
     let value = if kv == value { key } else { "v" };
     let line = |name, is| Line { name, is };
@@ -58,6 +69,7 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
         scale.push_str(" · ");
     }
     let mut lines = definitions(spec);
+    lines.extend(pseudo_heads(spec));
     let [q, k] = rows(spec, key);
     if let Mechanism::Latent(_) = spec.mechanism {
         lines.extend([
@@ -103,13 +115,30 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     let finished = finished(spec);
     lines.push(line(if finished.is_some() { "a[b,h,q]" } else { "o[b,h,q]" }, o));
     if let Some(is) = finished {
-        lines.push(line(if spec.output.mix.is_some() { "o[b,n,q]" } else { "o[b,h,q]" }, is));
+        let name = match spec.mechanism {
+            Mechanism::Pseudo(_) => "o[b,h,n]",
+            _ if spec.output.mix.is_some() => "o[b,n,q]",
+            _ => "o[b,h,q]",
+        };
+        lines.push(line(name, is));
     }
     if let Some(divisor) = divisor.filter(|_| spec.output.lse) {
         let none = if divisor.contains('+') { "" } else { "; -inf where no k is allowed" };
         lines.push(line("lse[b,h,q]", format!("ln {divisor}{none}")));
     }
     lines
+}
+
+/// The rows of virtual tokens, where heads are mixed into pseudo-heads.
+fn pseudo_heads(spec: &Spec) -> Vec<Line> {
+    let Mechanism::Pseudo(Pseudo { heads, mix, .. }) = spec.mechanism else { return Vec::new() };
+    let tensors = [("Q[b,h,q]", "q", "q"), ("K[b,h,k]", "k", "k"), ("V[b,h,k]", "v", "k")];
+    let rows = tensors.into_iter().zip(mix).map(|((name, tensor, at), input)| {
+        let factors = &spec.inputs.names[usize::from(input)];
+        let is = format!("Σ over heads m: {factors}[m, h, {at} % {heads}] · {tensor}[b, m, {at} // {heads}]");
+        Line { name, is }
+    });
+    rows.collect()
 }
 
 /// The functions that the formula uses and that are not everyone's.
@@ -198,12 +227,22 @@ fn rows(spec: &Spec, key: &str) -> [String; 2] {
 fn finished(spec: &Spec) -> Option<String> {
     let names = &spec.inputs.names;
     let output = &spec.output;
-    if output.mix.is_none() && output.norm.is_none() && output.gate.is_none() {
+    let pseudo = match spec.mechanism {
+        Mechanism::Pseudo(pseudo) => Some(pseudo),
+        _ => None,
+    };
+    if output.mix.is_none() && output.norm.is_none() && output.gate.is_none() && pseudo.is_none() {
         return None;
     }
-    let (mut is, head) = match output.mix {
-        None => ("a[b,h,q]".to_owned(), "h"),
-        Some(Mix { input, .. }) => {
+    let at = if pseudo.is_some() { "n" } else { "q" };
+    let (mut is, head) = match (pseudo, output.mix) {
+        (Some(Pseudo { heads, collapse, .. }), _) => {
+            let factors = &names[usize::from(collapse)];
+            let sum = format!("(Σ over h', p: {factors}[h, {heads}h' + p] · a[b,h',{heads}n + p])");
+            (sum, "h")
+        }
+        (None, None) => ("a[b,h,q]".to_owned(), "h"),
+        (None, Some(Mix { input, .. })) => {
             (format!("(Σ over h: {}[n,h] · a[b,h,q])", names[usize::from(input)]), "n")
         }
     };
@@ -213,7 +252,7 @@ fn finished(spec: &Spec) -> Option<String> {
     }
     if let Some(Gate { silu, .. }) = output.gate {
         let activation = if silu { "silu" } else { "sigmoid" };
-        is = format!("{is} · {activation}(gate[b,{head},q])");
+        is = format!("{is} · {activation}(gate[b,{head},{at}])");
     }
     Some(is)
 }
@@ -302,6 +341,33 @@ mod tests {
                 "q' = l2(all heads of rope(Q[b,h,q], at[b,q]), 1e-6)[h]",
                 "k' = l2(all heads of rope(K[b,g,k], at[b,k]), 1e-6)[g]",
                 "s = 1/√16 · q' · k'",
+            ]
+        );
+    }
+
+    #[test]
+    fn pseudo_heads_are_mixed_first_and_collapsed_last() {
+        let spec = parse(
+            "heads = { query = 4, kv = 2, dim = 16 }\npseudo.heads = 3\nmask = 'causal'\noutput.gate = 'head'\n\
+             position.rope = { theta = 1e4 }",
+        );
+        assert_eq!(
+            context(&spec),
+            "for sequence b, query head h and query position q; q and k are virtual tokens, 3 to a token: n = q // 3, \
+             p = q % 3"
+        );
+        assert_eq!(
+            told(&spec)[2..],
+            [
+                "Q[b,h,q] = Σ over heads m: mix_q[m, h, q % 3] · q[b, m, q // 3]",
+                "K[b,h,k] = Σ over heads m: mix_k[m, h, k % 3] · k[b, m, k // 3]",
+                "V[b,h,k] = Σ over heads m: mix_v[m, h, k % 3] · v[b, m, k // 3]",
+                "q' = rope(Q[b,h,q], q)",
+                "k' = rope(K[b,h,k], k)",
+                "s = 1/√16 · q' · k'",
+                "allowed = k with k <= q",
+                "a[b,h,q] = (Σ exp(s) · V[b,h,k]) / (Σ exp(s)), sums over the allowed k; 0 where there is none",
+                "o[b,h,n] = (Σ over h', p: collapse[h, 3h' + p] · a[b,h',3n + p]) · sigmoid(gate[b,h,n])",
             ]
         );
     }

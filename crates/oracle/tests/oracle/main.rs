@@ -6,6 +6,7 @@ mod expressions;
 mod formula;
 mod minilm;
 mod outputs;
+mod pseudo;
 mod refused;
 mod rows;
 mod trees;

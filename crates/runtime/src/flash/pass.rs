@@ -15,10 +15,11 @@ use regard_simd::TRANSPOSE;
 
 use super::Parts;
 use super::fold::{Steps, Sums, TileFold, Units, common_reference};
-use super::keys::{Keys, Scratch};
+use super::keys::Keys;
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
@@ -36,6 +37,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
     /// How rows of q and of k change before they are packed.
     pub changes: [Option<Change<'a>>; 2],
     pub keys: Keys<'a, T>,
+    /// How heads are mixed first, where they are.
+    pub mixes: Option<Mixes<'a>>,
     /// Keys and values, where they are packed ahead.
     pub units: &'a [f32],
     /// Whether sums are written as they are, to be merged with those of other keys.
@@ -222,6 +225,16 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             };
             let (counts, shape) = ([rows, width], &layout.shape);
             match (self.shared.changes[Side::Query as usize], q) {
+                (change, Tensor::One(q)) if let Some(mixes) = self.shared.mixes => {
+                    // Each query head has keys of its own, so that the rows of a pass are one head's.
+                    let [batch, head, first] = at(0);
+                    let sources = Sources::Given { rows: q, batch };
+                    let mixed = Mixed { mixes, which: Which::Query, sources, head };
+                    let known = Known { batch, first };
+                    let change = change.map(|change| (change, known));
+                    let rows = MixedRows::new(mixed, first, change, memory.kept[0]);
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
+                }
                 (None, Tensor::One(q)) => {
                     let rows = pack::AsStored(|i| {
                         let [batch, head, query] = at(i);
@@ -251,24 +264,28 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
         let Shared { engine, parts, layout, keys, .. } = self.shared;
         let Block { sequence, kv_head, .. } = self.block;
-        let block = [sequence, kv_head, first];
+        let block = [sequence, kv_head, first].map(|n| n as i32);
         let ahead = layout.units.len > 0;
-        if !ahead && memory.block != Some(block) {
+        let kept = layout.kept(first);
+        if !ahead && memory.blocks[kept] != block {
             let range = first..first + count;
             let of = [sequence, kv_head];
-            let Memory { rows, expansion, expanded, packed, .. } = &mut *memory;
-            let scratch = Scratch { rows, expansion, expanded };
-            keys.pack_block(*engine, &layout.shape, of, range, scratch, packed);
-            memory.block = Some(block);
+            let (scratch, packed) = memory.scratch();
+            keys.pack_block(*engine, &layout.shape, of, range, scratch, &mut packed[layout.packed(kept)]);
+            memory.blocks[kept] = block;
         }
-        let unit = if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
+        let unit = if ahead {
+            layout.units.block(parts.problem, sequence, kv_head, first)
+        } else {
+            layout.packed(kept).start
+        };
         for tile in self.tiles() {
             let Some((live, steps)) = self.live_steps(tile, first, count, liveness) else { continue };
             self.step(tile, first, live, steps, unit, memory);
         }
     }
 
-    /// One row tile against the live keys of one key block, whose packed form begins at `unit` where it is packed ahead.
+    /// One row tile against the live keys of one key block, whose packed form begins at `unit`.
     #[inline(always)]
     fn step(
         &self,
@@ -294,7 +311,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             captured,
             fault,
         };
-        let packed = if layout.units.len > 0 { &units[unit..] } else { &*memory.packed };
+        let packed = if layout.units.len > 0 { &units[unit..] } else { &memory.packed[unit..] };
         let odd = |group: usize| E::odd_keys(&layout.shape, packed, group);
         let groups = live.start as usize / GROUP..(live.end as usize).div_ceil(GROUP);
         // Where the weights of odd keys are wanted, no more keys at a time than have theirs kept.
@@ -420,7 +437,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             code.allow(engine.lanes(), place, &mut allowed[..width], scratch);
         }
         for (channel, output) in output.chunks_exact_mut(width).take(value_dim).enumerate() {
-            let value = keys.value(of, place.first_key as u32, channel);
+            let value = keys.value(engine.lanes(), of, place.first_key as u32, channel);
             if !value.is_finite() {
                 for ((o, &weight), &allowed) in output.iter_mut().zip(weights).zip(&allowed) {
                     if allowed != 0 {

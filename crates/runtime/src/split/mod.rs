@@ -141,10 +141,13 @@ pub fn run<E: Engine, T: Element>(
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, caches } = parts;
+    if variant.pseudo().is_some() {
+        return Err(RunError::PseudoHeads);
+    }
     let Queries { q, captured, gate } = queries;
     operands::check(variant, problem, Some(&q), None)?;
     check_outputs(variant, problem, gate.as_ref(), &outputs)?;
-    check_caches(caches, &plan.cache.shape(variant), problem)?;
+    check_caches(caches, &plan.cache.shape(variant), problem, 1)?;
     match q {
         QueryRows::Plain(q) => {
             let feed = Feed { q: Tensor::One(q), captured };

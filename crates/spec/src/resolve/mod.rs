@@ -10,6 +10,7 @@ pub(crate) mod latent;
 mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
+pub(crate) mod pseudo;
 pub(crate) mod qk_norm;
 pub(crate) mod scaling;
 mod table;
@@ -93,16 +94,18 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let mut learned = Learned::new(inputs.len());
     let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
     let (weights, bias) = weights::read(chain, &mut learned, sink);
+    let pseudo = pseudo::read(chain, heads, &inputs, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
     let cache = cache::read(chain, &latent, sink);
 
-    let mut definitions = Definitions::prelude();
+    let mut definitions = Definitions::prelude(pseudo.as_ref());
     for entry in fields::table(chain.value("define"), "define", sink) {
         let text = fields::string(&entry.value, "a definition", sink).cloned();
         definitions.add(&entry.key, text, Owner::Spec(&inputs), sink);
     }
     definitions.resolve(&inputs, sink);
-    let env = Env { heads, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
+    let scored = heads.map(|heads| pseudo.map_or(heads, |pseudo| pseudo.heads(heads)));
+    let env = Env { heads: scored, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
     Definitions::check(&env, sink);
 
     let score = tables::score(chain.value("score"), sink);
@@ -119,10 +122,11 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
     };
 
-    let mechanism = match latent {
-        latent::Given::No => Some(Mechanism::Plain),
-        latent::Given::Yes(latent) => Some(Mechanism::Latent(latent)),
-        latent::Given::Wrong => None,
+    let mechanism = match (latent, chain.entry("pseudo"), pseudo) {
+        (latent::Given::Wrong, ..) | (_, Some(_), None) => None,
+        (latent::Given::Yes(latent), ..) => Some(Mechanism::Latent(latent)),
+        (latent::Given::No, None, _) => Some(Mechanism::Plain),
+        (latent::Given::No, Some(_), Some(pseudo)) => Some(Mechanism::Pseudo(pseudo)),
     };
 
     let mut names = Vec::new();

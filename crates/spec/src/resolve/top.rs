@@ -64,12 +64,7 @@ pub(crate) const KEYS: [Key; 21] = [
         Absent::Words("none"),
         "keys that go on learning from later tokens: CASTLE",
     ),
-    Key::new(
-        "pseudo",
-        Takes::Unsupported,
-        Absent::Words("none"),
-        "heads mixed into interleaved pseudo-heads: IHA",
-    ),
+    Key::new("pseudo", TABLE, Absent::Words("none"), "heads mixed into interleaved pseudo-heads: IHA"),
     Key::new("output", TABLE, Absent::Words("its defaults"), "what is done to the weighted sum"),
     Key::new(
         "project",
