@@ -10,7 +10,7 @@ use regard_ir::identity::Identity;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Mechanism, Spec};
+use regard_ir::spec::{Lookahead, Mechanism, Spec};
 use regard_ir::variant::{Axis, InputShape, InputType, Latent, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
@@ -133,6 +133,11 @@ fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
             for n in [rank, nope_dim, rope_dim, value_dim] {
                 bytes.extend(n.to_le_bytes());
             }
+        }
+        Mechanism::Lookahead(Lookahead { window, rotate, ref allow }) => {
+            bytes.extend([1, rotate, window.is_some().into()]);
+            bytes.extend(window.iter().flat_map(|window| window.to_le_bytes()));
+            tree(bytes, allow.tree());
         }
         ref other => unreachable!("the compiler does not make {other:?}"),
     }

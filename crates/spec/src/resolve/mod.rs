@@ -7,6 +7,7 @@ mod fields;
 mod inputs;
 mod key;
 pub(crate) mod latent;
+pub(crate) mod lookahead;
 mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
@@ -19,7 +20,6 @@ pub(crate) mod weights;
 
 use std::cell::Cell;
 
-use regard_ir::expr::{Expr, Op, Type};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::spec::{Inputs, Mechanism, Spec};
@@ -31,7 +31,7 @@ use self::top::{DTYPES, KEYS, PRECISIONS, SOURCES};
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Diagnostics, Sink, one_of};
 use crate::expr::define::{Definitions, Owner};
-use crate::expr::{self, Env};
+use crate::expr::{self, Comparison, Env};
 use crate::{LoadError, Loader, Parsed, identity};
 
 pub(crate) use self::extends::Origin;
@@ -95,6 +95,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let (weights, bias) = weights::read(chain, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
     let cache = cache::read(chain, &latent, sink);
+    let lookahead = lookahead::read(chain, heads, source, sink);
 
     let mut definitions = Definitions::prelude();
     for entry in fields::table(chain.value("define"), "define", sink) {
@@ -114,15 +115,16 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     };
     let shiftless = matches!(weights, None | Some(Weights::Softmax { sink: WeightSink::None }));
     let modify = expr::modifier(score.modify, bias, shiftless, &env, sink);
-    let allow = match tables::mask(chain.value("mask"), sink) {
-        Some(text) => expr::mask(text, &env, sink),
-        None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
-    };
-
-    let mechanism = match latent {
-        latent::Given::No => Some(Mechanism::Plain),
-        latent::Given::Yes(latent) => Some(Mechanism::Latent(latent)),
-        latent::Given::Wrong => None,
+    let mask = tables::mask(chain.value("mask"), sink);
+    let causal: &[Comparison] = if lookahead.is_some() { &[Comparison::NotLater] } else { &[] };
+    let allow = expr::mask(mask, causal, &env, sink);
+    let mechanism = match (latent, lookahead) {
+        (latent::Given::Wrong, _) => None,
+        (latent::Given::Yes(latent), _) => Some(Mechanism::Latent(latent)),
+        (latent::Given::No, None) => Some(Mechanism::Plain),
+        (latent::Given::No, Some(said)) => {
+            said.and_then(|said| said.compile(&env, sink)).map(Mechanism::Lookahead)
+        }
     };
 
     let mut names = Vec::new();

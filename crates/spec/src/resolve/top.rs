@@ -58,12 +58,7 @@ pub(crate) const KEYS: [Key; 21] = [
         "a running state in place of scores and weights: linear attention",
     ),
     Key::new("latent", TABLE, Absent::Words("none"), "keys and values compressed to one vector a token: MLA"),
-    Key::new(
-        "lookahead",
-        Takes::Unsupported,
-        Absent::Words("none"),
-        "keys that go on learning from later tokens: CASTLE",
-    ),
+    Key::new("lookahead", TABLE, Absent::Words("none"), "keys that go on learning from later tokens: CASTLE"),
     Key::new(
         "pseudo",
         Takes::Unsupported,
