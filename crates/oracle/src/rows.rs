@@ -5,7 +5,7 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::{Mechanism, Source};
+use regard_ir::variant::{Mechanism, Source, Turned};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
@@ -34,16 +34,13 @@ impl Oracle<'_> {
                 let [nope, rope] = [0, 1].map(|operand| self.row(operand, row));
                 [nope, self.turned(rope, at)].concat()
             }
-            _ => self.prepare(self.tensors.operands[0], self.norm_factors(0), row, at),
+            _ => self.prepare(self.tensors.operands[0], (Turned::QC, at), self.norm_factors(0), row),
         })
     }
 
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        let at = match self.ids() {
-            None => j as i32,
-            Some((_, ids)) => ids[self.key_row(of, j)],
-        };
+        let at = self.turned_by(of, j);
         let [batch, token] = [of.batch as usize, of.first_key as usize + j];
         if let Mechanism::Latent(_) = self.variant.mechanism {
             let rope = self.row(3, [batch, 0, token]);
@@ -53,7 +50,8 @@ impl Oracle<'_> {
         if self.keys_are_cached {
             return self.row(1, [batch, g, token]);
         }
-        self.prepare(self.tensors.operands[1], self.norm_factors(1), [batch, g, token], at)
+        let operand = self.tensors.operands[1];
+        self.prepare(operand, (Turned::KC, at), self.norm_factors(1), [batch, g, token])
     }
 
     /// Value row `j` of what a key head reads.
@@ -88,6 +86,27 @@ impl Oracle<'_> {
         row
     }
 
+    /// A row of `q_u`, `k_u` or `v_u`, turned by its token's position where it is.
+    pub(crate) fn lookahead_row(&self, of: &Sequence, tensor: Turned, h: usize, j: usize) -> Vec<f64> {
+        let operand = match tensor {
+            Turned::QC => 0,
+            Turned::KC => 1,
+            Turned::QU => 3,
+            Turned::KU => 4,
+            Turned::VU => 5,
+        };
+        let row = [of.batch as usize, h, of.first_key as usize + j];
+        self.prepare(self.tensors.operands[operand], (tensor, self.turned_by(of, j)), None, row)
+    }
+
+    /// The position that token `j` is turned by.
+    fn turned_by(&self, of: &Sequence, j: usize) -> i32 {
+        match self.ids() {
+            None => j as i32,
+            Some((_, ids)) => ids[self.key_row(of, j)],
+        }
+    }
+
     /// Where key `j` of a sequence lies among the keys of all.
     fn key_row(&self, of: &Sequence, j: usize) -> usize {
         let [_, _, keys] = self.problem.extents();
@@ -109,13 +128,13 @@ impl Oracle<'_> {
         Some(self.factors(learned[side]))
     }
 
-    /// A row of q or k as it enters the products.
+    /// A row of q or k, or of what takes its place, as it enters the products.
     fn prepare(
         &self,
         tensor: Tensor4<'_>,
+        (kind, at): (Turned, i32),
         learned: Option<&[f32]>,
         [b, h, n]: [usize; 3],
-        at: i32,
     ) -> Vec<f64> {
         let norm = self.variant.qk_norm;
         // What is normalised together: the token's rows of all heads, or this head's alone.
@@ -131,7 +150,7 @@ impl Oracle<'_> {
         if let Some(QkNorm { kind, eps, .. }) = before {
             normalise(&mut rows, kind, eps, learned);
         }
-        if let Some(rope) = &self.rope {
+        if let Some(rope) = self.rope.as_ref().filter(|_| self.turns(kind)) {
             rows.iter_mut().for_each(|row| rope.turn(row, at));
         }
         if let Some(QkNorm { kind, eps, .. }) = after {
