@@ -330,11 +330,18 @@ impl<'a> Variant<'a> {
         let turned = |position: Position| Position { offset: position.offset + offset, ..position };
         Variant { heads, position: self.position.map(turned), ..*self }
     }
-}
 
-impl Variant<'_> {
     /// Heads of the result: as many as query heads, unless they are mixed to another number.
     pub fn output_heads(&self) -> u32 {
         self.output.mix.map_or(self.heads.query, |mix| mix.heads)
+    }
+
+    /// The masks: of queries, and of lookahead keys who teaches whom.
+    pub fn masks(&self) -> impl Iterator<Item = Tree<'a>> + Clone {
+        let teaches = match self.mechanism {
+            Mechanism::Lookahead(lookahead) => Some(lookahead.allow),
+            _ => None,
+        };
+        [Some(self.allow), teaches].into_iter().flatten()
     }
 }

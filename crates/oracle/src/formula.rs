@@ -296,7 +296,7 @@ impl<'o> Part<'o> {
                 scope.s = self.oracle.round(scope.s - silu(parts[1]));
             }
             let score = self.oracle.round(self.oracle.float(variant.modify, &scope)?);
-            for finite in parts.into_iter().chain([scope.s, score]).into_iter().filter(|s| s.is_finite()) {
+            for finite in parts.into_iter().chain([scope.s, score]).filter(|s| s.is_finite()) {
                 max_score = finite.abs().max(max_score);
             }
             scores.push((j, score));

@@ -261,8 +261,8 @@ impl Planned {
             return f(&Work { plan, variant: &variant, problem, inputs, threads, of });
         };
         let captured = self.bind(problem, captured)?;
-        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
-        let inputs = &Summaries::build(variant.allow, captured, &mut spans);
+        let mut spans = vec![Span::point(0); Summaries::len(variant.masks(), captured.lens())];
+        let inputs = &Summaries::build(variant.masks(), captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads, of })
     }
 }

@@ -115,10 +115,10 @@ fn parallel(rows: &Rows, turned: [bool; 5], teaches: impl Fn(usize, usize) -> bo
         let taught = |s: usize, t: usize| {
             if s < t && teaches(s, t) { sigmoid(scale * dot(&q_u[s], &k_u[t])) } else { 0.0 }
         };
-        for i in 0..TOKENS {
+        for (i, query) in q_c.iter().enumerate() {
             let score = |s: usize| {
-                let lookahead: f64 = (0..=i).map(|t| scale * dot(&q_c[i], &v_u[t]) * taught(s, t)).sum();
-                scale * dot(&q_c[i], &k_c[s]) - lookahead * sigmoid(lookahead)
+                let lookahead: f64 = (0..=i).map(|t| scale * dot(query, &v_u[t]) * taught(s, t)).sum();
+                scale * dot(query, &k_c[s]) - lookahead * sigmoid(lookahead)
             };
             let weights: Vec<f64> = (0..=i).map(|s| score(s).exp()).collect();
             let sum: f64 = weights.iter().sum();

@@ -9,6 +9,7 @@ use regard_simd::TRANSPOSE;
 
 use super::ahead::Units;
 use super::expand;
+use super::lookahead::memory as lookahead;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish::ROWS as FINISH;
@@ -46,6 +47,8 @@ pub(super) struct Layout {
     code: usize,
     /// Elements that keys and values are made in, where they are made of latents.
     expansion: usize,
+    /// Of lookahead keys, where there are some.
+    pub learning: Option<lookahead::Layout>,
 }
 
 /// Where keys and values come from.
@@ -107,9 +110,11 @@ impl Layout {
         let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
         let units = Units::new::<E>(problem, plan, heads.kv as usize, &shape);
         let block = shape.key_block / units.keys * E::packed_len(&shape);
+        let rows = rows.next_multiple_of(tile.rows);
+        let learning = code.teaches().map(|code| lookahead::Layout::new::<E>(&shape, tile, rows, code));
         Self {
             tile,
-            rows: rows.next_multiple_of(tile.rows),
+            rows,
             shape,
             value_width: shape.value_dim.next_multiple_of(E::CHANNEL_STEP),
             query_len: E::query_len(&shape),
@@ -131,6 +136,7 @@ impl Layout {
                 KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
                 KeysFrom::Tensors | KeysFrom::Pages => 0,
             },
+            learning,
         }
     }
 
@@ -168,7 +174,7 @@ impl Layout {
 
     /// Elements of one worker's memory.
     pub fn worker_len(&self) -> usize {
-        carve::len(self.sizes())
+        carve::len(self.sizes()).saturating_add(self.learning.as_ref().map_or(0, lookahead::Layout::len))
     }
 
     /// Elements for `threads` workers, wherever the workspace starts; saturates.
@@ -197,7 +203,7 @@ impl Layout {
     /// Carves one worker's memory.
     pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
         let mut pieces = Carve::new(memory, self.sizes());
-        Memory {
+        let mut memory = Memory {
             query: pieces.next(),
             cell_output: pieces.next(),
             total_output: pieces.next(),
@@ -217,7 +223,10 @@ impl Layout {
             expansion: pieces.next(),
             block: None,
             expanded: None,
-        }
+            learning: None,
+        };
+        memory.learning = self.learning.as_ref().map(|layout| layout.carve(pieces.rest()));
+        memory
     }
 }
 
@@ -261,4 +270,6 @@ pub(super) struct Memory<'a> {
     pub expanded: Option<u32>,
     /// The key block that is packed: sequence, key head and first key.
     pub block: Option<[u32; 3]>,
+    /// What lookahead keys need, where there are some.
+    pub learning: Option<lookahead::Memory<'a>>,
 }
