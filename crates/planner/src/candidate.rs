@@ -43,7 +43,8 @@ impl Candidate {
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
         let variant = spec.variant()?;
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
-        let target = |heads| Target { heads, machine, entry, pieces: split.pieces };
+        let learns = matches!(variant.mechanism, Mechanism::Lookahead(_));
+        let target = |heads| Target { heads, machine, entry, pieces: split.pieces, learns };
         let (prefill, latent, mut choices) = match &variant.mechanism {
             Mechanism::Latent(latent) => {
                 let query = spec.heads.query;

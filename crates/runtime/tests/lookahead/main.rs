@@ -45,7 +45,7 @@ fn serves(trial: &Trial<'_>, entry: &Entry) -> bool {
 fn check_on(trial: &Trial<'_>, entry: &Entry, blocks: Blocks) {
     let (plan, data) = (trial.plan(entry, blocks), trial.data());
     let results = trial.run(&plan, &data, 1).unwrap_or_else(|error| panic!("{error}"));
-    let (report, share) = trial.judge(&plan, &data, &results);
+    let report = trial.judge(&plan, &data, &results);
     let name = format!(
         "{} {} on {} {}, {} tokens, {blocks:?}",
         trial.spec.name,
@@ -54,7 +54,7 @@ fn check_on(trial: &Trial<'_>, entry: &Entry, blocks: Blocks) {
         entry.isa.name(),
         trial.problem.keys,
     );
-    assert!(report.passed() && share <= 1.0, "{name}: {report}; u: {share:.2} of its bound");
+    assert!(report.passed(), "{name}: {report}");
     let again = trial.run(&plan, &data, 2).unwrap();
     for (one, two) in [(&results.o, &again.o), (&results.u, &again.u)] {
         let (one, two) = (one.view(), two.view());
@@ -192,10 +192,10 @@ fn what_is_no_number_stays_where_it_is() {
                     let (plan, mut data) = (trial.plan(entry, SMALL), trial.data());
                     spoil(&mut data);
                     let results = trial.run(&plan, &data, 1).unwrap();
-                    let (report, share) = trial.judge(&plan, &data, &results);
+                    let report = trial.judge(&plan, &data, &results);
                     let name =
                         format!("tensor {which} with {value} on {} {}", plan.engine.name(), plan.isa.name());
-                    assert!(report.passed() && share <= 1.0, "{name}: {report}; u: {share:.2}");
+                    assert!(report.passed(), "{name}: {report}");
                 }
             }
         }
