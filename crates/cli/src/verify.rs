@@ -147,6 +147,9 @@ impl Verification<'_> {
             if let Some(lse) = &report.lse {
                 lines.comparison(&line("lse", "oracle", lse))?;
             }
+            if let Some(u) = &report.u {
+                lines.comparison(&line("u", "oracle", u))?;
+            }
             if let Some(expected) = expected {
                 let judgement = judge.against_expected(&outcome, expected)?;
                 lines.comparison(&line("o", "expected", &judgement))?;

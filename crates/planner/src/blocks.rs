@@ -196,9 +196,9 @@ impl Target<'_> {
         let rows = u64::from(self.tile().rows);
         let most = (dim / rows * rows).max(rows);
         let bound = Inequality {
-            terms: vec![term("tokens that a query finds", &[factor(chosen.value, "")])],
+            terms: vec![term("what a query finds in its own block", &[factor(chosen.value, "tokens")])],
             limit: Limit {
-                what: "channels of a key, a row tile at least",
+                what: "what it finds at a key, or a row tile",
                 value: most,
                 numerator: 1,
                 denominator: 1,

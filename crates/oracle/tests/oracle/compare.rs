@@ -66,6 +66,7 @@ fn judged(
     let outputs = Outputs {
         o: Tensor4::dense(o.elements(0), [1, 2, QUERIES, 3]).unwrap(),
         lse: Some(Tensor4::dense(Elements::F32(&lse), [1, 2, QUERIES, 1]).unwrap()),
+        u: None,
     };
     compare(&oracle, &outputs, &Sample::new(&problem, &HEADS, 64, 0))
 }
