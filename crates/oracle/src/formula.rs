@@ -9,6 +9,7 @@ use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
+use crate::lookahead::{Learner, silu};
 use crate::mismatch::{self, Mismatch};
 use crate::rope::Rope;
 use crate::tensor::Tensor4;
@@ -51,6 +52,8 @@ pub struct Part<'o> {
     /// Of each key head that the query heads read.
     memories: Vec<Memory>,
     first_key_head: usize,
+    /// The lookahead keys of each query head, where the variant has them.
+    learners: Vec<Learner>,
 }
 
 /// The keys of one head, normalised and turned, and their values.
@@ -68,8 +71,8 @@ pub struct Row {
     /// ln of the weights' sum of each query head under softmax, −inf where there is none; absent for weights that are
     /// not divided.
     pub lse: Option<Vec<f64>>,
-    /// The largest finite |score| of an allowed key of each query head, before or after the modifier; 0 where there is
-    /// none.
+    /// The largest finite |score| of an allowed key of each query head, before or after the modifier, or of what it is made of;
+    /// 0 where there is none.
     pub max_scores: Vec<f64>,
 }
 
@@ -164,8 +167,10 @@ impl<'a> Oracle<'a> {
         let group = heads.group() as usize;
         let first_key_head = query_heads.start / group;
         let key_heads = first_key_head..(query_heads.end - 1) / group + 1;
+        let of = self.problem.sequence(b as u32);
         let memories = key_heads.map(|g| self.memory(b, g)).collect();
-        Part { oracle: self, b, of: self.problem.sequence(b as u32), query_heads, memories, first_key_head }
+        let learners = query_heads.clone().filter_map(|h| self.learner(&of, h)).collect();
+        Part { oracle: self, b, of, query_heads, memories, first_key_head, learners }
     }
 
     fn memory(&self, b: usize, g: usize) -> Memory {
@@ -249,25 +254,45 @@ impl<'o> Part<'o> {
         })
     }
 
-    /// The weighted sum of one query head; of pseudo-heads, `i` is a virtual token.
-    fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
-        let Oracle { variant, .. } = self.oracle;
-        let g = h / variant.scored().heads.group() as usize;
+    /// The lookahead keys of each of its query heads after the last token, `[key]` rows of `dim`; none where the variant has
+    /// none.
+    ///
+    /// # Errors
+    /// If the expression that says who teaches whom reads a captured input outside one of its axes.
+    pub fn learned(&self) -> Result<Vec<Vec<Vec<f64>>>, IndexError> {
+        let rows = |(h, learner): (usize, &Learner)| {
+            let last = Scope { q: self.of.keys as i32 - 1, ..self.scope(h, 0) };
+            let keys = learner.at(self.oracle, &last)?;
+            Ok((0..keys.rows()).map(|key| keys.row(key).to_vec()).collect())
+        };
+        self.query_heads().zip(&self.learners).map(rows).collect()
+    }
+
+    /// What expressions read at query row `i` of a head, before there is a key; of pseudo-heads, `i` is a virtual token.
+    fn scope(&self, h: usize, i: usize) -> Scope {
         let per_token = self.oracle.per_token() as i32;
-        let memory = h / self.oracle.heads().group() as usize;
-        let Memory { keys, values } = &self.memories[memory - self.first_key_head];
-        let mut scope = Scope {
+        Scope {
             b: self.b as i32,
             h: h as i32,
-            g: g as i32,
+            g: (h / self.oracle.variant.scored().heads.group() as usize) as i32,
             q: self.of.q_offset * per_token + i as i32,
             k: 0,
             nq: self.of.queries as i32 * per_token,
             nk: self.of.keys as i32 * per_token,
             s: 0.0,
             x: 0.0,
-        };
+        }
+    }
+
+    /// The weighted sum of one query head.
+    fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
+        let Oracle { variant, .. } = self.oracle;
+        let memory = h / self.oracle.heads().group() as usize;
+        let Memory { keys, values } = &self.memories[memory - self.first_key_head];
+        let mut scope = self.scope(h, i);
         let query = self.oracle.query(&scope, &self.of, i)?;
+        let learner = self.learners.get(h - self.query_heads.start);
+        let learned = learner.map(|learner| learner.at(self.oracle, &scope)).transpose()?;
 
         let mut scores = Vec::new();
         let mut max_score = 0.0;
@@ -277,8 +302,13 @@ impl<'o> Part<'o> {
                 continue;
             }
             scope.s = self.oracle.round(variant.scale * dot(&query, keys.row(j)));
+            let mut parts = [scope.s, 0.0];
+            if let Some(learned) = &learned {
+                parts[1] = self.oracle.round(variant.scale * dot(&query, learned.row(j)));
+                scope.s = self.oracle.round(scope.s - silu(parts[1]));
+            }
             let score = self.oracle.round(self.oracle.float(variant.modify, &scope)?);
-            for finite in [scope.s, score].into_iter().filter(|s| s.is_finite()) {
+            for finite in parts.into_iter().chain([scope.s, score]).filter(|s| s.is_finite()) {
                 max_score = finite.abs().max(max_score);
             }
             scores.push((j, score));
@@ -331,7 +361,7 @@ impl Oracle<'_> {
         (keys, sum, Some(m + sum.ln()))
     }
 
-    fn bool(&self, tree: Tree<'_>, scope: &Scope) -> Result<bool, IndexError> {
+    pub(crate) fn bool(&self, tree: Tree<'_>, scope: &Scope) -> Result<bool, IndexError> {
         match eval(tree, scope, &self.tensors.captured)? {
             Value::Bool(value) => Ok(value),
             other => unreachable!("a mask is a bool, not {other:?}"),
@@ -348,18 +378,30 @@ impl Oracle<'_> {
 
 /// Rows of one width, end to end.
 #[derive(Clone, Debug)]
-struct Matrix {
+pub(crate) struct Matrix {
     data: Vec<f64>,
     width: usize,
 }
 
 impl Matrix {
-    fn new(width: u32, elements: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn new(width: u32, elements: impl Iterator<Item = f64>) -> Self {
         Self { data: elements.collect(), width: width as usize }
     }
 
-    fn row(&self, row: usize) -> &[f64] {
+    pub(crate) fn rows(&self) -> usize {
+        self.data.len() / self.width
+    }
+
+    pub(crate) fn row(&self, row: usize) -> &[f64] {
         &self.data[row * self.width..][..self.width]
+    }
+
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f64] {
+        &mut self.data[row * self.width..][..self.width]
+    }
+
+    pub(crate) fn fill(&mut self, x: f64) {
+        self.data.fill(x);
     }
 }
 
@@ -367,7 +409,7 @@ pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

@@ -4,7 +4,7 @@ use regard_ir::inputs::{self, InputData};
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Frequencies;
-use regard_ir::variant::{Axis, InputType, Pseudo, Source, Variant};
+use regard_ir::variant::{Axis, InputType, Pseudo, Source, Turned, Variant};
 
 /// Independent N(0, 1) numbers, the same for a seed on every platform.
 ///
@@ -19,9 +19,11 @@ pub fn normal(seed: u64) -> impl Iterator<Item = f32> {
     .flatten()
 }
 
-/// Plausible elements for an operand: rows of N(0, 1), and matrices that make such rows of such rows.
-pub fn operand(operand: &Operand, seed: u64) -> impl Iterator<Item = f32> {
+/// Plausible elements for an operand of sequences of so many keys: rows of N(0, 1), and matrices that make such rows of such
+/// rows. What tokens teach lookahead keys is as much less as there are more of them.
+pub fn operand(operand: &Operand, keys: u32, seed: u64) -> impl Iterator<Item = f32> {
     let scale = match operand.rows {
+        Rows::Keys if operand.name == Turned::VU.name() => 1.0 / (keys.max(1) as f32).sqrt(),
         Rows::Queries | Rows::Keys => 1.0,
         Rows::Matrix(_) => 1.0 / (operand.width as f32).sqrt(),
     };

@@ -5,7 +5,7 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::{Mechanism, Pseudo, Source};
+use regard_ir::variant::{Mechanism, Pseudo, Source, Turned};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
@@ -57,10 +57,7 @@ impl Oracle<'_> {
 
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        let at = match self.ids() {
-            None => j as i32,
-            Some((_, ids)) => ids[self.key_row(of, j)],
-        };
+        let at = self.turned_by(of, j);
         let [batch, token] = [of.batch as usize, of.first_key as usize + j];
         if let Mechanism::Latent(_) = self.variant.mechanism {
             let rope = self.row(3, [batch, 0, token]);
@@ -108,6 +105,27 @@ impl Oracle<'_> {
         row
     }
 
+    /// A row of `q_u`, `k_u` or `v_u`, turned by its token's position where it is.
+    pub(crate) fn lookahead_row(&self, of: &Sequence, tensor: Turned, h: usize, j: usize) -> Vec<f64> {
+        let operand = match tensor {
+            Turned::QC => 0,
+            Turned::KC => 1,
+            Turned::QU => 3,
+            Turned::KU => 4,
+            Turned::VU => 5,
+        };
+        let row = self.row(operand, [of.batch as usize, h, of.first_key as usize + j]);
+        if self.turns(tensor) { self.turned(row, self.turned_by(of, j)) } else { row }
+    }
+
+    /// The position that token `j` is turned by.
+    fn turned_by(&self, of: &Sequence, j: usize) -> i32 {
+        match self.ids() {
+            None => j as i32,
+            Some((_, ids)) => ids[self.key_row(of, j)],
+        }
+    }
+
     /// Where key `j` of a sequence lies among the keys of all.
     fn key_row(&self, of: &Sequence, j: usize) -> usize {
         let [_, _, keys] = self.problem.extents();
@@ -141,7 +159,7 @@ impl Oracle<'_> {
         }
     }
 
-    /// A row of q or k as it enters the products.
+    /// A row of q or k, or of what takes its place, as it enters the products.
     fn prepare(&self, side: Side, of: &Sequence, [h, i]: [usize; 2], at: i32) -> Vec<f64> {
         let norm = self.variant.qk_norm;
         let learned = norm.and_then(|norm| norm.learned).map(|learned| self.factors(learned[side as usize]));
@@ -163,7 +181,8 @@ impl Oracle<'_> {
         if let Some(QkNorm { kind, eps, .. }) = before {
             normalise(&mut rows, kind, eps, learned);
         }
-        if let Some(rope) = &self.rope {
+        let kind = if let Side::Query = side { Turned::QC } else { Turned::KC };
+        if let Some(rope) = self.rope.as_ref().filter(|_| self.turns(kind)) {
             rows.iter_mut().for_each(|row| rope.turn(row, at));
         }
         if let Some(QkNorm { kind, eps, .. }) = after {

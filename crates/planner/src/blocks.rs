@@ -75,6 +75,8 @@ pub(crate) struct Target<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) entry: &'a Entry,
     pub(crate) pieces: Pieces,
+    /// Whether keys learn from later tokens, a query block at a time.
+    pub(crate) learns: bool,
 }
 
 const F32: Factor = factor(4, "B");
@@ -111,6 +113,7 @@ impl Target<'_> {
         let key_block = self.key_block();
         let keys = key_block.value as u32;
         let query_block = self.query_block(keys);
+        let query_block = if self.learns { self.taught_block(query_block) } else { query_block };
         let mask_step = self.mask_step(keys);
         let (chain, reason) = match self.entry.engine {
             EngineKind::DotBf16 => (self.heads.dim, Reason::WholeRow),
@@ -189,6 +192,31 @@ impl Target<'_> {
             bounds: vec![self.pass(positions, keys), self.packing(positions)],
             rejected,
         }
+    }
+
+    /// No more tokens than a key has channels, in whole row tiles: what queries find in their own block is a product as deep as
+    /// it is long.
+    fn taught_block(&self, chosen: Choice) -> Choice {
+        let dim = u64::from(self.heads.dim);
+        let rows = u64::from(self.tile().rows);
+        let most = (dim / rows * rows).max(rows);
+        let bound = Inequality {
+            terms: vec![term("what a query finds in its own block", &[factor(chosen.value, "tokens")])],
+            limit: Limit {
+                what: "what it finds at a key, or a row tile",
+                value: most,
+                numerator: 1,
+                denominator: 1,
+            },
+            unit: Unit::Products,
+        };
+        if bound.holds() {
+            return chosen;
+        }
+        let rejected = vec![Rejected { value: chosen.value, violates: vec![bound] }];
+        let reason = Reason::QueryBlock { rows: most, tile_rows: rows };
+        let bounds = vec![self.pass(most as u32, self.key_block().value as u32)];
+        Choice { value: most, reason, bounds, rejected, ..chosen }
     }
 
     /// The fewest keys, in whole panels, whose products cost much more than classifying them.

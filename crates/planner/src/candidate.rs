@@ -44,7 +44,8 @@ impl Candidate {
         let variant = spec.variant()?;
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
         let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
-        let target = |heads| Target { heads, mixed, machine, entry, pieces: split.pieces };
+        let learns = matches!(variant.mechanism, Mechanism::Lookahead(_));
+        let target = |heads| Target { heads, mixed, machine, entry, pieces: split.pieces, learns };
         let (prefill, latent, mut choices) = match &variant.mechanism {
             Mechanism::Latent(latent) => {
                 let query = spec.heads.query;

@@ -17,7 +17,7 @@ use regard_ir::plan::{EngineKind, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::rates::{EngineRates, Origin};
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, Variant};
+use regard_ir::variant::{Heads, Mechanism, Variant};
 use serde::Serialize;
 
 use crate::estimate::Known;
@@ -178,6 +178,14 @@ impl Case<'_> {
         let visited = count((blocks.query_block, blocks.key_block));
         let steps = count((span, blocks.mask_step));
 
+        let taught = match variant.mechanism {
+            Mechanism::Lookahead(lookahead) => {
+                let steps = tiles::count(lookahead.allow, &region, (span, blocks.mask_step), inputs, looks);
+                Some((steps.full + steps.partial) as f64)
+            }
+            _ => None,
+        };
+
         let passes = f64::from(queries.div_ceil(blocks.query_block));
         let row_step = u64::from(entry.tile.row_step);
         let padded = |queries: u32| (u64::from(queries) * u64::from(group)).next_multiple_of(row_step) as f64;
@@ -206,12 +214,24 @@ impl Case<'_> {
         };
         let all_rows = f64::from(queries) * f64::from(group);
         let operations = weight(variant.modify);
+        let learning = taught.map_or(Amounts::default(), |steps| {
+            let (taught, tokens) = (steps * step_pairs, f64::from(blocks.query_block));
+            Amounts {
+                // What keys ask and tokens leave; what queries find, of earlier tokens and of their own block's.
+                products: score_products * (taught * (2.0 * dim + tokens) + pairs * dim),
+                // The sigmoid of each weight, and that of each score found.
+                weighed: taught + pairs,
+                packed: visited_keys * (2.0 * dim + 2.0 * tokens),
+                ..Amounts::default()
+            }
+        });
         Amounts {
             passes,
-            products: pairs * (dim * score_products + value_dim * output_products),
+            products: pairs * (dim * score_products + value_dim * output_products) + learning.products,
             weighed: pairs * (1.0 + operations / SOFTMAX_OPERATIONS)
-                + masked * weight(variant.allow) / SOFTMAX_OPERATIONS,
-            packed,
+                + masked * weight(variant.allow) / SOFTMAX_OPERATIONS
+                + learning.weighed,
+            packed: packed + learning.packed,
             key_bytes,
             head_bytes,
             row_elements: all_rows * (width + (cells - 1.0).max(0.0) * value_dim),

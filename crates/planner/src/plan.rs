@@ -123,9 +123,8 @@ pub fn plan(
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
     match mechanism {
-        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) => None,
+        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => None,
         Mechanism::Recurrence(_) => Some("recurrence"),
-        Mechanism::Lookahead(_) => Some("lookahead"),
     }
 }
 
@@ -173,6 +172,9 @@ fn notes(
     }
     if let Some(reach) = plan.reach {
         notes.push(Note::Ring(reach));
+    }
+    if let Mechanism::Lookahead(_) = spec.mechanism {
+        notes.push(Note::WholeHeads);
     }
     notes.push(Note::Bits);
     notes

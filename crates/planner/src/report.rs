@@ -190,6 +190,8 @@ pub enum Note {
     },
     /// A ring of so many tokens holds all that queries see.
     Ring(Reach),
+    /// Keys learn from one query block after the other.
+    WholeHeads,
     /// What the result's bits depend on.
     Bits,
 }
@@ -352,6 +354,9 @@ impl fmt::Display for Note {
                  from {sources} while they are packed"
             ),
             Note::NoMask => f.write_str("the mask is true everywhere: every tile is full, none has mask code"),
+            Note::WholeHeads => {
+                f.write_str("keys learn from one query block after the other: a task is a whole head of a sequence")
+            }
             Note::RaggedRows { rows, tile_rows } => write!(
                 f,
                 "{rows} rows are no multiple of {tile_rows}: the last row tile of a pass holds {} of {tile_rows}",

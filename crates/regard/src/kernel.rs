@@ -18,6 +18,7 @@ use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
 use regard_runtime::split::{self, Queries, Tokens};
+use regard_runtime::view::ViewMut;
 
 use crate::cache::{Cache, CacheError, CacheLimits, CacheSize};
 use crate::code::{Source, VariantCode};
@@ -211,7 +212,25 @@ impl Kernel {
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
         let (target, workspace) = (outputs.into(), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, workspace })
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: None, workspace })
+    }
+
+    /// As [`Kernel::run`], of a spec with lookahead keys, which are written to `u` as they are after the last token:
+    /// `[sequence][head][token]` rows of `dim`.
+    ///
+    /// # Errors
+    /// As `run`, and if there is not a query for each key, from the first position on.
+    pub fn run_lookahead<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        inputs: Inputs<'_, T>,
+        (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        let (target, workspace) = (outputs.into(), workspace.view());
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: Some(u), workspace })
     }
 
     /// As [`Kernel::run`], over some of the keys ([`Problem::partial`]) or all of them: the sums go to `part`, whatever it
@@ -229,7 +248,7 @@ impl Kernel {
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
         let (target, workspace) = (Target::Part(part.view_mut()), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, workspace })
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: None, workspace })
     }
 
     /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.

@@ -266,8 +266,8 @@ impl Planned {
         let Variant { inputs, heads, source, .. } = &variant;
         let captured =
             Captured::bind(inputs, captured, heads, *source, problem).map_err(ScheduleError::Captured)?;
-        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
-        let inputs = &Summaries::build(variant.allow, captured, &mut spans);
+        let mut spans = vec![Span::point(0); Summaries::len(variant.masks(), captured.lens())];
+        let inputs = &Summaries::build(variant.masks(), captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads, of })
     }
 }

@@ -117,7 +117,12 @@ impl Case<'_> {
                 Rows::Matrix(rows) => (1, rows),
             };
             let shape = [batch, operand.heads.unwrap_or(1), rows, operand.width].map(|n| n as usize);
-            Input::new(self.dtype, shape, self.layout, random::operand(&operand, seed(i as u64)))
+            Input::new(
+                self.dtype,
+                shape,
+                self.layout,
+                random::operand(&operand, self.problem.keys, seed(i as u64)),
+            )
         });
         let n_operands = self.variant.operands().count();
         let n_captured = self.variant.inputs.len();
@@ -180,7 +185,8 @@ impl Case<'_> {
         let data = inputs.captured();
         let (operands, positions) = (inputs.views(), self.positions());
         let oracle = self.oracle(inputs, &operands, &data, &positions).with_precision(precision);
-        let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
+        let lse = outputs.lse.as_ref().map(Output::view);
+        let outputs = compare::Outputs { o: outputs.o.view(), lse, u: None };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
     }

@@ -1,5 +1,7 @@
 //! What a spec computes, as a formula: one line for each step from q, k and v to the outputs.
 
+mod lookahead;
+
 use regard::Spec;
 use regard_ir::expr::{Op, Var};
 use regard_ir::rows::{Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout};
@@ -71,12 +73,17 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     let mut lines = definitions(spec);
     lines.extend(pseudo_heads(spec));
     let [q, k] = rows(spec, key);
+    let mut v = format!("V[b,{value},k]");
     if let Mechanism::Latent(_) = spec.mechanism {
+        v = "W_uv[h] · C_kv[b,k]".to_owned();
         lines.extend([
             line("q'", format!("[Q_nope[b,h,q], {q}]")),
             line("k'", format!("[W_uk[h] · C_kv[b,k], {k}]")),
             line("s", format!("{scale}q' · k'")),
         ]);
+    } else if let Mechanism::Lookahead(lookahead) = &spec.mechanism {
+        v = "v_c[b,h,k]".to_owned();
+        lines.extend(lookahead::lines(spec, lookahead, &scale));
     } else if spec.position.is_some() || spec.qk_norm.is_some() {
         lines.extend([line("q'", q), line("k'", k), line("s", format!("{scale}q' · k'"))]);
     } else {
@@ -107,11 +114,7 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
         Weights::Relu => (format!("max({score}, 0)"), None),
     };
     let by = divisor.as_ref().map_or(String::new(), |divisor| format!(" / {divisor}"));
-    let values = match spec.mechanism {
-        Mechanism::Latent(_) => "W_uv[h] · C_kv[b,k]".to_owned(),
-        _ => format!("V[b,{value},k]"),
-    };
-    let o = format!("(Σ {weight} · {values}){by}, sums over the allowed k; 0 where there is none");
+    let o = format!("(Σ {weight} · {v}){by}, sums over the allowed k; 0 where there is none");
     let finished = finished(spec);
     lines.push(line(if finished.is_some() { "a[b,h,q]" } else { "o[b,h,q]" }, o));
     if let Some(is) = finished {
@@ -368,6 +371,24 @@ mod tests {
                 "allowed = k with k <= q",
                 "a[b,h,q] = (Σ exp(s) · V[b,h,k]) / (Σ exp(s)), sums over the allowed k; 0 where there is none",
                 "o[b,h,n] = (Σ over h', p: collapse[h, 3h' + p] · a[b,h',3n + p]) · sigmoid(gate[b,h,n])",
+            ]
+        );
+    }
+
+    #[test]
+    fn lookahead_keys_are_told_before_the_score() {
+        let spec = parse(
+            "heads = { query = 4, dim = 16 }\nposition.rope.theta = 1e4\nmask = 'window(99)'\n\
+             lookahead = { window = 8, rotate = ['q_c', 'k_c', 'v_u'] }",
+        );
+        assert_eq!(
+            told(&spec)[2..],
+            [
+                "t teaches k = k < q & q - k <= 8, with t in place of q",
+                "u = Σ sigmoid(1/√16 · q_u[b,h,k] · k_u[b,h,t]) · rope(v_u[b,h,t], t), the sum over t to q that teach k",
+                "s = 1/√16 · rope(q_c[b,h,q], q) · rope(k_c[b,h,k], k) - silu(1/√16 · rope(q_c[b,h,q], q) · u)",
+                "allowed = k with k <= q & abs(q - k) < 99",
+                "o[b,h,q] = (Σ exp(s) · v_c[b,h,k]) / (Σ exp(s)), sums over the allowed k; 0 where there is none"
             ]
         );
     }

@@ -72,7 +72,9 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// If there is no memory for a report of each part.
     pub(crate) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
-        let outputs = Outputs { o: view(&outcome.o)?, lse: outcome.lse.as_ref().map(view).transpose()? };
+        let lse = outcome.lse.as_ref().map(view).transpose()?;
+        let u = outcome.u.as_ref().map(view).transpose()?;
+        let outputs = Outputs { o: view(&outcome.o)?, lse, u };
         let compared =
             self.each_part(|part| compare_part(&self.oracle, &outputs, &self.sample, part), Report::join);
         match compared? {
@@ -95,7 +97,7 @@ impl<'a> Judge<'a> {
         let compare_part = |part| compare_part_to(&self.oracle, o, expected, &self.sample, part);
         let report = match self.each_part(compare_part, Report::join)? {
             Some(report) => report,
-            None => compare(&self.oracle, &Outputs { o, lse: None }, &self.sample).map_err(bug)?,
+            None => compare(&self.oracle, &Outputs { o, lse: None, u: None }, &self.sample).map_err(bug)?,
         };
         Ok(report.output)
     }

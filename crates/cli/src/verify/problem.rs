@@ -108,7 +108,7 @@ pub(crate) fn tensors(
     let rows = operands.iter().enumerate().map(|(at, of)| {
         // A matrix has no tokens that could lie outside of its heads.
         let layout = if matches!(of.rows, Rows::Matrix(_)) { Layout::Bhnd } else { layout };
-        drawn(operand(of), layout, &mut random::operand(of, SEED + at as u64))
+        drawn(operand(of), layout, &mut random::operand(of, problem.keys, SEED + at as u64))
     });
     Ok(Bound {
         problem: problem.into(),

@@ -4,6 +4,7 @@ mod case;
 mod compare;
 mod expressions;
 mod formula;
+mod lookahead;
 mod minilm;
 mod outputs;
 mod pseudo;

@@ -81,7 +81,7 @@ pub(super) const fn serves<E: Engine, T: Element>() -> bool {
     false
 }
 
-fn shape(
+pub(super) fn shape(
     tensor: &'static str,
     counts: [usize; 3],
     width: usize,

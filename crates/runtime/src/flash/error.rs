@@ -78,6 +78,10 @@ pub enum RunError {
         /// Pages.
         cache: PageFormat,
     },
+    /// The variant's mechanism is another than that of the call, or its code has nothing for it.
+    Mechanism,
+    /// A problem of lookahead keys has not a query for each key, from the first position on.
+    QueryForEachKey,
     /// There is not one whole cache of the problem's length for each sequence.
     Caches,
     /// A call of few queries on caches of a variant whose heads are mixed into pseudo-heads.
@@ -154,6 +158,12 @@ impl fmt::Display for RunError {
                     f,
                     "cells, chunks and pages that do not divide each other, or are 0: {decode:?}, {cache:?}"
                 )
+            }
+            RunError::Mechanism => {
+                f.write_str("the call is for another mechanism than the variant has, or its code lacks it")
+            }
+            RunError::QueryForEachKey => {
+                f.write_str("lookahead keys need a query for each key, from the first position on")
             }
             RunError::Caches => {
                 write!(

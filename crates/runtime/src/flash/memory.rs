@@ -10,6 +10,7 @@ use regard_simd::TRANSPOSE;
 use super::ahead::Units;
 use super::expand;
 use super::keys::Scratch;
+use super::lookahead::memory as lookahead;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish;
@@ -58,6 +59,8 @@ pub(super) struct Layout {
     code: usize,
     /// Elements that keys and values are made in, where they are made of latents.
     expansion: usize,
+    /// Of lookahead keys, where there are some.
+    pub learning: Option<lookahead::Layout>,
 }
 
 /// Where keys and values come from.
@@ -120,9 +123,11 @@ impl Layout {
         let kept = plan.kept_blocks().filter(|_| units.repeats).map_or(1, |blocks| blocks as usize);
         let of_problem = (problem.keys as usize).div_ceil(shape.key_block.max(1)) + 1;
         let blocks = if units.len > 0 { 0 } else { kept.min(of_problem) };
+        let rows = rows.next_multiple_of(tile.rows);
+        let learning = code.teaches().map(|code| lookahead::Layout::new::<E>(&shape, tile, rows, code));
         Self {
             tile,
-            rows: rows.next_multiple_of(tile.rows),
+            rows,
             shape,
             value_width: shape.value_dim.next_multiple_of(E::CHANNEL_STEP),
             query_len: E::query_len(&shape),
@@ -146,6 +151,7 @@ impl Layout {
                 KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
                 KeysFrom::Tensors | KeysFrom::Pages => 0,
             },
+            learning,
         }
     }
 
@@ -199,7 +205,7 @@ impl Layout {
 
     /// Elements of one worker's memory.
     pub fn worker_len(&self) -> usize {
-        carve::len(self.sizes())
+        carve::len(self.sizes()).saturating_add(self.learning.as_ref().map_or(0, lookahead::Layout::len))
     }
 
     /// Elements for `threads` workers, wherever the workspace starts; saturates.
@@ -228,7 +234,7 @@ impl Layout {
     /// Carves one worker's memory.
     pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
         let mut pieces = Carve::new(memory, self.sizes());
-        Memory {
+        let mut memory = Memory {
             query: pieces.next(),
             cell_output: pieces.next(),
             total_output: pieces.next(),
@@ -253,7 +259,10 @@ impl Layout {
             code: pieces.next_as(),
             expansion: pieces.next(),
             expanded: None,
-        }
+            learning: None,
+        };
+        memory.learning = self.learning.as_ref().map(|layout| layout.carve(pieces.rest()));
+        memory
     }
 }
 
@@ -307,4 +316,6 @@ pub(super) struct Memory<'a> {
     pub expansion: &'a mut [f32],
     /// The head whose matrices are packed there.
     pub expanded: Option<u32>,
+    /// What lookahead keys need, where there are some.
+    pub learning: Option<lookahead::Memory<'a>>,
 }

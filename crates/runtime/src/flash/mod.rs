@@ -13,6 +13,7 @@ mod error;
 pub(crate) mod expand;
 mod fold;
 mod keys;
+mod lookahead;
 mod memory;
 pub(crate) mod part;
 mod pass;
@@ -21,6 +22,7 @@ mod plain;
 use regard_engine::element::Element;
 use regard_engine::grid::{Bands, Grid, Lots, Rows, RowsMut, Tasks};
 use regard_engine::isa::Door;
+use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{self, Captured, InputData};
@@ -43,7 +45,7 @@ use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::latent;
 use crate::mix::{Combination, Mixes};
-use crate::operands::{self, KeyRows, QueryRows};
+use crate::operands::{self, KeyRows, LookaheadKeys, QueryRows};
 use crate::rows::{Change, Side, Tensor};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
@@ -188,7 +190,7 @@ pub(crate) fn core_len<E: Engine>(
 ) -> WorkspaceLen {
     let layout = memory::Layout::new::<E>(variant, problem, plan, code, keys);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
-    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
+    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.masks(), lens) }
 }
 
 /// Runs a variant over one problem, or over some of its keys.
@@ -215,15 +217,47 @@ pub fn run<E: Engine, T: Element>(
     operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
     match (q, kv) {
         (QueryRows::Plain(q), KeyRows::Plain { k, v }) => {
-            let feed = Feed { q: Tensor::One(q), captured, gate, source: Source::Given { k, v } };
+            let source = Source::Given { k, v };
+            let feed = Feed { q: Tensor::One(q), captured, gate, source, lookahead: None };
             run_plain(engine, parts, code, feed, target, threads, memory)
         }
         (QueryRows::Latent(queries), kv) => {
             let feed = latent::Feed { queries, captured, gate, kv: latent::Keys::Given(kv) };
             latent::run(engine, parts, code, feed, target, threads, memory)
         }
+        // They are an output too, for which there is no place here.
+        (QueryRows::Plain(_), KeyRows::Lookahead(_)) => Err(RunError::Mechanism),
         (QueryRows::Plain(_), KeyRows::Latent { .. }) => Err(RunError::Schedule),
     }
+}
+
+/// As [`run`], of a variant with lookahead keys, which are written to `u` as they are after the last token:
+/// `[sequence][head][token]` rows of `dim`. Every task of its schedule is a whole head.
+///
+/// # Errors
+/// As `run`, and if there is not a query for each key, from the first position on.
+pub fn run_lookahead<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    inputs: Inputs<'_, T>,
+    (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
+    let Inputs { q, kv, captured, gate } = inputs;
+    operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
+    let (QueryRows::Plain(q), KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u })) = (q, kv) else {
+        return Err(RunError::Mechanism);
+    };
+    lookahead::check(&parts, &u)?;
+    let lookahead = Some(([q_u, k_u, v_u], u));
+    let feed =
+        Feed { q: Tensor::One(q), captured, gate, source: Source::Given { k: k_c, v: v_c }, lookahead };
+    run_plain(engine, parts, code, feed, outputs.into(), threads, memory)
 }
 
 /// As [`run`], over cached keys and values: the problem's keys are those of the caches, one for each sequence.
@@ -250,7 +284,7 @@ pub fn run_cached<E: Engine, T: Element>(
     match q {
         QueryRows::Plain(q) => {
             let source = Source::Cached { caches, page };
-            let feed = Feed { q: Tensor::One(q), captured, gate, source };
+            let feed = Feed { q: Tensor::One(q), captured, gate, source, lookahead: None };
             run_plain(engine, parts, code, feed, target, threads, memory)
         }
         QueryRows::Latent(queries) => {
@@ -278,12 +312,13 @@ fn run_plain<E: Engine, T: Element>(
 }
 
 /// What a run reads, wherever its keys and values come from; shapes fit variant and problem.
-#[derive(Clone, Copy)]
 pub(crate) struct Feed<'a, T> {
     pub q: Tensor<'a, T>,
     pub captured: &'a [InputData<'a>],
     pub gate: Option<Gate<'a, T>>,
     pub source: Source<'a, T>,
+    /// `q_u`, `k_u` and `v_u` of lookahead keys, and where these are kept.
+    pub lookahead: Option<([View<'a, T>; 3], ViewMut<'a, f32>)>,
 }
 
 /// Runs the tasks of a schedule that does not overlap itself.
@@ -300,7 +335,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     if const { !serves::<E, T>() } {
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
-    let Feed { q, captured: data, gate, source } = feed;
+    let Feed { q, captured: data, gate, source, lookahead } = feed;
     check::<E, T>(&parts, gate.as_ref(), &target)?;
     let given = parts.variant;
     let parts = Parts { variant: &given.scored(), ..parts };
@@ -319,15 +354,18 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         Source::Given { .. } => KeysFrom::Tensors,
     };
     let layout = memory::Layout::new::<E>(variant, problem, plan, code, keys_from);
+    if let Some(width) = layout.learning.as_ref().map(|it| it.width()).filter(|&width| width > MAX_DIM) {
+        return Err(RunError::TooWide { width, most: MAX_DIM });
+    }
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
-        spans: Summaries::len(variant.allow, captured.lens()),
+        spans: Summaries::len(variant.masks(), captured.lens()),
     };
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
     if found.floats < needed.floats || found.spans < needed.spans {
         return Err(RunError::Workspace { needed, found });
     }
-    let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
+    let ranges = Summaries::build(variant.masks(), captured, &mut memory.spans[..needed.spans]);
     if let Source::Cached { caches, page } | Source::Latents { caches, page, .. } = source {
         Sight { variant, problem, ranges: &ranges }.check_lost(caches, page.tokens as u32)?;
     }
@@ -352,7 +390,12 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let group = heads.group() as usize;
     let starts = problem.packed.as_ref().map(Packed::cu_q);
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
-    let grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
+    let mut grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
+    let mut learned_by = None;
+    if let Some((tensors, u)) = lookahead {
+        grid = grid.keeping(u.0).map_err(RunError::Output)?;
+        learned_by = Some(tensors);
+    }
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
@@ -377,7 +420,8 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         threads.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
     }
     let tokens = tokens::Tokens { layout: layout.tokens, table };
-    let change = |side| Change::new(variant, side, &captured, tokens);
+    let change =
+        |side| Change::new(variant, side, &captured, tokens).filter(|_| lookahead::turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];
     let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes };
@@ -390,6 +434,9 @@ pub(crate) fn run_from<E: Engine, T: Element>(
             }
         });
     }
+    let learning = learned_by
+        .map(|tensors| lookahead::Learning::new(variant, code, tensors, &captured, tokens))
+        .transpose()?;
     let shared = pass::Shared {
         engine,
         parts,
@@ -403,6 +450,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         keys,
         mixes,
         units,
+        learning,
         is_part,
         finish: finish.filter(|_| mixing.is_none() && !is_part),
     };

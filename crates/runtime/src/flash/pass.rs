@@ -1,11 +1,14 @@
 //! One pass: a query block over the keys that it can see.
 
+mod sweep;
+
 use core::ops::Range;
 
 use regard_engine::element::Element;
 use regard_engine::engine::GROUP;
 use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
+use regard_ir::expr::Tree;
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{KeyRange, Sequence};
@@ -14,8 +17,9 @@ use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
 use super::Parts;
-use super::fold::{Steps, Sums, TileFold, Units, common_reference};
+use super::fold::{Learned, Steps, Sums, TileFold, Units, common_reference};
 use super::keys::Keys;
+use super::lookahead::Learning;
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
@@ -41,6 +45,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub mixes: Option<Mixes<'a>>,
     /// Keys and values, where they are packed ahead.
     pub units: &'a [f32],
+    /// What keys learn, of variants whose keys do.
+    pub learning: Option<Learning<'a, E, T>>,
     /// Whether sums are written as they are, to be merged with those of other keys.
     pub is_part: bool,
     /// What happens to output rows; nothing here where heads are mixed first.
@@ -79,13 +85,24 @@ pub(super) fn task<E: Engine, T: Element>(
     let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
     let step = shared.parts.plan.prefill.query_block;
     let of = shared.parts.problem.sequence(sequence);
+    let mut own = memory.learning.take();
+    let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
+    if learning.is_some() {
+        for token in query_begin..query_end {
+            claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
+        }
+    }
     let mut first_query = query_begin;
     while first_query < query_end {
         let queries = step.min(query_end - first_query);
-        let block = Block { sequence, of, kv_head, first_query, queries };
-        Pass { shared, block }.run(claim, memory);
+        let pass = Pass { shared, block: Block { sequence, of, kv_head, first_query, queries } };
+        match (learning, &mut own) {
+            (Some((learning, layout)), Some(own)) => pass.sweep(learning, layout, claim, (memory, own)),
+            _ => pass.run(claim, memory),
+        }
         first_query += queries;
     }
+    memory.learning = own;
 }
 
 struct Pass<'a, E: Engine, T> {
@@ -192,7 +209,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let log2_e = core::f64::consts::LOG2_E;
         // In log2 units from the start, unless a modifier or an activation must see natural ones.
         let softmax = matches!(variant.weights, Weights::Softmax { .. });
-        let natural = !softmax || code.modifies();
+        let natural = !softmax || code.modifies() || self.shared.learning.is_some();
         let unit = if natural { 1.0 } else { log2_e };
         if E::UNSCALED {
             let scale = variant.scale as f32;
@@ -259,9 +276,19 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Packs a key block, unless it is packed already, and takes every row tile through it.
+    /// Packs a key block and takes every row tile through it.
     #[inline(always)]
     fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
+        let unit = self.packed_block(first, count, memory);
+        for tile in self.tiles() {
+            let Some(live) = self.live_steps(tile, first, count, liveness) else { continue };
+            self.step(tile, first, live, (unit, None), memory);
+        }
+    }
+
+    /// Packs a key block, unless it is packed already. Gives where it begins if that was ahead.
+    #[inline(always)]
+    fn packed_block(&self, first: u32, count: u32, memory: &mut Memory<'_>) -> usize {
         let Shared { engine, parts, layout, keys, .. } = self.shared;
         let Block { sequence, kv_head, .. } = self.block;
         let block = [sequence, kv_head, first].map(|n| n as i32);
@@ -274,26 +301,18 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             keys.pack_block(*engine, &layout.shape, of, range, scratch, &mut packed[layout.packed(kept)]);
             memory.blocks[kept] = block;
         }
-        let unit = if ahead {
-            layout.units.block(parts.problem, sequence, kv_head, first)
-        } else {
-            layout.packed(kept).start
-        };
-        for tile in self.tiles() {
-            let Some((live, steps)) = self.live_steps(tile, first, count, liveness) else { continue };
-            self.step(tile, first, live, steps, unit, memory);
-        }
+        if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { layout.packed(kept).start }
     }
 
-    /// One row tile against the live keys of one key block, whose packed form begins at `unit`.
+    /// One row tile against the live keys of one key block, whose packed form begins at `unit`. Lookahead scores are those of
+    /// the live keys.
     #[inline(always)]
     fn step(
         &self,
         tile: RowTile,
         first: u32,
-        live: Range<u32>,
-        steps: Steps,
-        unit: usize,
+        (live, steps): (Range<u32>, Steps),
+        (unit, learned): (usize, Option<Learned<'_>>),
         memory: &mut Memory<'_>,
     ) {
         let Shared { engine, parts, code, captured, fault, layout, units, .. } = self.shared;
@@ -338,6 +357,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 step_keys,
                 width,
                 units: self.units().1,
+                learned: learned.map(|it| Learned { scores: &it.scores[before * width..], ..it }),
                 fresh,
                 sums: Sums { reference, total },
                 factors: &mut memory.factors[..width],
@@ -381,15 +401,27 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         count: u32,
         block: Liveness,
     ) -> Option<(Range<u32>, Steps)> {
-        let Parts { variant, plan, .. } = self.shared.parts;
-        let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
+        self.steps_of(self.shared.parts.variant.allow, tile, first, count, block)
+    }
+
+    /// The same of a mask.
+    #[inline(always)]
+    fn steps_of(
+        &self,
+        allow: Tree<'_>,
+        tile: RowTile,
+        first: u32,
+        count: u32,
+        block: Liveness,
+    ) -> Option<(Range<u32>, Steps)> {
+        let (blocks, ranges) = (&self.shared.parts.plan.prefill, self.shared.ranges);
         if block == Liveness::Full {
             return Some((0..count, Steps::default()));
         }
         let region = self.region(tile.first, tile.rows);
         let classify = |keys: Range<u32>| {
             let k = Span { lo: (first + keys.start) as i32, hi: (first + keys.end) as i32 - 1 };
-            tiles::liveness(variant.allow, &Region { k, ..region }, ranges)
+            tiles::liveness(allow, &Region { k, ..region }, ranges)
         };
         match classify(0..count) {
             Liveness::Dead => return None,

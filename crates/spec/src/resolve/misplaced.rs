@@ -4,10 +4,12 @@ use crate::diagnostic::one_of;
 use crate::reference;
 
 /// What a name that is no key here is elsewhere in the language, if it is anything.
+///
+/// A window is meant as a mask sooner than as one of lookahead keys.
 pub(super) fn elsewhere(name: &str) -> Option<String> {
-    // A mask of the prelude is one sooner than a key that says something of it.
-    if let Some(mask) = mask(name) {
-        return Some(mask);
+    let prelude = reference::prelude();
+    if let Some(mask) = prelude.iter().map(|it| it.head).find(|head| head.split('(').next() == Some(name)) {
+        return Some(format!("it is for expressions: `mask = \"{mask}\"`"));
     }
     let tables = reference::tables();
     // A single letter is a variable sooner than a key of another table.
@@ -20,12 +22,6 @@ pub(super) fn elsewhere(name: &str) -> Option<String> {
         [home] => Some(format!("it is a key of `{home}`: write `{home}.{name}`")),
         _ => Some(format!("it is a key of {}", one_of(&homes))),
     }
-}
-
-fn mask(name: &str) -> Option<String> {
-    let prelude = reference::prelude();
-    let mask = prelude.iter().map(|it| it.head).find(|head| head.split('(').next() == Some(name))?;
-    Some(format!("it is for expressions: `mask = \"{mask}\"`"))
 }
 
 fn function(name: &str) -> Option<String> {

@@ -7,6 +7,7 @@ mod fields;
 mod inputs;
 mod key;
 pub(crate) mod latent;
+pub(crate) mod lookahead;
 mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
@@ -20,7 +21,6 @@ pub(crate) mod weights;
 
 use std::cell::Cell;
 
-use regard_ir::expr::{Expr, Op, Type};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::spec::{Inputs, Mechanism, Spec};
@@ -32,7 +32,7 @@ use self::top::{DTYPES, KEYS, PRECISIONS, SOURCES};
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Diagnostics, Sink, one_of};
 use crate::expr::define::{Definitions, Owner};
-use crate::expr::{self, Env};
+use crate::expr::{self, Comparison, Env};
 use crate::{LoadError, Loader, Parsed, identity};
 
 pub(crate) use self::extends::Origin;
@@ -97,6 +97,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let pseudo = pseudo::read(chain, heads, &inputs, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
     let cache = cache::read(chain, &latent, sink);
+    let lookahead = lookahead::read(chain, heads, source, sink);
 
     let mut definitions = Definitions::prelude(pseudo.as_ref());
     for entry in fields::table(chain.value("define"), "define", sink) {
@@ -117,17 +118,18 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     };
     let shiftless = matches!(weights, None | Some(Weights::Softmax { sink: WeightSink::None }));
     let modify = expr::modifier(score.modify, bias, shiftless, &env, sink);
-    let allow = match tables::mask(chain.value("mask"), sink) {
-        Some(text) => expr::mask(text, &env, sink),
-        None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
+    let mask = tables::mask(chain.value("mask"), sink);
+    let causal: &[Comparison] = if lookahead.is_some() { &[Comparison::NotLater] } else { &[] };
+    let allow = expr::mask(mask, causal, &env, sink);
+    let lookahead = lookahead.map(|said| said.and_then(|said| said.compile(&env, sink)).map(Mechanism::Lookahead));
+    let pseudo = chain.entry("pseudo").map(|_| pseudo.map(Mechanism::Pseudo));
+    let latent = match latent {
+        latent::Given::No => None,
+        latent::Given::Yes(latent) => Some(Some(Mechanism::Latent(latent))),
+        latent::Given::Wrong => Some(None),
     };
-
-    let mechanism = match (latent, chain.entry("pseudo"), pseudo) {
-        (latent::Given::Wrong, ..) | (_, Some(_), None) => None,
-        (latent::Given::Yes(latent), ..) => Some(Mechanism::Latent(latent)),
-        (latent::Given::No, None, _) => Some(Mechanism::Plain),
-        (latent::Given::No, Some(_), Some(pseudo)) => Some(Mechanism::Pseudo(pseudo)),
-    };
+    // Where there are several, that was refused.
+    let mechanism = latent.or(lookahead).or(pseudo).unwrap_or(Some(Mechanism::Plain));
 
     let mut names = Vec::new();
     let mut shapes = Vec::new();
