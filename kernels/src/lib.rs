@@ -14,6 +14,8 @@ pub mod document;
 pub mod gated;
 pub mod global;
 pub mod gqa;
+pub mod iha;
+pub mod iha_window;
 pub mod mha;
 pub mod minilm;
 pub mod mla;
@@ -89,6 +91,8 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("gated", gated::VARIANT),
     ("global", global::VARIANT),
     ("gqa", gqa::VARIANT),
+    ("iha", iha::VARIANT),
+    ("iha_window", iha_window::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
     ("mla", mla::VARIANT),
@@ -160,6 +164,8 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         gated::IDENTITY => &Straight(gated::Expressions),
         global::IDENTITY => &Straight(global::Expressions),
         gqa::IDENTITY => &Straight(gqa::Expressions),
+        iha::IDENTITY => &Straight(iha::Expressions),
+        iha_window::IDENTITY => &Straight(iha_window::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),
         mla::IDENTITY => &Straight(mla::Expressions),

@@ -62,6 +62,14 @@ pub fn cut_captured(
     index: u32,
     of: &Sequence,
 ) -> CapturedBuffer {
+    let per_token = variant.per_token();
+    let of = &Sequence {
+        first_query: of.first_query * per_token,
+        first_key: of.first_key * per_token,
+        queries: of.queries * per_token,
+        keys: of.keys * per_token,
+        ..*of
+    };
     let shape = &variant.inputs[input];
     let token = shape.axes().iter().find(|axis| matches!(axis, Axis::Query | Axis::Key));
     let by_query = token == Some(&Axis::Query) && variant.source == Source::Cross;

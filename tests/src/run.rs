@@ -393,10 +393,12 @@ impl Direct<'_> {
         let Self { case, entry, .. } = self;
         let captured = inputs.captured();
         let plan = self.plan();
+        let positions = case.positions();
+        let problem = &positions.view();
         let cut = |variant: &Variant<'_>, of| {
             let inputs = &Unknown(case.variant.inputs);
             let threads = threads.count() as u32;
-            let work = Work { plan: &plan, variant, problem: &case.problem, inputs, threads, of };
+            let work = Work { plan: &plan, variant, problem, inputs, threads, of };
             OwnedSchedule::new(&work).expect("a case is small")
         };
         let [schedule, absorbed] = match &case.variant.mechanism {
@@ -404,13 +406,13 @@ impl Direct<'_> {
                 cut(&case.variant.expanded(latent), Share::Expanded),
                 cut(&case.variant.absorbed(latent), Share::Absorbed),
             ],
-            _ => [cut(&case.variant, Share::All), OwnedSchedule::empty(1)],
+            _ => [cut(&case.variant.scored(), Share::All), OwnedSchedule::empty(1)],
         };
         let mut outputs = case.outputs();
         let parts = Parts {
             variant: &case.variant,
             plan: &plan,
-            problem: &case.problem,
+            problem,
             schedule: schedule.view(),
             absorbed: absorbed.view(),
         };

@@ -20,7 +20,7 @@ fn each_kernel(check: impl Fn(&Kernel, &Case<'_>, &Inputs, &dyn Fn() -> String))
                 continue;
             }
             let kernel = kernel(&spec, entry, dtype);
-            let keys = 2 * kernel.plan().prefill.key_cell as usize + 37;
+            let keys = 2 * cell(&kernel) + 37;
             let problem = Problem::prefill(kernel.spec().source, 2, QUERIES, keys).expect("short");
             let dtype = kernel.plan().dtype;
             let case =
@@ -32,6 +32,11 @@ fn each_kernel(check: impl Fn(&Kernel, &Case<'_>, &Inputs, &dyn Fn() -> String))
 
 fn kernel(spec: &regard::Spec, entry: &Entry, dtype: Dtype) -> Kernel {
     run::compile(spec, entry, dtype)
+}
+
+/// Keys of a key cell.
+fn cell(kernel: &Kernel) -> usize {
+    (kernel.plan().prefill.key_cell / kernel.variant().per_token()) as usize
 }
 
 fn bits(outputs: &Outputs) -> Vec<u64> {
@@ -51,7 +56,7 @@ fn a_first_part_and_then_cell_by_cell_gives_the_bits_of_the_whole() {
     each_kernel(|kernel, case, inputs, told| {
         let whole =
             run::run(kernel, case, inputs, &pool).unwrap_or_else(|error| panic!("{}: {error}", told()));
-        let (cell, keys) = (kernel.plan().prefill.key_cell as usize, case.problem.keys as usize);
+        let (cell, keys) = (cell(kernel), case.problem.keys as usize);
         let ways: [&[Range<usize>]; 4] = [
             &[0..keys, keys..keys],
             &[0..cell, cell..2 * cell, 2 * cell..keys],

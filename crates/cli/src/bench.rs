@@ -162,8 +162,9 @@ fn measure(
         None => (subject.execution(pool, runs).run(bound)?, None),
     };
     let captured = bound.captured();
-    let operands = judge::operands(bound)?;
-    let report = Judge::new(kernel, bound, (&operands, &captured), pool)?.against_oracle(&outcome)?;
+    let (operands, positions) = (judge::operands(bound)?, judge::positions(kernel, bound)?);
+    let of = (&operands[..], &captured[..]);
+    let report = Judge::new(kernel, bound, of, &positions, pool)?.against_oracle(&outcome)?;
     let timing = Timing::new(kernel, bound, &outcome, pool.count());
     let schedule_failure = |error| Failure::Schedule { spec: kernel.spec().name.clone(), error };
     let schedule = kernel.schedule(&bound.problem(), &captured, pool.count()).map_err(schedule_failure)?;

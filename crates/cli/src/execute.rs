@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 use regard::{
-    Dtype, Gate, Inputs, Kernel, KeyRows, LatentQueries, Outputs, Pool, QueryRows, RunError, Schedule,
-    ScheduleError, Spec, Threads, View, ViewMut, Workspace,
+    Dtype, Gate, Inputs, Kernel, KeyRows, LatentQueries, LookaheadKeys, Outputs, Pool, QueryRows, RunError,
+    Schedule, ScheduleError, Spec, Threads, View, ViewMut, Workspace,
 };
 use regard_ir::expr::{Op, Tree, Var};
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Problem;
-use regard_ir::variant::{Axis, Source};
+use regard_ir::variant::{Axis, Mechanism, Source};
 
 use crate::failure::Failure;
 use crate::memory;
@@ -35,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) o: Stored<'static>,
     /// The log of the weights' sum, `[batch, head, query, 1]`, where the spec has it.
     pub(crate) lse: Option<Stored<'static>>,
+    /// The lookahead keys after the last token, where the spec has them.
+    pub(crate) u: Option<Stored<'static>>,
     /// The time of each run.
     pub(crate) seconds: Vec<f64>,
 }
@@ -126,11 +128,12 @@ struct Call<'a> {
 impl Call<'_> {
     fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
         let Execution { kernel, pool, repeat } = *self.execution;
-        let (q, kv) = operands::<T>(bound)?;
+        let (q, kv) = operands::<T>(kernel, bound)?;
         let gate = bound.gate.as_ref().map(gate).transpose()?;
         let inputs = Inputs { gate, ..Inputs::of(q, kv).captured(self.captured) };
-        timed(kernel, bound, repeat, |outputs| {
-            kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace)
+        timed(kernel, bound, repeat, |outputs, u| match u {
+            Some(u) => kernel.run_lookahead(&self.schedule, pool, inputs, (outputs, u), &mut self.workspace),
+            None => kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace),
         })
     }
 }
@@ -143,7 +146,7 @@ pub(crate) fn timed<T: Storage>(
     kernel: &Kernel,
     bound: &Bound<'_>,
     repeat: Option<u32>,
-    mut run: impl FnMut(Outputs<'_, T>) -> Result<(), RunError>,
+    mut run: impl FnMut(Outputs<'_, T>, Option<ViewMut<'_, f32>>) -> Result<(), RunError>,
 ) -> Result<Outcome, Failure> {
     let layout = bound.layout;
     let variant = kernel.variant();
@@ -154,6 +157,12 @@ pub(crate) fn timed<T: Storage>(
         true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
         false => None,
     };
+    let [batch, _, keys] = bound.problem().extents();
+    let u_shape = [batch, variant.heads.query, keys, variant.heads.dim].map(|n| n as usize);
+    let mut u = match variant.mechanism {
+        Mechanism::Lookahead(_) => Some(memory::zeroed::<f32>("the lookahead keys", elements(u_shape))?),
+        _ => None,
+    };
     let warm_ups = usize::from(repeat.is_some());
     let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
     let mut seconds = memory::reserved("the times", n_runs as u128)?;
@@ -161,15 +170,17 @@ pub(crate) fn timed<T: Storage>(
     for _ in 0..n_runs {
         let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
         let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
+        let u = u.as_deref_mut().map(|u| view_mut(u, u_shape, layout)).transpose()?;
         let start = Instant::now();
-        run(outputs).map_err(|error| run_failure(kernel.spec(), error))?;
+        run(outputs, u).map_err(|error| run_failure(kernel.spec(), error))?;
         seconds.push(start.elapsed().as_secs_f64());
         progress.advance();
     }
     let stored = |elements, shape| Stored { elements, shape, strides: layout.strides(shape) };
     let o = stored(T::store(o), o_shape);
     let lse = lse.map(|lse| stored(f32::store(lse), lse_shape));
-    Ok(Outcome { o, lse, seconds: seconds.split_off(warm_ups) })
+    let u = u.map(|u| stored(f32::store(u), u_shape));
+    Ok(Outcome { o, lse, u, seconds: seconds.split_off(warm_ups) })
 }
 
 /// `[batch, heads, queries, width]`.
@@ -187,12 +198,17 @@ fn elements(shape: [usize; 4]) -> u128 {
 /// # Errors
 /// As [`view`], or if they are those of no mechanism.
 pub(crate) fn operands<'a, T: Storage>(
+    kernel: &Kernel,
     bound: &'a Bound<'_>,
 ) -> Result<(QueryRows<'a, T>, KeyRows<'a, T>), Failure> {
     let views = bound.operands.iter().map(view).collect::<Result<Vec<View<'a, T>>, _>>()?;
-    match views[..] {
-        [q, k, v] => Ok((QueryRows::Plain(q), KeyRows::Plain { k, v })),
-        [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => {
+    match (kernel.variant().mechanism, &views[..]) {
+        (Mechanism::Plain, &[q, k, v]) => Ok((QueryRows::Plain(q), KeyRows::Plain { k, v })),
+        (Mechanism::Lookahead(_), &[q, k_c, v_c, q_u, k_u, v_u]) => {
+            let keys = LookaheadKeys { k_c, v_c, q_u, k_u, v_u };
+            Ok((QueryRows::Plain(q), KeyRows::Lookahead(keys)))
+        }
+        (Mechanism::Latent(_), &[q_nope, q_rope, c_kv, k_rope, w_uk, w_uv]) => {
             let queries = LatentQueries { q_nope, q_rope, w_uk, w_uv };
             Ok((QueryRows::Latent(queries), KeyRows::Latent { c_kv, k_rope }))
         }

@@ -63,6 +63,9 @@ fn save(args: &RunArgs, layout: Layout, outcome: &Outcome) -> Result<(), Failure
         let axes = layout.file_axes(lse.shape);
         tensors.push(("lse", lse.output(&axes[..axes.len() - 1])));
     }
+    if let Some(u) = &outcome.u {
+        tensors.push(("u", u.output(&layout.file_axes(u.shape))));
+    }
     memory::ask("the output file", tensors.iter().map(|(_, tensor)| tensor.len_bytes() as u128).sum())?;
     write(&args.output, &tensors).map_err(Failure::Write)
 }

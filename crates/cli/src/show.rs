@@ -102,18 +102,22 @@ fn draw(args: &ShowArgs, room: &Room, detail: Option<u64>) -> Result<Picture, Fa
         None => Origin::Unknown,
     };
     let data = Data::new(&origin)?;
-    let inputs = data.inputs(&spec, &problem)?;
-    let views = inputs.as_deref().map(data::views);
     let schedule = |error| Failure::Schedule { spec: spec.name.clone(), error };
+    // What is drawn are positions, of which a token may be several.
+    let positions = planned.positions(&problem).map_err(schedule)?;
+    let seen = &positions.view();
+    let inputs = data.inputs(&spec, seen)?;
+    let views = inputs.as_deref().map(data::views);
     let captured = match &views {
         None if source::read_by_mask(&spec).next().is_none() => Some(Captured::NONE),
         None => None,
         Some(views) => Some(
-            Captured::bind(&spec.inputs.shapes, views, &spec.heads, spec.source, &problem)
+            Captured::bind(&spec.inputs.shapes, views, &spec.heads, spec.source, seen)
                 .map_err(|error| schedule(ScheduleError::Captured(error)))?,
         ),
     };
-    let place = (args.sequence, args.head / spec.heads.group());
+    let group = planned.variant().scored().heads.group();
+    let place = (args.sequence, args.head / group);
     let drawn = planned.with_head(&problem, views.as_deref(), place, |head| {
         let head = &head?;
         let subject = Subject {
@@ -121,7 +125,7 @@ fn draw(args: &ShowArgs, room: &Room, detail: Option<u64>) -> Result<Picture, Fa
             allow: spec.allow.tree(),
             captured: captured.as_ref(),
             query_head: args.head,
-            problem: &problem,
+            problem: seen,
             blocks: &planned.plan().prefill,
         };
         Some(both(&subject, room, detail).map(|(grid, detail)| (grid, detail, head.live_share())))
@@ -134,8 +138,14 @@ fn draw(args: &ShowArgs, room: &Room, detail: Option<u64>) -> Result<Picture, Fa
         }
     })?;
     let scope = Scope { head: args.head, sequence: args.sequence, known: origin.known() };
-    let picture = Picture::new(&planned, &problem, scope, live_share, grid);
+    let picture = Picture::new(&planned, &unpacked(seen), scope, live_share, grid);
     Ok(Picture { detail, ..picture })
+}
+
+/// A problem whose sequences are not packed, as none is that is drawn.
+const fn unpacked(problem: &Problem<'_>) -> Problem<'static> {
+    let Problem { phase, batch, queries, keys, q_offset, packed: _, part } = *problem;
+    Problem { phase, batch, queries, keys, q_offset, packed: None, part }
 }
 
 /// The grid, and the pairs of it that are worth a closer look.

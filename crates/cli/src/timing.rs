@@ -5,7 +5,7 @@ use std::fmt;
 use regard::{EngineKind, Kernel};
 use regard_ir::expr::Var;
 use regard_ir::inputs::Captured;
-use regard_ir::problem::{Problem, Sequence};
+use regard_ir::problem::{OwnedProblem, Problem, Sequence};
 use regard_ir::variant::Variant;
 use regard_ir::work::Work;
 use regard_oracle::eval::{Scope, Value, eval};
@@ -65,7 +65,12 @@ impl Timing {
     /// Sums up a kernel's runs, of which there is at least one.
     pub(crate) fn new(kernel: &Kernel, bound: &Bound<'_>, outcome: &Outcome, threads: usize) -> Self {
         let variant = kernel.variant();
-        let work = Work::new(&variant, &bound.problem(), kernel.plan().dtype, live_pairs(&variant, bound));
+        let dtype = kernel.plan().dtype;
+        let pairs = live_pairs(&variant, bound);
+        let work = match positions(&variant, &bound.problem()) {
+            Some(problem) => Work::new(&variant, &problem.view(), dtype, pairs),
+            None => Work::new(&variant, &bound.problem(), dtype, pairs),
+        };
         Self::of(kernel, bound, outcome, threads, work)
     }
 
@@ -156,12 +161,18 @@ pub(crate) const MAX_LOOKS: u64 = 1 << 22;
 /// The pairs that the mask allows, over all heads: counted, in large problems over rows at equal distances.
 pub(crate) fn live_pairs(variant: &Variant<'_>, bound: &Bound<'_>) -> f64 {
     let data = bound.captured();
-    let problem = bound.problem();
-    match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem) {
-        Ok(captured) => counted(variant, &problem, &captured, MAX_LOOKS),
-        // No kernel has run on them, so there is no time to rate.
+    // Where there are no positions, or no inputs for them, no kernel has run, so there is no time to rate.
+    let Some(positions) = positions(variant, &bound.problem()) else { return 0.0 };
+    let (variant, problem) = (&variant.scored(), &positions.view());
+    match Captured::bind(variant.inputs, &data, &variant.heads, variant.source, problem) {
+        Ok(captured) => counted(variant, problem, &captured, MAX_LOOKS),
         Err(_) => 0.0,
     }
+}
+
+/// A problem in positions, of which a token may be several; `None` where they pass 32 bits.
+fn positions(variant: &Variant<'_>, problem: &Problem<'_>) -> Option<OwnedProblem> {
+    OwnedProblem::spread(problem, variant.per_token()).ok()
 }
 
 fn counted(variant: &Variant<'_>, problem: &Problem<'_>, captured: &Captured<'_>, looks: u64) -> f64 {

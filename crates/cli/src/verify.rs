@@ -9,6 +9,7 @@ pub(crate) mod problem;
 use std::io::Write;
 
 use regard::{Dtype, Kernel, Pool, Spec, Threads, machine};
+use regard_ir::spec::Mechanism;
 
 use crate::args::{Choice, VerifyArgs};
 use crate::execute::{Execution, Outcome, queries_have_places};
@@ -112,6 +113,9 @@ impl Verification<'_> {
             }
             None => {
                 let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
+                if let Mechanism::Lookahead(_) = self.spec.mechanism {
+                    sizes.iter_mut().for_each(|size| size.queries = size.keys);
+                }
                 if queries_have_places(self.spec) {
                     sizes.retain(|size| size.queries <= size.keys);
                 }
@@ -134,7 +138,8 @@ impl Verification<'_> {
         for kernel in kernels {
             let outcome = Execution { kernel, pool: self.pool, repeat: None }.run(bound)?;
             let timing = Timing::new(kernel, bound, &outcome, self.pool.count());
-            let judge = Judge::new(kernel, bound, (&operands, &captured), self.pool)?;
+            let positions = judge::positions(kernel, bound)?;
+            let judge = Judge::new(kernel, bound, (&operands, &captured), &positions, self.pool)?;
             let report = judge.against_oracle(&outcome)?;
             let rows = [report.rows_checked, report.rows];
             let line =
@@ -142,6 +147,9 @@ impl Verification<'_> {
             lines.comparison(&line("o", "oracle", &report.output))?;
             if let Some(lse) = &report.lse {
                 lines.comparison(&line("lse", "oracle", lse))?;
+            }
+            if let Some(u) = &report.u {
+                lines.comparison(&line("u", "oracle", u))?;
             }
             if let Some(expected) = expected {
                 let judgement = judge.against_expected(&outcome, expected)?;

@@ -18,7 +18,7 @@ pub(crate) fn meaning(spec: &Spec) -> String {
         Op::Bool(true) => "every query attends to every key".to_owned(),
         _ => format!("a query attends to the keys with `{}`", expression(allow, spec)),
     };
-    let mut score = format!("s = {} * dot(q, k)", scale(spec));
+    let mut score = text::score(spec);
     if !spec.modify.tree().is_var(Var::S) {
         let modified = expression(spec.modify.tree(), spec);
         let _ = write!(score, ", then `{modified}`");
@@ -33,11 +33,22 @@ pub(crate) fn meaning(spec: &Spec) -> String {
     };
     let heads = format!("{heads}{source}");
     let names = &spec.inputs.names;
-    let rows = text::rows(spec.position, spec.qk_norm, names);
+    let rows = text::rows(spec);
     let weights = text::weights(spec.weights, names);
     let output = text::output(spec.output, names);
     let lse = spec.output.lse.then(|| "the log of each row's weight sum is an output too".to_owned());
-    let told = [Some(heads), rows, Some(mask), Some(score), weights, output, lse, text::cache(spec.cache)];
+    let lookahead = text::lookahead(spec, MAX_CHARS);
+    let told = [
+        Some(heads),
+        rows,
+        Some(mask),
+        lookahead,
+        Some(score),
+        weights,
+        output,
+        lse,
+        text::cache(spec.cache),
+    ];
     told.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -131,6 +142,13 @@ mod tests {
              of o are mixed over heads by `mix` into 2, then multiplied by `sigmoid(gate)`, one gate for each element"
         );
         for (lines, clause) in [
+            (
+                "position.rope.theta = 1e4\nlookahead = { window = 8, rotate = ['q_c', 'k_c', 'v_u'] }",
+                "; rows of q_c, k_c and v_u are turned by rope in 16 channels (theta 10000); a query attends to the keys \
+                 with `k <= q`; a key learns u, the sum of sigmoid(0.25 * dot(q_u, k_u)) * v_u over the tokens `q` so \
+                 far with `k < q & q - k <= 8`; s = 0.25 * dot(q_c, k_c) - silu(0.25 * dot(q_c, u))",
+            ),
+            ("position.rope.theta = 1e4\nlookahead.rotate = []", "4 query heads of 16; a query attends "),
             (
                 "qk_norm = { kind = 'l2', eps = 0, axis = 'all', after_rope = true }\ninputs = { at = 'i32[b, k]', f = 'f32[4]' }\n\
                  position = { rope = { freqs = 'f', dim = 8, offset = 8, layout = 'interleaved' }, ids = 'at' }",

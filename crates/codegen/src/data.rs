@@ -4,7 +4,7 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Latent, Mechanism, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Latent, Mechanism, Pseudo, Sink, Variant, Weights};
 
 use crate::layout::list;
 
@@ -37,7 +37,7 @@ pub(crate) fn constant(variant: &Variant<'_>) -> String {
         tree("modify", modify),
         tree("allow", allow),
         format!("    weights: {},", self::weights(weights)),
-        format!("    mechanism: {},", self::mechanism(mechanism)),
+        self::mechanism(mechanism),
         self::output(output),
         self::inputs(inputs),
     ];
@@ -56,14 +56,23 @@ fn weights(weights: Weights) -> String {
 
 fn mechanism(mechanism: Mechanism<'_>) -> String {
     match mechanism {
-        Mechanism::Plain => "Mechanism::Plain".to_owned(),
+        Mechanism::Plain => "    mechanism: Mechanism::Plain,".to_owned(),
         Mechanism::Latent(Latent { rank, nope_dim, rope_dim, value_dim, form }) => {
             let widths =
                 [("rank", rank), ("nope_dim", nope_dim), ("rope_dim", rope_dim), ("value_dim", value_dim)];
             let fields = widths.iter().map(|(name, width)| format!("{name}: {width}"));
             let fields: Vec<_> = fields.chain([format!("form: LatentForm::{form:?}")]).collect();
-            let text = list(4, "mechanism: Mechanism::Latent(Latent {", " ", &fields, "}),");
-            item(&text).trim_start_matches("mechanism: ").trim_end_matches(',').to_owned()
+            list(4, "mechanism: Mechanism::Latent(Latent {", " ", &fields, "}),")
+        }
+        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
+            let fields = [
+                format!("heads: {heads}"),
+                format!("causal_by_token: {causal_by_token}"),
+                format!("window_in_tokens: {window_in_tokens}"),
+                format!("mix: {mix:?}"),
+                format!("collapse: {collapse}"),
+            ];
+            list(4, "mechanism: Mechanism::Pseudo(Pseudo {", " ", &fields, "}),")
         }
         other => unreachable!("no module is made of {other:?}"),
     }

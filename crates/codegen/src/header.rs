@@ -16,9 +16,10 @@ pub(crate) fn doc(spec: &Spec, origin: &str) -> String {
     let mut paragraphs = vec![vec![made]];
     paragraphs.push(spec.summary.split_whitespace().map(str::to_owned).collect());
     let names = &spec.inputs.names;
-    let rows = sentence(text::rows(spec.position, spec.qk_norm, names));
+    let rows = sentence(text::rows(spec));
     let output = sentence(text::output(spec.output, names));
-    let told = [heads(spec), rows, mask(spec), score(spec), weights(spec), output];
+    let lookahead = sentence(text::lookahead(spec, EXPRESSION));
+    let told = [heads(spec), rows, mask(spec), lookahead, score(spec), weights(spec), output];
     paragraphs.push(told.iter().flat_map(|sentence| words(sentence)).collect());
     let paragraphs: Vec<_> =
         paragraphs.iter().filter(|words| !words.is_empty()).map(|words| wrap(words)).collect();
@@ -33,6 +34,11 @@ fn heads(spec: &Spec) -> String {
     let lse = if spec.output.lse { ", the log of each row's weight sum beside the output" } else { "" };
     let heads = match &spec.mechanism {
         Mechanism::Latent(latent) => text::latent(spec.heads.query, latent),
+        Mechanism::Pseudo(pseudo) => format!(
+            "{}, each mixed from all into {} pseudo-heads: queries and keys are virtual tokens, as many to a token",
+            text::heads(&spec.heads),
+            pseudo.heads
+        ),
         _ => text::heads(&spec.heads),
     };
     format!("{heads}{keys}{lse}.")

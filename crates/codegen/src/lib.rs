@@ -35,7 +35,7 @@ pub struct File {
 /// A spec that no module can be made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompileError {
-    /// The mechanism is not scores and weights.
+    /// The mechanism is not scores and weights, or needs more than one mask.
     Mechanism {
         /// The spec's name.
         name: String,
@@ -48,7 +48,7 @@ impl fmt::Display for CompileError {
             CompileError::Mechanism { name } => {
                 write!(
                     f,
-                    "{name}: modules are made of the softmax family alone, and this spec has no `weights`"
+                    "{name}: modules hold one mask and one score modifier, and this spec's mechanism is more"
                 )
             }
         }

@@ -7,7 +7,7 @@ use regard_ir::expr::Var;
 use regard_ir::identity::Identity;
 use regard_ir::lanes::{Lowered, ValueId};
 use regard_ir::spec::Spec;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::graph::{Body, Graph};
 use crate::layout::list;
@@ -20,7 +20,9 @@ const PARAMETERS: [&str; 4] = ["at", "row", "s", "live"];
 
 /// The module of one spec.
 pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> {
-    let Some(variant) = spec.variant() else {
+    // Who teaches lookahead keys is a mask that modules have no place for.
+    let variant = spec.variant().filter(|variant| !matches!(variant.mechanism, Mechanism::Lookahead(_)));
+    let Some(variant) = variant else {
         return Err(CompileError::Mechanism { name: spec.name.clone() });
     };
     let inputs = InputNames::new(&spec.inputs.names, &spec.inputs.shapes);

@@ -137,6 +137,41 @@ pub trait Engine: Copy + Send + Sync + 'static {
 
     /// The weights of the key that was number `at` of the last step's block, `[width]`; see [`Engine::WEIGHTS_KEPT`].
     fn weights(shape: &Shape, scratch: &[f32], at: usize, to: &mut [f32]);
+
+    /// The scores of a step alone, as the engine gives them: `to` is `[live keys, rounded up to 8][width]`, and its shape has
+    /// no channels of values.
+    #[inline(always)]
+    fn scores(self, step: Step<'_>, to: &mut [f32]) {
+        let width = step.width;
+        self.step(step, &mut Kept { to, width });
+    }
+}
+
+/// Keeps scores where weights would be made of them.
+struct Kept<'a> {
+    to: &'a mut [f32],
+    width: usize,
+}
+
+impl<L: Lanes> Fold<L> for Kept<'_> {
+    #[inline(always)]
+    fn open<const V: usize, P: Precise>(
+        &mut self,
+        lanes: L,
+        first: usize,
+        scores: &mut [f32],
+    ) -> (Change, Weigher<L, V, P>) {
+        self.to[first * self.width..][..scores.len()].copy_from_slice(scores);
+        (Change::Keep, Weigher::identity(lanes))
+    }
+
+    #[inline(always)]
+    fn close<const V: usize, P: Precise>(&mut self, _: L, _: Weigher<L, V, P>) {}
+
+    #[inline(always)]
+    fn factors(&self) -> &[f32] {
+        &[]
+    }
 }
 
 /// The operands of one row tile against the live keys of one key block.

@@ -213,6 +213,7 @@ pub struct Grid<'a, T> {
     tasks: Tasks<'a>,
     output: SharedRows<'a, T>,
     stats: Option<Shared<'a, f32>>,
+    kept: Option<Shared<'a, f32>>,
     next: AtomicUsize,
 }
 
@@ -233,20 +234,31 @@ impl<'a, T> Grid<'a, T> {
     ) -> Result<Self, GridError> {
         let counts = output.counts();
         check_tasks(&tasks, counts)?;
-        if let Some(stats) = &stats
-            && stats.counts != counts
-        {
-            return Err(GridError::Short {
-                needed: counts.iter().fold(stats.width, |product: usize, &n| product.saturating_mul(n)),
-                found: stats.data.len(),
-            });
+        if let Some(stats) = &stats {
+            check_counts(stats, counts)?;
         }
         let stats = stats.map(Shared::new).transpose()?;
         let output = match output {
             Rows::Stored(rows) => SharedRows::Stored(Shared::new(rows)?),
             Rows::Floats(rows) => SharedRows::Floats(Shared::new(rows)?),
         };
-        Ok(Self { tasks, output, stats, next: AtomicUsize::new(0) })
+        Ok(Self { tasks, output, stats, kept: None, next: AtomicUsize::new(0) })
+    }
+
+    /// With rows that a task works on as long as it lasts, one for each of its outputs, and that are an output too.
+    ///
+    /// # Errors
+    /// If they have other counts than the outputs, overlap or leave their tensor.
+    pub fn keeping(self, rows: RowsMut<'a, f32>) -> Result<Self, GridError> {
+        check_counts(&rows, self.counts())?;
+        Ok(Self { kept: Some(Shared::new(rows)?), ..self })
+    }
+
+    const fn counts(&self) -> [usize; 3] {
+        match &self.output {
+            SharedRows::Stored(rows) => rows.counts,
+            SharedRows::Floats(rows) => rows.counts,
+        }
     }
 
     /// The next task, or `None` when all are given out.
@@ -255,6 +267,15 @@ impl<'a, T> Grid<'a, T> {
         let task = *self.tasks.order.get(turn)? as usize;
         Some(Claim { grid: self, task: self.tasks.tasks[task] })
     }
+}
+
+/// Whether rows are as many as those of the outputs.
+fn check_counts(rows: &RowsMut<'_, f32>, counts: [usize; 3]) -> Result<(), GridError> {
+    if rows.counts == counts {
+        return Ok(());
+    }
+    let needed = counts.iter().fold(rows.width, |product: usize, &n| product.saturating_mul(n));
+    Err(GridError::Short { needed, found: rows.data.len() })
 }
 
 fn check_tasks(tasks: &Tasks<'_>, counts: [usize; 3]) -> Result<(), GridError> {
@@ -352,6 +373,26 @@ impl<T> Claim<'_, T> {
         let place = self.place(head_in_group, query);
         // SAFETY: as for `output`; `Grid::new` found the counts the same.
         Some(unsafe { &mut *self.grid.stats.as_ref()?.row(place) })
+    }
+
+    /// The kept row of a query, if rows are kept.
+    ///
+    /// # Panics
+    /// If the row is not of the task.
+    pub fn kept(&self, head_in_group: usize, query: u32) -> Option<&[f32]> {
+        let place = self.place(head_in_group, query);
+        // SAFETY: as for `output`; `Grid::keeping` found the counts the same, and `&self` keeps out `kept_mut`.
+        Some(unsafe { &*self.grid.kept.as_ref()?.row(place) })
+    }
+
+    /// The same to be written.
+    ///
+    /// # Panics
+    /// If the row is not of the task.
+    pub fn kept_mut(&mut self, head_in_group: usize, query: u32) -> Option<&mut [f32]> {
+        let place = self.place(head_in_group, query);
+        // SAFETY: as for `output`; `Grid::keeping` found the counts the same.
+        Some(unsafe { &mut *self.grid.kept.as_ref()?.row(place) })
     }
 }
 
@@ -485,105 +526,4 @@ impl<'a, T> LotRuns<'a, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn task(sequence: u32, kv_head: u32, queries: core::ops::Range<u32>) -> Task {
-        Task { sequence, kv_head, query_begin: queries.start, query_end: queries.end, live: 0 }
-    }
-
-    fn rows(data: &mut [f32], counts: [usize; 3], strides: [usize; 3], width: usize) -> RowsMut<'_, f32> {
-        RowsMut { data, counts, strides, width }
-    }
-
-    #[test]
-    fn rows_that_overlap_or_leave_the_data_are_refused() {
-        let mut data = [0.0; 64];
-        assert_eq!(rows(&mut data, [2, 2, 4], [32, 16, 4], 4).check(), Ok(()));
-        assert_eq!(rows(&mut data, [2, 2, 4], [32, 4, 8], 4).check(), Ok(()));
-        assert!(matches!(rows(&mut data, [2, 2, 4], [32, 16, 3], 4).check(), Err(GridError::Overlap { .. })));
-        assert!(matches!(rows(&mut data, [2, 2, 4], [0, 16, 4], 4).check(), Err(GridError::Overlap { .. })));
-        assert!(matches!(
-            rows(&mut data, [2, 2, 4], [33, 16, 4], 4).check(),
-            Err(GridError::Short { needed: 65, found: 64 })
-        ));
-        let huge = rows(&mut data, [2, 2, 4], [usize::MAX / 2, usize::MAX / 2, 4], 4).check();
-        assert!(matches!(huge, Err(GridError::Overlap { .. } | GridError::Short { .. })));
-    }
-
-    #[test]
-    fn tasks_that_share_a_row_are_refused() {
-        let counts = [1, 2, 8];
-        let good = [task(0, 0, 0..4), task(0, 0, 4..8), task(0, 1, 0..8)];
-        let check = |tasks: &[Task], order: &[u32], group| {
-            check_tasks(&Tasks { tasks, order, group, starts: None }, counts)
-        };
-        assert_eq!(check(&good, &[2, 0, 1], 1), Ok(()));
-        assert!(check(&good, &[2, 0, 0], 1).is_err());
-        assert!(check(&good, &[2, 0, 3], 1).is_err());
-        assert!(check(&[task(0, 0, 0..5), task(0, 0, 4..8)], &[0, 1], 1).is_err());
-        assert!(check(&[task(0, 0, 4..8), task(0, 0, 0..4)], &[0, 1], 1).is_err());
-        assert!(check(&[task(0, 1, 0..8)], &[0], 2).is_err());
-        assert!(check(&[task(0, 0, 0..9)], &[0], 1).is_err());
-    }
-
-    #[test]
-    fn packed_sequences_have_rows_of_their_own() {
-        let tasks = [task(0, 0, 0..3), task(2, 0, 0..1), task(2, 0, 1..5)];
-        let check = |starts: &[i32], counts| {
-            check_tasks(&Tasks { tasks: &tasks, order: &[0, 1, 2], group: 1, starts: Some(starts) }, counts)
-        };
-        assert_eq!(check(&[0, 3, 3, 8], [1, 1, 8]), Ok(()));
-        assert_eq!(check(&[0, 3, 3, 8], [1, 1, 9]), Ok(()));
-        assert_eq!(check(&[0, 3, 3, 8], [1, 1, 7]), Err(GridError::Starts));
-        assert_eq!(check(&[0, 3, 3, 8], [2, 1, 8]), Err(GridError::Starts));
-        assert_eq!(check(&[0, 4, 3, 8], [1, 1, 8]), Err(GridError::Starts));
-        assert_eq!(check(&[1, 3, 3, 8], [1, 1, 8]), Err(GridError::Starts));
-        assert_eq!(check(&[-1, 3, 3, 8], [1, 1, 8]), Err(GridError::Starts));
-        assert_eq!(check(&[], [1, 1, 8]), Err(GridError::Starts));
-        assert_eq!(check(&[0, 2, 3, 8], [1, 1, 8]), Err(GridError::Tasks { task: 0 }));
-        assert_eq!(check(&[0, 3, 3], [1, 1, 8]), Err(GridError::Tasks { task: 1 }));
-
-        let mut data = [0.0; 8];
-        let output = Rows::Stored(rows(&mut data, [1, 1, 8], [8, 8, 1], 1));
-        let tasks = Tasks { tasks: &tasks, order: &[2, 1, 0], group: 1, starts: Some(&[0, 3, 3, 8]) };
-        let grid = Grid::new(tasks, output, None).unwrap();
-        let (mut a, mut b, mut c) = (grid.claim().unwrap(), grid.claim().unwrap(), grid.claim().unwrap());
-        a.output(0, 4).write(&[1.0]);
-        b.output(0, 0).write(&[2.0]);
-        c.output(0, 2).write(&[3.0]);
-        assert_eq!(data, [0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 0.0, 1.0]);
-    }
-
-    #[test]
-    fn each_task_and_each_lot_is_given_out_once() {
-        let tasks = [task(0, 0, 0..2), task(0, 0, 2..4)];
-        let mut data = [0.0; 8];
-        let output = Rows::Stored(rows(&mut data, [1, 1, 4], [8, 8, 2], 2));
-        let grid =
-            Grid::new(Tasks { tasks: &tasks, order: &[1, 0], group: 1, starts: None }, output, None).unwrap();
-        let mut first = grid.claim().unwrap();
-        let mut second = grid.claim().unwrap();
-        assert!(grid.claim().is_none());
-        first.output(0, 3).write(&[3.0; 2]);
-        second.output(0, 0).write(&[1.0; 2]);
-        assert_eq!(first.stats(0, 2), None);
-        assert_eq!(data, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]);
-
-        let mut data = [0.0; 12];
-        let bands = Bands::new(rows(&mut data, [1, 2, 3], [12, 6, 2], 2), 2).unwrap();
-        let (mut first, mut second) = (bands.claim().unwrap(), bands.claim().unwrap());
-        assert!(bands.claim().is_none());
-        assert_eq!((first.queries(), second.queries()), (0..2, 2..3));
-        first.row(1, 0).fill(1.0);
-        second.row(0, 2).fill(2.0);
-        assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
-        assert!(Bands::new(rows(&mut [], [3, 2, 0], [0, 0, 0], 2), 2).unwrap().claim().is_none());
-
-        let mut bytes = [0u8; 7];
-        let lots = Lots::new(&mut bytes, 3);
-        let lot = || lots.take().map(|(turn, lot)| (turn, lot.len()));
-        assert_eq!((lot(), lot()), (Some((0, 3)), Some((1, 3))));
-        assert!(lots.take().is_none());
-    }
-}
+mod tests;

@@ -20,6 +20,8 @@ pub enum Quantity {
     Output,
     /// The log of the weights' sum, an f32 whatever the storage.
     Lse,
+    /// The lookahead keys after the last token, in f32 whatever the storage.
+    Learned,
 }
 
 /// The bound.
@@ -32,7 +34,7 @@ pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: 
         (_, Dtype::F32, Precision::Exact) => 2e-6,
         (Quantity::Output, Dtype::F16, _) => 2e-3,
         (Quantity::Output, Dtype::Bf16, _) => 8e-3,
-        (Quantity::Lse, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
+        (Quantity::Lse | Quantity::Learned, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
     };
     at_five * libm::fmax(1.0, max_score / SCORES)
 }
@@ -62,7 +64,7 @@ pub fn bound_of(
 /// or a sum that happens to be near 1 would be judged on digits that f32 scores do not have.
 pub fn denominator(quantity: Quantity, max_oracle: f64) -> f64 {
     match quantity {
-        Quantity::Output => max_oracle,
+        Quantity::Output | Quantity::Learned => max_oracle,
         Quantity::Lse => libm::fmax(1.0, max_oracle),
     }
 }

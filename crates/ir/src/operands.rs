@@ -40,13 +40,21 @@ pub fn operands(heads: &Heads, mechanism: &Mechanism<'_>) -> impl Iterator<Item 
     let Heads { query, kv, value, dim, value_dim } = *heads;
     let of = |name, heads, rows, width| Some(Operand { name, heads, rows, width });
     let all = match *mechanism {
-        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => [
+        Mechanism::Plain | Mechanism::Pseudo(_) => [
             of("q", Some(query), Rows::Queries, dim),
             of("k", Some(kv), Rows::Keys, dim),
             of("v", Some(value), Rows::Keys, value_dim),
             None,
             None,
             None,
+        ],
+        Mechanism::Lookahead(_) => [
+            of("q_c", Some(query), Rows::Queries, dim),
+            of("k_c", Some(query), Rows::Keys, dim),
+            of("v_c", Some(query), Rows::Keys, value_dim),
+            of("q_u", Some(query), Rows::Keys, dim),
+            of("k_u", Some(query), Rows::Keys, dim),
+            of("v_u", Some(query), Rows::Keys, dim),
         ],
         Mechanism::Latent(latent) => [
             of("q_nope", Some(query), Rows::Queries, latent.nope_dim),

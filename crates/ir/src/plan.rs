@@ -149,6 +149,8 @@ pub struct Split {
     pub stack_rows: u32,
 }
 
+/// The most blocks of packed keys that a worker keeps: some megabytes.
+const MOST_KEPT_BLOCKS: u32 = 32;
 /// What a plan has for latents beside the blocks of their expanded form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -215,6 +217,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many blocks of packed keys a pass visits at most, where that does not grow with its sequence and they are few enough
+    /// for each worker to keep: the next pass packs none of them again.
+    pub fn kept_blocks(&self) -> Option<u32> {
+        let Blocks { query_block, key_block, .. } = self.prefill;
+        let Reach { first, back } = self.reach?;
+        let blocks = |keys: u32| keys.checked_div(key_block).map(|whole| whole.saturating_add(1));
+        let window = blocks(back.saturating_add(query_block))?.saturating_add(1);
+        let kept = if first > 0 { window.saturating_add(blocks(first)?) } else { window };
+        (kept <= MOST_KEPT_BLOCKS).then_some(kept)
+    }
+
     /// Which bounds results keep.
     pub const fn precision(&self) -> Precision {
         match (self.engine, self.dtype) {

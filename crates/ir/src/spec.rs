@@ -142,9 +142,9 @@ pub enum Decay {
 pub struct Lookahead {
     /// How many tokens a key keeps learning from; all later ones where absent.
     pub window: Option<u32>,
-    /// Which of `q_c k_c q_u k_u v_u` rope turns, one bit each in that order.
+    /// Which tensors rope turns, a bit for each of [`variant::Turned`].
     pub rotate: u8,
-    /// Which token teaches which key.
+    /// Whether token `q` teaches key `k`: never where `q` is not later, or past the window.
     pub allow: Expr,
 }
 

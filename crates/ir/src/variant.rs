@@ -141,10 +141,53 @@ impl LatentForm {
 pub struct Lookahead<'a> {
     /// How many tokens a key keeps learning from; all later ones where absent.
     pub window: Option<u32>,
-    /// Which of `q_c k_c q_u k_u v_u` rope turns, one bit each in that order.
+    /// Which tensors rope turns, a bit for each of [`Turned`].
     pub rotate: u8,
-    /// Whether token `q` teaches key `k`, a bool.
+    /// Whether token `q` teaches key `k`, a bool: never where `q` is not later, or past the window.
     pub allow: Tree<'a>,
+}
+
+impl Lookahead<'_> {
+    /// Whether rope turns a tensor.
+    pub const fn turns(&self, tensor: Turned) -> bool {
+        self.rotate & tensor.bit() != 0
+    }
+}
+
+/// The tensors of lookahead keys that rope can turn: all but the values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// Queries of keys as they are.
+    QC,
+    /// Keys as they are.
+    KC,
+    /// What a key asks of later tokens.
+    QU,
+    /// What a later token is asked by.
+    KU,
+    /// What a key learns from it.
+    VU,
+}
+
+impl Turned {
+    /// Every tensor.
+    pub const ALL: [Turned; 5] = [Turned::QC, Turned::KC, Turned::QU, Turned::KU, Turned::VU];
+
+    /// As it is called at the boundary and in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Turned::QC => "q_c",
+            Turned::KC => "k_c",
+            Turned::QU => "q_u",
+            Turned::KU => "k_u",
+            Turned::VU => "v_u",
+        }
+    }
+
+    /// Its bit in [`Lookahead::rotate`].
+    pub const fn bit(self) -> u8 {
+        1 << self as u8
+    }
 }
 
 /// Heads mixed and interleaved into pseudo-heads.
@@ -156,6 +199,18 @@ pub struct Pseudo {
     pub causal_by_token: bool,
     /// Windows in tokens instead of virtual positions.
     pub window_in_tokens: bool,
+    /// The captured f32 inputs `mix_q`, `mix_k` and `mix_v`: of each source head, head and pseudo-head, what the source's
+    /// row is multiplied by.
+    pub mix: [u16; 3],
+    /// The captured f32 input `collapse`, `[heads, heads · pseudo-heads]`: what each pseudo-head's row adds to an output.
+    pub collapse: u16,
+}
+
+impl Pseudo {
+    /// The heads that scores have: each query head has keys and values of its own, mixed from all.
+    pub const fn heads(&self, heads: Heads) -> Heads {
+        Heads { kv: heads.query, value: heads.query, ..heads }
+    }
 }
 
 /// The type of a captured input's elements.
@@ -287,11 +342,43 @@ impl<'a> Variant<'a> {
         let turned = |position: Position| Position { offset: position.offset + offset, ..position };
         Variant { heads, position: self.position.map(turned), ..*self }
     }
-}
 
-impl Variant<'_> {
+    /// What heads are mixed into, where they are mixed into pseudo-heads.
+    pub const fn pseudo(&self) -> Option<Pseudo> {
+        match self.mechanism {
+            Mechanism::Pseudo(pseudo) => Some(pseudo),
+            _ => None,
+        }
+    }
+
+    /// Positions of a token: one, or as many as there are pseudo-heads.
+    pub const fn per_token(&self) -> u32 {
+        match self.pseudo() {
+            Some(pseudo) => pseudo.heads,
+            None => 1,
+        }
+    }
+
+    /// The variant whose scores these are: where heads are mixed into pseudo-heads, that of the mixed rows, on problems that
+    /// count virtual tokens; else the variant itself.
+    pub const fn scored(self) -> Self {
+        match self.pseudo() {
+            Some(pseudo) => Self { heads: pseudo.heads(self.heads), ..self },
+            None => self,
+        }
+    }
+
     /// Heads of the result: as many as query heads, unless they are mixed to another number.
     pub fn output_heads(&self) -> u32 {
         self.output.mix.map_or(self.heads.query, |mix| mix.heads)
+    }
+
+    /// The masks: of queries, and of lookahead keys who teaches whom.
+    pub fn masks(&self) -> impl Iterator<Item = Tree<'a>> + Clone {
+        let teaches = match self.mechanism {
+            Mechanism::Lookahead(lookahead) => Some(lookahead.allow),
+            _ => None,
+        };
+        [Some(self.allow), teaches].into_iter().flatten()
     }
 }

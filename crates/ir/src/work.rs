@@ -28,12 +28,13 @@ pub struct Work {
 }
 
 impl Work {
-    /// Of a problem whose mask leaves `live_pairs` pairs of query and key, over all query heads of all sequences.
+    /// Of a problem in positions whose mask leaves `live_pairs` pairs of query and key, over all query heads of all sequences.
+    /// What it takes to mix heads into pseudo-heads, and these into outputs, is not counted.
     pub fn new(variant: &Variant<'_>, problem: &Problem<'_>, dtype: Dtype, live_pairs: f64) -> Self {
         let heads = &variant.heads;
         let element = dtype.size_bytes() as f64;
         let (dim, value_dim) = (heads.dim as f64, heads.value_dim as f64);
-        let queries = problem.all_queries() as f64;
+        let queries = problem.all_queries() as f64 / variant.per_token() as f64;
         let (rows, outputs) = (queries * heads.query as f64, queries * variant.output_heads() as f64);
         let keys = live_keys(variant, problem) as f64;
         let operands: f64 = variant
@@ -71,7 +72,8 @@ impl Work {
     }
 }
 
-/// Keys of all sequences that some query may see, as far as positions tell.
+/// Keys of all sequences of a problem in positions that some query may see, as far as these tell: tokens, of which each has
+/// some such position.
 pub fn live_keys(variant: &Variant<'_>, problem: &Problem<'_>) -> u64 {
     match problem.packed {
         None => problem.batch as u64 * live_keys_of(variant, problem.batch, &problem.sequence(0)),
@@ -87,7 +89,7 @@ fn live_keys_of(variant: &Variant<'_>, batch: u32, sequence: &Sequence) -> u64 {
     let region = Region {
         b: up_to(batch),
         h: up_to(variant.heads.query),
-        g: up_to(variant.heads.kv),
+        g: up_to(variant.scored().heads.kv),
         q: sequence.query_span(),
         k: Span::ALL,
         nq: queries as i32,
@@ -96,7 +98,8 @@ fn live_keys_of(variant: &Variant<'_>, batch: u32, sequence: &Sequence) -> u64 {
     let unknown = Unknown(variant.inputs);
     let classify = |k| tiles::liveness(variant.allow, &Region { k, ..region }, &unknown);
     let block = sequence.held.len().div_ceil(KEYS_COUNTED_ONE_BY_ONE).max(1);
-    tiles::runs(sequence.held.begin..sequence.held.end, block, classify)
+    let positions: u64 = tiles::runs(sequence.held.begin..sequence.held.end, block, classify)
         .map(|(run, _)| run.len() as u64)
-        .sum()
+        .sum();
+    positions.div_ceil(variant.per_token().into())
 }

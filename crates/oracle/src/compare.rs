@@ -20,6 +20,8 @@ pub struct Outputs<'a> {
     pub o: Tensor4<'a>,
     /// The log of the weights' sum, `[batch, query heads, queries, 1]` in f32, where the kernel wrote it.
     pub lse: Option<Tensor4<'a>>,
+    /// The lookahead keys after the last token, `[batch, heads, keys, dim]` in f32, where the kernel wrote them.
+    pub u: Option<Tensor4<'a>>,
 }
 
 /// How a kernel's output compares with the oracle.
@@ -29,6 +31,8 @@ pub struct Report {
     pub output: Judgement,
     /// The log of the weights' sum, where both sides have it.
     pub lse: Option<Judgement>,
+    /// The lookahead keys after the last token, where both sides have them.
+    pub u: Option<Judgement>,
     /// Rows that were compared, over all heads and sequences.
     pub rows_checked: u64,
     /// Rows that there are.
@@ -140,7 +144,7 @@ pub fn compare_part_to(
     sample: &Sample,
     part: usize,
 ) -> Result<Report, CompareError> {
-    compared(&oracle.part(part), &Outputs { o, lse: None }, Some(expected), sample)
+    compared(&oracle.part(part), &Outputs { o, lse: None, u: None }, Some(expected), sample)
 }
 
 fn compared(
@@ -152,7 +156,7 @@ fn compared(
     let oracle = part.oracle();
     check_outputs(oracle, outputs)?;
     if let Some(o) = expected {
-        check_outputs(oracle, &Outputs { o, lse: None })?;
+        check_outputs(oracle, &Outputs { o, lse: None, u: None })?;
     }
     let (b, query_heads, output_heads) = (part.sequence(), part.query_heads(), part.output_heads());
     let (kind, of) = (Kind::of(oracle), part.rows());
@@ -200,18 +204,43 @@ fn compared(
             report.lse = report.lse.map(|worst| worst.worse(errors.judge(run(h), kind)));
         }
     }
+    if let Some(found) = &outputs.u {
+        let u = compared_keys(part, found)?;
+        report.u = report.u.into_iter().chain(u).reduce(Judgement::worse);
+    }
     Ok(report)
+}
+
+/// Compares the lookahead keys of a part after the last token; `None` where it has none.
+fn compared_keys(part: &Part<'_>, u: &Tensor4<'_>) -> Result<Option<Judgement>, CompareError> {
+    let (kind, of, b) = (Kind::of(part.oracle()), part.rows(), part.sequence());
+    let mut worst: Option<Judgement> = None;
+    for (h, keys) in part.query_heads().zip(part.learned()?) {
+        for (run, rows) in keys.chunks(bounds::ROWS).enumerate() {
+            let start = run * bounds::ROWS;
+            let mut errors = Errors::new(Quantity::Learned);
+            for (i, right) in (start..).zip(rows) {
+                let found = u.row(of.batch as usize, h, of.first_key as usize + i);
+                for (channel, (found, &oracle)) in found.into_iter().zip(right).enumerate() {
+                    errors.add(Element { at: [b, h, i, channel], found, oracle });
+                }
+            }
+            let judged = errors.judge(Run { b, h, rows: start..start + rows.len() }, kind);
+            worst = worst.into_iter().chain([judged]).reduce(Judgement::worse);
+        }
+    }
+    Ok(worst)
 }
 
 impl Report {
     /// Whether everything compared is within its bound.
     pub fn passed(&self) -> bool {
-        self.output.passed() && self.lse.as_ref().is_none_or(Judgement::passed)
+        [Some(&self.output), self.lse.as_ref(), self.u.as_ref()].into_iter().flatten().all(Judgement::passed)
     }
 
     /// The error as a share of what is allowed, of the result that is worse; infinite where a result is broken.
     pub fn share(&self) -> f64 {
-        let judged = [Some(&self.output), self.lse.as_ref()].into_iter().flatten();
+        let judged = [Some(&self.output), self.lse.as_ref(), self.u.as_ref()].into_iter().flatten();
         judged.map(Judgement::share).fold(0.0, f64::max)
     }
 
@@ -219,10 +248,8 @@ impl Report {
     pub fn join(self, other: Report) -> Report {
         Report {
             output: self.output.worse(other.output),
-            lse: match (self.lse, other.lse) {
-                (Some(a), Some(b)) => Some(a.worse(b)),
-                (a, b) => a.or(b),
-            },
+            lse: self.lse.into_iter().chain(other.lse).reduce(Judgement::worse),
+            u: self.u.into_iter().chain(other.u).reduce(Judgement::worse),
             rows_checked: self.rows_checked + other.rows_checked,
             rows: self.rows + other.rows,
         }
@@ -235,6 +262,7 @@ impl Report {
         Report {
             output: nothing(Quantity::Output),
             lse: has_lse.then(|| nothing(Quantity::Lse)),
+            u: None,
             rows_checked: 0,
             rows: 0,
         }
@@ -246,6 +274,9 @@ impl fmt::Display for Report {
         write!(f, "o: {}", self.output)?;
         if let Some(lse) = &self.lse {
             write!(f, "; lse: {lse}")?;
+        }
+        if let Some(u) = &self.u {
+            write!(f, "; u: {u}")?;
         }
         write!(f, "; {} of {} rows compared", self.rows_checked, self.rows)
     }
@@ -354,5 +385,8 @@ fn check_outputs(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Result<(), Compa
     };
     let expected = shape(variant.output_heads(), variant.heads.value_dim);
     fits("o", &outputs.o, expected, oracle.dtype())?;
-    outputs.lse.iter().try_for_each(|lse| fits("lse", lse, shape(variant.heads.query, 1), Dtype::F32))
+    outputs.lse.iter().try_for_each(|lse| fits("lse", lse, shape(variant.heads.query, 1), Dtype::F32))?;
+    let [_, _, keys] = oracle.problem().extents();
+    let learned = [batch, variant.heads.query, keys, variant.heads.dim].map(|n| n as usize);
+    outputs.u.iter().try_for_each(|u| fits("u", u, learned, Dtype::F32))
 }

@@ -9,6 +9,7 @@ use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
+use crate::lookahead::{Learner, silu};
 use crate::mismatch::{self, Mismatch};
 use crate::rope::Rope;
 use crate::tensor::Tensor4;
@@ -17,9 +18,10 @@ use crate::tensor::Tensor4;
 #[derive(Clone, Copy, Debug)]
 pub struct Tensors<'a> {
     /// The variant's operands, in the order of [`Variant::operands`]: `[batch, heads, rows, width]`, with 1 in the place of an
-    /// axis that an operand does not have.
+    /// axis that an operand does not have. Rows are tokens, whatever these are mixed into.
     pub operands: &'a [Tensor4<'a>],
-    /// What expressions and learned tables read, bound to the same problem.
+    /// What expressions and learned tables read, bound to the same problem; of pseudo-heads to the problem in virtual
+    /// tokens.
     pub captured: Captured<'a>,
     /// The gate of the outputs, `[batch, output heads, queries, value_dim]` or, where it is per head, `[…, 1]`, in the
     /// type of q or in f32; for variants that have one.
@@ -50,6 +52,8 @@ pub struct Part<'o> {
     /// Of each key head that the query heads read.
     memories: Vec<Memory>,
     first_key_head: usize,
+    /// The lookahead keys of each query head, where the variant has them.
+    learners: Vec<Learner>,
 }
 
 /// The keys of one head, normalised and turned, and their values.
@@ -67,13 +71,13 @@ pub struct Row {
     /// ln of the weights' sum of each query head under softmax, −inf where there is none; absent for weights that are
     /// not divided.
     pub lse: Option<Vec<f64>>,
-    /// The largest finite |score| of an allowed key of each query head, before or after the modifier; 0 where there is
-    /// none.
+    /// The largest finite |score| of an allowed key of each query head, before or after the modifier, or of what it is made of;
+    /// 0 where there is none.
     pub max_scores: Vec<f64>,
 }
 
 impl<'a> Oracle<'a> {
-    /// Checks the tensors against the variant and the problem.
+    /// Checks the tensors against the variant and the problem, which counts tokens.
     ///
     /// # Errors
     /// If a shape, a storage type, the captured inputs or the presence of a gate does not fit.
@@ -125,22 +129,27 @@ impl<'a> Oracle<'a> {
     }
 
     /// Whether rows have the log of their weights' sum.
-    pub const fn has_lse(&self) -> bool {
-        matches!(self.variant.weights, Weights::Softmax { .. })
+    pub fn has_lse(&self) -> bool {
+        matches!(self.variant.weights, Weights::Softmax { .. }) && self.pseudo().is_none()
     }
 
     /// How many parts there are: one for each query head of each sequence, or for each sequence where heads are mixed.
-    pub const fn parts(&self) -> usize {
-        let heads = if self.variant.output.mix.is_some() { 1 } else { self.variant.heads.query };
+    pub fn parts(&self) -> usize {
+        let heads = if self.mixes() { 1 } else { self.variant.heads.query };
         self.problem.batch as usize * heads as usize
+    }
+
+    /// Whether an output is made of all heads.
+    fn mixes(&self) -> bool {
+        self.variant.output.mix.is_some() || self.pseudo().is_some()
     }
 
     /// How much memory a part takes; saturates.
     pub fn part_bytes(&self) -> u128 {
         let heads = &self.heads();
-        let key_heads = if self.variant.output.mix.is_some() { heads.kv } else { 1 };
+        let key_heads = if self.mixes() { heads.kv } else { 1 };
         let channels = u128::from(heads.dim) + u128::from(heads.value_dim);
-        [channels, self.problem.keys.into(), size_of::<f64>() as u128]
+        [channels, self.problem.keys.into(), self.per_token() as u128, size_of::<f64>() as u128]
             .into_iter()
             .fold(key_heads.into(), u128::saturating_mul)
     }
@@ -151,32 +160,35 @@ impl<'a> Oracle<'a> {
     /// If there is no such part.
     pub fn part(&self, index: usize) -> Part<'_> {
         let (heads, n_heads) = (&self.heads(), self.variant.heads.query as usize);
-        let (b, query_heads) = match self.variant.output.mix {
-            Some(_) => (index, 0..n_heads),
-            None => (index / n_heads, index % n_heads..index % n_heads + 1),
+        let (b, query_heads) = match self.mixes() {
+            true => (index, 0..n_heads),
+            false => (index / n_heads, index % n_heads..index % n_heads + 1),
         };
         let group = heads.group() as usize;
         let first_key_head = query_heads.start / group;
         let key_heads = first_key_head..(query_heads.end - 1) / group + 1;
+        let of = self.problem.sequence(b as u32);
         let memories = key_heads.map(|g| self.memory(b, g)).collect();
-        Part { oracle: self, b, of: self.problem.sequence(b as u32), query_heads, memories, first_key_head }
+        let learners = query_heads.clone().filter_map(|h| self.learner(&of, h)).collect();
+        Part { oracle: self, b, of, query_heads, memories, first_key_head, learners }
     }
 
     fn memory(&self, b: usize, g: usize) -> Memory {
         let of = self.problem.sequence(b as u32);
-        let (heads, keys) = (&self.heads(), 0..of.keys as usize);
+        let (heads, keys) = (&self.heads(), 0..of.keys as usize * self.per_token());
         Memory {
             keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
             values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.value(&of, g, j))),
         }
     }
 
-    /// The heads as the formula has them: of latents, a key and a value head for each query head.
+    /// The heads as the formula has them: of latents and of pseudo-heads, a key and a value head for each query head.
     pub(crate) fn heads(&self) -> Heads {
         let heads = self.variant.heads;
         match self.variant.mechanism {
             Mechanism::Latent(_) => Heads { kv: heads.query, value: heads.query, ..heads },
-            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => heads,
+            Mechanism::Pseudo(pseudo) => pseudo.heads(heads),
+            Mechanism::Plain | Mechanism::Lookahead(_) => heads,
         }
     }
 
@@ -212,9 +224,9 @@ impl<'o> Part<'o> {
 
     /// Its output heads.
     pub fn output_heads(&self) -> Range<usize> {
-        match self.oracle.variant.output.mix {
-            Some(mix) => 0..mix.heads as usize,
-            None => self.query_heads(),
+        match self.oracle.mixes() {
+            true => 0..self.oracle.variant.output_heads() as usize,
+            false => self.query_heads(),
         }
     }
 
@@ -230,43 +242,73 @@ impl<'o> Part<'o> {
     /// # Panics
     /// If there is no such row.
     pub fn row(&self, i: usize) -> Result<Row, IndexError> {
-        let sums = self.query_heads().map(|h| self.sum(h, i)).collect::<Result<Vec<_>, _>>()?;
+        let per_token = self.oracle.per_token();
+        let rows =
+            self.query_heads().flat_map(|h| (i * per_token..(i + 1) * per_token).map(move |row| (h, row)));
+        let sums = rows.map(|(h, row)| self.sum(h, row)).collect::<Result<Vec<_>, _>>()?;
+        let max_score = |sums: &[Sum]| sums.iter().map(|sum| sum.max_score).fold(0.0, f64::max);
         Ok(Row {
-            lse: sums.iter().map(|sum| sum.lse).collect(),
-            max_scores: sums.iter().map(|sum| sum.max_score).collect(),
+            lse: sums.iter().map(|sum| sum.lse.filter(|_| self.oracle.has_lse())).collect(),
+            max_scores: sums.chunks(per_token).map(max_score).collect(),
             o: self.oracle.outputs(&self.of, i, self.output_heads(), sums.into_iter().map(|sum| sum.o)),
         })
+    }
+
+    /// The lookahead keys of each of its query heads after the last token, `[key]` rows of `dim`; none where the variant has
+    /// none.
+    ///
+    /// # Errors
+    /// If the expression that says who teaches whom reads a captured input outside one of its axes.
+    pub fn learned(&self) -> Result<Vec<Vec<Vec<f64>>>, IndexError> {
+        let rows = |(h, learner): (usize, &Learner)| {
+            let last = Scope { q: self.of.keys as i32 - 1, ..self.scope(h, 0) };
+            let keys = learner.at(self.oracle, &last)?;
+            Ok((0..keys.rows()).map(|key| keys.row(key).to_vec()).collect())
+        };
+        self.query_heads().zip(&self.learners).map(rows).collect()
+    }
+
+    /// What expressions read at query row `i` of a head, before there is a key; of pseudo-heads, `i` is a virtual token.
+    fn scope(&self, h: usize, i: usize) -> Scope {
+        let per_token = self.oracle.per_token() as i32;
+        Scope {
+            b: self.b as i32,
+            h: h as i32,
+            g: (h / self.oracle.variant.scored().heads.group() as usize) as i32,
+            q: self.of.q_offset * per_token + i as i32,
+            k: 0,
+            nq: self.of.queries as i32 * per_token,
+            nk: self.of.keys as i32 * per_token,
+            s: 0.0,
+            x: 0.0,
+        }
     }
 
     /// The weighted sum of one query head.
     fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
         let Oracle { variant, .. } = self.oracle;
-        let g = h / variant.heads.group() as usize;
         let memory = h / self.oracle.heads().group() as usize;
         let Memory { keys, values } = &self.memories[memory - self.first_key_head];
-        let mut scope = Scope {
-            b: self.b as i32,
-            h: h as i32,
-            g: g as i32,
-            q: self.of.q_offset + i as i32,
-            k: 0,
-            nq: self.of.queries as i32,
-            nk: self.of.keys as i32,
-            s: 0.0,
-            x: 0.0,
-        };
+        let mut scope = self.scope(h, i);
         let query = self.oracle.query(&scope, &self.of, i)?;
+        let learner = self.learners.get(h - self.query_heads.start);
+        let learned = learner.map(|learner| learner.at(self.oracle, &scope)).transpose()?;
 
         let mut scores = Vec::new();
         let mut max_score = 0.0;
-        for j in 0..self.of.keys as usize {
+        for j in 0..scope.nk as usize {
             scope.k = j as i32;
             if !self.oracle.bool(variant.allow, &scope)? {
                 continue;
             }
             scope.s = self.oracle.round(variant.scale * dot(&query, keys.row(j)));
+            let mut parts = [scope.s, 0.0];
+            if let Some(learned) = &learned {
+                parts[1] = self.oracle.round(variant.scale * dot(&query, learned.row(j)));
+                scope.s = self.oracle.round(scope.s - silu(parts[1]));
+            }
             let score = self.oracle.round(self.oracle.float(variant.modify, &scope)?);
-            for finite in [scope.s, score].into_iter().filter(|s| s.is_finite()) {
+            for finite in parts.into_iter().chain([scope.s, score]).filter(|s| s.is_finite()) {
                 max_score = finite.abs().max(max_score);
             }
             scores.push((j, score));
@@ -319,7 +361,7 @@ impl Oracle<'_> {
         (keys, sum, Some(m + sum.ln()))
     }
 
-    fn bool(&self, tree: Tree<'_>, scope: &Scope) -> Result<bool, IndexError> {
+    pub(crate) fn bool(&self, tree: Tree<'_>, scope: &Scope) -> Result<bool, IndexError> {
         match eval(tree, scope, &self.tensors.captured)? {
             Value::Bool(value) => Ok(value),
             other => unreachable!("a mask is a bool, not {other:?}"),
@@ -336,18 +378,30 @@ impl Oracle<'_> {
 
 /// Rows of one width, end to end.
 #[derive(Clone, Debug)]
-struct Matrix {
+pub(crate) struct Matrix {
     data: Vec<f64>,
     width: usize,
 }
 
 impl Matrix {
-    fn new(width: u32, elements: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn new(width: u32, elements: impl Iterator<Item = f64>) -> Self {
         Self { data: elements.collect(), width: width as usize }
     }
 
-    fn row(&self, row: usize) -> &[f64] {
+    pub(crate) fn rows(&self) -> usize {
+        self.data.len() / self.width
+    }
+
+    pub(crate) fn row(&self, row: usize) -> &[f64] {
         &self.data[row * self.width..][..self.width]
+    }
+
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f64] {
+        &mut self.data[row * self.width..][..self.width]
+    }
+
+    pub(crate) fn fill(&mut self, x: f64) {
+        self.data.fill(x);
     }
 }
 
@@ -355,7 +409,7 @@ pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod eval;
 mod formula;
+mod lookahead;
 mod mismatch;
 pub mod random;
 mod rope;

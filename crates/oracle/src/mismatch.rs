@@ -4,7 +4,7 @@ use core::fmt;
 
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::plan::Dtype;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Frequencies;
 use regard_ir::variant::{InputType, Sink, Variant, Weights};
 
@@ -15,6 +15,8 @@ use crate::formula::Tensors;
 pub enum Mismatch {
     /// The problem has some of its keys alone.
     Part,
+    /// Its virtual tokens have no positions.
+    Positions(ProblemError),
     /// Another shape.
     Shape {
         /// Which tensor.
@@ -72,6 +74,7 @@ impl fmt::Display for Mismatch {
             Mismatch::Dtype { name, found, expected } => {
                 write!(f, "`{name}` is {}, expected {}", found.name(), expected.name())
             }
+            Mismatch::Positions(error) => write!(f, "in virtual tokens: {error}"),
             Mismatch::Operands { found, expected } => {
                 write!(f, "{found} operands are given, the variant has {expected}")
             }
@@ -106,6 +109,7 @@ pub(crate) fn check(
     if problem.part.is_some() {
         return Err(Mismatch::Part);
     }
+    OwnedProblem::spread(problem, variant.per_token()).map_err(Mismatch::Positions)?;
     let heads = &variant.heads;
     let [batch, queries, keys] = problem.extents();
     let shape = |n_heads, tokens, width| [batch, n_heads, tokens, width].map(|n: u32| n as usize);
@@ -163,7 +167,8 @@ fn check_captured(
             needed.push(("freqs", input, InputType::F32, size(position.dim) / 2));
         }
         if let Some(input) = position.ids {
-            let len = usize::try_from(problem.all_keys()).unwrap_or(usize::MAX);
+            let len = problem.all_keys().saturating_mul(variant.per_token().into());
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
             needed.push(("ids", input, InputType::I32, len));
         }
     }
@@ -176,6 +181,18 @@ fn check_captured(
     }
     if let Weights::Softmax { sink: Sink::Learned { input } } = *weights {
         needed.push(("sink", input, InputType::F32, size(heads.query)));
+    }
+    if let Some(pseudo) = variant.pseudo() {
+        let [mix_q, mix_k, mix_v] = pseudo.mix;
+        let targets = size(heads.query).saturating_mul(size(pseudo.heads));
+        for (name, input, sources) in [
+            ("mix_q", mix_q, heads.query),
+            ("mix_k", mix_k, heads.kv),
+            ("mix_v", mix_v, heads.kv),
+            ("collapse", pseudo.collapse, heads.query),
+        ] {
+            needed.push((name, input, InputType::F32, size(sources).saturating_mul(targets)));
+        }
     }
     if let Some(mix) = output.mix {
         needed.push(("mix", mix.input, InputType::F32, size(mix.heads) * size(heads.query)));

@@ -4,7 +4,7 @@ use regard_ir::inputs::{self, InputData};
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Frequencies;
-use regard_ir::variant::{Axis, InputType, Source, Variant};
+use regard_ir::variant::{Axis, InputType, Pseudo, Source, Turned, Variant};
 
 /// Independent N(0, 1) numbers, the same for a seed on every platform.
 ///
@@ -19,9 +19,11 @@ pub fn normal(seed: u64) -> impl Iterator<Item = f32> {
     .flatten()
 }
 
-/// Plausible elements for an operand: rows of N(0, 1), and matrices that make such rows of such rows.
-pub fn operand(operand: &Operand, seed: u64) -> impl Iterator<Item = f32> {
+/// Plausible elements for an operand of sequences of so many keys: rows of N(0, 1), and matrices that make such rows of such
+/// rows. What tokens teach lookahead keys is as much less as there are more of them.
+pub fn operand(operand: &Operand, keys: u32, seed: u64) -> impl Iterator<Item = f32> {
     let scale = match operand.rows {
+        Rows::Keys if operand.name == Turned::VU.name() => 1.0 / (keys.max(1) as f32).sqrt(),
         Rows::Queries | Rows::Keys => 1.0,
         Rows::Matrix(_) => 1.0 / (operand.width as f32).sqrt(),
     };
@@ -54,7 +56,7 @@ impl CapturedBuffer {
 ///
 /// Floats are N(0, 1) and bools are coins. Ints along a last axis `q` or `k` are document ids that start at 0 and
 /// rise by one here and there, four documents to a row on average; other ints are lengths from 1 to nk. What a table
-/// reads is as a model has it: see [`Role`].
+/// reads is as a model has it: see [`Role`]. Of a variant in pseudo-heads, the problem counts virtual tokens.
 pub fn captured(variant: &Variant<'_>, problem: &Problem<'_>, input: usize, seed: u64) -> CapturedBuffer {
     let shape = &variant.inputs[input];
     let shapes = core::slice::from_ref(shape);
@@ -67,6 +69,26 @@ pub fn captured(variant: &Variant<'_>, problem: &Problem<'_>, input: usize, seed
             let heads = variant.heads.query as usize;
             let noise = 0.25 / (heads as f32).sqrt();
             let factor = |(at, x)| if at / heads % heads == at % heads { 1.0 + noise * x } else { noise * x };
+            CapturedBuffer::F32(normal(seed).take(len).enumerate().map(factor).collect())
+        }
+        (InputType::F32, Role::PseudoHeads { sources }, _) => {
+            let heads = variant.heads.query as usize;
+            let per_token = variant.per_token() as usize;
+            let (noise, group) = (0.25 / (sources as f32).sqrt(), heads / sources);
+            let factor = |(at, x)| {
+                let (source, head) = (at / per_token / heads, at / per_token % heads);
+                if source == head / group { 1.0 + noise * x } else { noise * x }
+            };
+            CapturedBuffer::F32(normal(seed).take(len).enumerate().map(factor).collect())
+        }
+        (InputType::F32, Role::Collapse, _) => {
+            let heads = variant.heads.query as usize;
+            let per_token = variant.per_token() as usize;
+            let (share, noise) = (1.0 / per_token as f32, 0.25 / ((heads * per_token) as f32).sqrt());
+            let factor = |(at, x)| {
+                let (to, from) = (at / (heads * per_token), at / per_token % heads);
+                if to == from { share + noise * x } else { noise * x }
+            };
             CapturedBuffer::F32(normal(seed).take(len).enumerate().map(factor).collect())
         }
         (InputType::F32, Role::Frequencies, _) => {
@@ -108,6 +130,11 @@ enum Role {
     /// A mix of heads: each output its own query head and N(0, 1/16) of all together. Heads that agree, as where few
     /// keys are seen, do not cancel.
     Mix,
+    /// Mixes into pseudo-heads, from so many heads: each pseudo-head its own head's rows and N(0, 1/16) of all together, so
+    /// that scores are about as large as without.
+    PseudoHeads { sources: usize },
+    /// The collapse of pseudo-heads: the mean of a head's own, and N(0, 1/16) of all together.
+    Collapse,
     /// Rope, as positions: they count up from 0 in each of about four documents.
     Positions,
     /// Rope, as frequencies: 10000^(−2t/dim).
@@ -121,6 +148,15 @@ impl Role {
         let norms = variant.qk_norm.and_then(|norm| norm.learned).into_iter().flatten();
         if norms.chain(output.norm.and_then(|norm| norm.learned)).any(is) {
             return Role::Factors;
+        }
+        if let Some(Pseudo { mix: [q, k, v], collapse, .. }) = variant.pseudo() {
+            let [query, kv] = [variant.heads.query, variant.heads.kv].map(|n| n as usize);
+            match () {
+                () if is(q) => return Role::PseudoHeads { sources: query },
+                () if is(k) || is(v) => return Role::PseudoHeads { sources: kv },
+                () if is(collapse) => return Role::Collapse,
+                () => {}
+            }
         }
         match variant.position {
             _ if output.mix.is_some_and(|mix| is(mix.input)) => Role::Mix,

@@ -5,13 +5,30 @@ use core::ops::Range;
 use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::rows::{NormKind, Position, QkNorm};
-use regard_ir::variant::{Mechanism, Source};
+use regard_ir::variant::{Mechanism, Pseudo, Source, Turned};
 
 use crate::eval::{IndexError, Scope};
 use crate::formula::{Oracle, sigmoid};
-use crate::tensor::Tensor4;
+
+/// Which of the three a row is of.
+#[derive(Clone, Copy)]
+enum Side {
+    Query,
+    Key,
+    Value,
+}
 
 impl Oracle<'_> {
+    /// Pseudo-heads, where heads are mixed into such.
+    pub(crate) fn pseudo(&self) -> Option<Pseudo> {
+        self.variant.pseudo()
+    }
+
+    /// Positions of a token.
+    pub(crate) const fn per_token(&self) -> usize {
+        self.variant.per_token() as usize
+    }
+
     /// The query row of a scope's sequence and head, normalised and turned by the position of the scope's query.
     ///
     /// # Errors
@@ -21,7 +38,7 @@ impl Oracle<'_> {
         let at = match ids {
             None => scope.q,
             Some((input, ids)) => {
-                let len = of.keys;
+                let len = of.keys * self.per_token() as u32;
                 match u32::try_from(scope.q) {
                     Ok(q) if q < len => ids[self.key_row(of, q as usize)],
                     _ => return Err(IndexError { input, axis: 1, index: scope.q, len, scope: *scope }),
@@ -34,36 +51,36 @@ impl Oracle<'_> {
                 let [nope, rope] = [0, 1].map(|operand| self.row(operand, row));
                 [nope, self.turned(rope, at)].concat()
             }
-            _ => self.prepare(self.tensors.operands[0], self.norm_factors(0), row, at),
+            _ => self.prepare(Side::Query, of, [scope.h as usize, i], at),
         })
     }
 
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        let at = match self.ids() {
-            None => j as i32,
-            Some((_, ids)) => ids[self.key_row(of, j)],
-        };
+        let at = self.turned_by(of, j);
         let [batch, token] = [of.batch as usize, of.first_key as usize + j];
         if let Mechanism::Latent(_) = self.variant.mechanism {
             let rope = self.row(3, [batch, 0, token]);
             let rope = if self.keys_are_cached { rope } else { self.turned(rope, at) };
             return [self.product(4, g, &self.row(2, [batch, 0, token])), rope].concat();
         }
-        if self.keys_are_cached {
+        // Those of pseudo-heads are cached as they are given.
+        if self.keys_are_cached && self.pseudo().is_none() {
             return self.row(1, [batch, g, token]);
         }
-        self.prepare(self.tensors.operands[1], self.norm_factors(1), [batch, g, token], at)
+        self.prepare(Side::Key, of, [g, j], at)
     }
 
     /// Value row `j` of what a key head reads.
     pub(crate) fn value(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        let [batch, token] = [of.batch as usize, of.first_key as usize + j];
         match self.variant.mechanism {
-            Mechanism::Latent(_) => self.product(5, g, &self.row(2, [batch, 0, token])),
+            Mechanism::Latent(_) => {
+                let token = of.first_key as usize + j;
+                self.product(5, g, &self.row(2, [of.batch as usize, 0, token]))
+            }
             _ => {
-                let heads = &self.variant.heads;
-                self.row(2, [batch, g / (heads.kv / heads.value) as usize, token])
+                let heads = self.heads();
+                self.given(Side::Value, of, [g / (heads.kv / heads.value) as usize, j])
             }
         }
     }
@@ -88,10 +105,31 @@ impl Oracle<'_> {
         row
     }
 
+    /// A row of `q_u`, `k_u` or `v_u`, turned by its token's position where it is.
+    pub(crate) fn lookahead_row(&self, of: &Sequence, tensor: Turned, h: usize, j: usize) -> Vec<f64> {
+        let operand = match tensor {
+            Turned::QC => 0,
+            Turned::KC => 1,
+            Turned::QU => 3,
+            Turned::KU => 4,
+            Turned::VU => 5,
+        };
+        let row = self.row(operand, [of.batch as usize, h, of.first_key as usize + j]);
+        if self.turns(tensor) { self.turned(row, self.turned_by(of, j)) } else { row }
+    }
+
+    /// The position that token `j` is turned by.
+    fn turned_by(&self, of: &Sequence, j: usize) -> i32 {
+        match self.ids() {
+            None => j as i32,
+            Some((_, ids)) => ids[self.key_row(of, j)],
+        }
+    }
+
     /// Where key `j` of a sequence lies among the keys of all.
     fn key_row(&self, of: &Sequence, j: usize) -> usize {
         let [_, _, keys] = self.problem.extents();
-        of.batch as usize * keys as usize + of.first_key as usize + j
+        (of.batch as usize * keys as usize + of.first_key as usize) * self.per_token() + j
     }
 
     /// The input that gives positions, and its elements `[batch, keys]`.
@@ -103,27 +141,39 @@ impl Oracle<'_> {
         }
     }
 
-    /// The learned factors of the norm of q, 0, or of k, 1.
-    fn norm_factors(&self, side: usize) -> Option<&[f32]> {
-        let learned = self.variant.qk_norm.as_ref()?.learned?;
-        Some(self.factors(learned[side]))
+    /// Row `i` of a head before anything happens to it; of pseudo-heads that of a virtual token, mixed.
+    fn given(&self, side: Side, of: &Sequence, [head, i]: [usize; 2]) -> Vec<f64> {
+        let first = if let Side::Query = side { of.first_query } else { of.first_key };
+        let (operand, token) = (side as usize, first as usize + i / self.per_token());
+        match self.pseudo() {
+            None => self.row(operand, [of.batch as usize, head, token]),
+            Some(pseudo) => {
+                let factors = self.factors(pseudo.mix[side as usize]);
+                let (p, to, n) = (pseudo.heads as usize, head, self.variant.heads.query as usize);
+                let sources: Vec<Vec<f64>> = (0..self.tensors.operands[operand].shape()[1])
+                    .map(|source| self.row(operand, [of.batch as usize, source, token]))
+                    .collect();
+                let of_head = (0..sources.len()).map(|source| factors[(source * n + to) * p + i % p]);
+                combine(&of_head.collect::<Vec<_>>(), &sources)
+            }
+        }
     }
 
-    /// A row of q or k as it enters the products.
-    fn prepare(
-        &self,
-        tensor: Tensor4<'_>,
-        learned: Option<&[f32]>,
-        [b, h, n]: [usize; 3],
-        at: i32,
-    ) -> Vec<f64> {
+    /// A row of q or k, or of what takes its place, as it enters the products.
+    fn prepare(&self, side: Side, of: &Sequence, [h, i]: [usize; 2], at: i32) -> Vec<f64> {
         let norm = self.variant.qk_norm;
+        let learned = norm.and_then(|norm| norm.learned).map(|learned| self.factors(learned[side as usize]));
         // What is normalised together: the token's rows of all heads, or this head's alone.
         let heads = match norm {
-            Some(QkNorm { all_heads: true, .. }) => 0..tensor.shape()[1],
+            Some(QkNorm { all_heads: true, .. }) => {
+                0..match side {
+                    Side::Query => self.variant.heads.query as usize,
+                    _ => self.variant.heads.kv as usize,
+                }
+            }
             _ => h..h + 1,
         };
-        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| tensor.row(b, h, n)).collect();
+        let mut rows: Vec<Vec<f64>> = heads.clone().map(|h| self.given(side, of, [h, i])).collect();
         let (before, after) = match norm {
             Some(norm) if norm.after_rope => (None, Some(norm)),
             norm => (norm, None),
@@ -131,7 +181,8 @@ impl Oracle<'_> {
         if let Some(QkNorm { kind, eps, .. }) = before {
             normalise(&mut rows, kind, eps, learned);
         }
-        if let Some(rope) = &self.rope {
+        let kind = if let Side::Query = side { Turned::QC } else { Turned::KC };
+        if let Some(rope) = self.rope.as_ref().filter(|_| self.turns(kind)) {
             rows.iter_mut().for_each(|row| rope.turn(row, at));
         }
         if let Some(QkNorm { kind, eps, .. }) = after {
@@ -151,8 +202,9 @@ impl Oracle<'_> {
     ) -> Vec<Vec<f64>> {
         let output = &self.variant.output;
         let mut rows: Vec<Vec<f64>> = sums.collect();
-        if let Some(mix) = output.mix {
-            let factors = self.factors(mix.input).chunks_exact(rows.len());
+        let mix = self.pseudo().map(|pseudo| pseudo.collapse).or(output.mix.map(|mix| mix.input));
+        if let Some(mix) = mix {
+            let factors = self.factors(mix).chunks_exact(rows.len());
             rows = factors.map(|factors| combine(factors, &rows)).collect();
         }
         if let Some(norm) = output.norm {

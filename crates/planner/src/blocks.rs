@@ -37,6 +37,9 @@ const MIN_AMORTISING_KEYS: u32 = 32;
 /// Cycles to pack one channel of a key and its value.
 const PACK_CYCLES: u64 = 2;
 
+/// Sums over heads take so many times as long as their multiply-adds would at their best.
+const MIXED_PER_FMA: u64 = 2;
+
 /// Bytes that a core reads in a cycle from beyond its second-level cache.
 const READ_BYTES_PER_CYCLE: u64 = 8;
 
@@ -67,9 +70,13 @@ pub(crate) const fn peak_products_per_cycle(entry: &Entry) -> u64 {
 /// What blocks are chosen for.
 pub(crate) struct Target<'a> {
     pub(crate) heads: Heads,
+    /// Heads that keys and values are mixed from; 0 where they are not.
+    pub(crate) mixed: u32,
     pub(crate) machine: &'a Machine,
     pub(crate) entry: &'a Entry,
     pub(crate) pieces: Pieces,
+    /// Whether keys learn from later tokens, a query block at a time.
+    pub(crate) learns: bool,
 }
 
 const F32: Factor = factor(4, "B");
@@ -106,6 +113,7 @@ impl Target<'_> {
         let key_block = self.key_block();
         let keys = key_block.value as u32;
         let query_block = self.query_block(keys);
+        let query_block = if self.learns { self.taught_block(query_block) } else { query_block };
         let mask_step = self.mask_step(keys);
         let (chain, reason) = match self.entry.engine {
             EngineKind::DotBf16 => (self.heads.dim, Reason::WholeRow),
@@ -186,6 +194,31 @@ impl Target<'_> {
         }
     }
 
+    /// No more tokens than a key has channels, in whole row tiles: what queries find in their own block is a product as deep as
+    /// it is long.
+    fn taught_block(&self, chosen: Choice) -> Choice {
+        let dim = u64::from(self.heads.dim);
+        let rows = u64::from(self.tile().rows);
+        let most = (dim / rows * rows).max(rows);
+        let bound = Inequality {
+            terms: vec![term("what a query finds in its own block", &[factor(chosen.value, "tokens")])],
+            limit: Limit {
+                what: "what it finds at a key, or a row tile",
+                value: most,
+                numerator: 1,
+                denominator: 1,
+            },
+            unit: Unit::Products,
+        };
+        if bound.holds() {
+            return chosen;
+        }
+        let rejected = vec![Rejected { value: chosen.value, violates: vec![bound] }];
+        let reason = Reason::QueryBlock { rows: most, tile_rows: rows };
+        let bounds = vec![self.pass(most as u32, self.key_block().value as u32)];
+        Choice { value: most, reason, bounds, rejected, ..chosen }
+    }
+
     /// The fewest keys, in whole panels, whose products cost much more than classifying them.
     fn mask_step(&self, keys: u32) -> Choice {
         let mut step = self.tile().keys.min(keys);
@@ -245,7 +278,13 @@ impl Target<'_> {
             let terms = vec![term("reading a channel of a key", &read)];
             return Inequality { terms, limit, unit: Unit::Products };
         }
-        self.overhead("packing a channel of a key", PACK_CYCLES, limit)
+        match self.mixed {
+            0 => self.overhead("packing a channel of a key", PACK_CYCLES, limit),
+            sources => {
+                let mixing = (MIXED_PER_FMA * u64::from(sources)).div_ceil(fma_per_cycle(self.entry.isa));
+                self.overhead("mixing and packing a channel of a key", PACK_CYCLES + mixing, limit)
+            }
+        }
     }
 
     /// Per step of a partial block and row tile.

@@ -43,7 +43,9 @@ impl Candidate {
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
         let variant = spec.variant()?;
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
-        let target = |heads| Target { heads, machine, entry, pieces: split.pieces };
+        let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
+        let learns = matches!(variant.mechanism, Mechanism::Lookahead(_));
+        let target = |heads| Target { heads, mixed, machine, entry, pieces: split.pieces, learns };
         let (prefill, latent, mut choices) = match &variant.mechanism {
             Mechanism::Latent(latent) => {
                 let query = spec.heads.query;
@@ -53,7 +55,7 @@ impl Candidate {
                 (prefill, Some(latent), choices)
             }
             Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => {
-                let (prefill, choices) = target(spec.heads).choose();
+                let (prefill, choices) = target(variant.scored().heads).choose();
                 (prefill, None, choices)
             }
         };
@@ -73,7 +75,7 @@ impl Candidate {
             decode,
             latent,
             cache,
-            reach: reach(&variant),
+            reach: reach(&variant.scored()),
             pack_ahead_bytes,
             tasks_per_thread: TASKS_PER_THREAD,
         };

@@ -17,7 +17,7 @@ use regard_ir::plan::{EngineKind, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::rates::{EngineRates, Origin};
 use regard_ir::tiles;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Heads, Mechanism, Variant};
 use serde::Serialize;
 
 use crate::estimate::Known;
@@ -78,9 +78,9 @@ pub struct Prediction {
     pub products_s: f64,
     /// Scores made into weights, modifier and mask included.
     pub softmax_s: f64,
-    /// Keys and values packed and read.
+    /// Keys and values mixed, packed and read.
     pub keys_s: f64,
-    /// Queries packed, sums merged, outputs written.
+    /// Queries mixed and packed, sums merged, outputs mixed and written.
     pub rows_s: f64,
     /// Where the rates come from.
     pub rates: Origin,
@@ -101,13 +101,16 @@ impl Case<'_> {
     pub(crate) fn predict_by(&self, known: &Known<'_>, entry: &Entry, sharing: &Sharing) -> Prediction {
         let amounts = self.amounts(entry, sharing.passes);
         let EngineRates { products, softmax, packing, .. } = known.engine(entry);
+        let mixing = known.mixing(entry);
         let threads = sharing.threads.clamp(1, self.machine.cores.max(1));
         let busiest = (1.0 + sharing.imbalance.max(0.0)) / f64::from(threads);
         let per_thread = |amount: f64, giga: f64| busiest * amount / (giga * 1e9);
         let reading = |amount: f64, held: f64| per_thread(amount, known.read_gbs(held));
-        let keys_s = per_thread(amounts.packed, packing).max(reading(amounts.key_bytes, amounts.head_bytes));
+        let keys_s = per_thread(amounts.packed, packing).max(reading(amounts.key_bytes, amounts.head_bytes))
+            + per_thread(amounts.mixed_keys, mixing);
         let rows_s = per_thread(amounts.row_elements, packing)
             .max(reading(amounts.row_bytes, amounts.row_bytes))
+            + per_thread(amounts.mixed_rows, mixing)
             + busiest * amounts.classified * CLASSIFY_S;
         let products_s = per_thread(amounts.products, products);
         let softmax_s = per_thread(amounts.weighed, softmax);
@@ -117,6 +120,12 @@ impl Case<'_> {
     }
 
     fn amounts(&self, entry: &Entry, passes: Option<u64>) -> Amounts {
+        let scored = self.variant.scored();
+        Case { variant: &scored, ..*self }.scored_amounts(entry, passes, self.variant)
+    }
+
+    /// The same, of the variant whose rows are scored; `given` is the one that they are mixed from.
+    fn scored_amounts(&self, entry: &Entry, passes: Option<u64>, given: &Variant<'_>) -> Amounts {
         let mut amounts = Amounts::default();
         let mut looks = MAX_LOOKS;
         let (by_sequence, by_head) = {
@@ -132,6 +141,12 @@ impl Case<'_> {
                 amounts.add(&self.of_head(entry, sequence, head, &mut looks), alike);
             }
         }
+        if given.pseudo().is_some() {
+            let Heads { query, kv, dim, value_dim, .. } = given.heads;
+            let rows = self.problem.all_queries() as f64 * f64::from(query);
+            amounts.mixed_keys = amounts.packed * f64::from(kv);
+            amounts.mixed_rows = rows * f64::from(query) * (f64::from(dim) + f64::from(value_dim));
+        }
         if let Some(passes) = passes
             && amounts.passes > 0.0
         {
@@ -140,6 +155,7 @@ impl Case<'_> {
             if self.packs_each_pass() {
                 amounts.packed *= more;
                 amounts.key_bytes *= more;
+                amounts.mixed_keys *= more;
             }
         }
         amounts
@@ -161,6 +177,14 @@ impl Case<'_> {
         let mut count = |tile| tiles::count(variant.allow, &region, tile, inputs, looks);
         let visited = count((blocks.query_block, blocks.key_block));
         let steps = count((span, blocks.mask_step));
+
+        let taught = match variant.mechanism {
+            Mechanism::Lookahead(lookahead) => {
+                let steps = tiles::count(lookahead.allow, &region, (span, blocks.mask_step), inputs, looks);
+                Some((steps.full + steps.partial) as f64)
+            }
+            _ => None,
+        };
 
         let passes = f64::from(queries.div_ceil(blocks.query_block));
         let row_step = u64::from(entry.tile.row_step);
@@ -190,17 +214,30 @@ impl Case<'_> {
         };
         let all_rows = f64::from(queries) * f64::from(group);
         let operations = weight(variant.modify);
+        let learning = taught.map_or(Amounts::default(), |steps| {
+            let (taught, tokens) = (steps * step_pairs, f64::from(blocks.query_block));
+            Amounts {
+                // What keys ask and tokens leave; what queries find, of earlier tokens and of their own block's.
+                products: score_products * (taught * (2.0 * dim + tokens) + pairs * dim),
+                // The sigmoid of each weight, and that of each score found.
+                weighed: taught + pairs,
+                packed: visited_keys * (2.0 * dim + 2.0 * tokens),
+                ..Amounts::default()
+            }
+        });
         Amounts {
             passes,
-            products: pairs * (dim * score_products + value_dim * output_products),
+            products: pairs * (dim * score_products + value_dim * output_products) + learning.products,
             weighed: pairs * (1.0 + operations / SOFTMAX_OPERATIONS)
-                + masked * weight(variant.allow) / SOFTMAX_OPERATIONS,
-            packed,
+                + masked * weight(variant.allow) / SOFTMAX_OPERATIONS
+                + learning.weighed,
+            packed: packed + learning.packed,
             key_bytes,
             head_bytes,
             row_elements: all_rows * (width + (cells - 1.0).max(0.0) * value_dim),
             row_bytes: all_rows * width * stored,
             classified: visited.partial as f64 * tiles_of_pass * (1.0 + steps_of_block),
+            ..Amounts::default()
         }
     }
 
@@ -212,7 +249,7 @@ impl Case<'_> {
         let width = f64::from(heads.dim) + f64::from(heads.value_dim);
         let bytes = problem.all_keys() as f64 * f64::from(heads.kv) * width * packed_bytes(plan);
         let repeats = || (0..problem.batch).any(|i| problem.sequence(i).queries > plan.prefill.query_block);
-        bytes > plan.pack_ahead_bytes as f64 || !repeats()
+        bytes > plan.pack_ahead_bytes as f64 && plan.kept_blocks().is_none() || !repeats()
     }
 }
 
@@ -241,6 +278,10 @@ struct Amounts {
     key_bytes: f64,
     /// Bytes of the keys and values of one head, among which they are found.
     head_bytes: f64,
+    /// Multiply-adds of mixing them from other heads.
+    mixed_keys: f64,
+    /// Multiply-adds of mixing queries, and outputs.
+    mixed_rows: f64,
     /// Elements of queries packed, sums merged and outputs written.
     row_elements: f64,
     /// Bytes of queries read and outputs written.
@@ -258,6 +299,8 @@ impl Amounts {
         self.packed += times * other.packed;
         self.key_bytes += times * other.key_bytes;
         self.head_bytes = self.head_bytes.max(other.head_bytes);
+        self.mixed_keys += times * other.mixed_keys;
+        self.mixed_rows += times * other.mixed_rows;
         self.row_elements += times * other.row_elements;
         self.row_bytes += times * other.row_bytes;
         self.classified += times * other.classified;

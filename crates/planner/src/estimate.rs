@@ -20,6 +20,9 @@ const fn share_of_peak(engine: EngineKind) -> f64 {
     }
 }
 
+/// What sums over heads take of the rate of products: they load as much as they multiply.
+const MIXING_SHARE: f64 = 0.5;
+
 /// Cycles to make a vector of scores into weights.
 const SOFTMAX_CYCLES: f64 = 8.0;
 
@@ -83,6 +86,12 @@ impl<'a> Known<'a> {
             (Origin::Measured, Some(rates)) => rates,
             _ => engine(self.machine, entry),
         }
+    }
+
+    /// Multiply-adds of sums over heads, which are made on vectors whatever the engine.
+    pub(crate) fn mixing(&self, entry: &Entry) -> f64 {
+        let vectors = Entry { engine: EngineKind::SimdF32, ..*entry };
+        self.engine(&vectors).products * MIXING_SHARE
     }
 
     /// How fast it reads what lies in so many bytes, by the smallest cache that holds them with as much again.

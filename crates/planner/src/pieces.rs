@@ -24,18 +24,23 @@ struct Traits {
     narrow: bool,
     /// Whether outputs may be small beside what they are sums of: they are few, or differences of heads.
     cancels: bool,
-    /// Whether rows of q and k are turned or normed, and so no numbers of their storage type any more.
+    /// Whether rows of q and k are turned, normed or mixed, and so no numbers of their storage type any more.
     changes: bool,
+    /// Whether rows of v are mixed.
+    mixes: bool,
 }
 
 impl Traits {
     fn of(variant: &Variant<'_>) -> Self {
         let Variant { heads, output, position, qk_norm, mechanism, .. } = variant;
+        let mixes = variant.pseudo().is_some();
+        // Half of what meets is rounded once more where latents are expanded or queries absorbed, and the bound allows for it.
+        let turns = (position.is_some() || qk_norm.is_some()) && !matches!(mechanism, Mechanism::Latent(_));
         Self {
             narrow: heads.dim < NARROW,
-            cancels: heads.value_dim < FEW || output.mix.is_some(),
-            // Half of what meets is rounded once more where latents are expanded or queries absorbed, and the bound allows for it.
-            changes: (position.is_some() || qk_norm.is_some()) && !matches!(mechanism, Mechanism::Latent(_)),
+            cancels: heads.value_dim < FEW || output.mix.is_some() || mixes,
+            changes: turns || mixes,
+            mixes,
         }
     }
 
@@ -62,7 +67,11 @@ impl Traits {
     /// Pieces of bf16 storage: a second one where one alone would leave more than the bound. Turned rows of one piece were
     /// seen at 1.7e-2 where 8e-3 is allowed.
     const fn bf16(&self) -> Pieces {
-        Pieces { scores: 1 + self.changes as u8, weights: 1 + self.cancels as u8, values: 1 }
+        Pieces {
+            scores: 1 + self.changes as u8,
+            weights: 1 + self.cancels as u8,
+            values: 1 + self.mixes as u8,
+        }
     }
 }
 

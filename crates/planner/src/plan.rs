@@ -8,6 +8,7 @@ use regard_ir::expr::Op;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, Precision};
 use regard_ir::spec::{CacheLayout, Mechanism, Spec};
+use regard_ir::variant::Heads;
 
 use crate::candidate::{self, Candidate};
 use crate::estimate::Known;
@@ -122,10 +123,8 @@ pub fn plan(
 
 fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
     match mechanism {
-        Mechanism::Plain | Mechanism::Latent(_) => None,
+        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => None,
         Mechanism::Recurrence(_) => Some("recurrence"),
-        Mechanism::Lookahead(_) => Some("lookahead"),
-        Mechanism::Pseudo(_) => Some("pseudo"),
     }
 }
 
@@ -154,13 +153,17 @@ fn notes(
         (EngineKind::DotBf16 | EngineKind::AmxBf16, _) | (EngineKind::SimdF32, Dtype::F32) => {}
         (EngineKind::SimdF32, dtype) => notes.push(Note::Converted { dtype }),
     }
+    if let Mechanism::Pseudo(pseudo) = spec.mechanism {
+        let Heads { query, kv, .. } = spec.heads;
+        notes.push(Note::PseudoHeads { query, sources: kv, per_token: pseudo.heads });
+    }
     let allow = spec.allow.tree();
     if allow.node(allow.root()).op == Op::Bool(true) {
         notes.push(Note::NoMask);
     }
-    let group = match &spec.mechanism {
-        Mechanism::Latent(_) => 1,
-        _ => spec.heads.group(),
+    let group = match (&spec.mechanism, spec.variant()) {
+        (Mechanism::Latent(_), _) => 1,
+        (_, variant) => variant.map_or(1, |variant| variant.scored().heads.group()),
     };
     let rows = plan.prefill.query_block as u64 * group as u64;
     let tile_rows = entry.tile.rows as u64;
@@ -169,6 +172,9 @@ fn notes(
     }
     if let Some(reach) = plan.reach {
         notes.push(Note::Ring(reach));
+    }
+    if let Mechanism::Lookahead(_) = spec.mechanism {
+        notes.push(Note::WholeHeads);
     }
     notes.push(Note::Bits);
     notes

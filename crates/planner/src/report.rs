@@ -172,6 +172,15 @@ pub enum Note {
         /// The engine.
         engine: EngineKind,
     },
+    /// Heads are mixed into pseudo-heads.
+    PseudoHeads {
+        /// Query heads, each of which has keys of its own then.
+        query: u32,
+        /// Heads that keys and values are mixed from.
+        sources: u32,
+        /// Positions of a token.
+        per_token: u32,
+    },
     /// The mask is `true`: no tile is classified or tested.
     NoMask,
     /// A pass does not end with a full row tile.
@@ -183,6 +192,8 @@ pub enum Note {
     },
     /// A ring of so many tokens holds all that queries see.
     Ring(Reach),
+    /// Keys learn from one query block after the other.
+    WholeHeads,
     /// What the result's bits depend on.
     Bits,
 }
@@ -340,7 +351,15 @@ impl fmt::Display for Note {
                 "precision fast changes nothing on {}: f32 products of bf16 pieces need matrix tiles",
                 isa.name()
             ),
+            Note::PseudoHeads { query, sources, per_token } => write!(
+                f,
+                "queries and keys are virtual tokens, {per_token} to a token: each of {query} heads has keys of its own, mixed \
+                 from {sources} while they are packed"
+            ),
             Note::NoMask => f.write_str("the mask is true everywhere: every tile is full, none has mask code"),
+            Note::WholeHeads => {
+                f.write_str("keys learn from one query block after the other: a task is a whole head of a sequence")
+            }
             Note::RaggedRows { rows, tile_rows } => write!(
                 f,
                 "{rows} rows are no multiple of {tile_rows}: the last row tile of a pass holds {} of {tile_rows}",

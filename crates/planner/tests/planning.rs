@@ -7,7 +7,7 @@ use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Precision};
 use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::rows::Output;
-use regard_ir::spec::{Cache, CacheLayout, Inputs, Mechanism, Spec};
+use regard_ir::spec::{Cache, CacheLayout, Inputs, Lookahead, Mechanism, Spec};
 use regard_ir::variant::{Heads, Pseudo, Sink, Source, Weights};
 use regard_planner::profile::{BUILT_IN, FORMAT};
 use regard_planner::{PlanError, Profile, plan};
@@ -38,6 +38,25 @@ fn spec(query: u32, kv: u32, dim: u32, value_dim: u32) -> Spec {
 
 fn built_in(name: &str) -> Machine {
     Profile::built_in(name).expect("it ships").machine
+}
+
+#[test]
+fn a_block_of_tokens_is_no_longer_than_a_lookahead_key_is_wide() {
+    let learns = |dim| {
+        let allow = Expr::leaf(Op::Bool(true), Type::Bool);
+        let mechanism = Mechanism::Lookahead(Lookahead { window: None, rotate: 0, allow });
+        Spec { mechanism, ..spec(8, 8, dim, dim) }
+    };
+    for (name, _) in BUILT_IN {
+        for dim in [16, 64, 128, 200] {
+            let machine = built_in(name);
+            let plain = plan(&spec(8, 8, dim, dim), &machine, Dtype::F32, None).expect(name).0;
+            let (plan, report) = plan(&learns(dim), &machine, Dtype::F32, None).expect(name);
+            let (block, rows) = (plan.prefill.query_block, report.tile[0]);
+            assert!(block <= dim.max(rows) && block <= plain.prefill.query_block, "{name}, {dim}: {block}");
+            assert!(report.to_string().contains("a task is a whole head"), "{name}\n{report}");
+        }
+    }
 }
 
 #[test]
@@ -267,8 +286,13 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
 fn what_cannot_be_planned_is_an_error() {
     let machine = built_in("desktop-avx2");
     let mut pseudo = spec(8, 8, 64, 64);
-    pseudo.mechanism =
-        Mechanism::Pseudo(Pseudo { heads: 2, causal_by_token: false, window_in_tokens: false });
+    pseudo.mechanism = Mechanism::Pseudo(Pseudo {
+        heads: 2,
+        causal_by_token: false,
+        window_in_tokens: false,
+        mix: [0, 1, 2],
+        collapse: 3,
+    });
     let error = plan(&pseudo, &machine, Dtype::F32, None).expect_err("no skeleton for it");
     assert_eq!(error, PlanError::Mechanism("pseudo"));
     let nothing = Machine { l1d_bytes: 0, ..machine };

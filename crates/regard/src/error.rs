@@ -69,6 +69,8 @@ impl std::error::Error for CompileError {}
 pub enum ScheduleError {
     /// Captured tensors that do not fit their declarations.
     Captured(BindError),
+    /// Positions past 32 bits, of which a token has several.
+    Positions(ProblemError),
     /// More work than a schedule can hold.
     Cut(schedule::ScheduleError),
 }
@@ -77,6 +79,7 @@ impl fmt::Display for ScheduleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ScheduleError::Captured(error) => error.fmt(f),
+            ScheduleError::Positions(error) => write!(f, "in virtual tokens: {error}"),
             ScheduleError::Cut(error) => error.fmt(f),
         }
     }

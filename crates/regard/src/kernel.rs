@@ -18,6 +18,7 @@ use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
 use regard_runtime::split::{self, Queries, Tokens};
+use regard_runtime::view::ViewMut;
 
 use crate::cache::{Cache, CacheError, CacheLimits, CacheSize};
 use crate::code::{Source, VariantCode};
@@ -123,9 +124,10 @@ impl Kernel {
         threads: usize,
     ) -> Result<Schedule, ScheduleError> {
         let tasks = self.planned.tasks(problem, Some(captured), threads)?;
-        let workspace = self.workspace(problem, tasks.threads);
-        let part = PartLen::new(&self.spec().heads, problem);
-        Ok(Schedule { identity: self.plan().identity, tasks, workspace, part })
+        let positions = &tasks.positions.view();
+        let workspace = self.workspace(positions, tasks.threads);
+        let part = PartLen::new(&self.spec().heads, positions);
+        Ok(Schedule { identity: self.plan().identity, workspace, part, tasks })
     }
 
     /// What a person wants to know of a schedule: tasks, live share, tiles, balance. Takes longer than to make it.
@@ -168,9 +170,10 @@ impl Kernel {
         Ok(self.planned.predict_call(&call))
     }
 
-    /// Bytes of workspace that a run of a problem needs with `threads` workers.
+    /// Bytes of workspace that a run of a problem needs with `threads` workers; saturates.
     pub fn workspace_bytes(&self, problem: &Problem<'_>, threads: usize) -> usize {
-        self.workspace(problem, threads.max(1)).bytes()
+        let positions = self.planned.positions(problem);
+        positions.map_or(usize::MAX, |positions| self.workspace(&positions.view(), threads.max(1)).bytes())
     }
 
     fn workspace(&self, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
@@ -209,7 +212,25 @@ impl Kernel {
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
         let (target, workspace) = (outputs.into(), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, workspace })
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: None, workspace })
+    }
+
+    /// As [`Kernel::run`], of a spec with lookahead keys, which are written to `u` as they are after the last token:
+    /// `[sequence][head][token]` rows of `dim`.
+    ///
+    /// # Errors
+    /// As `run`, and if there is not a query for each key, from the first position on.
+    pub fn run_lookahead<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        inputs: Inputs<'_, T>,
+        (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        let (target, workspace) = (outputs.into(), workspace.view());
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: Some(u), workspace })
     }
 
     /// As [`Kernel::run`], over some of the keys ([`Problem::partial`]) or all of them: the sums go to `part`, whatever it
@@ -227,7 +248,7 @@ impl Kernel {
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
         let (target, workspace) = (Target::Part(part.view_mut()), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, workspace })
+        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: None, workspace })
     }
 
     /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.

@@ -13,6 +13,7 @@ use regard_runtime::cache::{CachedSequenceMut, Caches};
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, Parts, Target};
 use regard_runtime::split::{self, Queries, Tokens};
+use regard_runtime::view::ViewMut;
 
 use crate::error::RunError;
 use crate::kernel::Kernel;
@@ -89,6 +90,8 @@ pub struct Launch<'a, T> {
     pub(crate) threads: &'a dyn Threads,
     pub(crate) inputs: Inputs<'a, T>,
     pub(crate) target: Target<'a, T>,
+    /// Where lookahead keys go, of variants with such.
+    pub(crate) u: Option<ViewMut<'a, f32>>,
     pub(crate) workspace: flash::Workspace<'a>,
 }
 
@@ -96,15 +99,21 @@ impl<T: Element> Visit for Launch<'_, T> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { kernel, schedule, threads, inputs, target, workspace } = self;
+        let Self { kernel, schedule, threads, inputs, target, u, workspace } = self;
         let parts = Parts {
             variant: &kernel.variant(),
             plan: kernel.plan(),
-            problem: &schedule.problem(),
+            problem: &schedule.positions(),
             schedule: schedule.tasks.tasks.view(),
             absorbed: schedule.tasks.absorbed.view(),
         };
-        flash::run(engine, parts, kernel.code.on(), inputs, target, threads, workspace)
+        match (target, u) {
+            (Target::Whole(outputs), Some(u)) => {
+                let outputs = (outputs, u);
+                flash::run_lookahead(engine, parts, kernel.code.on(), inputs, outputs, threads, workspace)
+            }
+            (target, _) => flash::run(engine, parts, kernel.code.on(), inputs, target, threads, workspace),
+        }
     }
 }
 
@@ -170,7 +179,7 @@ impl<T: Element> Visit for Prefill<'_, T> {
         let parts = Parts {
             variant: &kernel.variant(),
             plan: kernel.plan(),
-            problem: &schedule.problem(),
+            problem: &schedule.positions(),
             schedule: schedule.tasks.tasks.view(),
             absorbed: schedule.tasks.absorbed.view(),
         };
@@ -195,7 +204,7 @@ impl<T: Element> Visit for Finish<'_, T> {
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
         let Self { kernel, schedule, threads, part, ending, outputs, workspace } = self;
-        let (variant, problem) = (kernel.variant(), schedule.problem());
+        let (variant, problem) = (kernel.variant(), schedule.positions());
         flash::finish(engine, (&variant, &problem), part, ending, outputs, threads, workspace.floats)
     }
 }

@@ -33,6 +33,8 @@ pub struct Planned {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tasks {
     pub(crate) problem: OwnedProblem,
+    /// The same in positions, of which a token may be several.
+    pub(crate) positions: OwnedProblem,
     pub(crate) tasks: OwnedSchedule,
     /// Of latents, those of the sequences whose queries are brought to them.
     pub(crate) absorbed: OwnedSchedule,
@@ -119,7 +121,8 @@ impl Planned {
             Some(_) => cut(Form::Absorbed)?,
             None => OwnedSchedule::empty(threads as u32),
         };
-        Ok(Tasks { problem: problem.into(), tasks: cut(Form::Expanded)?, absorbed, threads })
+        let positions = self.positions(problem)?;
+        Ok(Tasks { problem: problem.into(), positions, tasks: cut(Form::Expanded)?, absorbed, threads })
     }
 
     /// What a person wants to know of tasks: how many, live share, tiles, balance. Takes longer than to make them.
@@ -131,7 +134,7 @@ impl Planned {
         tasks: &Tasks,
         captured: Option<&[InputData<'_>]>,
     ) -> Result<ScheduleOverview, ScheduleError> {
-        let Tasks { problem, tasks, absorbed, threads } = tasks;
+        let Tasks { problem, tasks, absorbed, threads, .. } = tasks;
         let of = |form, tasks: &OwnedSchedule| {
             self.with_work(form, &problem.view(), captured, *threads, |work| Ok(tasks.view().overview(work)))
         };
@@ -221,14 +224,12 @@ impl Planned {
         })
     }
 
-    /// The captured tensors of a problem, checked.
-    pub(crate) fn bind<'a>(
-        &'a self,
-        problem: &Problem<'a>,
-        captured: &'a [InputData<'a>],
-    ) -> Result<Captured<'a>, ScheduleError> {
-        let Variant { inputs, heads, source, .. } = self.variant();
-        Captured::bind(inputs, captured, &heads, source, problem).map_err(ScheduleError::Captured)
+    /// A problem in positions: where heads are mixed into pseudo-heads, a token is as many.
+    ///
+    /// # Errors
+    /// If a position leaves 32 bits.
+    pub fn positions(&self, problem: &Problem<'_>) -> Result<OwnedProblem, ScheduleError> {
+        OwnedProblem::spread(problem, self.variant().per_token()).map_err(ScheduleError::Positions)
     }
 
     /// The variant in a form, and which sequences take it.
@@ -251,6 +252,8 @@ impl Planned {
         f: impl FnOnce(&Work<'_>) -> Result<R, ScheduleError>,
     ) -> Result<R, ScheduleError> {
         let (variant, of) = self.in_form(form);
+        let (variant, positions) = (variant.scored(), self.positions(problem)?);
+        let problem = &positions.view();
         let plan = match (self.plan.latent, form) {
             (Some(latent), Form::Absorbed) => &Plan { prefill: latent.absorbed, ..self.plan },
             _ => &self.plan,
@@ -260,9 +263,11 @@ impl Planned {
             let inputs = &Unknown(variant.inputs);
             return f(&Work { plan, variant: &variant, problem, inputs, threads, of });
         };
-        let captured = self.bind(problem, captured)?;
-        let mut spans = vec![Span::point(0); Summaries::len(variant.allow, captured.lens())];
-        let inputs = &Summaries::build(variant.allow, captured, &mut spans);
+        let Variant { inputs, heads, source, .. } = &variant;
+        let captured =
+            Captured::bind(inputs, captured, heads, *source, problem).map_err(ScheduleError::Captured)?;
+        let mut spans = vec![Span::point(0); Summaries::len(variant.masks(), captured.lens())];
+        let inputs = &Summaries::build(variant.masks(), captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads, of })
     }
 }

@@ -25,6 +25,11 @@ impl Schedule {
         self.tasks.problem.view()
     }
 
+    /// The same in positions, of which a token may be several.
+    pub(crate) fn positions(&self) -> Problem<'_> {
+        self.tasks.positions.view()
+    }
+
     /// Bytes of workspace that a run needs.
     pub fn workspace_bytes(&self) -> usize {
         self.workspace.bytes()

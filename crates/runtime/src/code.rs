@@ -121,6 +121,11 @@ pub trait Code<L: Door>: Sync {
 
     /// Writes whether each row may attend to the key `place.first_key`: not 0 where it may. `[width]`.
     fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]);
+
+    /// Of lookahead keys, code whose mask says whether the token that is the lane's query teaches a key.
+    fn teaches(&self) -> Option<&dyn Code<L>> {
+        None
+    }
 }
 
 /// A variant as code for every instruction set.

@@ -1,24 +1,29 @@
 //! What happens to output rows after the weighted sum: heads are mixed, rows are normed, gates are applied.
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Band, Bands};
+use regard_engine::grid::Bands;
 use regard_engine::isa::Door;
 use regard_ir::inputs::Captured;
 use regard_ir::rows::{Gate as GateShape, Output};
 use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, sigmoid, vectors_mut};
 
+use crate::carve::ALIGN;
 use crate::flash::Gate;
 use crate::flash::part::Of;
+use crate::mix::{self, CHAIN, Combination, Factors, SUMS};
 
 /// Queries of a band whose heads are mixed at a time.
 pub(crate) const BAND: usize = 8;
 
-/// Rows that are at work while outputs are mixed, normed and gated.
-pub(crate) const ROWS: usize = 3;
+/// Rows that are at work while outputs are mixed, normed and gated: those that are made, sums that they are made of, and one
+/// that a gate is widened in.
+const ROWS: usize = SUMS + CHAIN + 1;
 
-/// Heads whose sum is one chain.
-const CHAIN: usize = 64;
+/// Floats of the memory in which outputs of this width are finished.
+pub(crate) const fn len(value_dim: usize) -> usize {
+    ROWS.saturating_mul(value_dim.next_multiple_of(ALIGN))
+}
 
 /// Norm and gate of output rows.
 #[derive(Clone, Copy)]
@@ -91,42 +96,78 @@ pub(crate) enum Sums<'a> {
 
 /// Weighted sums of heads, and what is made of them or of their mixtures.
 pub(crate) struct Mixing<'a, T> {
-    /// Output heads, and the factors `[output heads, query heads]`; absent where each head is its own output.
-    pub mix: Option<(usize, &'a [f32])>,
+    /// Absent where each head is its own output.
+    pub combination: Option<Combination<'a>>,
     pub sums: Sums<'a>,
     pub query_heads: usize,
+    /// Rows of each head's sums.
     pub queries: usize,
     pub value_dim: usize,
     pub finish: Option<Finish<'a, T>>,
 }
 
 impl<T: Element> Mixing<'_, T> {
-    /// Makes outputs of bands until there is none left. `row`, `chain` and `scratch` are a whole number of vectors and at
-    /// least `value_dim` long.
+    /// Makes outputs of bands until there is none left. `memory` is as long as [`len`] says.
     #[inline(always)]
-    pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_, T>, [row, chain, scratch]: [&mut [f32]; ROWS]) {
+    pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_, T>, memory: &mut [f32]) {
+        let width = self.value_dim;
+        let (scratch, memory) = memory.split_at_mut(width.next_multiple_of(ALIGN));
+        let (rows, sources) = memory.split_at_mut(SUMS * width);
+        let heads = self.combination.map_or(self.query_heads, |combination| combination.heads);
         while let Some(mut band) = bands.claim() {
-            for head in 0..self.mix.map_or(self.query_heads, |(heads, _)| heads) {
-                for query in band.queries() {
-                    let row = &mut row[..self.value_dim];
-                    match self.mix {
-                        Some((_, factors)) => {
-                            let factors = &factors[head * self.query_heads..][..self.query_heads];
-                            self.mixture(&band, factors, query, row, &mut chain[..self.value_dim]);
+            for query in band.queries() {
+                for first in (0..heads).step_by(SUMS) {
+                    let count = SUMS.min(heads - first);
+                    let rows = &mut rows[..count * width];
+                    self.make(lanes, [band.sequence, first, query], sources, rows);
+                    for (row, head) in rows.chunks_exact_mut(width.max(1)).zip(first..) {
+                        if let Some(finish) = &self.finish {
+                            finish.apply(lanes, [band.sequence, head, query], row, scratch);
                         }
-                        None => {
-                            let (sums, factor) = self.sums([band.sequence, head, query]);
-                            row.iter_mut().zip(sums).for_each(|(row, x)| *row = scaled(*x, factor));
+                        for (to, &x) in band.row(head, query).iter_mut().zip(&*row) {
+                            *to = T::narrow(x);
                         }
-                    }
-                    if let Some(finish) = &self.finish {
-                        finish.apply(lanes, [band.sequence, head, query], row, scratch);
-                    }
-                    for (to, &x) in band.row(head, query).iter_mut().zip(&*row) {
-                        *to = T::narrow(x);
                     }
                 }
             }
+        }
+    }
+
+    /// Makes the rows of some output heads, of which the first is given.
+    #[inline(always)]
+    fn make<L: Lanes>(
+        &self,
+        lanes: L,
+        [sequence, first, query]: [usize; 3],
+        sources: &mut [f32],
+        rows: &mut [f32],
+    ) {
+        let width = self.value_dim;
+        let Some(Combination { per_token, factors, .. }) = self.combination else {
+            for (row, head) in rows.chunks_exact_mut(width.max(1)).zip(first..) {
+                let (sums, factor) = self.sums([sequence, head, query]);
+                row.iter_mut().zip(sums).for_each(|(row, x)| *row = scaled(*x, factor));
+            }
+            return;
+        };
+        let n_sources = self.query_heads * per_token;
+        rows.fill(0.0);
+        for chain in (0..n_sources).step_by(CHAIN) {
+            let count = CHAIN.min(n_sources - chain);
+            let mut found: [&[f32]; CHAIN] = [&[]; CHAIN];
+            let mut scratch = sources.chunks_exact_mut(width.max(1));
+            for (source, found) in (chain..).zip(&mut found[..count]) {
+                let at = [sequence, source / per_token, query * per_token + source % per_token];
+                let (sums, factor) = self.sums(at);
+                *found = sums;
+                if factor != 1.0 {
+                    let own = scratch.next().unwrap_or_default();
+                    own.iter_mut().zip(sums).for_each(|(own, x)| *own = scaled(*x, factor));
+                    *found = own;
+                }
+            }
+            let factors = Factors { data: &factors[first * n_sources + chain..], source: 1, sum: n_sources };
+            mix::add(lanes, &found[..count], factors, rows, width);
         }
     }
 
@@ -140,22 +181,6 @@ impl<T: Element> Mixing<'_, T> {
                 let from = (sequence * self.query_heads + head) * self.queries + query;
                 (&sums[from * self.value_dim..][..self.value_dim], 1.0)
             }
-        }
-    }
-
-    /// Σ factor[h] · o[h], in chains of at most [`CHAIN`] heads.
-    #[inline(always)]
-    fn mixture(&self, band: &Band<'_, T>, factors: &[f32], query: usize, row: &mut [f32], chain: &mut [f32]) {
-        row.fill(0.0);
-        for (part, factors) in factors.chunks(CHAIN).enumerate() {
-            chain.fill(0.0);
-            for (h, &factor) in factors.iter().enumerate() {
-                let (sums, scale) = self.sums([band.sequence, part * CHAIN + h, query]);
-                for (to, &x) in chain.iter_mut().zip(sums) {
-                    *to += factor * scaled(x, scale);
-                }
-            }
-            row.iter_mut().zip(&*chain).for_each(|(row, chain)| *row += chain);
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
 mod latent;
+mod mix;
 pub mod operands;
 mod operations;
 mod rows;

@@ -2,7 +2,7 @@
 
 use regard_ir::operands::{Operand, Rows, operands};
 use regard_ir::problem::Problem;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::flash::RunError;
 use crate::rows::Tensor;
@@ -11,7 +11,7 @@ use crate::view::View;
 /// Queries, and what else a call on cached keys takes.
 #[derive(Clone, Copy, Debug)]
 pub enum QueryRows<'a, T> {
-    /// `q`, `[sequence][query head][query]` rows of `dim`.
+    /// `q`, or `q_c` of a variant with lookahead keys, `[sequence][query head][query]` rows of `dim`.
     Plain(View<'a, T>),
     /// Those of a variant with latents.
     Latent(LatentQueries<'a, T>),
@@ -47,6 +47,31 @@ pub enum KeyRows<'a, T> {
         /// Rotary keys, which all heads share: `[sequence][1][key]` rows of `rope_dim`.
         k_rope: View<'a, T>,
     },
+    /// Rows of heads, and by what later tokens teach keys.
+    Lookahead(LookaheadKeys<'a, T>),
+}
+
+/// Keys and values of a variant with lookahead keys, `[sequence][head][token]` rows each.
+#[derive(Clone, Copy, Debug)]
+pub struct LookaheadKeys<'a, T> {
+    /// Keys as they are, of `dim`.
+    pub k_c: View<'a, T>,
+    /// Values, of `value_dim`.
+    pub v_c: View<'a, T>,
+    /// What keys ask of later tokens, of `dim`.
+    pub q_u: View<'a, T>,
+    /// What tokens are asked by, of `dim`.
+    pub k_u: View<'a, T>,
+    /// What they teach, of `dim`.
+    pub v_u: View<'a, T>,
+}
+
+impl<'a, T: Copy> LookaheadKeys<'a, T> {
+    /// The same of other rows of each tensor.
+    fn map(&self, rows: impl Fn(&View<'a, T>) -> View<'a, T>) -> Self {
+        let Self { k_c, v_c, q_u, k_u, v_u } = self;
+        Self { k_c: rows(k_c), v_c: rows(v_c), q_u: rows(q_u), k_u: rows(k_u), v_u: rows(v_u) }
+    }
 }
 
 impl<'a, T> From<View<'a, T>> for QueryRows<'a, T> {
@@ -66,6 +91,7 @@ impl<'a, T: Copy> KeyRows<'a, T> {
             KeyRows::Latent { c_kv, k_rope } => {
                 KeyRows::Latent { c_kv: c_kv.tokens(range.clone()), k_rope: k_rope.tokens(range) }
             }
+            KeyRows::Lookahead(keys) => KeyRows::Lookahead(keys.map(|rows| rows.tokens(range.clone()))),
         }
     }
 
@@ -79,13 +105,16 @@ impl<'a, T: Copy> KeyRows<'a, T> {
             KeyRows::Latent { c_kv, k_rope } => {
                 KeyRows::Latent { c_kv: c_kv.sequence(sequence), k_rope: k_rope.sequence(sequence) }
             }
+            KeyRows::Lookahead(keys) => KeyRows::Lookahead(keys.map(|rows| rows.sequence(sequence))),
         }
     }
 
     /// How many sequences and tokens there are.
     pub const fn counts(&self) -> [usize; 2] {
         let [sequences, _, tokens] = match self {
-            KeyRows::Plain { k: view, .. } | KeyRows::Latent { c_kv: view, .. } => view.counts(),
+            KeyRows::Plain { k: view, .. }
+            | KeyRows::Latent { c_kv: view, .. }
+            | KeyRows::Lookahead(LookaheadKeys { k_c: view, .. }) => view.counts(),
         };
         [sequences, tokens]
     }
@@ -95,6 +124,7 @@ impl<'a, T: Copy> KeyRows<'a, T> {
         match *self {
             KeyRows::Plain { k, v } => (Tensor::One(k), Some(v)),
             KeyRows::Latent { c_kv, k_rope } => (Tensor::Two([c_kv, k_rope]), None),
+            KeyRows::Lookahead(LookaheadKeys { k_c, v_c, .. }) => (Tensor::One(k_c), Some(v_c)),
         }
     }
 }
@@ -132,7 +162,13 @@ pub(crate) fn check<T: Copy>(
     q: Option<&QueryRows<'_, T>>,
     kv: Option<&KeyRows<'_, T>>,
 ) -> Result<(), RunError> {
+    // No cache keeps lookahead keys.
+    if matches!(variant.mechanism, Mechanism::Lookahead(_)) && (q.is_none() || kv.is_none()) {
+        return Err(RunError::Mechanism);
+    }
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
+    // Problems count positions, tensors tokens.
+    let [queries, keys] = [queries, keys].map(|n| n / variant.per_token() as usize);
     for operand in operands(&variant.heads, &variant.mechanism) {
         let Operand { name, heads, rows, width } = operand;
         let (batch, rows, view) = match rows {
@@ -157,7 +193,7 @@ pub(crate) fn check<T: Copy>(
 impl<'a, T: Copy> QueryRows<'a, T> {
     fn named(&self, name: &str) -> Option<View<'a, T>> {
         match (self, name) {
-            (QueryRows::Plain(q), "q") => Some(*q),
+            (QueryRows::Plain(q), "q" | "q_c") => Some(*q),
             (QueryRows::Latent(LatentQueries { q_nope, .. }), "q_nope") => Some(*q_nope),
             (QueryRows::Latent(LatentQueries { q_rope, .. }), "q_rope") => Some(*q_rope),
             (QueryRows::Latent(LatentQueries { w_uk, .. }), "w_uk") => Some(*w_uk),
@@ -174,6 +210,11 @@ impl<'a, T: Copy> KeyRows<'a, T> {
             (KeyRows::Plain { v, .. }, "v") => Some(*v),
             (KeyRows::Latent { c_kv, .. }, "c_kv") => Some(*c_kv),
             (KeyRows::Latent { k_rope, .. }, "k_rope") => Some(*k_rope),
+            (KeyRows::Lookahead(keys), "k_c") => Some(keys.k_c),
+            (KeyRows::Lookahead(keys), "v_c") => Some(keys.v_c),
+            (KeyRows::Lookahead(keys), "q_u") => Some(keys.q_u),
+            (KeyRows::Lookahead(keys), "k_u") => Some(keys.k_u),
+            (KeyRows::Lookahead(keys), "v_u") => Some(keys.v_u),
             _ => None,
         }
     }

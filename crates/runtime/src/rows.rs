@@ -47,7 +47,7 @@ impl<'a> Change<'a> {
 
     /// Changes the row of a head and token that lies there.
     #[inline(always)]
-    fn apply(&self, [batch, head, token]: [usize; 3], row: &mut [f32]) {
+    pub fn apply(&self, [batch, head, token]: [usize; 3], row: &mut [f32]) {
         let token = match self.side {
             Side::Query => self.tokens.query(batch, token),
             Side::Key => self.tokens.key(batch, token),

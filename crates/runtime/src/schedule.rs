@@ -18,7 +18,7 @@ use regard_ir::interval::{InputRanges, Region, Span};
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::tiles::{self, Tiles};
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 
 use crate::latent;
 
@@ -237,8 +237,12 @@ impl Work<'_> {
         self.threads <= 1 || self.blocks() >= AMPLE_BLOCKS * self.threads as u64
     }
 
-    /// Positions that a head is cut at multiples of: a query block, or the fewest that fill vectors.
+    /// Positions that a head is cut at multiples of: a query block, or the fewest that fill vectors. Lookahead keys learn from
+    /// one block after the other, so a head of them is not cut.
     fn unit(&self) -> u32 {
+        if let Mechanism::Lookahead(_) = self.variant.mechanism {
+            return self.problem.queries.max(1);
+        }
         let (block, group) = (self.plan.prefill.query_block, self.variant.heads.group());
         let lanes = self.plan.isa.f32_lanes();
         if self.is_ample() { block } else { lanes.div_ceil(group).min(block) }

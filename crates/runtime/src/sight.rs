@@ -49,7 +49,9 @@ impl Sight<'_> {
             let cache = caches.get(sequence);
             let lost = cache.pages.lost(cache.written, tokens);
             let lost = lost.start..lost.end.min(cache.len);
-            if !lost.is_empty() && self.of(sequence, lost.clone()) != Liveness::Dead {
+            let per_token = self.variant.per_token();
+            let positions = lost.start * per_token..lost.end * per_token;
+            if !lost.is_empty() && self.of(sequence, positions) != Liveness::Dead {
                 return Err(RunError::Lost { sequence, first: lost.start, last: lost.end - 1 });
             }
         }

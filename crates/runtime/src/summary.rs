@@ -15,7 +15,7 @@ const FAN: usize = 16;
 /// Rows of a box that are looked up one by one; past it, the elements between its corners stand for the box.
 const MAX_ROWS: u64 = 16;
 
-/// Pyramids over the captured inputs that a mask reads.
+/// Pyramids over the captured inputs that masks read.
 ///
 /// The first spans are a directory: for each input, where its levels begin and end, or an empty span where it is not
 /// summarised. Elements are kept as ints in the elements' order: floats by their bits, bools as 0 and 1.
@@ -26,23 +26,31 @@ pub struct Summaries<'a> {
 }
 
 impl<'a> Summaries<'a> {
-    /// How many spans the pyramids of what `allow` reads need, for inputs of so many elements.
-    pub fn len(allow: Tree<'_>, lens: impl Iterator<Item = usize>) -> usize {
-        let spans = |(input, len)| 1 + if allow.reads_input(input as u16) { levels_len(len) } else { 0 };
+    /// How many spans the pyramids of what masks read need, for inputs of so many elements.
+    pub fn len<'m>(
+        masks: impl Iterator<Item = Tree<'m>> + Clone,
+        lens: impl Iterator<Item = usize>,
+    ) -> usize {
+        let spans = |(input, len)| 1 + if read(masks.clone(), input) { levels_len(len) } else { 0 };
         lens.enumerate().map(spans).sum()
     }
 
-    /// Summarises what `allow` reads into `spans`, of which there are [`Summaries::len`].
+    /// Summarises what masks read into `spans`, of which there are [`Summaries::len`].
     ///
     /// # Panics
     /// If there is another number of spans.
-    pub fn build(allow: Tree<'_>, captured: Captured<'a>, spans: &'a mut [Span]) -> Self {
-        assert_eq!(spans.len(), Self::len(allow, captured.lens()), "as many spans as `Summaries::len` says");
+    pub fn build<'m>(
+        masks: impl Iterator<Item = Tree<'m>> + Clone,
+        captured: Captured<'a>,
+        spans: &'a mut [Span],
+    ) -> Self {
+        let len = Self::len(masks.clone(), captured.lens());
+        assert_eq!(spans.len(), len, "as many spans as `Summaries::len` says");
         let (directory, mut rest) = spans.split_at_mut(captured.count());
         let mut begin = directory.len();
         for (input, entry) in directory.iter_mut().enumerate() {
             *entry = NOT_SUMMARISED;
-            if !allow.reads_input(input as u16) {
+            if !read(masks.clone(), input) {
                 continue;
             }
             let data = captured.data(input);
@@ -98,6 +106,11 @@ impl<'a> Summaries<'a> {
             level = above;
         }
     }
+}
+
+/// Whether some mask reads an input.
+fn read<'m>(mut masks: impl Iterator<Item = Tree<'m>>, input: usize) -> bool {
+    masks.any(|mask| mask.reads_input(input as u16))
 }
 
 impl InputRanges for Summaries<'_> {

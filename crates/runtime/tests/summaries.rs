@@ -40,8 +40,8 @@ fn with(
     let problem = Problem::prefill(Source::SelfAttention, batch, keys, keys).expect("small");
     let captured = Captured::bind(shapes, data, &HEADS, Source::SelfAttention, &problem).expect("they fit");
     let allow = Tree::new(SAME);
-    let mut spans = vec![NOTHING; Summaries::len(allow, captured.lens())];
-    f(&Summaries::build(allow, captured, &mut spans));
+    let mut spans = vec![NOTHING; Summaries::len([allow].into_iter(), captured.lens())];
+    f(&Summaries::build([allow].into_iter(), captured, &mut spans));
 }
 
 /// Numbers that look random, the same each time.

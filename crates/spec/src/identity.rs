@@ -10,8 +10,8 @@ use regard_ir::identity::Identity;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Mechanism, Spec};
-use regard_ir::variant::{Axis, InputShape, InputType, Latent, Sink, Source, Weights};
+use regard_ir::spec::{Lookahead, Mechanism, Spec};
+use regard_ir::variant::{Axis, InputShape, InputType, Latent, Pseudo, Sink, Source, Weights};
 use sha2::{Digest, Sha256};
 
 /// The identity of a spec, whatever its own field says.
@@ -133,6 +133,17 @@ fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
             for n in [rank, nope_dim, rope_dim, value_dim] {
                 bytes.extend(n.to_le_bytes());
             }
+        }
+        Mechanism::Lookahead(Lookahead { window, rotate, ref allow }) => {
+            bytes.extend([1, rotate, window.is_some().into()]);
+            bytes.extend(window.iter().flat_map(|window| window.to_le_bytes()));
+            tree(bytes, allow.tree());
+        }
+        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
+            bytes.push(2);
+            bytes.extend(heads.to_le_bytes());
+            bytes.extend([causal_by_token, window_in_tokens].map(u8::from));
+            mix.into_iter().chain([collapse]).for_each(|input| bytes.extend(input.to_le_bytes()));
         }
         ref other => unreachable!("the compiler does not make {other:?}"),
     }

@@ -117,6 +117,8 @@ pub fn tables() -> Vec<Table> {
         ("mask", &resolve::tables::MASK),
         ("weights", &resolve::weights::KEYS),
         ("latent", &resolve::latent::KEYS),
+        ("lookahead", &resolve::lookahead::KEYS),
+        ("pseudo", &resolve::pseudo::KEYS),
         ("output", &resolve::output::KEYS),
         ("cache", &resolve::cache::KEYS),
     ];

@@ -34,6 +34,8 @@ shipped! {
     "gated"
     "global"
     "gqa"
+    "iha"
+    "iha_window"
     "mha"
     "minilm"
     "mla"

@@ -28,6 +28,9 @@ fn keys_in_the_wrong_place_are_shown_the_right_one() {
         ("score = { softcap = 50 }", "it is a function of expressions: `softcap(x, c)`"),
         ("score = { scales = 2 }", "did you mean `scale`?"),
         ("mask = { k = 2 }", "expected `allow`"),
+        ("allow = 'causal'", "it is a key of `mask` or `lookahead`"),
+        ("window = 64", "it is for expressions: `mask = \"window(w)\"`"),
+        ("rotate = ['q_c']", "it is a key of `lookahead`: write `lookahead.rotate`"),
         ("page = 64", "it is a key of `cache`: write `cache.page`"),
     ] {
         assert_eq!(the_error(text).help.as_deref(), Some(help), "{text}");

@@ -8,9 +8,9 @@ use regard_ir::plan::Dtype;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Spec};
+use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Lookahead, Mechanism, Spec};
 use regard_ir::text;
-use regard_ir::variant::{Heads, Sink, Weights};
+use regard_ir::variant::{Heads, Pseudo, Sink, Turned, Weights};
 use regard_spec::{LoadError, Loader, NoFiles, parse};
 
 /// 8 query heads over 4, 64 wide, and these lines.
@@ -307,6 +307,47 @@ fn learned_inputs_follow_the_declared_ones_in_the_order_of_the_language() {
     );
 }
 
+#[test]
+fn pseudo_heads_imply_mixes_and_a_collapse() {
+    let found = spec("pseudo.heads = 3\noutput.norm = 'rms'\nweights.sink = 'learned'");
+    let pseudo =
+        Pseudo { heads: 3, causal_by_token: false, window_in_tokens: false, mix: [1, 2, 3], collapse: 4 };
+    assert_eq!(found.mechanism, Mechanism::Pseudo(pseudo));
+    assert_eq!(
+        inputs(&found),
+        learned([
+            ("sink", "f32[h]"),
+            ("mix_q", "f32[8, 8, 3]"),
+            ("mix_k", "f32[4, 8, 3]"),
+            ("mix_v", "f32[4, 8, 3]"),
+            ("collapse", "f32[8, 24]"),
+            ("o_norm", "f32[32]"),
+        ])
+    );
+}
+
+#[test]
+fn the_masks_of_the_prelude_follow_the_tokens_of_pseudo_heads() {
+    let allow = |pseudo: &str, mask: &str| spec(&format!("{pseudo}\nmask = '{mask}'")).allow;
+    for (pseudo, mask, means) in [
+        ("pseudo.heads = 4", "causal & window(8)", "k <= q & abs(q - k) < 8"),
+        ("pseudo = { heads = 4, causal = 'token' }", "causal", "k // 4 <= q // 4"),
+        ("pseudo = { heads = 4, causal = 'token' }", "window(8)", "abs(q - k) < 8"),
+        ("pseudo = { heads = 4, window_unit = 'token' }", "window(8)", "abs(q // 4 - k // 4) < 8"),
+        ("pseudo = { heads = 4, window_unit = 'token' }", "causal", "k <= q"),
+        ("pseudo = { heads = 4, causal = 'token' }", "prefix(8)", "k < 8 | k <= q"),
+    ] {
+        assert_eq!(allow(pseudo, mask), allow("", means), "{pseudo}: {mask}");
+    }
+}
+
+#[test]
+fn each_query_head_of_pseudo_heads_has_keys_of_its_own() {
+    let modify = |lines: &str| spec(&format!("pseudo.heads = 2\n{lines}")).modify;
+    assert_eq!(modify("score.modify = 's + kv_heads'"), modify("score.modify = 's + 8'"));
+    assert!(parse("heads = { query = 8, kv = 2, dim = 4 }\npseudo.heads = 2\ninputs.x = 'f32[4]'\nmask = 'x[g] > 0'", "t.toml", &NoFiles).is_err());
+}
+
 /// One parent in memory.
 struct Parent(&'static str);
 
@@ -369,6 +410,48 @@ fn a_child_replaces_tables_whole() {
     );
 }
 
+/// As many heads of keys as of queries, and these lines.
+fn lookahead(lines: &str) -> (Spec, Lookahead) {
+    let text = format!("heads = {{ query = 4, dim = 64, value_dim = 32 }}\n{lines}\n");
+    let spec = parse(&text, "test.toml", &NoFiles).unwrap_or_else(|errors| panic!("{errors}")).spec;
+    let Mechanism::Lookahead(lookahead) = spec.mechanism.clone() else { panic!("{:?}", spec.mechanism) };
+    (spec, lookahead)
+}
+
+#[test]
+fn lookahead_keys_are_causal_whatever_the_mask() {
+    let allowed = |lines: &str| {
+        let (spec, lookahead) = lookahead(lines);
+        let told = |tree| text::expression(tree, &spec.inputs.names, 160);
+        [told(spec.allow.tree()), told(lookahead.allow.tree())]
+    };
+    assert_eq!(allowed("lookahead = {}"), ["k <= q", "k < q"]);
+    assert_eq!(allowed("lookahead = {}\nmask = 'all'"), ["k <= q", "k < q"]);
+    assert_eq!(allowed("lookahead = {}\nmask = 'causal'"), ["k <= q", "k < q"]);
+    let window = "lookahead.window = 128\nmask = 'window(512) & causal'";
+    assert_eq!(allowed(window), ["abs(q - k) < 512 & k <= q", "k < q & q - k <= 128"]);
+    assert_eq!(allowed("lookahead.window = 0")[1], "k < q & q - k <= 0");
+    let documents = "inputs.doc = 'i32[b, k]'\nlookahead.allow = 'same(doc)'\nmask = 'same(doc) & window(9)'";
+    let [mask, teaches] = allowed(documents);
+    assert_eq!(teaches, "k < q & doc[b, q] == doc[b, k]");
+    assert_eq!(mask, "k <= q & (doc[b, q] == doc[b, k] & abs(q - k) < 9)");
+    assert_eq!(allowed("lookahead.allow = 'false'")[1], "false");
+}
+
+#[test]
+fn lookahead_says_what_rope_turns() {
+    let rope = |rotate: &str| lookahead(&format!("position.rope.theta = 1e4\nlookahead = {{ {rotate} }}")).1;
+    let turned = |rotate: &str| {
+        let lookahead = rope(rotate);
+        Turned::ALL.map(|tensor| lookahead.rotate & tensor.bit() != 0)
+    };
+    assert_eq!(turned(""), [true; 5]);
+    assert_eq!(turned("rotate = []"), [false; 5]);
+    assert_eq!(turned("rotate = ['v_u', 'q_c']"), [true, false, false, false, true]);
+    assert_eq!(rope("").window, None);
+    assert_eq!(rope("window = 2147483647").window, Some(i32::MAX as u32));
+}
+
 #[test]
 fn every_choice_is_part_of_the_identity() {
     let rope = |more: &str| {
@@ -426,6 +509,10 @@ fn every_choice_is_part_of_the_identity() {
         "weights = { kind = 'relu', bias = '1 / nk' }".into(),
         "weights.sink = 'one'".into(),
         "weights.sink = 'learned'".into(),
+        "pseudo.heads = 1".into(),
+        "pseudo.heads = 2".into(),
+        "pseudo = { heads = 2, causal = 'token' }".into(),
+        "pseudo = { heads = 2, window_unit = 'token' }".into(),
         "output.mix = 'learned'".into(),
         "output.mix = 4".into(),
         "output.norm = 'rms'".into(),
@@ -436,17 +523,38 @@ fn every_choice_is_part_of_the_identity() {
         "output = { gate = 'head', gate_act = 'silu' }".into(),
         "output = { gate = 'head', lse = true }".into(),
     ];
-    let mut found: BTreeMap<Identity, &str> = BTreeMap::new();
-    for lines in &lines {
-        if let Some(other) = found.insert(spec(lines).identity, lines) {
-            panic!("these have one identity:\n{lines}\nand\n{other}");
-        }
-    }
+    all_differ(&lines, |lines| spec(lines).identity);
+    let mechanisms = [
+        "lookahead = {}",
+        "lookahead = {}\nmask = 'window(9)'",
+        "lookahead = { window = 128 }",
+        "lookahead = { window = 127 }",
+        "lookahead = { window = 0 }",
+        "lookahead = { allow = 'k < 9' }",
+        "lookahead = { allow = 'k < 9', window = 128 }",
+        "position.rope.theta = 1e4\nlookahead = {}",
+        "position.rope.theta = 1e4\nlookahead.rotate = ['q_c', 'k_c']",
+        "position.rope.theta = 1e4\nlookahead.rotate = ['q_c', 'k_u']",
+        "mask = 'causal'",
+    ];
+    all_differ(&mechanisms.map(str::to_owned), |lines| {
+        let text = format!("heads = {{ query = 4, dim = 64 }}\n{lines}\n");
+        parse(&text, "test.toml", &NoFiles).unwrap_or_else(|errors| panic!("{errors}")).spec.identity
+    });
     let heads = |heads: &str| parse(&format!("heads = {{ {heads} }}"), "t.toml", &NoFiles).unwrap().spec;
     assert_ne!(
         heads("query = 8, kv = 4, dim = 64").identity,
         heads("query = 8, kv = 4, value = 2, dim = 64").identity
     );
+}
+
+fn all_differ(all: &[String], identity: impl Fn(&str) -> Identity) {
+    let mut found: BTreeMap<Identity, &str> = BTreeMap::new();
+    for lines in all {
+        if let Some(other) = found.insert(identity(lines), lines) {
+            panic!("these have one identity:\n{lines}\nand\n{other}");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use core::fmt;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::operands::Rows;
 use regard_ir::plan::{Dtype, Precision};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::variant::Variant;
 use regard_oracle::compare::{self, CompareError, Report, compare};
 use regard_oracle::random::{self, CapturedBuffer};
@@ -117,12 +117,18 @@ impl Case<'_> {
                 Rows::Matrix(rows) => (1, rows),
             };
             let shape = [batch, operand.heads.unwrap_or(1), rows, operand.width].map(|n| n as usize);
-            Input::new(self.dtype, shape, self.layout, random::operand(&operand, seed(i as u64)))
+            Input::new(
+                self.dtype,
+                shape,
+                self.layout,
+                random::operand(&operand, self.problem.keys, seed(i as u64)),
+            )
         });
         let n_operands = self.variant.operands().count();
         let n_captured = self.variant.inputs.len();
+        let positions = self.positions();
         let captured = (0..n_captured).map(|input| {
-            random::captured(&self.variant, &self.problem, input, seed((n_operands + input) as u64))
+            random::captured(&self.variant, &positions.view(), input, seed((n_operands + input) as u64))
         });
         let gate = self.variant.output.gate.map(|gate| {
             let width = if gate.per_head { 1 } else { heads.value_dim };
@@ -177,11 +183,20 @@ impl Case<'_> {
             lse.check().map_err(|error| Failure::Poison("lse", error))?;
         }
         let data = inputs.captured();
-        let operands = inputs.views();
-        let oracle = self.oracle(inputs, &operands, &data).with_precision(precision);
-        let outputs = compare::Outputs { o: outputs.o.view(), lse: outputs.lse.as_ref().map(Output::view) };
+        let (operands, positions) = (inputs.views(), self.positions());
+        let oracle = self.oracle(inputs, &operands, &data, &positions).with_precision(precision);
+        let lse = outputs.lse.as_ref().map(Output::view);
+        let outputs = compare::Outputs { o: outputs.o.view(), lse, u: None };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
+    }
+
+    /// The problem in positions, as captured inputs and kernels see it.
+    ///
+    /// # Panics
+    /// If it has no positions of 32 bits.
+    pub fn positions(&self) -> OwnedProblem {
+        OwnedProblem::spread(&self.problem, self.variant.per_token()).expect("a case is short")
     }
 
     pub(crate) fn oracle<'a>(
@@ -189,10 +204,12 @@ impl Case<'_> {
         inputs: &'a Inputs,
         operands: &'a [Tensor4<'a>],
         captured: &'a [InputData<'a>],
+        positions: &'a OwnedProblem,
     ) -> Oracle<'a> {
         let Self { variant, problem, .. } = *self;
-        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
-            .expect("the captured inputs of a case fit it");
+        let captured =
+            Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &positions.view())
+                .expect("the captured inputs of a case fit it");
         let gate = inputs.gate.as_ref().map(Input::view);
         let oracle = Oracle::new(variant, problem, Tensors { operands, captured, gate })
             .expect("the inputs of a case fit it");

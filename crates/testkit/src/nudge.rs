@@ -38,8 +38,8 @@ impl Case<'_> {
     /// What the oracle says when it rounds to f32.
     fn by_rounding_oracle(&self, inputs: &Inputs) -> Result<Outputs, CompareError> {
         let data = inputs.captured();
-        let operands = inputs.views();
-        let oracle = self.oracle(inputs, &operands, &data).rounding();
+        let (operands, positions) = (inputs.views(), self.positions());
+        let oracle = self.oracle(inputs, &operands, &data, &positions).rounding();
         let mut outputs = self.outputs();
         for part in (0..oracle.parts()).map(|part| oracle.part(part)) {
             let of = part.rows();

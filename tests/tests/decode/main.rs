@@ -8,6 +8,7 @@ mod formats;
 mod latents;
 mod pages;
 mod prefill;
+mod pseudo;
 mod random;
 mod rings;
 mod specs;

@@ -22,6 +22,8 @@ fn prefills_of_caches_are_what_tensors_give() {
                 "gated",
                 "talking_output",
                 "value_heads",
+                "iha",
+                "iha_window",
             ] {
                 let spec = specs::narrow(named(name), 40, 24);
                 if !run::serves(&spec, entry, dtype) {

@@ -25,6 +25,7 @@ use regard_ir::bounds::{self, Quantity};
 use regard_ir::inputs::Captured;
 use regard_ir::operands::{self, Operand};
 use regard_ir::plan::Precision;
+use regard_ir::problem::OwnedProblem;
 use regard_ir::spec::Mechanism;
 use regard_ir::variant::{Latent, LatentForm};
 use regard_oracle::random::CapturedBuffer;
@@ -400,7 +401,9 @@ impl Opened {
 fn by_oracle(spec: &Spec, problem: Problem, inputs: &Inputs) -> Vec<Vec<Row>> {
     let variant = spec.variant().unwrap();
     let data = inputs.captured();
-    let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem).unwrap();
+    let positions = OwnedProblem::spread(&problem, variant.per_token()).unwrap();
+    let captured =
+        Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &positions.view()).unwrap();
     let gate = inputs.gate.as_ref().map(Input::view);
     let operands = inputs.views();
     let oracle = Oracle::new(variant, problem, Tensors { operands: &operands, captured, gate }).unwrap();

@@ -3,6 +3,11 @@
 /// Specs that are a little beside what was computed: one key more or less, another order, a factor's fourth digit.
 pub(crate) const NEAR_MISSES: &[(&str, &str)] = &[
     ("minilm/layer3", "mask = 'k <= len[b]'"),
+    ("numpy/iha", "pseudo = { heads = 3, causal = 'token' }"),
+    ("numpy/iha", "position = { rope = { theta = 499_000 } }"),
+    ("numpy/iha_by_token", "pseudo = { heads = 4 }"),
+    ("numpy/iha_window_11", "mask = 'causal & window(12)'"),
+    ("numpy/iha_window_4_tokens", "pseudo = { heads = 5 }"),
     ("torch/mha", "score = { scale = 0.2501 }"),
     ("torch/self_attention", "mask = 'k < nk - 1 | q > 0'"),
     ("torch/cross", "mask = 'k > 0 | q > 0'"),

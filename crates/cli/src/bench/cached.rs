@@ -106,7 +106,7 @@ fn measure<T: Storage>(
     let shared = shared(args).unwrap_or(0);
     cached::share(&mut bound, kernel.spec(), size.keys, shared);
     let captured = bound.captured();
-    let (_, kv) = operands::<T>(&bound)?;
+    let (_, kv) = operands::<T>(kernel, &bound)?;
     let rows = |tokens: Range<usize>| kv.tokens(tokens);
     let own = |sequence: usize| rows(sequence * size.keys + shared..(sequence + 1) * size.keys);
     let contents = Contents { shared: rows(0..shared), own, captured: &captured };
@@ -159,9 +159,9 @@ impl Call<'_> {
     fn run<T: Storage>(&mut self, repeat: u32) -> Result<Outcome, Failure> {
         let Self { kernel, pool, bound, captured, filled } = self;
         let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let (q, _) = operands::<T>(bound)?;
+        let (q, _) = operands::<T>(kernel, bound)?;
         let queries = Queries { q, captured, gate };
-        timed(kernel, bound, Some(repeat), |outputs| filled.decode(kernel, pool, queries, outputs))
+        timed(kernel, bound, Some(repeat), |outputs, _| filled.decode(kernel, pool, queries, outputs))
     }
 }
 
@@ -174,8 +174,8 @@ pub(super) fn judge(
     pool: &Pool,
     outcome: &Outcome,
 ) -> Result<Judged, Failure> {
-    let operands = judge::operands(bound)?;
-    let judge = Judge::new(kernel, bound, (&operands, captured), pool)?;
+    let (operands, positions) = (judge::operands(bound)?, judge::positions(kernel, bound)?);
+    let judge = Judge::new(kernel, bound, (&operands, captured), &positions, pool)?;
     let (PageFormat { k, v, .. }, dtype) = (kernel.plan().cache, kernel.plan().dtype);
     let rounded = [k, v].into_iter().filter_map(|codec| bounds::cached(codec, dtype)).reduce(f64::max);
     let Some(allowed) = rounded else { return Ok((&judge.against_oracle(outcome)?).into()) };

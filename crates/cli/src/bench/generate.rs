@@ -170,9 +170,14 @@ struct Drawn<'a, T> {
 }
 
 impl<'a, T: Storage> Drawn<'a, T> {
-    fn new(bound: &'a Bound<'_>, captured: &'a [InputData<'a>], rows: usize) -> Result<Self, Failure> {
+    fn new(
+        kernel: &Kernel,
+        bound: &'a Bound<'_>,
+        captured: &'a [InputData<'a>],
+        rows: usize,
+    ) -> Result<Self, Failure> {
         let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let (q, kv) = operands(bound)?;
+        let (q, kv) = operands(kernel, bound)?;
         Ok(Self { q, kv, gate, captured, rows })
     }
 
@@ -205,7 +210,7 @@ fn grow<T: Storage>(
     let problem = Problem::prefill(spec.source, 1, rows, rows)?;
     let bound = problem::tensors(spec, plan.dtype, &problem, LAYOUT)?;
     let captured = bound.captured();
-    let drawn = Drawn::<T>::new(&bound, &captured, rows)?;
+    let drawn = Drawn::<T>::new(kernel, &bound, &captured, rows)?;
     let sequence = cache.open().map_err(|error| fail(RunError::Store(error)))?;
     let mut step = kernel.step(&cache, 1, pool.count()).map_err(fail)?;
     let mut output = Output::<T>::new(kernel)?;
@@ -318,6 +323,7 @@ fn judge_last<T: Storage>(
     let outcome = Outcome {
         o: stored(T::store(output.o), output.o_shape),
         lse: output.lse.map(|lse| stored(f32::store(lse), output.lse_shape)),
+        u: None,
         seconds: Vec::new(),
     };
     judge(kernel, &bound, &bound.captured(), &place.pool, &outcome)

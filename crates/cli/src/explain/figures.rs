@@ -113,11 +113,16 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
     };
     let learned = spec.qk_norm.and_then(|norm| norm.learned);
     let Output { mix, norm, .. } = spec.output;
+    let pseudo = spec.variant().and_then(|variant| variant.pseudo());
     let by_tables = [
         ("rope", position.unwrap_or_default().to_vec()),
         ("norms", learned.map_or(Vec::new(), |inputs| inputs.map(Some).to_vec())),
         ("weights", vec![sink]),
         ("mixing of heads", vec![mix.map(|mix| mix.input)]),
+        (
+            "pseudo-heads",
+            pseudo.map_or(Vec::new(), |it| it.mix.into_iter().chain([it.collapse]).map(Some).collect()),
+        ),
         ("norm of the output", vec![norm.and_then(|norm| norm.learned)]),
     ];
     let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).enumerate();
@@ -197,13 +202,15 @@ fn cached_row(n: u32, width: u32, format: CacheFormat, dtype: Dtype) -> Vec<Prod
 
 /// What of `n` tokens can still be seen; `None` where lengths, which grow with each token, decide it.
 fn reach(spec: &Spec, batch: u32, n: u32) -> Option<Reach> {
-    let variant = spec.variant()?;
+    let variant = spec.variant()?.scored();
+    let per_token = variant.per_token();
+    let positions = n.checked_mul(per_token).filter(|&n| n <= i32::MAX as u32)?;
     if n == 0 || batch == 0 || variant.allow.reads(Var::Nq) || variant.allow.reads(Var::Nk) {
         return None;
     }
     let up_to = |n: u32| Span { lo: 0, hi: n as i32 - 1 };
     let queries = match spec.source {
-        Source::SelfAttention => Span { lo: n as i32 - 1, hi: i32::MAX },
+        Source::SelfAttention => Span { lo: (positions - per_token) as i32, hi: i32::MAX },
         Source::Cross => Span { lo: 0, hi: i32::MAX },
     };
     let region = Region {
@@ -218,7 +225,8 @@ fn reach(spec: &Spec, batch: u32, n: u32) -> Option<Reach> {
     let unknown = Unknown(variant.inputs);
     let classify = |k| tiles::liveness(variant.allow, &Region { k, ..region }, &unknown);
     let (mut tokens, mut runs) = (0, Vec::<[u32; 2]>::new());
-    for (run, _) in tiles::runs(0..n, n.div_ceil(TOKENS_ONE_BY_ONE), classify) {
+    for (run, _) in tiles::runs(0..positions, positions.div_ceil(TOKENS_ONE_BY_ONE), classify) {
+        let run = run.start / per_token..run.end.div_ceil(per_token);
         tokens += run.len() as u64;
         // One more than is told says that there are more.
         let has_room = runs.len() <= MAX_RUNS;
@@ -249,8 +257,10 @@ impl Call {
     pub(super) fn new(planned: &Planned, problem: Problem<'static>) -> Result<Self, Failure> {
         let pairs = Pairs::count(planned, &problem)?;
         let dtype = planned.plan().dtype;
-        let work = Work::new(&planned.variant(), &problem, dtype, pairs.allowed);
-        let moved = moved(planned.spec(), dtype, &problem);
+        let fail = |error| Failure::Schedule { spec: planned.spec().name.clone(), error };
+        let positions = planned.positions(&problem).map_err(fail)?;
+        let work = Work::new(&planned.variant(), &positions.view(), dtype, pairs.allowed);
+        let moved = moved(planned.spec(), dtype, &problem, &positions.view());
         Ok(Self {
             problem,
             pairs,
@@ -277,12 +287,12 @@ impl Call {
 }
 
 /// What [`Work`] adds up.
-fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Vec<Moved> {
+fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>, positions: &Problem<'_>) -> Vec<Moved> {
     let Some(variant) = spec.variant() else { return Vec::new() };
     let heads = &spec.heads;
     let batch = (u64::from(problem.batch), if problem.batch == 1 { "sequence" } else { "sequences" });
     let queries = (u64::from(problem.queries), if problem.queries == 1 { "query" } else { "queries" });
-    let keys = work::live_keys(&variant, problem).checked_div(problem.batch.into()).unwrap_or(0);
+    let keys = work::live_keys(&variant, positions).checked_div(problem.batch.into()).unwrap_or(0);
     let keys = (keys, if keys == 1 { "key" } else { "keys" });
     let row = |n: u32, width: u32| {
         let heads = if n == 1 { "head" } else { "heads" };
@@ -303,7 +313,7 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Vec<Moved> {
         }
     };
     let mut moved: Vec<_> = variant.operands().map(operand).collect();
-    let lens = inputs::lens(variant.inputs, heads, variant.source, problem);
+    let lens = inputs::lens(variant.inputs, heads, variant.source, positions);
     moved.extend(spec.inputs.names.iter().zip(variant.inputs).zip(lens).map(|((name, shape), len)| {
         let size = if shape.dtype == InputType::Bool { 1 } else { 4 };
         Moved::new(name.clone(), vec![(len as u64, "elements"), (size, "B")])

@@ -1,11 +1,13 @@
 //! What a spec computes, as a formula: one line for each step from q, k and v to the outputs.
 
+mod lookahead;
+
 use regard::Spec;
 use regard_ir::expr::{Op, Var};
 use regard_ir::rows::{Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout};
 use regard_ir::spec::Mechanism;
 use regard_ir::text;
-use regard_ir::variant::{Heads, Sink, Source, Weights};
+use regard_ir::variant::{Heads, Pseudo, Sink, Source, Weights};
 use serde::Serialize;
 
 use crate::words;
@@ -21,7 +23,7 @@ pub(super) struct Line {
 
 /// What stands before the formula: which heads and positions there are.
 pub(super) fn context(spec: &Spec) -> String {
-    let Heads { query, kv, value, .. } = spec.heads;
+    let Heads { query, kv, value, .. } = scored(spec);
     let mut context = "for sequence b, query head h and query position q".to_owned();
     if let Mechanism::Latent(_) = spec.mechanism {
         context.push_str("; all heads read one latent of each token");
@@ -36,15 +38,26 @@ pub(super) fn context(spec: &Spec) -> String {
         1 => {}
         group => context.push_str(&format!(", whose values are those of value head v = g // {group}")),
     }
+    if let Mechanism::Pseudo(pseudo) = spec.mechanism {
+        context.push_str(&format!(
+            "; q and k are virtual tokens, {} to a token: n = q // {0}, p = q % {0}",
+            pseudo.heads
+        ));
+    }
     if spec.source == Source::Cross {
         context.push_str("; keys and values are another sequence's");
     }
     context
 }
 
+/// The heads that scores have.
+fn scored(spec: &Spec) -> Heads {
+    spec.variant().map_or(spec.heads, |variant| variant.scored().heads)
+}
+
 /// The formula of a spec of the softmax family.
 pub(super) fn formula(spec: &Spec) -> Vec<Line> {
-    let Heads { query, kv, value, dim, .. } = spec.heads;
+    let Heads { query, kv, value, dim, .. } = scored(spec);
     let key = if query == kv { "h" } else { "g" };
     let value = if kv == value { key } else { "v" };
     let line = |name, is| Line { name, is };
@@ -58,13 +71,19 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
         scale.push_str(" · ");
     }
     let mut lines = definitions(spec);
+    lines.extend(pseudo_heads(spec));
     let [q, k] = rows(spec, key);
+    let mut v = format!("V[b,{value},k]");
     if let Mechanism::Latent(_) = spec.mechanism {
+        v = "W_uv[h] · C_kv[b,k]".to_owned();
         lines.extend([
             line("q'", format!("[Q_nope[b,h,q], {q}]")),
             line("k'", format!("[W_uk[h] · C_kv[b,k], {k}]")),
             line("s", format!("{scale}q' · k'")),
         ]);
+    } else if let Mechanism::Lookahead(lookahead) = &spec.mechanism {
+        v = "v_c[b,h,k]".to_owned();
+        lines.extend(lookahead::lines(spec, lookahead, &scale));
     } else if spec.position.is_some() || spec.qk_norm.is_some() {
         lines.extend([line("q'", q), line("k'", k), line("s", format!("{scale}q' · k'"))]);
     } else {
@@ -95,21 +114,34 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
         Weights::Relu => (format!("max({score}, 0)"), None),
     };
     let by = divisor.as_ref().map_or(String::new(), |divisor| format!(" / {divisor}"));
-    let values = match spec.mechanism {
-        Mechanism::Latent(_) => "W_uv[h] · C_kv[b,k]".to_owned(),
-        _ => format!("V[b,{value},k]"),
-    };
-    let o = format!("(Σ {weight} · {values}){by}, sums over the allowed k; 0 where there is none");
+    let o = format!("(Σ {weight} · {v}){by}, sums over the allowed k; 0 where there is none");
     let finished = finished(spec);
     lines.push(line(if finished.is_some() { "a[b,h,q]" } else { "o[b,h,q]" }, o));
     if let Some(is) = finished {
-        lines.push(line(if spec.output.mix.is_some() { "o[b,n,q]" } else { "o[b,h,q]" }, is));
+        let name = match spec.mechanism {
+            Mechanism::Pseudo(_) => "o[b,h,n]",
+            _ if spec.output.mix.is_some() => "o[b,n,q]",
+            _ => "o[b,h,q]",
+        };
+        lines.push(line(name, is));
     }
     if let Some(divisor) = divisor.filter(|_| spec.output.lse) {
         let none = if divisor.contains('+') { "" } else { "; -inf where no k is allowed" };
         lines.push(line("lse[b,h,q]", format!("ln {divisor}{none}")));
     }
     lines
+}
+
+/// The rows of virtual tokens, where heads are mixed into pseudo-heads.
+fn pseudo_heads(spec: &Spec) -> Vec<Line> {
+    let Mechanism::Pseudo(Pseudo { heads, mix, .. }) = spec.mechanism else { return Vec::new() };
+    let tensors = [("Q[b,h,q]", "q", "q"), ("K[b,h,k]", "k", "k"), ("V[b,h,k]", "v", "k")];
+    let rows = tensors.into_iter().zip(mix).map(|((name, tensor, at), input)| {
+        let factors = &spec.inputs.names[usize::from(input)];
+        let is = format!("Σ over heads m: {factors}[m, h, {at} % {heads}] · {tensor}[b, m, {at} // {heads}]");
+        Line { name, is }
+    });
+    rows.collect()
 }
 
 /// The functions that the formula uses and that are not everyone's.
@@ -198,12 +230,22 @@ fn rows(spec: &Spec, key: &str) -> [String; 2] {
 fn finished(spec: &Spec) -> Option<String> {
     let names = &spec.inputs.names;
     let output = &spec.output;
-    if output.mix.is_none() && output.norm.is_none() && output.gate.is_none() {
+    let pseudo = match spec.mechanism {
+        Mechanism::Pseudo(pseudo) => Some(pseudo),
+        _ => None,
+    };
+    if output.mix.is_none() && output.norm.is_none() && output.gate.is_none() && pseudo.is_none() {
         return None;
     }
-    let (mut is, head) = match output.mix {
-        None => ("a[b,h,q]".to_owned(), "h"),
-        Some(Mix { input, .. }) => {
+    let at = if pseudo.is_some() { "n" } else { "q" };
+    let (mut is, head) = match (pseudo, output.mix) {
+        (Some(Pseudo { heads, collapse, .. }), _) => {
+            let factors = &names[usize::from(collapse)];
+            let sum = format!("(Σ over h', p: {factors}[h, {heads}h' + p] · a[b,h',{heads}n + p])");
+            (sum, "h")
+        }
+        (None, None) => ("a[b,h,q]".to_owned(), "h"),
+        (None, Some(Mix { input, .. })) => {
             (format!("(Σ over h: {}[n,h] · a[b,h,q])", names[usize::from(input)]), "n")
         }
     };
@@ -213,7 +255,7 @@ fn finished(spec: &Spec) -> Option<String> {
     }
     if let Some(Gate { silu, .. }) = output.gate {
         let activation = if silu { "silu" } else { "sigmoid" };
-        is = format!("{is} · {activation}(gate[b,{head},q])");
+        is = format!("{is} · {activation}(gate[b,{head},{at}])");
     }
     Some(is)
 }
@@ -302,6 +344,51 @@ mod tests {
                 "q' = l2(all heads of rope(Q[b,h,q], at[b,q]), 1e-6)[h]",
                 "k' = l2(all heads of rope(K[b,g,k], at[b,k]), 1e-6)[g]",
                 "s = 1/√16 · q' · k'",
+            ]
+        );
+    }
+
+    #[test]
+    fn pseudo_heads_are_mixed_first_and_collapsed_last() {
+        let spec = parse(
+            "heads = { query = 4, kv = 2, dim = 16 }\npseudo.heads = 3\nmask = 'causal'\noutput.gate = 'head'\n\
+             position.rope = { theta = 1e4 }",
+        );
+        assert_eq!(
+            context(&spec),
+            "for sequence b, query head h and query position q; q and k are virtual tokens, 3 to a token: n = q // 3, \
+             p = q % 3"
+        );
+        assert_eq!(
+            told(&spec)[2..],
+            [
+                "Q[b,h,q] = Σ over heads m: mix_q[m, h, q % 3] · q[b, m, q // 3]",
+                "K[b,h,k] = Σ over heads m: mix_k[m, h, k % 3] · k[b, m, k // 3]",
+                "V[b,h,k] = Σ over heads m: mix_v[m, h, k % 3] · v[b, m, k // 3]",
+                "q' = rope(Q[b,h,q], q)",
+                "k' = rope(K[b,h,k], k)",
+                "s = 1/√16 · q' · k'",
+                "allowed = k with k <= q",
+                "a[b,h,q] = (Σ exp(s) · V[b,h,k]) / (Σ exp(s)), sums over the allowed k; 0 where there is none",
+                "o[b,h,n] = (Σ over h', p: collapse[h, 3h' + p] · a[b,h',3n + p]) · sigmoid(gate[b,h,n])",
+            ]
+        );
+    }
+
+    #[test]
+    fn lookahead_keys_are_told_before_the_score() {
+        let spec = parse(
+            "heads = { query = 4, dim = 16 }\nposition.rope.theta = 1e4\nmask = 'window(99)'\n\
+             lookahead = { window = 8, rotate = ['q_c', 'k_c', 'v_u'] }",
+        );
+        assert_eq!(
+            told(&spec)[2..],
+            [
+                "t teaches k = k < q & q - k <= 8, with t in place of q",
+                "u = Σ sigmoid(1/√16 · q_u[b,h,k] · k_u[b,h,t]) · rope(v_u[b,h,t], t), the sum over t to q that teach k",
+                "s = 1/√16 · rope(q_c[b,h,q], q) · rope(k_c[b,h,k], k) - silu(1/√16 · rope(q_c[b,h,q], q) · u)",
+                "allowed = k with k <= q & abs(q - k) < 99",
+                "o[b,h,q] = (Σ exp(s) · v_c[b,h,k]) / (Σ exp(s)), sums over the allowed k; 0 where there is none"
             ]
         );
     }

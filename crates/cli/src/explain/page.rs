@@ -193,6 +193,7 @@ impl Page<'_> {
         )?;
 
         let heads = &shown.heads;
+        let positions = shown.given.spec.variant().map_or(1, |variant| variant.per_token().into());
         let Pairs { allowed, all, known } = *pairs;
         let (about, how) = match known {
             Known::Exact => ("", ""),
@@ -203,8 +204,8 @@ impl Page<'_> {
         let product = Product(vec![
             (batch.into(), ""),
             (heads.query.into(), if heads.query == 1 { "head" } else { "heads" }),
-            (queries.into(), ""),
-            (keys.into(), ""),
+            (u64::from(queries) * positions, ""),
+            (u64::from(keys) * positions, ""),
         ]);
         // An estimate has few digits that mean something.
         let number = |n: f64| match known {

@@ -41,15 +41,15 @@ impl Pairs {
     /// # Errors
     /// If there are more sequences than one call can hold.
     pub(super) fn count(planned: &Planned, problem: &Problem<'_>) -> Result<Self, Failure> {
-        let variant = planned.variant();
-        let rows = problem.batch as f64 * variant.heads.query as f64;
-        let all = rows * problem.queries as f64 * problem.keys as f64;
+        let fail = |error| Failure::Schedule { spec: planned.spec().name.clone(), error };
+        let (variant, positions) = (planned.variant().scored(), planned.positions(problem).map_err(fail)?);
+        let Problem { batch, queries, keys, .. } = positions.view();
+        let all = batch as f64 * variant.heads.query as f64 * queries as f64 * keys as f64;
         let lenient = Lenient::new(variant.allow);
-        if let Some(allowed) = counted(&variant, lenient.mask.tree(), problem) {
+        if let Some(allowed) = counted(&variant, lenient.mask.tree(), &positions.view()) {
             let known = if lenient.reads_data { Known::AtMost } else { Known::Exact };
             return Ok(Self { allowed, all, known });
         }
-        let fail = |error| Failure::Schedule { spec: planned.spec().name.clone(), error };
         let tasks = planned.tasks(problem, None, 1).map_err(fail)?;
         let share = planned.overview(&tasks, None).map_err(fail)?.live_share;
         Ok(Self { allowed: share * all, all, known: Known::Estimate })

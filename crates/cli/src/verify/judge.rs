@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use regard::{Kernel, Pool, Threads};
 use regard_ir::bounds;
 use regard_ir::inputs::{Captured, InputData};
+use regard_ir::problem::OwnedProblem;
 use regard_oracle::compare::{
     CompareError, Judgement, Outputs, Report, compare, compare_part, compare_part_to,
 };
@@ -28,8 +29,18 @@ pub(crate) struct Judge<'a> {
     pool: &'a Pool,
 }
 
+/// The problem that tensors are bound to, in positions, of which a token may be several.
+///
+/// # Errors
+/// If there are none of 32 bits.
+pub(crate) fn positions(kernel: &Kernel, bound: &Bound<'_>) -> Result<OwnedProblem, Failure> {
+    let fail = |error| Failure::Schedule { spec: kernel.spec().name.clone(), error };
+    kernel.planned().positions(&bound.problem()).map_err(fail)
+}
+
 impl<'a> Judge<'a> {
-    /// The truth about what `kernel` computes on `bound`, whose operands and captured inputs are given as they are viewed.
+    /// The truth about what `kernel` computes on `bound`, whose operands and captured inputs are given as they are viewed, and
+    /// whose problem is `positions` as [`positions`] says.
     ///
     /// # Errors
     /// If there is no memory for the keys and values that the threads work on, or the tensors do not fit, which what
@@ -38,11 +49,13 @@ impl<'a> Judge<'a> {
         kernel: &'a Kernel,
         bound: &'a Bound<'_>,
         (operands, captured): (&'a [Tensor4<'a>], &'a [InputData<'a>]),
+        positions: &'a OwnedProblem,
         pool: &'a Pool,
     ) -> Result<Self, Failure> {
         let (variant, problem) = (kernel.variant(), bound.problem());
-        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &problem)
-            .map_err(|error| Failure::Bug(error.to_string()))?;
+        let captured =
+            Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &positions.view())
+                .map_err(|error| Failure::Bug(error.to_string()))?;
         let gate = bound.gate.as_ref().map(view).transpose()?;
         let tensors = Tensors { operands, captured, gate };
         let oracle = Oracle::new(variant, problem, tensors)
@@ -59,7 +72,9 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// If there is no memory for a report of each part.
     pub(crate) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
-        let outputs = Outputs { o: view(&outcome.o)?, lse: outcome.lse.as_ref().map(view).transpose()? };
+        let lse = outcome.lse.as_ref().map(view).transpose()?;
+        let u = outcome.u.as_ref().map(view).transpose()?;
+        let outputs = Outputs { o: view(&outcome.o)?, lse, u };
         let compared =
             self.each_part(|part| compare_part(&self.oracle, &outputs, &self.sample, part), Report::join);
         match compared? {
@@ -82,7 +97,7 @@ impl<'a> Judge<'a> {
         let compare_part = |part| compare_part_to(&self.oracle, o, expected, &self.sample, part);
         let report = match self.each_part(compare_part, Report::join)? {
             Some(report) => report,
-            None => compare(&self.oracle, &Outputs { o, lse: None }, &self.sample).map_err(bug)?,
+            None => compare(&self.oracle, &Outputs { o, lse: None, u: None }, &self.sample).map_err(bug)?,
         };
         Ok(report.output)
     }

@@ -18,7 +18,7 @@ const COLUMNS: [&str; 11] =
 pub(super) struct Comparison<'a> {
     #[serde(flatten)]
     timing: &'a Timing,
-    /// `o` or `lse`.
+    /// `o`, `lse` or `u`.
     output: &'static str,
     /// `oracle` or `expected`.
     against: &'static str,

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use regard::{Dtype, Problem, Spec};
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::plan::Blocks;
+use regard_ir::problem::OwnedProblem;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Source, Variant};
 use regard_oracle::random::{self, CapturedBuffer};
 
@@ -71,6 +72,8 @@ pub(crate) fn tensors(
     let Some(variant) = spec.variant() else {
         return Err(Failure::Bug(format!("`{}` was planned, but has no q, k and v", spec.name)));
     };
+    let positions = OwnedProblem::spread(problem, variant.per_token())?;
+    let positions = &positions.view();
     let heads = variant.heads;
     let [batch, queries, keys] = problem.extents();
     let output = |width| [batch, variant.output_heads(), queries, width];
@@ -87,7 +90,10 @@ pub(crate) fn tensors(
     let gate = variant.output.gate.map(|gate| output(if gate.per_head { 1 } else { heads.value_dim }));
     let rows = shapes.chain([output(heads.value_dim)]).chain(gate);
     let rows = rows.map(|shape| elements(shape).saturating_mul(dtype.size_bytes() as u128));
-    memory::ask("the tensors of this problem", rows.fold(input_bytes(spec, problem), u128::saturating_add))?;
+    memory::ask(
+        "the tensors of this problem",
+        rows.fold(input_bytes(spec, positions), u128::saturating_add),
+    )?;
 
     let drawn = |shape, layout: Layout, numbers: &mut dyn Iterator<Item = f32>| -> Result<_, OutOfMemory> {
         let elements = match dtype {
@@ -102,13 +108,13 @@ pub(crate) fn tensors(
     let rows = operands.iter().enumerate().map(|(at, of)| {
         // A matrix has no tokens that could lie outside of its heads.
         let layout = if matches!(of.rows, Rows::Matrix(_)) { Layout::Bhnd } else { layout };
-        drawn(operand(of), layout, &mut random::operand(of, SEED + at as u64))
+        drawn(operand(of), layout, &mut random::operand(of, problem.keys, SEED + at as u64))
     });
     Ok(Bound {
         problem: problem.into(),
         layout,
         operands: rows.collect::<Result<_, _>>()?,
-        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, problem)).collect(),
+        captured: (0..variant.inputs.len()).map(|at| input(&variant, at, positions)).collect(),
         gate: gate.map(|shape| drawn(shape, layout, &mut random::normal(gate_seed))).transpose()?,
     })
 }

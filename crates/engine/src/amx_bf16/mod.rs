@@ -153,6 +153,10 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
         }
         to[sizes.odd_keys()] = f32::from_bits(odd);
         odd = 0;
+        if sizes.value_width == 0 {
+            to[sizes.odd_values()] = 0.0;
+            return;
+        }
         let (first_row, second_row) = rows.split_at_mut(rows.len() / 2);
         let words = &mut words[..TRANSPOSE * sizes.values * sizes.value_width];
         for first in (0..GROUP / 2).step_by(TRANSPOSE) {

@@ -108,6 +108,11 @@ impl<D: Door> Engine for SimdF32<D> {
     }
 
     #[inline(always)]
+    fn scores(self, step: Step<'_>, to: &mut [f32]) {
+        panel::scores::<D, Floats>(self.0, &mut Step { scratch: to, ..step });
+    }
+
+    #[inline(always)]
     fn weights(_: &Shape, scratch: &[f32], at: usize, to: &mut [f32]) {
         to.copy_from_slice(&scratch[at * to.len()..][..to.len()]);
     }

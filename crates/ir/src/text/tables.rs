@@ -4,22 +4,30 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::lookahead::turned;
 use crate::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
-use crate::spec::{Cache, CacheFormat, CacheLayout};
+use crate::spec::{Cache, CacheFormat, CacheLayout, Mechanism, Spec};
 use crate::variant::{Sink, Weights};
 
-/// What happens to rows of q and k before they meet, if anything; captured inputs are called by `names`.
-pub fn rows(position: Option<Position>, norm: Option<QkNorm>, names: &[String]) -> Option<String> {
-    let mut steps: Vec<String> = [norm.map(|norm| qk_norm(norm, names)), position.map(|it| rope(it, names))]
-        .into_iter()
-        .flatten()
-        .collect();
+/// What happens to rows before they meet, if anything.
+pub fn rows(spec: &Spec) -> Option<String> {
+    let (names, norm) = (&spec.inputs.names, spec.qk_norm);
+    let tensors = match &spec.mechanism {
+        Mechanism::Lookahead(lookahead) => turned(spec, lookahead),
+        _ => Vec::from(["q", "k"]),
+    };
+    let (last, others) = tensors.split_last()?;
+    let tensors =
+        if others.is_empty() { String::from(*last) } else { format!("{} and {last}", others.join(", ")) };
+    let norm_step = norm.map(|norm| qk_norm(norm, names));
+    let mut steps: Vec<String> =
+        [norm_step, spec.position.map(|it| rope(it, names))].into_iter().flatten().collect();
     if norm.is_some_and(|norm| norm.after_rope) {
         steps.reverse();
     }
-    clause("rows of q and k are", &steps)
+    clause(&format!("rows of {tensors} are"), &steps)
 }
 
 /// How scores become weights, if not by a plain softmax.

@@ -3,7 +3,7 @@
 use regard_ir::expr::Expr;
 use regard_ir::identity::Identity;
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::rows::{Output, Position, QkNorm};
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::eval::IndexError;
@@ -25,6 +25,7 @@ pub(crate) struct Case {
     pub(crate) modify: Expr,
     pub(crate) allow: Expr,
     pub(crate) weights: Weights,
+    pub(crate) mechanism: Mechanism<'static>,
     pub(crate) output: Output,
     pub(crate) inputs: Vec<(InputShape, CapturedBuffer)>,
     pub(crate) q_offset: Option<i64>,
@@ -54,6 +55,7 @@ impl Case {
             modify: plain(),
             allow,
             weights: SOFTMAX,
+            mechanism: Mechanism::Plain,
             output: Output { lse: true, ..Output::default() },
             inputs: Vec::new(),
             q_offset: None,
@@ -121,10 +123,13 @@ impl Case {
             modify: self.modify.tree(),
             allow: self.allow.tree(),
             weights: self.weights,
-            mechanism: Mechanism::Plain,
+            mechanism: self.mechanism,
             output: self.output,
             inputs: &shapes,
         };
+        let positions = OwnedProblem::spread(&problem, variant.per_token());
+        // Where it has no positions, no input here counts them.
+        let positions = positions.unwrap_or_else(|_| (&problem).into());
         let tensor = |data, n: u32, len, d: u32| {
             Tensor4::dense(Elements::F32(data), [1, n as usize, len, d as usize]).unwrap()
         };
@@ -138,7 +143,7 @@ impl Case {
                 tensor(&self.k, heads.kv, nk, heads.dim),
                 tensor(&self.v, heads.value, nk, heads.value_dim),
             ],
-            captured: Captured::bind(&shapes, &data, heads, self.source, &problem).unwrap(),
+            captured: Captured::bind(&shapes, &data, heads, self.source, &positions.view()).unwrap(),
             gate,
         };
         f(Oracle::new(variant, problem, tensors))

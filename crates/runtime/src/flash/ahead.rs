@@ -8,6 +8,7 @@
 use regard_engine::{Engine, Shape};
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem, Sequence};
+use regard_ir::variant::Variant;
 
 /// Where units lie.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Units {
     pub len: usize,
     /// Keys of a unit.
     pub keys: usize,
+    /// Whether some sequence has several query blocks, which would each pack the same keys.
+    pub repeats: bool,
     /// Key heads.
     heads: usize,
     /// Units of each head.
@@ -27,7 +30,8 @@ pub(super) struct Units {
 
 impl Units {
     /// Of a problem with so many key heads.
-    pub fn new<E: Engine>(problem: &Problem<'_>, plan: &Plan, heads: usize, shape: &Shape) -> Self {
+    pub fn new<E: Engine>(variant: &Variant<'_>, problem: &Problem<'_>, plan: &Plan, shape: &Shape) -> Self {
+        let heads = variant.heads.kv as usize;
         let [batch, _, all_keys] = problem.extents().map(|n| n as usize);
         // Blocks of no keys are refused later.
         let keys = E::unit_keys(shape).max(1);
@@ -40,14 +44,16 @@ impl Units {
         let units = Self {
             len: E::packed_len(shape),
             keys,
+            repeats: (0..problem.batch).any(|i| problem.sequence(i).queries > plan.prefill.query_block),
             heads,
             per_head,
             per_sequence,
             key_block: shape.key_block,
         };
         let fits = || units.table_len().saturating_mul(size_of::<f32>()) as u64 <= plan.pack_ahead_bytes;
-        let repeats = || (0..problem.batch).any(|i| problem.sequence(i).queries > plan.prefill.query_block);
-        if fits() && repeats() { units } else { Self { len: 0, ..units } }
+        // Virtual tokens are many: where a task can keep the few blocks that its passes see, all are never in memory.
+        let keeps = variant.pseudo().is_some() && plan.kept_blocks().is_some();
+        if units.repeats && fits() && !keeps { units } else { Self { len: 0, ..units } }
     }
 
     /// Elements of all units; saturates.

@@ -62,6 +62,11 @@ pub enum RunError {
         /// What was given.
         found: WorkspaceLen,
     },
+    /// Lengths or positions of a sequence that are no whole tokens, of so many positions each.
+    Tokens {
+        /// Positions of a token.
+        per_token: u32,
+    },
     /// The schedule was made for another problem.
     Schedule,
     /// Block sizes that the skeleton cannot work with.
@@ -73,8 +78,14 @@ pub enum RunError {
         /// Pages.
         cache: PageFormat,
     },
+    /// The variant's mechanism is another than that of the call, or its code has nothing for it.
+    Mechanism,
+    /// A problem of lookahead keys has not a query for each key, from the first position on.
+    QueryForEachKey,
     /// There is not one whole cache of the problem's length for each sequence.
     Caches,
+    /// A call of few queries on caches of a variant whose heads are mixed into pseudo-heads.
+    PseudoHeads,
     /// Keys that the mask lets a query see were written over.
     Lost {
         /// The sequence.
@@ -132,6 +143,12 @@ impl fmt::Display for RunError {
                     found.floats, found.spans, needed.floats, needed.spans
                 )
             }
+            RunError::Tokens { per_token } => {
+                write!(
+                    f,
+                    "lengths and positions of each sequence must be multiples of {per_token}, those of a token"
+                )
+            }
             RunError::Schedule => write!(f, "the schedule was made for another problem or plan"),
             RunError::Blocks(blocks) => {
                 write!(f, "block sizes that do not divide each other, or are 0: {blocks:?}")
@@ -142,12 +159,22 @@ impl fmt::Display for RunError {
                     "cells, chunks and pages that do not divide each other, or are 0: {decode:?}, {cache:?}"
                 )
             }
+            RunError::Mechanism => {
+                f.write_str("the call is for another mechanism than the variant has, or its code lacks it")
+            }
+            RunError::QueryForEachKey => {
+                f.write_str("lookahead keys need a query for each key, from the first position on")
+            }
             RunError::Caches => {
                 write!(
                     f,
                     "the call does not have one cache for each sequence, with as many tokens as the problem has keys"
                 )
             }
+            RunError::PseudoHeads => write!(
+                f,
+                "no call of few queries mixes cached heads into pseudo-heads: a prefill on the caches does, of any number"
+            ),
             RunError::Lost { sequence, first, last } => write!(
                 f,
                 "the mask lets queries of sequence {sequence} see keys {first} to {last}, which its ring has written over"

@@ -11,7 +11,7 @@ use regard_engine::weigh::{Precise, Weigher};
 use regard_engine::{Change, Fold};
 use regard_ir::interval::Liveness;
 use regard_ir::variant::Weights;
-use regard_simd::{F32, Lanes, load_f32, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
 
 use crate::code::{Code, Place};
 use crate::softmax::{activate, factor, finite};
@@ -38,6 +38,34 @@ impl Steps {
     pub fn after(self, step: usize) -> Self {
         Self { partial: self.partial >> step, dead: self.dead >> step }
     }
+
+    /// The liveness of key `key`, counted from `first`, and the end of the run of `keys` that share it; a step is
+    /// `step_keys` of them.
+    pub fn run(self, step_keys: usize, first: usize, key: usize, keys: usize) -> (Liveness, usize) {
+        let class = |key: usize| {
+            let bit = 1u64 << ((first + key) / step_keys);
+            match (self.dead & bit != 0, self.partial & bit != 0) {
+                (true, _) => Liveness::Dead,
+                (_, true) => Liveness::Partial,
+                _ => Liveness::Full,
+            }
+        };
+        let next_step = |key: usize| ((first + key) / step_keys + 1) * step_keys - first;
+        let mut end = next_step(key);
+        while end < keys && class(end) == class(key) {
+            end = next_step(end);
+        }
+        (class(key), end.min(keys))
+    }
+}
+
+/// What the queries of a row tile find at lookahead keys.
+#[derive(Clone, Copy)]
+pub(super) struct Learned<'a> {
+    /// Of each live key, `[keys][width]`.
+    pub scores: &'a [f32],
+    /// What turns it into natural units, where it is not scaled yet.
+    pub scale: Option<f32>,
 }
 
 /// One row tile's weights over one key block.
@@ -51,6 +79,8 @@ pub(super) struct TileFold<'a, L> {
     pub step_keys: usize,
     pub width: usize,
     pub units: Units,
+    /// What queries find at lookahead keys.
+    pub learned: Option<Learned<'a>>,
     /// Whether no key of the cell came before.
     pub fresh: bool,
     pub sums: Sums<'a>,
@@ -127,11 +157,19 @@ impl<L: Door> TileFold<'_, L> {
                 *score = (F32::from_raw(lanes, *score) * scale).raw();
             }
         }
+        if let Some(learned) = self.learned {
+            subtract(
+                lanes,
+                scores,
+                learned.scores.get(first * self.width..).unwrap_or_default(),
+                learned.scale,
+            );
+        }
         if self.steps != Steps::default() || modifies {
             let keys = scores.len() / self.width;
             let mut key = 0;
             while key < keys {
-                let (class, end) = self.class_run(first, key, keys);
+                let (class, end) = self.steps.run(self.step_keys, first, key, keys);
                 let place = Place { first_key: self.place.first_key + (first + key) as i32, ..self.place };
                 let scores = &mut scores[key * self.width..end * self.width];
                 match class {
@@ -143,24 +181,6 @@ impl<L: Door> TileFold<'_, L> {
                 key = end;
             }
         }
-    }
-
-    /// The liveness of key `key`, counted from `first`, and the end of the run of keys that share it.
-    fn class_run(&self, first: usize, key: usize, keys: usize) -> (Liveness, usize) {
-        let class = |key: usize| {
-            let bit = 1u64 << ((first + key) / self.step_keys);
-            match (self.steps.dead & bit != 0, self.steps.partial & bit != 0) {
-                (true, _) => Liveness::Dead,
-                (_, true) => Liveness::Partial,
-                _ => Liveness::Full,
-            }
-        };
-        let next_step = |key: usize| ((first + key) / self.step_keys + 1) * self.step_keys - first;
-        let mut end = next_step(key);
-        while end < keys && class(end) == class(key) {
-            end = next_step(end);
-        }
-        (class(key), end.min(keys))
     }
 
     /// Moves each row's reference where a score passes it. Gives whether one moved, its factor then being in `factors`.
@@ -187,6 +207,17 @@ impl<L: Door> TileFold<'_, L> {
             vectors_mut(lanes, self.factors)[v] = factor(before, after).raw();
         }
         moved
+    }
+}
+
+/// Takes the silu of what lookahead keys give from scores.
+#[inline(always)]
+fn subtract<L: Lanes>(lanes: L, scores: &mut [f32], learned: &[f32], scale: Option<f32>) {
+    let scale = F32::splat(lanes, scale.unwrap_or(1.0));
+    let learned = vectors(lanes, &learned[..scores.len()]);
+    for (score, &learned) in vectors_mut(lanes, scores).iter_mut().zip(learned) {
+        let learned = F32::from_raw(lanes, learned) * scale;
+        *score = (F32::from_raw(lanes, *score) - learned * sigmoid(learned)).raw();
     }
 }
 

@@ -8,13 +8,14 @@ use regard_engine::pack::{self, Rows};
 use regard_engine::{Engine, Shape};
 use regard_ir::cache::PageShape;
 use regard_ir::interval::{Liveness, Region, Span};
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Problem, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
 use super::expand::{self, Expansion};
 use crate::cache::{CachedSequence, Caches, RowOf};
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Tensor};
 use crate::summary::Summaries;
 use crate::view::View;
@@ -27,6 +28,8 @@ pub(super) struct Keys<'a, T> {
     pub ranges: &'a Summaries<'a>,
     /// How rows of k change on their way.
     pub change: Option<Change<'a>>,
+    /// How heads are mixed first, where they are.
+    pub mixes: Option<Mixes<'a>>,
 }
 
 impl<T: Element> Keys<'_, T> {
@@ -52,11 +55,12 @@ impl<T: Element> Keys<'_, T> {
         scratch: Scratch<'_>,
         to: &mut [f32],
     ) {
-        let Scratch { rows, expansion, expanded } = scratch;
+        let Scratch { rows, mut kept, expansion, expanded } = scratch;
         let firsts = keys.clone().step_by(E::unit_keys(shape));
         for (first, to) in firsts.zip(to.chunks_exact_mut(E::packed_len(shape))) {
             let end = keys.end.min(first + E::unit_keys(shape) as u32);
-            let scratch = Scratch { rows, expansion, expanded };
+            let [for_keys, for_values] = &mut kept;
+            let scratch = Scratch { rows, kept: [for_keys, for_values], expansion, expanded };
             self.pack(engine, shape, block, first..end, scratch, to);
         }
     }
@@ -69,7 +73,7 @@ impl<T: Element> Keys<'_, T> {
         shape: &Shape,
         [sequence, kv_head]: [u32; 2],
         keys: Range<u32>,
-        Scratch { rows: scratch, expansion: memory, expanded }: Scratch<'_>,
+        Scratch { rows: scratch, kept, expansion: memory, expanded }: Scratch<'_>,
         to: &mut [f32],
     ) {
         let of = self.problem.sequence(sequence);
@@ -77,6 +81,16 @@ impl<T: Element> Keys<'_, T> {
         let first = (of.first_key + (keys.start - of.held.begin)) as usize;
         let value_head = self.value_head(kv_head);
         let count = keys.len();
+        if let Some(mixes) = self.mixes {
+            let (sources, at) = self.sources(&of, sequence, keys.start);
+            let mixed = |which, sources| Mixed { mixes, which, sources, head };
+            let change = self.change.map(|change| (change, Known { batch, first }));
+            let [for_keys, for_values] = kept;
+            let keys = MixedRows::new(mixed(Which::Key, sources[0]), at, change, for_keys);
+            let values = MixedRows::new(mixed(Which::Value, sources[1]), at, None, for_values);
+            engine.pack(shape, &keys, &values, count, scratch, to);
+            return;
+        }
         match self.source {
             Source::Given { k, v } => {
                 let key = |i: usize| k.row(batch, head, first + i);
@@ -128,6 +142,22 @@ impl<T: Element> Keys<'_, T> {
         }
     }
 
+    /// What keys and values of a sequence are mixed from, and the virtual token there that is at a position.
+    #[inline(always)]
+    fn sources(&self, of: &Sequence, sequence: u32, position: u32) -> ([Sources<'_, T>; 2], usize) {
+        match self.source {
+            Source::Given { k, v } => {
+                let batch = of.batch as usize;
+                let sources = [k, v].map(|rows| Sources::Given { rows, batch });
+                (sources, (of.first_key + (position - of.held.begin)) as usize)
+            }
+            Source::Cached { caches, page } | Source::Latents { caches, page, .. } => {
+                let cache = caches.get(sequence as usize);
+                ([Sources::Cached { cache, page }; 2], position as usize)
+            }
+        }
+    }
+
     /// The value head that a key head reads.
     fn value_head(&self, kv_head: u32) -> usize {
         let heads = &self.variant.heads;
@@ -135,8 +165,19 @@ impl<T: Element> Keys<'_, T> {
     }
 
     /// One channel of the value of a key at some position.
-    pub fn value(&self, [sequence, kv_head]: [u32; 2], position: u32, channel: usize) -> f32 {
+    pub fn value<L: Lanes>(
+        &self,
+        lanes: L,
+        [sequence, kv_head]: [u32; 2],
+        position: u32,
+        channel: usize,
+    ) -> f32 {
         let of = self.problem.sequence(sequence);
+        if let Some(mixes) = self.mixes {
+            let ([_, sources], at) = self.sources(&of, sequence, position);
+            let mixed = Mixed { mixes, which: Which::Value, sources, head: kv_head as usize };
+            return mixed.channel(lanes, at, channel);
+        }
         let head = self.value_head(kv_head);
         match self.source {
             Source::Given { v, .. } => {
@@ -187,6 +228,8 @@ pub(crate) enum Source<'a, T> {
 pub(super) struct Scratch<'a> {
     /// Rows on their way.
     pub rows: &'a mut [f32],
+    /// What keys and values are mixed in, where heads are mixed.
+    pub kept: [&'a mut [f32]; 2],
     /// What they are made in, where they are made of latents.
     pub expansion: &'a mut [f32],
     /// The head whose matrices are packed there.

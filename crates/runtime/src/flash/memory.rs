@@ -9,10 +9,19 @@ use regard_simd::TRANSPOSE;
 
 use super::ahead::Units;
 use super::expand;
+use super::keys::Scratch;
+use super::lookahead::memory as lookahead;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
-use crate::finish::ROWS as FINISH;
+use crate::finish;
+use crate::mix::Mixes;
 use crate::tokens::TokenLayout;
+
+/// Numbers that name a key block.
+const BLOCK_NAME: usize = 3;
+
+/// The name of a block that there is not.
+const NO_BLOCK: [i32; BLOCK_NAME] = [-1; BLOCK_NAME];
 
 /// Rows of an engine's row tile.
 #[derive(Clone, Copy)]
@@ -33,8 +42,10 @@ pub(super) struct Layout {
     pub value_width: usize,
     /// Elements of a packed full row tile.
     pub query_len: usize,
-    /// Elements of a packed block, 0 where units are packed ahead.
-    packed: usize,
+    /// Elements of a packed block.
+    block: usize,
+    /// Blocks that a worker keeps packed; none where units are packed ahead.
+    blocks: usize,
     scratch: usize,
     pack: usize,
     pub units: Units,
@@ -43,9 +54,13 @@ pub(super) struct Layout {
     sums: usize,
     /// Whether output rows are mixed, normed or gated.
     finishes: bool,
+    /// Elements of the room in which rows are mixed, of keys or queries and of values.
+    kept: [usize; 2],
     code: usize,
     /// Elements that keys and values are made in, where they are made of latents.
     expansion: usize,
+    /// Of lookahead keys, where there are some.
+    pub learning: Option<lookahead::Layout>,
 }
 
 /// Where keys and values come from.
@@ -75,14 +90,6 @@ pub(super) struct Common<'a> {
     pub workers: &'a mut [f32],
 }
 
-impl Memory<'_> {
-    /// The rows that are at work while outputs are finished.
-    pub fn finish_rows(&mut self) -> [&mut [f32]; FINISH] {
-        let mut rows = self.finish.chunks_exact_mut((self.finish.len() / FINISH).max(1));
-        core::array::from_fn(|_| rows.next().unwrap_or_default())
-    }
-}
-
 impl Layout {
     pub fn new<E: Engine>(
         variant: &Variant<'_>,
@@ -105,15 +112,27 @@ impl Layout {
         let [batch, queries, _] = problem.extents();
         let sums = [batch, heads.query, queries, heads.value_dim];
         let sums = sums.into_iter().fold(1, |len: usize, n| len.saturating_mul(n as usize));
-        let units = Units::new::<E>(problem, plan, heads.kv as usize, &shape);
+        let is_pseudo = variant.pseudo().is_some();
+        // No more heads are mixed than there are query heads.
+        let room = [heads.dim, heads.value_dim]
+            .map(|width| Mixes::room_len(variant.per_token() as usize, heads.query as usize, width as usize));
+        let mixes = is_pseudo || variant.output.mix.is_some();
+        let units = Units::new::<E>(variant, problem, plan, &shape);
         let block = shape.key_block / units.keys * E::packed_len(&shape);
+        // Where several passes see the same few blocks, each is packed once for all of a task.
+        let kept = plan.kept_blocks().filter(|_| units.repeats).map_or(1, |blocks| blocks as usize);
+        let of_problem = (problem.keys as usize).div_ceil(shape.key_block.max(1)) + 1;
+        let blocks = if units.len > 0 { 0 } else { kept.min(of_problem) };
+        let rows = rows.next_multiple_of(tile.rows);
+        let learning = code.teaches().map(|code| lookahead::Layout::new::<E>(&shape, tile, rows, code));
         Self {
             tile,
-            rows: rows.next_multiple_of(tile.rows),
+            rows,
             shape,
             value_width: shape.value_dim.next_multiple_of(E::CHANNEL_STEP),
             query_len: E::query_len(&shape),
-            packed: if units.len > 0 { 0 } else { block },
+            block,
+            blocks,
             scratch: E::scratch_len(&shape),
             pack: E::pack_len(&shape),
             units,
@@ -123,14 +142,16 @@ impl Layout {
                     TokenLayout::of_queries(variant, problem)
                 }
             },
-            sums: if variant.output.mix.is_some() && problem.part.is_none() { sums } else { 0 },
-            finishes: variant.output != Output { lse: variant.output.lse, ..Output::default() },
+            sums: if mixes && problem.part.is_none() { sums } else { 0 },
+            finishes: mixes || variant.output != Output { lse: variant.output.lse, ..Output::default() },
+            kept: if is_pseudo { room } else { [0; 2] },
             code: code.scratch_len(tile.rows),
             expansion: match keys {
                 KeysFrom::Latents(latent) => expand::len(latent, units.keys),
                 KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
                 KeysFrom::Tensors | KeysFrom::Pages => 0,
             },
+            learning,
         }
     }
 
@@ -141,15 +162,29 @@ impl Layout {
         begin..begin + self.query_len
     }
 
+    /// Which of the kept blocks the one is that begins with a key.
+    #[inline(always)]
+    pub fn kept(&self, first_key: u32) -> usize {
+        first_key as usize / self.shape.key_block % self.blocks.max(1)
+    }
+
+    /// Where the kept blocks lie, of that number.
+    #[inline(always)]
+    pub fn packed(&self, kept: usize) -> core::ops::Range<usize> {
+        kept * self.block..(kept + 1) * self.block
+    }
+
     /// The operands' sizes, in the order of [`Memory`]'s fields.
-    fn sizes(&self) -> [usize; 17] {
+    fn sizes(&self) -> [usize; 20] {
         let Self { tile, rows, value_width, .. } = *self;
-        let finish = if self.finishes { FINISH * value_width.next_multiple_of(ALIGN) } else { 0 };
+        let finish = if self.finishes { finish::len(value_width) } else { 0 };
+        let [kept_keys, kept_values] = self.kept;
         [
             rows / tile.rows * self.query_len,
             rows * value_width,
             rows * value_width,
-            self.packed,
+            self.blocks * self.block,
+            self.blocks * BLOCK_NAME,
             self.scratch,
             rows,
             rows,
@@ -161,6 +196,8 @@ impl Layout {
             rows,
             rows,
             finish,
+            kept_keys,
+            kept_values,
             self.code.max(tile.rows),
             self.expansion,
         ]
@@ -168,7 +205,7 @@ impl Layout {
 
     /// Elements of one worker's memory.
     pub fn worker_len(&self) -> usize {
-        carve::len(self.sizes())
+        carve::len(self.sizes()).saturating_add(self.learning.as_ref().map_or(0, lookahead::Layout::len))
     }
 
     /// Elements for `threads` workers, wherever the workspace starts; saturates.
@@ -197,11 +234,16 @@ impl Layout {
     /// Carves one worker's memory.
     pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
         let mut pieces = Carve::new(memory, self.sizes());
-        Memory {
+        let mut memory = Memory {
             query: pieces.next(),
             cell_output: pieces.next(),
             total_output: pieces.next(),
             packed: pieces.next(),
+            blocks: {
+                let blocks = pieces.next_as::<i32>().as_chunks_mut().0;
+                blocks.fill(NO_BLOCK);
+                blocks
+            },
             scratch: pieces.next(),
             cell_reference: pieces.next(),
             cell_sum: pieces.next(),
@@ -213,11 +255,22 @@ impl Layout {
             positions: pieces.next_as(),
             heads: pieces.next_as(),
             finish: pieces.next(),
+            kept: [pieces.next(), pieces.next()],
             code: pieces.next_as(),
             expansion: pieces.next(),
-            block: None,
             expanded: None,
-        }
+            learning: None,
+        };
+        memory.learning = self.learning.as_ref().map(|layout| layout.carve(pieces.rest()));
+        memory
+    }
+}
+
+impl Memory<'_> {
+    /// Where keys are packed in, and where blocks of them go.
+    pub fn scratch(&mut self) -> (Scratch<'_>, &mut [f32]) {
+        let Memory { rows, kept: [keys, values], expansion, expanded, packed, .. } = self;
+        (Scratch { rows, kept: [keys, values], expansion, expanded }, packed)
     }
 }
 
@@ -229,8 +282,10 @@ pub(super) struct Memory<'a> {
     pub cell_output: &'a mut [f32],
     /// Outputs of the cells before it.
     pub total_output: &'a mut [f32],
-    /// The key block under way, packed.
+    /// Packed key blocks: that under way, and those that are kept.
     pub packed: &'a mut [f32],
+    /// Which they are: sequence, key head and first key.
+    pub blocks: &'a mut [[i32; BLOCK_NAME]],
     /// Scores and weights of one row tile.
     pub scratch: &'a mut [f32],
     /// Reference of each row's cell.
@@ -251,14 +306,16 @@ pub(super) struct Memory<'a> {
     pub positions: &'a mut [i32],
     /// Query head of each row.
     pub heads: &'a mut [i32],
-    /// Room for [`FINISH`] rows on their way out, each a whole number of vectors; none where rows stay as they are.
+    /// Room for rows on their way out, as long as [`finish::len`] says; none where rows stay as they are.
     pub finish: &'a mut [f32],
+    /// Room for rows that are mixed, of queries or keys, and of values; none where heads are not mixed.
+    pub kept: [&'a mut [f32]; 2],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
     /// What keys and values are made in, where they are made of latents.
     pub expansion: &'a mut [f32],
     /// The head whose matrices are packed there.
     pub expanded: Option<u32>,
-    /// The key block that is packed: sequence, key head and first key.
-    pub block: Option<[u32; 3]>,
+    /// What lookahead keys need, where there are some.
+    pub learning: Option<lookahead::Memory<'a>>,
 }

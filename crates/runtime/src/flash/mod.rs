@@ -8,33 +8,32 @@
 //! Source: Dao et al., *FlashAttention*, with the loop order of its second version (queries outside, keys inside).
 
 mod ahead;
+mod check;
 mod error;
 pub(crate) mod expand;
 mod fold;
 mod keys;
+mod lookahead;
 mod memory;
 pub(crate) mod part;
 mod pass;
 mod plain;
 
-use core::iter::Peekable;
-use core::slice;
-
 use regard_engine::element::Element;
-use regard_engine::grid::{Bands, Grid, Lots, Rows, RowsMut, Task, Tasks};
+use regard_engine::grid::{Bands, Grid, Lots, Rows, RowsMut, Tasks};
 use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
-use regard_ir::cache::PageShape;
 use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
+use self::check::{check, serves};
+pub(crate) use self::check::{check_caches, check_outputs, covers};
 pub use self::error::RunError;
-use self::keys::Scratch;
 pub(crate) use self::keys::Source;
 pub(crate) use self::memory::KeysFrom;
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
@@ -45,7 +44,8 @@ use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::latent;
-use crate::operands::{self, KeyRows, QueryRows};
+use crate::mix::{Combination, Mixes};
+use crate::operands::{self, KeyRows, LookaheadKeys, QueryRows};
 use crate::rows::{Change, Side, Tensor};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
@@ -176,7 +176,7 @@ pub fn workspace<E: Engine>(
     if let Mechanism::Latent(latent) = &variant.mechanism {
         return latent::workspace::<E>((variant, latent), plan, code, problem, threads);
     }
-    core_len::<E>(variant, plan, code, problem, KeysFrom::Tensors, threads)
+    core_len::<E>(&variant.scored(), plan, code, problem, KeysFrom::Tensors, threads)
 }
 
 /// As [`workspace`], of what the skeleton itself works in.
@@ -190,7 +190,7 @@ pub(crate) fn core_len<E: Engine>(
 ) -> WorkspaceLen {
     let layout = memory::Layout::new::<E>(variant, problem, plan, code, keys);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
-    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.allow, lens) }
+    WorkspaceLen { floats: layout.workspace_len(threads), spans: Summaries::len(variant.masks(), lens) }
 }
 
 /// Runs a variant over one problem, or over some of its keys.
@@ -217,15 +217,47 @@ pub fn run<E: Engine, T: Element>(
     operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
     match (q, kv) {
         (QueryRows::Plain(q), KeyRows::Plain { k, v }) => {
-            let feed = Feed { q: Tensor::One(q), captured, gate, source: Source::Given { k, v } };
+            let source = Source::Given { k, v };
+            let feed = Feed { q: Tensor::One(q), captured, gate, source, lookahead: None };
             run_plain(engine, parts, code, feed, target, threads, memory)
         }
         (QueryRows::Latent(queries), kv) => {
             let feed = latent::Feed { queries, captured, gate, kv: latent::Keys::Given(kv) };
             latent::run(engine, parts, code, feed, target, threads, memory)
         }
+        // They are an output too, for which there is no place here.
+        (QueryRows::Plain(_), KeyRows::Lookahead(_)) => Err(RunError::Mechanism),
         (QueryRows::Plain(_), KeyRows::Latent { .. }) => Err(RunError::Schedule),
     }
+}
+
+/// As [`run`], of a variant with lookahead keys, which are written to `u` as they are after the last token:
+/// `[sequence][head][token]` rows of `dim`. Every task of its schedule is a whole head.
+///
+/// # Errors
+/// As `run`, and if there is not a query for each key, from the first position on.
+pub fn run_lookahead<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    inputs: Inputs<'_, T>,
+    (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
+    let Inputs { q, kv, captured, gate } = inputs;
+    operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
+    let (QueryRows::Plain(q), KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u })) = (q, kv) else {
+        return Err(RunError::Mechanism);
+    };
+    lookahead::check(&parts, &u)?;
+    let lookahead = Some(([q_u, k_u, v_u], u));
+    let feed =
+        Feed { q: Tensor::One(q), captured, gate, source: Source::Given { k: k_c, v: v_c }, lookahead };
+    run_plain(engine, parts, code, feed, outputs.into(), threads, memory)
 }
 
 /// As [`run`], over cached keys and values: the problem's keys are those of the caches, one for each sequence.
@@ -247,12 +279,12 @@ pub fn run_cached<E: Engine, T: Element>(
     let Queries { q, captured, gate } = queries;
     operands::check(parts.variant, parts.problem, Some(&q), None)?;
     let page = parts.plan.cache.shape(parts.variant);
-    check_caches(caches, &page, parts.problem)?;
+    check_caches(caches, &page, parts.problem, parts.variant.per_token())?;
     let target = outputs.into();
     match q {
         QueryRows::Plain(q) => {
             let source = Source::Cached { caches, page };
-            let feed = Feed { q: Tensor::One(q), captured, gate, source };
+            let feed = Feed { q: Tensor::One(q), captured, gate, source, lookahead: None };
             run_plain(engine, parts, code, feed, target, threads, memory)
         }
         QueryRows::Latent(queries) => {
@@ -273,19 +305,20 @@ fn run_plain<E: Engine, T: Element>(
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
     let tasks = parts.schedule.tasks;
-    if !covers(&[(tasks, parts.variant.heads.kv)], parts.problem) {
+    if !covers(&[(tasks, parts.variant.scored().heads.kv)], parts.problem) {
         return Err(RunError::Schedule);
     }
     run_from(engine, parts, code, feed, target, threads, memory)
 }
 
 /// What a run reads, wherever its keys and values come from; shapes fit variant and problem.
-#[derive(Clone, Copy)]
 pub(crate) struct Feed<'a, T> {
     pub q: Tensor<'a, T>,
     pub captured: &'a [InputData<'a>],
     pub gate: Option<Gate<'a, T>>,
     pub source: Source<'a, T>,
+    /// `q_u`, `k_u` and `v_u` of lookahead keys, and where these are kept.
+    pub lookahead: Option<([View<'a, T>; 3], ViewMut<'a, f32>)>,
 }
 
 /// Runs the tasks of a schedule that does not overlap itself.
@@ -302,28 +335,37 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     if const { !serves::<E, T>() } {
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
-    let Feed { q, captured: data, gate, source } = feed;
+    let Feed { q, captured: data, gate, source, lookahead } = feed;
     check::<E, T>(&parts, gate.as_ref(), &target)?;
+    let given = parts.variant;
+    let parts = Parts { variant: &given.scored(), ..parts };
     let Parts { variant, plan, problem, schedule, .. } = parts;
     let heads = &variant.heads;
     let captured =
         Captured::bind(variant.inputs, data, heads, variant.source, problem).map_err(RunError::Captured)?;
+    let mixes = Mixes::new(given, &captured).map_err(RunError::Captured)?;
+    let combination = Combination::new(given, &captured).map_err(RunError::Captured)?;
     let keys_from = match &source {
+        // Keys are turned and normed as they are read, wherever they come from.
+        _ if mixes.is_some() => KeysFrom::Tensors,
         Source::Latents { expansion, .. } => KeysFrom::Latents(&expansion.latent),
         Source::Cached { page, .. } if page.shared => KeysFrom::Rows(page.keys.channels),
         Source::Cached { .. } => KeysFrom::Pages,
         Source::Given { .. } => KeysFrom::Tensors,
     };
     let layout = memory::Layout::new::<E>(variant, problem, plan, code, keys_from);
+    if let Some(width) = layout.learning.as_ref().map(|it| it.width()).filter(|&width| width > MAX_DIM) {
+        return Err(RunError::TooWide { width, most: MAX_DIM });
+    }
     let needed = WorkspaceLen {
         floats: layout.workspace_len(threads.count()),
-        spans: Summaries::len(variant.allow, captured.lens()),
+        spans: Summaries::len(variant.masks(), captured.lens()),
     };
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
     if found.floats < needed.floats || found.spans < needed.spans {
         return Err(RunError::Workspace { needed, found });
     }
-    let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..needed.spans]);
+    let ranges = Summaries::build(variant.masks(), captured, &mut memory.spans[..needed.spans]);
     if let Source::Cached { caches, page } | Source::Latents { caches, page, .. } = source {
         Sight { variant, problem, ranges: &ranges }.check_lost(caches, page.tokens as u32)?;
     }
@@ -335,20 +377,25 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let floats = |data, width| RowsMut { data, counts, strides: contiguous_strides(counts, width), width };
     let value_dim = heads.value_dim as usize;
     let is_part = matches!(target, Target::Part(_));
-    let (rows, stats, mut mixing) = match (target, variant.output.mix) {
+    let (rows, stats, mut mixing) = match (target, combination) {
         (Target::Part(PartMut { sums, stats }), _) => {
             (Rows::Floats(floats(sums, value_dim)), Some(floats(stats, part::STATS)), None)
         }
         (Target::Whole(Outputs { o, lse }), None) => (Rows::Stored(o.0), lse.map(|lse| lse.0), None),
-        (Target::Whole(Outputs { o, lse }), Some(mix)) => {
+        (Target::Whole(Outputs { o, lse }), Some(_)) => {
             let bands = Bands::new(o.0, BAND).map_err(RunError::Output)?;
-            (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some((mix, bands)))
+            (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some(bands))
         }
     };
     let group = heads.group() as usize;
     let starts = problem.packed.as_ref().map(Packed::cu_q);
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
-    let grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
+    let mut grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
+    let mut learned_by = None;
+    if let Some((tensors, u)) = lookahead {
+        grid = grid.keeping(u.0).map_err(RunError::Output)?;
+        learned_by = Some(tensors);
+    }
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
@@ -373,9 +420,11 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         threads.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
     }
     let tokens = tokens::Tokens { layout: layout.tokens, table };
-    let change = |side| Change::new(variant, side, &captured, tokens);
+    let change =
+        |side| Change::new(variant, side, &captured, tokens).filter(|_| lookahead::turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
-    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change: changes[Side::Key as usize] };
+    let change = changes[Side::Key as usize];
+    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes };
     if !units.is_empty() {
         let units = Lots::new(&mut *units, layout.units.len);
         let lots = Lots::new(&mut *workers, layout.worker_len());
@@ -385,6 +434,9 @@ pub(crate) fn run_from<E: Engine, T: Element>(
             }
         });
     }
+    let learning = learned_by
+        .map(|tensors| lookahead::Learning::new(variant, code, tensors, &captured, tokens))
+        .transpose()?;
     let shared = pass::Shared {
         engine,
         parts,
@@ -396,7 +448,9 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         layout: &layout,
         changes,
         keys,
+        mixes,
         units,
+        learning,
         is_part,
         finish: finish.filter(|_| mixing.is_none() && !is_part),
     };
@@ -407,9 +461,9 @@ pub(crate) fn run_from<E: Engine, T: Element>(
             engine.enter(Attend { shared: &shared, grid: &grid, memory });
         }
     });
-    if let Some((mix, bands)) = mixing.take() {
+    if let Some(bands) = mixing.take() {
         let mixing = Mixing {
-            mix: Some((mix.heads as usize, captured.floats(mix.input).unwrap_or_default())),
+            combination,
             sums: Sums::Whole(sums),
             query_heads: heads.query as usize,
             queries: queries as usize,
@@ -447,15 +501,12 @@ impl<E: Engine, T: Element> Op for FillUnits<'_, E, T> {
     #[inline(always)]
     fn run(self) {
         let Self { engine, keys, layout, units, memory } = self;
-        let memory = layout.carve(memory);
-        let mut expanded = None;
+        let mut memory = layout.carve(memory);
         while let Some((unit, to)) = units.take() {
             if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit)
                 && keys.are_seen([sequence, head], range.clone())
             {
-                let scratch =
-                    Scratch { rows: memory.rows, expansion: memory.expansion, expanded: &mut expanded };
-                keys.pack(engine, &layout.shape, [sequence, head], range, scratch, to);
+                keys.pack(engine, &layout.shape, [sequence, head], range, memory.scratch().0, to);
             }
         }
     }
@@ -494,149 +545,6 @@ impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
 
     #[inline(always)]
     fn run(self) {
-        let mut memory = self.layout.carve(self.memory);
-        self.mixing.run(self.lanes, self.bands, memory.finish_rows());
+        self.mixing.run(self.lanes, self.bands, self.layout.carve(self.memory).finish);
     }
-}
-
-fn check<E: Engine, T>(
-    parts: &Parts<'_>,
-    gate: Option<&Gate<'_, T>>,
-    target: &Target<'_, T>,
-) -> Result<(), RunError> {
-    let Parts { variant, plan, problem, .. } = parts;
-    let blocks = &plan.prefill;
-    let heads = &variant.heads;
-    let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
-    match target {
-        Target::Whole(_) if problem.part.is_some() => return Err(RunError::Partial),
-        Target::Whole(outputs) => check_outputs(variant, problem, gate, outputs)?,
-        Target::Part(_) if gate.is_some() => return Err(RunError::GateOfPart),
-        Target::Part(part) => {
-            let (needed, found) = (PartLen::new(heads, problem), part.len());
-            if needed != found {
-                return Err(RunError::Part { needed, found });
-            }
-        }
-    }
-    let width = dim.max(value_dim);
-    if width > MAX_DIM {
-        return Err(RunError::TooWide { width, most: MAX_DIM });
-    }
-    let steps = blocks.key_block.checked_div(blocks.mask_step).unwrap_or(0);
-    let whole = |a: u32, b: u32| a > 0 && b > 0 && a.is_multiple_of(b);
-    let fits = whole(blocks.key_cell, blocks.key_block)
-        && whole(blocks.key_block, blocks.mask_step)
-        && whole(blocks.mask_step, E::KEY_STEP as u32)
-        && steps <= u64::BITS
-        && blocks.query_block > 0
-        && blocks.channel_chain > 0;
-    if !fits {
-        return Err(RunError::Blocks(*blocks));
-    }
-    Ok(())
-}
-
-/// Whether there is one whole cache of its length for each sequence.
-pub(crate) fn check_caches(
-    caches: &dyn Caches,
-    page: &PageShape,
-    problem: &Problem<'_>,
-) -> Result<(), RunError> {
-    let is_of = |i: usize| {
-        let cache = caches.get(i);
-        cache.len == problem.sequence(i as u32).keys && cache.is_whole(page)
-    };
-    let all = caches.count() == problem.batch as usize && (0..caches.count()).all(is_of);
-    if all && problem.part.is_none() { Ok(()) } else { Err(RunError::Caches) }
-}
-
-/// Whether an engine computes a storage type.
-const fn serves<E: Engine, T: Element>() -> bool {
-    let mut i = 0;
-    while i < E::STORAGE.len() {
-        if E::STORAGE[i] as u8 == T::DTYPE as u8 {
-            return true;
-        }
-        i += 1;
-    }
-    false
-}
-
-pub(crate) fn shape(
-    tensor: &'static str,
-    counts: [usize; 3],
-    width: usize,
-    expected: [usize; 4],
-) -> Result<(), RunError> {
-    let found = [counts[0], counts[1], counts[2], width];
-    if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
-}
-
-/// Whether outputs, and the gate that they pass, are as variant and problem make them.
-pub(crate) fn check_outputs<T>(
-    variant: &Variant<'_>,
-    problem: &Problem<'_>,
-    gate: Option<&Gate<'_, T>>,
-    outputs: &Outputs<'_, T>,
-) -> Result<(), RunError> {
-    let [batch, queries, _] = problem.extents().map(|n| n as usize);
-    let (query_heads, value_dim) = (variant.heads.query as usize, variant.heads.value_dim as usize);
-    let output_heads = variant.output_heads() as usize;
-    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, output_heads, queries, value_dim])?;
-    match (variant.output.gate, gate) {
-        (None, None) => {}
-        (Some(_), None) => return Err(RunError::Gate { wanted: true }),
-        (None, Some(_)) => return Err(RunError::Gate { wanted: false }),
-        (Some(gate), Some(values)) => {
-            let (counts, width) = match values {
-                Gate::Stored(view) => (view.counts(), view.width()),
-                Gate::Floats(view) => (view.counts(), view.width()),
-            };
-            let expected = if gate.per_head { 1 } else { value_dim };
-            shape("gate", counts, width, [batch, output_heads, queries, expected])?;
-        }
-    }
-    if let Some(lse) = &outputs.lse {
-        if !variant.output.lse {
-            return Err(RunError::NoLse);
-        }
-        shape("lse", lse.0.counts, lse.0.width, [batch, query_heads, queries, 1])?;
-    }
-    Ok(())
-}
-
-/// Whether lists of tasks, in their order, are all rows of the problem and no others: those of a sequence are in one of them, which
-/// has so many key heads.
-pub(crate) fn covers<const N: usize>(lists: &[(&[Task], u32); N], problem: &Problem<'_>) -> bool {
-    let mut lists = lists.map(|(tasks, heads)| (tasks.iter().peekable(), heads));
-    for sequence in 0..problem.batch {
-        let queries = problem.sequence(sequence).queries;
-        if queries == 0 {
-            continue;
-        }
-        let is_in = |tasks: &mut Peekable<slice::Iter<'_, Task>>| {
-            tasks.peek().is_some_and(|task| task.sequence == sequence)
-        };
-        let Some((tasks, heads)) =
-            lists.iter_mut().find_map(|(tasks, heads)| is_in(tasks).then_some((tasks, *heads)))
-        else {
-            return false;
-        };
-        for kv_head in 0..heads {
-            let mut row = 0;
-            while row < queries {
-                match tasks.next() {
-                    Some(task)
-                        if (task.sequence, task.kv_head, task.query_begin) == (sequence, kv_head, row)
-                            && task.query_end > row =>
-                    {
-                        row = task.query_end;
-                    }
-                    _ => return false,
-                }
-            }
-        }
-    }
-    lists.iter_mut().all(|(tasks, _)| tasks.next().is_none())
 }

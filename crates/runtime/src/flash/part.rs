@@ -19,7 +19,8 @@ use regard_ir::variant::{Heads, Sink, Variant, Weights};
 
 use super::{Gate, Outputs, RunError, check_outputs};
 use crate::carve::{ALIGN, align};
-use crate::finish::{BAND, Finish, Mixing, ROWS as FINISH, Sums};
+use crate::finish::{self, BAND, Finish, Mixing, Sums};
+use crate::mix::Combination;
 use crate::split::Cells;
 use crate::sums::{log_sum, logit, sunk_inverse};
 
@@ -157,8 +158,8 @@ pub struct Ending<'a, T> {
 
 /// Floats that [`finish`] works in with `threads` workers; no more than a run of the problem does.
 pub fn finish_len(heads: &Heads, threads: usize) -> usize {
-    let rows = FINISH * (heads.value_dim as usize).next_multiple_of(ALIGN);
-    threads.max(1).saturating_mul(rows).saturating_add(ALIGN)
+    let of_one = finish::len(heads.value_dim as usize);
+    threads.max(1).saturating_mul(of_one).saturating_add(ALIGN)
 }
 
 /// Makes outputs of merged parts: divides by the sums, with the sink, mixes, norms and gates.
@@ -207,9 +208,8 @@ pub(crate) fn finish_of<E: Engine, T: Element>(
 ) -> Result<(), RunError> {
     let heads = &variant.heads;
     let [_, queries, _] = problem.extents();
-    let factors = |input| of.captured.floats(input).unwrap_or_default();
     let mixing = Mixing {
-        mix: variant.output.mix.map(|mix| (mix.heads as usize, factors(mix.input))),
+        combination: Combination::new(variant, of.captured).map_err(RunError::Captured)?,
         sums: Sums::Part(of),
         query_heads: heads.query as usize,
         queries: queries as usize,
@@ -218,11 +218,10 @@ pub(crate) fn finish_of<E: Engine, T: Element>(
     };
     let bands = Bands::new(outputs.o.0, BAND).map_err(RunError::Output)?;
     let lse = outputs.lse.map(|lse| Bands::new(lse.0, BAND)).transpose().map_err(RunError::Output)?;
-    let rows = (heads.value_dim as usize).next_multiple_of(ALIGN);
-    let lots = Lots::new(align(floats), FINISH * rows);
+    let lots = Lots::new(align(floats), finish::len(heads.value_dim as usize));
     threads.run(&|_| {
         if let Some((_, memory)) = lots.take() {
-            engine.enter(Ends { lanes: engine.lanes(), mixing: &mixing, bands: &bands, memory, rows });
+            engine.enter(Ends { lanes: engine.lanes(), mixing: &mixing, bands: &bands, memory });
         }
     });
     while let Some(mut band) = lse.as_ref().and_then(Bands::claim) {
@@ -242,8 +241,6 @@ struct Ends<'a, L, T> {
     mixing: &'a Mixing<'a, T>,
     bands: &'a Bands<'a, T>,
     memory: &'a mut [f32],
-    /// Elements of a row of it.
-    rows: usize,
 }
 
 impl<L: Door, T: Element> Op for Ends<'_, L, T> {
@@ -251,9 +248,7 @@ impl<L: Door, T: Element> Op for Ends<'_, L, T> {
 
     #[inline(always)]
     fn run(self) {
-        let mut rows = self.memory.chunks_exact_mut(self.rows);
-        let rows = core::array::from_fn(|_| rows.next().unwrap_or_default());
-        self.mixing.run(self.lanes, self.bands, rows);
+        self.mixing.run(self.lanes, self.bands, self.memory);
     }
 }
 

@@ -1,11 +1,14 @@
 //! One pass: a query block over the keys that it can see.
 
+mod sweep;
+
 use core::ops::Range;
 
 use regard_engine::element::Element;
 use regard_engine::engine::GROUP;
 use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
+use regard_ir::expr::Tree;
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{KeyRange, Sequence};
@@ -14,11 +17,13 @@ use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
 use super::Parts;
-use super::fold::{Steps, Sums, TileFold, Units, common_reference};
-use super::keys::{Keys, Scratch};
+use super::fold::{Learned, Steps, Sums, TileFold, Units, common_reference};
+use super::keys::Keys;
+use super::lookahead::Learning;
 use super::memory::{Layout, Memory};
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
+use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
@@ -36,8 +41,12 @@ pub(super) struct Shared<'a, E: Engine, T> {
     /// How rows of q and of k change before they are packed.
     pub changes: [Option<Change<'a>>; 2],
     pub keys: Keys<'a, T>,
+    /// How heads are mixed first, where they are.
+    pub mixes: Option<Mixes<'a>>,
     /// Keys and values, where they are packed ahead.
     pub units: &'a [f32],
+    /// What keys learn, of variants whose keys do.
+    pub learning: Option<Learning<'a, E, T>>,
     /// Whether sums are written as they are, to be merged with those of other keys.
     pub is_part: bool,
     /// What happens to output rows; nothing here where heads are mixed first.
@@ -76,13 +85,24 @@ pub(super) fn task<E: Engine, T: Element>(
     let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
     let step = shared.parts.plan.prefill.query_block;
     let of = shared.parts.problem.sequence(sequence);
+    let mut own = memory.learning.take();
+    let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
+    if learning.is_some() {
+        for token in query_begin..query_end {
+            claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
+        }
+    }
     let mut first_query = query_begin;
     while first_query < query_end {
         let queries = step.min(query_end - first_query);
-        let block = Block { sequence, of, kv_head, first_query, queries };
-        Pass { shared, block }.run(claim, memory);
+        let pass = Pass { shared, block: Block { sequence, of, kv_head, first_query, queries } };
+        match (learning, &mut own) {
+            (Some((learning, layout)), Some(own)) => pass.sweep(learning, layout, claim, (memory, own)),
+            _ => pass.run(claim, memory),
+        }
         first_query += queries;
     }
+    memory.learning = own;
 }
 
 struct Pass<'a, E: Engine, T> {
@@ -189,7 +209,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let log2_e = core::f64::consts::LOG2_E;
         // In log2 units from the start, unless a modifier or an activation must see natural ones.
         let softmax = matches!(variant.weights, Weights::Softmax { .. });
-        let natural = !softmax || code.modifies();
+        let natural = !softmax || code.modifies() || self.shared.learning.is_some();
         let unit = if natural { 1.0 } else { log2_e };
         if E::UNSCALED {
             let scale = variant.scale as f32;
@@ -222,6 +242,16 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             };
             let (counts, shape) = ([rows, width], &layout.shape);
             match (self.shared.changes[Side::Query as usize], q) {
+                (change, Tensor::One(q)) if let Some(mixes) = self.shared.mixes => {
+                    // Each query head has keys of its own, so that the rows of a pass are one head's.
+                    let [batch, head, first] = at(0);
+                    let sources = Sources::Given { rows: q, batch };
+                    let mixed = Mixed { mixes, which: Which::Query, sources, head };
+                    let known = Known { batch, first };
+                    let change = change.map(|change| (change, known));
+                    let rows = MixedRows::new(mixed, first, change, memory.kept[0]);
+                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
+                }
                 (None, Tensor::One(q)) => {
                     let rows = pack::AsStored(|i| {
                         let [batch, head, query] = at(i);
@@ -246,37 +276,43 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Packs a key block, unless it is packed already, and takes every row tile through it.
+    /// Packs a key block and takes every row tile through it.
     #[inline(always)]
     fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
-        let Shared { engine, parts, layout, keys, .. } = self.shared;
-        let Block { sequence, kv_head, .. } = self.block;
-        let block = [sequence, kv_head, first];
-        let ahead = layout.units.len > 0;
-        if !ahead && memory.block != Some(block) {
-            let range = first..first + count;
-            let of = [sequence, kv_head];
-            let Memory { rows, expansion, expanded, packed, .. } = &mut *memory;
-            let scratch = Scratch { rows, expansion, expanded };
-            keys.pack_block(*engine, &layout.shape, of, range, scratch, packed);
-            memory.block = Some(block);
-        }
-        let unit = if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { 0 };
+        let unit = self.packed_block(first, count, memory);
         for tile in self.tiles() {
-            let Some((live, steps)) = self.live_steps(tile, first, count, liveness) else { continue };
-            self.step(tile, first, live, steps, unit, memory);
+            let Some(live) = self.live_steps(tile, first, count, liveness) else { continue };
+            self.step(tile, first, live, (unit, None), memory);
         }
     }
 
-    /// One row tile against the live keys of one key block, whose packed form begins at `unit` where it is packed ahead.
+    /// Packs a key block, unless it is packed already. Gives where it begins if that was ahead.
+    #[inline(always)]
+    fn packed_block(&self, first: u32, count: u32, memory: &mut Memory<'_>) -> usize {
+        let Shared { engine, parts, layout, keys, .. } = self.shared;
+        let Block { sequence, kv_head, .. } = self.block;
+        let block = [sequence, kv_head, first].map(|n| n as i32);
+        let ahead = layout.units.len > 0;
+        let kept = layout.kept(first);
+        if !ahead && memory.blocks[kept] != block {
+            let range = first..first + count;
+            let of = [sequence, kv_head];
+            let (scratch, packed) = memory.scratch();
+            keys.pack_block(*engine, &layout.shape, of, range, scratch, &mut packed[layout.packed(kept)]);
+            memory.blocks[kept] = block;
+        }
+        if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { layout.packed(kept).start }
+    }
+
+    /// One row tile against the live keys of one key block, whose packed form begins at `unit`. Lookahead scores are those of
+    /// the live keys.
     #[inline(always)]
     fn step(
         &self,
         tile: RowTile,
         first: u32,
-        live: Range<u32>,
-        steps: Steps,
-        unit: usize,
+        (live, steps): (Range<u32>, Steps),
+        (unit, learned): (usize, Option<Learned<'_>>),
         memory: &mut Memory<'_>,
     ) {
         let Shared { engine, parts, code, captured, fault, layout, units, .. } = self.shared;
@@ -294,7 +330,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             captured,
             fault,
         };
-        let packed = if layout.units.len > 0 { &units[unit..] } else { &*memory.packed };
+        let packed = if layout.units.len > 0 { &units[unit..] } else { &memory.packed[unit..] };
         let odd = |group: usize| E::odd_keys(&layout.shape, packed, group);
         let groups = live.start as usize / GROUP..(live.end as usize).div_ceil(GROUP);
         // Where the weights of odd keys are wanted, no more keys at a time than have theirs kept.
@@ -321,6 +357,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 step_keys,
                 width,
                 units: self.units().1,
+                learned: learned.map(|it| Learned { scores: &it.scores[before * width..], ..it }),
                 fresh,
                 sums: Sums { reference, total },
                 factors: &mut memory.factors[..width],
@@ -364,15 +401,27 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         count: u32,
         block: Liveness,
     ) -> Option<(Range<u32>, Steps)> {
-        let Parts { variant, plan, .. } = self.shared.parts;
-        let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
+        self.steps_of(self.shared.parts.variant.allow, tile, first, count, block)
+    }
+
+    /// The same of a mask.
+    #[inline(always)]
+    fn steps_of(
+        &self,
+        allow: Tree<'_>,
+        tile: RowTile,
+        first: u32,
+        count: u32,
+        block: Liveness,
+    ) -> Option<(Range<u32>, Steps)> {
+        let (blocks, ranges) = (&self.shared.parts.plan.prefill, self.shared.ranges);
         if block == Liveness::Full {
             return Some((0..count, Steps::default()));
         }
         let region = self.region(tile.first, tile.rows);
         let classify = |keys: Range<u32>| {
             let k = Span { lo: (first + keys.start) as i32, hi: (first + keys.end) as i32 - 1 };
-            tiles::liveness(variant.allow, &Region { k, ..region }, ranges)
+            tiles::liveness(allow, &Region { k, ..region }, ranges)
         };
         match classify(0..count) {
             Liveness::Dead => return None,
@@ -420,7 +469,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             code.allow(engine.lanes(), place, &mut allowed[..width], scratch);
         }
         for (channel, output) in output.chunks_exact_mut(width).take(value_dim).enumerate() {
-            let value = keys.value(of, place.first_key as u32, channel);
+            let value = keys.value(engine.lanes(), of, place.first_key as u32, channel);
             if !value.is_finite() {
                 for ((o, &weight), &allowed) in output.iter_mut().zip(weights).zip(&allowed) {
                     if allowed != 0 {

@@ -46,6 +46,7 @@ pub fn plain_fold<'a, E: Engine>(rows: PlainRows<'a>, scale: f32) -> impl Fold<E
         step_keys: 1,
         width: references.len(),
         units: Units { scale: None, log2: if E::UNSCALED { scale } else { 1.0 }, slack: E::SLACK },
+        learned: None,
         fresh,
         sums: Sums { reference: references, total: totals },
         factors,

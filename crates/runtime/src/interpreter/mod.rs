@@ -11,13 +11,14 @@ mod exec;
 mod fuse;
 mod slots;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use regard_engine::Op;
 use regard_engine::isa::Door;
-use regard_ir::expr::Var;
+use regard_ir::expr::{Tree, Var};
 use regard_ir::lanes::Lowered;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{InputShape, Mechanism, Variant};
 
 use self::fuse::Work;
 use self::slots::{Sizes, Slot};
@@ -34,6 +35,8 @@ pub struct LaneProgram {
     modify: Option<Program>,
     /// Whether the modifier can index outside an input, so that it must know which scores are masked.
     guarded: bool,
+    /// Who teaches lookahead keys, as a mask alone.
+    teaches: Option<Box<LaneProgram>>,
 }
 
 impl LaneProgram {
@@ -41,11 +44,22 @@ impl LaneProgram {
     pub fn new(variant: &Variant<'_>) -> Self {
         let Variant { allow, modify, inputs, .. } = *variant;
         let modify = (!modify.is_var(Var::S)).then(|| Lowered::modifier(modify, inputs));
+        let teaches = match variant.mechanism {
+            Mechanism::Lookahead(lookahead) => Some(Box::new(Self::mask(lookahead.allow, inputs))),
+            _ => None,
+        };
         Self {
-            allow: compile::program(&Lowered::mask(allow, inputs), false),
             modify: modify.as_ref().map(|modify| compile::program(modify, true)),
             guarded: modify.is_some_and(|modify| modify.checks()),
+            teaches,
+            ..Self::mask(allow, inputs)
         }
+    }
+
+    /// A mask whose scores stay as they are.
+    fn mask(allow: Tree<'_>, inputs: &[InputShape]) -> Self {
+        let allow = compile::program(&Lowered::mask(allow, inputs), false);
+        Self { allow, modify: None, guarded: false, teaches: None }
     }
 }
 
@@ -65,6 +79,10 @@ impl<L: Door> Code<L> for LaneProgram {
 
     fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]) {
         lanes.enter(Allow { program: self, lanes, place, allowed, scratch });
+    }
+
+    fn teaches(&self) -> Option<&dyn Code<L>> {
+        self.teaches.as_deref().map(|teaches| teaches as &dyn Code<L>)
     }
 }
 
@@ -89,8 +107,14 @@ impl<L: Door> Op for Apply<'_, L> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { program: LaneProgram { allow, modify, guarded }, lanes, place, scores, masked, scratch } =
-            self;
+        let Self {
+            program: LaneProgram { allow, modify, guarded, .. },
+            lanes,
+            place,
+            scores,
+            masked,
+            scratch,
+        } = self;
         let width = place.q.len();
         let vectors = width / L::WIDTH;
         let (allowed, scratch) = scratch.split_at_mut(CHUNK * width);

@@ -157,7 +157,7 @@ impl Layout {
             products: if absorbs { products.max(finish_len(&variant.heads, threads)) } else { 0 },
             core: of_absorbed.max(of_expanded),
             spans: Summaries::len(
-                variant.allow,
+                variant.masks(),
                 inputs::lens(variant.inputs, &variant.heads, variant.source, problem),
             ),
             forms,
@@ -248,7 +248,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     let expand = |target: Target<'_, T>, gate, spans: &mut [Span], core: &mut [f32]| {
         let q = Tensor::Two([q_nope, q_rope]);
         let source = Source::Latents { caches, page, expansion };
-        let feed = flash::Feed { q, captured: data, gate, source };
+        let feed = flash::Feed { q, captured: data, gate, source, lookahead: None };
         let parts = Parts { variant: &in_expanded, ..parts };
         run_from(engine, parts, code, feed, target, threads, Workspace { floats: core, spans })
     };
@@ -276,7 +276,8 @@ pub(crate) fn run<E: Engine, T: Element>(
     {
         let q: Tensor<'_, T> =
             Tensor::Made(View::contiguous(q, counts, width).map_err(|_| RunError::Schedule)?);
-        let feed = flash::Feed { q, captured: data, gate: None, source: Source::Cached { caches, page } };
+        let source = Source::Cached { caches, page };
+        let feed = flash::Feed { q, captured: data, gate: None, source, lookahead: None };
         let plan = &absorbed_plan(plan);
         let parts =
             Parts { variant: &in_absorbed, plan, problem, schedule: of_absorbed, absorbed: of_absorbed };

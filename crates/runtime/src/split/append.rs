@@ -56,8 +56,10 @@ impl<T: Element> Tokens<'_, T> {
     /// # Errors
     /// If a tensor does not fit variant and problem, or a position lies outside the tensor that it is read from.
     pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
+        let captured = captured_of(variant, self.captured);
+        let variant = &as_given(variant);
         operands::check(variant, problem, None, Some(&self.kv))?;
-        let captured = Captured::bind(variant.inputs, self.captured, &variant.heads, variant.source, problem)
+        let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
             .map_err(RunError::Captured)?;
         if let Some(ids) = variant.position.and_then(|position| position.ids) {
             let input = ids as usize;
@@ -77,6 +79,22 @@ fn piece<'a>(problem: &Problem<'a>, held: KeyRange) -> Problem<'a> {
     Problem { part: Some(KeyRange { end, ..held }), ..*problem }
 }
 
+/// A variant by whose rows a cache holds: where heads are mixed first, which they are as they are read, that of the rows as they
+/// are given.
+fn as_given<'a>(variant: &Variant<'a>) -> Variant<'a> {
+    match variant.mechanism {
+        Mechanism::Pseudo(_) => {
+            Variant { mechanism: Mechanism::Plain, position: None, qk_norm: None, inputs: &[], ..*variant }
+        }
+        _ => *variant,
+    }
+}
+
+/// The captured tensors that this reads.
+const fn captured_of<'a>(variant: &Variant<'_>, captured: &'a [InputData<'a>]) -> &'a [InputData<'a>] {
+    if variant.pseudo().is_some() { &[] } else { captured }
+}
+
 /// Floats that [`append`] works in.
 pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
     let variant = &stored(variant);
@@ -91,7 +109,7 @@ pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
 fn stored<'a>(variant: &Variant<'a>) -> Variant<'a> {
     match &variant.mechanism {
         Mechanism::Latent(latent) => variant.absorbed(latent),
-        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => *variant,
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => as_given(variant),
     }
 }
 
@@ -113,7 +131,9 @@ pub fn append<E: Engine, T: Element>(
     floats: &mut [f32],
 ) -> Result<(), RunError> {
     tokens.check(variant, problem)?;
-    let captured = Captured::bind(variant.inputs, tokens.captured, &variant.heads, variant.source, problem)
+    let captured = captured_of(variant, tokens.captured);
+    let variant = &as_given(variant);
+    let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let needed = append_len(variant, problem);
     if floats.len() < needed {

@@ -12,7 +12,7 @@ use super::cell::VALUE_CHAIN;
 use super::stacks::{Lists, Size};
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
-use crate::finish::ROWS as FINISH;
+use crate::finish;
 use crate::tokens::TokenLayout;
 
 /// Sums of the rows of one key head over one cell, or over several: `[rows][width]` weighted values, then for each row the sum
@@ -194,7 +194,7 @@ impl Layout {
 
     /// Elements of one worker's memory, which also holds the rows that are at work while outputs are finished.
     pub fn worker_len(&self) -> usize {
-        carve::len(self.sizes()).max(FINISH * self.slot.width)
+        carve::len(self.sizes()).max(finish::len(self.slot.width))
     }
 
     /// Elements for `threads` workers and so many live cells over all sequences; saturates.

@@ -120,7 +120,7 @@ pub fn workspace<E: Engine>(
     };
     let layout = Layout::new::<E>(&stored, plan, code, problem);
     let floats = layout.workspace_len(cells, threads).saturating_add(beside);
-    WorkspaceLen { floats, spans: Summaries::len(variant.allow, lens) }
+    WorkspaceLen { floats, spans: Summaries::len(variant.masks(), lens) }
 }
 
 /// Attends the queries of each sequence to its cached keys.
@@ -141,10 +141,13 @@ pub fn run<E: Engine, T: Element>(
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, caches } = parts;
+    if variant.pseudo().is_some() {
+        return Err(RunError::PseudoHeads);
+    }
     let Queries { q, captured, gate } = queries;
     operands::check(variant, problem, Some(&q), None)?;
     check_outputs(variant, problem, gate.as_ref(), &outputs)?;
-    check_caches(caches, &plan.cache.shape(variant), problem)?;
+    check_caches(caches, &plan.cache.shape(variant), problem, 1)?;
     match q {
         QueryRows::Plain(q) => {
             let feed = Feed { q: Tensor::One(q), captured };
@@ -182,13 +185,13 @@ pub(crate) fn attend<E: Engine, T: Element>(
     check(&parts)?;
     let captured = Captured::bind(variant.inputs, feed.captured, heads, variant.source, problem)
         .map_err(RunError::Captured)?;
-    let spans = Summaries::len(variant.allow, captured.lens());
+    let spans = Summaries::len(variant.masks(), captured.lens());
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
     let short = |floats| RunError::Workspace { needed: WorkspaceLen { floats, spans }, found };
     if found.spans < spans {
         return Err(short(layout.workspace_len(0, threads.count())));
     }
-    let ranges = Summaries::build(variant.allow, captured, &mut memory.spans[..spans]);
+    let ranges = Summaries::build(variant.masks(), captured, &mut memory.spans[..spans]);
     let sight = Sight { variant, problem, ranges: &ranges };
     sight.check_lost(caches, plan.cache.tokens)?;
     let live_cells = LiveCells { plan, sight };

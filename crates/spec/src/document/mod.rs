@@ -66,7 +66,7 @@ pub(crate) enum Kind {
     Float(Option<f64>),
     Bool(bool),
     Datetime,
-    Array,
+    Array(Vec<Value>),
     Table(Vec<Entry>),
 }
 
@@ -78,7 +78,7 @@ impl Kind {
             Kind::Float(_) => "a float",
             Kind::Bool(_) => "a bool",
             Kind::Datetime => "a date",
-            Kind::Array => "an array",
+            Kind::Array(_) => "an array",
             Kind::Table(_) => "a table",
         }
     }
@@ -225,7 +225,9 @@ fn read_value(value: Spanned<DeValue<'_>>, source: &Arc<Source>) -> Value {
         DeValue::Float(float) => Kind::Float(finite_or_named(float.as_str())),
         DeValue::Boolean(value) => Kind::Bool(value),
         DeValue::Datetime(_) => Kind::Datetime,
-        DeValue::Array(_) => Kind::Array,
+        DeValue::Array(values) => {
+            Kind::Array(values.into_iter().map(|value| read_value(value, source)).collect())
+        }
         DeValue::Table(table) => Kind::Table(entries(table, source)),
     };
     Value { location: Location::new(source, span), kind }

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
+use regard_ir::variant::Pseudo;
+
 use super::expand::Expander;
 use super::functions::taken;
 use super::names::{self, Scope, Target};
@@ -59,17 +61,20 @@ pub(crate) struct Definitions {
 }
 
 impl Definitions {
-    /// The prelude's.
-    pub(crate) fn prelude() -> Self {
+    /// The prelude's, of a spec with these pseudo-heads.
+    pub(crate) fn prelude(pseudo: Option<&Pseudo>) -> Self {
         // It is part of the compiler: a test holds that nothing is reported.
-        Self::read_prelude(&mut Sink::default())
+        Self::read_prelude(pseudo, &mut Sink::default())
     }
 
-    fn read_prelude(sink: &mut Sink) -> Self {
+    fn read_prelude(pseudo: Option<&Pseudo>, sink: &mut Sink) -> Self {
         let document = Document::read(Source::new("prelude.toml", PRELUDE), sink);
+        let by_token =
+            Document::read(Source::new("prelude.toml", pseudo.map_or(String::new(), by_token)), sink);
         let mut definitions = Self::default();
         for entry in document.entries {
-            definitions.add(&entry.key, entry.value.text(), Owner::Prelude, sink);
+            let instead = by_token.entries.iter().find(|instead| instead.name() == entry.name());
+            definitions.add(&entry.key, instead.unwrap_or(&entry).value.clone().text(), Owner::Prelude, sink);
         }
         definitions.resolve(&[], sink);
         definitions
@@ -232,6 +237,15 @@ impl Definitions {
     }
 }
 
+/// What stands in place of the prelude's definitions that count tokens where a spec says so.
+fn by_token(pseudo: &Pseudo) -> String {
+    let Pseudo { heads, causal_by_token, window_in_tokens, .. } = *pseudo;
+    let causal = causal_by_token.then(|| format!("causal = \"k // {heads} <= q // {heads}\"\n"));
+    let window =
+        window_in_tokens.then(|| format!("\"window(w)\" = \"abs(q // {heads} - k // {heads}) < w\"\n"));
+    causal.into_iter().chain(window).collect()
+}
+
 /// The definitions that a definition's body names, each as often as it does.
 fn uses(definition: &Definition) -> Vec<usize> {
     let targets = definition.body.iter().flat_map(|body| &body.targets);
@@ -278,13 +292,17 @@ mod tests {
 
     #[test]
     fn the_prelude_has_no_errors() {
-        let mut sink = Sink::default();
-        let definitions = Definitions::read_prelude(&mut sink);
-        assert_eq!(sink.finish(), []);
-        let names: Vec<&str> = definitions.names().collect();
-        assert_eq!(
-            names,
-            ["all", "causal", "window", "band", "first", "global", "prefix", "chunk", "dilated", "same"]
-        );
+        let by_token =
+            Pseudo { heads: 4, causal_by_token: true, window_in_tokens: true, mix: [0, 1, 2], collapse: 3 };
+        for pseudo in [None, Some(&by_token)] {
+            let mut sink = Sink::default();
+            let definitions = Definitions::read_prelude(pseudo, &mut sink);
+            assert_eq!(sink.finish(), []);
+            let names: Vec<&str> = definitions.names().collect();
+            assert_eq!(
+                names,
+                ["all", "causal", "window", "band", "first", "global", "prefix", "chunk", "dilated", "same"]
+            );
+        }
     }
 }

@@ -26,6 +26,36 @@ pub(super) fn lower_sum(a: &Graph, b: &Graph) -> Expr {
     output.tree(root)
 }
 
+/// The tree of a mask, where there is one, that also asks for these comparisons. They stand first, and so guard it; those
+/// that it is a conjunction with already are not asked for twice.
+pub(super) fn lower_and(mask: Option<&Graph>, comparisons: &[Comparison]) -> Expr {
+    let mut output = Output::default();
+    let comparisons: Vec<NodeId> = comparisons.iter().map(|&it| output.comparison(it)).collect();
+    let mask = mask.map(|mask| output.graph(mask));
+    let asked_for = |&id: &NodeId| mask.is_none_or(|mask| !output.asks_for(mask, id));
+    let mut sides: Vec<NodeId> = comparisons.into_iter().filter(asked_for).collect();
+    match mask.map(|mask| (mask, output.nodes[usize::from(mask)].op)) {
+        None | Some((_, Op::Bool(true))) => {}
+        Some((mask, Op::Bool(false))) => sides = vec![mask],
+        Some((mask, _)) => sides.push(mask),
+    }
+    let and = |a, b| output.add(Op::Binary(Binary::And, a, b), Type::Bool, Facts::Bool(None), true);
+    let root = sides.into_iter().reduce(and);
+    let root = root.unwrap_or_else(|| output.add(Op::Bool(true), Type::Bool, Facts::Bool(Some(true)), true));
+    output.tree(root)
+}
+
+/// What a mechanism asks of the positions `q` and `k`, whatever a mask says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Comparison {
+    /// `k <= q`
+    NotLater,
+    /// `k < q`
+    Earlier,
+    /// `q - k <= n`
+    Within(u32),
+}
+
 /// For each node, whether its free and its exact form are needed.
 fn needs(graph: &Graph) -> Vec<[bool; 2]> {
     let mut needs = vec![[false; 2]; graph.nodes.len()];
@@ -79,6 +109,34 @@ impl Output {
         }
         let [free, exact] = forms[usize::from(graph.root)];
         free.or(exact).expect("the root is needed")
+    }
+
+    fn comparison(&mut self, comparison: Comparison) -> NodeId {
+        let mut int = |op| self.add(op, Type::Int, Facts::any(Type::Int), true);
+        let (q, k) = (int(Op::Var(Var::Q)), int(Op::Var(Var::K)));
+        let op = match comparison {
+            Comparison::NotLater => Op::Binary(Binary::Le, k, q),
+            Comparison::Earlier => Op::Binary(Binary::Lt, k, q),
+            Comparison::Within(n) => {
+                let distance = int(Op::Binary(Binary::Sub, q, k));
+                let n = int(Op::Int(n as i32));
+                Op::Binary(Binary::Le, distance, n)
+            }
+        };
+        self.add(op, Type::Bool, Facts::Bool(None), true)
+    }
+
+    /// Whether a mask is false where a condition is, which it is one side of.
+    fn asks_for(&self, mask: NodeId, condition: NodeId) -> bool {
+        let mut open = vec![mask];
+        while let Some(id) = open.pop() {
+            match self.nodes[usize::from(id)].op {
+                _ if id == condition => return true,
+                Op::Binary(Binary::And, a, b) => open.extend([a, b]),
+                _ => {}
+            }
+        }
+        false
     }
 
     fn add(&mut self, op: Op, ty: Type, facts: Facts, exact: bool) -> NodeId {

@@ -38,6 +38,7 @@ use crate::notes;
 use crate::source::{Location, Text};
 
 pub(crate) use self::lex::is_name;
+pub(crate) use self::lower::Comparison;
 
 /// What all expressions of a spec can read.
 pub(crate) struct Env<'a> {
@@ -71,8 +72,9 @@ pub(crate) enum Place {
 
 impl Place {
     /// Where tables have expressions.
-    pub(crate) const IN_TABLES: [(&str, Place); 4] = [
+    pub(crate) const IN_TABLES: [(&str, Place); 5] = [
         ("mask.allow", Place::Mask),
+        ("lookahead.allow", Place::Mask),
         ("score.modify", Place::Modifier),
         ("weights.bias", Place::Bias),
         ("score.scale", Place::Scale),
@@ -132,13 +134,19 @@ impl Body {
     }
 }
 
-/// Compiles a mask.
-pub(crate) fn mask(text: Text, env: &Env<'_>, sink: &mut Sink) -> Option<Expr> {
+/// Compiles a mask, `all` where there is none, which is false wherever one of the comparisons is.
+pub(crate) fn mask(
+    text: Option<Text>,
+    comparisons: &[Comparison],
+    env: &Env<'_>,
+    sink: &mut Sink,
+) -> Option<Expr> {
+    let Some(text) = text else { return Some(lower::lower_and(None, comparisons)) };
     let body = resolved(text, env, sink)?;
     let mut expander = Expander::new(&body, Place::Mask, env, sink);
     let value = expander.root()?;
     let graph = expander.finish(value, Type::Bool)?;
-    Some(lower::lower(&graph))
+    Some(lower::lower_and(Some(&graph), comparisons))
 }
 
 /// What is added to every modified score.

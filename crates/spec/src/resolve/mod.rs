@@ -7,9 +7,11 @@ mod fields;
 mod inputs;
 mod key;
 pub(crate) mod latent;
+pub(crate) mod lookahead;
 mod misplaced;
 pub(crate) mod output;
 pub(crate) mod position;
+pub(crate) mod pseudo;
 pub(crate) mod qk_norm;
 pub(crate) mod scaling;
 mod table;
@@ -19,7 +21,6 @@ pub(crate) mod weights;
 
 use std::cell::Cell;
 
-use regard_ir::expr::{Expr, Op, Type};
 use regard_ir::identity::Identity;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::spec::{Inputs, Mechanism, Spec};
@@ -31,7 +32,7 @@ use self::top::{DTYPES, KEYS, PRECISIONS, SOURCES};
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Diagnostics, Sink, one_of};
 use crate::expr::define::{Definitions, Owner};
-use crate::expr::{self, Env};
+use crate::expr::{self, Comparison, Env};
 use crate::{LoadError, Loader, Parsed, identity};
 
 pub(crate) use self::extends::Origin;
@@ -93,16 +94,19 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let mut learned = Learned::new(inputs.len());
     let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
     let (weights, bias) = weights::read(chain, &mut learned, sink);
+    let pseudo = pseudo::read(chain, heads, &inputs, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
     let cache = cache::read(chain, &latent, sink);
+    let lookahead = lookahead::read(chain, heads, source, sink);
 
-    let mut definitions = Definitions::prelude();
+    let mut definitions = Definitions::prelude(pseudo.as_ref());
     for entry in fields::table(chain.value("define"), "define", sink) {
         let text = fields::string(&entry.value, "a definition", sink).cloned();
         definitions.add(&entry.key, text, Owner::Spec(&inputs), sink);
     }
     definitions.resolve(&inputs, sink);
-    let env = Env { heads, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
+    let scored = heads.map(|heads| pseudo.map_or(heads, |pseudo| pseudo.heads(heads)));
+    let env = Env { heads: scored, inputs: &inputs, definitions: &definitions, work: Cell::new(0) };
     Definitions::check(&env, sink);
 
     let score = tables::score(chain.value("score"), sink);
@@ -114,16 +118,18 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     };
     let shiftless = matches!(weights, None | Some(Weights::Softmax { sink: WeightSink::None }));
     let modify = expr::modifier(score.modify, bias, shiftless, &env, sink);
-    let allow = match tables::mask(chain.value("mask"), sink) {
-        Some(text) => expr::mask(text, &env, sink),
-        None => Some(Expr::leaf(Op::Bool(true), Type::Bool)),
+    let mask = tables::mask(chain.value("mask"), sink);
+    let causal: &[Comparison] = if lookahead.is_some() { &[Comparison::NotLater] } else { &[] };
+    let allow = expr::mask(mask, causal, &env, sink);
+    let lookahead = lookahead.map(|said| said.and_then(|said| said.compile(&env, sink)).map(Mechanism::Lookahead));
+    let pseudo = chain.entry("pseudo").map(|_| pseudo.map(Mechanism::Pseudo));
+    let latent = match latent {
+        latent::Given::No => None,
+        latent::Given::Yes(latent) => Some(Some(Mechanism::Latent(latent))),
+        latent::Given::Wrong => Some(None),
     };
-
-    let mechanism = match latent {
-        latent::Given::No => Some(Mechanism::Plain),
-        latent::Given::Yes(latent) => Some(Mechanism::Latent(latent)),
-        latent::Given::Wrong => None,
-    };
+    // Where there are several, that was refused.
+    let mechanism = latent.or(lookahead).or(pseudo).unwrap_or(Some(Mechanism::Plain));
 
     let mut names = Vec::new();
     let mut shapes = Vec::new();

@@ -58,18 +58,8 @@ pub(crate) const KEYS: [Key; 21] = [
         "a running state in place of scores and weights: linear attention",
     ),
     Key::new("latent", TABLE, Absent::Words("none"), "keys and values compressed to one vector a token: MLA"),
-    Key::new(
-        "lookahead",
-        Takes::Unsupported,
-        Absent::Words("none"),
-        "keys that go on learning from later tokens: CASTLE",
-    ),
-    Key::new(
-        "pseudo",
-        Takes::Unsupported,
-        Absent::Words("none"),
-        "heads mixed into interleaved pseudo-heads: IHA",
-    ),
+    Key::new("lookahead", TABLE, Absent::Words("none"), "keys that go on learning from later tokens: CASTLE"),
+    Key::new("pseudo", TABLE, Absent::Words("none"), "heads mixed into interleaved pseudo-heads: IHA"),
     Key::new("output", TABLE, Absent::Words("its defaults"), "what is done to the weighted sum"),
     Key::new(
         "project",

@@ -1,0 +1,92 @@
+//! Lookahead keys: what the flash skeleton does beside, for keys that go on learning from later tokens.
+//!
+//! A task is a whole head. Its query blocks pass over the keys in order, and a block's tokens teach each block of keys
+//! after its queries have read them, so that each pair of blocks is met once. Beside the two products of a pass there are
+//! three more, all of the kind that makes scores: what keys ask of the block's tokens, `q_u · k_u`; what the block's queries
+//! find at keys as earlier tokens left them and as their own block's do, `[q_c, q_c · v_u] · [u, weights]`; and what the
+//! tokens leave, `weights · v_u`. Which of a block's tokens a query has seen is in the second factor of the second, whose
+//! later tokens are zero. The keys after the last token are an output, and where they are kept until then.
+//!
+//! Source: *Causal Attention with Lookahead Keys*, arXiv 2509.07301; its blocks along diagonals are rows of blocks here, as
+//! one row of them fits a core's cache.
+
+pub(super) mod memory;
+pub(super) mod rows;
+
+use regard_engine::Engine;
+use regard_engine::grid::Task;
+use regard_ir::expr::Tree;
+use regard_ir::inputs::Captured;
+use regard_ir::variant::{Mechanism, Turned, Variant};
+
+use self::rows::Tensor;
+use super::check::shape;
+use super::{Parts, RunError};
+use crate::code::Code;
+use crate::rows::{Change, Side};
+use crate::tokens::Tokens;
+use crate::view::{View, ViewMut};
+
+/// What workers read of lookahead keys.
+pub(super) struct Learning<'a, E: Engine, T> {
+    /// Who teaches whom, as code.
+    pub code: &'a dyn Code<E::Lanes>,
+    /// The same to be classified.
+    pub allow: Tree<'a>,
+    pub q_u: Tensor<'a, T>,
+    pub k_u: Tensor<'a, T>,
+    pub v_u: Tensor<'a, T>,
+}
+
+impl<'a, E: Engine, T> Learning<'a, E, T> {
+    /// Of a variant that was checked to have lookahead keys.
+    pub fn new(
+        variant: &'a Variant<'a>,
+        code: &'a dyn Code<E::Lanes>,
+        [q_u, k_u, v_u]: [View<'a, T>; 3],
+        captured: &Captured<'a>,
+        tokens: Tokens<'a>,
+    ) -> Result<Self, RunError> {
+        let (Mechanism::Lookahead(lookahead), Some(code)) = (variant.mechanism, code.teaches()) else {
+            return Err(RunError::Mechanism);
+        };
+        let of = |view, tensor| {
+            let change = Change::new(variant, Side::Key, captured, tokens);
+            Tensor { view, change: change.filter(|_| lookahead.turns(tensor)) }
+        };
+        Ok(Self {
+            code,
+            allow: lookahead.allow,
+            q_u: of(q_u, Turned::QU),
+            k_u: of(k_u, Turned::KU),
+            v_u: of(v_u, Turned::VU),
+        })
+    }
+}
+
+/// Whether rope turns the rows of a side.
+pub(super) fn turns(variant: &Variant<'_>, side: Side) -> bool {
+    match (variant.mechanism, side) {
+        (Mechanism::Lookahead(lookahead), Side::Query) => lookahead.turns(Turned::QC),
+        (Mechanism::Lookahead(lookahead), Side::Key) => lookahead.turns(Turned::KC),
+        _ => true,
+    }
+}
+
+/// Checks a call of lookahead keys, whose operands fit.
+pub(super) fn check(parts: &Parts<'_>, u: &ViewMut<'_, f32>) -> Result<(), RunError> {
+    let Parts { variant, problem, schedule, .. } = parts;
+    let [batch, _, keys] = problem.extents().map(|n| n as usize);
+    let (heads, dim) = (variant.heads.query as usize, variant.heads.dim as usize);
+    shape("u", u.0.counts, u.0.width, [batch, heads, keys, dim])?;
+    let whole = |i: u32| {
+        let of = problem.sequence(i);
+        of.queries == of.keys && of.q_offset == 0
+    };
+    if problem.part.is_some() || !(0..problem.batch).all(whole) {
+        return Err(RunError::QueryForEachKey);
+    }
+    let apart =
+        |tasks: &[Task]| (tasks[0].sequence, tasks[0].kv_head) != (tasks[1].sequence, tasks[1].kv_head);
+    if schedule.tasks.windows(2).all(apart) { Ok(()) } else { Err(RunError::Schedule) }
+}

@@ -1,0 +1,193 @@
+//! Rows of the tensors of lookahead keys on their way into panels.
+
+use regard_engine::element::Element;
+use regard_engine::pack::{AsStored, Rows};
+use regard_simd::{F32, Lanes, round_bf16, vectors_mut};
+
+use crate::rows::Change;
+use crate::view::View;
+
+/// A tensor with a row for each token, and how rows change on their way.
+#[derive(Clone, Copy)]
+pub struct Tensor<'a, T> {
+    pub view: View<'a, T>,
+    pub change: Option<Change<'a>>,
+}
+
+impl<'a, T> Tensor<'a, T> {
+    /// The rows of a head from a token on.
+    pub fn rows(self, batch: usize, head: usize, first: usize) -> TokenRows<'a, T> {
+        TokenRows { tensor: self, batch, head, first }
+    }
+}
+
+/// Rows of one head.
+#[derive(Clone, Copy)]
+pub struct TokenRows<'a, T> {
+    tensor: Tensor<'a, T>,
+    batch: usize,
+    head: usize,
+    first: usize,
+}
+
+impl<'a, T> TokenRows<'a, T> {
+    #[inline(always)]
+    fn stored(&self, i: usize) -> &'a [T] {
+        self.tensor.view.row(self.batch, self.head, self.first + i)
+    }
+}
+
+impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        let row = self.stored(i);
+        match &self.tensor.change {
+            None => T::widen(lanes, row, scratch),
+            Some(change) => {
+                let scratch = &mut scratch[..row.len()];
+                T::widen_into(lanes, row, scratch);
+                change.apply([self.batch, self.head, self.first + i], scratch);
+                scratch
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn bf16_bits(&self, i: usize) -> Option<&'t [u16]> {
+        if self.tensor.change.is_some() { None } else { T::bf16_bits(self.stored(i)) }
+    }
+
+    #[inline(always)]
+    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        match self.tensor.change {
+            None => AsStored(|i| self.stored(i)).words(lanes, i, dim, scratch),
+            Some(_) => Changing(self).words(lanes, i, dim, scratch),
+        }
+    }
+}
+
+/// The same rows, whose words are made of their floats.
+struct Changing<'r, R>(&'r R);
+
+impl<'t, R: Rows<'t>> Rows<'t> for Changing<'_, R> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.0.row(lanes, i, scratch)
+    }
+}
+
+/// Rows of floats, the first channels found by one function and the rest by another.
+pub struct Joined<A, B> {
+    pub first: A,
+    pub rest: B,
+    /// Whether some of the rest may be no number: it is taken as 0.
+    pub cleans: bool,
+}
+
+impl<'t, 'f, A: Fn(usize) -> &'f [f32], B: Fn(usize) -> &'f [f32]> Rows<'t> for Joined<A, B> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        let (first, rest) = ((self.first)(i), (self.rest)(i));
+        let scratch = &mut scratch[..first.len() + rest.len()];
+        let (to_first, to_rest) = scratch.split_at_mut(first.len());
+        to_first.copy_from_slice(first);
+        to_rest.copy_from_slice(rest);
+        if self.cleans {
+            to_rest.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
+        }
+        scratch
+    }
+}
+
+/// Rows of floats as so many rows end to end that are their sum: of two the first is the nearest in bf16.
+pub struct Halves<R> {
+    pub rows: R,
+    pub count: usize,
+    /// Whether some may be no number: it is taken as 0.
+    pub cleans: bool,
+}
+
+impl<'t, 'f, R: Fn(usize) -> &'f [f32]> Rows<'t> for Halves<R> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        let row = (self.rows)(i);
+        let scratch = &mut scratch[..self.count * row.len()];
+        let (first, rest) = scratch.split_at_mut(row.len());
+        first.copy_from_slice(row);
+        if self.cleans {
+            first.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
+        }
+        if !rest.is_empty() {
+            let halves = vectors_mut(lanes, first).iter_mut().zip(vectors_mut(lanes, rest));
+            for (first, rest) in halves {
+                let whole = F32::from_raw(lanes, *first);
+                let nearest = round_bf16(whole);
+                (*first, *rest) = (nearest.raw(), (whole - nearest).raw());
+            }
+        }
+        scratch
+    }
+}
+
+/// The rows of another source from `first` on.
+pub struct Behind<'r, R> {
+    pub rows: &'r R,
+    pub first: usize,
+}
+
+impl<'t, R: Rows<'t>> Rows<'t> for Behind<'_, R> {
+    #[inline(always)]
+    fn scratch_len(&self, width: usize) -> usize {
+        self.rows.scratch_len(width)
+    }
+
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.rows.row(lanes, self.first + i, scratch)
+    }
+
+    #[inline(always)]
+    fn bf16_bits(&self, i: usize) -> Option<&'t [u16]> {
+        self.rows.bf16_bits(self.first + i)
+    }
+
+    #[inline(always)]
+    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        self.rows.words(lanes, self.first + i, dim, scratch)
+    }
+}
+
+/// Values of keys that have none.
+#[derive(Clone, Copy)]
+pub struct NoValues;
+
+impl<'t> Rows<'t> for NoValues {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, _: L, _: usize, _: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        &[]
+    }
+}

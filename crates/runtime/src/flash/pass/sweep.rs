@@ -1,0 +1,501 @@
+//! A pass over lookahead keys: blocks of keys in order, each read by the queries and then taught by their tokens.
+
+use core::ops::Range;
+
+use regard_engine::element::Element;
+use regard_engine::grid::Claim;
+use regard_engine::pack::{AsStored, Rows};
+use regard_engine::{Engine, Shape, Step, pack};
+use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::tiles;
+use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
+
+use super::super::lookahead::Learning;
+use super::super::lookahead::memory::{Layout, Memory as Own};
+use super::super::lookahead::rows::{Behind, Halves, Joined, NoValues, Tensor, TokenRows};
+use super::super::memory::Memory;
+use super::{Parts, Pass, RowTile, Shared, Steps};
+use crate::code::{Keys as LaneKeys, Place};
+use crate::rows::{Changed, Side};
+
+/// A key block, and how alive it is.
+#[derive(Clone, Copy)]
+struct KeyBlock {
+    first: u32,
+    count: u32,
+    /// To the queries.
+    seen: Liveness,
+    /// To the tokens.
+    taught: Liveness,
+}
+
+impl<E: Engine, T: Element> Pass<'_, E, T> {
+    /// The query block over all keys up to its end.
+    #[inline(always)]
+    pub(super) fn sweep(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        claim: &mut Claim<'_, T>,
+        (memory, own): (&mut Memory<'_>, &mut Own<'_>),
+    ) {
+        self.prepare(memory);
+        self.prepare_tokens(learning, layout, memory, own);
+        let Parts { variant, plan, .. } = self.shared.parts;
+        let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
+        let region = self.region(0, self.rows());
+        let seen = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
+        let taught = |keys| tiles::liveness(learning.allow, &Region { k: keys, ..region }, ranges);
+        let either = |keys| match (seen(keys), taught(keys)) {
+            (Liveness::Dead, Liveness::Dead) => Liveness::Dead,
+            _ => Liveness::Partial,
+        };
+        let end = self.block.first_query + self.block.queries;
+        let mut cell = 0;
+        for (keys, _) in tiles::runs(0..end, blocks.key_block, either) {
+            let mut first = keys.start;
+            while first < keys.end {
+                let count = (blocks.key_block - first % blocks.key_block).min(keys.end - first);
+                if first / blocks.key_cell != cell {
+                    cell = first / blocks.key_cell;
+                    for tile in self.tiles() {
+                        self.close_cell(tile, memory);
+                    }
+                }
+                let span = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
+                let block = KeyBlock { first, count, seen: seen(span), taught: taught(span) };
+                self.read_and_teach(learning, layout, block, claim, (memory, own));
+                first += count;
+            }
+        }
+        for tile in self.tiles() {
+            self.write(tile, claim, memory);
+        }
+    }
+
+    /// What becomes of scores as an engine gives them, so that they are scaled.
+    #[inline(always)]
+    fn scale(&self) -> Option<f32> {
+        E::UNSCALED.then_some(self.shared.parts.variant.scale as f32)
+    }
+
+    /// Packs what the block's tokens are asked by and what they teach, and finds what its queries find in them.
+    #[inline(always)]
+    fn prepare_tokens(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        memory: &mut Memory<'_>,
+        own: &mut Own<'_>,
+    ) {
+        let (engine, lanes) = (self.shared.engine, self.shared.engine.lanes());
+        let (dim, tokens, count) = (layout.dim, layout.tokens, self.block.queries as usize);
+        let (factor, _) = self.units();
+        let asked_by = self.token_rows(&learning.k_u, self.block.first_query);
+        for RowTile { first, rows, width } in self.tiles() {
+            let rows_of_tile = Behind { rows: &asked_by, first };
+            let to = &mut own.askers[layout.asker(first)];
+            engine.pack_queries(&layout.ask, &rows_of_tile, [rows, width], factor, own.pack, to);
+        }
+
+        let values = self.token_rows(&learning.v_u, self.block.first_query);
+        own.turned.fill(0.0);
+        own.has_odd_values = false;
+        for (token, to) in own.rows.chunks_exact_mut(dim).enumerate().take(count) {
+            to.copy_from_slice(values.row(lanes, token, own.pack));
+            let is_odd = to.iter().any(|x| !x.is_finite());
+            own.odd[token] = is_odd.into();
+            own.has_odd_values |= is_odd;
+            for (channel, x) in to.iter_mut().enumerate() {
+                if !x.is_finite() {
+                    *x = 0.0;
+                }
+                own.turned[channel * tokens + token] = *x;
+            }
+        }
+        let row = AsStored(|token: usize| &own.rows[token * dim..][..dim]);
+        self.pack_rows(&layout.own, &row, count, own.pack, own.own);
+        for first in (0..dim).step_by(E::ROWS) {
+            let channels = E::ROWS.min(dim - first);
+            let width = channels.next_multiple_of(E::ROW_STEP);
+            let once = |channel: usize| &own.turned[(first + channel) * tokens..][..tokens];
+            let again = |channel| if layout.halves == 2 { once(channel) } else { &[] };
+            let row = Joined { first: once, rest: again, cleans: false };
+            let to = &mut own.left[layout.channels(first)];
+            engine.pack_queries(&layout.leave, &row, [channels, width], 1.0, own.pack, to);
+        }
+
+        own.own_scores.fill(0.0);
+        for RowTile { first, rows, width } in self.tiles() {
+            let step = Step {
+                shape: &layout.own,
+                query: &memory.query[self.shared.layout.queries(first)],
+                packed: own.own,
+                first_key: 0,
+                live_keys: count,
+                scratch: own.scratch,
+                output: &mut [],
+                width,
+            };
+            engine.scores(step, own.scores);
+            for row in 0..rows {
+                let to = &mut own.own_scores[(first + row) * tokens..][..tokens];
+                for (token, to) in to.iter_mut().enumerate().take(first + row + 1) {
+                    *to = own.scores[token * width + row];
+                }
+            }
+        }
+        self.query_rows(factor, own);
+        for RowTile { first, rows, width } in self.tiles() {
+            let rows_of_tile = Joined {
+                first: |row: usize| &own.rows[(first + row) * dim..][..dim],
+                rest: |row: usize| &own.own_scores[(first + row) * tokens..][..tokens],
+                cleans: false,
+            };
+            let to = &mut own.finders[layout.finder(first)];
+            engine.pack_queries(&layout.find, &rows_of_tile, [rows, width], 1.0, own.pack, to);
+        }
+    }
+
+    /// Writes the rows of q_c as the products have them, in place of those of `v_u`.
+    #[inline(always)]
+    fn query_rows(&self, factor: f32, own: &mut Own<'_>) {
+        let (lanes, batch) = (self.shared.engine.lanes(), self.block.of.batch as usize);
+        let at = |row| [batch, self.block.kv_head as usize, self.query_row(self.place(row).1)];
+        let rows = Changed { change: self.shared.changes[Side::Query as usize], tensor: self.shared.q, at };
+        let dim = self.shared.layout.shape.dim;
+        for (row, to) in own.rows.chunks_exact_mut(dim).enumerate().take(self.rows()) {
+            let from = rows.row(lanes, row, own.pack);
+            for (to, x) in to.iter_mut().zip(from) {
+                *to = x * factor;
+            }
+        }
+    }
+
+    /// The rows of a tensor of lookahead keys from a token on.
+    #[inline(always)]
+    fn token_rows<'a>(&self, tensor: &Tensor<'a, T>, first: u32) -> TokenRows<'a, T> {
+        let of = self.block.of;
+        tensor.rows(of.batch as usize, self.block.kv_head as usize, (of.first_key + first) as usize)
+    }
+
+    /// Packs rows as keys without values, unit by unit.
+    #[inline(always)]
+    fn pack_rows<'t>(
+        &self,
+        shape: &Shape,
+        rows: &impl Rows<'t>,
+        count: usize,
+        scratch: &mut [f32],
+        to: &mut [f32],
+    ) {
+        let unit = E::unit_keys(shape);
+        for (first, to) in (0..count).step_by(unit).zip(to.chunks_exact_mut(E::packed_len(shape))) {
+            let rows = Behind { rows, first };
+            self.shared.engine.pack(shape, &rows, &NoValues, unit.min(count - first), scratch, to);
+        }
+    }
+
+    /// One key block: what the tokens will teach it, then the queries, then the tokens.
+    #[inline(always)]
+    fn read_and_teach(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        block: KeyBlock,
+        claim: &mut Claim<'_, T>,
+        (memory, own): (&mut Memory<'_>, &mut Own<'_>),
+    ) {
+        let KeyBlock { first, count, seen, taught } = block;
+        let is_taught = taught != Liveness::Dead;
+        if is_taught {
+            let asking = self.token_rows(&learning.q_u, first);
+            self.pack_rows(&layout.ask, &asking, count as usize, own.pack, own.asked);
+            self.weigh(learning, layout, block, own);
+        }
+        if seen != Liveness::Dead {
+            // Whole, for the query blocks after this one see more of it.
+            let whole = (self.block.of.keys - first).min(self.shared.parts.plan.prefill.key_block);
+            let unit = self.packed_block(first, whole, memory);
+            self.pack_found(layout, block, claim, own);
+            for tile in self.tiles() {
+                let Some(live) = self.live_steps(tile, first, count, seen) else { continue };
+                self.find(learning, layout, block, (tile, live.0.clone()), (memory, own));
+                let learned = super::Learned { scores: own.scores, scale: self.scale() };
+                self.step(tile, first, live, (unit, Some(learned)), memory);
+            }
+        }
+        if is_taught {
+            self.teach(learning, layout, block, claim, own);
+        }
+    }
+
+    /// What each token of the block weighs in what it teaches each key.
+    #[inline(always)]
+    fn weigh(&self, learning: &Learning<'_, E, T>, layout: &Layout, block: KeyBlock, own: &mut Own<'_>) {
+        let Shared { engine, .. } = self.shared;
+        let lanes = engine.lanes();
+        let (tokens, queries) = (layout.tokens, self.block.queries as usize);
+        let KeyBlock { first, count, taught, .. } = block;
+        let mut odd = F32::splat(lanes, 0.0);
+        let (zero, never) = (odd, F32::splat(lanes, f32::NEG_INFINITY));
+        let missing = queries.next_multiple_of(E::ROW_STEP);
+        if missing < tokens {
+            for weights in own.weights.chunks_exact_mut(tokens).take(count as usize) {
+                weights[missing..].fill(0.0);
+            }
+        }
+        for tile in self.tiles() {
+            let RowTile { first: row, rows, width } = tile;
+            let columns = row..row + width;
+            let (live, steps) =
+                self.steps_of(learning.allow, tile, first, count, taught).unwrap_or((0..0, Steps::default()));
+            let (begin, end) = (live.start as usize, live.end as usize);
+            for (key, weights) in own.weights.chunks_exact_mut(tokens).enumerate().take(count as usize) {
+                if !(begin..end).contains(&key) {
+                    weights[columns.clone()].fill(0.0);
+                }
+            }
+            if live.is_empty() {
+                continue;
+            }
+            let step = Step {
+                shape: &layout.ask,
+                query: &own.askers[layout.asker(row)],
+                packed: own.asked,
+                first_key: begin,
+                live_keys: end - begin,
+                scratch: own.scratch,
+                output: &mut [],
+                width,
+            };
+            engine.scores(step, own.scores);
+            let scores = &mut own.scores[..(end - begin) * width];
+            if let Some(scale) = self.scale() {
+                pack::scale(lanes, scores, scale);
+            }
+            self.mask(learning, tile, (first + live.start, steps), scores, own.code);
+            let all = scores.chunks_exact(width).zip(own.weights.chunks_exact_mut(tokens).skip(begin));
+            for (scores, weights) in all {
+                let to = vectors_mut(lanes, &mut weights[columns.clone()]);
+                for (to, &score) in to.iter_mut().zip(vectors(lanes, scores)) {
+                    let score = F32::from_raw(lanes, score);
+                    let weight = score.eq(never).select(zero, sigmoid(score));
+                    odd = odd + weight * zero;
+                    *to = weight.raw();
+                }
+                // Lanes past the rows repeat the last one.
+                weights[columns.start + rows..columns.end].fill(0.0);
+            }
+        }
+        own.has_odd_weights = odd.sum().is_nan();
+    }
+
+    /// Makes scores of tokens that do not teach a key −inf; `first` is the position of the first key.
+    #[inline(always)]
+    fn mask(
+        &self,
+        learning: &Learning<'_, E, T>,
+        tile: RowTile,
+        (first, steps): (u32, Steps),
+        scores: &mut [f32],
+        scratch: &mut [i32],
+    ) {
+        if steps == Steps::default() {
+            return;
+        }
+        let Shared { engine, parts, captured, fault, .. } = self.shared;
+        let RowTile { first: row, rows, width } = tile;
+        let mut positions = [0; super::MAX_TILE_ROWS];
+        for (lane, position) in positions[..width].iter_mut().enumerate() {
+            *position = (self.block.first_query as usize + row + lane.min(rows - 1)) as i32;
+        }
+        let heads = [self.block.kv_head as i32; super::MAX_TILE_ROWS];
+        let keys = scores.len() / width;
+        let step_keys = parts.plan.prefill.mask_step as usize;
+        let mut key = 0;
+        while key < keys {
+            let (class, end) = steps.run(step_keys, 0, key, keys);
+            let scores = &mut scores[key * width..end * width];
+            match class {
+                Liveness::Dead => scores.fill(f32::NEG_INFINITY),
+                Liveness::Full => {}
+                Liveness::Partial => {
+                    let place = Place {
+                        b: self.block.sequence as i32,
+                        g: self.block.kv_head as i32,
+                        nq: self.block.of.queries as i32,
+                        nk: self.block.of.keys as i32,
+                        q: &positions[..width],
+                        h: &heads[..width],
+                        first_key: first as i32 + key as i32,
+                        keys: LaneKeys::Rows,
+                        captured,
+                        fault,
+                    };
+                    learning.code.apply(engine.lanes(), &place, scores, true, scratch);
+                }
+            }
+            key = end;
+        }
+    }
+
+    /// Packs the keys as tokens before the block left them, beside what its own tokens teach them.
+    #[inline(always)]
+    fn pack_found(&self, layout: &Layout, block: KeyBlock, claim: &Claim<'_, T>, own: &mut Own<'_>) {
+        let KeyBlock { first, count, taught, .. } = block;
+        let left = |key: usize| claim.kept(0, first + key as u32).unwrap_or_default();
+        let (pack, to) = (&mut *own.pack, &mut *own.found);
+        if taught == Liveness::Dead {
+            return self.pack_rows(&layout.ask, &AsStored(left), count as usize, pack, to);
+        }
+        let weights = |key: usize| &own.weights[key * layout.tokens..][..layout.tokens];
+        let rows = Joined { first: left, rest: weights, cleans: own.has_odd_weights };
+        self.pack_rows(&layout.find, &rows, count as usize, pack, to);
+    }
+
+    /// What the queries of a row tile find at lookahead keys, unscaled where scores are, `[live key][width]`.
+    #[inline(always)]
+    fn find(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        block: KeyBlock,
+        (tile, live): (RowTile, Range<u32>),
+        (memory, own): (&Memory<'_>, &mut Own<'_>),
+    ) {
+        let is_taught = block.taught != Liveness::Dead;
+        let (shape, query) = if is_taught {
+            (&layout.find, &own.finders[layout.finder(tile.first)])
+        } else {
+            (&layout.ask, &memory.query[self.shared.layout.queries(tile.first)])
+        };
+        let step = Step {
+            shape,
+            query,
+            packed: own.found,
+            first_key: live.start as usize,
+            live_keys: live.len(),
+            scratch: own.scratch,
+            output: &mut [],
+            width: tile.width,
+        };
+        self.shared.engine.scores(step, own.scores);
+        if is_taught && (own.has_odd_values || own.has_odd_weights) {
+            self.find_odd(learning, layout, tile, live, own);
+        }
+    }
+
+    /// Adds what queries find of tokens whose weights or values are no numbers, which the product left out.
+    #[cold]
+    fn find_odd(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        tile: RowTile,
+        live: Range<u32>,
+        own: &mut Own<'_>,
+    ) {
+        let Layout { dim, tokens, .. } = *layout;
+        let values = self.token_rows(&learning.v_u, self.block.first_query);
+        for token in 0..self.block.queries as usize {
+            let value = values.row(self.shared.engine.lanes(), token, own.pack);
+            for row in token.saturating_sub(tile.first)..tile.rows {
+                let query = &own.rows[(tile.first + row) * dim..][..dim];
+                let found: f32 = if own.odd[token] == 0 {
+                    0.0
+                } else {
+                    let odd = query.iter().zip(value).filter(|(_, v)| !v.is_finite());
+                    odd.map(|(q, v)| q * v).sum()
+                };
+                for (scores, key) in own.scores.chunks_exact_mut(tile.width).zip(live.clone()) {
+                    let weight = own.weights[key as usize * tokens + token];
+                    if weight.is_nan() || weight != 0.0 && own.odd[token] != 0 {
+                        scores[row] += weight * found;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the tokens leave at the keys that they teach.
+    #[inline(always)]
+    fn teach(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        block: KeyBlock,
+        claim: &mut Claim<'_, T>,
+        own: &mut Own<'_>,
+    ) {
+        let Shared { engine, .. } = self.shared;
+        let lanes = engine.lanes();
+        let Layout { dim, tokens, .. } = *layout;
+        let KeyBlock { first, count, .. } = block;
+        let rows = Halves {
+            rows: |key: usize| &own.weights[key * tokens..][..tokens],
+            count: layout.halves,
+            cleans: own.has_odd_weights,
+        };
+        self.pack_rows(&layout.leave, &rows, count as usize, own.pack, own.found);
+        for channel in (0..dim).step_by(E::ROWS) {
+            let channels = E::ROWS.min(dim - channel);
+            let width = channels.next_multiple_of(E::ROW_STEP);
+            let step = Step {
+                shape: &layout.leave,
+                query: &own.left[layout.channels(channel)],
+                packed: own.found,
+                first_key: 0,
+                live_keys: count as usize,
+                scratch: own.scratch,
+                output: &mut [],
+                width,
+            };
+            engine.scores(step, own.scores);
+            for (key, left) in own.scores.chunks_exact(width).enumerate().take(count as usize) {
+                let Some(row) = claim.kept_mut(0, first + key as u32) else { continue };
+                let row = &mut row[channel..channel + channels];
+                let whole = channels / E::Lanes::WIDTH * E::Lanes::WIDTH;
+                let (vectors_of_row, rest) = row.split_at_mut(whole);
+                for (at, to) in vectors_mut(lanes, vectors_of_row).iter_mut().enumerate() {
+                    let left = load_f32(lanes, &left[at * E::Lanes::WIDTH..]);
+                    *to = (F32::from_raw(lanes, *to) + left).raw();
+                }
+                for (to, left) in rest.iter_mut().zip(&left[whole..]) {
+                    *to += left;
+                }
+            }
+        }
+        if own.has_odd_values || own.has_odd_weights {
+            self.teach_odd(learning, layout, block, claim, own);
+        }
+    }
+
+    /// Adds what tokens leave whose weights or values are no numbers.
+    #[cold]
+    fn teach_odd(
+        &self,
+        learning: &Learning<'_, E, T>,
+        layout: &Layout,
+        block: KeyBlock,
+        claim: &mut Claim<'_, T>,
+        own: &mut Own<'_>,
+    ) {
+        let values = self.token_rows(&learning.v_u, self.block.first_query);
+        for token in 0..self.block.queries as usize {
+            let value = values.row(self.shared.engine.lanes(), token, own.pack);
+            for key in 0..block.count as usize {
+                let weight = own.weights[key * layout.tokens + token];
+                if !weight.is_nan() && (weight == 0.0 || own.odd[token] == 0) {
+                    continue;
+                }
+                let Some(row) = claim.kept_mut(0, block.first + key as u32) else { continue };
+                for (to, &v) in row.iter_mut().zip(value) {
+                    if weight.is_nan() || !v.is_finite() {
+                        *to += weight * v;
+                    }
+                }
+            }
+        }
+    }
+}

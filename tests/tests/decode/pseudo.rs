@@ -1,0 +1,97 @@
+//! Sequences of pseudo-heads that grow: a cache holds keys and values as they were given, and a prefill mixes them.
+
+use regard::{Dtype, RunError, Solo};
+use regard_runtime::flash;
+use regard_testkit::{Case, Inputs, Outputs};
+use regard_tests::cached::{self, Filled};
+use regard_tests::{engines, run, specs};
+
+use crate::{Sizes, bits, cached_as};
+use regard::Kernel;
+use regard_ir::spec::CacheFormat;
+
+const LEN: usize = 90;
+
+const SPECS: [&str; 3] = [
+    "heads = { query = 4, kv = 2, dim = 24, value_dim = 20 }\npseudo.heads = 3\nmask = 'causal'",
+    "heads = { query = 3, dim = 16 }\npseudo = { heads = 4, causal = 'token', window_unit = 'token' }\n\
+     mask = 'causal & window(9)'\nposition.rope.theta = 1e4",
+    "heads = { query = 2, dim = 20 }\npseudo.heads = 2\nmask = 'causal & same(doc)'\ninputs.doc = 'i32[b, k]'\n\
+     position.rope.theta = 1e4\nqk_norm = { kind = 'rms', learned = true }\noutput.norm = 'rms'",
+];
+
+/// Appends tokens of a case to its cache and attends their queries.
+fn grow(
+    kernel: &Kernel,
+    (case, inputs): (&Case<'_>, &Inputs),
+    filled: &mut Filled,
+    tokens: core::ops::Range<usize>,
+) -> Outputs {
+    let Filled { cache, sequences } = filled;
+    cached::append(kernel, (case, inputs), (cache, sequences[0]), 0, tokens.clone()).expect("room for all");
+    let sizes = Sizes { cu_q: vec![0, tokens.len() as i32], cu_k: vec![0, tokens.end as i32] };
+    let part = sizes.case(kernel, 3);
+    let of = regard_ir::problem::Sequence { keys: tokens.end as u32, ..case.problem.sequence(0) };
+    let data = inputs.captured();
+    let captured = data.iter().enumerate();
+    let [q, k, v] = &inputs.operands[..] else { panic!("q, k and v") };
+    let q = regard_tests::cut(&q.view(), case.dtype, tokens);
+    let inputs = Inputs {
+        operands: vec![q, k.clone(), v.clone()],
+        captured: captured
+            .map(|(input, data)| regard_tests::cut_captured(*data, &case.variant, input, 0, &of))
+            .collect(),
+        ..inputs.clone()
+    };
+    cached::prefill(kernel, &part, &inputs, filled, &Solo).expect("a case is small")
+}
+
+#[test]
+fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
+    for text in SPECS {
+        for dtype in Dtype::ALL {
+            for entry in engines::serving(dtype) {
+                let spec = specs::parse(text);
+                if !run::serves(&spec, entry, dtype) {
+                    continue;
+                }
+                let spec = cached_as(spec, CacheFormat::Same, CacheFormat::Same, 16);
+                let kernel = run::compile(&spec, entry, dtype);
+                let sizes = Sizes::new(&[LEN], LEN);
+                let case = sizes.case(&kernel, 3);
+                let inputs = case.inputs();
+                let at_once = run::run(&kernel, &case, &inputs, &Solo).expect("a case is small");
+                let mut cache = kernel.cache(cached::limits(&case)).expect("small");
+                let sequences = vec![cache.open().expect("room for one")];
+                let mut filled = Filled { cache, sequences };
+                let check = |filled: &mut Filled, tokens: core::ops::Range<usize>| {
+                    let outputs = grow(&kernel, (&case, &inputs), filled, tokens.clone());
+                    assert!(
+                        bits(&outputs, 0, tokens.len()) == bits(&at_once, tokens.start, tokens.len()),
+                        "{text} on {entry:?}: tokens {tokens:?}"
+                    );
+                };
+                check(&mut filled, 0..61);
+                (61..70).for_each(|token| check(&mut filled, token..token + 1));
+                // What is rolled back and added again is what it was.
+                let sequence = filled.sequences[0];
+                filled.cache.truncate(sequence, 64).expect("it has more");
+                check(&mut filled, 64..67);
+                check(&mut filled, 67..LEN);
+            }
+        }
+    }
+}
+
+#[test]
+fn few_queries_are_told_that_a_prefill_takes_them() {
+    let spec = specs::parse(SPECS[0]);
+    let kernel = run::compile(&spec, engines::serving(Dtype::F32)[0], Dtype::F32);
+    let sizes = Sizes::new(&[20], 1);
+    let case = sizes.case(&kernel, 3);
+    let inputs = case.inputs();
+    let filled = cached::fill(&kernel, &case, &inputs, 20).expect("a case is small");
+    let mut step = kernel.step(&filled.cache, 1, 1).expect("a case is small");
+    let refused = cached::decode(&kernel, &case, &inputs, &filled, (&mut step, &Solo)).map(|_| ());
+    assert!(matches!(refused, Err(RunError::Runtime(flash::RunError::PseudoHeads))), "{refused:?}");
+}
