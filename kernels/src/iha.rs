@@ -11,7 +11,7 @@
 use regard_runtime::straight::prelude::*;
 
 /// What the spec is recognised by.
-pub const IDENTITY: Identity = Identity(0x352bf527043b093bd6289cc53ef62449);
+pub const IDENTITY: Identity = Identity(0x066f2632b31f44d37339e055402e99a2);
 
 /// The spec as kernels read it.
 pub const VARIANT: Variant<'static> = Variant {

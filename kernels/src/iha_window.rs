@@ -10,7 +10,7 @@
 use regard_runtime::straight::prelude::*;
 
 /// What the spec is recognised by.
-pub const IDENTITY: Identity = Identity(0x796e61bb0952234bdc1b64c1b1f7617b);
+pub const IDENTITY: Identity = Identity(0xef780caf02ee65fdf7ddab0aca33efb7);
 
 /// The spec as kernels read it.
 pub const VARIANT: Variant<'static> = Variant {

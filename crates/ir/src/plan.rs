@@ -149,8 +149,6 @@ pub struct Split {
     pub stack_rows: u32,
 }
 
-/// The most blocks of packed keys that a worker keeps: some megabytes.
-const MOST_KEPT_BLOCKS: u32 = 32;
 /// What a plan has for latents beside the blocks of their expanded form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -215,6 +213,9 @@ pub struct Plan {
     /// How many tasks each thread gets at most when a schedule cuts the work, so that the last ones even out.
     pub tasks_per_thread: u32,
 }
+
+/// The most blocks of packed keys that a worker keeps: some megabytes.
+const MOST_KEPT_BLOCKS: u32 = 32;
 
 impl Plan {
     /// How many blocks of packed keys a pass visits at most, where that does not grow with its sequence and they are few enough

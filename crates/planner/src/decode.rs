@@ -48,11 +48,7 @@ pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageForma
     let stack = (spec.cache.layout == CacheLayout::Paged).then(|| stack(spec, machine, key_chunk));
     let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
     let decode = Split { key_cell: whole(CELL, key_chunk), key_chunk, stack_rows };
-    let sizes = [
-        page,
-        chunk,
-        Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell),
-    ];
+    let sizes = [page, chunk, Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell)];
     (cache, decode, sizes.into_iter().chain(stack).collect())
 }
 

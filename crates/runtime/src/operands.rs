@@ -10,6 +10,7 @@ use crate::view::View;
 
 /// Queries, and what else a call on cached keys takes.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant)] // They are views, and nothing is allocated in a run.
 pub enum QueryRows<'a, T> {
     /// `q`, or `q_c` of a variant with lookahead keys, `[sequence][query head][query]` rows of `dim`.
     Plain(View<'a, T>),
@@ -32,6 +33,7 @@ pub struct LatentQueries<'a, T> {
 
 /// Keys and values.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant)] // They are views, and nothing is allocated in a run.
 pub enum KeyRows<'a, T> {
     /// Rows of heads.
     Plain {

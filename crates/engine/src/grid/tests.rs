@@ -120,6 +120,5 @@ fn kept_rows_are_those_of_the_task_and_as_many_as_outputs() {
         assert_eq!(claim.kept(0, 2), Some(&[1.0 + head; 3][..]));
         assert_eq!(claim.kept(0, 3), Some(&[0.0; 3][..]));
     }
-    drop(grid);
     assert_eq!((u[6], u[18], u[9]), (1.0, 2.0, 0.0));
 }

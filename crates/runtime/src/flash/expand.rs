@@ -163,8 +163,7 @@ impl<T: Element> Expansion<'_, T> {
         head: u32,
         range: Range<u32>,
         unit: usize,
-        memory: &'m mut [f32],
-        expanded: &mut Option<u32>,
+        (memory, expanded): (&'m mut [f32], &mut Option<u32>),
     ) -> [Made<'m>; 2] {
         let sizes = Sizes::new(&self.latent, unit);
         let mut pieces = Carve::new(memory, sizes.pieces());

@@ -136,7 +136,7 @@ impl<T: Element> Keys<'_, T> {
             Source::Latents { caches, page, expansion } => {
                 let cache = (&caches.get(sequence as usize), &page);
                 let unit = E::unit_keys(shape);
-                let [k, v] = expansion.make(engine.lanes(), cache, kv_head, keys, unit, memory, expanded);
+                let [k, v] = expansion.make(engine.lanes(), cache, kv_head, keys, unit, (memory, expanded));
                 engine.pack(shape, &k, &v, count, scratch, to);
             }
         }

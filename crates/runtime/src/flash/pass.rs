@@ -1,5 +1,6 @@
 //! One pass: a query block over the keys that it can see.
 
+mod sums;
 mod sweep;
 
 use core::ops::Range;
@@ -13,11 +14,11 @@ use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{KeyRange, Sequence};
 use regard_ir::tiles;
-use regard_ir::variant::{Sink, Weights};
-use regard_simd::TRANSPOSE;
+use regard_ir::variant::Weights;
 
+use self::sweep::{KeyBlock, Lesson};
 use super::Parts;
-use super::fold::{Learned, Steps, Sums, TileFold, Units, common_reference};
+use super::fold::{Learned, Steps, Sums, TileFold, Units};
 use super::keys::Keys;
 use super::lookahead::Learning;
 use super::memory::{Layout, Memory};
@@ -26,7 +27,6 @@ use crate::finish::Finish;
 use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
-use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
 
 /// What all workers read.
 pub(super) struct Shared<'a, E: Engine, T> {
@@ -87,7 +87,8 @@ pub(super) fn task<E: Engine, T: Element>(
     let of = shared.parts.problem.sequence(sequence);
     let mut own = memory.learning.take();
     let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
-    if learning.is_some() {
+    let mut lesson = learning.zip(own.as_mut()).map(|((of, layout), own)| Lesson { of, layout, own });
+    if lesson.is_some() {
         for token in query_begin..query_end {
             claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
         }
@@ -95,11 +96,8 @@ pub(super) fn task<E: Engine, T: Element>(
     let mut first_query = query_begin;
     while first_query < query_end {
         let queries = step.min(query_end - first_query);
-        let pass = Pass { shared, block: Block { sequence, of, kv_head, first_query, queries } };
-        match (learning, &mut own) {
-            (Some((learning, layout)), Some(own)) => pass.sweep(learning, layout, claim, (memory, own)),
-            _ => pass.run(claim, memory),
-        }
+        let block = Block { sequence, of, kv_head, first_query, queries };
+        Pass { shared, block }.run(claim, memory, &mut lesson);
         first_query += queries;
     }
     memory.learning = own;
@@ -110,28 +108,35 @@ struct Pass<'a, E: Engine, T> {
     block: Block,
 }
 
-/// How far a row tile's sums have come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// No key so far.
-    Empty,
-    /// Only in the cell under way, which is then the sum of all.
-    Cell,
-    /// In the total alone.
-    Total,
-    /// In both.
-    Both,
-}
-
 impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
-    fn run(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    fn run(
+        &self,
+        claim: &mut Claim<'_, T>,
+        memory: &mut Memory<'_>,
+        lesson: &mut Option<Lesson<'_, '_, E, T>>,
+    ) {
         self.prepare(memory);
+        if let Some(lesson) = lesson {
+            self.prepare_tokens(lesson, memory);
+        }
         let Parts { variant, plan, .. } = self.shared.parts;
         let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
         let region = self.region(0, self.rows());
-        let classify = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
+        let teaches = lesson.as_ref().map(|lesson| lesson.of.allow);
+        let seen = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
+        let taught = |keys| {
+            teaches
+                .map_or(Liveness::Dead, |allow| tiles::liveness(allow, &Region { k: keys, ..region }, ranges))
+        };
+        // Runs of keys are those of the mask; where keys learn, of what either mask leaves.
+        let classify = |keys| match (seen(keys), teaches) {
+            (Liveness::Dead, Some(_)) if taught(keys) == Liveness::Dead => Liveness::Dead,
+            (_, Some(_)) => Liveness::Partial,
+            (seen, None) => seen,
+        };
         let KeyRange { begin, end } = self.block.of.held;
+        let end = if teaches.is_some() { self.block.first_query + self.block.queries } else { end };
         let mut cell = begin / blocks.key_cell;
         for (keys, liveness) in tiles::runs(begin..end, blocks.key_block, classify) {
             // Blocks lie on a grid of absolute positions, whichever keys are held.
@@ -144,7 +149,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                         self.close_cell(tile, memory);
                     }
                 }
-                self.key_block(first, count, liveness, memory);
+                let span = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
+                let seen = if teaches.is_some() { seen(span) } else { liveness };
+                self.key_block(KeyBlock { first, count, seen, taught: taught(span) }, claim, memory, lesson);
                 first += count;
             }
         }
@@ -276,13 +283,40 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Packs a key block and takes every row tile through it.
+    /// Packs a key block and takes every row tile through it; where keys learn, the block's tokens teach them after that.
     #[inline(always)]
-    fn key_block(&self, first: u32, count: u32, liveness: Liveness, memory: &mut Memory<'_>) {
-        let unit = self.packed_block(first, count, memory);
-        for tile in self.tiles() {
-            let Some(live) = self.live_steps(tile, first, count, liveness) else { continue };
-            self.step(tile, first, live, (unit, None), memory);
+    fn key_block(
+        &self,
+        block: KeyBlock,
+        claim: &mut Claim<'_, T>,
+        memory: &mut Memory<'_>,
+        lesson: &mut Option<Lesson<'_, '_, E, T>>,
+    ) {
+        let KeyBlock { first, count, seen, taught } = block;
+        let is_taught = taught != Liveness::Dead;
+        if let (Some(lesson), true) = (&mut *lesson, is_taught) {
+            self.ask(lesson, block);
+        }
+        if seen != Liveness::Dead {
+            // Where keys learn, whole, for the query blocks after this one see more of it.
+            let whole = (self.block.of.keys - first).min(self.shared.parts.plan.prefill.key_block);
+            let unit = self.packed_block(first, if lesson.is_some() { whole } else { count }, memory);
+            if let Some(lesson) = lesson {
+                self.pack_found(lesson, block, claim);
+            }
+            let allow = self.shared.parts.variant.allow;
+            for tile in self.tiles() {
+                let Some(live) = self.live_steps(allow, tile, first, count, seen) else { continue };
+                let mut learned = None;
+                if let Some(lesson) = lesson {
+                    self.find(lesson, block, (tile, live.0.clone()), memory);
+                    learned = Some(Learned { scores: lesson.own.scores, scale: self.scale() });
+                }
+                self.step(tile, first, live, (unit, learned), memory);
+            }
+        }
+        if let (Some(lesson), true) = (lesson, is_taught) {
+            self.teach(lesson, block, claim);
         }
     }
 
@@ -301,7 +335,11 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             keys.pack_block(*engine, &layout.shape, of, range, scratch, &mut packed[layout.packed(kept)]);
             memory.blocks[kept] = block;
         }
-        if ahead { layout.units.block(parts.problem, sequence, kv_head, first) } else { layout.packed(kept).start }
+        if ahead {
+            layout.units.block(parts.problem, sequence, kv_head, first)
+        } else {
+            layout.packed(kept).start
+        }
     }
 
     /// One row tile against the live keys of one key block, whose packed form begins at `unit`. Lookahead scores are those of
@@ -391,22 +429,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Which keys of a block a row tile can see, as a range within the block that starts on the mask's steps, and the
+    /// Which keys of a block a mask lets a row tile see, as a range within the block that starts on the mask's steps, and the
     /// liveness of its steps. `None` where there are none.
     #[inline(always)]
     fn live_steps(
-        &self,
-        tile: RowTile,
-        first: u32,
-        count: u32,
-        block: Liveness,
-    ) -> Option<(Range<u32>, Steps)> {
-        self.steps_of(self.shared.parts.variant.allow, tile, first, count, block)
-    }
-
-    /// The same of a mask.
-    #[inline(always)]
-    fn steps_of(
         &self,
         allow: Tree<'_>,
         tile: RowTile,
@@ -475,115 +501,6 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     if allowed != 0 {
                         *o += weight * value;
                     }
-                }
-            }
-        }
-    }
-
-    fn progress(&self, tile: RowTile, memory: &Memory<'_>) -> Progress {
-        match (memory.cell_sum[tile.first] != EMPTY, memory.total_sum[tile.first] != EMPTY) {
-            (false, false) => Progress::Empty,
-            (true, false) => Progress::Cell,
-            (false, true) => Progress::Total,
-            (true, true) => Progress::Both,
-        }
-    }
-
-    /// Adds a row tile's cell to its total and empties the cell.
-    #[inline(always)]
-    fn close_cell(&self, tile: RowTile, memory: &mut Memory<'_>) {
-        let width = self.shared.layout.value_width;
-        let lanes = self.shared.engine.lanes();
-        let rows = tile.first..tile.first + tile.width;
-        let outputs = rows.start * width..rows.end * width;
-        let progress = self.progress(tile, memory);
-        let cell = &memory.cell_output[outputs.clone()];
-        let total = &mut memory.total_output[outputs];
-        match progress {
-            Progress::Empty | Progress::Total => return,
-            Progress::Cell => {
-                total.copy_from_slice(cell);
-                memory.total_reference[rows.clone()].copy_from_slice(&memory.cell_reference[rows.clone()]);
-                memory.total_sum[rows.clone()].copy_from_slice(&memory.cell_sum[rows.clone()]);
-            }
-            Progress::Both => {
-                let (old, new) = (&mut memory.factors[..tile.width], &mut memory.other_factors[..tile.width]);
-                let reference = &mut memory.total_reference[rows.clone()];
-                common_reference(lanes, reference, &memory.cell_reference[rows.clone()], old, new);
-                add_scaled(
-                    lanes,
-                    &mut memory.total_sum[rows.clone()],
-                    old,
-                    &memory.cell_sum[rows.clone()],
-                    new,
-                );
-                add_scaled(lanes, total, old, cell, new);
-            }
-        }
-        memory.cell_reference[rows.clone()].fill(f32::NEG_INFINITY);
-        memory.cell_sum[rows].fill(EMPTY);
-    }
-
-    /// Divides a row tile's output by its sums and writes its rows.
-    #[inline(always)]
-    fn write(&self, tile: RowTile, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
-        let RowTile { first, rows, width } = tile;
-        let Shared { engine, parts, layout, .. } = self.shared;
-        let lanes = engine.lanes();
-        if self.progress(tile, memory) == Progress::Both {
-            self.close_cell(tile, memory);
-        }
-        let progress = self.progress(tile, memory);
-        let (output, sum, reference) = if progress == Progress::Total {
-            (&mut *memory.total_output, &*memory.total_sum, &*memory.total_reference)
-        } else {
-            (&mut *memory.cell_output, &*memory.cell_sum, &*memory.cell_reference)
-        };
-        let output = &mut output[first * layout.value_width..][..width * layout.value_width];
-        let (sum, reference) = (&sum[first..][..width], &reference[first..][..width]);
-        let sink = match parts.variant.weights {
-            Weights::Softmax { sink } => Some(sink),
-            Weights::Sigmoid | Weights::Relu => None,
-        };
-        let is_part = self.shared.is_part;
-        match sink {
-            _ if progress == Progress::Empty => output.fill(0.0),
-            None => {}
-            Some(_) if is_part => {}
-            Some(Sink::None) => divide(lanes, output, sum, &mut memory.factors[..width]),
-            Some(sink) => {
-                for (row, factor) in memory.factors[..width].iter_mut().enumerate() {
-                    let logit = logit(sink, memory.heads[first + row], self.shared.captured);
-                    *factor = sunk_inverse(sum[row], reference[row], logit);
-                }
-                multiply(lanes, output, &memory.factors[..width]);
-            }
-        }
-        let batch = self.block.of.batch as usize;
-        for row in (0..rows).step_by(TRANSPOSE) {
-            let count = TRANSPOSE.min(rows - row);
-            turn(lanes, output, [row, width], layout.value_width, memory.rows);
-            for (i, values) in memory.rows.chunks_exact_mut(layout.value_width).take(count).enumerate() {
-                let (head, query) = self.place(first + row + i);
-                if let Some(finish) = &self.shared.finish {
-                    let at = [batch, memory.heads[first + row + i] as usize, self.query_row(query)];
-                    finish.apply(lanes, at, &mut values[..layout.shape.value_dim], memory.finish);
-                }
-                claim.output(head as usize, query).write(values);
-                let empty = progress == Progress::Empty;
-                match claim.stats(head as usize, query) {
-                    Some([total, its_reference]) => {
-                        *total = if empty { 0.0 } else { sum[row + i] };
-                        *its_reference = if empty { f32::NEG_INFINITY } else { reference[row + i] };
-                    }
-                    Some([lse]) => {
-                        let head = memory.heads[first + row + i];
-                        let sink =
-                            sink.map_or(f64::NEG_INFINITY, |sink| logit(sink, head, self.shared.captured));
-                        *lse =
-                            if empty { sink as f32 } else { log_sum(sum[row + i], reference[row + i], sink) };
-                    }
-                    _ => {}
                 }
             }
         }

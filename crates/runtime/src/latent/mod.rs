@@ -86,6 +86,7 @@ pub(crate) struct Feed<'a, T> {
 
 /// Where latents are.
 #[derive(Clone, Copy)]
+#[allow(clippy::large_enum_variant)] // They are views, and nothing is allocated in a run.
 pub(crate) enum Keys<'a, T> {
     /// In tensors.
     Given(KeyRows<'a, T>),

@@ -121,7 +121,8 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let mask = tables::mask(chain.value("mask"), sink);
     let causal: &[Comparison] = if lookahead.is_some() { &[Comparison::NotLater] } else { &[] };
     let allow = expr::mask(mask, causal, &env, sink);
-    let lookahead = lookahead.map(|said| said.and_then(|said| said.compile(&env, sink)).map(Mechanism::Lookahead));
+    let lookahead =
+        lookahead.map(|said| said.and_then(|said| said.compile(&env, sink)).map(Mechanism::Lookahead));
     let pseudo = chain.entry("pseudo").map(|_| pseudo.map(Mechanism::Pseudo));
     let latent = match latent {
         latent::Given::No => None,

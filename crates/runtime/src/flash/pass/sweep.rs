@@ -1,4 +1,4 @@
-//! A pass over lookahead keys: blocks of keys in order, each read by the queries and then taught by their tokens.
+//! What a pass does beside where keys learn: each block of them is read by the queries, then taught by their tokens.
 
 use core::ops::Range;
 
@@ -6,88 +6,46 @@ use regard_engine::element::Element;
 use regard_engine::grid::Claim;
 use regard_engine::pack::{AsStored, Rows};
 use regard_engine::{Engine, Shape, Step, pack};
-use regard_ir::interval::{Liveness, Region, Span};
-use regard_ir::tiles;
+use regard_ir::interval::Liveness;
 use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
 
 use super::super::lookahead::Learning;
 use super::super::lookahead::memory::{Layout, Memory as Own};
 use super::super::lookahead::rows::{Behind, Halves, Joined, NoValues, Tensor, TokenRows};
 use super::super::memory::Memory;
-use super::{Parts, Pass, RowTile, Shared, Steps};
+use super::{Pass, RowTile, Shared, Steps};
 use crate::code::{Keys as LaneKeys, Place};
 use crate::rows::{Changed, Side};
 
+/// What a pass works with beside, where keys learn.
+pub(super) struct Lesson<'a, 'm, E: Engine, T> {
+    pub of: &'a Learning<'a, E, T>,
+    pub layout: &'a Layout,
+    pub own: &'a mut Own<'m>,
+}
+
 /// A key block, and how alive it is.
 #[derive(Clone, Copy)]
-struct KeyBlock {
-    first: u32,
-    count: u32,
+pub(super) struct KeyBlock {
+    pub first: u32,
+    pub count: u32,
     /// To the queries.
-    seen: Liveness,
+    pub seen: Liveness,
     /// To the tokens.
-    taught: Liveness,
+    pub taught: Liveness,
 }
 
 impl<E: Engine, T: Element> Pass<'_, E, T> {
-    /// The query block over all keys up to its end.
-    #[inline(always)]
-    pub(super) fn sweep(
-        &self,
-        learning: &Learning<'_, E, T>,
-        layout: &Layout,
-        claim: &mut Claim<'_, T>,
-        (memory, own): (&mut Memory<'_>, &mut Own<'_>),
-    ) {
-        self.prepare(memory);
-        self.prepare_tokens(learning, layout, memory, own);
-        let Parts { variant, plan, .. } = self.shared.parts;
-        let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
-        let region = self.region(0, self.rows());
-        let seen = |keys| tiles::liveness(variant.allow, &Region { k: keys, ..region }, ranges);
-        let taught = |keys| tiles::liveness(learning.allow, &Region { k: keys, ..region }, ranges);
-        let either = |keys| match (seen(keys), taught(keys)) {
-            (Liveness::Dead, Liveness::Dead) => Liveness::Dead,
-            _ => Liveness::Partial,
-        };
-        let end = self.block.first_query + self.block.queries;
-        let mut cell = 0;
-        for (keys, _) in tiles::runs(0..end, blocks.key_block, either) {
-            let mut first = keys.start;
-            while first < keys.end {
-                let count = (blocks.key_block - first % blocks.key_block).min(keys.end - first);
-                if first / blocks.key_cell != cell {
-                    cell = first / blocks.key_cell;
-                    for tile in self.tiles() {
-                        self.close_cell(tile, memory);
-                    }
-                }
-                let span = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
-                let block = KeyBlock { first, count, seen: seen(span), taught: taught(span) };
-                self.read_and_teach(learning, layout, block, claim, (memory, own));
-                first += count;
-            }
-        }
-        for tile in self.tiles() {
-            self.write(tile, claim, memory);
-        }
-    }
-
     /// What becomes of scores as an engine gives them, so that they are scaled.
     #[inline(always)]
-    fn scale(&self) -> Option<f32> {
+    pub(super) fn scale(&self) -> Option<f32> {
         E::UNSCALED.then_some(self.shared.parts.variant.scale as f32)
     }
 
     /// Packs what the block's tokens are asked by and what they teach, and finds what its queries find in them.
     #[inline(always)]
-    fn prepare_tokens(
-        &self,
-        learning: &Learning<'_, E, T>,
-        layout: &Layout,
-        memory: &mut Memory<'_>,
-        own: &mut Own<'_>,
-    ) {
+    pub(super) fn prepare_tokens(&self, lesson: &mut Lesson<'_, '_, E, T>, memory: &mut Memory<'_>) {
+        let Lesson { of: learning, layout, own } = lesson;
         let (engine, lanes) = (self.shared.engine, self.shared.engine.lanes());
         let (dim, tokens, count) = (layout.dim, layout.tokens, self.block.queries as usize);
         let (factor, _) = self.units();
@@ -196,38 +154,13 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// One key block: what the tokens will teach it, then the queries, then the tokens.
+    /// What the block's tokens will teach a key block.
     #[inline(always)]
-    fn read_and_teach(
-        &self,
-        learning: &Learning<'_, E, T>,
-        layout: &Layout,
-        block: KeyBlock,
-        claim: &mut Claim<'_, T>,
-        (memory, own): (&mut Memory<'_>, &mut Own<'_>),
-    ) {
-        let KeyBlock { first, count, seen, taught } = block;
-        let is_taught = taught != Liveness::Dead;
-        if is_taught {
-            let asking = self.token_rows(&learning.q_u, first);
-            self.pack_rows(&layout.ask, &asking, count as usize, own.pack, own.asked);
-            self.weigh(learning, layout, block, own);
-        }
-        if seen != Liveness::Dead {
-            // Whole, for the query blocks after this one see more of it.
-            let whole = (self.block.of.keys - first).min(self.shared.parts.plan.prefill.key_block);
-            let unit = self.packed_block(first, whole, memory);
-            self.pack_found(layout, block, claim, own);
-            for tile in self.tiles() {
-                let Some(live) = self.live_steps(tile, first, count, seen) else { continue };
-                self.find(learning, layout, block, (tile, live.0.clone()), (memory, own));
-                let learned = super::Learned { scores: own.scores, scale: self.scale() };
-                self.step(tile, first, live, (unit, Some(learned)), memory);
-            }
-        }
-        if is_taught {
-            self.teach(learning, layout, block, claim, own);
-        }
+    pub(super) fn ask(&self, lesson: &mut Lesson<'_, '_, E, T>, block: KeyBlock) {
+        let Lesson { of, layout, own } = lesson;
+        let asking = self.token_rows(&of.q_u, block.first);
+        self.pack_rows(&layout.ask, &asking, block.count as usize, own.pack, own.asked);
+        self.weigh(of, layout, block, own);
     }
 
     /// What each token of the block weighs in what it teaches each key.
@@ -248,8 +181,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         for tile in self.tiles() {
             let RowTile { first: row, rows, width } = tile;
             let columns = row..row + width;
-            let (live, steps) =
-                self.steps_of(learning.allow, tile, first, count, taught).unwrap_or((0..0, Steps::default()));
+            let (live, steps) = self
+                .live_steps(learning.allow, tile, first, count, taught)
+                .unwrap_or((0..0, Steps::default()));
             let (begin, end) = (live.start as usize, live.end as usize);
             for (key, weights) in own.weights.chunks_exact_mut(tokens).enumerate().take(count as usize) {
                 if !(begin..end).contains(&key) {
@@ -342,7 +276,13 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// Packs the keys as tokens before the block left them, beside what its own tokens teach them.
     #[inline(always)]
-    fn pack_found(&self, layout: &Layout, block: KeyBlock, claim: &Claim<'_, T>, own: &mut Own<'_>) {
+    pub(super) fn pack_found(
+        &self,
+        lesson: &mut Lesson<'_, '_, E, T>,
+        block: KeyBlock,
+        claim: &Claim<'_, T>,
+    ) {
+        let Lesson { layout, own, .. } = lesson;
         let KeyBlock { first, count, taught, .. } = block;
         let left = |key: usize| claim.kept(0, first + key as u32).unwrap_or_default();
         let (pack, to) = (&mut *own.pack, &mut *own.found);
@@ -356,14 +296,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// What the queries of a row tile find at lookahead keys, unscaled where scores are, `[live key][width]`.
     #[inline(always)]
-    fn find(
+    pub(super) fn find(
         &self,
-        learning: &Learning<'_, E, T>,
-        layout: &Layout,
+        lesson: &mut Lesson<'_, '_, E, T>,
         block: KeyBlock,
         (tile, live): (RowTile, Range<u32>),
-        (memory, own): (&Memory<'_>, &mut Own<'_>),
+        memory: &Memory<'_>,
     ) {
+        let Lesson { of: learning, layout, own } = lesson;
         let is_taught = block.taught != Liveness::Dead;
         let (shape, query) = if is_taught {
             (&layout.find, &own.finders[layout.finder(tile.first)])
@@ -420,17 +360,11 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// What the tokens leave at the keys that they teach.
     #[inline(always)]
-    fn teach(
-        &self,
-        learning: &Learning<'_, E, T>,
-        layout: &Layout,
-        block: KeyBlock,
-        claim: &mut Claim<'_, T>,
-        own: &mut Own<'_>,
-    ) {
+    pub(super) fn teach(&self, lesson: &mut Lesson<'_, '_, E, T>, block: KeyBlock, claim: &mut Claim<'_, T>) {
+        let Lesson { of: learning, layout, own } = lesson;
         let Shared { engine, .. } = self.shared;
         let lanes = engine.lanes();
-        let Layout { dim, tokens, .. } = *layout;
+        let Layout { dim, tokens, .. } = **layout;
         let KeyBlock { first, count, .. } = block;
         let rows = Halves {
             rows: |key: usize| &own.weights[key * tokens..][..tokens],
