@@ -4,7 +4,6 @@ use regard::{Dtype, Pool, Problem, Solo};
 use regard_ir::operands::Rows;
 use regard_ir::spec::{CacheFormat, Mechanism, Spec};
 use regard_ir::variant::LatentForm;
-use regard_oracle::sample::Sample;
 use regard_testkit::{Case, Inputs, Layout};
 use regard_tests::{cached, engines, held, run, specs};
 
@@ -198,9 +197,8 @@ fn latents_that_are_not_finite_reach_those_alone_who_see_them() {
             // One that is seen spreads as the formula says, in the rows that see it.
             let mut spoilt = clean.clone();
             spoilt.operands[2].set([0, 0, 100, 3], f32::NAN);
-            let found = run::run(&kernel, &case, &spoilt, &Solo).expect("it runs");
-            let sample = Sample::new(&problem, &case.variant.heads, 1, 1);
-            case.judge(&spoilt, &found, &sample)
+            let result = run::run(&kernel, &case, &spoilt, &Solo);
+            run::judge(&case, &spoilt, result, kernel.plan())
                 .unwrap_or_else(|error| panic!("{form:?} on {entry:?}: {error}"));
         }
     }

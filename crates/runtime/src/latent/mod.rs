@@ -19,7 +19,7 @@ use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::plan::{EngineKind, Plan};
-use regard_ir::problem::{Packed, Problem};
+use regard_ir::problem::{KeyRange, Packed, Problem, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::{Latent, LatentForm, Mechanism, Variant};
 
@@ -50,17 +50,19 @@ pub(crate) fn expands(variant: &Variant<'_>, plan: &Plan, problem: &Problem<'_>,
         LatentForm::Auto => {}
     }
     let of = problem.sequence(sequence);
-    if of.queries == 0 || of.held.is_empty() {
+    // Of all keys, whichever are held: a part takes the form of the whole.
+    let of = Sequence { held: KeyRange { begin: 0, end: of.keys }, ..of };
+    if of.queries == 0 || of.keys == 0 {
         return true;
     }
     let heads = latent.absorbed_heads(variant.heads.query);
     let region = of.region(sequence, &heads, 0);
     // At most 8 × 8 boxes are told apart, however long the sequence is.
-    let side = (u64::from(of.queries) * u64::from(of.held.len())).isqrt() / 8;
+    let side = (u64::from(of.queries) * u64::from(of.keys)).isqrt() / 8;
     let floor = (side as u32).max(plan.prefill.mask_step);
     let head = Region { h: Span::point(0), ..region };
     let pairs = tiles::live_area(variant.allow, &head, floor, &Unknown(variant.inputs)).live();
-    of_plan.costs.expands(of.queries, of.held.len(), pairs)
+    of_plan.costs.expands(of.queries, of.keys, pairs)
 }
 
 /// Whether the queries of some sequence are brought to its latents, and whether keys and values of some are made.

@@ -82,11 +82,6 @@ pub(super) fn read(
 
 /// Refuses what other tables say that has no meaning here.
 fn refuse_others(chain: &Chain, sink: &mut Sink) {
-    if let (Some(entry), Some(_)) = (chain.entry("pseudo"), chain.entry("latent")) {
-        let error =
-            Diagnostic::new(Code::S043, &entry.key.token(), "`pseudo` has no meaning beside `latent`");
-        sink.push(error.label("all heads share one latent"));
-    }
     let said = |kind: &Kind, nothing: &str| !matches!(kind, Kind::String(text) if text.decoded == nothing);
     let mut refuse = |table: &str, key: &str, why: &str, has_meaning: &dyn Fn(&Kind) -> bool| {
         if let Some(Kind::Table(entries)) = chain.value(table).map(|value| &value.kind)
