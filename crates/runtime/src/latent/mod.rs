@@ -40,6 +40,9 @@ use crate::split;
 use crate::summary::Summaries;
 use crate::view::View;
 
+/// The smallest boxes of queries and keys that are told apart: of no plan's blocks, for each form has its own.
+const FLOOR: u32 = 16;
+
 /// Whether keys and values of a sequence are made of its latents; else its queries are brought to them. Lengths and mask decide
 /// it, whatever captured tensors hold.
 pub(crate) fn expands(variant: &Variant<'_>, plan: &Plan, problem: &Problem<'_>, sequence: u32) -> bool {
@@ -59,7 +62,7 @@ pub(crate) fn expands(variant: &Variant<'_>, plan: &Plan, problem: &Problem<'_>,
     let region = of.region(sequence, &heads, 0);
     // At most 8 × 8 boxes are told apart, however long the sequence is.
     let side = (u64::from(of.queries) * u64::from(of.keys)).isqrt() / 8;
-    let floor = (side as u32).max(plan.prefill.mask_step);
+    let floor = (side as u32).max(FLOOR);
     let head = Region { h: Span::point(0), ..region };
     let pairs = tiles::live_area(variant.allow, &head, floor, &Unknown(variant.inputs)).live();
     of_plan.costs.expands(of.queries, of.keys, pairs)
