@@ -201,8 +201,8 @@ fn rows(spec: &Spec, key: &str) -> [String; 2] {
                 format!("rope({x}, {at})")
             }
         };
-        let head = if head.is_empty() { String::new() } else { format!("{head},") };
-        let row = format!("{tensor}[b,{head}{token}]");
+        let of_head = if head.is_empty() { String::new() } else { format!("{head},") };
+        let row = format!("{tensor}[b,{of_head}{token}]");
         let Some(QkNorm { kind, eps, learned, all_heads, after_rope }) = spec.qk_norm else {
             return turn(row);
         };
