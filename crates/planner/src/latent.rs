@@ -2,7 +2,8 @@
 //!
 //! Products are what both forms are made of: of an expanded pair there are `nope_dim + rope_dim + value_dim`, of an absorbed one
 //! `2 rank + rope_dim`; a key and a value are made by `rank (nope_dim + value_dim)`, and a query is brought to the latents and its
-//! output back by as many. They do not all run at one rate: how far each kind falls short of the products of pairs was measured.
+//! output back by as many. They do not all run at one rate: how far each kind falls short of the products of pairs
+//! is estimated, and not measured yet.
 
 use regard_ir::plan::{LatentCosts, LatentPlan};
 use regard_ir::variant::{Latent, LatentForm};

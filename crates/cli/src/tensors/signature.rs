@@ -557,6 +557,8 @@ fn origin(name: &str) -> &'static str {
     match name {
         "q" => "in `q`",
         "k" => "in `k`",
+        "q_c" => "in `q_c`",
+        "k_c" => "in `k_c`",
         "q_nope" => "in `q_nope`",
         "c_kv" => "in `c_kv`",
         _ => "in another tensor",
