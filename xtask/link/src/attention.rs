@@ -104,7 +104,14 @@ pub fn gives_what_it_should() -> bool {
 fn outputs() -> Option<[f32; 2 * N * DIM]> {
     let problem = Problem::prefill(Source::SelfAttention, 1, N, N).ok()?;
     let inputs = Unknown(&[]);
-    let work = Work { plan: &PLAN, variant: &VARIANT, problem: &problem, inputs: &inputs, threads: 1, of: Share::All };
+    let work = Work {
+        plan: &PLAN,
+        variant: &VARIANT,
+        problem: &problem,
+        inputs: &inputs,
+        threads: 1,
+        of: Share::All,
+    };
     let (mut tasks, mut order) = ([Task::default(); 16], [0; 16]);
     let schedule = work.cut(&mut tasks, &mut order).ok()?;
 
@@ -116,7 +123,8 @@ fn outputs() -> Option<[f32; 2 * N * DIM]> {
     let (q, k) = ([1.0f32; 2 * N * DIM], [1.0f32; N * DIM]);
     let v: [f32; N * DIM] = core::array::from_fn(|i| (i / DIM) as f32);
     let mut o = [f32::NAN; 2 * N * DIM];
-    let parts = Parts { variant: &VARIANT, plan: &PLAN, problem: &problem, schedule, absorbed: Schedule::EMPTY };
+    let parts =
+        Parts { variant: &VARIANT, plan: &PLAN, problem: &problem, schedule, absorbed: Schedule::EMPTY };
     let inputs = Inputs::new(
         View::contiguous(&q, [1, 2, N], DIM).ok()?,
         View::contiguous(&k, [1, 1, N], DIM).ok()?,
