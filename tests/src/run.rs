@@ -20,6 +20,7 @@ use regard_ir::operands::Rows;
 use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, Split};
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Mechanism, Variant};
+use regard_launch::{self as launch, LaunchError, VariantCode};
 use regard_oracle::Elements;
 use regard_oracle::compare::{CompareError, Report};
 use regard_oracle::sample::Sample;
@@ -308,20 +309,10 @@ pub struct Direct<'a> {
     pub pack_ahead_bytes: u64,
 }
 
-/// What becomes of an engine before a run: nothing, or a bug put in on purpose.
+/// What becomes of an engine before a run: a bug put in on purpose, or nothing.
 pub trait Wrap {
     /// The engine to run.
     fn wrap<E: Engine>(self, engine: E) -> impl Engine;
-}
-
-/// The engine as it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Unchanged;
-
-impl Wrap for Unchanged {
-    fn wrap<E: Engine>(self, engine: E) -> impl Engine {
-        engine
-    }
 }
 
 impl Direct<'_> {
@@ -367,13 +358,39 @@ impl Direct<'_> {
     ///
     /// # Errors
     /// As [`flash::RunError`] says.
+    ///
+    /// # Panics
+    /// If the engine is not available.
     pub fn run(&self, inputs: &Inputs, threads: &dyn Threads) -> Result<Outputs, flash::RunError> {
-        let code = LaneProgram::new(&self.case.variant);
+        let mut outputs = self.case.outputs();
         match self.case.dtype {
-            Dtype::F32 => self.run_as::<f32, _, _>(&code, Unchanged, inputs, threads),
-            Dtype::F16 => self.run_as::<f16, _, _>(&code, Unchanged, inputs, threads),
-            Dtype::Bf16 => self.run_as::<bf16, _, _>(&code, Unchanged, inputs, threads),
+            Dtype::F32 => self.launch::<f32>(inputs, &mut outputs, threads)?,
+            Dtype::F16 => self.launch::<f16>(inputs, &mut outputs, threads)?,
+            Dtype::Bf16 => self.launch::<bf16>(inputs, &mut outputs, threads)?,
         }
+        Ok(outputs)
+    }
+
+    fn launch<T: Stored>(
+        &self,
+        inputs: &Inputs,
+        outputs: &mut Outputs,
+        threads: &dyn Threads,
+    ) -> Result<(), flash::RunError> {
+        let captured = inputs.captured();
+        let code = &VariantCode::Loaded(LaneProgram::new(&self.case.variant));
+        self.cut(threads.count(), |parts| {
+            let mut memory = Poisoned::new(parts, code, threads.count());
+            launched(T::run(launch::Run {
+                parts,
+                code,
+                inputs: views(inputs, &captured),
+                target: places(outputs).into(),
+                u: None,
+                threads,
+                workspace: memory.view(),
+            }))
+        })
     }
 
     /// Runs other code or an engine that is not what it should be.
@@ -390,15 +407,32 @@ impl Direct<'_> {
         inputs: &Inputs,
         threads: &dyn Threads,
     ) -> Result<Outputs, flash::RunError> {
-        let Self { case, entry, .. } = self;
         let captured = inputs.captured();
+        let mut outputs = self.case.outputs();
+        self.cut(threads.count(), |parts| {
+            let call = Call::<T, C, W> {
+                parts,
+                code,
+                wrap,
+                inputs: views(inputs, &captured),
+                outputs: places(&mut outputs),
+                threads,
+                memory: Poisoned::new(parts, code, threads.count()),
+            };
+            any::with(self.entry.engine, self.entry.isa, call).expect("only what is available is run")
+        })?;
+        Ok(outputs)
+    }
+
+    /// Cuts the case into tasks and gives what a run of them consists of to `run`.
+    fn cut<R>(&self, threads: usize, run: impl FnOnce(Parts<'_>) -> R) -> R {
+        let case = self.case;
         let plan = self.plan();
         let positions = case.positions();
         let problem = &positions.view();
         let cut = |variant: &Variant<'_>, of| {
             let inputs = &Unknown(case.variant.inputs);
-            let threads = threads.count() as u32;
-            let work = Work { plan: &plan, variant, problem, inputs, threads, of };
+            let work = Work { plan: &plan, variant, problem, inputs, threads: threads as u32, of };
             OwnedSchedule::new(&work).expect("a case is small")
         };
         let [schedule, absorbed] = match &case.variant.mechanism {
@@ -408,24 +442,58 @@ impl Direct<'_> {
             ],
             _ => [cut(&case.variant.scored(), Share::All), OwnedSchedule::empty(1)],
         };
-        let mut outputs = case.outputs();
-        let parts = Parts {
-            variant: &case.variant,
-            plan: &plan,
-            problem,
-            schedule: schedule.view(),
-            absorbed: absorbed.view(),
-        };
-        let call = Call::<T, C, W> {
-            parts,
-            code,
-            wrap,
-            inputs: views(inputs, &captured),
-            outputs: places(&mut outputs),
-            threads,
-        };
-        any::with(entry.engine, entry.isa, call).expect("only what is available is run")?;
-        Ok(outputs)
+        let (schedule, absorbed) = (schedule.view(), absorbed.view());
+        run(Parts { variant: &case.variant, plan: &plan, problem, schedule, absorbed })
+    }
+}
+
+/// The runtime's error of a launched call.
+///
+/// # Panics
+/// If the engine is not available.
+pub fn launched(result: Result<(), LaunchError>) -> Result<(), flash::RunError> {
+    result.map_err(|error| match error {
+        LaunchError::Runtime(error) => error,
+        LaunchError::Unavailable(error) => panic!("{error}"),
+    })
+}
+
+/// A workspace full of what no run must read.
+#[derive(Clone, Debug)]
+pub struct Poisoned {
+    floats: Vec<f32>,
+    spans: Vec<Span>,
+}
+
+impl Poisoned {
+    /// As large as a run needs it.
+    ///
+    /// # Panics
+    /// If the engine is not available.
+    pub fn new<C: AnyCode>(parts: Parts<'_>, code: &C, threads: usize) -> Self {
+        let size = Size { parts, code, threads };
+        let len = any::with(parts.plan.engine, parts.plan.isa, size).expect("only what is available is run");
+        Self { floats: vec![f32::NAN; len.floats], spans: vec![Span { lo: 7, hi: -7 }; len.spans] }
+    }
+
+    /// The memory.
+    pub fn view(&mut self) -> flash::Workspace<'_> {
+        flash::Workspace { floats: &mut self.floats, spans: &mut self.spans }
+    }
+}
+
+struct Size<'a, C> {
+    parts: Parts<'a>,
+    code: &'a C,
+    threads: usize,
+}
+
+impl<C: AnyCode> Visit for Size<'_, C> {
+    type Output = flash::WorkspaceLen;
+
+    fn visit<E: Engine>(self, engine: E) -> flash::WorkspaceLen {
+        let Parts { variant, plan, problem, .. } = self.parts;
+        flash::workspace(engine, variant, plan, self.code.on(), problem, self.threads)
     }
 }
 
@@ -436,20 +504,16 @@ struct Call<'a, T, C, W> {
     inputs: flash::Inputs<'a, T>,
     outputs: flash::Outputs<'a, T>,
     threads: &'a dyn Threads,
+    memory: Poisoned,
 }
 
 impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { parts, code, wrap, inputs, outputs, threads } = self;
-        let Parts { variant, plan, problem, .. } = parts;
+        let Self { parts, code, wrap, inputs, outputs, threads, mut memory } = self;
         let engine = wrap.wrap(engine);
-        let len = flash::workspace(engine, variant, plan, code.on(), problem, threads.count());
-        let mut floats = vec![f32::NAN; len.floats];
-        let mut spans = vec![Span { lo: 7, hi: -7 }; len.spans];
-        let memory = flash::Workspace { floats: &mut floats, spans: &mut spans };
-        flash::run(engine, parts, code.on(), inputs, outputs.into(), threads, memory)
+        flash::run(engine, parts, code.on(), inputs, outputs.into(), threads, memory.view())
     }
 }
 
@@ -483,7 +547,11 @@ macro_rules! stored {
 
 stored!(f32 F32, f16 F16, bf16 Bf16);
 
-pub(crate) fn view<T: Stored>(input: &Input) -> View<'_, T> {
+/// A test tensor as kernels take it.
+///
+/// # Panics
+/// If its elements are not of the type.
+pub fn view<T: Stored>(input: &Input) -> View<'_, T> {
     let tensor = input.view();
     let ([batch, heads, tokens, width], [b, h, n, _]) = (tensor.shape(), tensor.strides());
     View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width)
@@ -515,7 +583,11 @@ pub(crate) fn places<T: Stored>(outputs: &mut Outputs) -> flash::Outputs<'_, T> 
     flash::Outputs { o: place(&mut outputs.o), lse: outputs.lse.as_mut().map(place) }
 }
 
-fn place<T: Stored>(output: &mut regard_testkit::Output) -> ViewMut<'_, T> {
+/// The same of one that is written.
+///
+/// # Panics
+/// As [`view`].
+pub fn place<T: Stored>(output: &mut regard_testkit::Output) -> ViewMut<'_, T> {
     let ([batch, heads, tokens, width], [b, h, n, _]) = (output.shape(), output.strides());
     ViewMut::new(T::of_mut(output.elements_mut()), [batch, heads, tokens], [b, h, n], width)
         .expect("a test tensor's rows are apart")

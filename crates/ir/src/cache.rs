@@ -163,7 +163,9 @@ impl PageFormat {
     /// channels.
     pub fn shape(&self, variant: &Variant<'_>) -> PageShape {
         let shared = matches!(variant.mechanism, Mechanism::Latent(_));
-        PageShape { shared, ..self.of_heads(&variant.cached_heads()) }
+        // Values that are the first channels of keys are stored as these are.
+        let v = if shared { self.k } else { self.v };
+        PageShape { shared, ..PageFormat { v, ..*self }.of_heads(&variant.cached_heads()) }
     }
 
     /// Its parts, for keys and values of so many heads.

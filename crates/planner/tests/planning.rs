@@ -7,8 +7,8 @@ use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Precision};
 use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::rows::Output;
-use regard_ir::spec::{Cache, CacheLayout, Inputs, Lookahead, Mechanism, Spec};
-use regard_ir::variant::{Heads, Pseudo, Sink, Source, Weights};
+use regard_ir::spec::{Cache, CacheLayout, Decay, Inputs, Lookahead, Mechanism, Recurrence, Spec};
+use regard_ir::variant::{Heads, Sink, Source, Weights};
 use regard_planner::profile::{BUILT_IN, FORMAT};
 use regard_planner::{PlanError, Profile, plan};
 use serde_json::Value;
@@ -285,16 +285,15 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
 #[test]
 fn what_cannot_be_planned_is_an_error() {
     let machine = built_in("desktop-avx2");
-    let mut pseudo = spec(8, 8, 64, 64);
-    pseudo.mechanism = Mechanism::Pseudo(Pseudo {
-        heads: 2,
-        causal_by_token: false,
-        window_in_tokens: false,
-        mix: [0, 1, 2],
-        collapse: 3,
+    let mut recurrence = spec(8, 8, 64, 64);
+    recurrence.mechanism = Mechanism::Recurrence(Recurrence {
+        feature_map: Expr::leaf(Op::Var(Var::X), Type::Float),
+        normalize_eps: None,
+        decay: Decay::None,
+        delta: false,
     });
-    let error = plan(&pseudo, &machine, Dtype::F32, None).expect_err("no skeleton for it");
-    assert_eq!(error, PlanError::Mechanism("pseudo"));
+    let error = plan(&recurrence, &machine, Dtype::F32, None).expect_err("no skeleton for it");
+    assert_eq!(error, PlanError::Mechanism("recurrence"));
     let nothing = Machine { l1d_bytes: 0, ..machine };
     let error = plan(&spec(8, 8, 64, 64), &nothing, Dtype::F32, None).expect_err("no cache");
     assert_eq!(error, PlanError::Machine { cores: 8, l1d_bytes: 0 });

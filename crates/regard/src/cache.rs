@@ -10,6 +10,7 @@ use regard_ir::problem::Problem;
 use regard_ir::reach::Reach;
 use regard_ir::spec::{CacheLayout, Spec};
 use regard_ir::variant::Heads;
+use regard_launch::{Append, Element};
 use regard_map::file::{Description, FileError, Held, Opened};
 use regard_map::{CacheFile, Words};
 use regard_runtime::cache::{self, CachedSequence, Caches, Capacity, RowOf, SequenceId, Store, StoreError};
@@ -17,7 +18,6 @@ use regard_runtime::split::{self, Tokens};
 
 use crate::error::RunError;
 use crate::kernel::Kernel;
-use crate::launch::{Append, Element};
 
 /// How much a cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -474,10 +474,11 @@ impl Cache {
         let problem = Problem::prefill(kernel.spec().source, 1, 0, keys).map_err(RunError::Problem)?;
         let problem = problem.partial(len..keys).map_err(RunError::Problem)?;
         // Before pages are taken and, of a ring, written over: what fails now has changed nothing.
-        tokens.check(&kernel.variant(), &problem).map_err(RunError::Runtime)?;
+        let variant = &kernel.variant();
+        tokens.check(variant, &problem).map_err(RunError::Runtime)?;
         let count = count as u32;
         let cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
-        T::append(Append { kernel, problem, tokens, cache, floats })?;
+        T::append(Append { of: (variant, kernel.plan(), &problem), tokens, cache, floats })?;
         store.commit(sequence, count).map_err(RunError::Store)
     }
 

@@ -9,6 +9,7 @@ use regard_ir::inputs::BindError;
 use regard_ir::machine::Isa;
 use regard_ir::plan::Dtype;
 use regard_ir::problem::ProblemError;
+use regard_launch::LaunchError;
 use regard_map::file::FileError;
 use regard_planner::PlanError;
 use regard_runtime::cache::StoreError;
@@ -185,6 +186,15 @@ impl fmt::Display for RunError {
 }
 
 impl std::error::Error for RunError {}
+
+impl From<LaunchError> for RunError {
+    fn from(error: LaunchError) -> Self {
+        match error {
+            LaunchError::Unavailable(error) => RunError::Unavailable(error),
+            LaunchError::Runtime(error) => RunError::Runtime(error),
+        }
+    }
+}
 
 impl RunError {
     /// The captured input, in declaration order, that a mask or modifier indexed outside its axes.

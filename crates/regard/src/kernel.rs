@@ -11,6 +11,7 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
+use regard_launch::{Decode, Element, Finish, Prefill, Run, Source, VariantCode};
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::{CachedPrediction, Prediction};
@@ -21,9 +22,7 @@ use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
 
 use crate::cache::{Cache, CacheError, CacheLimits, CacheSize};
-use crate::code::{Source, VariantCode};
 use crate::error::{CompileError, RunError, ScheduleError};
-use crate::launch::{Decode, Element, Finish, Launch, Prefill};
 use crate::planned::Planned;
 use crate::schedule::{Part, Schedule, Workspace};
 use crate::step::Step;
@@ -210,9 +209,7 @@ impl Kernel {
         outputs: Outputs<'_, T>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
-        let (target, workspace) = (outputs.into(), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: None, workspace })
+        self.launch(schedule, threads, inputs, (outputs.into(), None), workspace)
     }
 
     /// As [`Kernel::run`], of a spec with lookahead keys, which are written to `u` as they are after the last token:
@@ -228,9 +225,7 @@ impl Kernel {
         (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
-        let (target, workspace) = (outputs.into(), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: Some(u), workspace })
+        self.launch(schedule, threads, inputs, (outputs.into(), Some(u)), workspace)
     }
 
     /// As [`Kernel::run`], over some of the keys ([`Problem::partial`]) or all of them: the sums go to `part`, whatever it
@@ -246,9 +241,22 @@ impl Kernel {
         part: &mut Part,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
+        self.launch(schedule, threads, inputs, (Target::Part(part.view_mut()), None), workspace)
+    }
+
+    /// A run of any kind.
+    fn launch<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        inputs: Inputs<'_, T>,
+        (target, u): (Target<'_, T>, Option<ViewMut<'_, f32>>),
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
-        let (target, workspace) = (Target::Part(part.view_mut()), workspace.view());
-        T::launch(Launch { kernel: self, schedule, threads, inputs, target, u: None, workspace })
+        let (variant, problem) = (&self.variant(), &schedule.positions());
+        let parts = schedule.parts(variant, self.plan(), problem);
+        Ok(T::run(Run { parts, code: &self.code, inputs, target, u, threads, workspace: workspace.view() })?)
     }
 
     /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.
@@ -267,8 +275,9 @@ impl Kernel {
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
+        let of = (&self.variant(), self.plan(), &schedule.positions());
         let (part, workspace) = (part.view(), workspace.view());
-        T::finish(Finish { kernel: self, schedule, threads, part, ending, outputs, workspace })
+        Ok(T::finish(Finish { of, part, ending, outputs, threads, workspace })?)
     }
 
     /// Room for the keys and values of sequences, as the spec's table `cache` says.
@@ -390,7 +399,9 @@ impl Kernel {
         let of_each = count.checked_div(sequences.len()).unwrap_or(0);
         let (problem, workspace) = step.problem(self.spec().source, cache, sequences, of_each)?;
         let caches = &cache.chosen(sequences);
-        T::decode(Decode { kernel: self, problem, caches, threads, queries, outputs, workspace })
+        let (variant, problem) = (&self.variant(), &problem);
+        let parts = split::Parts { variant, plan: self.plan(), problem, caches };
+        Ok(T::decode(Decode { parts, code: &self.code, queries, outputs, threads, workspace })?)
     }
 
     /// Attends many queries to the cached keys of their sequences: a prefill, or a piece of one, whose tokens were appended.
@@ -417,7 +428,9 @@ impl Kernel {
             cache.len(sequence).map_err(RunError::Store)?;
         }
         let (caches, workspace) = (&cache.chosen(sequences), workspace.view());
-        T::prefill(Prefill { kernel: self, schedule, threads, caches, queries, outputs, workspace })
+        let (variant, problem) = (&self.variant(), &schedule.positions());
+        let parts = schedule.parts(variant, self.plan(), problem);
+        Ok(T::prefill(Prefill { parts, code: &self.code, caches, queries, outputs, threads, workspace })?)
     }
 
     /// Whether a cache and a storage type are this kernel's, and the file of a cache is whole.

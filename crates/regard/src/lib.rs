@@ -30,20 +30,16 @@
 #![forbid(unsafe_code)]
 
 mod cache;
-mod code;
 mod error;
 mod kernel;
-mod launch;
 pub mod machine;
 mod planned;
 mod schedule;
 mod step;
 
 pub use cache::{Cache, CacheError, CacheLimits, CacheSize};
-pub use code::Source;
 pub use error::{CompileError, RunError, ScheduleError};
 pub use kernel::{Kernel, Options};
-pub use launch::Element;
 pub use planned::{Planned, Tasks};
 pub use regard_engine::pool::Pool;
 pub use regard_engine::threads::{Solo, Threads};
@@ -53,6 +49,7 @@ pub use regard_ir::machine::{Isa, Machine};
 pub use regard_ir::plan::{Dtype, EngineKind, Plan};
 pub use regard_ir::problem::{MAX_FEW, Problem, ProblemError};
 pub use regard_ir::spec::Spec;
+pub use regard_launch::{Element, Source};
 pub use regard_map::file::{Cut, Fault, FileError, Opened};
 pub use regard_planner::PlanReport;
 pub use regard_planner::cost::{CachedBound, CachedPrediction, Prediction};

@@ -7,6 +7,7 @@ use regard_ir::plan::{Plan, ScheduleOverview, SplitOverview};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Mechanism, Variant};
+use regard_launch::Source;
 use regard_planner::cost::{CachedCase, CachedPrediction, Case, Prediction, Sharing};
 use regard_planner::{PlanReport, plan};
 use regard_runtime::head::Head;
@@ -15,7 +16,6 @@ use regard_runtime::split;
 use regard_runtime::summary::Summaries;
 
 use crate::cache::{CacheError, CacheLimits, CacheSize};
-use crate::code::Source;
 use crate::error::{CompileError, ScheduleError};
 use crate::kernel::Options;
 

@@ -4,7 +4,9 @@ use std::collections::TryReserveError;
 
 use regard_ir::identity::Identity;
 use regard_ir::interval::Span;
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
 use regard_runtime::flash::{self, PartLen, WorkspaceLen};
 
 use crate::error::RunError;
@@ -28,6 +30,17 @@ impl Schedule {
     /// The same in positions, of which a token may be several.
     pub(crate) fn positions(&self) -> Problem<'_> {
         self.tasks.positions.view()
+    }
+
+    /// What a run over the problem in positions consists of.
+    pub(crate) fn parts<'a>(
+        &'a self,
+        variant: &'a Variant<'a>,
+        plan: &'a Plan,
+        problem: &'a Problem<'a>,
+    ) -> flash::Parts<'a> {
+        let (schedule, absorbed) = (self.tasks.tasks.view(), self.tasks.absorbed.view());
+        flash::Parts { variant, plan, problem, schedule, absorbed }
     }
 
     /// Bytes of workspace that a run needs.

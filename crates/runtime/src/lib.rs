@@ -12,6 +12,7 @@
 extern crate alloc;
 
 pub mod cache;
+mod called;
 mod carve;
 pub mod code;
 mod finish;

@@ -4,8 +4,9 @@ use core::ops::Range;
 
 use regard_engine::cached::CachedUnit;
 use regard_engine::element::Element;
+use regard_engine::isa::Door;
 use regard_engine::pack::{self, Rows};
-use regard_engine::{Engine, Shape};
+use regard_engine::{Engine, Op, Shape};
 use regard_ir::cache::PageShape;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{Problem, Sequence};
@@ -15,6 +16,7 @@ use regard_simd::Lanes;
 
 use super::expand::{self, Expansion};
 use crate::cache::{CachedSequence, Caches, RowOf};
+use crate::called;
 use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Tensor};
 use crate::summary::Summaries;
@@ -71,6 +73,19 @@ impl<T: Element> Keys<'_, T> {
         &self,
         engine: E,
         shape: &Shape,
+        of: [u32; 2],
+        keys: Range<u32>,
+        scratch: Scratch<'_>,
+        to: &mut [f32],
+    ) {
+        engine.lanes().call(Unit { keys: self, engine, shape, of, range: keys, scratch, to });
+    }
+
+    #[inline(always)]
+    fn pack_here<E: Engine>(
+        &self,
+        engine: E,
+        shape: &Shape,
         [sequence, kv_head]: [u32; 2],
         keys: Range<u32>,
         Scratch { rows: scratch, kept, expansion: memory, expanded }: Scratch<'_>,
@@ -88,7 +103,7 @@ impl<T: Element> Keys<'_, T> {
             let [for_keys, for_values] = kept;
             let keys = MixedRows::new(mixed(Which::Key, sources[0]), at, change, for_keys);
             let values = MixedRows::new(mixed(Which::Value, sources[1]), at, None, for_values);
-            engine.pack(shape, &keys, &values, count, scratch, to);
+            called::pack(engine, shape, (&keys, &values), count, scratch, to);
             return;
         }
         match self.source {
@@ -96,11 +111,14 @@ impl<T: Element> Keys<'_, T> {
                 let key = |i: usize| k.row(batch, head, first + i);
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
                 match self.change {
-                    None => engine.pack(shape, &pack::AsStored(key), &values, count, scratch, to),
+                    None => {
+                        let keys = pack::AsStored(key);
+                        called::pack(engine, shape, (&keys, &values), count, scratch, to);
+                    }
                     Some(_) => {
                         let at = |i| [batch, head, first + i];
                         let rows = Changed { change: self.change, tensor: Tensor::One(k), at };
-                        engine.pack(shape, &rows, &values, count, scratch, to);
+                        called::pack(engine, shape, (&rows, &values), count, scratch, to);
                     }
                 }
             }
@@ -110,7 +128,7 @@ impl<T: Element> Keys<'_, T> {
                 if page.shared {
                     let (of, unit) = ((head, shape.value_dim), E::unit_keys(shape));
                     let [k, v] = expand::read_rows(engine.lanes(), (&cache, &page), of, keys, unit, memory);
-                    engine.pack(shape, &k, &v, count, scratch, to);
+                    called::pack(engine, shape, (&k, &v), count, scratch, to);
                     return;
                 }
                 let blocks = |at: usize| {
@@ -126,18 +144,18 @@ impl<T: Element> Keys<'_, T> {
                     first: keys.start as usize,
                     count,
                 };
-                if engine.pack_cached(shape, &unit, to) {
+                if called::pack_cached(engine, shape, &unit, to) {
                     return;
                 }
                 let rows = |row| CachedRows { cache, page, row, first: keys.start as usize };
                 let (k, v) = (rows(RowOf::Key(head)), rows(RowOf::Value(value_head)));
-                engine.pack(shape, &k, &v, count, scratch, to);
+                called::pack(engine, shape, (&k, &v), count, scratch, to);
             }
             Source::Latents { caches, page, expansion } => {
                 let cache = (&caches.get(sequence as usize), &page);
                 let unit = E::unit_keys(shape);
                 let [k, v] = expansion.make(engine.lanes(), cache, kv_head, keys, unit, (memory, expanded));
-                engine.pack(shape, &k, &v, count, scratch, to);
+                called::pack(engine, shape, (&k, &v), count, scratch, to);
             }
         }
     }
@@ -193,6 +211,28 @@ impl<T: Element> Keys<'_, T> {
                 weights.map(|(c, w)| w.to_f32() * latents.value(&page, 0, position as usize, c)).sum()
             }
         }
+    }
+}
+
+/// A unit to be packed, as a function of its own: it reads keys and values from all that they may come from.
+struct Unit<'a, 'k, E, T> {
+    keys: &'a Keys<'k, T>,
+    engine: E,
+    shape: &'a Shape,
+    /// Sequence and key head.
+    of: [u32; 2],
+    range: Range<u32>,
+    scratch: Scratch<'a>,
+    to: &'a mut [f32],
+}
+
+impl<E: Engine, T: Element> Op for Unit<'_, '_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { keys, engine, shape, of, range, scratch, to } = self;
+        keys.pack_here(engine, shape, of, range, scratch, to);
     }
 }
 

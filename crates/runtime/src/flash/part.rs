@@ -3,7 +3,8 @@
 //! A part keeps what a run has before it divides: the weighted sums of values, the sum of the weights, and the reference
 //! that both are relative to, an integer in log2 units. Merging multiplies by powers of two and adds. A part
 //! that ends where a key cell does, with those of the cells after it merged in one by one, gives the bits of a run over all
-//! keys: sums over cells are added in that order there too.
+//! keys: sums over cells are added in that order there too. Not where queries are brought to latents: each part is brought back
+//! by itself, and only near the whole.
 
 use core::fmt;
 

@@ -22,6 +22,7 @@ use super::fold::{Learned, Steps, Sums, TileFold, Units};
 use super::keys::Keys;
 use super::lookahead::Learning;
 use super::memory::{Layout, Memory};
+use crate::called;
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
 use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
@@ -257,18 +258,18 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     let known = Known { batch, first };
                     let change = change.map(|change| (change, known));
                     let rows = MixedRows::new(mixed, first, change, memory.kept[0]);
-                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
+                    called::pack_queries(engine, shape, &rows, counts, factor, memory.rows, to);
                 }
                 (None, Tensor::One(q)) => {
                     let rows = pack::AsStored(|i| {
                         let [batch, head, query] = at(i);
                         q.row(batch, head, query)
                     });
-                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
+                    called::pack_queries(engine, shape, &rows, counts, factor, memory.rows, to);
                 }
                 (change, tensor) => {
                     let rows = Changed { change, tensor, at };
-                    engine.pack_queries(shape, &rows, counts, factor, memory.rows, to);
+                    called::pack_queries(engine, shape, &rows, counts, factor, memory.rows, to);
                 }
             }
             for lane in 0..width {
@@ -411,7 +412,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 output,
                 width,
             };
-            engine.step(step, &mut fold);
+            called::step(*engine, step, &mut fold);
             if has_odd {
                 for at in begin..end {
                     if odd(at / GROUP) >> (at % GROUP) & 1 == 0 {

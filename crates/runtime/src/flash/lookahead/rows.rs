@@ -86,14 +86,26 @@ impl<'t, R: Rows<'t>> Rows<'t> for Changing<'_, R> {
 }
 
 /// Rows of floats, the first channels found by one function and the rest by another.
-pub struct Joined<A, B> {
-    pub first: A,
-    pub rest: B,
+///
+/// Functions are called through a pointer, so that one kind of rows, and so one packing, is made for all of them.
+pub struct Joined<'f> {
+    pub first: Find<'f>,
+    pub rest: Find<'f>,
     /// Whether some of the rest may be no number: it is taken as 0.
     pub cleans: bool,
 }
 
-impl<'t, 'f, A: Fn(usize) -> &'f [f32], B: Fn(usize) -> &'f [f32]> Rows<'t> for Joined<A, B> {
+/// Finds a row.
+type Find<'f> = &'f dyn Fn(usize) -> &'f [f32];
+
+impl<'f> Joined<'f> {
+    /// Rows of which one function finds all channels.
+    pub fn all(first: Find<'f>) -> Self {
+        Self { first, rest: &|_| &[], cleans: false }
+    }
+}
+
+impl<'t> Rows<'t> for Joined<'_> {
     #[inline(always)]
     fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where

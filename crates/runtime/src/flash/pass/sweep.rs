@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use regard_engine::element::Element;
 use regard_engine::grid::Claim;
-use regard_engine::pack::{AsStored, Rows};
+use regard_engine::pack::Rows;
 use regard_engine::{Engine, Shape, Step, pack};
 use regard_ir::interval::Liveness;
 use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
@@ -14,6 +14,7 @@ use super::super::lookahead::memory::{Layout, Memory as Own};
 use super::super::lookahead::rows::{Behind, Halves, Joined, NoValues, Tensor, TokenRows};
 use super::super::memory::Memory;
 use super::{Pass, RowTile, Shared, Steps};
+use crate::called;
 use crate::code::{Keys as LaneKeys, Place};
 use crate::rows::{Changed, Side};
 
@@ -53,7 +54,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         for RowTile { first, rows, width } in self.tiles() {
             let rows_of_tile = Behind { rows: &asked_by, first };
             let to = &mut own.askers[layout.asker(first)];
-            engine.pack_queries(&layout.ask, &rows_of_tile, [rows, width], factor, own.pack, to);
+            called::pack_queries(engine, &layout.ask, &rows_of_tile, [rows, width], factor, own.pack, to);
         }
 
         let values = self.token_rows(&learning.v_u, self.block.first_query);
@@ -71,16 +72,16 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 own.turned[channel * tokens + token] = *x;
             }
         }
-        let row = AsStored(|token: usize| &own.rows[token * dim..][..dim]);
-        self.pack_rows(&layout.own, &row, count, own.pack, own.own);
+        let row = |token: usize| &own.rows[token * dim..][..dim];
+        self.pack_rows(&layout.own, &Joined::all(&row), count, own.pack, own.own);
         for first in (0..dim).step_by(E::ROWS) {
             let channels = E::ROWS.min(dim - first);
             let width = channels.next_multiple_of(E::ROW_STEP);
             let once = |channel: usize| &own.turned[(first + channel) * tokens..][..tokens];
             let again = |channel| if layout.halves == 2 { once(channel) } else { &[] };
-            let row = Joined { first: once, rest: again, cleans: false };
+            let rows = Joined { first: &once, rest: &again, cleans: false };
             let to = &mut own.left[layout.channels(first)];
-            engine.pack_queries(&layout.leave, &row, [channels, width], 1.0, own.pack, to);
+            called::pack_queries(engine, &layout.leave, &rows, [channels, width], 1.0, own.pack, to);
         }
 
         own.own_scores.fill(0.0);
@@ -95,7 +96,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 output: &mut [],
                 width,
             };
-            engine.scores(step, own.scores);
+            called::scores(engine, step, own.scores);
             for row in 0..rows {
                 let to = &mut own.own_scores[(first + row) * tokens..][..tokens];
                 for (token, to) in to.iter_mut().enumerate().take(first + row + 1) {
@@ -106,12 +107,12 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         self.query_rows(factor, own);
         for RowTile { first, rows, width } in self.tiles() {
             let rows_of_tile = Joined {
-                first: |row: usize| &own.rows[(first + row) * dim..][..dim],
-                rest: |row: usize| &own.own_scores[(first + row) * tokens..][..tokens],
+                first: &|row| &own.rows[(first + row) * dim..][..dim],
+                rest: &|row| &own.own_scores[(first + row) * tokens..][..tokens],
                 cleans: false,
             };
             let to = &mut own.finders[layout.finder(first)];
-            engine.pack_queries(&layout.find, &rows_of_tile, [rows, width], 1.0, own.pack, to);
+            called::pack_queries(engine, &layout.find, &rows_of_tile, [rows, width], 1.0, own.pack, to);
         }
     }
 
@@ -150,7 +151,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let unit = E::unit_keys(shape);
         for (first, to) in (0..count).step_by(unit).zip(to.chunks_exact_mut(E::packed_len(shape))) {
             let rows = Behind { rows, first };
-            self.shared.engine.pack(shape, &rows, &NoValues, unit.min(count - first), scratch, to);
+            called::pack(self.shared.engine, shape, (&rows, &NoValues), unit.min(count - first), scratch, to);
         }
     }
 
@@ -203,7 +204,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 output: &mut [],
                 width,
             };
-            engine.scores(step, own.scores);
+            called::scores(*engine, step, own.scores);
             let scores = &mut own.scores[..(end - begin) * width];
             if let Some(scale) = self.scale() {
                 pack::scale(lanes, scores, scale);
@@ -287,10 +288,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let left = |key: usize| claim.kept(0, first + key as u32).unwrap_or_default();
         let (pack, to) = (&mut *own.pack, &mut *own.found);
         if taught == Liveness::Dead {
-            return self.pack_rows(&layout.ask, &AsStored(left), count as usize, pack, to);
+            return self.pack_rows(&layout.ask, &Joined::all(&left), count as usize, pack, to);
         }
         let weights = |key: usize| &own.weights[key * layout.tokens..][..layout.tokens];
-        let rows = Joined { first: left, rest: weights, cleans: own.has_odd_weights };
+        let rows = Joined { first: &left, rest: &weights, cleans: own.has_odd_weights };
         self.pack_rows(&layout.find, &rows, count as usize, pack, to);
     }
 
@@ -320,7 +321,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             output: &mut [],
             width: tile.width,
         };
-        self.shared.engine.scores(step, own.scores);
+        called::scores(self.shared.engine, step, own.scores);
         if is_taught && (own.has_odd_values || own.has_odd_weights) {
             self.find_odd(learning, layout, tile, live, own);
         }
@@ -385,7 +386,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 output: &mut [],
                 width,
             };
-            engine.scores(step, own.scores);
+            called::scores(*engine, step, own.scores);
             for (key, left) in own.scores.chunks_exact(width).enumerate().take(count as usize) {
                 let Some(row) = claim.kept_mut(0, first + key as u32) else { continue };
                 let row = &mut row[channel..channel + channels];

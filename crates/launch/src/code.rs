@@ -1,4 +1,4 @@
-//! Where a kernel's mask and modifier come from.
+//! Where a variant's mask and modifier come from.
 
 use regard_engine::isa::Door;
 #[cfg(feature = "shipped")]
@@ -31,9 +31,10 @@ impl Source {
 
 /// A variant's mask and modifier.
 #[derive(Clone, Debug)]
-pub(crate) enum VariantCode {
+pub enum VariantCode {
+    /// A lane program.
     Loaded(LaneProgram),
-    /// The module of this identity, which exists.
+    /// The module of an identity, which exists.
     #[cfg(feature = "shipped")]
     Generated(regard_ir::identity::Identity),
 }
@@ -41,7 +42,7 @@ pub(crate) enum VariantCode {
 impl VariantCode {
     /// The code of a variant from the source that is asked for, else generated where there is such a module. `None` if
     /// there is nothing from that source.
-    pub(crate) fn new(variant: &Variant<'_>, asked: Option<Source>) -> Option<Self> {
+    pub fn new(variant: &Variant<'_>, asked: Option<Source>) -> Option<Self> {
         if asked != Some(Source::Loaded)
             && let Some(code) = Self::generated(variant)
         {
@@ -61,7 +62,8 @@ impl VariantCode {
         None
     }
 
-    pub(crate) fn source(&self) -> Source {
+    /// Which it is.
+    pub fn source(&self) -> Source {
         match self {
             VariantCode::Loaded(_) => Source::Loaded,
             #[cfg(feature = "shipped")]

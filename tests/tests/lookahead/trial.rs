@@ -1,28 +1,25 @@
 //! A variant with lookahead keys on seeded tensors, run on the runtime itself with blocks of one's choice, and judged.
 
 use half::{bf16, f16};
-use regard_engine::Engine;
-use regard_engine::any::{self, Visit};
+use regard::Pool;
 use regard_engine::catalog::Entry;
-use regard_engine::element::Element;
-use regard_engine::pool::Pool;
-use regard_engine::threads::Threads;
 use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::interval::{Span, Unknown};
+use regard_ir::interval::Unknown;
 use regard_ir::plan::{Blocks, Dtype, EngineKind, Pieces, Plan, Split};
 use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
+use regard_launch::{self as launch, VariantCode};
 use regard_oracle::compare::{self, Report};
 use regard_oracle::random::{self, CapturedBuffer, normal};
 use regard_oracle::sample::Sample;
-use regard_oracle::{Elements, Oracle, Tensors};
+use regard_oracle::{Oracle, Tensors};
 use regard_runtime::flash::{self, Parts, RunError};
 use regard_runtime::interpreter::LaneProgram;
 use regard_runtime::operands::{KeyRows, LookaheadKeys, QueryRows};
 use regard_runtime::schedule::{OwnedSchedule, Schedule, Share, Work};
-use regard_runtime::view::{View, ViewMut};
-use regard_testkit::{ElementsMut, Input, Layout, Output};
+use regard_testkit::{Input, Layout, Output};
+use regard_tests::run::{self, Poisoned, Stored, place, view};
 
 /// What is run.
 pub struct Trial<'a> {
@@ -145,20 +142,20 @@ impl Trial<'_> {
             v_u: view(&data.v_u),
         };
         let inputs = flash::Inputs::<T>::of(QueryRows::Plain(view(&data.q_c)), KeyRows::Lookahead(keys));
-        let call = Call {
-            parts: Parts {
-                variant: &variant,
-                plan,
-                problem: &self.problem,
-                schedule: schedule.view(),
-                absorbed: Schedule { tasks: &[], order: &[], threads: 1 },
-            },
+        let schedule = schedule.view();
+        let parts =
+            Parts { variant: &variant, plan, problem: &self.problem, schedule, absorbed: Schedule::EMPTY };
+        let code = &VariantCode::Loaded(LaneProgram::new(&variant));
+        let (u, lse) = (place(&mut results.u), results.lse.as_mut().map(place));
+        run::launched(T::run(launch::Run {
+            parts,
+            code,
             inputs: flash::Inputs { gate, ..inputs.captured(&captured) },
-            u: place(&mut results.u),
-            outputs: flash::Outputs { o: place(&mut results.o), lse: results.lse.as_mut().map(place) },
+            target: flash::Outputs { o: place(&mut results.o), lse }.into(),
+            u: Some(u),
             threads: &pool,
-        };
-        any::with(plan.engine, plan.isa, call).expect("only what is here is run")?;
+            workspace: Poisoned::new(parts, code, threads).view(),
+        }))?;
         for output in [Some(&results.o), results.lse.as_ref(), Some(&results.u)].into_iter().flatten() {
             output.check().unwrap_or_else(|error| panic!("{error}"));
         }
@@ -191,66 +188,3 @@ fn pieces(entry: &Entry, dtype: Dtype, turns: bool) -> Pieces {
         _ => entry.exact(dtype).expect("it is served"),
     }
 }
-
-/// A run on some engine.
-pub struct Call<'a, T> {
-    parts: Parts<'a>,
-    inputs: flash::Inputs<'a, T>,
-    u: ViewMut<'a, f32>,
-    outputs: flash::Outputs<'a, T>,
-    threads: &'a dyn Threads,
-}
-
-impl<T: Element> Visit for Call<'_, T> {
-    type Output = Result<(), RunError>;
-
-    fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { parts, inputs, u, outputs, threads } = self;
-        let Parts { variant, plan, problem, .. } = parts;
-        let code = &LaneProgram::new(variant);
-        let len = flash::workspace(engine, variant, plan, code, problem, threads.count());
-        let mut floats = vec![f32::NAN; len.floats];
-        let mut spans = vec![Span { lo: 7, hi: -7 }; len.spans];
-        let memory = flash::Workspace { floats: &mut floats, spans: &mut spans };
-        flash::run_lookahead(engine, parts, code, inputs, (outputs, u), threads, memory)
-    }
-}
-
-fn view<T: Stored>(input: &Input) -> View<'_, T> {
-    let tensor = input.view();
-    let ([batch, heads, tokens, width], [b, h, n, _]) = (tensor.shape(), tensor.strides());
-    View::new(T::of(tensor.elements()), [batch, heads, tokens], [b, h, n], width).unwrap()
-}
-
-fn place<T: Stored>(output: &mut Output) -> ViewMut<'_, T> {
-    let ([batch, heads, tokens, width], [b, h, n, _]) = (output.shape(), output.strides());
-    ViewMut::new(T::of_mut(output.elements_mut()), [batch, heads, tokens], [b, h, n], width).unwrap()
-}
-
-/// A storage type, among the elements of the test tensors.
-trait Stored: Element {
-    fn of(elements: Elements<'_>) -> &[Self];
-    fn of_mut(elements: ElementsMut<'_>) -> &mut [Self];
-}
-
-macro_rules! stored {
-    ($($type:ident $variant:ident),+) => {$(
-        impl Stored for $type {
-            fn of(elements: Elements<'_>) -> &[Self] {
-                match elements {
-                    Elements::$variant(data) => data,
-                    other => panic!("the tensor is {}", other.dtype().name()),
-                }
-            }
-
-            fn of_mut(elements: ElementsMut<'_>) -> &mut [Self] {
-                match elements {
-                    ElementsMut::$variant(data) => data,
-                    other => panic!("the tensor is {other:?}"),
-                }
-            }
-        }
-    )+};
-}
-
-stored!(f32 F32, f16 F16, bf16 Bf16);

@@ -1,9 +1,7 @@
 //! Lookahead keys on every engine against the oracle, over awkward sizes, masks and outputs.
-#![cfg(feature = "threads")]
 
 mod trial;
 
-use regard_engine::any;
 use regard_engine::catalog::{ENTRIES, Entry};
 use regard_ir::machine::Isa;
 use regard_ir::plan::{Blocks, Dtype, EngineKind};
@@ -13,6 +11,7 @@ use regard_ir::variant::Source;
 use regard_runtime::flash::RunError;
 use regard_spec::{NoFiles, parse};
 use regard_testkit::Layout;
+use regard_tests::engines;
 
 use crate::trial::Trial;
 
@@ -31,15 +30,16 @@ fn prefill(tokens: usize) -> Problem<'static> {
 
 /// Runs a trial on every engine that serves it, judges it, and holds two threads against one.
 fn check(trial: &Trial<'_>, blocks: Blocks) {
-    for entry in ENTRIES.iter().filter(|entry| serves(trial, entry)) {
+    for entry in serving(trial) {
         check_on(trial, entry, blocks);
     }
 }
 
-/// Whether an engine is here and computes a trial: rows of bf16 that are turned are no bf16 numbers any more.
-fn serves(trial: &Trial<'_>, entry: &Entry) -> bool {
-    let rounds = entry.engine == EngineKind::DotBf16 && trial.spec.position.is_some();
-    any::available(entry.engine, entry.isa) && entry.serves(trial.dtype) && !rounds
+/// The engines here that compute a trial: rows of bf16 that are turned are no bf16 numbers any more.
+fn serving(trial: &Trial<'_>) -> impl Iterator<Item = &'static Entry> {
+    let turns = trial.spec.position.is_some();
+    let rounds = move |entry: &Entry| turns && entry.engine == EngineKind::DotBf16;
+    engines::serving(trial.dtype).into_iter().filter(move |&entry| !rounds(entry))
 }
 
 fn check_on(trial: &Trial<'_>, entry: &Entry, blocks: Blocks) {
@@ -188,7 +188,7 @@ fn what_is_no_number_stays_where_it_is() {
                     tensor.set([0, 1, 21, 5], value);
                     tensor.set([1, 0, 40, 0], value);
                 };
-                for entry in ENTRIES.iter().filter(|entry| serves(&trial, entry)) {
+                for entry in serving(&trial) {
                     let (plan, mut data) = (trial.plan(entry, SMALL), trial.data());
                     spoil(&mut data);
                     let results = trial.run(&plan, &data, 1).unwrap();

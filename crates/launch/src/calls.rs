@@ -1,0 +1,146 @@
+//! What is called, and with what.
+
+use regard_engine::Engine;
+use regard_engine::any::Visit;
+use regard_engine::element::Element;
+use regard_engine::threads::Threads;
+use regard_ir::plan::Plan;
+use regard_ir::problem::Problem;
+use regard_ir::variant::Variant;
+use regard_runtime::cache::{CachedSequenceMut, Caches};
+use regard_runtime::code::AnyCode;
+use regard_runtime::flash::{self, Ending, Inputs, Outputs, Parts, Target, Workspace};
+use regard_runtime::split::{self, Queries, Tokens};
+use regard_runtime::view::ViewMut;
+
+use crate::code::VariantCode;
+
+/// A scheduled call on tensors.
+pub struct Run<'a, T> {
+    /// Variant, plan, problem and schedule.
+    pub parts: Parts<'a>,
+    /// The variant's mask and modifier.
+    pub code: &'a VariantCode,
+    /// Tensors.
+    pub inputs: Inputs<'a, T>,
+    /// Where results go.
+    pub target: Target<'a, T>,
+    /// Where lookahead keys go, of variants with such.
+    pub u: Option<ViewMut<'a, f32>>,
+    /// Who does it.
+    pub threads: &'a dyn Threads,
+    /// What it is done in.
+    pub workspace: Workspace<'a>,
+}
+
+impl<T: Element> Visit for Run<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { parts, code, inputs, target, u, threads, workspace } = self;
+        match (target, u) {
+            (Target::Whole(outputs), Some(u)) => {
+                flash::run_lookahead(engine, parts, code.on(), inputs, (outputs, u), threads, workspace)
+            }
+            (target, _) => flash::run(engine, parts, code.on(), inputs, target, threads, workspace),
+        }
+    }
+}
+
+/// Tokens on their way into a cache.
+pub struct Append<'a, T> {
+    /// Variant, plan and a problem whose keys are the tokens.
+    pub of: (&'a Variant<'a>, &'a Plan, &'a Problem<'a>),
+    /// Their keys and values.
+    pub tokens: Tokens<'a, T>,
+    /// Where they go.
+    pub cache: CachedSequenceMut<'a>,
+    /// What it is done in.
+    pub floats: &'a mut [f32],
+}
+
+impl<T: Element> Visit for Append<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { of, tokens, cache, floats } = self;
+        split::append(engine, of, tokens, cache, floats)
+    }
+}
+
+/// A few queries of each sequence on caches.
+pub struct Decode<'a, T> {
+    /// Variant, plan, problem and caches.
+    pub parts: split::Parts<'a>,
+    /// The variant's mask and modifier.
+    pub code: &'a VariantCode,
+    /// Tensors.
+    pub queries: Queries<'a, T>,
+    /// Where results go.
+    pub outputs: Outputs<'a, T>,
+    /// Who does it.
+    pub threads: &'a dyn Threads,
+    /// What it is done in.
+    pub workspace: Workspace<'a>,
+}
+
+impl<T: Element> Visit for Decode<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { parts, code, queries, outputs, threads, workspace } = self;
+        split::run(engine, parts, code.on(), queries, outputs, threads, workspace)
+    }
+}
+
+/// A scheduled call on caches.
+pub struct Prefill<'a, T> {
+    /// Variant, plan, problem and schedule.
+    pub parts: Parts<'a>,
+    /// The variant's mask and modifier.
+    pub code: &'a VariantCode,
+    /// One for each sequence.
+    pub caches: &'a dyn Caches,
+    /// Tensors.
+    pub queries: Queries<'a, T>,
+    /// Where results go.
+    pub outputs: Outputs<'a, T>,
+    /// Who does it.
+    pub threads: &'a dyn Threads,
+    /// What it is done in.
+    pub workspace: Workspace<'a>,
+}
+
+impl<T: Element> Visit for Prefill<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { parts, code, caches, queries, outputs, threads, workspace } = self;
+        flash::run_cached(engine, parts, code.on(), (caches, queries), outputs, threads, workspace)
+    }
+}
+
+/// Merged parts, of which outputs are made.
+pub struct Finish<'a, T> {
+    /// Variant, plan and problem.
+    pub of: (&'a Variant<'a>, &'a Plan, &'a Problem<'a>),
+    /// Sums over all keys.
+    pub part: flash::Part<'a>,
+    /// What finishes them.
+    pub ending: Ending<'a, T>,
+    /// Where results go.
+    pub outputs: Outputs<'a, T>,
+    /// Who does it.
+    pub threads: &'a dyn Threads,
+    /// What it is done in.
+    pub workspace: Workspace<'a>,
+}
+
+impl<T: Element> Visit for Finish<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { of: (variant, _, problem), part, ending, outputs, threads, workspace } = self;
+        flash::finish(engine, (variant, problem), part, ending, outputs, threads, workspace.floats)
+    }
+}
