@@ -37,6 +37,12 @@ pub fn is_many(shipped: &Shipped) -> bool {
     self::shipped(shipped).heads.query > 100
 }
 
+/// Whether a shipped spec has latents of a model's width, each of whose keys and values takes a hundred times as long: another has
+/// narrower ones.
+pub fn is_wide(shipped: &Shipped) -> bool {
+    is_preset(shipped) && matches!(self::shipped(shipped).mechanism, Mechanism::Latent(_))
+}
+
 /// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and
 /// `dim` and `value_dim` channels, so that the oracle is quick; of latents, as wide as keys are, a part of whose channels is rotary.
 ///
