@@ -9,6 +9,7 @@ use regard::{
 };
 use regard_ir::expr::{Op, Tree, Var};
 use regard_ir::inputs::InputData;
+use regard_ir::operands::Rows;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Axis, Mechanism, Source};
 
@@ -201,19 +202,51 @@ pub(crate) fn operands<'a, T: Storage>(
     kernel: &Kernel,
     bound: &'a Bound<'_>,
 ) -> Result<(QueryRows<'a, T>, KeyRows<'a, T>), Failure> {
-    let views = bound.operands.iter().map(view).collect::<Result<Vec<View<'a, T>>, _>>()?;
-    match (kernel.variant().mechanism, &views[..]) {
-        (Mechanism::Plain, &[q, k, v]) => Ok((QueryRows::Plain(q), KeyRows::Plain { k, v })),
-        (Mechanism::Lookahead(_), &[q, k_c, v_c, q_u, k_u, v_u]) => {
-            let keys = LookaheadKeys { k_c, v_c, q_u, k_u, v_u };
-            Ok((QueryRows::Plain(q), KeyRows::Lookahead(keys)))
+    let of_keys = kernel.variant().operands().map(|operand| operand.rows == Rows::Keys);
+    let (keys, queries): (Vec<_>, Vec<_>) = bound.operands.iter().zip(of_keys).partition(|(_, keys)| *keys);
+    let stored = |of: Vec<(&'a Stored<'_>, bool)>| of.into_iter().map(|(stored, _)| view(stored));
+    let (queries, keys) =
+        (stored(queries).collect::<Result<Vec<_>, _>>()?, stored(keys).collect::<Result<Vec<_>, _>>()?);
+    Ok((query_rows(kernel, &queries)?, key_rows(kernel, &keys)?))
+}
+
+/// What a kernel's queries, and its matrices, are in.
+///
+/// # Errors
+/// If they are those of no mechanism.
+pub(crate) fn query_rows<'a, T: Storage>(
+    kernel: &Kernel,
+    views: &[View<'a, T>],
+) -> Result<QueryRows<'a, T>, Failure> {
+    match (kernel.variant().mechanism, views) {
+        (Mechanism::Latent(_), &[q_nope, q_rope, w_uk, w_uv]) => {
+            Ok(QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }))
         }
-        (Mechanism::Latent(_), &[q_nope, q_rope, c_kv, k_rope, w_uk, w_uv]) => {
-            let queries = LatentQueries { q_nope, q_rope, w_uk, w_uv };
-            Ok((QueryRows::Latent(queries), KeyRows::Latent { c_kv, k_rope }))
-        }
-        _ => Err(Failure::Bug(format!("{} tensors are of no mechanism", views.len()))),
+        (Mechanism::Plain | Mechanism::Pseudo(_) | Mechanism::Lookahead(_), &[q]) => Ok(QueryRows::Plain(q)),
+        _ => Err(of_no_mechanism(views.len())),
     }
+}
+
+/// What a kernel's keys are in.
+///
+/// # Errors
+/// If they are those of no mechanism.
+pub(crate) fn key_rows<'a, T: Storage>(
+    kernel: &Kernel,
+    views: &[View<'a, T>],
+) -> Result<KeyRows<'a, T>, Failure> {
+    match (kernel.variant().mechanism, views) {
+        (Mechanism::Plain | Mechanism::Pseudo(_), &[k, v]) => Ok(KeyRows::Plain { k, v }),
+        (Mechanism::Lookahead(_), &[k_c, v_c, q_u, k_u, v_u]) => {
+            Ok(KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u }))
+        }
+        (Mechanism::Latent(_), &[c_kv, k_rope]) => Ok(KeyRows::Latent { c_kv, k_rope }),
+        _ => Err(of_no_mechanism(views.len())),
+    }
+}
+
+fn of_no_mechanism(tensors: usize) -> Failure {
+    Failure::Bug(format!("{tensors} tensors are of no mechanism"))
 }
 
 /// A view of stored elements, in their type.

@@ -9,7 +9,7 @@ import numpy as np
 @dataclass(frozen=True)
 class Problem:
     """One sequence whose queries are its keys, arrays [head, token, channel]; or the last token of each of `batch` sequences,
-    whose keys and values are cached, arrays [sequence, head, token, channel].
+    whose keys and values are cached, arrays [sequence, head, token, channel]. Of latents there is one sequence.
     """
 
     way: str
@@ -17,6 +17,10 @@ class Problem:
     heads: int
     kv_heads: int
     dim: int
+    # Channels of a latent, and of keys and values that are made of it; zero where keys and values are given.
+    rank: int
+    nope: int
+    value: int
     tokens: int
     decodes: bool
     batch: int
@@ -37,6 +41,9 @@ class Problem:
             heads=int(fields["heads"]),
             kv_heads=int(fields["kv_heads"]),
             dim=int(fields["dim"]),
+            rank=int(fields.get("rank", 0)),
+            nope=int(fields.get("nope", 0)),
+            value=int(fields.get("value", 0)),
             tokens=int(fields["tokens"]),
             decodes=fields.get("phase") == "decode",
             batch=int(fields.get("batch", 1)),
@@ -70,6 +77,21 @@ class Problem:
         return [
             np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(*outer, *shape, self.dim)
             for name, shape in shapes.items()
+        ]
+
+    def latents(self):
+        """q_nope, q_rope, c_kv, k_rope, w_uk and w_uv as f32."""
+        queries, rope = 1 if self.decodes else self.tokens, self.dim - self.nope
+        shapes = {
+            "q_nope": (self.heads, queries, self.nope),
+            "q_rope": (self.heads, queries, rope),
+            "c_kv": (self.tokens, self.rank),
+            "k_rope": (self.tokens, rope),
+            "w_uk": (self.heads, self.nope, self.rank),
+            "w_uv": (self.heads, self.value, self.rank),
+        }
+        return [
+            np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(shape) for name, shape in shapes.items()
         ]
 
     def document_of(self):

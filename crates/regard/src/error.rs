@@ -139,6 +139,8 @@ pub enum RunError {
     Store(StoreError),
     /// Lengths that no problem has.
     Problem(ProblemError),
+    /// More work than a call can be cut into.
+    Schedule(ScheduleError),
     /// As the runtime says.
     Runtime(flash::RunError),
     /// The processor lacks the instructions.
@@ -179,6 +181,7 @@ impl fmt::Display for RunError {
             RunError::File(error) => error.fmt(f),
             RunError::Store(error) => error.fmt(f),
             RunError::Problem(error) => error.fmt(f),
+            RunError::Schedule(error) => error.fmt(f),
             RunError::Runtime(error) => error.fmt(f),
             RunError::Unavailable(error) => error.fmt(f),
         }

@@ -6,6 +6,7 @@ use regard_engine::Engine;
 use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::threads::Threads;
 use regard_ir::inputs::InputData;
+use regard_ir::interval::Unknown;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
@@ -18,6 +19,7 @@ use regard_planner::cost::{CachedPrediction, Prediction};
 use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
+use regard_runtime::schedule::{self, Share, Work};
 use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
 
@@ -25,7 +27,7 @@ use crate::cache::{Cache, CacheError, CacheLimits, CacheSize};
 use crate::error::{CompileError, RunError, ScheduleError};
 use crate::planned::Planned;
 use crate::schedule::{Part, Schedule, Workspace};
-use crate::step::Step;
+use crate::step::{Call, Step, StepLen};
 
 /// What a caller may want otherwise than the planner would choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,20 +178,24 @@ impl Kernel {
     }
 
     fn workspace(&self, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
+        self.workspace_by(self.plan(), problem, threads)
+    }
+
+    fn workspace_by(&self, plan: &Plan, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
         struct Size<'a> {
             kernel: &'a Kernel,
+            plan: &'a Plan,
             problem: &'a Problem<'a>,
             threads: usize,
         }
         impl Visit for Size<'_> {
             type Output = WorkspaceLen;
             fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
-                let Self { kernel, problem, threads } = self;
-                let (variant, plan) = (&kernel.variant(), kernel.plan());
-                flash::workspace(engine, variant, plan, kernel.code.on(), problem, threads)
+                let Self { kernel, plan, problem, threads } = self;
+                flash::workspace(engine, &kernel.variant(), plan, kernel.code.on(), problem, threads)
             }
         }
-        let size = Size { kernel: self, problem, threads };
+        let size = Size { kernel: self, plan, problem, threads };
         // `compile_with` saw that the engine is there.
         any::with(self.plan().engine, self.plan().isa, size).unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
     }
@@ -344,8 +350,8 @@ impl Kernel {
         let (cu_q, cu_k) = (starts(queries), starts(tokens));
         let problem = Problem::packed(self.spec().source, &cu_q, &cu_k).map_err(RunError::Problem)?;
         let cells = cache.cells(self.plan().decode.key_cell);
-        let workspace = self.step_len(&problem, cells, threads).map_err(RunError::Unavailable)?;
-        Ok(Step::new(self.plan().identity, (sequences, queries), threads.max(1), workspace))
+        let len = self.step_len(&problem, cells, threads).map_err(RunError::Unavailable)?;
+        Ok(Step::new(self.plan().identity, (sequences, queries), threads.max(1), len))
     }
 
     /// Bytes of workspace that [`Kernel::step`] takes for calls like `problem` on a cache of a size.
@@ -361,13 +367,21 @@ impl Kernel {
         self.step_len(problem, cache.cells, threads).map(|len| len.bytes())
     }
 
-    fn step_len(
-        &self,
-        problem: &Problem<'_>,
-        cells: usize,
-        threads: usize,
-    ) -> Result<WorkspaceLen, Unavailable> {
-        any::with(self.plan().engine, self.plan().isa, StepSize { kernel: self, problem, cells, threads })
+    fn step_len(&self, problem: &Problem<'_>, cells: usize, threads: usize) -> Result<StepLen, Unavailable> {
+        let (variant, plan) = (&self.variant(), self.plan());
+        if variant.pseudo().is_none() {
+            let size = StepSize { kernel: self, problem, cells, threads };
+            return Ok(StepLen { workspace: any::with(plan.engine, plan.isa, size)?, tasks: 0 });
+        }
+        // More positions than 32 bits hold, or tasks than a schedule: no call comes so far.
+        let none = StepLen { workspace: WorkspaceLen { floats: 0, spans: 0 }, tasks: 0 };
+        let Ok(positions) = self.planned.positions(problem) else { return Ok(none) };
+        let problem = &positions.view();
+        let (scored, plan) = (&variant.scored(), &step_plan(plan));
+        let (inputs, of) = (&Unknown(variant.inputs), Share::All);
+        let work = Work { plan, variant: scored, problem, inputs, threads: threads as u32, of };
+        let workspace = self.workspace_by(plan, problem, threads);
+        Ok(work.max_tasks().map_or(none, |tasks| StepLen { workspace, tasks }))
     }
 
     /// Attends queries to the cached keys of their sequences: the queries are the last tokens of each.
@@ -397,11 +411,22 @@ impl Kernel {
         }
         let [_, _, count] = queries.q.counts();
         let of_each = count.checked_div(sequences.len()).unwrap_or(0);
-        let (problem, workspace) = step.problem(self.spec().source, cache, sequences, of_each)?;
-        let caches = &cache.chosen(sequences);
-        let (variant, problem) = (&self.variant(), &problem);
-        let parts = split::Parts { variant, plan: self.plan(), problem, caches };
-        Ok(T::decode(Decode { parts, code: &self.code, queries, outputs, threads, workspace })?)
+        let variant = &self.variant();
+        let of = (variant.source, variant.per_token());
+        let Call { ref problem, tasks, workspace } = step.call(of, cache, sequences, of_each)?;
+        let (caches, code) = (&cache.chosen(sequences), &self.code);
+        if variant.pseudo().is_none() {
+            let parts = split::Parts { variant, plan: self.plan(), problem, caches };
+            return Ok(T::decode(Decode { parts, code, queries, outputs, threads, workspace })?);
+        }
+        // Keys and values are mixed as they are read, which the skeleton of many queries does.
+        let (scored, plan) = (&variant.scored(), &step_plan(self.plan()));
+        let (inputs, of) = (&Unknown(variant.inputs), Share::All);
+        let work = Work { plan, variant: scored, problem, inputs, threads: threads.count() as u32, of };
+        let schedule =
+            work.cut(tasks.0, tasks.1).map_err(|error| RunError::Schedule(ScheduleError::Cut(error)))?;
+        let parts = flash::Parts { variant, plan, problem, schedule, absorbed: schedule::Schedule::EMPTY };
+        Ok(T::prefill(Prefill { parts, code, caches, queries, outputs, threads, workspace })?)
     }
 
     /// Attends many queries to the cached keys of their sequences: a prefill, or a piece of one, whose tokens were appended.
@@ -463,6 +488,12 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// The plan of calls on caches of pseudo-heads. Nothing is packed ahead, so that no shorter call needs more memory than the
+/// longest.
+fn step_plan(plan: &Plan) -> Plan {
+    Plan { pack_ahead_bytes: 0, ..*plan }
 }
 
 /// How much memory calls on a cache need.

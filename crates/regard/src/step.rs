@@ -6,6 +6,7 @@ use regard_ir::problem::{Problem, ProblemError};
 use regard_ir::variant::Source;
 use regard_runtime::cache::SequenceId;
 use regard_runtime::flash::{self, WorkspaceLen};
+use regard_runtime::schedule::Task;
 
 use crate::cache::Cache;
 use crate::error::RunError;
@@ -20,6 +21,9 @@ pub struct Step {
     /// Where the sequences' queries and keys begin, where there are several.
     cu_q: Vec<i32>,
     cu_k: Vec<i32>,
+    /// Room for tasks, where calls are cut into such: of pseudo-heads.
+    tasks: Vec<Task>,
+    order: Vec<u32>,
     floats: Vec<f32>,
     spans: Vec<Span>,
 }
@@ -29,7 +33,7 @@ impl Step {
         identity: Identity,
         (sequences, queries): (usize, usize),
         threads: usize,
-        workspace: WorkspaceLen,
+        StepLen { workspace, tasks }: StepLen,
     ) -> Self {
         let starts = || Vec::with_capacity(sequences + 1);
         Self {
@@ -38,6 +42,8 @@ impl Step {
             queries,
             cu_q: starts(),
             cu_k: starts(),
+            tasks: vec![Task::default(); tasks],
+            order: vec![0; tasks],
             floats: vec![0.0; workspace.floats],
             spans: vec![Span::point(0); workspace.spans],
         }
@@ -45,27 +51,30 @@ impl Step {
 
     /// Bytes of its workspace.
     pub fn workspace_bytes(&self) -> usize {
-        WorkspaceLen { floats: self.floats.len(), spans: self.spans.len() }.bytes()
+        let workspace = WorkspaceLen { floats: self.floats.len(), spans: self.spans.len() };
+        StepLen { workspace, tasks: self.tasks.len() }.bytes()
     }
 
-    /// The problem of a call: `queries` of each sequence over all its keys.
-    pub(crate) fn problem(
+    /// A call: `queries` of each sequence over all its keys, in positions, of which a token has so many.
+    pub(crate) fn call(
         &mut self,
-        source: Source,
+        (source, per_token): (Source, u32),
         cache: &Cache,
         sequences: &[SequenceId],
         queries: usize,
-    ) -> Result<(Problem<'_>, flash::Workspace<'_>), RunError> {
+    ) -> Result<Call<'_>, RunError> {
         let most = self.cu_q.capacity().saturating_sub(1);
         if sequences.len() > most || queries > self.queries {
             return Err(RunError::Step { most: [most, self.queries], found: [sequences.len(), queries] });
         }
-        let Self { cu_q, cu_k, floats, spans, .. } = self;
-        let workspace = flash::Workspace { floats, spans };
+        let Self { cu_q, cu_k, tasks, order, floats, spans, .. } = self;
+        let (tasks, workspace) = ((&mut tasks[..], &mut order[..]), flash::Workspace { floats, spans });
+        let positions = |tokens: usize| tokens.saturating_mul(per_token as usize);
+        let queries = positions(queries);
         if let [sequence] = sequences {
-            let keys = cache.len(*sequence).map_err(RunError::Store)?;
+            let keys = positions(cache.len(*sequence).map_err(RunError::Store)?);
             let problem = Problem::prefill(source, 1, queries, keys).map_err(RunError::Problem)?;
-            return Ok((problem, workspace));
+            return Ok(Call { problem, tasks, workspace });
         }
         let (mut q, mut k) = (0i32, 0i32);
         cu_q.clear();
@@ -73,7 +82,7 @@ impl Step {
         cu_q.push(0);
         cu_k.push(0);
         for &sequence in sequences {
-            let keys = cache.len(sequence).map_err(RunError::Store)?;
+            let keys = positions(cache.len(sequence).map_err(RunError::Store)?);
             let grown = |from: i32, by: usize| i32::try_from(by).ok().and_then(|by| from.checked_add(by));
             let too_long = |what, len| RunError::Problem(ProblemError::TooLong { what, len });
             q = grown(q, queries).ok_or_else(|| too_long("queries", queries * sequences.len()))?;
@@ -81,6 +90,29 @@ impl Step {
             cu_q.push(q);
             cu_k.push(k);
         }
-        Ok((Problem::packed(source, cu_q, cu_k).map_err(RunError::Problem)?, workspace))
+        let problem = Problem::packed(source, cu_q, cu_k).map_err(RunError::Problem)?;
+        Ok(Call { problem, tasks, workspace })
+    }
+}
+
+/// What a call on a cache works on, and in.
+pub(crate) struct Call<'a> {
+    pub(crate) problem: Problem<'a>,
+    /// Room for tasks and their order.
+    pub(crate) tasks: (&'a mut [Task], &'a mut [u32]),
+    pub(crate) workspace: flash::Workspace<'a>,
+}
+
+/// How much memory a [`Step`] needs.
+#[derive(Clone, Copy)]
+pub(crate) struct StepLen {
+    pub(crate) workspace: WorkspaceLen,
+    pub(crate) tasks: usize,
+}
+
+impl StepLen {
+    /// Bytes of all; saturates.
+    pub(crate) fn bytes(&self) -> usize {
+        self.workspace.bytes().saturating_add(self.tasks.saturating_mul(size_of::<(Task, u32)>()))
     }
 }

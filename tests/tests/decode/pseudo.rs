@@ -1,14 +1,12 @@
 //! Sequences of pseudo-heads that grow: a cache holds keys and values as they were given, and a prefill mixes them.
 
-use regard::{Dtype, RunError, Solo};
-use regard_runtime::flash;
+use regard::{Dtype, Kernel, MAX_FEW, Pool, Solo, Step};
+use regard_ir::spec::CacheFormat;
 use regard_testkit::{Case, Inputs, Outputs};
 use regard_tests::cached::{self, Filled};
 use regard_tests::{engines, run, specs};
 
 use crate::{Sizes, bits, cached_as};
-use regard::Kernel;
-use regard_ir::spec::CacheFormat;
 
 const LEN: usize = 90;
 
@@ -20,13 +18,14 @@ const SPECS: [&str; 3] = [
      position.rope.theta = 1e4\nqk_norm = { kind = 'rms', learned = true }\noutput.norm = 'rms'",
 ];
 
-/// Appends tokens of a case to its cache and attends their queries.
+/// Appends tokens of a case to its cache and attends their queries: by a prefill, and where they are few by a step too.
 fn grow(
     kernel: &Kernel,
     (case, inputs): (&Case<'_>, &Inputs),
     filled: &mut Filled,
+    step: &mut Step,
     tokens: core::ops::Range<usize>,
-) -> Outputs {
+) -> [Option<Outputs>; 2] {
     let Filled { cache, sequences } = filled;
     cached::append(kernel, (case, inputs), (cache, sequences[0]), 0, tokens.clone()).expect("room for all");
     let sizes = Sizes { cu_q: vec![0, tokens.len() as i32], cu_k: vec![0, tokens.end as i32] };
@@ -35,6 +34,7 @@ fn grow(
     let data = inputs.captured();
     let captured = data.iter().enumerate();
     let [q, k, v] = &inputs.operands[..] else { panic!("q, k and v") };
+    let is_few = tokens.len() <= MAX_FEW as usize;
     let q = regard_tests::cut(&q.view(), case.dtype, tokens);
     let inputs = Inputs {
         operands: vec![q, k.clone(), v.clone()],
@@ -43,7 +43,10 @@ fn grow(
             .collect(),
         ..inputs.clone()
     };
-    cached::prefill(kernel, &part, &inputs, filled, &Solo).expect("a case is small")
+    let prefilled = cached::prefill(kernel, &part, &inputs, filled, &Solo).expect("a case is small");
+    let decoded = is_few
+        .then(|| cached::decode(kernel, &part, &inputs, filled, (step, &Solo)).expect("a step is small"));
+    [Some(prefilled), decoded]
 }
 
 #[test]
@@ -64,12 +67,15 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
                 let mut cache = kernel.cache(cached::limits(&case)).expect("small");
                 let sequences = vec![cache.open().expect("room for one")];
                 let mut filled = Filled { cache, sequences };
-                let check = |filled: &mut Filled, tokens: core::ops::Range<usize>| {
-                    let outputs = grow(&kernel, (&case, &inputs), filled, tokens.clone());
-                    assert!(
-                        bits(&outputs, 0, tokens.len()) == bits(&at_once, tokens.start, tokens.len()),
-                        "{text} on {entry:?}: tokens {tokens:?}"
-                    );
+                let mut step = kernel.step(&filled.cache, MAX_FEW as usize, 2).expect("a case is small");
+                let mut check = |filled: &mut Filled, tokens: core::ops::Range<usize>| {
+                    let both = grow(&kernel, (&case, &inputs), filled, &mut step, tokens.clone());
+                    for (outputs, phase) in both.iter().flatten().zip(["prefill", "step"]) {
+                        assert!(
+                            bits(outputs, 0, tokens.len()) == bits(&at_once, tokens.start, tokens.len()),
+                            "{text} on {entry:?}: tokens {tokens:?} by a {phase}"
+                        );
+                    }
                 };
                 check(&mut filled, 0..61);
                 (61..70).for_each(|token| check(&mut filled, token..token + 1));
@@ -83,15 +89,23 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
     }
 }
 
+/// Sequences of different lengths attend together as each does by itself, whoever shares the work.
 #[test]
-fn few_queries_are_told_that_a_prefill_takes_them() {
-    let spec = specs::parse(SPECS[0]);
-    let kernel = run::compile(&spec, engines::serving(Dtype::F32)[0], Dtype::F32);
-    let sizes = Sizes::new(&[20], 1);
-    let case = sizes.case(&kernel, 3);
-    let inputs = case.inputs();
-    let filled = cached::fill(&kernel, &case, &inputs, 20).expect("a case is small");
-    let mut step = kernel.step(&filled.cache, 1, 1).expect("a case is small");
-    let refused = cached::decode(&kernel, &case, &inputs, &filled, (&mut step, &Solo)).map(|_| ());
-    assert!(matches!(refused, Err(RunError::Runtime(flash::RunError::PseudoHeads))), "{refused:?}");
+fn sequences_of_a_step_are_apart() {
+    let pool = Pool::new(2).expect("two threads");
+    for (text, entry) in SPECS.iter().zip(engines::serving(Dtype::F32).into_iter().cycle()) {
+        let kernel = run::compile(&specs::parse(text), entry, Dtype::F32);
+        let lengths = [1, 90, 17, 64];
+        let sizes = Sizes::new(&lengths, 1);
+        let case = sizes.case(&kernel, 5);
+        let inputs = case.inputs();
+        let filled = cached::fill(&kernel, &case, &inputs, 90).expect("a case is small");
+        let mut step = kernel.step(&filled.cache, 1, 2).expect("a case is small");
+        let two = cached::decode(&kernel, &case, &inputs, &filled, (&mut step, &pool)).expect("small");
+        let one = cached::decode(&kernel, &case, &inputs, &filled, (&mut step, &Solo)).expect("small");
+        assert!(bits(&one, 0, lengths.len()) == bits(&two, 0, lengths.len()), "{text} on {entry:?}");
+        let whole = run::run(&kernel, &case, &inputs, &Solo).expect("a case is small");
+        assert!(bits(&one, 0, lengths.len()) == bits(&whole, 0, lengths.len()), "{text} on {entry:?}");
+        run::judge(&case, &inputs, Ok(one), kernel.plan()).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
 }

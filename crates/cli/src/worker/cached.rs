@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use regard::{Dtype, Kernel, KeyRows, Outputs, Pool, Queries};
+use regard::{Dtype, Kernel, Outputs, Pool, Queries};
+use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Phase;
 
 use super::Refusal;
 use super::request::{BadRequest, Request};
-use super::slot::{Timed, elements, read};
+use super::slot::{Timed, elements, read, views};
 use crate::cached::{self, Contents, Filled};
-use crate::execute::{run_failure, view, view_mut};
+use crate::execute::{key_rows, query_rows, run_failure, view_mut};
 use crate::failure::Failure;
 use crate::memory;
 use crate::storage::Storage;
@@ -26,7 +27,8 @@ struct Slot<T> {
     filled: Filled,
     /// Queries of a sequence.
     queries: usize,
-    q: Stored<'static>,
+    /// They, and matrices.
+    q: Vec<Stored<'static>>,
     o: Vec<T>,
     o_shape: [usize; 4],
 }
@@ -91,26 +93,40 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
             let numbers = read(&dir.join(format!("{name}.f32")), len, f32::from_le_bytes)?;
             Ok(numbers.into_iter().map(round).collect())
         };
-        let rows = |name: &str, n_heads: u32, width: u32| -> Result<[Stored<'static>; 2], Refusal> {
-            let common = [1, n_heads as usize, shared, width as usize];
-            let own = [size.batch, n_heads as usize, size.keys - shared, width as usize];
-            let mut first = numbers(name, elements(common).saturating_add(elements(own)))?;
-            let rest = first.split_off(elements(common) as usize);
-            let stored = |elements, shape| Stored { elements, shape, strides: Layout::Bhnd.strides(shape) };
-            Ok([stored(T::store(first), common), stored(T::store(rest), own)])
+        let stored = |numbers, shape, layout: Layout| Stored {
+            elements: T::store(numbers),
+            shape,
+            strides: layout.strides(shape),
         };
         let packed = |n_heads: u32, width: u32| {
             [1, n_heads as usize, size.batch.saturating_mul(size.queries), width as usize]
         };
-        let shape = packed(heads.query, heads.dim);
-        let q = numbers("q", elements(shape))?;
-        let q = swapped(&q, [heads.query as usize, size.queries, heads.dim as usize]);
-        let q = Stored { elements: T::store(q), shape, strides: LAYOUT.strides(shape) };
-        let ([k, own_k], [v, own_v]) =
-            (rows("k", heads.kv, heads.dim)?, rows("v", heads.value, heads.value_dim)?);
-        let own = KeyRows::Plain { k: view::<T>(&own_k)?, v: view(&own_v)? };
+        let (mut q, mut common, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        for Operand { name, heads: n_heads, rows, width } in kernel.variant().operands() {
+            let n_heads = n_heads.unwrap_or(1);
+            let heads_of = |batch: usize, rows: usize| [batch, n_heads as usize, rows, width as usize];
+            match rows {
+                Rows::Queries => {
+                    let shape = packed(n_heads, width);
+                    let of_each = [n_heads as usize, size.queries, width as usize];
+                    q.push(stored(swapped(&numbers(name, elements(shape))?, of_each), shape, LAYOUT));
+                }
+                Rows::Matrix(rows) => {
+                    let shape = heads_of(1, rows as usize);
+                    q.push(stored(numbers(name, elements(shape))?, shape, Layout::Bhnd));
+                }
+                Rows::Keys => {
+                    let (first, rest) = (heads_of(1, shared), heads_of(size.batch, size.keys - shared));
+                    let mut all = numbers(name, elements(first).saturating_add(elements(rest)))?;
+                    let others = all.split_off(elements(first) as usize);
+                    common.push(stored(all, first, Layout::Bhnd));
+                    own.push(stored(others, rest, Layout::Bhnd));
+                }
+            }
+        }
+        let own = key_rows::<T>(&kernel, &views(&own)?)?;
         let contents = Contents {
-            shared: KeyRows::Plain { k: view::<T>(&k)?, v: view(&v)? },
+            shared: key_rows::<T>(&kernel, &views(&common)?)?,
             own: |sequence| own.sequence(sequence),
             captured: &[],
         };
@@ -135,7 +151,7 @@ fn swapped<T: Copy>(data: &[T], [outer, inner, width]: [usize; 3]) -> Vec<T> {
 impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
         let Self { kernel, filled, q, o, o_shape, .. } = self;
-        let queries = Queries::new(view::<T>(q)?);
+        let queries = Queries::of(query_rows::<T>(kernel, &views(q)?)?);
         let outputs = Outputs { o: view_mut(o, *o_shape, LAYOUT)?, lse: None };
         filled.decode(kernel, pool, queries, outputs).map_err(|error| run_failure(kernel.spec(), error))
     }

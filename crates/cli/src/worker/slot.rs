@@ -5,13 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use regard::{Dtype, Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, Workspace};
+use regard::{Dtype, Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, View, Workspace};
 use regard_ir::inputs::{self, InputData};
+use regard_ir::operands::{Operand, Rows};
 use regard_ir::variant::InputType;
 
 use super::Refusal;
 use super::request::{BadRequest, Request};
-use crate::execute::{view, view_mut};
+use crate::execute::{key_rows, query_rows, view, view_mut};
 use crate::failure::Failure;
 use crate::memory;
 use crate::storage::Storage;
@@ -34,16 +35,16 @@ struct Slot<T> {
     kernel: Kernel,
     schedule: Schedule,
     workspace: Workspace,
-    q: Stored<'static>,
-    k: Stored<'static>,
-    v: Stored<'static>,
+    /// Queries and matrices.
+    queries: Vec<Stored<'static>>,
+    keys: Vec<Stored<'static>>,
     captured: Vec<Vec<i32>>,
     o: Vec<T>,
     o_shape: [usize; 4],
 }
 
-/// Reads a kernel's tensors from the folder that `request` names: q, k and v as raw f32 `[head, token, channel]`, which are
-/// rounded to the kernel's storage, and each declared input as raw i32.
+/// Reads a kernel's tensors from the folder that `request` names: its operands, as q, k and v, as raw f32
+/// `[head, token, channel]`, which are rounded to the kernel's storage, and each declared input as raw i32.
 ///
 /// # Errors
 /// If a file is missing or has another length, the spec declares inputs of another type, or the problem cannot be
@@ -71,14 +72,15 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
         let tokens: usize = request.number("tokens")?;
         let problem = Problem::prefill(kernel.spec().source, 1, tokens, tokens).map_err(Failure::from)?;
         let heads = kernel.variant().heads;
-        let row = |name: &str, n_heads: u32, width: u32| -> Result<Stored<'static>, Refusal> {
-            let shape = [1, n_heads as usize, tokens, width as usize];
+        let (mut queries, mut keys) = (Vec::new(), Vec::new());
+        for Operand { name, heads, rows, width } in kernel.variant().operands() {
+            let tokens = if let Rows::Matrix(rows) = rows { rows as usize } else { tokens };
+            let shape = [1, heads.unwrap_or(1) as usize, tokens, width as usize];
             let numbers = read(&dir.join(format!("{name}.f32")), elements(shape), f32::from_le_bytes)?;
             let elements = T::store(numbers.into_iter().map(round).collect());
-            Ok(Stored { elements, shape, strides: LAYOUT.strides(shape) })
-        };
-        let (q, k) = (row("q", heads.query, heads.dim)?, row("k", heads.kv, heads.dim)?);
-        let v = row("v", heads.value, heads.value_dim)?;
+            let stored = Stored { elements, shape, strides: LAYOUT.strides(shape) };
+            if rows == Rows::Keys { keys.push(stored) } else { queries.push(stored) }
+        }
         let captured = captured(kernel.spec(), &problem, dir)?;
         let data: Vec<_> = captured.iter().map(|ints| InputData::I32(ints)).collect();
         let schedule = kernel
@@ -91,14 +93,15 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
         })?;
         let o_shape = [1, kernel.variant().output_heads() as usize, tokens, heads.value_dim as usize];
         let o = memory::zeroed("the output", elements(o_shape))?;
-        Ok(Box::new(Self { kernel, schedule, workspace, q, k, v, captured, o, o_shape }))
+        Ok(Box::new(Self { kernel, schedule, workspace, queries, keys, captured, o, o_shape }))
     }
 }
 
 impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
         let captured: Vec<_> = self.captured.iter().map(|ints| InputData::I32(ints)).collect();
-        let inputs = Inputs::new(view(&self.q)?, view(&self.k)?, view(&self.v)?).captured(&captured);
+        let q = query_rows(&self.kernel, &views(&self.queries)?)?;
+        let inputs = Inputs::of(q, key_rows(&self.kernel, &views(&self.keys)?)?).captured(&captured);
         let outputs = Outputs { o: view_mut::<T>(&mut self.o, self.o_shape, LAYOUT)?, lse: None };
         self.kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace).map_err(|error| {
             let spec = self.kernel.spec().name.clone();
@@ -143,6 +146,14 @@ pub(super) fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> 
         });
     }
     Ok(words.iter().copied().map(number).collect())
+}
+
+/// Views of stored tensors.
+///
+/// # Errors
+/// As [`view`].
+pub(super) fn views<'a, T: Storage>(stored: &'a [Stored<'_>]) -> Result<Vec<View<'a, T>>, Failure> {
+    stored.iter().map(view).collect()
 }
 
 pub(super) fn elements(shape: [usize; 4]) -> u128 {

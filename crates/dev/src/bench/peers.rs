@@ -42,6 +42,8 @@ pub const PEERS: &[Peer] = &[
         program: Program::Python,
         ways: |workload, _| match (workload.score, workload.heads == workload.kv_heads) {
             _ if workload.is_rounded() => &[],
+            _ if workload.latents.is_some() && workload.is_decode() => &["sdpa-absorbed"],
+            _ if workload.latents.is_some() => &["sdpa", "sdpa-padded"],
             (Score::Softcap(_), _) => &[],
             (_, true) => &["sdpa"],
             // Repeated keys are read once for each query head.
@@ -128,10 +130,14 @@ pub const PEERS: &[Peer] = &[
     },
 ];
 
+/// Those that can be asked for attention over latents: they compute heads of any width, values narrower than keys.
+const HAVE_LATENTS: [&str; 2] = ["torch-sdpa", "torch-flex"];
+
 impl Peer {
     /// The ways in which it computes a workload in a storage type, the fastest unknown.
     pub fn ways(&self, workload: &Workload, dtype: Dtype) -> &'static [&'static str] {
-        if workload.is_ours_alone() { &[] } else { (self.ways)(workload, dtype) }
+        let lacks = workload.latents.is_some() && !HAVE_LATENTS.contains(&self.name);
+        if lacks || workload.is_ours_alone() { &[] } else { (self.ways)(workload, dtype) }
     }
 
     /// Makes what it needs, if it is not there.

@@ -19,7 +19,7 @@ use regard_oracle::sample::Sample;
 use regard_oracle::{Buffer, Oracle, Tensor4, TensorError, Tensors, random};
 use regard_spec::{NoFiles, parse};
 
-use super::workload::{Precision, Workload};
+use super::workload::{Kind, Precision, Rows, Workload};
 use crate::error::Error;
 
 /// What tensors are drawn from; each adds its place.
@@ -37,32 +37,28 @@ const NOT_FINITE: f64 = 1e30;
 /// Of how many sequences the truth is computed; of more some at equal distances, the first and the last among them.
 const SEQUENCES: usize = 8;
 
-/// The tensors of a workload: N(0, 1), the same on every machine.
+/// The tensors of a workload: N(0, 1), the same on every machine; of matrices so small that what they make is as large as what
+/// they make it of.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    q: Vec<f32>,
-    /// The tokens that all sequences begin with, then the others of each.
-    k: Vec<f32>,
-    v: Vec<f32>,
+    /// Of keys, the tokens that all sequences begin with, then the others of each.
+    tensors: Vec<(Rows, Vec<f32>)>,
     documents: Option<Vec<i32>>,
 }
 
 impl Inputs {
     /// Draws them.
     pub fn new(workload: &Workload) -> Self {
-        let rows = |heads: u32, [common, own]: [u32; 2], seed| {
-            let [heads, common, own, sequences] =
-                [heads, common, own, workload.sequences()].map(|n| n as usize);
-            let len = heads * (common + sequences * own) * workload.dim as usize;
-            random::normal(seed).take(len).collect()
+        let tensor = |(seed, tensor): (u64, Rows)| {
+            let [heads, width] = [tensor.heads, tensor.width].map(|n| n as usize);
+            let [common, own] = tokens(workload, tensor.of);
+            let sequences = if let Kind::Matrix(_) = tensor.of { 1 } else { workload.sequences() as usize };
+            let len = heads * (common + sequences * own) * width;
+            let factor = if let Kind::Matrix(_) = tensor.of { 1.0 / (width as f32).sqrt() } else { 1.0 };
+            (tensor, random::normal(seed).take(len).map(|x| factor * x).collect())
         };
-        let keys = [workload.common(), workload.tokens - workload.common()];
-        Self {
-            q: rows(workload.heads, [0, workload.queries()], SEED),
-            k: rows(workload.kv_heads, keys, SEED + 1),
-            v: rows(workload.kv_heads, keys, SEED + 2),
-            documents: workload.documents(),
-        }
+        let tensors = (SEED..).zip(workload.tensors()).map(tensor).collect();
+        Self { tensors, documents: workload.documents() }
     }
 
     /// Rows of one sequence, `[head, token, channel]`, of which it has `common` as all others do.
@@ -86,8 +82,8 @@ impl Inputs {
             fs::write(&path, bytes).map_err(Error::file(&path))
         };
         fs::create_dir_all(dir).map_err(Error::file(dir))?;
-        for (name, numbers) in [("q.f32", &self.q), ("k.f32", &self.k), ("v.f32", &self.v)] {
-            save(name, numbers.iter().flat_map(|x| x.to_le_bytes()).collect())?;
+        for (tensor, numbers) in &self.tensors {
+            save(&format!("{}.f32", tensor.name), numbers.iter().flat_map(|x| x.to_le_bytes()).collect())?;
         }
         if let Some(documents) = &self.documents {
             save("doc.i32", documents.iter().flat_map(|id| id.to_le_bytes()).collect())?;
@@ -95,6 +91,16 @@ impl Inputs {
         save("spec.toml", workload.spec(Precision::Exact).into_bytes())?;
         save("fast.toml", workload.spec(Precision::Fast).into_bytes())
     }
+}
+
+/// Rows of a tensor that all sequences have in common, and those that each has by itself.
+fn tokens(workload: &Workload, of: Kind) -> [usize; 2] {
+    let counts = match of {
+        Kind::Queries => [0, workload.queries()],
+        Kind::Keys => [workload.common(), workload.tokens - workload.common()],
+        Kind::Matrix(rows) => [0, rows],
+    };
+    counts.map(|n| n as usize)
 }
 
 /// Rows of the right answer.
@@ -105,7 +111,7 @@ pub struct Reference {
     rounded: Option<Codec>,
     /// Queries of a sequence.
     queries: usize,
-    dim: usize,
+    value_dim: usize,
     /// Of all sequences.
     heads: usize,
     rows: Vec<Row>,
@@ -142,34 +148,38 @@ impl Reference {
         let text = workload.spec(Precision::Exact);
         let spec = parse(&text, workload.name, &NoFiles).map_err(|e| wrong(&e))?.spec;
         let variant = spec.variant().ok_or_else(|| wrong(&"expected q, k and v"))?;
-        let [sequences, queries, tokens, dim] =
-            [workload.sequences(), workload.queries(), workload.tokens, workload.dim].map(|n| n as usize);
-        let problem = Problem::prefill(spec.source, 1, queries, tokens).map_err(|e| wrong(&e))?;
+        let [sequences, queries, keys, value_dim] =
+            [workload.sequences(), workload.queries(), workload.tokens, workload.value_dim()]
+                .map(|n| n as usize);
+        let problem = Problem::prefill(spec.source, 1, queries, keys).map_err(|e| wrong(&e))?;
         let data: Vec<_> = inputs.documents.iter().map(|ids| InputData::I32(ids)).collect();
         let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
             .map_err(|e| wrong(&e))?;
         let sample = Sample::new(&problem, &variant.heads, EDGE, SAMPLE_SEED);
-        let (heads, common) = (workload.heads as usize, workload.common() as usize);
+        let heads = workload.heads as usize;
         let mut all = Vec::new();
         for sequence in looked_at(sequences) {
-            let kv = [workload.kv_heads as usize, common, tokens - common, dim];
-            let of = |x, sizes: [usize; 4]| {
-                let rows = Buffer::rounded(dtype, Inputs::of_sequence(x, sequence, sizes));
-                (rows, [1, sizes[0], sizes[1] + sizes[2], dim])
+            let of = |(tensor, x): &(Rows, Vec<f32>)| {
+                let [heads, width] = [tensor.heads, tensor.width].map(|n| n as usize);
+                let [common, own] = tokens(workload, tensor.of);
+                let sequence = if let Kind::Matrix(_) = tensor.of { 0 } else { sequence };
+                let rows = Inputs::of_sequence(x, sequence, [heads, common, own, width]);
+                (Buffer::rounded(dtype, rows), [1, heads, common + own, width])
             };
-            let (q, k, v) = (of(&inputs.q, [heads, 0, queries, dim]), of(&inputs.k, kv), of(&inputs.v, kv));
-            let view = |of| dense(of).map_err(|e| wrong(&e));
-            let tensors = Tensors { operands: &[view(&q)?, view(&k)?, view(&v)?], captured, gate: None };
+            let rounded: Vec<_> = inputs.tensors.iter().map(of).collect();
+            let operands: Result<Vec<_>, _> = rounded.iter().map(dense).collect();
+            let operands = operands.map_err(|e| wrong(&e))?;
+            let tensors = Tensors { operands: &operands, captured, gate: None };
             let oracle = Oracle::new(variant, problem, tensors).map_err(|e| wrong(&e))?;
             let rows = rows(&oracle, &sample, queries).map_err(|e| wrong(&e))?;
             all.extend(rows.into_iter().map(|row| Row { head: sequence * heads + row.head, ..row }));
         }
-        Ok(Self { dtype, rounded: workload.codec(), queries, dim, heads: sequences * heads, rows: all })
+        Ok(Self { dtype, rounded: workload.codec(), queries, value_dim, heads: sequences * heads, rows: all })
     }
 
     /// Holds an answer `[sequence, head, query, channel]` against the right one; `None` if it has another length.
     pub fn judge(&self, answer: &[f32], precision: Precision) -> Option<Judgement> {
-        if answer.len() != self.heads * self.queries * self.dim {
+        if answer.len() != self.heads * self.queries * self.value_dim {
             return None;
         }
         let precision = match precision {
@@ -186,8 +196,8 @@ impl Reference {
         let (mut error, mut largest, mut max_score) = (0.0f64, 0.0f64, 0.0f64);
         let (mut errors, mut squares) = (0.0f64, 0.0f64);
         for row in run {
-            let start = (row.head * self.queries + row.query) * self.dim;
-            for (found, right) in answer[start..start + self.dim].iter().zip(&row.o) {
+            let start = (row.head * self.queries + row.query) * self.value_dim;
+            for (found, right) in answer[start..start + self.value_dim].iter().zip(&row.o) {
                 let difference = (f64::from(*found) - right).abs();
                 error = if difference.is_finite() { error.max(difference) } else { NOT_FINITE };
                 largest = largest.max(right.abs());
@@ -257,7 +267,7 @@ fn rows(oracle: &Oracle<'_>, sample: &Sample, queries: usize) -> Result<Vec<Row>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::workload::{Cache, Call, Prefix, workload};
+    use crate::bench::workload::{Cache, Call, Latents, Prefix, workload};
 
     #[test]
     fn the_truth_is_within_its_bound_and_a_swapped_head_is_not() {
@@ -282,10 +292,7 @@ mod tests {
             let small =
                 Workload { heads: 4, kv_heads: 2, dim: 8, tokens: 9, call, ..*workload(name).unwrap() };
             let inputs = Inputs::new(&small);
-            assert_eq!(
-                [&inputs.q, &inputs.k, &inputs.v].map(Vec::len),
-                [3 * 4 * 8, 3 * 2 * 9 * 8, 3 * 2 * 9 * 8]
-            );
+            assert_eq!(lengths(&inputs), [3 * 4 * 8, 3 * 2 * 9 * 8, 3 * 2 * 9 * 8]);
             let reference = Reference::new(&small, &inputs, Dtype::Bf16).unwrap();
             let answer: Vec<f32> = reference.rows.iter().flat_map(|row| &row.o).map(|&x| x as f32).collect();
             assert_eq!(answer.len(), 3 * 4 * 8);
@@ -315,10 +322,31 @@ mod tests {
         let row = *workload("decode-64x16448").unwrap();
         let small = Workload { heads: 4, kv_heads: 2, dim: 8, tokens: 9, call, ..row };
         let inputs = Inputs::new(&small);
-        assert_eq!([&inputs.q, &inputs.k].map(Vec::len), [3 * 4 * 2 * 8, 2 * (5 + 3 * 4) * 8]);
+        assert_eq!(lengths(&inputs)[..2], [3 * 4 * 2 * 8, 2 * (5 + 3 * 4) * 8]);
         let reference = Reference::new(&small, &inputs, Dtype::F32).unwrap();
         let heads: Vec<_> = reference.rows.iter().map(|row| row.head).collect();
         assert_eq!(heads, (0..12).flat_map(|head| [head, head]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn latents_have_their_truth() {
+        let latents = Some(Latents { rank: 6, nope: 4, value: 3 });
+        for name in ["mla-2048", "decode-mla-1x4096"] {
+            let row = *workload(name).unwrap();
+            let small = Workload { heads: 2, kv_heads: 2, dim: 6, latents, tokens: 9, ..row };
+            let inputs = Inputs::new(&small);
+            let queries = small.queries() as usize;
+            let of_queries = [2 * queries * 4, 2 * queries * 2];
+            assert_eq!(lengths(&inputs), [&of_queries[..], &[9 * 6, 9 * 2, 2 * 4 * 6, 2 * 3 * 6]].concat());
+            let reference = Reference::new(&small, &inputs, Dtype::F32).unwrap();
+            let answer: Vec<f32> = reference.rows.iter().flat_map(|row| &row.o).map(|&x| x as f32).collect();
+            assert_eq!(answer.len(), 2 * queries * 3);
+            assert!(reference.judge(&answer, Precision::Exact).unwrap().error < 1e-6);
+        }
+    }
+
+    fn lengths(inputs: &Inputs) -> Vec<usize> {
+        inputs.tensors.iter().map(|(_, numbers)| numbers.len()).collect()
     }
 
     #[test]

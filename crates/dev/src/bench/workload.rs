@@ -77,6 +77,17 @@ pub enum Prefix {
     Shared(u32),
 }
 
+/// Sizes of latents: what keys and values of all heads are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latents {
+    /// Channels of a latent.
+    pub rank: u32,
+    /// Channels of a key that are made of it; a head has the others, which are rotary, of its row.
+    pub nope: u32,
+    /// Channels of a value.
+    pub value: u32,
+}
+
 /// One problem of attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Workload {
@@ -86,8 +97,10 @@ pub struct Workload {
     pub heads: u32,
     /// Heads of keys and values.
     pub kv_heads: u32,
-    /// Channels of a head.
+    /// Channels of a query and a key of a head.
     pub dim: u32,
+    /// What keys and values are made of, where they are not given.
+    pub latents: Option<Latents>,
     /// Queries, and keys, of a sequence; cached keys where there are any.
     pub tokens: u32,
     /// Which of both.
@@ -96,6 +109,30 @@ pub struct Workload {
     pub mask: Mask,
     /// The modifier.
     pub score: Score,
+}
+
+/// A tensor of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// As the language has it.
+    pub name: &'static str,
+    /// What its rows are.
+    pub of: Kind,
+    /// Heads.
+    pub heads: u32,
+    /// Channels of a row.
+    pub width: u32,
+}
+
+/// What the rows of a tensor are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One for each query.
+    Queries,
+    /// One for each key.
+    Keys,
+    /// So many, the same for all sequences.
+    Matrix(u32),
 }
 
 /// How exactly ours computes f32.
@@ -114,7 +151,14 @@ impl Workload {
         let mut text = format!("name = \"{}\"\n", name.replace('-', "_"));
         let kv = if kv_heads == heads { String::new() } else { format!("kv = {kv_heads}, ") };
         // Writing to a string does not fail.
-        let _ = writeln!(text, "heads = {{ query = {heads}, {kv}dim = {dim} }}");
+        let _ = match self.latents {
+            None => writeln!(text, "heads = {{ query = {heads}, {kv}dim = {dim} }}"),
+            Some(Latents { rank, nope, value }) => writeln!(
+                text,
+                "heads = {{ query = {heads} }}\nlatent = {{ rank = {rank}, nope_dim = {nope}, rope_dim = {}, value_dim = {value} }}",
+                self.rope(),
+            ),
+        };
         if precision == Precision::Fast {
             text.push_str("precision = \"fast\"\n");
         }
@@ -145,6 +189,37 @@ impl Workload {
             }
         }
         text
+    }
+
+    /// Rotary channels of a key that come from the row of its latent; none without latents.
+    pub fn rope(&self) -> u32 {
+        self.latents.map_or(0, |latents| self.dim - latents.nope)
+    }
+
+    /// Channels of a value.
+    pub fn value_dim(&self) -> u32 {
+        self.latents.map_or(self.dim, |latents| latents.value)
+    }
+
+    /// The tensors that it computes on, in the order of the language.
+    pub fn tensors(&self) -> Vec<Rows> {
+        let &Self { heads, kv_heads, dim, .. } = self;
+        let of = |name, of, heads, width| Rows { name, of, heads, width };
+        match self.latents {
+            None => vec![
+                of("q", Kind::Queries, heads, dim),
+                of("k", Kind::Keys, kv_heads, dim),
+                of("v", Kind::Keys, kv_heads, dim),
+            ],
+            Some(Latents { rank, nope, value }) => vec![
+                of("q_nope", Kind::Queries, heads, nope),
+                of("q_rope", Kind::Queries, heads, self.rope()),
+                of("c_kv", Kind::Keys, 1, rank),
+                of("k_rope", Kind::Keys, 1, self.rope()),
+                of("w_uk", Kind::Matrix(nope), heads, rank),
+                of("w_uv", Kind::Matrix(value), heads, rank),
+            ],
+        }
     }
 
     /// The document of each token, where there are documents.
@@ -216,6 +291,12 @@ impl Workload {
     pub fn cached_bytes(&self, dtype: Dtype) -> Option<f64> {
         let Call::Decode { sequences, queries, prefix, .. } = self.call else { return None };
         let element = dtype.size_bytes() as f64;
+        if let Some(Latents { rank, nope, value }) = self.latents {
+            let [heads, tokens, ends] = [self.heads, self.tokens, self.dim + value].map(f64::from);
+            let matrices = heads * f64::from(rank) * f64::from(nope + value);
+            let each = tokens * f64::from(rank + self.rope()) + f64::from(queries) * heads * ends;
+            return Some(element * (matrices + f64::from(sequences) * each));
+        }
         let dim = f64::from(self.dim);
         let row = match self.codec() {
             None => element * dim,
@@ -235,8 +316,9 @@ impl Workload {
     pub fn drawn_bytes(&self) -> f64 {
         const COPIES: f64 = 4.0;
         let own = f64::from(self.sequences()) * f64::from(self.tokens - self.common());
-        let rows = 2.0 * f64::from(self.kv_heads) * (f64::from(self.common()) + own);
-        COPIES * size_of::<f32>() as f64 * rows * f64::from(self.dim)
+        let of_keys = self.tensors().into_iter().filter(|tensor| tensor.of == Kind::Keys);
+        let width: f64 = of_keys.map(|tensor| f64::from(tensor.heads) * f64::from(tensor.width)).sum();
+        COPIES * size_of::<f32>() as f64 * width * (f64::from(self.common()) + own)
     }
 
     /// Pairs of query and key that one head computes of a sequence.
@@ -256,9 +338,20 @@ impl Workload {
         }
     }
 
-    /// Multiplications and additions of all heads: two for each channel of q and of v, for each pair.
+    /// Multiplications and additions of all heads: two for each channel of q and of v, for each pair; and, of latents, those that
+    /// make keys and values or, of few queries, bring these to latents and their outputs back.
     pub fn operations(&self) -> f64 {
-        4.0 * f64::from(self.dim) * self.pairs() * f64::from(self.heads) * f64::from(self.sequences())
+        let all_heads = f64::from(self.heads) * f64::from(self.sequences());
+        let width = |width: u32| 2.0 * f64::from(width) * all_heads;
+        let Some(Latents { rank, nope, value }) = self.latents else {
+            return width(2 * self.dim) * self.pairs();
+        };
+        let made = width(nope + value) * f64::from(rank);
+        if self.is_decode() {
+            width(2 * rank + self.rope()) * self.pairs() + made * f64::from(self.queries())
+        } else {
+            width(self.dim + value) * self.pairs() + made * f64::from(self.tokens)
+        }
     }
 
     /// In words, for a table.
@@ -279,6 +372,12 @@ impl Workload {
             1 => "1 head".to_owned(),
             _ if kv_heads == heads => format!("{heads} heads"),
             _ => format!("{heads} heads over {kv_heads}"),
+        };
+        let dim = match self.latents {
+            None => dim.to_string(),
+            Some(Latents { rank, value, .. }) => {
+                format!("{dim} and {value} over latents of {rank} + {}", self.rope())
+            }
         };
         match self.call {
             Call::Prefill => format!("{of} of {dim}, {tokens} tokens, {mask}{score}"),
@@ -309,6 +408,10 @@ impl Workload {
             ("dim", self.dim.to_string()),
             ("tokens", self.tokens.to_string()),
         ];
+        if let Some(Latents { rank, nope, value }) = self.latents {
+            let sizes = [("rank", rank), ("nope", nope), ("value", value)];
+            fields.extend(sizes.map(|(name, size)| (name, size.to_string())));
+        }
         if let Call::Decode { sequences, queries, cache, .. } = self.call {
             if queries == 1 {
                 fields.push(("phase", "decode".to_owned()));
@@ -348,7 +451,8 @@ impl Workload {
 
 const fn row(name: &'static str, heads: [u32; 2], dim: u32, tokens: u32, mask: Mask) -> Workload {
     let [heads, kv_heads] = heads;
-    Workload { name, heads, kv_heads, dim, tokens, call: Call::Prefill, mask, score: Score::Plain }
+    let (call, score) = (Call::Prefill, Score::Plain);
+    Workload { name, heads, kv_heads, dim, latents: None, tokens, call, mask, score }
 }
 
 const fn decode(name: &'static str, sequences: u32, tokens: u32, cache: Cache) -> Workload {
@@ -367,6 +471,12 @@ const fn common(name: &'static str, prefix: Prefix, cache: Cache) -> Workload {
     let (Prefix::Copied(tokens) | Prefix::Shared(tokens)) = prefix else { panic!("nothing in common") };
     let call = Call::Decode { sequences: 64, queries: 1, prefix, cache };
     Workload { call, ..decode(name, 64, tokens + 64, cache) }
+}
+
+/// Latents as DeepSeek-V2-Lite has them.
+const fn latent(workload: Workload) -> Workload {
+    let latents = Some(Latents { rank: 512, nope: 128, value: 128 });
+    Workload { heads: 16, kv_heads: 16, dim: 192, latents, ..workload }
 }
 
 const fn scored(workload: Workload, score: Score) -> Workload {
@@ -388,6 +498,7 @@ pub const WORKLOADS: &[Workload] = &[
     scored(row("gemma2-4096", [8, 4], 256, 4096, Mask::Window(1024)), Score::Softcap(50.0)),
     scored(row("alibi-2048", [16, 16], 128, 2048, Mask::Causal), Score::Alibi),
     row("documents-4096", [16, 16], 128, 4096, Mask::Documents(&[512, 1024, 300, 900, 1360])),
+    latent(row("mla-2048", [16, 16], 192, 2048, Mask::Causal)),
     row("small-64",    [1, 1],     64,    64, Mask::None),
     row("small-128",   [1, 1],    128,    64, Mask::None),
     row("width-64",    [32, 8],    64,  1024, Mask::Causal),
@@ -411,6 +522,8 @@ pub const WORKLOADS: &[Workload] = &[
     decode("decode-1x131072",     1, 131072, Cache::Same),
     decode("decode-1x131072-8bit", 1, 131072, Cache::Bits8),
     decode("decode-1x131072-4bit", 1, 131072, Cache::Bits4),
+    latent(decode("decode-mla-1x4096",   1,  4096, Cache::Same)),
+    latent(decode("decode-mla-1x16384",  1, 16384, Cache::Same)),
     common("decode-64x16448",             Prefix::Copied(16384), Cache::Same),
     common("decode-64x16448-shared",      Prefix::Shared(16384), Cache::Same),
     common("decode-64x16448-8bit",        Prefix::Copied(16384), Cache::Bits8),
@@ -436,8 +549,23 @@ mod tests {
                     parse(&text, "workload.toml", &NoFiles).unwrap_or_else(|e| panic!("{text}\n{e}"));
                 assert_eq!(parsed.notes, [], "{text}");
                 let heads = parsed.spec.heads;
-                let expected = (workload.heads, workload.kv_heads, workload.dim, workload.dim);
+                let expected = (workload.heads, workload.kv_heads, workload.dim, workload.value_dim());
                 assert_eq!((heads.query, heads.kv, heads.dim, heads.value_dim), expected);
+                let operands = parsed.spec.variant().unwrap().operands();
+                let rows = |rows| match rows {
+                    regard_ir::operands::Rows::Queries => Kind::Queries,
+                    regard_ir::operands::Rows::Keys => Kind::Keys,
+                    regard_ir::operands::Rows::Matrix(rows) => Kind::Matrix(rows),
+                };
+                let expected: Vec<_> = operands
+                    .map(|it| Rows {
+                        name: it.name,
+                        of: rows(it.rows),
+                        heads: it.heads.unwrap_or(1),
+                        width: it.width,
+                    })
+                    .collect();
+                assert_eq!(workload.tensors(), expected);
             }
         }
     }
@@ -474,6 +602,11 @@ mod tests {
         assert_eq!(rounded.cached_bytes(Dtype::Bf16), Some(2.0 * ends + 2.0 * 8.0 * 72.0 * 8192.0));
         let few = of("decode-1x8192-few");
         assert_eq!(few.cached_bytes(Dtype::F16), Some(2.0 * (8.0 * ends + 2.0 * 8.0 * 128.0 * 8192.0)));
+        // Latents are read once, and both matrices.
+        let latents = of("decode-mla-1x4096");
+        let (matrices, ends) = (16.0 * 512.0 * 256.0, 16.0 * (192.0 + 128.0));
+        assert_eq!(latents.cached_bytes(Dtype::Bf16), Some(2.0 * (576.0 * 4096.0 + matrices + ends)));
+        assert_eq!(latents.operations(), 2.0 * 16.0 * (1088.0 * 4096.0 + 512.0 * 256.0));
         assert!(eight.words().contains("8 sequences on 16384 cached keys, causal"), "{}", eight.words());
     }
 

@@ -81,6 +81,7 @@ const TABLE: &[&[Round]] = rounds! {
     ["gemma2-4096"]    [F32, Bf16]       2  []              Peers;
     ["alibi-2048"]     [F32, Bf16]       2  []              Peers;
     ["documents-4096"] [F32, Bf16]       2  []              Peers;
+    ["mla-2048"]       [F32, Bf16]       2  []              Peers;
     ["small-64"]       [F32, Bf16]       1  []              Peers;
     ["small-128"]      [F32, Bf16]       1  []              Peers;
     ["decode-1x1024"]  [F32, Bf16]       2  []              Peers;
@@ -88,6 +89,8 @@ const TABLE: &[&[Round]] = rounds! {
     ["decode-1x16384"] [F32, Bf16]       2  []              Peers;
     ["decode-1x65536"] [F32, Bf16]       2  []              Peers;
     ["decode-8x16384"] [F32, Bf16]       2  []              Peers;
+    ["decode-mla-1x4096"]  [F32, Bf16]   2  []              Peers;
+    ["decode-mla-1x16384"] [F32, Bf16]   2  []              Peers;
     ["decode-1x65536-8bit"] [Bf16]       2  []              Peers;
     ["decode-1x8192", "decode-1x8192-few"]                      [F32, Bf16, F16] 2 [] Alone;
     ["decode-1x8192-8bit", "decode-1x8192-8bit-few"]            [Bf16]           2 [] Alone;
