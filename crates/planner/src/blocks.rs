@@ -50,7 +50,7 @@ const TILE_PRODUCTS_PER_CYCLE: u64 = 512;
 const CLASSIFY_CYCLES: u64 = 100;
 
 /// f32 numbers that are multiplied and added in a cycle: x86 vectors have two ports, small cores one.
-const fn fma_per_cycle(isa: Isa) -> u64 {
+pub(crate) const fn fma_per_cycle(isa: Isa) -> u64 {
     let ports = match isa {
         Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => 2,
         Isa::Scalar | Isa::Neon | Isa::WasmSimd => 1,

@@ -13,7 +13,7 @@ use regard_ir::inputs::{BindError, Captured};
 use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, load_f32, vectors_mut};
 
-use crate::cache::{CachedSequence, RowOf};
+use crate::cache::CachedSequence;
 use crate::rows::Change;
 use crate::view::View;
 
@@ -250,21 +250,18 @@ impl<T: Element> Mixed<'_, T> {
     /// Reads the rows of some tokens, source by source.
     #[inline(always)]
     fn read<L: Lanes>(&self, lanes: L, tokens: Range<usize>, to: &mut [f32]) {
-        let mut to = to.chunks_exact_mut(self.width().max(1));
-        for source in 0..self.count() {
-            for (token, to) in tokens.clone().zip(&mut to) {
-                match self.sources {
-                    Sources::Given { rows, batch } => {
-                        T::widen_into(lanes, rows.row(batch, source, token), to)
-                    }
-                    Sources::Cached { cache, page } => {
-                        let row = match self.which {
-                            Which::Value => RowOf::Value(source),
-                            Which::Query | Which::Key => RowOf::Key(source),
-                        };
-                        cache.read_into(&page, token, row, to);
+        let width = self.width().max(1);
+        for (source, to) in to.chunks_exact_mut(tokens.len() * width).enumerate().take(self.count()) {
+            match self.sources {
+                Sources::Given { rows, batch } => {
+                    for (token, to) in tokens.clone().zip(to.chunks_exact_mut(width)) {
+                        T::widen_into(lanes, rows.row(batch, source, token), to);
                     }
                 }
+                Sources::Cached { cache, page } => match self.which {
+                    Which::Value => cache.read_values(lanes, &page, source, tokens.clone(), to),
+                    Which::Query | Which::Key => cache.read_keys(lanes, &page, source, tokens.clone(), to),
+                },
             }
         }
     }

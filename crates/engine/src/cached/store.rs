@@ -226,7 +226,7 @@ fn steps_mut<'a>(block: &Block, to: &'a mut [u32]) -> &'a mut [Step] {
     to[..block.words].as_chunks_mut().0
 }
 
-fn scale(block: &Block, from: &[u32], at: usize) -> f32 {
+pub(super) fn scale(block: &Block, from: &[u32], at: usize) -> f32 {
     match block.codec {
         Codec::Int4 => f16::from_bits(bytemuck::cast_slice::<u32, u16>(&from[block.words..])[at]).to_f32(),
         _ => f32::from_bits(from[block.words + at]),

@@ -4,9 +4,10 @@ use core::ops::Range;
 
 use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
-use regard_simd::{TRANSPOSE, vectors_mut};
+use regard_simd::{Lanes, TRANSPOSE, vectors_mut};
 
 use super::load::Step;
+use super::store::scale;
 use super::{GROUP, LANES};
 use crate::isa::Door;
 use crate::pages::numbers::{BYTE_BIAS, NIBBLE_BIAS, nibble};
@@ -42,8 +43,8 @@ impl<'a> Steps<'a> {
 /// # Panics
 /// If the block has no such panel or channels, or `to` is shorter.
 #[inline(always)]
-pub fn widen_keys<D: Door>(
-    lanes: D,
+pub fn widen_keys<L: Lanes>(
+    lanes: L,
     block: &Block,
     words: &[u32],
     panel: usize,
@@ -59,24 +60,56 @@ pub fn widen_keys<D: Door>(
         if block.groups > 0 && (i == 0 || block.groups > 1 && channel.is_multiple_of(GROUP)) {
             scales = self::scales(lanes, block, words, panel, group);
         }
-        let to = &mut to[i];
-        match block.codec {
-            Codec::F32 => *to = step.map(f32::from_bits),
-            Codec::F16 => widen_halves(lanes, step, n, to),
-            Codec::Bf16 => {
-                let shift = if n == 0 { 16 } else { 0 };
-                *to = step.map(|word| f32::from_bits(word << shift & 0xffff_0000));
+        widen_step(lanes, block.codec, (step, n), &scales, &mut to[i]);
+    }
+}
+
+/// Widens the value of a token, in pages of so many.
+///
+/// # Panics
+/// If the block has no such token, or fewer channels than `to`.
+#[inline(always)]
+pub fn widen_value<L: Lanes>(
+    lanes: L,
+    block: &Block,
+    words: &[u32],
+    (tokens, token): (usize, usize),
+    to: &mut [f32],
+) {
+    let steps: &[Step] = words[..block.words].as_chunks().0;
+    let numbers = block.codec.numbers() as usize;
+    let mut scales = [0.0; LANES];
+    for (sixteen, to) in to.chunks_mut(LANES).enumerate() {
+        if block.groups > 0 {
+            let group = if block.groups > 1 { sixteen * LANES / GROUP } else { 0 };
+            scales = [scale(block, words, group * tokens + token); LANES];
+        }
+        let step = &steps[sixteen * (tokens / numbers) + token / numbers];
+        let mut channels = [0.0; LANES];
+        widen_step(lanes, block.codec, (step, token % numbers), &scales, &mut channels);
+        to.copy_from_slice(&channels[..to.len()]);
+    }
+}
+
+/// Widens number `n` of each lane of a step; integers are multiplied by what their lane is scaled by.
+#[inline(always)]
+fn widen_step<L: Lanes>(lanes: L, codec: Codec, (step, n): (&Step, usize), scales: &Lane, to: &mut Lane) {
+    match codec {
+        Codec::F32 => *to = step.map(f32::from_bits),
+        Codec::F16 => widen_halves(lanes, step, n, to),
+        Codec::Bf16 => {
+            let shift = if n == 0 { 16 } else { 0 };
+            *to = step.map(|word| f32::from_bits(word << shift & 0xffff_0000));
+        }
+        Codec::Int8 => {
+            for ((to, word), scale) in to.iter_mut().zip(step).zip(scales) {
+                *to = ((word >> (8 * n) & 0xff) as f32 - BYTE_BIAS) * scale;
             }
-            Codec::Int8 => {
-                for ((to, word), scale) in to.iter_mut().zip(step).zip(&scales) {
-                    *to = ((word >> (8 * n) & 0xff) as f32 - BYTE_BIAS) * scale;
-                }
-            }
-            Codec::Int4 => {
-                let shift = nibble(n);
-                for ((to, word), scale) in to.iter_mut().zip(step).zip(&scales) {
-                    *to = ((word >> shift & 0xf) as f32 - NIBBLE_BIAS) * scale;
-                }
+        }
+        Codec::Int4 => {
+            let shift = nibble(n);
+            for ((to, word), scale) in to.iter_mut().zip(step).zip(scales) {
+                *to = ((word >> shift & 0xf) as f32 - NIBBLE_BIAS) * scale;
             }
         }
     }
@@ -96,23 +129,23 @@ pub fn copy_keys(block: &Block, words: &[u32], panel: usize, to: &mut [Lane]) {
 
 /// Widens number `n` of each lane of a step of binary16.
 #[inline(always)]
-fn widen_halves<D: Door>(lanes: D, step: &Step, n: usize, to: &mut Lane) {
+fn widen_halves<L: Lanes>(lanes: L, step: &Step, n: usize, to: &mut Lane) {
     let halves: &[u16] = &bytemuck::cast_slice::<u32, u16>(step)[n * LANES..][..LANES];
-    for (halves, to) in halves.chunks_exact(D::WIDTH).zip(vectors_mut(lanes, to)) {
+    for (halves, to) in halves.chunks_exact(L::WIDTH).zip(vectors_mut(lanes, to)) {
         *to = lanes.load_f16(halves);
     }
 }
 
 /// The scales of a group of channels of a panel of keys.
 #[inline(always)]
-fn scales<D: Door>(lanes: D, block: &Block, words: &[u32], panel: usize, group: usize) -> Lane {
+fn scales<L: Lanes>(lanes: L, block: &Block, words: &[u32], panel: usize, group: usize) -> Lane {
     let at = (panel * block.groups + group) * LANES;
     let scales = &words[block.words..];
     let mut found = [0.0; LANES];
     match block.codec {
         Codec::Int4 => {
             let halves: &[u16] = &bytemuck::cast_slice::<u32, u16>(scales)[at..][..LANES];
-            for (halves, to) in halves.chunks_exact(D::WIDTH).zip(vectors_mut(lanes, &mut found)) {
+            for (halves, to) in halves.chunks_exact(L::WIDTH).zip(vectors_mut(lanes, &mut found)) {
                 *to = lanes.load_f16(halves);
             }
         }
@@ -126,7 +159,7 @@ fn scales<D: Door>(lanes: D, block: &Block, words: &[u32], panel: usize, group: 
 /// # Panics
 /// If `to` has no room for sixteen rows of whole eights of channels.
 #[inline(always)]
-pub fn turn_rows<D: Door>(lanes: D, channels: &[Lane], to: &mut [f32], stride: usize) {
+pub fn turn_rows<L: Lanes>(lanes: L, channels: &[Lane], to: &mut [f32], stride: usize) {
     static ZEROS: Lane = [0.0; LANES];
     for (eight, channels) in channels.chunks(TRANSPOSE).enumerate() {
         for half in 0..LANES / TRANSPOSE {

@@ -5,8 +5,9 @@ mod store;
 
 use core::ops::Range;
 
-use regard_engine::cached;
+use regard_engine::cached::{self, LANES};
 use regard_ir::cache::PageShape;
+use regard_simd::Lanes;
 
 #[cfg(feature = "alloc")]
 pub use self::store::{Capacity, SequenceId, Store, StoreError};
@@ -156,6 +157,60 @@ impl<'a> CachedSequence<'a> {
                 let block = &page[shape.keys_at(head)..][..shape.keys_len()];
                 cached::read_key(&shape.keys, at, block, to);
             }
+        }
+    }
+
+    /// Reads the keys that a key head has at some tokens, row by row.
+    ///
+    /// # Panics
+    /// If there are no such tokens, or `to` has another length.
+    #[inline(always)]
+    pub(crate) fn read_keys<L: Lanes>(
+        &self,
+        lanes: L,
+        shape: &PageShape,
+        head: usize,
+        tokens: Range<usize>,
+        to: &mut [f32],
+    ) {
+        let width = shape.keys.channels;
+        for panel in tokens.start / LANES..tokens.end.div_ceil(LANES) {
+            let first = panel * LANES;
+            let words = &self.page(shape, first / shape.tokens)[shape.keys_at(head)..][..shape.keys_len()];
+            let here = tokens.start.max(first)..tokens.end.min(first + LANES);
+            for channel in (0..width).step_by(LANES) {
+                let channels = channel..width.min(channel + LANES);
+                let (mut columns, mut rows) = ([[0.0; LANES]; LANES], [[0.0; LANES]; LANES]);
+                let columns = &mut columns[..channels.len()];
+                let of = first % shape.tokens / LANES;
+                cached::widen_keys(lanes, &shape.keys, words, of, channels.clone(), columns);
+                cached::turn_rows(lanes, columns, rows.as_flattened_mut(), LANES);
+                for token in here.clone() {
+                    let to = &mut to[(token - tokens.start) * width..][channels.clone()];
+                    to.copy_from_slice(&rows[token - first][..to.len()]);
+                }
+            }
+        }
+    }
+
+    /// The same of the values of a value head.
+    ///
+    /// # Panics
+    /// As [`Self::read_keys`].
+    #[inline(always)]
+    pub(crate) fn read_values<L: Lanes>(
+        &self,
+        lanes: L,
+        shape: &PageShape,
+        head: usize,
+        tokens: Range<usize>,
+        to: &mut [f32],
+    ) {
+        for (token, to) in tokens.zip(to.chunks_exact_mut(shape.values.channels.max(1))) {
+            let page = self.page(shape, token / shape.tokens);
+            let words = &page[shape.values_at(head)..][..shape.values_len()];
+            let at = (shape.tokens, token % shape.tokens);
+            cached::widen_value(lanes, &shape.values, words, at, to);
         }
     }
 
