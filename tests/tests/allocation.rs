@@ -3,10 +3,13 @@
 use std::alloc::System;
 
 use regard::{
-    CacheLimits, Dtype, InputData, Inputs, Kernel, Outputs, Pool, Problem, Queries, Solo, Threads, Tokens,
-    View, ViewMut, Workspace,
+    CacheLimits, Dtype, InputData, Inputs, Kernel, KeyRows, LatentQueries, Outputs, Pool, Problem, Queries,
+    QueryRows, Solo, Threads, Tokens, View, ViewMut, Workspace,
 };
+use regard_engine::catalog::Entry;
+use regard_ir::operands::Rows;
 use regard_ir::spec::Spec;
+use regard_oracle::random::{self, CapturedBuffer};
 use regard_tests::{engines, run, specs};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -55,39 +58,73 @@ fn a_run_allocates_nothing() {
             let text = format!(
                 "heads = {{ query = 4, kv = 2, dim = 24 }}\nmask = 'causal & window(90)'\nposition = {{ rope = {{ theta = 10_000 }} }}\ncache = {cache}"
             );
-            let kernel = run::compile(&specs::parse(&text), entry, Dtype::F32);
-            for threads in [&Solo as &dyn Threads, &pool] {
-                let (isa, count) = (entry.isa.name(), threads.count());
-                assert_eq!(generate(&kernel, threads), 0, "{cache} on {isa} with {count} threads");
-            }
+            steps(&text, entry, &pool, STEPS);
         }
+        let latent = "heads = { query = 4 }\nlatent = { rank = 40, nope_dim = 12, rope_dim = 8, value_dim = 16 }\n\
+                      position = { rope = { theta = 10_000, layout = 'interleaved' } }\nmask = 'causal'";
+        steps(latent, entry, &pool, STEPS / 4);
+        let pseudo =
+            "heads = { query = 4, kv = 2, dim = 24 }\npseudo.heads = 3\nmask = 'causal & window(90)'";
+        steps(pseudo, entry, &pool, STEPS / 20);
     }
     let region = Region::new(ALLOCATOR);
     drop(std::hint::black_box(vec![0u8; 100]));
     assert_eq!(region.change().allocations, 1, "the allocator counts");
 }
 
-/// Allocations of a thousand steps of two sequences, each a token appended and attended, after a first one.
-fn generate(kernel: &Kernel, threads: &dyn Threads) -> usize {
-    const STEPS: usize = 1000;
-    let mut cache = kernel.cache(CacheLimits::new(2, STEPS + 1)).expect("small");
+/// Steps that are counted.
+const STEPS: usize = 1000;
+
+/// Counts so many steps of a spec, alone and with the pool.
+fn steps(text: &str, entry: &Entry, pool: &Pool, steps: usize) {
+    let kernel = run::compile(&specs::parse(text), entry, Dtype::F32);
+    for threads in [&Solo as &dyn Threads, pool] {
+        let (isa, count) = (entry.isa.name(), threads.count());
+        assert_eq!(generate(&kernel, threads, steps), 0, "{text} on {isa} with {count} threads");
+    }
+}
+
+/// Allocations of steps of two sequences, each a token appended and attended, after a first one.
+fn generate(kernel: &Kernel, threads: &dyn Threads, steps: usize) -> usize {
+    let mut cache = kernel.cache(CacheLimits::new(2, steps + 1)).expect("small");
     let sequences = [cache.open().expect("room for two"), cache.open().expect("room for two")];
     let mut step = kernel.step(&cache, 1, threads.count()).expect("small");
-    let (q, k, v) = (vec![0.1; 4 * 2 * 24], vec![0.2; 2 * 24], vec![0.3; 2 * 24]);
-    let mut o = vec![0.0f32; 4 * 2 * 24];
+    let variant = kernel.variant();
+    let problem = Problem::prefill(variant.source, 1, 1, 1).expect("short");
+    let buffers = (0..variant.inputs.len()).map(|input| random::captured(&variant, &problem, input, 7));
+    let buffers: Vec<CapturedBuffer> = buffers.collect();
+    let captured: Vec<InputData<'_>> = buffers.iter().map(CapturedBuffer::data).collect();
+    let numbers: Vec<_> = variant.operands().map(|it| vec![0.1; 4 * 2 * 24 * it.width as usize]).collect();
+    let views = variant.operands().zip(&numbers).map(|(operand, numbers)| {
+        let rows = match operand.rows {
+            Rows::Queries => sequences.len(),
+            Rows::Keys => 1,
+            Rows::Matrix(rows) => rows as usize,
+        };
+        let (heads, width) = (operand.heads.unwrap_or(1) as usize, operand.width as usize);
+        View::contiguous(&numbers[..heads * rows * width], [1, heads, rows], width).expect("it fits")
+    });
+    let (q, kv) = match views.collect::<Vec<_>>()[..] {
+        [q, k, v] => (QueryRows::Plain(q), KeyRows::Plain { k, v }),
+        [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => (
+            QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }),
+            KeyRows::Latent { c_kv, k_rope },
+        ),
+        _ => panic!("operands of no mechanism that has caches"),
+    };
+    let (heads, width) = (variant.output_heads() as usize, variant.heads.value_dim as usize);
+    let mut o = vec![0.0f32; heads * sequences.len() * width];
     let mut run = || {
         for sequence in sequences {
-            let [k, v] = [&k, &v].map(|rows| View::contiguous(rows, [1, 2, 1], 24).expect("it fits"));
-            kernel.append(&mut cache, sequence, Tokens::new(k, v)).expect("there is room");
+            kernel.append(&mut cache, sequence, Tokens { kv, captured: &captured }).expect("there is room");
         }
-        let q = View::contiguous(&q, [1, 4, 2], 24).expect("it fits");
-        let o = ViewMut::contiguous(&mut o, [1, 4, 2], 24).expect("it fits");
-        let (queries, outputs) = (Queries::new(q), Outputs { o, lse: None });
+        let o = ViewMut::contiguous(&mut o, [1, heads, sequences.len()], width).expect("it fits");
+        let (queries, outputs) = (Queries::of(q).captured(&captured), Outputs { o, lse: None });
         kernel.decode(&mut step, threads, &cache, &sequences, queries, outputs).expect("it runs");
     };
     run();
     let region = Region::new(ALLOCATOR);
-    (0..STEPS).for_each(|_| run());
+    (0..steps).for_each(|_| run());
     let change = region.change();
     change.allocations + change.reallocations + change.deallocations
 }
