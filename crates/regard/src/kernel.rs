@@ -373,15 +373,16 @@ impl Kernel {
             let size = StepSize { kernel: self, problem, cells, threads };
             return Ok(StepLen { workspace: any::with(plan.engine, plan.isa, size)?, tasks: 0 });
         }
-        // More positions than 32 bits hold, or tasks than a schedule: no call comes so far.
-        let none = StepLen { workspace: WorkspaceLen { floats: 0, spans: 0 }, tasks: 0 };
-        let Ok(positions) = self.planned.positions(problem) else { return Ok(none) };
-        let problem = &positions.view();
-        let (scored, plan) = (&variant.scored(), &step_plan(plan));
-        let (inputs, of) = (&Unknown(variant.inputs), Share::All);
-        let work = Work { plan, variant: scored, problem, inputs, threads: threads as u32, of };
-        let workspace = self.workspace_by(plan, problem, threads);
-        Ok(work.max_tasks().map_or(none, |tasks| StepLen { workspace, tasks }))
+        // More positions than 32 bits hold: no call comes so far.
+        let Ok(positions) = self.planned.positions(problem) else {
+            return Ok(StepLen { workspace: WorkspaceLen { floats: 0, spans: 0 }, tasks: 0 });
+        };
+        let workspace = self.workspace_by(&step_plan(plan), &positions.view(), threads);
+        // Of each head one, and as many as threads are given: calls of few sequences are cut finer than those of many.
+        let heads = (problem.batch as usize).saturating_mul(variant.scored().heads.kv as usize);
+        let tasks =
+            heads.saturating_add(threads.max(1).saturating_mul(plan.tasks_per_thread.max(1) as usize));
+        Ok(StepLen { workspace, tasks })
     }
 
     /// Attends queries to the cached keys of their sequences: the queries are the last tokens of each.

@@ -109,3 +109,27 @@ fn sequences_of_a_step_are_apart() {
         run::judge(&case, &inputs, Ok(one), kernel.plan()).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 }
+
+/// What was made for many sequences serves few, whose work is cut finer.
+#[test]
+fn a_step_for_many_sequences_serves_one() {
+    let pool = Pool::new(2).expect("two threads");
+    for (text, entry) in SPECS.iter().zip(engines::serving(Dtype::F32).into_iter().cycle()) {
+        let kernel = run::compile(&specs::parse(text), entry, Dtype::F32);
+        for sequences in [2, 5, 40] {
+            let lengths = vec![20; sequences];
+            let sizes = Sizes::new(&lengths, 1);
+            let all = sizes.case(&kernel, 5);
+            let filled = cached::fill(&kernel, &all, &all.inputs(), 20).expect("a case is small");
+            let mut step = kernel.step(&filled.cache, MAX_FEW as usize, 2).expect("a case is small");
+            let queries = MAX_FEW as usize;
+            let sizes = Sizes::new(&[20], queries);
+            let case = sizes.case(&kernel, 6);
+            let inputs = case.inputs();
+            let one = Filled { cache: filled.cache, sequences: filled.sequences[..1].to_vec() };
+            let found = cached::decode(&kernel, &case, &inputs, &one, (&mut step, &pool)).expect("it is cut");
+            let expected = cached::prefill(&kernel, &case, &inputs, &one, &Solo).expect("a case is small");
+            assert!(bits(&found, 0, queries) == bits(&expected, 0, queries), "{text} on {entry:?}");
+        }
+    }
+}
