@@ -2,7 +2,8 @@
 //!
 //! Sizes are nothing, one, and each tile and block of the plan less one, exact and one more; positions start where the
 //! language puts them and elsewhere. Most run with fewer and narrower heads, a few with the spec's own. Presets of models run
-//! with their own heads, on the first engine at the plan's own sizes and on the others at a small one.
+//! with their own heads, on the first engine at the plan's own sizes and on the others at a small one. Emulated units leave out
+//! what takes them longest: many queries of many keys.
 
 use regard::{Dtype, Kernel, Pool, Problem, SHIPPED};
 use regard_engine::catalog::Entry;

@@ -11,8 +11,9 @@ mod code;
 use core::fmt;
 
 use half::{bf16, f16};
-use regard_engine::any::{self, Unavailable};
+use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::element;
+use regard_ir::plan::Plan;
 use regard_runtime::flash;
 
 pub use calls::{Append, Decode, Finish, Prefill, Run};
@@ -81,13 +82,9 @@ mod private {
     pub trait Sealed {}
 }
 
-/// A call on the engine of its plan.
-macro_rules! on_its_engine {
-    ($call:expr, $plan:expr) => {{
-        let plan = $plan;
-        let (engine, isa) = (plan.engine, plan.isa);
-        any::with(engine, isa, $call).map_err(LaunchError::Unavailable)?.map_err(LaunchError::Runtime)
-    }};
+/// Makes a call on the engine of its plan.
+fn on<V: Visit<Output = Result<(), flash::RunError>>>(plan: &Plan, call: V) -> Result<(), LaunchError> {
+    any::with(plan.engine, plan.isa, call).map_err(LaunchError::Unavailable)?.map_err(LaunchError::Runtime)
 }
 
 macro_rules! elements {
@@ -96,23 +93,23 @@ macro_rules! elements {
 
         impl Element for $type {
             fn run(call: Run<'_, Self>) -> Result<(), LaunchError> {
-                on_its_engine!(call, call.parts.plan)
+                on(call.parts.plan, call)
             }
 
             fn append(call: Append<'_, Self>) -> Result<(), LaunchError> {
-                on_its_engine!(call, call.of.1)
+                on(call.of.1, call)
             }
 
             fn decode(call: Decode<'_, Self>) -> Result<(), LaunchError> {
-                on_its_engine!(call, call.parts.plan)
+                on(call.parts.plan, call)
             }
 
             fn prefill(call: Prefill<'_, Self>) -> Result<(), LaunchError> {
-                on_its_engine!(call, call.parts.plan)
+                on(call.parts.plan, call)
             }
 
             fn finish(call: Finish<'_, Self>) -> Result<(), LaunchError> {
-                on_its_engine!(call, call.of.1)
+                on(call.of.1, call)
             }
         }
     )+};

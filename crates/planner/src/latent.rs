@@ -10,7 +10,8 @@
 //! | f32 | 90 to 103 | 99 | 25 |
 //! | bf16 in pairs | 208 to 213 | 175 | 21 |
 //!
-//! Of the two forms on each of these problems the costs below take the faster one, or one that takes 4 % longer at most.
+//! Of the two forms on each of these problems the costs below take the faster one, or one that takes 4 % longer at most:
+//! docs/measuring.md has the times. For AVX2, NEON and matrix tiles the same formulas are estimates.
 
 use regard_engine::catalog::Entry;
 use regard_ir::plan::{EngineKind, LatentCosts, LatentPlan};
@@ -26,7 +27,7 @@ const PAIR: u64 = 4;
 /// The same of a product that makes a key or a value, where bf16 is multiplied in pairs.
 const EXPANDING_PAIRS: u64 = 5;
 
-/// Products of a query with a matrix that is read for it alone, in a cycle: loads bind them, whatever the engine.
+/// Products of a query with a matrix that is read for it alone, in a cycle: loads bind them, whatever the engine multiplies.
 const ABSORBED_PER_CYCLE: u64 = 7;
 
 /// Units of a product that makes a key or a value, and of one with a query or its output.

@@ -84,8 +84,6 @@ pub enum RunError {
     QueryForEachKey,
     /// There is not one whole cache of the problem's length for each sequence.
     Caches,
-    /// A call of few queries on caches of a variant whose heads are mixed into pseudo-heads.
-    PseudoHeads,
     /// Keys that the mask lets a query see were written over.
     Lost {
         /// The sequence.
@@ -171,10 +169,6 @@ impl fmt::Display for RunError {
                     "the call does not have one cache for each sequence, with as many tokens as the problem has keys"
                 )
             }
-            RunError::PseudoHeads => write!(
-                f,
-                "no call of few queries mixes cached heads into pseudo-heads: a prefill on the caches does, of any number"
-            ),
             RunError::Lost { sequence, first, last } => write!(
                 f,
                 "the mask lets queries of sequence {sequence} see keys {first} to {last}, which its ring has written over"

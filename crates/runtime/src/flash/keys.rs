@@ -82,15 +82,9 @@ impl<T: Element> Keys<'_, T> {
     }
 
     #[inline(always)]
-    fn pack_here<E: Engine>(
-        &self,
-        engine: E,
-        shape: &Shape,
-        [sequence, kv_head]: [u32; 2],
-        keys: Range<u32>,
-        Scratch { rows: scratch, kept, expansion: memory, expanded }: Scratch<'_>,
-        to: &mut [f32],
-    ) {
+    fn pack_unit<E: Engine>(&self, unit: Unit<'_, '_, E, T>) {
+        let Unit { engine, shape, of: [sequence, kv_head], range: keys, scratch, to, .. } = unit;
+        let Scratch { rows: scratch, kept, expansion: memory, expanded } = scratch;
         let of = self.problem.sequence(sequence);
         let (batch, head) = (of.batch as usize, kv_head as usize);
         let first = (of.first_key + (keys.start - of.held.begin)) as usize;
@@ -231,8 +225,7 @@ impl<E: Engine, T: Element> Op for Unit<'_, '_, E, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { keys, engine, shape, of, range, scratch, to } = self;
-        keys.pack_here(engine, shape, of, range, scratch, to);
+        self.keys.pack_unit(self);
     }
 }
 

@@ -142,7 +142,8 @@ pub fn run<E: Engine, T: Element>(
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, caches } = parts;
     if variant.pseudo().is_some() {
-        return Err(RunError::PseudoHeads);
+        // Cached heads are mixed by `flash::run_cached`, of any number of queries.
+        return Err(RunError::Mechanism);
     }
     let Queries { q, captured, gate } = queries;
     operands::check(variant, problem, Some(&q), None)?;
