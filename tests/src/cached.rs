@@ -9,7 +9,8 @@ use regard_ir::operands::Rows;
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Inputs, Outputs};
 
-use crate::{cut, cut_captured, run};
+use crate::views::{Stored, places, views};
+use crate::{cut, cut_captured};
 
 /// The keys and values of a case, one sequence of a cache for each of its sequences.
 #[derive(Debug)]
@@ -105,13 +106,13 @@ fn append_as(
     }
 }
 
-fn tokens_of<'a, T: run::Stored>(
+fn tokens_of<'a, T: Stored>(
     (_, inputs): (&Case<'_>, &'a Inputs),
     batch: u32,
     rows: core::ops::Range<usize>,
     captured: &'a [InputData<'a>],
 ) -> Tokens<'a, T> {
-    let all = run::views::<T>(inputs, captured);
+    let all = views::<T>(inputs, captured);
     Tokens { kv: all.kv.sequence(batch as usize).tokens(rows), captured }
 }
 
@@ -136,7 +137,7 @@ pub fn decode(
             cache,
             sequences,
             queries::<f32>(inputs, &captured),
-            run::places(&mut outputs),
+            places(&mut outputs),
         ),
         Dtype::F16 => kernel.decode(
             step,
@@ -144,7 +145,7 @@ pub fn decode(
             cache,
             sequences,
             queries::<f16>(inputs, &captured),
-            run::places(&mut outputs),
+            places(&mut outputs),
         ),
         Dtype::Bf16 => kernel.decode(
             step,
@@ -152,17 +153,14 @@ pub fn decode(
             cache,
             sequences,
             queries::<bf16>(inputs, &captured),
-            run::places(&mut outputs),
+            places(&mut outputs),
         ),
     }?;
     Ok(outputs)
 }
 
-fn queries<'a, T: run::Stored + Element>(
-    inputs: &'a Inputs,
-    captured: &'a [InputData<'a>],
-) -> Queries<'a, T> {
-    let whole = run::views::<T>(inputs, captured);
+fn queries<'a, T: Stored + Element>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Queries<'a, T> {
+    let whole = views::<T>(inputs, captured);
     Queries { q: whole.q, captured, gate: whole.gate }
 }
 
@@ -184,15 +182,15 @@ pub fn prefill(
     let on = (&filled.cache, &filled.sequences[..]);
     match kernel.plan().dtype {
         Dtype::F32 => {
-            let to = run::places(&mut outputs);
+            let to = places(&mut outputs);
             kernel.prefill(&schedule, threads, on, queries::<f32>(inputs, &captured), to, memory)
         }
         Dtype::F16 => {
-            let to = run::places(&mut outputs);
+            let to = places(&mut outputs);
             kernel.prefill(&schedule, threads, on, queries::<f16>(inputs, &captured), to, memory)
         }
         Dtype::Bf16 => {
-            let to = run::places(&mut outputs);
+            let to = places(&mut outputs);
             kernel.prefill(&schedule, threads, on, queries::<bf16>(inputs, &captured), to, memory)
         }
     }?;

@@ -39,6 +39,10 @@ pub fn inputs(case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
     };
     Inputs {
         operands: match &inputs.operands[..] {
+            [q_c, k_c, v_c, q_u, k_u, v_u] if inputs.of_lookahead => {
+                let [k_c, v_c] = [read(k_c, RowOf::Key), read(v_c, RowOf::Value)];
+                vec![widened(q_c), k_c, v_c, read(q_u, RowOf::Asks), widened(k_u), widened(v_u)]
+            }
             [q, k, v] => vec![widened(q), read(k, RowOf::Key), read(v, RowOf::Value)],
             // A latent and its rotary key are one cached row.
             [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => {
@@ -49,6 +53,7 @@ pub fn inputs(case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
             }
             other => panic!("{} operands", other.len()),
         },
+        of_lookahead: inputs.of_lookahead,
         captured: inputs.captured.clone(),
         gate: inputs.gate.as_ref().map(widened),
         keys_are_cached: true,

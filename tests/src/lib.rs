@@ -22,6 +22,7 @@ pub mod run;
 pub mod said;
 pub mod specs;
 pub mod timed;
+pub mod views;
 
 /// The offsets of packed sequences of some lengths.
 ///

@@ -16,7 +16,8 @@ use regard_runtime::code::{AnyCode, Code, Place};
 use regard_runtime::interpreter::LaneProgram;
 use regard_simd::Lanes;
 use regard_testkit::{Case, Failure, Input, Inputs, Layout};
-use regard_tests::run::{self, Direct, Disagreement, Stored, Wrap};
+use regard_tests::run::{self, Direct, Disagreement, Wrap};
+use regard_tests::views::Stored;
 use regard_tests::{engines, specs};
 
 /// A bug in an engine.

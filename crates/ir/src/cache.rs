@@ -11,7 +11,8 @@
 //!   keys and `[groups][tokens]` for values;
 //! * a bit for each token, whether its values are all finite: behind the values.
 //!
-//! Of latents, keys and values are one row a token: a page has a block of keys, and of values their bits alone.
+//! Of latents, keys and values are one row a token: a page has a block of keys, and of values their bits alone. Of lookahead keys a
+//! page has, behind each block of keys, one like it of what these ask of later tokens.
 
 use crate::plan::Dtype;
 use crate::variant::{Heads, Mechanism, Variant};
@@ -136,6 +137,8 @@ pub struct PageShape {
     value_heads: usize,
     /// Whether values are the first channels of keys, and no block of their own.
     pub shared: bool,
+    /// Whether behind each block of keys there is one of what they ask of later tokens.
+    pub asks: bool,
 }
 
 /// The keys of one key head, or the values of one value head.
@@ -165,7 +168,8 @@ impl PageFormat {
         let shared = matches!(variant.mechanism, Mechanism::Latent(_));
         // Values that are the first channels of keys are stored as these are.
         let v = if shared { self.k } else { self.v };
-        PageShape { shared, ..PageFormat { v, ..*self }.of_heads(&variant.cached_heads()) }
+        let asks = matches!(variant.mechanism, Mechanism::Lookahead(_));
+        PageShape { shared, asks, ..PageFormat { v, ..*self }.of_heads(&variant.cached_heads()) }
     }
 
     /// Its parts, for keys and values of so many heads.
@@ -186,7 +190,7 @@ impl PageFormat {
             groups: self.v.scales(heads.value_dim) as usize,
         };
         let (key_heads, value_heads) = ((heads.kv / heads.value) as usize, heads.value as usize);
-        PageShape { tokens, keys, values, key_heads, value_heads, shared: false }
+        PageShape { tokens, keys, values, key_heads, value_heads, shared: false, asks: false }
     }
 }
 
@@ -213,9 +217,14 @@ impl PageShape {
         if self.shared { 0 } else { self.values.scaled_words(self.tokens) }
     }
 
+    /// Words of what a page has of a key head.
+    const fn key_head_len(&self) -> usize {
+        if self.asks { 2 * self.keys_len() } else { self.keys_len() }
+    }
+
     /// Words of a value head and its key heads.
     const fn head_len(&self) -> usize {
-        self.values_len() + self.key_heads * self.keys_len()
+        self.values_len() + self.key_heads * self.key_head_len()
     }
 
     /// Words of a page.
@@ -240,12 +249,17 @@ impl PageShape {
 
     /// Where in a page the keys of a key head lie.
     pub const fn keys_at(&self, head: usize) -> usize {
-        head / self.key_heads * self.head_len() + head % self.key_heads * self.keys_len()
+        head / self.key_heads * self.head_len() + head % self.key_heads * self.key_head_len()
+    }
+
+    /// Where what the keys of a key head ask of later tokens lies, in a block like theirs, where there is one.
+    pub const fn asks_at(&self, head: usize) -> usize {
+        self.keys_at(head) + self.keys_len()
     }
 
     /// Where in a page the values of a value head lie: behind the keys of its key heads.
     pub const fn values_at(&self, head: usize) -> usize {
-        head * self.head_len() + self.key_heads * self.keys_len()
+        head * self.head_len() + self.key_heads * self.key_head_len()
     }
 
     /// The value head that a key head reads.

@@ -51,6 +51,8 @@ impl<T: Element> Visit for Run<'_, T> {
 pub struct Append<'a, T> {
     /// Variant, plan and a problem whose keys are the tokens.
     pub of: (&'a Variant<'a>, &'a Plan, &'a Problem<'a>),
+    /// The variant's mask and modifier, which say who teaches lookahead keys.
+    pub code: &'a VariantCode,
     /// Their keys and values.
     pub tokens: Tokens<'a, T>,
     /// Where they go.
@@ -63,8 +65,8 @@ impl<T: Element> Visit for Append<'_, T> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { of, tokens, cache, floats } = self;
-        split::append(engine, of, tokens, cache, floats)
+        let Self { of, code, tokens, cache, floats } = self;
+        split::append(engine, of, code.on(), tokens, cache, floats)
     }
 }
 

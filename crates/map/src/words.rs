@@ -38,6 +38,16 @@ impl Words {
     pub fn as_mut_slice(&mut self) -> &mut [u32] {
         self.map.as_deref_mut().map_or(&mut [], |bytes| &mut bytemuck::cast_slice_mut(bytes)[..self.len])
     }
+
+    /// The words as floats.
+    pub fn floats(&self) -> &[f32] {
+        bytemuck::cast_slice(self.as_slice())
+    }
+
+    /// The words as floats, to be written.
+    pub fn floats_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(self.as_mut_slice())
+    }
 }
 
 #[cfg(test)]

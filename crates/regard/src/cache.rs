@@ -8,13 +8,16 @@ use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::reach::Reach;
-use regard_ir::spec::{CacheLayout, Spec};
+use regard_ir::spec::{self, CacheLayout, Mechanism, Spec};
 use regard_ir::variant::Heads;
 use regard_launch::{Append, Element};
 use regard_map::file::{Description, FileError, Held, Opened};
 use regard_map::{CacheFile, Words};
-use regard_runtime::cache::{self, CachedSequence, Caches, Capacity, RowOf, SequenceId, Store, StoreError};
-use regard_runtime::split::{self, Tokens};
+use regard_runtime::cache::{
+    self, CachedSequence, Caches, Capacity, Learned, LearnedShape, Lessons, RowOf, SequenceId, Store,
+    StoreError,
+};
+use regard_runtime::split::Tokens;
 
 use crate::error::RunError;
 use crate::kernel::Kernel;
@@ -29,7 +32,8 @@ pub struct CacheLimits {
     /// Tokens of all sequences together, of a paged cache; each sequence as long as it may be where absent.
     pub all_tokens: Option<usize>,
     /// Queries of a sequence in one call at most, and tokens that may be taken back: of a ring, which must hold what the first
-    /// of them sees when the last is there.
+    /// of them sees when the last is there, and of lookahead keys, which learn from a token for good when it cannot be taken back any
+    /// more; of these at most [`MAX_FEW`](crate::MAX_FEW).
     pub at_once: usize,
 }
 
@@ -52,6 +56,11 @@ pub enum CacheError {
     },
     /// The spec keeps its cache in a file, and none was named.
     WantsFile,
+    /// Lookahead keys change with each token, so that no page of theirs is shared, written over in turn, or kept in a file.
+    Lookahead {
+        /// What the spec asks for.
+        asked: &'static str,
+    },
     /// A cache in a file has one block of tokens, and the spec asks for another layout.
     FileLayout(CacheLayout),
     /// The pages of a cache in a file have too many words to be counted in 32 bits.
@@ -84,6 +93,10 @@ impl fmt::Display for CacheError {
                     "the spec says `cache.file = true`: `Kernel::create_cache` and `open_cache` take the file"
                 )
             }
+            CacheError::Lookahead { asked } => write!(
+                f,
+                "the spec says `cache.{asked}`: lookahead keys change with each token, and their cache is of layout contiguous, in memory"
+            ),
             CacheError::FileLayout(layout) => write!(
                 f,
                 "a cache in a file is of layout contiguous; the spec says `cache.layout = \"{}\"`",
@@ -126,6 +139,42 @@ impl Memory {
     }
 }
 
+/// Lookahead keys, and what they are still to learn for good.
+#[derive(Debug)]
+struct LookaheadKeys {
+    lessons: Lessons,
+    memory: Words,
+}
+
+impl LookaheadKeys {
+    fn new(shape: LearnedShape, limits: CacheLimits) -> Result<Self, CacheError> {
+        let words = shape.keys_len().checked_mul(limits.sequences).ok_or(CacheError::Limits(limits))?;
+        let bytes = words.saturating_mul(size_of::<f32>());
+        let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
+        let kept = u32::try_from(limits.at_once).unwrap_or(u32::MAX);
+        Ok(Self { lessons: Lessons::new(shape, limits.sequences, kept), memory })
+    }
+}
+
+/// Refuses what lookahead keys cannot have.
+fn check_lookahead(spec: &Spec) -> Result<(), CacheError> {
+    let asked = match spec.cache {
+        spec::Cache { file: true, .. } => "file = true",
+        spec::Cache { layout: CacheLayout::Paged, .. } => "layout = \"paged\"",
+        spec::Cache { layout: CacheLayout::Ring, .. } => "layout = \"ring\"",
+        spec::Cache { layout: CacheLayout::Contiguous, .. } => return Ok(()),
+    };
+    match spec.mechanism {
+        Mechanism::Lookahead(_) => Err(CacheError::Lookahead { asked }),
+        _ => Ok(()),
+    }
+}
+
+/// How large lookahead keys of sequences of so many tokens are; `None` where there are none.
+fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Option<LearnedShape> {
+    matches!(spec.mechanism, Mechanism::Lookahead(_)).then(|| LearnedShape::new(page, tokens))
+}
+
 /// What a page holds of a sequence of `len` tokens, if anything, with so many in a page.
 fn held(len: u32, page_tokens: u32, page: u32) -> Option<Held> {
     let first = page * page_tokens;
@@ -145,6 +194,9 @@ fn describe<R>(
     with: impl FnOnce(&Description<'_>) -> Result<R, CacheError>,
 ) -> Result<R, CacheError> {
     let (spec, format) = (kernel.spec(), kernel.plan().cache);
+    if let Mechanism::Lookahead(_) = spec.mechanism {
+        return Err(CacheError::Lookahead { asked: "file = true" });
+    }
     if spec.cache.layout != CacheLayout::Contiguous {
         return Err(CacheError::FileLayout(spec.cache.layout));
     }
@@ -213,6 +265,7 @@ pub struct CacheSize {
 
 impl CacheSize {
     pub(crate) fn new(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Self, CacheError> {
+        check_lookahead(spec)?;
         if spec.cache.file && spec.cache.layout != CacheLayout::Contiguous {
             return Err(CacheError::FileLayout(spec.cache.layout));
         }
@@ -221,6 +274,9 @@ impl CacheSize {
         let page_bytes = plan.cache.shape(&variant).len().checked_mul(size_of::<u32>());
         let pages = capacity.all_pages(limits.sequences);
         let bytes = pages.zip(page_bytes).and_then(|(pages, page)| pages.checked_mul(page));
+        let learned = learned_shape(spec, &plan.cache.shape(&variant), limits.tokens)
+            .map_or(Some(0), |it| it.keys_len().checked_mul(size_of::<f32>())?.checked_mul(limits.sequences));
+        let bytes = bytes.zip(learned).and_then(|(pages, learned)| pages.checked_add(learned));
         let held_tokens = capacity.pages() as usize * plan.cache.tokens as usize;
         Ok(Self {
             held_tokens,
@@ -242,6 +298,7 @@ pub struct Cache {
     shape: PageShape,
     store: Store,
     memory: Memory,
+    lookahead: Option<LookaheadKeys>,
     /// What tokens are turned in on their way.
     floats: Vec<f32>,
 }
@@ -250,6 +307,7 @@ impl Cache {
     pub(crate) fn new(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
         let (plan, spec) = (kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&kernel.variant());
+        check_lookahead(spec)?;
         let capacity = capacity(spec, plan, limits)?;
         if spec.cache.file {
             return Err(CacheError::WantsFile);
@@ -306,8 +364,19 @@ impl Cache {
         let shape = plan.cache.shape(&variant);
         let whole =
             Problem::prefill(spec.source, 1, 0, limits.tokens).map_err(|_| CacheError::Limits(limits))?;
-        let floats = vec![0.0; split::append_len(&variant, &whole)];
-        Ok(Self { identity: spec.identity, format: plan.cache, limits, shape, store, memory, floats })
+        let floats = vec![0.0; kernel.append_len(&whole)];
+        let learned = learned_shape(spec, &shape, limits.tokens);
+        let lookahead = learned.map(|shape| LookaheadKeys::new(shape, limits)).transpose()?;
+        Ok(Self {
+            identity: spec.identity,
+            format: plan.cache,
+            limits,
+            shape,
+            store,
+            memory,
+            lookahead,
+            floats,
+        })
     }
 
     /// Cells of a sequence that a call can see at most.
@@ -317,7 +386,8 @@ impl Cache {
 
     /// Bytes of keys and values that it has room for.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.memory.words())
+        let learned = self.lookahead.as_ref().map_or(0, |keys| size_of_val(keys.memory.as_slice()));
+        size_of_val(self.memory.words()) + learned
     }
 
     /// Opens a sequence without tokens.
@@ -325,7 +395,11 @@ impl Cache {
     /// # Errors
     /// If as many are open as there is room for.
     pub fn open(&mut self) -> Result<SequenceId, StoreError> {
-        self.store.open()
+        let sequence = self.store.open()?;
+        if let Some(keys) = &mut self.lookahead {
+            keys.lessons.clear(self.store.index(sequence)?);
+        }
+        Ok(sequence)
     }
 
     /// Ends a sequence.
@@ -362,9 +436,20 @@ impl Cache {
     /// kept with more is told so, and waited for.
     ///
     /// # Errors
-    /// If there is no such sequence, it has fewer, the ring has written over what would be seen, or the file is not what it was.
+    /// If there is no such sequence, it has fewer, the ring has written over what would be seen, lookahead keys have learned from
+    /// others for good, or the file is not what it was.
     pub fn truncate(&mut self, sequence: SequenceId, tokens: usize) -> Result<(), CacheError> {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if let Some(LookaheadKeys { lessons, .. }) = &mut self.lookahead {
+            let index = self.store.index(sequence).map_err(CacheError::Store)?;
+            match lessons.taught(index) {
+                _ if tokens == 0 => lessons.clear(index),
+                least if tokens < least => {
+                    return Err(CacheError::Store(StoreError::Taught { tokens, least }));
+                }
+                _ => {}
+            }
+        }
         if let Memory::File(file) = &mut self.memory
             && tokens < file.len().min(self.store.len(sequence).map_err(CacheError::Store)?)
         {
@@ -433,7 +518,12 @@ impl Cache {
     /// If there is no such sequence, or no room for a further one.
     pub fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, StoreError> {
         self.is_shared()?;
-        self.store.fork(self.memory.words_mut(), sequence)
+        let forked = self.store.fork(self.memory.words_mut(), sequence)?;
+        if let Some(LookaheadKeys { lessons, memory }) = &mut self.lookahead {
+            let of = [self.store.index(sequence)?, self.store.index(forked)?];
+            lessons.fork(memory.floats_mut(), of, self.store.len(sequence)? as usize);
+        }
+        Ok(forked)
     }
 
     /// Reads a row of a cached token, widened, for who wants to see what the cache made of it: turned, normed and rounded. `to`
@@ -467,7 +557,7 @@ impl Cache {
         sequence: SequenceId,
         tokens: Tokens<'_, T>,
     ) -> Result<(), RunError> {
-        let Self { store, memory, floats, .. } = self;
+        let Self { store, memory, lookahead, floats, .. } = self;
         let len = store.len(sequence).map_err(RunError::Store)? as usize;
         let [_, count] = tokens.kv.counts();
         let keys = len.saturating_add(count);
@@ -477,8 +567,13 @@ impl Cache {
         let variant = &kernel.variant();
         tokens.check(variant, &problem).map_err(RunError::Runtime)?;
         let count = count as u32;
-        let cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
-        T::append(Append { of: (variant, kernel.plan(), &problem), tokens, cache, floats })?;
+        let index = store.index(sequence).map_err(RunError::Store)?;
+        let mut cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
+        if let Some(LookaheadKeys { lessons, memory }) = lookahead {
+            cache.learned = Some(lessons.learned_mut(memory.floats_mut(), index));
+        }
+        let of = (variant, kernel.plan(), &problem);
+        T::append(Append { of, code: &kernel.code, tokens, cache, floats })?;
         store.commit(sequence, count).map_err(RunError::Store)
     }
 
@@ -502,5 +597,11 @@ impl Caches for Chosen<'_> {
     fn get(&self, sequence: usize) -> CachedSequence<'_> {
         let Cache { store, memory, .. } = self.cache;
         store.sequence(memory.words(), self.sequences[sequence]).expect("the call looked for each sequence")
+    }
+
+    fn learned(&self, sequence: usize) -> Option<Learned<'_>> {
+        let LookaheadKeys { lessons, memory } = self.cache.lookahead.as_ref()?;
+        let index = self.cache.store.index(self.sequences[sequence]);
+        Some(lessons.learned(memory.floats(), index.expect("the call looked for each sequence")))
     }
 }

@@ -367,6 +367,12 @@ impl Kernel {
         self.step_len(problem, cache.cells, threads).map(|len| len.bytes())
     }
 
+    /// Floats that tokens are appended in, of a sequence as long as that of `problem`.
+    pub(crate) fn append_len(&self, problem: &Problem<'_>) -> usize {
+        let Plan { engine, isa, .. } = *self.plan();
+        any::with(engine, isa, AppendSize { kernel: self, problem }).unwrap_or(0)
+    }
+
     fn step_len(&self, problem: &Problem<'_>, cells: usize, threads: usize) -> Result<StepLen, Unavailable> {
         let (variant, plan) = (&self.variant(), self.plan());
         if variant.pseudo().is_none() {
@@ -514,5 +520,20 @@ impl Visit for StepSize<'_> {
         let Self { kernel, problem, cells, threads } = self;
         let of = (&kernel.variant(), kernel.plan());
         split::workspace(engine, of, kernel.code.on(), problem, cells, threads)
+    }
+}
+
+/// How much memory tokens are appended in.
+struct AppendSize<'a> {
+    kernel: &'a Kernel,
+    problem: &'a Problem<'a>,
+}
+
+impl Visit for AppendSize<'_> {
+    type Output = usize;
+
+    fn visit<E: Engine>(self, engine: E) -> usize {
+        let Self { kernel, problem } = self;
+        split::append_len(engine, (&kernel.variant(), kernel.plan()), kernel.code.on(), problem)
     }
 }

@@ -2,7 +2,7 @@
 
 use regard_ir::operands::{Operand, Rows, operands};
 use regard_ir::problem::Problem;
-use regard_ir::variant::{Mechanism, Variant};
+use regard_ir::variant::Variant;
 
 use crate::flash::RunError;
 use crate::rows::Tensor;
@@ -164,10 +164,6 @@ pub(crate) fn check<T: Copy>(
     q: Option<&QueryRows<'_, T>>,
     kv: Option<&KeyRows<'_, T>>,
 ) -> Result<(), RunError> {
-    // No cache keeps lookahead keys.
-    if matches!(variant.mechanism, Mechanism::Lookahead(_)) && (q.is_none() || kv.is_none()) {
-        return Err(RunError::Mechanism);
-    }
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
     // Problems count positions, tensors tokens.
     let [queries, keys] = [queries, keys].map(|n| n / variant.per_token() as usize);

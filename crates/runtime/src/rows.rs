@@ -4,7 +4,7 @@ use regard_engine::element::Element;
 use regard_engine::pack::Rows;
 use regard_ir::inputs::Captured;
 use regard_ir::rows::{Position, QkNorm, RopeLayout};
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Turned, Variant};
 use regard_simd::Lanes;
 
 use crate::tokens::{Known, Tokens, inverse};
@@ -179,5 +179,14 @@ impl<'t, T: Element, A: Fn(usize) -> [usize; 3]> Rows<'t> for Changed<'_, T, A> 
             change.apply(at, row);
         }
         scratch
+    }
+}
+
+/// Whether rope turns the rows of a side.
+pub(crate) fn turns(variant: &Variant<'_>, side: Side) -> bool {
+    match (variant.mechanism, side) {
+        (Mechanism::Lookahead(lookahead), Side::Query) => lookahead.turns(Turned::QC),
+        (Mechanism::Lookahead(lookahead), Side::Key) => lookahead.turns(Turned::KC),
+        _ => true,
     }
 }

@@ -2,7 +2,7 @@
 
 use regard_engine::isa::Door;
 use regard_ir::variant::Weights;
-use regard_simd::{F32, Lanes, pow2, sigmoid, vectors_mut};
+use regard_simd::{F32, Lanes, pow2, sigmoid, vectors, vectors_mut};
 
 /// Turns scores into weights that do not depend on one another.
 #[inline(always)]
@@ -30,4 +30,15 @@ pub(crate) fn finite<L: Lanes>(reference: F32<L>) -> F32<L> {
 #[inline(always)]
 pub(crate) fn factor<L: Lanes>(before: F32<L>, after: F32<L>) -> F32<L> {
     pow2((finite(before) - finite(after)).min(before.like(0.0)))
+}
+
+/// Takes the silu of what lookahead keys give from scores.
+#[inline(always)]
+pub(crate) fn subtract_silu<L: Lanes>(lanes: L, scores: &mut [f32], learned: &[f32], scale: Option<f32>) {
+    let scale = F32::splat(lanes, scale.unwrap_or(1.0));
+    let learned = vectors(lanes, &learned[..scores.len()]);
+    for (score, &learned) in vectors_mut(lanes, scores).iter_mut().zip(learned) {
+        let learned = F32::from_raw(lanes, learned) * scale;
+        *score = (F32::from_raw(lanes, *score) - learned * sigmoid(learned)).raw();
+    }
 }

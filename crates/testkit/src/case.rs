@@ -6,7 +6,7 @@ use regard_ir::inputs::{Captured, InputData};
 use regard_ir::operands::Rows;
 use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::{OwnedProblem, Problem};
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 use regard_oracle::compare::{self, CompareError, Report, compare};
 use regard_oracle::random::{self, CapturedBuffer};
 use regard_oracle::sample::Sample;
@@ -35,6 +35,8 @@ pub struct Case<'a> {
 pub struct Inputs {
     /// The variant's operands, in the order of [`Variant::operands`]: rows are N(0, 1), matrices as [`random::operand`] has them.
     pub operands: Vec<Input>,
+    /// Whether they are those of lookahead keys, which are as many as those of latents.
+    pub of_lookahead: bool,
     /// Captured inputs in the variant's order; see [`random::captured`].
     pub captured: Vec<CapturedBuffer>,
     /// The gate of the outputs, N(0, 1), if the variant has one: `[batch, output heads, queries, value_dim]`, or 1 in
@@ -135,7 +137,13 @@ impl Case<'_> {
             let shape = [batch, self.variant.output_heads(), queries, width].map(|n| n as usize);
             Input::normal(self.dtype, shape, self.layout, seed((n_operands + n_captured) as u64))
         });
-        Inputs { operands: operands.collect(), captured: captured.collect(), gate, keys_are_cached: false }
+        Inputs {
+            operands: operands.collect(),
+            of_lookahead: matches!(self.variant.mechanism, Mechanism::Lookahead(_)),
+            captured: captured.collect(),
+            gate,
+            keys_are_cached: false,
+        }
     }
 
     /// Unwritten outputs.

@@ -69,6 +69,6 @@ impl Inputs {
             CapturedBuffer::F32(data) => CapturedBuffer::F32(data.iter().map(|&x| nudge(x)).collect()),
             other => other.clone(),
         });
-        Self { operands, captured: captured.collect(), gate, keys_are_cached: self.keys_are_cached }
+        Self { operands, captured: captured.collect(), gate, ..self.clone() }
     }
 }

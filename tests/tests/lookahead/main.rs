@@ -1,5 +1,6 @@
 //! Lookahead keys on every engine against the oracle, over awkward sizes, masks and outputs.
 
+mod decode;
 mod trial;
 
 use regard_engine::catalog::{ENTRIES, Entry};

@@ -1,5 +1,6 @@
 //! Cached keys and values: where the pages of a sequence lie, and who has which page.
 
+mod learned;
 #[cfg(feature = "alloc")]
 mod store;
 
@@ -9,6 +10,9 @@ use regard_engine::cached::{self, LANES};
 use regard_ir::cache::PageShape;
 use regard_simd::Lanes;
 
+#[cfg(feature = "alloc")]
+pub use self::learned::Lessons;
+pub use self::learned::{LESSON, Learned, LearnedMut, LearnedShape, WAITING};
 #[cfg(feature = "alloc")]
 pub use self::store::{Capacity, SequenceId, Store, StoreError};
 
@@ -79,6 +83,8 @@ pub enum RowOf {
     Key(usize),
     /// The value of a value head.
     Value(usize),
+    /// What the lookahead key of a head asks of later tokens.
+    Asks(usize),
 }
 
 /// A sequence's cached keys and values.
@@ -120,6 +126,14 @@ pub trait Caches: Sync {
     /// # Panics
     /// If there is no such sequence.
     fn get(&self, sequence: usize) -> CachedSequence<'_>;
+
+    /// What it has beside its pages, where keys are lookahead keys.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    fn learned(&self, _sequence: usize) -> Option<Learned<'_>> {
+        None
+    }
 }
 
 /// A sequence's cache, to be written.
@@ -129,6 +143,8 @@ pub struct CachedSequenceMut<'a> {
     pub memory: &'a mut [u32],
     /// Where they lie; there is a page for each token that is written.
     pub pages: Pages<'a>,
+    /// What it has beside its pages, where keys are lookahead keys.
+    pub learned: Option<LearnedMut<'a>>,
 }
 
 impl<'a> CachedSequence<'a> {
@@ -153,8 +169,15 @@ impl<'a> CachedSequence<'a> {
                 cached::read_value(&shape.values, shape.tokens, at, block, to);
             }
             // Values that are the first channels of keys have the same heads.
-            RowOf::Key(head) | RowOf::Value(head) => {
-                let block = &page[shape.keys_at(head)..][..shape.keys_len()];
+            RowOf::Key(head) | RowOf::Value(head) | RowOf::Asks(head) => {
+                let begin = match row {
+                    RowOf::Asks(_) => {
+                        assert!(shape.asks, "keys that ask of later tokens");
+                        shape.asks_at(head)
+                    }
+                    RowOf::Key(_) | RowOf::Value(_) => shape.keys_at(head),
+                };
+                let block = &page[begin..][..shape.keys_len()];
                 cached::read_key(&shape.keys, at, block, to);
             }
         }
@@ -246,6 +269,15 @@ impl<'a> CachedSequence<'a> {
 }
 
 impl CachedSequenceMut<'_> {
+    /// The page of a sequence, to be read.
+    ///
+    /// # Panics
+    /// If it lies outside the memory.
+    #[inline(always)]
+    pub fn stored(&self, shape: &PageShape, page: usize) -> &[u32] {
+        &self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    }
+
     /// The page of a sequence.
     ///
     /// # Panics

@@ -91,6 +91,13 @@ pub enum StoreError {
         /// The fewest that it can be cut to.
         least: u32,
     },
+    /// It was to be cut so short that its lookahead keys would have to forget what later tokens taught them for good.
+    Taught {
+        /// Tokens that it was to have.
+        tokens: u32,
+        /// The fewest that it can be cut to.
+        least: u32,
+    },
     /// It was to be cut to more tokens than it has.
     Short {
         /// Tokens that it was to have.
@@ -124,6 +131,10 @@ impl fmt::Display for StoreError {
             StoreError::Lost { tokens, least } => write!(
                 f,
                 "a sequence cut to {tokens} tokens would need keys that its ring has written over; it can be cut to {least}"
+            ),
+            StoreError::Taught { tokens, least } => write!(
+                f,
+                "a sequence cut to {tokens} tokens: its keys have learned from {least} for good, and it can be cut to these"
             ),
             StoreError::Short { tokens, len } => {
                 write!(f, "a sequence of {len} tokens cannot be cut to {tokens}")
@@ -268,7 +279,7 @@ impl Store {
                 self.sequences[index].table.push(page);
             }
         }
-        Ok(CachedSequenceMut { memory, pages: self.pages(index) })
+        Ok(CachedSequenceMut { memory, pages: self.pages(index), learned: None })
     }
 
     /// Counts tokens that were written.
@@ -334,6 +345,14 @@ impl Store {
         }
         (self.sequences[to].len, self.sequences[to].written) = (len, written);
         Ok(forked)
+    }
+
+    /// The number of a sequence among those that there is room for.
+    ///
+    /// # Errors
+    /// If there is no such sequence.
+    pub fn index(&self, id: SequenceId) -> Result<usize, StoreError> {
+        self.find(id)
     }
 
     /// A sequence, to be read.

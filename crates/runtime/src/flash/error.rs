@@ -82,6 +82,22 @@ pub enum RunError {
     Mechanism,
     /// A problem of lookahead keys has not a query for each key, from the first position on.
     QueryForEachKey,
+    /// More tokens with lookahead keys were appended at once than are kept until keys learn from them.
+    AtOnce {
+        /// Tokens.
+        found: usize,
+        /// The most.
+        most: usize,
+    },
+    /// Keys of a sequence have learned for good from tokens at or after its first query.
+    Taught {
+        /// The sequence.
+        sequence: usize,
+        /// Position of the first query.
+        first: i32,
+        /// How many tokens they have learned from.
+        taught: u32,
+    },
     /// There is not one whole cache of the problem's length for each sequence.
     Caches,
     /// Keys that the mask lets a query see were written over.
@@ -163,6 +179,14 @@ impl fmt::Display for RunError {
             RunError::QueryForEachKey => {
                 f.write_str("lookahead keys need a query for each key, from the first position on")
             }
+            RunError::AtOnce { found, most } => write!(
+                f,
+                "{found} tokens with lookahead keys appended at once, which take {most} at most: `prefill_lookahead` takes a prompt"
+            ),
+            RunError::Taught { sequence, first, taught } => write!(
+                f,
+                "the first query of sequence {sequence} is at {first}, and its keys have learned from {taught} tokens for good: queries are the last tokens that were appended"
+            ),
             RunError::Caches => {
                 write!(
                     f,

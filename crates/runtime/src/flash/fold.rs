@@ -11,10 +11,10 @@ use regard_engine::weigh::{Precise, Weigher};
 use regard_engine::{Change, Fold};
 use regard_ir::interval::Liveness;
 use regard_ir::variant::Weights;
-use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, vectors_mut};
 
 use crate::code::{Code, Place};
-use crate::softmax::{activate, factor, finite};
+use crate::softmax::{activate, factor, finite, subtract_silu};
 
 /// The sums of a row tile's rows so far: what their weights add up to, and against which reference.
 pub(super) struct Sums<'a> {
@@ -158,7 +158,7 @@ impl<L: Door> TileFold<'_, L> {
             }
         }
         if let Some(learned) = self.learned {
-            subtract(
+            subtract_silu(
                 lanes,
                 scores,
                 learned.scores.get(first * self.width..).unwrap_or_default(),
@@ -207,17 +207,6 @@ impl<L: Door> TileFold<'_, L> {
             vectors_mut(lanes, self.factors)[v] = factor(before, after).raw();
         }
         moved
-    }
-}
-
-/// Takes the silu of what lookahead keys give from scores.
-#[inline(always)]
-fn subtract<L: Lanes>(lanes: L, scores: &mut [f32], learned: &[f32], scale: Option<f32>) {
-    let scale = F32::splat(lanes, scale.unwrap_or(1.0));
-    let learned = vectors(lanes, &learned[..scores.len()]);
-    for (score, &learned) in vectors_mut(lanes, scores).iter_mut().zip(learned) {
-        let learned = F32::from_raw(lanes, learned) * scale;
-        *score = (F32::from_raw(lanes, *score) - learned * sigmoid(learned)).raw();
     }
 }
 

@@ -46,7 +46,7 @@ use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::latent;
 use crate::mix::{Combination, Mixes};
 use crate::operands::{self, KeyRows, LookaheadKeys, QueryRows};
-use crate::rows::{Change, Side, Tensor};
+use crate::rows::{Change, Side, Tensor, turns};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
 use crate::split::Queries;
@@ -277,6 +277,10 @@ pub fn run_cached<E: Engine, T: Element>(
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
     let Queries { q, captured, gate } = queries;
+    if let Mechanism::Lookahead(_) = parts.variant.mechanism {
+        // Keys learn from queries' tokens, which are not given here.
+        return Err(RunError::Mechanism);
+    }
     operands::check(parts.variant, parts.problem, Some(&q), None)?;
     let page = parts.plan.cache.shape(parts.variant);
     check_caches(caches, &page, parts.problem, parts.variant.per_token())?;
@@ -420,8 +424,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         threads.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
     }
     let tokens = tokens::Tokens { layout: layout.tokens, table };
-    let change =
-        |side| Change::new(variant, side, &captured, tokens).filter(|_| lookahead::turns(variant, side));
+    let change = |side| Change::new(variant, side, &captured, tokens).filter(|_| turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];
     let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes };

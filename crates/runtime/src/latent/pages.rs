@@ -136,7 +136,7 @@ impl Writing {
         let tokens = tokens::Tokens { layout: self.tokens, table };
         let (keys, values) = kv.tensors();
         let change = Change::new(absorbed, Side::Key, captured, tokens);
-        let stored = Stored { page: places.shape, keys, values, change };
+        let stored = Stored { page: places.shape, keys, values, asks: None, change };
         let pages = Lots::new(pages, places.shape.len());
         let lots = Lots::new(pieces.rest(), self.rows.next_multiple_of(ALIGN));
         threads.run(&|_| {

@@ -10,16 +10,17 @@ use regard_engine::pages::{self, Rows, TOKENS};
 use regard_engine::threads::{Solo, Threads};
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::plan::Plan;
-use regard_ir::problem::{KeyRange, Problem};
+use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::problem::{KeyRange, MAX_FEW, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
+use super::lesson::{Learners, Lesson, Taking};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
-use crate::code::Fault;
+use crate::code::{Code, Fault};
 use crate::flash::{RunError, WorkspaceLen};
 use crate::operands::{self, KeyRows};
-use crate::rows::{Change, Changed, Side, Tensor};
+use crate::rows::{Change, Changed, Side, Tensor, turns};
 use crate::tokens::{self, TokenLayout};
 use crate::view::View;
 
@@ -58,6 +59,12 @@ impl<T: Element> Tokens<'_, T> {
     pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
         let captured = captured_of(variant, self.captured);
         let variant = &as_given(variant);
+        let [_, found] = self.kv.counts();
+        if let (Mechanism::Lookahead(_), most) = (variant.mechanism, MAX_FEW as usize)
+            && found > most
+        {
+            return Err(RunError::AtOnce { found, most });
+        }
         operands::check(variant, problem, None, Some(&self.kv))?;
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
             .map_err(RunError::Captured)?;
@@ -96,12 +103,20 @@ const fn captured_of<'a>(variant: &Variant<'_>, captured: &'a [InputData<'a>]) -
 }
 
 /// Floats that [`append`] works in.
-pub fn append_len(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
+pub fn append_len<E: Engine>(
+    _: E,
+    (variant, plan): (&Variant<'_>, &Plan),
+    code: &dyn Code<E::Lanes>,
+    problem: &Problem<'_>,
+) -> usize {
+    let page = plan.cache.shape(variant);
     let variant = &stored(variant);
     let layout = TokenLayout::of_keys(variant, &piece(problem, problem.sequence(0).held));
+    let lesson = code.teaches().map_or(0, |code| Lesson::<E::Lanes>::len(&page, code));
     rows_len(variant)
         .saturating_add(layout.frequencies_len())
         .saturating_add(layout.table_len())
+        .saturating_add(lesson)
         .saturating_add(ALIGN)
 }
 
@@ -121,28 +136,41 @@ pub(crate) fn rows_len(variant: &Variant<'_>) -> usize {
 
 /// Writes the tokens that `problem` holds, a part of one sequence without queries, to its cache.
 ///
+/// Lookahead keys first learn for good from tokens that are not to be taken back.
+///
 /// # Errors
 /// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says. Nothing is written then.
 pub fn append<E: Engine, T: Element>(
     engine: E,
     (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
+    code: &dyn Code<E::Lanes>,
     tokens: Tokens<'_, T>,
     mut cache: CachedSequenceMut<'_>,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
     tokens.check(variant, problem)?;
     let captured = captured_of(variant, tokens.captured);
+    let needed = append_len(engine, (variant, plan), code, problem);
     let variant = &as_given(variant);
     let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
-    let needed = append_len(variant, problem);
     if floats.len() < needed {
         let len = |floats| WorkspaceLen { floats, spans: 0 };
         return Err(RunError::Workspace { needed: len(needed), found: len(floats.len()) });
     }
     let page = plan.cache.shape(variant);
-    let variant = &stored(variant);
     let held = problem.sequence(0).held;
+    if let Mechanism::Lookahead(lookahead) = &variant.mechanism {
+        let (Some(learned), Some(code)) = (&cache.learned, code.teaches()) else {
+            return Err(RunError::Mechanism);
+        };
+        if let Some(until) = learned.due(held.begin, held.len()) {
+            let (lanes, allow) = (engine.lanes(), lookahead.allow);
+            let of = Lesson { lanes, variant, plan, problem, page, captured: &captured, code, allow, until };
+            engine.enter(Taking { lesson: of, cache: &mut cache, floats: align(floats) });
+        }
+    }
+    let variant = &stored(variant);
     let layout = TokenLayout::of_keys(variant, &piece(problem, held));
     let (rows, rest) = align(floats).split_at_mut(rows_len(variant));
     let (frequencies, table) = rest.split_at_mut(layout.frequencies_len());
@@ -167,15 +195,19 @@ pub fn append<E: Engine, T: Element>(
             frequencies,
         };
         fill_table(engine, &fill, table);
-        let change = Change::new(variant, Side::Key, &captured, tokens::Tokens { layout, table });
-        let rows = &mut *rows;
+        let known = tokens::Tokens { layout, table };
+        let change = Change::new(variant, Side::Key, &captured, known);
+        let lookahead = Learners::new(variant, &kv, change);
+        let change = change.filter(|_| turns(variant, Side::Key));
         engine.enter(Write {
             lanes: engine.lanes(),
-            tokens: Stored { page, keys, values, change },
+            tokens: Stored { page, keys, values, asks: lookahead.map(|it| it.q_u), change },
+            learners: lookahead,
+            product: (plan.engine == EngineKind::DotBf16, variant.scale as f32),
             first: begin as usize,
             count: now.len() as usize,
             cache: &mut cache,
-            rows,
+            rows: &mut *rows,
         });
         begin = now.end;
     }
@@ -201,6 +233,8 @@ pub(crate) struct Stored<'a, T> {
     pub keys: Tensor<'a, T>,
     /// Values, where they are not the first channels of keys.
     pub values: Option<View<'a, T>>,
+    /// What keys ask of later tokens, where keys are lookahead keys, and how its rows change.
+    pub asks: Option<(View<'a, T>, Option<Change<'a>>)>,
     /// How rows of keys change on their way.
     pub change: Option<Change<'a>>,
 }
@@ -217,13 +251,22 @@ impl<T: Element> Stored<'_, T> {
         page: &mut [u32],
         rows: &mut [f32],
     ) {
-        let Self { page: shape, keys, values, change } = *self;
+        let Self { page: shape, keys, values, asks, change } = *self;
         let mut done = 0;
         while done < count {
             let (token, place) = (token + done, place + done);
             let now = (count - done).min(TOKENS - place % TOKENS);
             for head in 0..shape.key_head_count() {
                 let at = |i| [batch, head, token + i];
+                if let Some((asks, change)) = asks {
+                    let changed = Changed { change, tensor: Tensor::One(asks), at };
+                    let row = |i, row: &mut [f32]| {
+                        changed.row(lanes, i, row);
+                    };
+                    let rows = made(&mut *rows, shape.keys.channels, now, row);
+                    let block = &mut page[shape.asks_at(head)..][..shape.keys_len()];
+                    pages::write_keys(lanes, &shape.keys, Rows { rows, first: place, count: now }, block);
+                }
                 let changed = Changed { change, tensor: keys, at };
                 let row = |i, row: &mut [f32]| {
                     changed.row(lanes, i, row);
@@ -252,6 +295,10 @@ impl<T: Element> Stored<'_, T> {
 struct Write<'a, 'c, D, T> {
     lanes: D,
     tokens: Stored<'a, T>,
+    /// What keys learn from, where they are lookahead keys.
+    learners: Option<Learners<'a, T>>,
+    /// Whether bf16 is multiplied in pairs, and what products are multiplied by.
+    product: (bool, f32),
     /// Position of the first token.
     first: usize,
     count: usize,
@@ -264,7 +311,10 @@ impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, tokens, first, count, cache, rows } = self;
+        let Self { lanes, tokens, learners, product, first, count, cache, rows } = self;
+        if let (Some(learners), Some(learned)) = (&learners, &mut cache.learned) {
+            learners.wait(lanes, (&tokens.page, product), (first, count), learned, rows);
+        }
         let mut done = 0;
         while done < count {
             let shape = &tokens.page;

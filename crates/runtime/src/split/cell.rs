@@ -9,19 +9,22 @@ use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::cache::{Codec, PageShape};
 use regard_ir::inputs::Captured;
-use regard_ir::interval::Liveness;
+use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::plan::EngineKind;
-use regard_ir::variant::Weights as Kind;
+use regard_ir::tiles;
+use regard_ir::variant::{Mechanism, Weights as Kind};
 
 use super::Parts;
+use super::learn::{Class, Taught};
 use super::live::dead_pages;
 use super::memory::{Layout, Memory, STATS};
 use super::stacks::{Pass, Stacks};
 use super::weigh::{Row, Units};
-use crate::cache::CachedSequence;
+use crate::cache::{CachedSequence, Learned};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::rows::{Change, Changed, Tensor};
 use crate::sight::Sight;
+use crate::softmax::subtract_silu;
 use crate::summary::Summaries;
 
 /// Keys whose weighted values are one chain of sums.
@@ -88,6 +91,11 @@ impl<D: Door> Call<'_, D> {
         }
     }
 
+    /// The lookahead keys of a pass, which is of one sequence: each has its own.
+    fn learned(&self, pass: Pass<'_>) -> Learned<'_> {
+        self.parts.caches.learned(pass.sequences[0] as usize).expect("the call looked for them")
+    }
+
     /// Rows of a pass.
     fn rows(&self, pass: Pass<'_>) -> usize {
         let queries = self.parts.problem.sequence(pass.sequences[0]).queries;
@@ -110,7 +118,8 @@ impl<D: Door> Call<'_, D> {
         };
         let units = |scale, log2: f64| Units { weights: variant.weights, scale, log2: log2 as f32, coarse };
         // In log2 units from the start, unless a modifier or an activation must see natural ones.
-        let natural = !matches!(variant.weights, Kind::Softmax { .. }) || self.code.modifies();
+        let softmax = matches!(variant.weights, Kind::Softmax { .. });
+        let natural = !softmax || self.code.modifies() || self.layout.learning.is_some();
         if self.pairs() && self.layout.page.keys.codec == Codec::Bf16 {
             // Queries stay as they are: a factor would round them. A mask writes −inf before scores are in log2 units, so
             // what makes them such must be positive.
@@ -138,8 +147,13 @@ impl<D: Door, T: Element> Shared<'_, D, T> {
             let of = parts.problem.sequence(at.sequence as u32);
             let (batch, query) = (of.batch as usize, of.first_query as usize + at.query);
             let to = &mut memory.unpacked[..dim];
-            let at = |_| [batch, at.head, query];
-            Changed { change: self.change, tensor: self.q, at }.row(lanes, i, to);
+            let row = |_| [batch, at.head, query];
+            Changed { change: self.change, tensor: self.q, at: row }.row(lanes, i, to);
+            if let (Some(layout), Some(learning)) = (&layout.learning, &mut memory.learning) {
+                let learned = (&self.call.learned(pass), pass.head);
+                let position = of.q_offset as u32 + at.query as u32;
+                layout.pack(lanes, learned, (i, position), (to, parts.variant.scale as f32), learning);
+            }
             to.iter_mut().for_each(|x| *x *= factor);
             let packed = &mut memory.query[i * layout.packed_row..][..layout.packed_row];
             cached::pack_query(lanes, product, to, packed);
@@ -248,6 +262,11 @@ impl<D: Door> Cell<'_, '_, D> {
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
             let queries = (&*self.memory.query, rows);
             cached::scores(self.lanes, words, queries, (chain, count_of(page)), target);
+            if shape.asks {
+                let asks_at = shape.asks_at(self.pass.head);
+                let asks = &cache.page(shape, first_page + page)[asks_at..][..shape.keys_len()];
+                self.find(chunk, asks, (page * tokens, count_of(page)));
+            }
         }
         let moved = self.weigh(chunk, dead, rows);
         let next = chunk.first as usize + layout.chunk;
@@ -294,6 +313,40 @@ impl<D: Door> Cell<'_, '_, D> {
         *fresh = false;
     }
 
+    /// Finds what the queries find at the lookahead keys of a page, which are number `begin` of the chunk and after.
+    #[inline(always)]
+    fn find(&mut self, chunk: Chunk, asks: &[u32], (begin, count): (usize, usize)) {
+        let (call, pass) = (self.call, self.pass);
+        let Parts { variant, plan, problem, .. } = call.parts;
+        let Memory { lanes: [h, q, _], learning, .. } = &mut *self.memory;
+        let (Mechanism::Lookahead(lookahead), Some(code)) = (&variant.mechanism, call.code.teaches()) else {
+            return;
+        };
+        let (Some(layout), Some(memory)) = (&call.layout.learning, learning) else { return };
+        let learned = call.learned(pass);
+        let first = chunk.first as usize + begin;
+        let of = problem.sequence(pass.sequences[0]);
+        let all = of.region(pass.sequences[0], &variant.heads, pass.head as u32);
+        let region = Region {
+            q: Span { lo: learned.taught as i32, hi: all.q.hi },
+            k: Span { lo: first as i32, hi: (first + count) as i32 - 1 },
+            ..all
+        };
+        let liveness = tiles::liveness(lookahead.allow, &region, call.ranges);
+        let class = Class {
+            lanes: self.lanes,
+            shape: &call.layout.page,
+            product: (call.pairs(), plan.prefill.channel_chain as usize, call.units().1.scale),
+            code,
+            place: call.place_of(pass, 0, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]),
+            head: pass.head,
+            learned,
+        };
+        let queries = (of.q_offset as u32, of.queries as usize);
+        let keys = Taught { first, count, asks, liveness };
+        class.find(layout, keys, queries, (begin, call.layout.chunk), memory);
+    }
+
     /// Makes weights of a chunk's scores. Says whether the sums so far must be multiplied by their factors.
     #[inline(always)]
     fn weigh(&mut self, chunk: Chunk, dead: u64, rows: usize) -> bool {
@@ -302,7 +355,8 @@ impl<D: Door> Cell<'_, '_, D> {
         let masked = chunk.liveness == Liveness::Partial;
         // Most chunks are seen whole, by variants that leave scores as they are.
         let shaped = masked || self.call.code.modifies();
-        let plain = !shaped && units.scale.is_none() && dead == 0;
+        let learns = layout.learning.is_some();
+        let plain = !shaped && !learns && units.scale.is_none() && dead == 0;
         let pages = if plain { 0 } else { chunk.keys.div_ceil(layout.page.tokens) };
         let whole = chunk.keys.next_multiple_of(LANES);
         let mut moved = false;
@@ -316,6 +370,11 @@ impl<D: Door> Cell<'_, '_, D> {
                 }
                 if let Some(scale) = units.scale {
                     self.memory.scores[begin..][keys.clone()].iter_mut().for_each(|x| *x *= scale);
+                }
+                if let Some(learning) = self.memory.learning.as_ref().filter(|_| learns) {
+                    let keys = begin + keys.start..begin + keys.end.next_multiple_of(LANES);
+                    let found = &learning.found[keys.clone()];
+                    subtract_silu(self.lanes, &mut self.memory.scores[keys], found, None);
                 }
                 if shaped {
                     self.shape(chunk.first + keys.start as u32, r, begin + keys.start, keys.len(), masked);
@@ -340,20 +399,8 @@ impl<D: Door> Cell<'_, '_, D> {
     fn shape(&mut self, first: u32, row: usize, begin: usize, count: usize, masked: bool) {
         let Memory { scores, lanes: [h, q, _], code: scratch, .. } = &mut *self.memory;
         let place = self.call.place_of(self.pass, row, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]);
-        let code = self.call.code;
-        let (whole, scores) = (count / D::WIDTH * D::WIDTH, &mut scores[begin..]);
-        if whole > 0 {
-            let place = Place { first_key: first as i32, ..place };
-            code.apply(self.lanes, &place, &mut scores[..whole], masked, scratch);
-        }
-        if whole < count {
-            // No lane is of a key that is not there: those past the last one repeat it.
-            let mut after = UP;
-            after.iter_mut().for_each(|after| *after = (*after).min((count - whole - 1) as i32));
-            let first_key = first as i32 + whole as i32;
-            let place = Place { first_key, keys: Keys::Lanes(&after), ..place };
-            code.apply(self.lanes, &place, &mut scores[whole..whole + D::WIDTH], masked, scratch);
-        }
+        let place = Place { first_key: first as i32, ..place };
+        apply(self.lanes, self.call.code, place, &mut scores[begin..], (count, masked), scratch);
     }
 
     /// Adds what the values of a page that are not finite do to the rows that may see them: the product left them out.
@@ -397,6 +444,30 @@ impl<D: Door> Cell<'_, '_, D> {
     }
 }
 
+/// Applies code to the scores of so many keys of one row, which end with a whole vector: lanes are keys.
+#[inline(always)]
+pub(super) fn apply<D: Door>(
+    lanes: D,
+    code: &dyn Code<D>,
+    place: Place<'_>,
+    scores: &mut [f32],
+    (count, masked): (usize, bool),
+    scratch: &mut [i32],
+) {
+    let whole = count / D::WIDTH * D::WIDTH;
+    if whole > 0 {
+        code.apply(lanes, &place, &mut scores[..whole], masked, scratch);
+    }
+    if whole < count {
+        // No lane is of a key that is not there: those past the last one repeat it.
+        let mut after = UP;
+        after.iter_mut().for_each(|after| *after = (*after).min((count - whole - 1) as i32));
+        let first_key = place.first_key + whole as i32;
+        let place = Place { first_key, keys: Keys::Lanes(&after), ..place };
+        code.apply(lanes, &place, &mut scores[whole..whole + D::WIDTH], masked, scratch);
+    }
+}
+
 /// The values of a page that are the first channels of its keys, with zeros in place of what is not finite, and whether some is
 /// not, as their bits say.
 #[inline(always)]
@@ -417,4 +488,4 @@ fn turned<'a, D: Door>(
 }
 
 /// A lane's own number.
-static UP: [i32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+pub(super) static UP: [i32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];

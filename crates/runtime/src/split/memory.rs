@@ -9,6 +9,7 @@ use regard_ir::variant::Variant;
 use regard_simd::Lanes;
 
 use super::cell::VALUE_CHAIN;
+use super::learn;
 use super::stacks::{Lists, Size};
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
@@ -73,6 +74,8 @@ pub(super) struct Layout {
     sequences: usize,
     heads: usize,
     code: usize,
+    /// Of lookahead keys, where there are some.
+    pub learning: Option<learn::Layout>,
 }
 
 /// What all workers share.
@@ -115,6 +118,8 @@ pub(super) struct Memory<'a> {
     pub lanes: [&'a mut [i32]; 3],
     /// Scratch of the variant's code.
     pub code: &'a mut [i32],
+    /// What lookahead keys need, where there are some.
+    pub learning: Option<learn::Memory<'a>>,
 }
 
 impl Layout {
@@ -131,9 +136,11 @@ impl Layout {
         let most = (stack / rows.max(1)).clamp(1, batch.max(1));
         // As many for fewer queries, of which more sequences fit a stack.
         let all = rows.max(stack.min(rows.saturating_mul(batch)));
+        let chunk = plan.decode.key_chunk as usize;
+        let scratch = |code: &dyn Code<E::Lanes>| code.scratch_len(E::Lanes::WIDTH);
         Self {
             page,
-            chunk: plan.decode.key_chunk as usize,
+            chunk,
             slot: Slot { rows, width: page.values.channels.next_multiple_of(LANES) },
             most,
             rows: all,
@@ -142,7 +149,8 @@ impl Layout {
             lanes: E::Lanes::WIDTH,
             sequences: problem.batch as usize,
             heads: heads.kv as usize,
-            code: code.scratch_len(E::Lanes::WIDTH),
+            code: scratch(code),
+            learning: code.teaches().map(|code| learn::Layout::new(&page, all, chunk, scratch(code))),
         }
     }
 
@@ -194,7 +202,8 @@ impl Layout {
 
     /// Elements of one worker's memory, which also holds the rows that are at work while outputs are finished.
     pub fn worker_len(&self) -> usize {
-        carve::len(self.sizes()).max(finish::len(self.slot.width))
+        let learning = self.learning.as_ref().map_or(0, learn::Layout::len);
+        carve::len(self.sizes()).saturating_add(learning).max(finish::len(self.slot.width))
     }
 
     /// Elements for `threads` workers and so many live cells over all sequences; saturates.
@@ -227,7 +236,7 @@ impl Layout {
     /// Carves one worker's memory.
     pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
         let mut pieces = Carve::new(memory, self.sizes());
-        Memory {
+        let mut memory = Memory {
             query: pieces.next(),
             unpacked: pieces.next(),
             scores: pieces.next(),
@@ -239,6 +248,9 @@ impl Layout {
             value: pieces.next(),
             lanes: [pieces.next_as(), pieces.next_as(), pieces.next_as()],
             code: pieces.next_as(),
-        }
+            learning: None,
+        };
+        memory.learning = self.learning.as_ref().map(|layout| layout.carve(pieces.rest()));
+        memory
     }
 }

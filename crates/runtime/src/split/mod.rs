@@ -10,6 +10,8 @@
 
 mod append;
 mod cell;
+mod learn;
+mod lesson;
 mod live;
 mod memory;
 mod merge;
@@ -47,7 +49,7 @@ use crate::flash::part::{Of, RowsOf, finish_of};
 use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs};
 use crate::latent;
 use crate::operands::{self, QueryRows};
-use crate::rows::{Change, Side, Tensor};
+use crate::rows::{Change, Side, Tensor, turns};
 use crate::sight::Sight;
 use crate::summary::Summaries;
 use crate::tokens;
@@ -149,6 +151,9 @@ pub fn run<E: Engine, T: Element>(
     operands::check(variant, problem, Some(&q), None)?;
     check_outputs(variant, problem, gate.as_ref(), &outputs)?;
     check_caches(caches, &plan.cache.shape(variant), problem, 1)?;
+    if let Mechanism::Lookahead(_) = variant.mechanism {
+        learn::check(&parts)?;
+    }
     match q {
         QueryRows::Plain(q) => {
             let feed = Feed { q: Tensor::One(q), captured };
@@ -234,7 +239,7 @@ pub(crate) fn attend<E: Engine, T: Element>(
     let known = tokens::Tokens { layout: layout.tokens, table };
     let shared = Shared {
         q: feed.q,
-        change: Change::new(variant, Side::Query, &captured, known),
+        change: Change::new(variant, Side::Query, &captured, known).filter(|_| turns(variant, Side::Query)),
         call: Call {
             parts,
             code,

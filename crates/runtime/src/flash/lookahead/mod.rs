@@ -64,15 +64,6 @@ impl<'a, E: Engine, T> Learning<'a, E, T> {
     }
 }
 
-/// Whether rope turns the rows of a side.
-pub(super) fn turns(variant: &Variant<'_>, side: Side) -> bool {
-    match (variant.mechanism, side) {
-        (Mechanism::Lookahead(lookahead), Side::Query) => lookahead.turns(Turned::QC),
-        (Mechanism::Lookahead(lookahead), Side::Key) => lookahead.turns(Turned::KC),
-        _ => true,
-    }
-}
-
 /// Checks a call of lookahead keys, whose operands fit.
 pub(super) fn check(parts: &Parts<'_>, u: &ViewMut<'_, f32>) -> Result<(), RunError> {
     let Parts { variant, problem, schedule, .. } = parts;

@@ -1,0 +1,302 @@
+//! Lookahead keys in a pass: what the tokens that wait teach a page's keys, and what queries find there.
+//!
+//! A query at position p finds keys as the tokens before the last lesson left them, b = p rounded down to whole lessons, and what
+//! the tokens from b to p teach them: ⟨q, u⟩ + Σⱼ wⱼ · ⟨q, vⱼ⟩. So its bits depend on its position alone, whichever tokens came in one
+//! call and whichever wait. Lessons themselves add token after token.
+
+use core::ops::Range;
+
+use regard_engine::cached::{self, LANES, Target, Words};
+use regard_engine::isa::Door;
+use regard_ir::cache::PageShape;
+use regard_ir::interval::Liveness;
+use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
+
+use super::{Parts, cell};
+use crate::cache::{LESSON, Learned, LearnedShape, WAITING};
+use crate::carve::{self, Carve};
+use crate::code::{Code, Place};
+use crate::flash::RunError;
+
+/// Sizes of what a pass has beside, in numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// Numbers from one row of queries, values or keys to the next.
+    stride: usize,
+    /// Tokens of a page.
+    tokens: usize,
+    sizes: [usize; 6],
+}
+
+/// What a pass has beside.
+pub(super) struct Memory<'a> {
+    /// The queries, scaled, `[row][stride]`.
+    pub queries: &'a mut [f32],
+    /// What they find in the tokens that wait, `[row][WAITING]`.
+    pub finds: &'a mut [f32],
+    /// What these weigh in what they teach the keys of a page, `[token][key]`.
+    weights: &'a mut [f32],
+    /// What queries find at lookahead keys, `[row][chunk]`.
+    pub found: &'a mut [f32],
+    /// Keys of a page after more lessons than they have had.
+    ahead: &'a mut [f32],
+    /// Scratch of the code that says who teaches whom.
+    code: &'a mut [i32],
+}
+
+impl Layout {
+    /// Of passes of so many rows, over chunks of so many keys, with so much scratch for code.
+    pub fn new(page: &PageShape, rows: usize, chunk: usize, code: usize) -> Self {
+        let (stride, tokens) = (page.keys.channels.next_multiple_of(LANES), page.tokens);
+        let sizes = [rows * stride, rows * WAITING, WAITING * tokens, rows * chunk, tokens * stride, code];
+        Self { stride, tokens, sizes }
+    }
+
+    /// Numbers of one worker's memory.
+    pub fn len(&self) -> usize {
+        carve::len(self.sizes)
+    }
+
+    /// Carves it.
+    pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
+        let mut pieces = Carve::new(memory, self.sizes);
+        Memory {
+            queries: pieces.next(),
+            finds: pieces.next(),
+            weights: pieces.next(),
+            found: pieces.next(),
+            ahead: pieces.next(),
+            code: pieces.next_as(),
+        }
+    }
+
+    /// Writes a query, a row times a factor, at a position, and what it finds in the tokens that wait.
+    #[inline(always)]
+    pub fn pack<D: Door>(
+        &self,
+        lanes: D,
+        (learned, head): (&Learned<'_>, usize),
+        (i, position): (usize, u32),
+        (row, factor): (&[f32], f32),
+        memory: &mut Memory<'_>,
+    ) {
+        let query = &mut memory.queries[i * self.stride..][..self.stride];
+        let (channels, rest) = query.split_at_mut(row.len());
+        for (to, x) in channels.iter_mut().zip(row) {
+            *to = x * factor;
+        }
+        rest.fill(0.0);
+        let finds = &mut memory.finds[i * WAITING..][..WAITING];
+        let values = learned.values(head).chunks_exact(self.stride);
+        for token in own_tokens(position, learned.taught) {
+            let value = values.clone().nth(token).unwrap_or_default();
+            finds[token] = product(lanes, query, value);
+        }
+    }
+}
+
+/// Whether each sequence has lookahead keys of the right shape, from which its queries' tokens and the last ones before them are
+/// still apart.
+pub(super) fn check(parts: &Parts<'_>) -> Result<(), RunError> {
+    let Parts { variant, plan, problem, caches } = parts;
+    let page = plan.cache.shape(variant);
+    for sequence in 0..caches.count() {
+        let of = problem.sequence(sequence as u32);
+        let Some(learned) = caches.learned(sequence) else { return Err(RunError::Caches) };
+        let Learned { shape, keys, waiting, taught } = learned;
+        let fits = shape == LearnedShape { room: shape.room, ..LearnedShape::new(&page, 0) }
+            && shape.room.is_multiple_of(page.tokens)
+            && shape.room >= of.keys as usize
+            && (keys.len(), waiting.len()) == (shape.keys_len(), shape.waiting_len())
+            && (of.keys.saturating_sub(taught) as usize) <= WAITING;
+        if !fits || of.q_offset as i64 + of.queries as i64 > of.keys as i64 {
+            return Err(RunError::Caches);
+        }
+        if of.queries > 0 && i64::from(of.q_offset) < i64::from(taught) {
+            return Err(RunError::Taught { sequence, first: of.q_offset, taught });
+        }
+    }
+    Ok(())
+}
+
+/// Which of the tokens that wait a query at a position finds apart from the keys: those since the last lesson before it.
+fn own_tokens(position: u32, taught: u32) -> Range<usize> {
+    let begin = (position - position % LESSON as u32).max(taught);
+    (begin - taught) as usize..(position + 1 - taught) as usize
+}
+
+/// The keys of a page on which tokens and queries meet.
+#[derive(Clone, Copy)]
+pub(crate) struct Taught<'a> {
+    /// Position of the first key.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// What they ask of later tokens.
+    pub asks: &'a [u32],
+    /// Which of them learn from the tokens that wait.
+    pub liveness: Liveness,
+}
+
+/// What tokens and keys of a head meet with.
+#[derive(Clone, Copy)]
+pub(crate) struct Class<'a, D: Door> {
+    pub lanes: D,
+    /// A page.
+    pub shape: &'a PageShape,
+    /// Whether bf16 is multiplied in pairs, channels in chains of so many, and what scales products that are not scaled.
+    pub product: (bool, usize, Option<f32>),
+    /// Who teaches whom.
+    pub code: &'a dyn Code<D>,
+    /// Where the tokens and keys are, apart from both.
+    pub place: Place<'a>,
+    /// Key head.
+    pub head: usize,
+    pub learned: Learned<'a>,
+}
+
+impl<D: Door> Class<'_, D> {
+    /// What the first tokens that wait weigh in what they teach the keys of a page: rows of a page's tokens.
+    #[inline(always)]
+    pub fn weigh(&self, keys: Taught<'_>, tokens: usize, weights: &mut [f32], scratch: &mut [i32]) {
+        let Self { lanes, shape, product: (pairs, chain, scale), learned, head, .. } = *self;
+        let stride = shape.tokens;
+        let ahead = learned.keys(head, keys.first, keys.count);
+        let ahead = pulp::bytemuck::cast_slice(ahead);
+        let words = Words { block: &shape.keys, tokens: stride, pairs, words: keys.asks, ahead };
+        let target = Target { to: &mut *weights, stride };
+        cached::scores(lanes, words, (learned.askers(head), tokens), (chain, keys.count), target);
+        let (zero, never) = (F32::splat(lanes, 0.0), F32::splat(lanes, f32::NEG_INFINITY));
+        let scale = F32::splat(lanes, scale.unwrap_or(1.0));
+        let whole = keys.count.next_multiple_of(LANES);
+        for (token, weights) in weights.chunks_exact_mut(stride).enumerate().take(tokens) {
+            let scores = &mut weights[..whole];
+            for score in vectors_mut(lanes, scores) {
+                *score = (F32::from_raw(lanes, *score) * scale).raw();
+            }
+            if keys.liveness == Liveness::Partial {
+                let position = [(learned.taught as usize + token) as i32; LANES];
+                let place = Place { q: &position[..D::WIDTH], first_key: keys.first as i32, ..self.place };
+                cell::apply(lanes, self.code, place, scores, (keys.count, true), scratch);
+            }
+            for score in vectors_mut(lanes, scores) {
+                let x = F32::from_raw(lanes, *score);
+                *score = x.eq(never).select(zero, sigmoid(x)).raw();
+            }
+        }
+    }
+
+    /// What queries, so many rows from position `first` on, find at the keys of a page: rows of a chunk from `at` on.
+    #[inline(always)]
+    pub fn find(
+        &self,
+        layout: &Layout,
+        keys: Taught<'_>,
+        (first, rows): (u32, usize),
+        (at, chunk): (usize, usize),
+        memory: &mut Memory<'_>,
+    ) {
+        let Self { lanes, learned, head, .. } = *self;
+        let is_taught = keys.liveness != Liveness::Dead;
+        let last = first as usize + rows - 1;
+        if is_taught {
+            let tokens = last + 1 - learned.taught as usize;
+            self.weigh(keys, tokens, memory.weights, memory.code);
+        }
+        let stored = learned.keys(head, keys.first, keys.count);
+        let mut had = 0;
+        for row in 0..rows {
+            let own = own_tokens(first + row as u32, learned.taught);
+            if is_taught && own.start > had {
+                let rows = &mut memory.ahead[..stored.len()];
+                if had == 0 {
+                    rows.copy_from_slice(stored);
+                }
+                learn(
+                    lanes,
+                    rows,
+                    (layout.stride, layout.tokens),
+                    learned.values(head),
+                    memory.weights,
+                    had..own.start,
+                );
+                had = own.start;
+            }
+            let learned_keys = if had == 0 { stored } else { &memory.ahead[..stored.len()] };
+            let query = &memory.queries[row * layout.stride..][..layout.stride];
+            let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
+            for (found, key) in found.iter_mut().zip(learned_keys.chunks_exact(layout.stride)) {
+                *found = product(lanes, query, key);
+            }
+            if !is_taught {
+                continue;
+            }
+            for token in own {
+                let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
+                let weights = vectors(lanes, &memory.weights[token * layout.tokens..][..found.len()]);
+                add(lanes, vectors_mut(lanes, found), weights, find);
+            }
+        }
+    }
+}
+
+/// Adds weights times a number, of those that are not 0.
+#[inline(always)]
+fn add<L: Lanes>(
+    lanes: L,
+    found: &mut [<L::Simd as pulp::Simd>::f32s],
+    weights: &[<L::Simd as pulp::Simd>::f32s],
+    find: F32<L>,
+) {
+    let zero = F32::splat(lanes, 0.0);
+    for (found, &weight) in found.iter_mut().zip(weights) {
+        let weight = F32::from_raw(lanes, weight);
+        let more = weight.mul_add(find, F32::from_raw(lanes, *found));
+        *found = weight.eq(zero).select(F32::from_raw(lanes, *found), more).raw();
+    }
+}
+
+/// Adds what tokens teach to keys, rows `stride` apart, token after token: weights are rows of a page's tokens.
+#[inline(always)]
+pub(crate) fn learn<L: Lanes>(
+    lanes: L,
+    keys: &mut [f32],
+    (stride, page): (usize, usize),
+    values: &[f32],
+    weights: &[f32],
+    tokens: Range<usize>,
+) {
+    for (key, row) in keys.chunks_exact_mut(stride).enumerate() {
+        let mut lessons = [(0, 0.0); WAITING];
+        let mut count = 0;
+        for token in tokens.clone() {
+            let weight = weights[token * page + key];
+            if weight != 0.0 {
+                lessons[count] = (token * stride, weight);
+                count += 1;
+            }
+        }
+        let lessons = &lessons[..count];
+        if lessons.is_empty() {
+            continue;
+        }
+        for (at, x) in vectors_mut(lanes, row).iter_mut().enumerate() {
+            let mut sum = F32::from_raw(lanes, *x);
+            for &(value, weight) in lessons {
+                let value = load_f32(lanes, &values[value + at * L::WIDTH..]);
+                sum = F32::splat(lanes, weight).mul_add(value, sum);
+            }
+            *x = sum.raw();
+        }
+    }
+}
+
+/// Σ a · b of rows of whole vectors.
+#[inline(always)]
+fn product<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = F32::splat(lanes, 0.0);
+    for (&a, &b) in vectors(lanes, a).iter().zip(vectors(lanes, b)) {
+        sums = F32::from_raw(lanes, a).mul_add(F32::from_raw(lanes, b), sums);
+    }
+    sums.sum()
+}

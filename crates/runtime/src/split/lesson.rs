@@ -1,0 +1,165 @@
+//! Lessons: what tokens teach lookahead keys for good, before others are appended; and tokens that wait for theirs.
+
+use regard_engine::Op;
+use regard_engine::cached::{self, LANES};
+use regard_engine::element::Element;
+use regard_engine::isa::Door;
+use regard_engine::pack::Rows as _;
+use regard_ir::cache::{Codec, PageShape};
+use regard_ir::expr::Tree;
+use regard_ir::inputs::Captured;
+use regard_ir::interval::{Liveness, Region, Span, Unknown};
+use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::problem::Problem;
+use regard_ir::tiles;
+use regard_ir::variant::{Mechanism, Turned, Variant};
+
+use super::learn::{Class, Taught, learn};
+use crate::cache::{CachedSequenceMut, LearnedMut, LearnedShape, WAITING};
+use crate::carve::{self, Carve};
+use crate::code::{Code, Fault, Keys, Place};
+use crate::operands::KeyRows;
+use crate::rows::{Change, Changed, Tensor};
+use crate::view::View;
+
+/// Rows of lookahead keys beside keys and values, and how they change on their way.
+#[derive(Clone, Copy)]
+pub(super) struct Learners<'a, T> {
+    pub q_u: (View<'a, T>, Option<Change<'a>>),
+    k_u: (View<'a, T>, Option<Change<'a>>),
+    v_u: (View<'a, T>, Option<Change<'a>>),
+}
+
+impl<'a, T: Element> Learners<'a, T> {
+    /// `None` where keys are no lookahead keys.
+    pub fn new(variant: &Variant<'_>, rows: &KeyRows<'a, T>, change: Option<Change<'a>>) -> Option<Self> {
+        let (Mechanism::Lookahead(lookahead), KeyRows::Lookahead(keys)) = (variant.mechanism, rows) else {
+            return None;
+        };
+        let of = |view, tensor| (view, change.filter(|_| lookahead.turns(tensor)));
+        Some(Self {
+            q_u: of(keys.q_u, Turned::QU),
+            k_u: of(keys.k_u, Turned::KU),
+            v_u: of(keys.v_u, Turned::VU),
+        })
+    }
+
+    /// Lets `count` tokens from position `first` on wait, and gives them lookahead keys that have learned nothing.
+    #[inline(always)]
+    pub fn wait<D: Door>(
+        &self,
+        lanes: D,
+        (page, (pairs, factor)): (&PageShape, (bool, f32)),
+        (first, count): (usize, usize),
+        learned: &mut LearnedMut<'_>,
+        row: &mut [f32],
+    ) {
+        let row = &mut row[..page.keys.channels];
+        // Rows stay as they are where a factor would round them.
+        let factor = if pairs && page.keys.codec == Codec::Bf16 { 1.0 } else { factor };
+        for (head, i) in (0..page.key_head_count()).flat_map(|head| (0..count).map(move |i| (head, i))) {
+            let at = |i| [0, head, i];
+            let [asker, value] = learned.waiting_mut(head, first + i);
+            let (view, change) = self.k_u;
+            Changed { change, tensor: Tensor::One(view), at }.row(lanes, i, row);
+            row.iter_mut().for_each(|x| *x *= factor);
+            cached::pack_query(lanes, (&page.keys, pairs), row, asker);
+            let (view, change) = self.v_u;
+            Changed { change, tensor: Tensor::One(view), at }.row(lanes, i, row);
+            value.fill(0.0);
+            value[..row.len()].copy_from_slice(row);
+            learned.key_mut(head, first + i).fill(0.0);
+        }
+    }
+}
+
+/// Lookahead keys of a sequence are to learn from the tokens before `until`.
+#[derive(Clone, Copy)]
+pub(super) struct Lesson<'a, D> {
+    pub lanes: D,
+    pub variant: &'a Variant<'a>,
+    pub plan: &'a Plan,
+    pub problem: &'a Problem<'a>,
+    pub page: PageShape,
+    pub captured: &'a Captured<'a>,
+    pub code: &'a dyn Code<D>,
+    pub allow: Tree<'a>,
+    pub until: u32,
+}
+
+/// A lesson as it is given, inside the engine's instruction set.
+pub(super) struct Taking<'a, 'c, D> {
+    pub lesson: Lesson<'a, D>,
+    pub cache: &'a mut CachedSequenceMut<'c>,
+    pub floats: &'a mut [f32],
+}
+
+impl<D: Door> Lesson<'_, D> {
+    fn sizes(page: &PageShape, code: &dyn Code<D>) -> [usize; 2] {
+        [WAITING * page.tokens, code.scratch_len(D::WIDTH)]
+    }
+
+    /// Floats that a lesson is worked out in.
+    pub fn len(page: &PageShape, code: &dyn Code<D>) -> usize {
+        carve::len(Self::sizes(page, code))
+    }
+}
+
+impl<D: Door> Op for Taking<'_, '_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { lesson, cache, floats } = self;
+        let Lesson { lanes, variant, plan, problem, page, captured, code, allow, until } = lesson;
+        let mut pieces = Carve::new(floats, Lesson::sizes(&page, code));
+        let (weights, scratch) = (pieces.next(), pieces.next_as());
+        let Some(mut learned) = cache.learned.take() else { return };
+        let taught = *learned.taught;
+        let tokens = (until - taught) as usize;
+        let LearnedShape { stride, .. } = learned.shape;
+        let pairs = plan.engine == EngineKind::DotBf16;
+        let unscaled = pairs && page.keys.codec == Codec::Bf16;
+        let product = (pairs, plan.prefill.channel_chain as usize, unscaled.then_some(variant.scale as f32));
+        let of = problem.sequence(0);
+        let ranges = &Unknown(variant.inputs);
+        for head in 0..page.key_head_count() {
+            let (h, q) = ([head as i32; LANES], [0; LANES]);
+            let place = Place {
+                b: 0,
+                g: head as i32,
+                nq: of.queries as i32,
+                nk: of.keys as i32,
+                q: &q[..D::WIDTH],
+                h: &h[..D::WIDTH],
+                first_key: 0,
+                keys: Keys::Lanes(&super::cell::UP),
+                captured,
+                fault: &Fault::new(),
+            };
+            for first in (0..until as usize).step_by(page.tokens) {
+                let count = page.tokens.min(until as usize - first);
+                let region = Region {
+                    q: Span { lo: taught as i32, hi: until as i32 - 1 },
+                    k: Span { lo: first as i32, hi: (first + count) as i32 - 1 },
+                    ..of.region(0, &variant.heads, head as u32)
+                };
+                let liveness = tiles::liveness(allow, &region, ranges);
+                if liveness == Liveness::Dead {
+                    continue;
+                }
+                let asks = &cache.stored(&page, first / page.tokens)[page.asks_at(head)..][..page.keys_len()];
+                let class =
+                    Class { lanes, shape: &page, product, code, place, head, learned: learned.view() };
+                class.weigh(Taught { first, count, asks, liveness }, tokens, weights, scratch);
+                let LearnedMut { shape, keys, waiting, taught, .. } = &mut learned;
+                let values = crate::cache::Learned { shape: *shape, keys: &[], waiting, taught: **taught };
+                let at = (head * shape.room + first) * stride;
+                let keys = &mut keys[at..at + count * stride];
+                learn(lanes, keys, (stride, page.tokens), values.values(head), weights, 0..tokens);
+            }
+        }
+        learned.drop_until(until);
+        cache.learned = Some(learned);
+    }
+}
