@@ -197,6 +197,38 @@ pub fn prefill(
     Ok(outputs)
 }
 
+/// Appends the tokens of a case with lookahead keys to a sequence of a cache and attends them.
+///
+/// # Errors
+/// As [`Kernel::prefill_lookahead`].
+pub fn extend(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    cache: (&mut Cache, SequenceId),
+    threads: &dyn Threads,
+) -> Result<Outputs, RunError> {
+    let mut outputs = case.outputs();
+    let captured = inputs.captured();
+    let schedule = kernel.schedule(&case.problem, &captured, threads.count()).expect("a case is small");
+    let memory = &mut Workspace::new(&schedule);
+    match kernel.plan().dtype {
+        Dtype::F32 => {
+            let (given, to) = (views::<f32>(inputs, &captured), places(&mut outputs));
+            kernel.prefill_lookahead(&schedule, threads, cache, given, to, memory)
+        }
+        Dtype::F16 => {
+            let (given, to) = (views::<f16>(inputs, &captured), places(&mut outputs));
+            kernel.prefill_lookahead(&schedule, threads, cache, given, to, memory)
+        }
+        Dtype::Bf16 => {
+            let (given, to) = (views::<bf16>(inputs, &captured), places(&mut outputs));
+            kernel.prefill_lookahead(&schedule, threads, cache, given, to, memory)
+        }
+    }?;
+    Ok(outputs)
+}
+
 /// One sequence of a case as the inputs of a case of its own.
 pub fn sequence_of(case: &Case<'_>, inputs: &Inputs, index: u32) -> Inputs {
     let of = case.problem.sequence(index);

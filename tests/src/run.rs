@@ -5,7 +5,8 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 use regard::{
-    CompileError, Ending, Kernel, Options, Part, RunError, Schedule, Source, Threads, Workspace, machine,
+    CompileError, Ending, Kernel, Options, Part, RunError, Schedule, Source, Threads, ViewMut, Workspace,
+    machine,
 };
 use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
@@ -191,22 +192,32 @@ pub fn run_scheduled(
     threads: &dyn Threads,
     workspace: &mut Workspace,
 ) -> Result<(), flash::RunError> {
-    let captured = inputs.captured();
     let result = match kernel.plan().dtype {
-        Dtype::F32 => {
-            let outputs = places::<f32>(outputs);
-            kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
-        }
-        Dtype::F16 => {
-            let outputs = places::<f16>(outputs);
-            kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
-        }
-        Dtype::Bf16 => {
-            let outputs = places::<bf16>(outputs);
-            kernel.run(schedule, threads, views(inputs, &captured), outputs, workspace)
-        }
+        Dtype::F32 => run_as::<f32>(kernel, schedule, inputs, outputs, threads, workspace),
+        Dtype::F16 => run_as::<f16>(kernel, schedule, inputs, outputs, threads, workspace),
+        Dtype::Bf16 => run_as::<bf16>(kernel, schedule, inputs, outputs, threads, workspace),
     };
     result.map_err(|error| runtime(kernel, error))
+}
+
+/// A run of any mechanism; lookahead keys are not looked at.
+fn run_as<T: Stored>(
+    kernel: &Kernel,
+    schedule: &Schedule,
+    inputs: &Inputs,
+    outputs: &mut Outputs,
+    threads: &dyn Threads,
+    workspace: &mut Workspace,
+) -> Result<(), RunError> {
+    let captured = inputs.captured();
+    let (given, places) = (views::<T>(inputs, &captured), places(outputs));
+    if !inputs.of_lookahead {
+        return kernel.run(schedule, threads, given, places, workspace);
+    }
+    let [batch, heads, tokens, dim] = inputs.operands[1].view().shape();
+    let mut u = vec![f32::NAN; batch * heads * tokens * dim];
+    let u = ViewMut::contiguous(&mut u, [batch, heads, tokens], dim).expect("it is as long");
+    kernel.run_lookahead(schedule, threads, given, (places, u), workspace)
 }
 
 /// Runs a case part by part, over the keys between `cuts`, merges the parts in that order and finishes them.

@@ -8,6 +8,7 @@ use regard::{
 use regard_ir::inputs::InputData;
 use regard_ir::operands::Rows;
 use regard_ir::problem::{MAX_FEW, OwnedProblem, Phase, Problem, ProblemError};
+use regard_ir::spec::Mechanism;
 use regard_ir::variant::{Axis, InputShape, Source};
 use regard_oracle::random::CapturedBuffer;
 
@@ -107,6 +108,11 @@ impl Filled {
             let captured: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
             kernel.append(cache, sequence, Tokens { kv, captured: &captured }).map_err(fail)
         };
+        // Lookahead keys are taught by as many tokens at a time as may be taken back.
+        let piece = match spec.mechanism {
+            Mechanism::Lookahead(_) => MAX_FEW as usize,
+            _ => usize::MAX,
+        };
         for index in 0..batch {
             let opened = match sequences.first() {
                 Some(&first) if shared > 0 => cache.fork(first),
@@ -119,7 +125,12 @@ impl Filled {
             sequences.push(sequence);
         }
         for (index, &sequence) in sequences.iter().enumerate().filter(|_| shared < keys) {
-            append(&mut cache, sequence, Part { batch, keys, index, tokens: keys }, own(index))?;
+            let rows = own(index);
+            for begin in (0..keys - shared).step_by(piece) {
+                let end = (keys - shared).min(begin.saturating_add(piece));
+                let of = Part { batch, keys, index, tokens: shared + end };
+                append(&mut cache, sequence, of, rows.tokens(begin..end))?;
+            }
         }
         let step = kernel.step(&cache, queries, threads).map_err(fail)?;
         Ok(Self { cache, sequences, step })

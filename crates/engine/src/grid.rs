@@ -245,12 +245,21 @@ impl<'a, T> Grid<'a, T> {
         Ok(Self { tasks, output, stats, kept: None, next: AtomicUsize::new(0) })
     }
 
-    /// With rows that a task works on as long as it lasts, one for each of its outputs, and that are an output too.
+    /// With rows that a task works on as long as it lasts, and that are an output too: of each head of a sequence as many as
+    /// there are, whichever queries its only task has. Where sequences are packed, they are as many as their queries.
     ///
     /// # Errors
-    /// If they have other counts than the outputs, overlap or leave their tensor.
+    /// If two tasks are of one head, or the rows have other counts than the outputs along sequences and heads, overlap or leave
+    /// their tensor.
     pub fn keeping(self, rows: RowsMut<'a, f32>) -> Result<Self, GridError> {
-        check_counts(&rows, self.counts())?;
+        let counts = self.counts();
+        let kept = if self.tasks.starts.is_some() { counts[2] } else { rows.counts[2] };
+        check_counts(&rows, [counts[0], counts[1], kept])?;
+        let head = |task: &Task| (task.sequence, task.kv_head);
+        // Tasks are sorted: `new` compared them.
+        if let Some(task) = self.tasks.tasks.windows(2).position(|pair| head(&pair[0]) == head(&pair[1])) {
+            return Err(GridError::Tasks { task });
+        }
         Ok(Self { kept: Some(Shared::new(rows)?), ..self })
     }
 
@@ -375,23 +384,36 @@ impl<T> Claim<'_, T> {
         Some(unsafe { &mut *self.grid.stats.as_ref()?.row(place) })
     }
 
-    /// The kept row of a query, if rows are kept.
+    fn kept_place(&self, head_in_group: usize, row: u32) -> [usize; 3] {
+        let Task { sequence, kv_head, .. } = self.task;
+        let Tasks { group, starts, .. } = self.grid.tasks;
+        assert!(head_in_group < group, "a head of the task");
+        let head = kv_head as usize * group + head_in_group;
+        let Some(starts) = starts else { return [sequence as usize, head, row as usize] };
+        let [begin, end] = [starts[sequence as usize], starts[sequence as usize + 1]].map(|at| at as usize);
+        assert!((row as usize) < end - begin, "a row of the task's sequence");
+        [0, head, begin + row as usize]
+    }
+
+    /// A kept row of the task's sequence, for one of its heads, if rows are kept.
     ///
     /// # Panics
-    /// If the row is not of the task.
-    pub fn kept(&self, head_in_group: usize, query: u32) -> Option<&[f32]> {
-        let place = self.place(head_in_group, query);
-        // SAFETY: as for `output`; `Grid::keeping` found the counts the same, and `&self` keeps out `kept_mut`.
+    /// If there is no such row.
+    pub fn kept(&self, head_in_group: usize, row: u32) -> Option<&[f32]> {
+        let place = self.kept_place(head_in_group, row);
+        // SAFETY: `row` points into the data that `Grid::keeping` was given, at a row that it found apart from all others; it is
+        // of a head of this task's sequence (`kept_place` compared), of which there is no other task (`Grid::keeping` checked),
+        // the task was given out once, and `&self` keeps out `kept_mut`.
         Some(unsafe { &*self.grid.kept.as_ref()?.row(place) })
     }
 
     /// The same to be written.
     ///
     /// # Panics
-    /// If the row is not of the task.
-    pub fn kept_mut(&mut self, head_in_group: usize, query: u32) -> Option<&mut [f32]> {
-        let place = self.place(head_in_group, query);
-        // SAFETY: as for `output`; `Grid::keeping` found the counts the same.
+    /// As [`Claim::kept`].
+    pub fn kept_mut(&mut self, head_in_group: usize, row: u32) -> Option<&mut [f32]> {
+        let place = self.kept_place(head_in_group, row);
+        // SAFETY: as for `kept`; `&mut self` keeps it to one borrow.
         Some(unsafe { &mut *self.grid.kept.as_ref()?.row(place) })
     }
 }

@@ -306,6 +306,9 @@ pub struct SplitOverview {
     pub pairs: u64,
     /// Those that the mask is asked about one by one.
     pub masked_pairs: u64,
+    /// Lookahead keys among them, over all passes, that the last tokens may teach.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "none"))]
+    pub learners: u64,
     /// Bytes of those keys and values, with their scales.
     pub read_bytes: u64,
     /// Threads that share the passes.
@@ -313,4 +316,10 @@ pub struct SplitOverview {
     /// How much longer the busiest thread works than the average, as a fraction, if each takes the next pass when it has done
     /// its last and time goes by keys. Of very many passes the most that it can be.
     pub imbalance: f64,
+}
+
+/// Whether there are none.
+#[cfg(feature = "serde")]
+const fn none(count: &u64) -> bool {
+    *count == 0
 }

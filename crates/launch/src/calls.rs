@@ -70,6 +70,36 @@ impl<T: Element> Visit for Append<'_, T> {
     }
 }
 
+/// Tokens with lookahead keys on their way into a cache, and their queries.
+pub struct Extend<'a, T> {
+    /// Variant, plan, problem and schedule.
+    pub parts: Parts<'a>,
+    /// The variant's mask and modifier, and who teaches whom.
+    pub code: &'a VariantCode,
+    /// Tensors.
+    pub inputs: Inputs<'a, T>,
+    /// Where the tokens go.
+    pub cache: CachedSequenceMut<'a>,
+    /// What they are appended in.
+    pub floats: &'a mut [f32],
+    /// Where results go.
+    pub outputs: Outputs<'a, T>,
+    /// Who does it.
+    pub threads: &'a dyn Threads,
+    /// What it is done in.
+    pub workspace: Workspace<'a>,
+}
+
+impl<T: Element> Visit for Extend<'_, T> {
+    type Output = Result<(), flash::RunError>;
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let Self { parts, code, inputs, cache, floats, outputs, threads, workspace } = self;
+        let cache = (cache, floats);
+        flash::extend_lookahead(engine, parts, code.on(), inputs, cache, outputs, threads, workspace)
+    }
+}
+
 /// A few queries of each sequence on caches.
 pub struct Decode<'a, T> {
     /// Variant, plan, problem and caches.

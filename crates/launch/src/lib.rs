@@ -16,7 +16,7 @@ use regard_engine::element;
 use regard_ir::plan::Plan;
 use regard_runtime::flash;
 
-pub use calls::{Append, Decode, Finish, Prefill, Run};
+pub use calls::{Append, Decode, Extend, Finish, Prefill, Run};
 pub use code::{Source, VariantCode};
 
 /// A call that did not happen, or whose outputs mean nothing.
@@ -54,6 +54,13 @@ pub trait Element: element::Element + private::Sealed {
     /// As [`regard_runtime::split::append`].
     #[doc(hidden)]
     fn append(call: Append<'_, Self>) -> Result<(), LaunchError>;
+
+    /// Appends tokens with lookahead keys to a cache and attends them.
+    ///
+    /// # Errors
+    /// As [`flash::extend_lookahead`].
+    #[doc(hidden)]
+    fn extend(call: Extend<'_, Self>) -> Result<(), LaunchError>;
 
     /// Attends a few queries to caches.
     ///
@@ -98,6 +105,10 @@ macro_rules! elements {
 
             fn append(call: Append<'_, Self>) -> Result<(), LaunchError> {
                 on(call.of.1, call)
+            }
+
+            fn extend(call: Extend<'_, Self>) -> Result<(), LaunchError> {
+                on(call.parts.plan, call)
             }
 
             fn decode(call: Decode<'_, Self>) -> Result<(), LaunchError> {

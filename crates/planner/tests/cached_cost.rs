@@ -31,6 +31,7 @@ fn one(keys: u64) -> SplitOverview {
         keys: 2 * keys,
         pairs: 8 * keys,
         masked_pairs: 0,
+        learners: 0,
         read_bytes: 2 * keys * 2 * 128 * 4,
         threads: 1,
         imbalance: 0.0,

@@ -1,24 +1,27 @@
 //! Keys and values kept between calls.
 
+mod lookahead;
+
 use std::fmt;
 use std::path::Path;
 
 use regard_ir::cache::{PageFormat, PageShape, VERSION};
 use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::reach::Reach;
-use regard_ir::spec::{self, CacheLayout, Mechanism, Spec};
+use regard_ir::spec::{CacheLayout, Mechanism, Spec};
 use regard_ir::variant::Heads;
 use regard_launch::{Append, Element};
 use regard_map::file::{Description, FileError, Held, Opened};
 use regard_map::{CacheFile, Words};
 use regard_runtime::cache::{
-    self, CachedSequence, Caches, Capacity, Learned, LearnedShape, Lessons, RowOf, SequenceId, Store,
-    StoreError,
+    self, CachedSequence, Caches, Capacity, Learned, RowOf, SequenceId, Store, StoreError,
 };
+use regard_runtime::flash;
 use regard_runtime::split::Tokens;
 
+use crate::cache::lookahead::{LookaheadKeys, check_lookahead, learned_shape};
 use crate::error::RunError;
 use crate::kernel::Kernel;
 
@@ -137,42 +140,6 @@ impl Memory {
             Memory::File(file) => file.words_mut(),
         }
     }
-}
-
-/// Lookahead keys, and what they are still to learn for good.
-#[derive(Debug)]
-struct LookaheadKeys {
-    lessons: Lessons,
-    memory: Words,
-}
-
-impl LookaheadKeys {
-    fn new(shape: LearnedShape, limits: CacheLimits) -> Result<Self, CacheError> {
-        let words = shape.keys_len().checked_mul(limits.sequences).ok_or(CacheError::Limits(limits))?;
-        let bytes = words.saturating_mul(size_of::<f32>());
-        let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
-        let kept = u32::try_from(limits.at_once).unwrap_or(u32::MAX);
-        Ok(Self { lessons: Lessons::new(shape, limits.sequences, kept), memory })
-    }
-}
-
-/// Refuses what lookahead keys cannot have.
-fn check_lookahead(spec: &Spec) -> Result<(), CacheError> {
-    let asked = match spec.cache {
-        spec::Cache { file: true, .. } => "file = true",
-        spec::Cache { layout: CacheLayout::Paged, .. } => "layout = \"paged\"",
-        spec::Cache { layout: CacheLayout::Ring, .. } => "layout = \"ring\"",
-        spec::Cache { layout: CacheLayout::Contiguous, .. } => return Ok(()),
-    };
-    match spec.mechanism {
-        Mechanism::Lookahead(_) => Err(CacheError::Lookahead { asked }),
-        _ => Ok(()),
-    }
-}
-
-/// How large lookahead keys of sequences of so many tokens are; `None` where there are none.
-fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Option<LearnedShape> {
-    matches!(spec.mechanism, Mechanism::Lookahead(_)).then(|| LearnedShape::new(page, tokens))
 }
 
 /// What a page holds of a sequence of `len` tokens, if anything, with so many in a page.
@@ -557,8 +524,7 @@ impl Cache {
         sequence: SequenceId,
         tokens: Tokens<'_, T>,
     ) -> Result<(), RunError> {
-        let Self { store, memory, lookahead, floats, .. } = self;
-        let len = store.len(sequence).map_err(RunError::Store)? as usize;
+        let len = self.store.len(sequence).map_err(RunError::Store)? as usize;
         let [_, count] = tokens.kv.counts();
         let keys = len.saturating_add(count);
         let problem = Problem::prefill(kernel.spec().source, 1, 0, keys).map_err(RunError::Problem)?;
@@ -566,7 +532,11 @@ impl Cache {
         // Before pages are taken and, of a ring, written over: what fails now has changed nothing.
         let variant = &kernel.variant();
         tokens.check(variant, &problem).map_err(RunError::Runtime)?;
+        if self.lookahead.is_some() && count > MAX_FEW as usize {
+            return Err(RunError::Runtime(flash::RunError::AtOnce { found: count, most: MAX_FEW as usize }));
+        }
         let count = count as u32;
+        let Self { store, memory, lookahead, floats, .. } = self;
         let index = store.index(sequence).map_err(RunError::Store)?;
         let mut cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
         if let Some(LookaheadKeys { lessons, memory }) = lookahead {

@@ -12,7 +12,7 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_launch::{Decode, Element, Finish, Prefill, Run, Source, VariantCode};
+use regard_launch::{Decode, Element, Extend, Finish, Prefill, Run, Source, VariantCode};
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::{CachedPrediction, Prediction};
@@ -463,6 +463,35 @@ impl Kernel {
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
         Ok(T::prefill(Prefill { parts, code: &self.code, caches, queries, outputs, threads, workspace })?)
+    }
+
+    /// Appends tokens with lookahead keys to a sequence of a cache and attends them: a prompt, or the next piece of one. Keys learn
+    /// from them for good.
+    ///
+    /// `inputs` are of these tokens alone; captured tensors are as long as the sequence is then. `schedule` is of
+    /// [`Problem::prefill`] with a query for each of them and as many keys as the sequence has then. Pieces that end with a query
+    /// block of the plan give the bits of one piece, where the cache keeps all digits of `q_u`, `k_c` and `v_c`.
+    ///
+    /// # Errors
+    /// As [`Kernel::run`] and [`Kernel::append`]. The sequence has no further token then; after an index outside of a captured
+    /// tensor its lookahead keys mean nothing, and it is to be cut to 0 or closed.
+    pub fn prefill_lookahead<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        (cache, sequence): (&mut Cache, SequenceId),
+        inputs: Inputs<'_, T>,
+        outputs: Outputs<'_, T>,
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.check::<T>(schedule, threads)?;
+        self.check_cache::<T>(cache)?;
+        let (variant, problem) = (&self.variant(), &schedule.positions());
+        let parts = schedule.parts(variant, self.plan(), problem);
+        cache.extend(sequence, problem, |cache, floats| {
+            let workspace = workspace.view();
+            T::extend(Extend { parts, code: &self.code, inputs, cache, floats, outputs, threads, workspace })
+        })
     }
 
     /// Whether a cache and a storage type are this kernel's, and the file of a cache is whole.

@@ -247,7 +247,7 @@ impl Golden {
         };
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
-        let inputs = Inputs { operands, captured, gate, keys_are_cached: false };
+        let inputs = Inputs { operands, captured, gate, of_lookahead: false, keys_are_cached: false };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
     }

@@ -77,6 +77,32 @@ impl<'a> Growing<'a> {
         Ok(with(&case, &inputs, outputs?))
     }
 
+    /// Prefills the first sequence's next tokens: the call as a case of its own, its inputs, and the outputs.
+    fn prefill(&mut self, count: usize, threads: &dyn Threads) -> Result<(Inputs, Outputs), RunError> {
+        let (begin, end) = (self.len(0), self.len(0) + count);
+        let problem = Problem::prefill(self.case.variant.source, 1, count, end).expect("short");
+        let case = Case { problem, ..*self.case };
+        let of = Sequence { keys: end as u32, ..self.case.problem.sequence(0) };
+        let captured = self.inputs.captured();
+        let captured = captured.iter().enumerate();
+        let captured: Vec<_> =
+            captured.map(|(input, &data)| cut_captured(data, &case.variant, input, 0, &of)).collect();
+        let rows = |begin: usize| {
+            let cut = |tensor: &Input| picked(&case, tensor, &[begin..end]);
+            Inputs {
+                captured: captured.clone(),
+                ..self.inputs.map(&case.variant, |of, tensor| match of {
+                    Rows::Keys => cut(tensor),
+                    _ => picked(&case, tensor, &[end - count..end]),
+                })
+            }
+        };
+        let (given, whole) = (rows(begin), rows(0));
+        let cache = (&mut self.filled.cache, self.filled.sequences[0]);
+        let outputs = cached::extend(self.kernel, &case, &given, cache, threads)?;
+        Ok((whole, outputs))
+    }
+
     /// Appends and attends one sequence's next tokens, and gives the bits of the outputs.
     fn step(&mut self, count: usize) -> Vec<Vec<u64>> {
         let rows = |_: &Case<'_>, _: &Inputs, outputs| (0..count).map(|row| bits(&outputs, row)).collect();
@@ -140,6 +166,75 @@ fn steps_are_the_formula() {
                 }
             }
         }
+    }
+}
+
+/// Prompts in pieces, then steps, then more of a prompt: every output is the formula's.
+#[test]
+fn prompts_and_steps_are_the_formula() {
+    let pool = Pool::new(2).expect("threads");
+    for entry in engines::available() {
+        for (seed, text) in SPECS.iter().enumerate() {
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let spec = specs::parse(&format!("{text}\ncache.page = 16"));
+                if !run::serves(&spec, entry, dtype) {
+                    continue;
+                }
+                let kernel = run::compile(&spec, entry, dtype);
+                let case = case(&kernel, 260, seed as u64);
+                let inputs = case.inputs();
+                let mut growing = Growing::new(&kernel, &case, &inputs, 1);
+                for (prompt, steps) in [(70, 3), (1, 0), (40, 20), (0, 1), (90, 2)] {
+                    let told = |keys| format!("{} to {keys}", run::describe(text, entry, &case));
+                    let (whole, outputs) =
+                        growing.prefill(prompt, &pool).unwrap_or_else(|error| panic!("{error}"));
+                    let keys = growing.len(0);
+                    let problem = Problem::prefill(case.variant.source, 1, prompt, keys).expect("short");
+                    run::judge(&Case { problem, ..case }, &whole, Ok(outputs), kernel.plan())
+                        .unwrap_or_else(|error| panic!("prompt {}: {error}", told(keys)));
+                    for _ in 0..steps {
+                        growing.append(0, 1).expect("there is room");
+                        growing
+                            .attend(&[0], 1, &pool, |call, inputs, outputs| {
+                                run::judge(call, inputs, Ok(outputs), kernel.plan()).unwrap_or_else(
+                                    |error| panic!("step {}: {error}", told(call.problem.keys as usize)),
+                                );
+                            })
+                            .expect("it runs");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A prompt in pieces that end with query blocks has the bits of one in one piece, which are those of tensors.
+#[test]
+fn pieces_have_the_bits_of_the_whole() {
+    for entry in engines::available() {
+        let spec = specs::parse(SPECS[0]);
+        if !run::serves(&spec, entry, Dtype::F32) {
+            continue;
+        }
+        let kernel = run::compile(&spec, entry, Dtype::F32);
+        let block = kernel.plan().prefill.query_block as usize;
+        let tokens = 3 * block + 5;
+        let case = case(&kernel, tokens, 3);
+        let inputs = case.inputs();
+        let rows = |pieces: &[usize]| {
+            let mut growing = Growing::new(&kernel, &case, &inputs, 1);
+            let mut rows = Vec::new();
+            for &piece in pieces {
+                let outputs = growing.prefill(piece, &Solo).unwrap_or_else(|error| panic!("{error}")).1;
+                rows.extend((0..piece).map(|row| bits(&outputs, row)));
+            }
+            rows
+        };
+        let whole = rows(&[tokens]);
+        assert!(rows(&[block, 2 * block, 5]) == whole, "in pieces on {entry:?}");
+        let given = run::run(&kernel, &case, &inputs, &Solo).expect("it runs");
+        let given: Vec<_> = (0..tokens).map(|row| bits(&given, row)).collect();
+        assert!(given == whole, "from tensors on {entry:?}");
     }
 }
 

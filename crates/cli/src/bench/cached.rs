@@ -11,7 +11,7 @@ use regard_ir::expr::Var;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::{Phase, Problem, Sequence};
 use regard_ir::spec::{Cache, CacheLayout};
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Mechanism, Variant};
 use regard_ir::work::{self, Work};
 use regard_oracle::eval::{Scope, Value, eval};
 
@@ -161,7 +161,10 @@ impl Call<'_> {
         let gate = bound.gate.as_ref().map(gate).transpose()?;
         let (q, _) = operands::<T>(kernel, bound)?;
         let queries = Queries { q, captured, gate };
-        timed(kernel, bound, Some(repeat), |outputs, _| filled.decode(kernel, pool, queries, outputs))
+        let outcome =
+            timed(kernel, bound, Some(repeat), |outputs, _| filled.decode(kernel, pool, queries, outputs))?;
+        // Lookahead keys stay in the cache.
+        Ok(Outcome { u: None, ..outcome })
     }
 }
 
@@ -215,8 +218,20 @@ fn work(
         }
     };
     let PageFormat { k, v, .. } = plan.cache;
+    let call = kernel
+        .planned()
+        .call(&problem, Some(captured), 1)
+        .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
+    // Tokens that teach lookahead keys came with earlier calls; keys that learned are read, and what they ask.
+    let (teachers, learned) = match variant.mechanism {
+        Mechanism::Lookahead(_) => {
+            let asks = call.learners as f64 * k.row_bytes(heads.dim) as f64;
+            (3.0 * live * f64::from(heads.kv) * row(heads.dim), asks + 4.0 * keys * f64::from(heads.dim))
+        }
+        _ => (0.0, 0.0),
+    };
     let cached = keys * k.row_bytes(heads.dim) as f64 + values * v.row_bytes(heads.value_dim) as f64;
-    Ok(Work { read_bytes: work.read_bytes - uncached + cached, ..work })
+    Ok(Work { read_bytes: work.read_bytes - uncached - teachers + cached + learned, ..work })
 }
 
 /// Whether what is seen depends on more than positions.

@@ -100,7 +100,7 @@ fn each_task_and_each_lot_is_given_out_once() {
 }
 
 #[test]
-fn kept_rows_are_those_of_the_task_and_as_many_as_outputs() {
+fn kept_rows_are_those_of_the_tasks_head() {
     let (mut o, mut u) = ([0.0f32; 16], [0.0f32; 24]);
     let tasks = [task(0, 0, 0..4), task(0, 1, 0..4)];
     let tasks = Tasks { tasks: &tasks, order: &[1, 0], group: 1, starts: None };
@@ -109,9 +109,34 @@ fn kept_rows_are_those_of_the_task_and_as_many_as_outputs() {
     }
     let few = Grid::<f32>::new(tasks, output(&mut o), None).unwrap();
     assert!(matches!(
-        few.keeping(rows(&mut u, [1, 2, 3], [24, 9, 3], 3)),
+        few.keeping(rows(&mut u, [1, 1, 4], [24, 12, 3], 3)),
         Err(GridError::Short { needed: 24, found: 24 })
     ));
+    // Two tasks of a head would both have its rows.
+    let halves = [task(0, 0, 0..2), task(0, 0, 2..4), task(0, 1, 0..4)];
+    let halves = Tasks { tasks: &halves, order: &[0, 1, 2], group: 1, starts: None };
+    let halved = Grid::<f32>::new(halves, output(&mut o), None).unwrap();
+    assert!(matches!(
+        halved.keeping(rows(&mut u, [1, 2, 4], [24, 12, 3], 3)),
+        Err(GridError::Tasks { task: 0 })
+    ));
+    // More rows than queries, of each head all; of packed sequences as many as these have queries.
+    let grid = Grid::<f32>::new(tasks, output(&mut o), None).unwrap();
+    let mut longer = [0.0f32; 36];
+    let grid = grid.keeping(rows(&mut longer, [1, 2, 6], [36, 18, 3], 3)).unwrap();
+    while let Some(mut claim) = grid.claim() {
+        let head = claim.task().kv_head as f32;
+        claim.kept_mut(0, 5).unwrap().fill(1.0 + head);
+    }
+    assert_eq!((longer[15], longer[33]), (1.0, 2.0));
+    let packed = [task(0, 0, 0..1), task(1, 0, 0..3)];
+    let packed = Tasks { tasks: &packed, order: &[0, 1], group: 1, starts: Some(&[0, 1, 4]) };
+    let grid = Grid::<f32>::new(packed, Rows::Floats(rows(&mut o, [1, 1, 4], [8, 8, 2], 2)), None).unwrap();
+    let grid = grid.keeping(rows(&mut u, [1, 1, 4], [12, 12, 3], 3)).unwrap();
+    let mut first = grid.claim().unwrap();
+    assert!(
+        std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| first.kept_mut(0, 1).is_some())).is_err()
+    );
     let grid = Grid::<f32>::new(tasks, output(&mut o), None).unwrap();
     let grid = grid.keeping(rows(&mut u, [1, 2, 4], [24, 12, 3], 3)).unwrap();
     while let Some(mut claim) = grid.claim() {

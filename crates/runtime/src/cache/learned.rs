@@ -10,8 +10,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use regard_engine::cached::{LANES, packed_row};
+use regard_engine::grid::GridError;
 use regard_ir::cache::PageShape;
 use regard_ir::problem::MAX_FEW;
+
+use crate::view::ViewMut;
 
 /// Keys learn for good from the tokens before a multiple of so many.
 pub const LESSON: usize = 16;
@@ -104,11 +107,23 @@ pub struct LearnedMut<'a> {
     pub waiting: &'a mut [f32],
     /// How many tokens the keys have learned from.
     pub taught: &'a mut u32,
-    /// The tokens that can be taken back.
-    pub kept: u32,
+    /// The tokens that can be taken back; none where those that are appended wait for no lesson, as a prefill gives it.
+    pub kept: Option<u32>,
 }
 
 impl LearnedMut<'_> {
+    /// The same for a while; whether tokens wait.
+    pub(crate) fn reborrow(&mut self, waits: bool) -> LearnedMut<'_> {
+        let Self { shape, keys, waiting, taught, kept } = self;
+        LearnedMut { shape: *shape, keys, waiting, taught, kept: kept.filter(|_| waits) }
+    }
+
+    /// The first keys of each head, of so many channels: `[1][head][token]`.
+    pub(crate) fn rows(&mut self, tokens: usize, dim: usize) -> Result<ViewMut<'_, f32>, GridError> {
+        let LearnedShape { heads, stride, room, .. } = self.shape;
+        ViewMut::new(self.keys, [1, heads, tokens], [0, room * stride, stride], dim)
+    }
+
     /// The same, to be read.
     pub fn view(&self) -> Learned<'_> {
         Learned { shape: self.shape, keys: self.keys, waiting: self.waiting, taught: *self.taught }
@@ -116,8 +131,13 @@ impl LearnedMut<'_> {
 
     /// How many tokens the keys are to have learned from before `count` more follow `len`, if that is more than they have.
     pub fn due(&self, len: u32, count: u32) -> Option<u32> {
-        let until = (len + count).saturating_sub(self.kept.max(count));
-        let until = until - until % LESSON as u32;
+        let until = match self.kept {
+            None => len,
+            Some(kept) => {
+                let until = (len + count).saturating_sub(kept.max(count));
+                until - until % LESSON as u32
+            }
+        };
         (until > *self.taught).then_some(until)
     }
 
@@ -214,7 +234,7 @@ impl Lessons {
             keys: &mut memory[sequence * keys..][..keys],
             waiting: &mut self.waiting[sequence * waiting..][..waiting],
             taught: &mut self.taught[sequence],
-            kept: self.kept,
+            kept: Some(self.kept),
         }
     }
 }

@@ -270,12 +270,12 @@ pub(super) struct Scratch<'a> {
 }
 
 /// Rows of a cache.
-struct CachedRows<'a> {
-    cache: CachedSequence<'a>,
-    page: PageShape,
-    row: RowOf,
+pub(super) struct CachedRows<'a> {
+    pub cache: CachedSequence<'a>,
+    pub page: PageShape,
+    pub row: RowOf,
     /// Position of the first.
-    first: usize,
+    pub first: usize,
 }
 
 impl<'t> Rows<'t> for CachedRows<'_> {

@@ -35,6 +35,7 @@ use self::check::{check, serves};
 pub(crate) use self::check::{check_caches, check_outputs, covers};
 pub use self::error::RunError;
 pub(crate) use self::keys::Source;
+pub use self::lookahead::extend_lookahead;
 pub(crate) use self::memory::KeysFrom;
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
 pub use self::plain::{PlainRows, plain_fold};
@@ -253,8 +254,8 @@ pub fn run_lookahead<E: Engine, T: Element>(
     let (QueryRows::Plain(q), KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u })) = (q, kv) else {
         return Err(RunError::Mechanism);
     };
-    lookahead::check(&parts, &u)?;
-    let lookahead = Some(([q_u, k_u, v_u], u));
+    lookahead::check(&parts, &u, 0)?;
+    let lookahead = Some((lookahead::Given { q_u: Some(q_u), k_u, v_u }, u));
     let feed =
         Feed { q: Tensor::One(q), captured, gate, source: Source::Given { k: k_c, v: v_c }, lookahead };
     run_plain(engine, parts, code, feed, outputs.into(), threads, memory)
@@ -321,8 +322,8 @@ pub(crate) struct Feed<'a, T> {
     pub captured: &'a [InputData<'a>],
     pub gate: Option<Gate<'a, T>>,
     pub source: Source<'a, T>,
-    /// `q_u`, `k_u` and `v_u` of lookahead keys, and where these are kept.
-    pub lookahead: Option<([View<'a, T>; 3], ViewMut<'a, f32>)>,
+    /// What lookahead keys learn from, and where these are kept.
+    pub lookahead: Option<(lookahead::Given<'a, T>, ViewMut<'a, f32>)>,
 }
 
 /// Runs the tasks of a schedule that does not overlap itself.
@@ -396,9 +397,9 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
     let mut grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
     let mut learned_by = None;
-    if let Some((tensors, u)) = lookahead {
+    if let Some((given, u)) = lookahead {
         grid = grid.keeping(u.0).map_err(RunError::Output)?;
-        learned_by = Some(tensors);
+        learned_by = Some(given);
     }
 
     let fault = Fault::new();
@@ -438,7 +439,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         });
     }
     let learning = learned_by
-        .map(|tensors| lookahead::Learning::new(variant, code, tensors, &captured, tokens))
+        .map(|given| lookahead::Learning::new(variant, code, given, &keys.source, &captured, tokens))
         .transpose()?;
     let shared = pass::Shared {
         engine,

@@ -90,7 +90,8 @@ pub(super) fn task<E: Engine, T: Element>(
     let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
     let mut lesson = learning.zip(own.as_mut()).map(|((of, layout), own)| Lesson { of, layout, own });
     if lesson.is_some() {
-        for token in query_begin..query_end {
+        // Earlier tokens' keys are as earlier calls left them.
+        for token in of.q_offset as u32 + query_begin..of.q_offset as u32 + query_end {
             claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
         }
     }
@@ -137,7 +138,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             (seen, None) => seen,
         };
         let KeyRange { begin, end } = self.block.of.held;
-        let end = if teaches.is_some() { self.block.first_query + self.block.queries } else { end };
+        let taught_to = || self.block.of.q_offset as u32 + self.block.first_query + self.block.queries;
+        let end = if teaches.is_some() { taught_to() } else { end };
         let mut cell = begin / blocks.key_cell;
         for (keys, liveness) in tiles::runs(begin..end, blocks.key_block, classify) {
             // Blocks lie on a grid of absolute positions, whichever keys are held.

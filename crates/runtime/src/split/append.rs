@@ -59,12 +59,6 @@ impl<T: Element> Tokens<'_, T> {
     pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
         let captured = captured_of(variant, self.captured);
         let variant = &as_given(variant);
-        let [_, found] = self.kv.counts();
-        if let (Mechanism::Lookahead(_), most) = (variant.mechanism, MAX_FEW as usize)
-            && found > most
-        {
-            return Err(RunError::AtOnce { found, most });
-        }
         operands::check(variant, problem, None, Some(&self.kv))?;
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
             .map_err(RunError::Captured)?;
@@ -164,6 +158,9 @@ pub fn append<E: Engine, T: Element>(
         let (Some(learned), Some(code)) = (&cache.learned, code.teaches()) else {
             return Err(RunError::Mechanism);
         };
+        if learned.kept.is_some() && held.len() > MAX_FEW {
+            return Err(RunError::AtOnce { found: held.len() as usize, most: MAX_FEW as usize });
+        }
         if let Some(until) = learned.due(held.begin, held.len()) {
             let (lanes, allow) = (engine.lanes(), lookahead.allow);
             let of = Lesson { lanes, variant, plan, problem, page, captured: &captured, code, allow, until };

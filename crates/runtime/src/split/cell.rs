@@ -252,20 +252,23 @@ impl<D: Door> Cell<'_, '_, D> {
             if is_dead(page) {
                 continue;
             }
-            let ahead = match page + 1 < pages {
+            let next = match page + 1 < pages {
                 true => keys_of(page + 1),
                 false if shape.shared => &[],
                 false => values_of(0),
             };
+            let asks = shape.asks.then(|| {
+                let asks_at = shape.asks_at(self.pass.head);
+                &cache.page(shape, first_page + page)[asks_at..][..shape.keys_len()]
+            });
+            let ahead = asks.unwrap_or(next);
             let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
             let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
             let queries = (&*self.memory.query, rows);
             cached::scores(self.lanes, words, queries, (chain, count_of(page)), target);
-            if shape.asks {
-                let asks_at = shape.asks_at(self.pass.head);
-                let asks = &cache.page(shape, first_page + page)[asks_at..][..shape.keys_len()];
-                self.find(chunk, asks, (page * tokens, count_of(page)));
+            if let Some(asks) = asks {
+                self.find(chunk, [asks, next], (page * tokens, count_of(page)));
             }
         }
         let moved = self.weigh(chunk, dead, rows);
@@ -315,7 +318,7 @@ impl<D: Door> Cell<'_, '_, D> {
 
     /// Finds what the queries find at the lookahead keys of a page, which are number `begin` of the chunk and after.
     #[inline(always)]
-    fn find(&mut self, chunk: Chunk, asks: &[u32], (begin, count): (usize, usize)) {
+    fn find(&mut self, chunk: Chunk, [asks, ahead]: [&[u32]; 2], (begin, count): (usize, usize)) {
         let (call, pass) = (self.call, self.pass);
         let Parts { variant, plan, problem, .. } = call.parts;
         let Memory { lanes: [h, q, _], learning, .. } = &mut *self.memory;
@@ -343,7 +346,7 @@ impl<D: Door> Cell<'_, '_, D> {
             learned,
         };
         let queries = (of.q_offset as u32, of.queries as usize);
-        let keys = Taught { first, count, asks, liveness };
+        let keys = Taught { first, count, asks, liveness, ahead };
         class.find(layout, keys, queries, (begin, call.layout.chunk), memory);
     }
 

@@ -136,6 +136,8 @@ pub(crate) struct Taught<'a> {
     pub asks: &'a [u32],
     /// Which of them learn from the tokens that wait.
     pub liveness: Liveness,
+    /// What is read after them.
+    pub ahead: &'a [u32],
 }
 
 /// What tokens and keys of a head meet with.
@@ -204,6 +206,7 @@ impl<D: Door> Class<'_, D> {
             self.weigh(keys, tokens, memory.weights, memory.code);
         }
         let stored = learned.keys(head, keys.first, keys.count);
+        let mut lines = keys.ahead.as_chunks().0.chunks(layout.stride / LANES);
         let mut had = 0;
         for row in 0..rows {
             let own = own_tokens(first + row as u32, learned.taught);
@@ -226,6 +229,9 @@ impl<D: Door> Class<'_, D> {
             let query = &memory.queries[row * layout.stride..][..layout.stride];
             let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
             for (found, key) in found.iter_mut().zip(learned_keys.chunks_exact(layout.stride)) {
+                for line in lines.next().unwrap_or_default() {
+                    lanes.prefetch(line);
+                }
                 *found = product(lanes, query, key);
             }
             if !is_taught {

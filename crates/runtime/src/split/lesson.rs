@@ -59,6 +59,10 @@ impl<'a, T: Element> Learners<'a, T> {
         let factor = if pairs && page.keys.codec == Codec::Bf16 { 1.0 } else { factor };
         for (head, i) in (0..page.key_head_count()).flat_map(|head| (0..count).map(move |i| (head, i))) {
             let at = |i| [0, head, i];
+            learned.key_mut(head, first + i).fill(0.0);
+            if learned.kept.is_none() {
+                continue;
+            }
             let [asker, value] = learned.waiting_mut(head, first + i);
             let (view, change) = self.k_u;
             Changed { change, tensor: Tensor::One(view), at }.row(lanes, i, row);
@@ -68,7 +72,6 @@ impl<'a, T: Element> Learners<'a, T> {
             Changed { change, tensor: Tensor::One(view), at }.row(lanes, i, row);
             value.fill(0.0);
             value[..row.len()].copy_from_slice(row);
-            learned.key_mut(head, first + i).fill(0.0);
         }
     }
 }
@@ -151,7 +154,7 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 let asks = &cache.stored(&page, first / page.tokens)[page.asks_at(head)..][..page.keys_len()];
                 let class =
                     Class { lanes, shape: &page, product, code, place, head, learned: learned.view() };
-                class.weigh(Taught { first, count, asks, liveness }, tokens, weights, scratch);
+                class.weigh(Taught { first, count, asks, liveness, ahead: &[] }, tokens, weights, scratch);
                 let LearnedMut { shape, keys, waiting, taught, .. } = &mut learned;
                 let values = crate::cache::Learned { shape: *shape, keys: &[], waiting, taught: **taught };
                 let at = (head * shape.room + first) * stride;

@@ -12,8 +12,10 @@ use core::ops::Range;
 use regard_ir::expr::Var;
 use regard_ir::interval::Liveness;
 use regard_ir::plan::SplitOverview;
+use regard_ir::variant::{Lookahead, Mechanism};
 
 use super::live::{LiveCells, dead_pages};
+use crate::cache::WAITING;
 use crate::schedule::Work;
 use crate::sight::Sight;
 
@@ -49,6 +51,7 @@ pub fn overview(work: &Work<'_>) -> SplitOverview {
         keys: 0,
         pairs: 0,
         masked_pairs: 0,
+        learners: 0,
         read_bytes: 0,
         threads: threads.max(1),
         imbalance: 0.0,
@@ -78,11 +81,21 @@ pub fn overview(work: &Work<'_>) -> SplitOverview {
             sum.pairs = sum.pairs.saturating_add((times * keys).saturating_mul(rows));
             sum.masked_pairs = sum.masked_pairs.saturating_add((times * masked).saturating_mul(rows));
         }
+        let learns = |window: u32| u64::from(window).saturating_add(WAITING as u64);
+        sum.learners += match variant.mechanism {
+            Mechanism::Lookahead(Lookahead { window, .. }) => {
+                let read: u64 = reads.iter().map(|read| read.keys).sum();
+                times * read.min(window.map_or(read, |window| u64::from(apart.heads) * learns(window)))
+            }
+            _ => 0,
+        };
         shares.hand_out(&reads, times);
     }
     let k = plan.cache.k.row_bytes(heads.dim);
     let v = if plan.cache.shape(variant).shared { 0 } else { plan.cache.v.row_bytes(heads.value_dim) };
-    sum.read_bytes = sum.keys.saturating_mul(k + v);
+    // Lookahead keys are read in f32, and with them what keys ask that still learn.
+    let learned = if plan.cache.shape(variant).asks { 4 * u64::from(heads.dim) } else { 0 };
+    sum.read_bytes = sum.keys.saturating_mul(k + v + learned).saturating_add(sum.learners.saturating_mul(k));
     sum.imbalance = shares.imbalance(sum.keys);
     sum
 }

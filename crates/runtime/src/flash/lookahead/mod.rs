@@ -10,8 +10,11 @@
 //! Source: *Causal Attention with Lookahead Keys*, arXiv 2509.07301; its blocks along diagonals are rows of blocks here, as
 //! one row of them fits a core's cache.
 
+mod extend;
 pub(super) mod memory;
 pub(super) mod rows;
+
+pub use self::extend::extend_lookahead;
 
 use regard_engine::Engine;
 use regard_engine::grid::Task;
@@ -19,13 +22,25 @@ use regard_ir::expr::Tree;
 use regard_ir::inputs::Captured;
 use regard_ir::variant::{Mechanism, Turned, Variant};
 
-use self::rows::Tensor;
+use self::rows::{Asks, Tensor};
 use super::check::shape;
+use super::keys::Source;
 use super::{Parts, RunError};
 use crate::code::Code;
 use crate::rows::{Change, Side};
 use crate::tokens::Tokens;
 use crate::view::{View, ViewMut};
+
+/// What is given of lookahead keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a, T> {
+    /// What keys ask of later tokens; none where that is in the pages that keys come from.
+    pub q_u: Option<View<'a, T>>,
+    /// What the queries' tokens are asked by.
+    pub k_u: View<'a, T>,
+    /// What they teach.
+    pub v_u: View<'a, T>,
+}
 
 /// What workers read of lookahead keys.
 pub(super) struct Learning<'a, E: Engine, T> {
@@ -33,7 +48,7 @@ pub(super) struct Learning<'a, E: Engine, T> {
     pub code: &'a dyn Code<E::Lanes>,
     /// The same to be classified.
     pub allow: Tree<'a>,
-    pub q_u: Tensor<'a, T>,
+    pub q_u: Asks<'a, T>,
     pub k_u: Tensor<'a, T>,
     pub v_u: Tensor<'a, T>,
 }
@@ -43,36 +58,43 @@ impl<'a, E: Engine, T> Learning<'a, E, T> {
     pub fn new(
         variant: &'a Variant<'a>,
         code: &'a dyn Code<E::Lanes>,
-        [q_u, k_u, v_u]: [View<'a, T>; 3],
+        Given { q_u, k_u, v_u }: Given<'a, T>,
+        source: &Source<'a, T>,
         captured: &Captured<'a>,
         tokens: Tokens<'a>,
     ) -> Result<Self, RunError> {
         let (Mechanism::Lookahead(lookahead), Some(code)) = (variant.mechanism, code.teaches()) else {
             return Err(RunError::Mechanism);
         };
-        let of = |view, tensor| {
-            let change = Change::new(variant, Side::Key, captured, tokens);
+        // Each query is a token's, which teaches keys: its row lies where that of the query does.
+        let of = |side, view, tensor| {
+            let change = Change::new(variant, side, captured, tokens);
             Tensor { view, change: change.filter(|_| lookahead.turns(tensor)) }
+        };
+        let q_u = match (q_u, source) {
+            (Some(q_u), _) => Asks::Given(of(Side::Key, q_u, Turned::QU)),
+            (None, &Source::Cached { caches, page }) => Asks::Cached { caches, page },
+            (None, _) => return Err(RunError::Mechanism),
         };
         Ok(Self {
             code,
             allow: lookahead.allow,
-            q_u: of(q_u, Turned::QU),
-            k_u: of(k_u, Turned::KU),
-            v_u: of(v_u, Turned::VU),
+            q_u,
+            k_u: of(Side::Query, k_u, Turned::KU),
+            v_u: of(Side::Query, v_u, Turned::VU),
         })
     }
 }
 
-/// Checks a call of lookahead keys, whose operands fit.
-pub(super) fn check(parts: &Parts<'_>, u: &ViewMut<'_, f32>) -> Result<(), RunError> {
+/// Checks a call of lookahead keys, whose operands fit and whose queries are all tokens from position `first` on.
+pub(super) fn check(parts: &Parts<'_>, u: &ViewMut<'_, f32>, first: i32) -> Result<(), RunError> {
     let Parts { variant, problem, schedule, .. } = parts;
     let [batch, _, keys] = problem.extents().map(|n| n as usize);
     let (heads, dim) = (variant.heads.query as usize, variant.heads.dim as usize);
     shape("u", u.0.counts, u.0.width, [batch, heads, keys, dim])?;
     let whole = |i: u32| {
         let of = problem.sequence(i);
-        of.queries == of.keys && of.q_offset == 0
+        of.queries as i64 + of.q_offset as i64 == of.keys as i64 && of.q_offset == first
     };
     if problem.part.is_some() || !(0..problem.batch).all(whole) {
         return Err(RunError::QueryForEachKey);

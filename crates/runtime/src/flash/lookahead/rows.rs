@@ -2,8 +2,11 @@
 
 use regard_engine::element::Element;
 use regard_engine::pack::{AsStored, Rows};
+use regard_ir::cache::PageShape;
 use regard_simd::{F32, Lanes, round_bf16, vectors_mut};
 
+use crate::cache::Caches;
+use crate::flash::keys::CachedRows;
 use crate::rows::Change;
 use crate::view::View;
 
@@ -68,6 +71,58 @@ impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
         match self.tensor.change {
             None => AsStored(|i| self.stored(i)).words(lanes, i, dim, scratch),
             Some(_) => Changing(self).words(lanes, i, dim, scratch),
+        }
+    }
+}
+
+/// Where what keys ask of later tokens comes from.
+#[derive(Clone, Copy)]
+pub enum Asks<'a, T> {
+    /// From a tensor.
+    Given(Tensor<'a, T>),
+    /// From the pages of caches.
+    Cached {
+        /// That of each sequence.
+        caches: &'a dyn Caches,
+        /// What their pages are.
+        page: PageShape,
+    },
+}
+
+/// Rows of one head of them.
+pub enum AskRows<'a, T> {
+    Given(TokenRows<'a, T>),
+    Cached(CachedRows<'a>),
+}
+
+impl<'t, T: Element> Rows<'t> for AskRows<'t, T> {
+    #[inline(always)]
+    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        match self {
+            AskRows::Given(rows) => rows.row(lanes, i, scratch),
+            AskRows::Cached(rows) => rows.row(lanes, i, scratch),
+        }
+    }
+
+    #[inline(always)]
+    fn bf16_bits(&self, i: usize) -> Option<&'t [u16]> {
+        match self {
+            AskRows::Given(rows) => rows.bf16_bits(i),
+            AskRows::Cached(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    where
+        't: 'a,
+    {
+        match self {
+            AskRows::Given(rows) => rows.words(lanes, i, dim, scratch),
+            AskRows::Cached(rows) => rows.words(lanes, i, dim, scratch),
         }
     }
 }

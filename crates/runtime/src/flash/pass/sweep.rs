@@ -9,11 +9,13 @@ use regard_engine::{Engine, Shape, Step, pack};
 use regard_ir::interval::Liveness;
 use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
 
+use super::super::keys::CachedRows;
 use super::super::lookahead::Learning;
 use super::super::lookahead::memory::{Layout, Memory as Own};
-use super::super::lookahead::rows::{Behind, Halves, Joined, NoValues, Tensor, TokenRows};
+use super::super::lookahead::rows::{AskRows, Asks, Behind, Halves, Joined, NoValues, Tensor, TokenRows};
 use super::super::memory::Memory;
 use super::{Pass, RowTile, Shared, Steps};
+use crate::cache::RowOf;
 use crate::called;
 use crate::code::{Keys as LaneKeys, Place};
 use crate::rows::{Changed, Side};
@@ -50,14 +52,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let (engine, lanes) = (self.shared.engine, self.shared.engine.lanes());
         let (dim, tokens, count) = (layout.dim, layout.tokens, self.block.queries as usize);
         let (factor, _) = self.units();
-        let asked_by = self.token_rows(&learning.k_u, self.block.first_query);
+        let asked_by = self.token_rows(&learning.k_u);
         for RowTile { first, rows, width } in self.tiles() {
             let rows_of_tile = Behind { rows: &asked_by, first };
             let to = &mut own.askers[layout.asker(first)];
             called::pack_queries(engine, &layout.ask, &rows_of_tile, [rows, width], factor, own.pack, to);
         }
 
-        let values = self.token_rows(&learning.v_u, self.block.first_query);
+        let values = self.token_rows(&learning.v_u);
         own.turned.fill(0.0);
         own.has_odd_values = false;
         for (token, to) in own.rows.chunks_exact_mut(dim).enumerate().take(count) {
@@ -131,11 +133,26 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// The rows of a tensor of lookahead keys from a token on.
+    /// The rows of a tensor of the block's tokens.
     #[inline(always)]
-    fn token_rows<'a>(&self, tensor: &Tensor<'a, T>, first: u32) -> TokenRows<'a, T> {
-        let of = self.block.of;
-        tensor.rows(of.batch as usize, self.block.kv_head as usize, (of.first_key + first) as usize)
+    fn token_rows<'a>(&self, tensor: &Tensor<'a, T>) -> TokenRows<'a, T> {
+        let first = self.query_row(self.block.first_query);
+        tensor.rows(self.block.of.batch as usize, self.block.kv_head as usize, first)
+    }
+
+    /// The rows of what keys ask of later tokens, from a key on.
+    #[inline(always)]
+    fn ask_rows<'a>(&self, asks: &Asks<'a, T>, first: u32) -> AskRows<'a, T> {
+        let (of, head) = (self.block.of, self.block.kv_head as usize);
+        match *asks {
+            Asks::Given(tensor) => {
+                AskRows::Given(tensor.rows(of.batch as usize, head, (of.first_key + first) as usize))
+            }
+            Asks::Cached { caches, page } => {
+                let cache = caches.get(self.block.sequence as usize);
+                AskRows::Cached(CachedRows { cache, page, row: RowOf::Asks(head), first: first as usize })
+            }
+        }
     }
 
     /// Packs rows as keys without values, unit by unit.
@@ -159,7 +176,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     pub(super) fn ask(&self, lesson: &mut Lesson<'_, '_, E, T>, block: KeyBlock) {
         let Lesson { of, layout, own } = lesson;
-        let asking = self.token_rows(&of.q_u, block.first);
+        let asking = self.ask_rows(&of.q_u, block.first);
         self.pack_rows(&layout.ask, &asking, block.count as usize, own.pack, own.asked);
         self.weigh(of, layout, block, own);
     }
@@ -243,7 +260,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let RowTile { first: row, rows, width } = tile;
         let mut positions = [0; super::MAX_TILE_ROWS];
         for (lane, position) in positions[..width].iter_mut().enumerate() {
-            *position = (self.block.first_query as usize + row + lane.min(rows - 1)) as i32;
+            let query = self.block.first_query as usize + row + lane.min(rows - 1);
+            *position = self.block.of.q_offset + query as i32;
         }
         let heads = [self.block.kv_head as i32; super::MAX_TILE_ROWS];
         let keys = scores.len() / width;
@@ -338,7 +356,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         own: &mut Own<'_>,
     ) {
         let Layout { dim, tokens, .. } = *layout;
-        let values = self.token_rows(&learning.v_u, self.block.first_query);
+        let values = self.token_rows(&learning.v_u);
         for token in 0..self.block.queries as usize {
             let value = values.row(self.shared.engine.lanes(), token, own.pack);
             for row in token.saturating_sub(tile.first)..tile.rows {
@@ -416,7 +434,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         claim: &mut Claim<'_, T>,
         own: &mut Own<'_>,
     ) {
-        let values = self.token_rows(&learning.v_u, self.block.first_query);
+        let values = self.token_rows(&learning.v_u);
         for token in 0..self.block.queries as usize {
             let value = values.row(self.shared.engine.lanes(), token, own.pack);
             for key in 0..block.count as usize {

@@ -1,0 +1,72 @@
+//! Lookahead keys of a cache, which change with each token.
+
+use regard_ir::cache::PageShape;
+use regard_ir::problem::Problem;
+use regard_ir::spec::{self, CacheLayout, Mechanism, Spec};
+use regard_launch::LaunchError;
+use regard_map::Words;
+use regard_runtime::cache::{CachedSequenceMut, LearnedShape, Lessons, SequenceId};
+use regard_runtime::flash;
+
+use crate::cache::{Cache, CacheError, CacheLimits};
+use crate::error::RunError;
+
+/// Lookahead keys, and what they are still to learn for good.
+#[derive(Debug)]
+pub(super) struct LookaheadKeys {
+    pub(super) lessons: Lessons,
+    pub(super) memory: Words,
+}
+
+impl LookaheadKeys {
+    pub(super) fn new(shape: LearnedShape, limits: CacheLimits) -> Result<Self, CacheError> {
+        let words = shape.keys_len().checked_mul(limits.sequences).ok_or(CacheError::Limits(limits))?;
+        let bytes = words.saturating_mul(size_of::<f32>());
+        let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
+        let kept = u32::try_from(limits.at_once).unwrap_or(u32::MAX);
+        Ok(Self { lessons: Lessons::new(shape, limits.sequences, kept), memory })
+    }
+}
+
+/// Refuses what lookahead keys cannot have.
+pub(super) fn check_lookahead(spec: &Spec) -> Result<(), CacheError> {
+    let asked = match spec.cache {
+        spec::Cache { file: true, .. } => "file = true",
+        spec::Cache { layout: CacheLayout::Paged, .. } => "layout = \"paged\"",
+        spec::Cache { layout: CacheLayout::Ring, .. } => "layout = \"ring\"",
+        spec::Cache { layout: CacheLayout::Contiguous, .. } => return Ok(()),
+    };
+    match spec.mechanism {
+        Mechanism::Lookahead(_) => Err(CacheError::Lookahead { asked }),
+        _ => Ok(()),
+    }
+}
+
+/// How large lookahead keys of sequences of so many tokens are; `None` where there are none.
+pub(super) fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Option<LearnedShape> {
+    matches!(spec.mechanism, Mechanism::Lookahead(_)).then(|| LearnedShape::new(page, tokens))
+}
+
+impl Cache {
+    /// Makes room for the queries' tokens of a problem and has them written and attended by `run`; they count if it succeeds.
+    pub(crate) fn extend(
+        &mut self,
+        sequence: SequenceId,
+        problem: &Problem<'_>,
+        run: impl FnOnce(CachedSequenceMut<'_>, &mut [f32]) -> Result<(), LaunchError>,
+    ) -> Result<(), RunError> {
+        let Self { store, memory, lookahead, floats, .. } = self;
+        let len = store.len(sequence).map_err(RunError::Store)?;
+        if problem.packed.is_some() || len.checked_add(problem.queries) != Some(problem.keys) {
+            return Err(RunError::Runtime(flash::RunError::Caches));
+        }
+        let index = store.index(sequence).map_err(RunError::Store)?;
+        let mut cache =
+            store.reserve(memory.words_mut(), sequence, problem.queries).map_err(RunError::Store)?;
+        if let Some(LookaheadKeys { lessons, memory }) = lookahead {
+            cache.learned = Some(lessons.learned_mut(memory.floats_mut(), index));
+        }
+        run(cache, floats)?;
+        store.commit(sequence, problem.queries).map_err(RunError::Store)
+    }
+}
