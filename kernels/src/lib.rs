@@ -6,6 +6,8 @@
 
 pub mod alibi;
 pub mod attention_sink;
+pub mod castle;
+pub mod castle_window;
 pub mod causal;
 pub mod chunked;
 pub mod cross;
@@ -83,6 +85,8 @@ use regard_runtime::straight::prelude::*;
 pub const ALL: &[(&str, Variant<'static>)] = &[
     ("alibi", alibi::VARIANT),
     ("attention_sink", attention_sink::VARIANT),
+    ("castle", castle::VARIANT),
+    ("castle_window", castle_window::VARIANT),
     ("causal", causal::VARIANT),
     ("chunked", chunked::VARIANT),
     ("cross", cross::VARIANT),
@@ -156,6 +160,10 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
     let code: &'static dyn Code<L> = match identity {
         alibi::IDENTITY => &Straight(alibi::Expressions),
         attention_sink::IDENTITY => &Straight(attention_sink::Expressions),
+        castle::IDENTITY => &StraightLookahead(Straight(castle::Expressions), Straight(castle::Teaches)),
+        castle_window::IDENTITY => {
+            &StraightLookahead(Straight(castle_window::Expressions), Straight(castle_window::Teaches))
+        }
         causal::IDENTITY => &Straight(causal::Expressions),
         chunked::IDENTITY => &Straight(chunked::Expressions),
         cross::IDENTITY => &Straight(cross::Expressions),

@@ -6,6 +6,7 @@ use regard::{
     Tokens, Workspace,
 };
 use regard_ir::operands::Rows;
+use regard_ir::problem::MAX_FEW;
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Inputs, Outputs};
 
@@ -39,6 +40,8 @@ pub fn limits(case: &Case<'_>) -> CacheLimits {
 pub fn fill(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs, piece: usize) -> Result<Filled, RunError> {
     let mut cache = kernel.cache(limits(case)).expect("a case is small");
     let mut sequences = Vec::new();
+    // Of tokens with lookahead keys no more are appended at once.
+    let piece = if inputs.of_lookahead { piece.min(MAX_FEW as usize) } else { piece };
     for index in 0..case.problem.batch {
         let sequence = cache.open().expect("there is room for each");
         sequences.push(sequence);

@@ -43,6 +43,11 @@ pub fn is_wide(shipped: &Shipped) -> bool {
     is_preset(shipped) && matches!(self::shipped(shipped).mechanism, Mechanism::Latent(_))
 }
 
+/// Whether a spec has lookahead keys: these need a query for each key, and learn no parts.
+pub fn has_lookahead(spec: &Spec) -> bool {
+    matches!(spec.mechanism, Mechanism::Lookahead(_))
+}
+
 /// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and
 /// `dim` and `value_dim` channels, so that the oracle is quick; of latents, as wide as keys are, a part of whose channels is rotary.
 ///

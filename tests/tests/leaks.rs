@@ -31,6 +31,8 @@ fn no_shipped_spec_leaks() {
     let (emulated, real): (Vec<&Entry>, Vec<&Entry>) =
         engines::available().into_iter().partition(|entry| entry.emulated);
     let few = SHIPPED.iter().filter(|shipped| !specs::is_many(shipped) && !specs::is_wide(shipped));
+    // Lookahead keys need as many queries: their own tests spoil what is hidden.
+    let few = few.filter(|shipped| !specs::has_lookahead(&specs::shipped(shipped)));
     let hides_nothing = |shipped: &&Shipped| {
         let mut rows = check(&specs::shipped(shipped), &real, &[Dtype::F32]);
         if !specs::is_preset(shipped) {

@@ -4,7 +4,7 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Latent, Mechanism, Pseudo, Sink, Variant, Weights};
+use regard_ir::variant::{Heads, InputShape, Latent, Lookahead, Mechanism, Pseudo, Sink, Variant, Weights};
 
 use crate::layout::list;
 
@@ -74,7 +74,11 @@ fn mechanism(mechanism: Mechanism<'_>) -> String {
             ];
             list(4, "mechanism: Mechanism::Pseudo(Pseudo {", " ", &fields, "}),")
         }
-        other => unreachable!("no module is made of {other:?}"),
+        Mechanism::Lookahead(Lookahead { window, rotate, allow: _ }) => {
+            let fields =
+                [format!("window: {window:?}"), format!("rotate: {rotate}"), "allow: TEACHES".to_owned()];
+            list(4, "mechanism: Mechanism::Lookahead(Lookahead {", " ", &fields, "}),")
+        }
     }
 }
 
@@ -186,6 +190,12 @@ fn inputs(shapes: &[InputShape]) -> String {
         .map(|text| item(&text))
         .collect();
     list(4, "inputs: &[", "", &shapes, "],")
+}
+
+/// An expression as a constant of its own.
+pub(crate) fn tree_constant(name: &str, tree: Tree<'_>) -> String {
+    let nodes: Vec<_> = tree.nodes().iter().map(node).collect();
+    list(0, &format!("const {name}: Tree<'static> = Tree::new(&["), "", &nodes, "]);")
 }
 
 fn tree(field: &str, tree: Tree<'_>) -> String {

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use regard_ir::expr::Var;
+use regard_ir::expr::{Tree, Var};
 use regard_ir::identity::Identity;
 use regard_ir::lanes::{Lowered, ValueId};
-use regard_ir::spec::Spec;
-use regard_ir::variant::{Mechanism, Variant};
+use regard_ir::spec::{self, Spec};
+use regard_ir::variant::{InputShape, Mechanism, Variant};
 
 use crate::graph::{Body, Graph};
-use crate::layout::list;
+use crate::layout::{WIDTH, list};
 use crate::lines::{Lines, Written};
 use crate::names::{InputNames, Scope, module_path};
 use crate::{CompileError, File, data, header};
@@ -20,9 +20,7 @@ const PARAMETERS: [&str; 4] = ["at", "row", "s", "live"];
 
 /// The module of one spec.
 pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> {
-    // Who teaches lookahead keys is a mask that modules have no place for.
-    let variant = spec.variant().filter(|variant| !matches!(variant.mechanism, Mechanism::Lookahead(_)));
-    let Some(variant) = variant else {
+    let Some(variant) = spec.variant() else {
         return Err(CompileError::Mechanism { name: spec.name.clone() });
     };
     let inputs = InputNames::new(&spec.inputs.names, &spec.inputs.shapes);
@@ -31,82 +29,121 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> 
     let Identity(identity) = spec.identity;
     let _ = writeln!(
         text,
-        "/// What the spec is recognised by.\npub const IDENTITY: Identity = Identity(0x{identity:032x});\n\n\
-         /// The spec as kernels read it.\npub const VARIANT: Variant<'static> = {};\n",
+        "/// What the spec is recognised by.\npub const IDENTITY: Identity = Identity(0x{identity:032x});\n"
+    );
+    let teaches = teaches(&variant);
+    if let Some(allow) = teaches {
+        let _ = writeln!(
+            text,
+            "/// Which later token teaches which key.\n{}\n",
+            data::tree_constant("TEACHES", allow)
+        );
+    }
+    let _ = writeln!(
+        text,
+        "/// The spec as kernels read it.\npub const VARIANT: Variant<'static> = {};\n",
         data::constant(&variant)
     );
     // What learned tables imply is read by index, and a declared input may be unread.
-    let is_read =
-        |&(input, _): &(u16, _)| variant.allow.reads_input(input) || variant.modify.reads_input(input);
+    let trees = [Some(variant.allow), Some(variant.modify), teaches];
+    let is_read = |&(input, _): &(u16, _)| trees.iter().flatten().any(|tree| tree.reads_input(input));
     for (input, (constant, name)) in
         (0..).zip(inputs.constants.iter().zip(&spec.inputs.names)).filter(is_read)
     {
         let _ = writeln!(text, "/// The input `{name}`.\nconst {constant}: u16 = {input};\n");
     }
-    text.push_str(&expressions(&variant, &inputs));
+    let modify = (!variant.modify.is_var(Var::S)).then_some(variant.modify);
+    let kind = if modify.is_some() { "The spec's mask and score modifier" } else { "The spec's mask" };
+    let of = Expressions { name: "Expressions", row: "Row", kind, shapes: variant.inputs };
+    text.push_str(&of.write(variant.allow, modify, &inputs));
+    if let Some(allow) = teaches {
+        let kind = "Which later token teaches which key, as a mask";
+        let of = Expressions { name: "Teaches", row: "TeachesRow", kind, shapes: variant.inputs };
+        text.push('\n');
+        text.push_str(&of.write(allow, None, &inputs));
+    }
     Ok(text)
 }
 
-/// The type that stands for mask and modifier, and its code.
-fn expressions(variant: &Variant<'_>, inputs: &InputNames) -> String {
-    let mut graph = Graph::default();
-    let allow = graph.add(&Lowered::mask(variant.allow, variant.inputs));
-    let is_modified = !variant.modify.is_var(Var::S);
-    let modify = is_modified.then(|| graph.add(&Lowered::modifier(variant.modify, variant.inputs)));
-    let bodies: Vec<&Body> = [Some(&allow), modify.as_ref()].into_iter().flatten().collect();
-    let row = Row::new(&graph, inputs, graph.row_values(&bodies));
-
-    let kind = if is_modified { "mask and score modifier" } else { "mask" };
-    let mut text = row.declaration(&graph);
-    let _ = write!(
-        text,
-        "/// The spec's {kind}.\n#[derive(Clone, Copy, Debug)]\npub struct Expressions;\n\n\
-         impl StraightLine for Expressions {{\n"
-    );
-    if is_modified {
-        text.push_str("    const MODIFIES: bool = true;\n");
+/// Who teaches lookahead keys, of a variant with such.
+fn teaches<'a>(variant: &Variant<'a>) -> Option<Tree<'a>> {
+    match variant.mechanism {
+        Mechanism::Lookahead(lookahead) => Some(lookahead.allow),
+        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) => None,
     }
-    let _ = writeln!(text, "    type Row<L: Door> = {};", row.type_name(&graph));
-    let writer = |given| Lines::new(&graph, inputs, row.scope(), given);
-    let nothing = BTreeMap::new();
-    let written = writer(&nothing).fields(&row.fields, |fields| {
-        let names: Vec<_> = fields.values().cloned().collect();
-        if names.is_empty() {
-            String::new()
-        } else {
-            list(8, "Row {", " ", &names, "}").trim_start().to_owned()
+}
+
+/// A type that stands for a mask and maybe a modifier, with their code.
+struct Expressions<'a> {
+    name: &'static str,
+    /// What its struct of several values is called.
+    row: &'static str,
+    /// What it is.
+    kind: &'static str,
+    shapes: &'a [InputShape],
+}
+
+impl Expressions<'_> {
+    fn write(&self, allow: Tree<'_>, modify: Option<Tree<'_>>, inputs: &InputNames) -> String {
+        let Self { name, row, kind, shapes } = *self;
+        let mut graph = Graph::default();
+        let allow = graph.add(&Lowered::mask(allow, shapes));
+        let modify = modify.map(|modify| graph.add(&Lowered::modifier(modify, shapes)));
+        let bodies: Vec<&Body> = [Some(&allow), modify.as_ref()].into_iter().flatten().collect();
+        let row = Row::new(row, &graph, inputs, graph.row_values(&bodies));
+
+        let mut text = row.declaration(&graph);
+        let _ = write!(
+            text,
+            "/// {kind}.\n#[derive(Clone, Copy, Debug)]\npub struct {name};\n\nimpl StraightLine for {name} {{\n"
+        );
+        if modify.is_some() {
+            text.push_str("    const MODIFIES: bool = true;\n");
         }
-    });
-    function(&mut text, "row<L: Door>", &[("at", "&At<'_, L>")], "Self::Row<L>", &written);
+        let _ = writeln!(text, "    type Row<L: Door> = {};", row.type_name(&graph));
+        let writer = |given| Lines::new(&graph, inputs, row.scope(), given);
+        let nothing = BTreeMap::new();
+        let written = writer(&nothing).fields(&row.fields, |fields| {
+            let names: Vec<_> = fields.values().cloned().collect();
+            if names.is_empty() {
+                String::new()
+            } else {
+                list(8, &format!("{} {{", row.name), " ", &names, "}").trim_start().to_owned()
+            }
+        });
+        function(&mut text, "row<L: Door>", &[("at", "&At<'_, L>")], "Self::Row<L>", &written);
 
-    let given = row.given();
-    let parameters = [("at", "&At<'_, L>"), (row.parameter(), "Self::Row<L>")];
-    let written = writer(&given).body(&allow);
-    function(&mut text, "allow<L: Door>", &parameters, "Mask<L>", &written);
-    if let Some(modify) = &modify {
-        let written = writer(&given).body(modify);
-        let parameters = [parameters[0], parameters[1], ("s", "F32<L>"), ("live", "Mask<L>")];
-        function(&mut text, "modify<L: Door>", &parameters, "F32<L>", &written);
+        let given = row.given();
+        let parameters = [("at", "&At<'_, L>"), (row.parameter(), "Self::Row<L>")];
+        let written = writer(&given).body(&allow);
+        function(&mut text, "allow<L: Door>", &parameters, "Mask<L>", &written);
+        if let Some(modify) = &modify {
+            let written = writer(&given).body(modify);
+            let parameters = [parameters[0], parameters[1], ("s", "F32<L>"), ("live", "Mask<L>")];
+            function(&mut text, "modify<L: Door>", &parameters, "F32<L>", &written);
+        }
+        text.push_str("}\n");
+        text
     }
-    text.push_str("}\n");
-    text
 }
 
 /// What is computed once a tile.
 struct Row {
+    /// What the struct of several is called.
+    name: &'static str,
     /// The name of each value.
     fields: BTreeMap<ValueId, String>,
 }
 
 impl Row {
-    fn new(graph: &Graph, inputs: &InputNames, values: BTreeSet<ValueId>) -> Self {
+    fn new(type_name: &'static str, graph: &Graph, inputs: &InputNames, values: BTreeSet<ValueId>) -> Self {
         let mut scope = Scope::new(PARAMETERS);
         let is_only = values.len() == 1;
         let name = |id| match graph.wanted_name(id, &inputs.variables) {
             None if is_only => (id, "row".to_owned()),
             wanted => (id, scope.name(wanted)),
         };
-        Self { fields: values.into_iter().map(name).collect() }
+        Self { name: type_name, fields: values.into_iter().map(name).collect() }
     }
 
     /// The one field, where there is one.
@@ -134,11 +171,11 @@ impl Row {
         self.fields.iter().map(write).collect()
     }
 
-    fn type_name(&self, graph: &Graph) -> &'static str {
+    fn type_name(&self, graph: &Graph) -> String {
         match self.only() {
-            Some((id, _)) => graph.lane_type(id),
-            None if self.fields.is_empty() => "()",
-            None => "Row<L>",
+            Some((id, _)) => graph.lane_type(id).to_owned(),
+            None if self.fields.is_empty() => "()".to_owned(),
+            None => format!("{}<L>", self.name),
         }
     }
 
@@ -150,7 +187,8 @@ impl Row {
         let field = |(&id, name): (&ValueId, &String)| format!("    {name}: {},\n", graph.lane_type(id));
         let fields: String = self.fields.iter().map(field).collect();
         format!(
-            "/// What does not depend on the key.\n#[derive(Clone, Copy)]\npub struct Row<L: Door> {{\n{fields}}}\n\n"
+            "/// What does not depend on the key.\n#[derive(Clone, Copy)]\npub struct {}<L: Door> {{\n{fields}}}\n\n",
+            self.name
         )
     }
 }
@@ -200,7 +238,17 @@ pub(crate) fn root(specs: &[(&str, Spec)]) -> File {
         // Two names of one variant have one kernel.
         if found.insert(spec.identity) {
             let path = path.join("::");
-            let _ = writeln!(text, "        {path}::IDENTITY => &Straight({path}::Expressions),");
+            let code = match spec.mechanism {
+                spec::Mechanism::Lookahead(_) => {
+                    format!("StraightLookahead(Straight({path}::Expressions), Straight({path}::Teaches))")
+                }
+                _ => format!("Straight({path}::Expressions)"),
+            };
+            let arm = format!("        {path}::IDENTITY => &{code},");
+            let _ = match arm.len() <= WIDTH {
+                true => writeln!(text, "{arm}"),
+                false => writeln!(text, "        {path}::IDENTITY => {{\n            &{code}\n        }}"),
+            };
         }
     }
     text.push_str("        _ => return None,\n    };\n    Some(code)\n}\n");

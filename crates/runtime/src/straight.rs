@@ -25,12 +25,12 @@ pub mod prelude {
         Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
     };
     pub use regard_ir::variant::{
-        Axis, Heads, InputShape, InputType, Latent, LatentForm, Mechanism, Pseudo, Sink, Source, Variant,
-        Weights,
+        Axis, Heads, InputShape, InputType, Latent, LatentForm, Lookahead, Mechanism, Pseudo, Sink, Source,
+        Variant, Weights,
     };
     pub use regard_simd::{F32, I32, Mask, exp, exp2, sigmoid, tanh};
 
-    pub use super::{At, Straight, StraightLine};
+    pub use super::{At, Straight, StraightLine, StraightLookahead};
     pub use crate::code::Code;
     pub use crate::operations::{abs, alibi, exactly, floor_div, floor_rem, pow, same, select_mask, truth};
 }
@@ -183,6 +183,32 @@ impl<L: Door, V: StraightLine> Code<L> for Straight<V> {
 
     fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], _scratch: &mut [i32]) {
         lanes.enter(Allow::<L, V> { lanes, place, allowed, variant: PhantomData });
+    }
+}
+
+/// A generated variant with lookahead keys, and who teaches them.
+#[derive(Clone, Copy, Debug)]
+pub struct StraightLookahead<V, W>(pub Straight<V>, pub Straight<W>);
+
+impl<L: Door, V: StraightLine, W: StraightLine> Code<L> for StraightLookahead<V, W> {
+    fn modifies(&self) -> bool {
+        Code::<L>::modifies(&self.0)
+    }
+
+    fn scratch_len(&self, width: usize) -> usize {
+        Code::<L>::scratch_len(&self.0, width)
+    }
+
+    fn apply(&self, lanes: L, place: &Place<'_>, scores: &mut [f32], masked: bool, scratch: &mut [i32]) {
+        self.0.apply(lanes, place, scores, masked, scratch);
+    }
+
+    fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]) {
+        self.0.allow(lanes, place, allowed, scratch);
+    }
+
+    fn teaches(&self) -> Option<&dyn Code<L>> {
+        Some(&self.1)
     }
 }
 

@@ -26,6 +26,8 @@ macro_rules! shipped {
 shipped! {
     "alibi"
     "attention_sink"
+    "castle"
+    "castle_window"
     "causal"
     "chunked"
     "cross"

@@ -247,7 +247,8 @@ impl Golden {
         };
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
-        let inputs = Inputs { operands, captured, gate, of_lookahead: false, keys_are_cached: false };
+        let of_lookahead = matches!(spec.mechanism, Mechanism::Lookahead(_));
+        let inputs = Inputs { operands, captured, gate, of_lookahead, keys_are_cached: false };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
     }

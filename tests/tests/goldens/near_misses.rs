@@ -3,6 +3,10 @@
 /// Specs that are a little beside what was computed: one key more or less, another order, a factor's fourth digit.
 pub(crate) const NEAR_MISSES: &[(&str, &str)] = &[
     ("minilm/layer3", "mask = 'k <= len[b]'"),
+    ("numpy/castle", "lookahead = { window = 30 }"),
+    ("numpy/castle", "lookahead = { rotate = ['q_c', 'k_c', 'q_u', 'k_u'] }"),
+    ("numpy/castle", "position = { rope = { theta = 9_900 } }"),
+    ("numpy/castle_window_7", "lookahead = { window = 8 }"),
     ("numpy/iha", "pseudo = { heads = 3, causal = 'token' }"),
     ("numpy/iha", "position = { rope = { theta = 499_000 } }"),
     ("numpy/iha_by_token", "pseudo = { heads = 4 }"),

@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use regard_engine::cached::{self, LANES, Target, Words};
 use regard_engine::isa::Door;
+use regard_engine::pack;
 use regard_ir::cache::PageShape;
 use regard_ir::interval::Liveness;
 use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
@@ -169,18 +170,21 @@ impl<D: Door> Class<'_, D> {
         let target = Target { to: &mut *weights, stride };
         cached::scores(lanes, words, (learned.askers(head), tokens), (chain, keys.count), target);
         let (zero, never) = (F32::splat(lanes, 0.0), F32::splat(lanes, f32::NEG_INFINITY));
-        let scale = F32::splat(lanes, scale.unwrap_or(1.0));
         let whole = keys.count.next_multiple_of(LANES);
         for (token, weights) in weights.chunks_exact_mut(stride).enumerate().take(tokens) {
             let scores = &mut weights[..whole];
-            for score in vectors_mut(lanes, scores) {
-                *score = (F32::from_raw(lanes, *score) * scale).raw();
+            if let Some(scale) = scale {
+                pack::scale(lanes, scores, scale);
             }
-            if keys.liveness == Liveness::Partial {
-                let position = [(learned.taught as usize + token) as i32; LANES];
-                let place = Place { q: &position[..D::WIDTH], first_key: keys.first as i32, ..self.place };
-                cell::apply(lanes, self.code, place, scores, (keys.count, true), scratch);
+            if keys.liveness == Liveness::Full {
+                for score in vectors_mut(lanes, scores) {
+                    *score = sigmoid(F32::from_raw(lanes, *score)).raw();
+                }
+                continue;
             }
+            let position = [(learned.taught as usize + token) as i32; LANES];
+            let place = Place { q: &position[..D::WIDTH], first_key: keys.first as i32, ..self.place };
+            cell::apply(lanes, self.code, place, scores, (keys.count, true), scratch);
             for score in vectors_mut(lanes, scores) {
                 let x = F32::from_raw(lanes, *score);
                 *score = x.eq(never).select(zero, sigmoid(x)).raw();
@@ -228,10 +232,15 @@ impl<D: Door> Class<'_, D> {
             let learned_keys = if had == 0 { stored } else { &memory.ahead[..stored.len()] };
             let query = &memory.queries[row * layout.stride..][..layout.stride];
             let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
-            for (found, key) in found.iter_mut().zip(learned_keys.chunks_exact(layout.stride)) {
-                for line in lines.next().unwrap_or_default() {
+            let mut fours = learned_keys.chunks_exact(4 * layout.stride);
+            let (whole, rest) = found[..keys.count].as_chunks_mut();
+            for (found, keys) in whole.iter_mut().zip(&mut fours) {
+                for line in lines.by_ref().take(4).flatten() {
                     lanes.prefetch(line);
                 }
+                *found = products(lanes, query, keys);
+            }
+            for (found, key) in rest.iter_mut().zip(fours.remainder().chunks_exact(layout.stride)) {
                 *found = product(lanes, query, key);
             }
             if !is_taught {
@@ -295,6 +304,23 @@ pub(crate) fn learn<L: Lanes>(
             *x = sum.raw();
         }
     }
+}
+
+/// Σ a · b of a row and each of four that follow one another, of whole vectors.
+#[inline(always)]
+fn products<L: Lanes>(lanes: L, a: &[f32], rows: &[f32]) -> [f32; 4] {
+    let (first, last) = rows.split_at(2 * a.len());
+    let (first, last) = (first.split_at(a.len()), last.split_at(a.len()));
+    let rows = [first.0, first.1, last.0, last.1].map(|row| vectors(lanes, row));
+    let mut sums = [F32::splat(lanes, 0.0); 4];
+    for (at, &a) in vectors(lanes, a).iter().enumerate() {
+        let a = F32::from_raw(lanes, a);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            *sum = a.mul_add(F32::from_raw(lanes, row[at]), *sum);
+        }
+    }
+    let [a, b, c, d] = sums;
+    [a.sum(), b.sum(), c.sum(), d.sum()]
 }
 
 /// Σ a · b of rows of whole vectors.
