@@ -149,6 +149,16 @@ impl<'a> Mixes<'a> {
         Ok(Some(Self { per_token, heads, factors }))
     }
 
+    /// What sources are multiplied by, `[source][head][pseudo-head]`.
+    pub fn factors(&self, which: Which) -> &'a [f32] {
+        self.factors[which as usize]
+    }
+
+    /// Heads that are mixed.
+    pub fn sources(&self, which: Which) -> usize {
+        self.factors(which).len().checked_div(self.heads * self.per_token).unwrap_or(0)
+    }
+
     /// Floats that [`MixedRows`] works in, of rows of this width from so many heads at most: those that it keeps, and what they
     /// are mixed from.
     pub fn room_len(per_token: usize, most_sources: usize, width: usize) -> usize {

@@ -61,6 +61,12 @@ impl TokenLayout {
         Self { queries: 0, ..Self::new(variant, problem) }
     }
 
+    /// Of so many rows, each of which is found as that of a query.
+    pub fn of_rows(variant: &Variant<'_>, rows: usize) -> Self {
+        let half = variant.position.map_or(0, |position| position.dim as usize / 2);
+        Self { half, norms: false, own: false, batch: 1, keys: 0, queries: rows }
+    }
+
     /// Floats of a row: the pairs' cosines, their sines, the norm.
     pub fn stride(&self) -> usize {
         (2 * self.half + usize::from(self.norms)).next_multiple_of(LINE)
@@ -201,20 +207,11 @@ impl<T: Element> Fill<'_, T> {
 
     #[inline(always)]
     fn angles(&self, position: &Position, first: usize, count: usize, to: &mut [f32]) {
-        let TokenLayout { half, .. } = self.layout;
         let mut positions = [0i32; CHUNK];
         for (i, at) in positions[..count].iter_mut().enumerate() {
             *at = self.position(position, first + i);
         }
-        let frequencies: &[f64] = bytemuck::cast_slice(&self.frequencies[..2 * half]);
-        let factor = position.factor();
-        for (t, &frequency) in frequencies.iter().enumerate() {
-            let mut turn = Turn::new(frequency);
-            for (&at, to) in positions[..count].iter().zip(to.chunks_exact_mut(self.layout.stride())) {
-                let (sin, cos) = turn.to(at);
-                (to[t], to[half + t]) = ((factor * cos) as f32, (factor * sin) as f32);
-            }
-        }
+        angles(&self.layout, position, self.frequencies, &positions[..count], to);
     }
 
     /// The position that a row is turned by.
@@ -226,16 +223,7 @@ impl<T: Element> Fill<'_, T> {
             Token::Key(key) => (of.held.begin as i32 + (key - of.first_key as usize) as i32, true),
             Token::Query(query) => (of.q_offset + (query - of.first_query as usize) as i32, false),
         };
-        let reads = is_key || self.variant.source == Source::SelfAttention;
-        let Some(ids) = position.ids.filter(|_| reads) else { return at };
-        let offset = self.captured.offset(ids as usize, &[sequence as i32, at]);
-        match (offset, self.captured.data(ids as usize)) {
-            (Some(offset), InputData::I32(ids)) => ids[offset],
-            _ => {
-                self.fault.report(ids);
-                0
-            }
-        }
+        given(position, self.variant.source, (self.captured, self.fault), (sequence, at, is_key))
     }
 
     /// The sequence of a token that lies at `batch` in its tensor.
@@ -277,6 +265,46 @@ impl<T: Element> Fill<'_, T> {
             }
         }
         inverse(norm, squares, heads as usize * self.variant.heads.dim as usize)
+    }
+}
+
+/// Writes the rows of a table for some positions: their angles' cosines and sines.
+#[inline(always)]
+pub(crate) fn angles(
+    layout: &TokenLayout,
+    position: &Position,
+    frequencies: &[f32],
+    positions: &[i32],
+    to: &mut [f32],
+) {
+    let half = layout.half;
+    let frequencies: &[f64] = bytemuck::cast_slice(&frequencies[..2 * half]);
+    let factor = position.factor();
+    for (t, &frequency) in frequencies.iter().enumerate() {
+        let mut turn = Turn::new(frequency);
+        for (&at, to) in positions.iter().zip(to.chunks_exact_mut(layout.stride())) {
+            let (sin, cos) = turn.to(at);
+            (to[t], to[half + t]) = ((factor * cos) as f32, (factor * sin) as f32);
+        }
+    }
+}
+
+/// The position that a row of a sequence is turned by, of a key or of a query, which is at `at`: another where an input gives it.
+pub(crate) fn given(
+    position: &Position,
+    source: Source,
+    (captured, fault): (&Captured<'_>, &Fault),
+    (sequence, at, is_key): (u32, i32, bool),
+) -> i32 {
+    let reads = is_key || source == Source::SelfAttention;
+    let Some(ids) = position.ids.filter(|_| reads) else { return at };
+    let offset = captured.offset(ids as usize, &[sequence as i32, at]);
+    match (offset, captured.data(ids as usize)) {
+        (Some(offset), InputData::I32(ids)) => ids[offset],
+        _ => {
+            fault.report(ids);
+            0
+        }
     }
 }
 
