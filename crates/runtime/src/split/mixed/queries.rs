@@ -71,7 +71,13 @@ fn angles<D: Door>(shared: &Shared<'_, D>, sequence: u32, table: &mut [f32]) {
             *at = of.q_offset + (first + i) as i32 - before as i32;
             *at = tokens::given(position, parts.variant.source, (captured, fault), (sequence, *at, false));
         }
-        tokens::angles(&layout.tokens, position, angles.frequencies, positions, &mut table[first * stride..]);
+        tokens::angles(
+            &layout.tokens,
+            position.factor(),
+            angles.frequencies,
+            positions,
+            &mut table[first * stride..],
+        );
     }
 }
 
