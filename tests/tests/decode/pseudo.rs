@@ -51,7 +51,9 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
         for dtype in Dtype::ALL {
             for entry in engines::serving(dtype) {
                 let spec = specs::parse(text);
-                if !run::serves(&spec, entry, dtype) {
+                // What engines differ in is a prefill; a unit that is emulated takes long for it.
+                let takes_long = entry.emulated && text != SPECS[0];
+                if takes_long || !run::serves(&spec, entry, dtype) {
                     continue;
                 }
                 let spec = cached_as(spec, CacheFormat::Same, CacheFormat::Same, 16);
