@@ -7,6 +7,7 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use regard_engine::element::Element;
+use regard_engine::engine::LINE;
 use regard_engine::pack::Rows;
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{BindError, Captured};
@@ -173,6 +174,9 @@ fn tokens_at_once(n_sources: usize, width: usize) -> usize {
     (READ / n_sources.saturating_mul(width).max(1)).clamp(1, MOST_READ)
 }
 
+/// Bytes of a line of a cache.
+const LINE_BYTES: usize = LINE * size_of::<f32>();
+
 /// Floats of rows that are read at once, and their tokens at most: a small part of a second-level cache.
 const READ: usize = 1 << 14;
 const MOST_READ: usize = 8;
@@ -272,6 +276,20 @@ impl<T: Element> Mixed<'_, T> {
                     Which::Value => cache.read_values(lanes, &page, source, tokens.clone(), to),
                     Which::Query | Which::Key => cache.read_keys(lanes, &page, source, tokens.clone(), to),
                 },
+            }
+        }
+    }
+
+    /// Asks for the rows of a token of a tensor, where there is such.
+    #[inline(always)]
+    fn ask<L: Lanes>(&self, lanes: L, token: usize) {
+        let Sources::Given { rows, batch } = self.sources else { return };
+        if token < self.tokens() {
+            for source in 0..self.count() {
+                let line = LINE_BYTES / size_of::<T>();
+                for x in rows.row(batch, source, token).iter().step_by(line) {
+                    lanes.prefetch(x);
+                }
             }
         }
     }
@@ -392,6 +410,10 @@ impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
         if kept.of != Some([token, first]) {
             let to = &mut kept.rows[..SUMS.min(per_token - first) * width];
             let at = [token - kept.tokens.start, kept.tokens.len()];
+            if first == 0 {
+                // It is read when those are mixed that were read before.
+                self.mixed.ask(lanes, token + kept.tokens.len());
+            }
             self.mixed.mix(lanes, kept.read, at, first, to);
             kept.of = Some([token, first]);
         }
