@@ -136,13 +136,13 @@ pub struct Blocks {
     pub channel_chain: u32,
 }
 
-/// Sizes of the split skeleton, which serves few queries on a cache, in keys.
+/// Sizes of the split skeleton, which serves few queries on a cache, in cached keys: of pseudo-heads, tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Split {
     /// Keys whose sums start from zero, on a grid of absolute positions: what threads share out. Whole chunks.
     pub key_cell: u32,
-    /// Keys that are scored before their values are added up: whole pages.
+    /// Keys that are scored before their values are added up: whole pages, or of pseudo-heads a part of one.
     pub key_chunk: u32,
     /// Rows, pairs of query head and query, of sequences that share a prefix, in one pass over its keys at most; 0 where none
     /// share any.

@@ -15,6 +15,19 @@ pub struct Reach {
     pub back: u32,
 }
 
+impl Reach {
+    /// The same in tokens of so many positions, which see what any of their positions does.
+    pub const fn in_tokens(self, per_token: u32) -> Self {
+        let Self { first, back } = self;
+        let back = match back.checked_sub(1) {
+            // A token's first position sees the farthest, which may be the last one of its token.
+            Some(before) => before.div_ceil(per_token) + 1,
+            None => 0,
+        };
+        Self { first: first.div_ceil(per_token), back }
+    }
+}
+
 /// The most first tokens, and the longest way back, that are looked for.
 const MOST: u32 = 1 << 20;
 

@@ -4,7 +4,7 @@ use regard_ir::cache::{Codec, PAGE_STEP, PageFormat};
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Dtype, Split};
 use regard_ir::spec::{CacheFormat, CacheLayout, Mechanism, Spec};
-use regard_ir::variant::Latent;
+use regard_ir::variant::{Latent, Pseudo};
 
 use crate::inequality::{Inequality, Limit, Unit, factor, term};
 use crate::report::{Choice, Reason, Rejected};
@@ -20,6 +20,9 @@ const CHUNK: u32 = 512;
 /// nothing is gained, as keys are read from a near cache then.
 const FEWEST_ROWS: u32 = 8;
 const MOST_ROWS: u32 = 64;
+
+/// Rows of pseudo-heads that are mixed at once, unless a head has more.
+const MIXED_ROWS: u32 = 8;
 
 /// Keys that one thread takes at a time: few, so that short sequences are shared out evenly, and so many that what they leave
 /// behind is little beside what is read.
@@ -42,12 +45,23 @@ pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageForma
     let whole = |most: u32, unit: u32| most.next_multiple_of(unit).min((most / unit).max(1) * unit);
     let chunk = match &spec.mechanism {
         Mechanism::Latent(latent) => latent_chunk(latent, machine, &cache),
+        Mechanism::Pseudo(pseudo) => mixed_chunk(spec, pseudo, machine, &cache),
         _ => Choice::fixed("decode_chunk", whole(CHUNK, cache.tokens).into(), Reason::DecodeChunk),
     };
     let key_chunk = chunk.value as u32;
-    let stack = (spec.cache.layout == CacheLayout::Paged).then(|| stack(spec, machine, key_chunk));
+    // Of pseudo-heads each key is several positions, and queries that share it have rows enough.
+    let pseudo = match &spec.mechanism {
+        Mechanism::Pseudo(pseudo) => Some(pseudo),
+        _ => None,
+    };
+    let is_stacked = spec.cache.layout == CacheLayout::Paged && pseudo.is_none();
+    let stack = is_stacked.then(|| stack(spec, machine, key_chunk));
     let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
-    let decode = Split { key_cell: whole(CELL, key_chunk), key_chunk, stack_rows };
+    let key_cell = match pseudo {
+        Some(pseudo) => whole(CELL / pseudo.heads.clamp(1, CELL), cache.tokens),
+        None => whole(CELL, key_chunk),
+    };
+    let decode = Split { key_cell, key_chunk, stack_rows };
     let sizes = [page, chunk, Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell)];
     (cache, decode, sizes.into_iter().chain(stack).collect())
 }
@@ -73,6 +87,40 @@ fn latent_chunk(latent: &Latent, machine: &Machine, cache: &PageFormat) -> Choic
     }
     let (value, bounds) = (keys.into(), vec![bound(keys)]);
     Choice { name: "decode_chunk", value, reason: Reason::LatentChunk, bounds, rejected }
+}
+
+/// The most tokens, doubled as far as they divide a page, whose cached keys stay in a part of the cache that a pass lives in until
+/// all heads have mixed theirs of them: each is read from memory once for all heads.
+fn mixed_chunk(spec: &Spec, pseudo: &Pseudo, machine: &Machine, cache: &PageFormat) -> Choice {
+    let (what, bytes) = pass_cache(machine);
+    let heads = &spec.heads;
+    let mixed = pseudo.heads.max(MIXED_ROWS);
+    let row = heads.dim.max(heads.value_dim);
+    let bound = |tokens: u32| Inequality {
+        terms: vec![
+            term(
+                "cached rows",
+                &[factor(tokens.into(), "tokens"), factor((heads.kv * row).into(), ""), factor(4, "B")],
+            ),
+            term(
+                "mixed rows",
+                &[factor(tokens.into(), "tokens"), factor((mixed * row).into(), ""), factor(4, "B")],
+            ),
+        ],
+        limit: Limit { what, value: bytes, numerator: 1, denominator: 2 },
+        unit: Unit::Bytes,
+    };
+    let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());
+    while 2 * tokens <= MOST_TOKENS && cache.tokens.is_multiple_of(2 * tokens) {
+        let next = bound(2 * tokens);
+        if !next.holds() {
+            rejected.push(Rejected { value: (2 * tokens).into(), violates: vec![next] });
+            break;
+        }
+        tokens *= 2;
+    }
+    let (value, bounds) = (tokens.into(), vec![bound(tokens)]);
+    Choice { name: "decode_chunk", value, reason: Reason::MixedChunk, bounds, rejected }
 }
 
 /// The most rows, in powers of two, that sequences stack on a prefix which they share: what a pass keeps of them is to stay

@@ -103,6 +103,8 @@ pub enum Reason {
     DecodeChunk,
     /// The same of latents, which are read again as values.
     LatentChunk,
+    /// The same of keys that all heads' pseudo-heads are mixed from.
+    MixedChunk,
     /// What threads share out.
     DecodeCell,
     /// Queries of sequences that share a prefix.
@@ -308,6 +310,9 @@ impl fmt::Display for Reason {
             Reason::PageAsAsked => f.write_str("tokens that a cache keeps together, as the spec says"),
             Reason::DecodeChunk => f.write_str("cached keys that are scored before their values are added up: whole pages"),
             Reason::LatentChunk => f.write_str("cached latents that are scored, and then read again as values: whole pages with:"),
+            Reason::MixedChunk => {
+                f.write_str("cached tokens whose rows are mixed and used by all heads before the next are read, with:")
+            }
             Reason::DecodeCell => {
                 f.write_str("cached keys whose sums start anew whatever the threads, which share out these")
             }

@@ -185,8 +185,8 @@ fn describe<R>(
 }
 
 /// The ring that holds what a plan's queries see.
-fn ring(plan: &Plan, limits: CacheLimits) -> Option<Capacity> {
-    let Reach { first, back } = plan.reach?;
+fn ring(plan: &Plan, per_token: u32, limits: CacheLimits) -> Option<Capacity> {
+    let Reach { first, back } = plan.reach?.in_tokens(per_token);
     let (page, at_once) = (plan.cache.tokens, u32::try_from(limits.at_once.max(1)).ok()?);
     let kept = first.div_ceil(page);
     // The page that is written to may have but one token.
@@ -209,7 +209,10 @@ fn capacity(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Capacity, C
             };
             Capacity::Paged { pages, all }
         }
-        CacheLayout::Ring => ring(plan, limits).ok_or(refused())?,
+        CacheLayout::Ring => {
+            let per_token = spec.variant().map_or(1, |variant| variant.per_token());
+            ring(plan, per_token, limits).ok_or(refused())?
+        }
     })
 }
 

@@ -6,7 +6,6 @@ use regard_engine::Engine;
 use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::threads::Threads;
 use regard_ir::inputs::InputData;
-use regard_ir::interval::Unknown;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
@@ -19,7 +18,6 @@ use regard_planner::cost::{CachedPrediction, Prediction};
 use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
-use regard_runtime::schedule::{self, Share, Work};
 use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
 
@@ -27,7 +25,7 @@ use crate::cache::{Cache, CacheError, CacheLimits, CacheSize};
 use crate::error::{CompileError, RunError, ScheduleError};
 use crate::planned::Planned;
 use crate::schedule::{Part, Schedule, Workspace};
-use crate::step::{Call, Step, StepLen};
+use crate::step::{Call, Step};
 
 /// What a caller may want otherwise than the planner would choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,24 +176,19 @@ impl Kernel {
     }
 
     fn workspace(&self, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
-        self.workspace_by(self.plan(), problem, threads)
-    }
-
-    fn workspace_by(&self, plan: &Plan, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
         struct Size<'a> {
             kernel: &'a Kernel,
-            plan: &'a Plan,
             problem: &'a Problem<'a>,
             threads: usize,
         }
         impl Visit for Size<'_> {
             type Output = WorkspaceLen;
             fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
-                let Self { kernel, plan, problem, threads } = self;
-                flash::workspace(engine, &kernel.variant(), plan, kernel.code.on(), problem, threads)
+                let Self { kernel, problem, threads } = self;
+                flash::workspace(engine, &kernel.variant(), kernel.plan(), kernel.code.on(), problem, threads)
             }
         }
-        let size = Size { kernel: self, plan, problem, threads };
+        let size = Size { kernel: self, problem, threads };
         // `compile_with` saw that the engine is there.
         any::with(self.plan().engine, self.plan().isa, size).unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
     }
@@ -373,22 +366,18 @@ impl Kernel {
         any::with(engine, isa, AppendSize { kernel: self, problem }).unwrap_or(0)
     }
 
-    fn step_len(&self, problem: &Problem<'_>, cells: usize, threads: usize) -> Result<StepLen, Unavailable> {
-        let (variant, plan) = (&self.variant(), self.plan());
-        if variant.pseudo().is_none() {
-            let size = StepSize { kernel: self, problem, cells, threads };
-            return Ok(StepLen { workspace: any::with(plan.engine, plan.isa, size)?, tasks: 0 });
-        }
+    fn step_len(
+        &self,
+        problem: &Problem<'_>,
+        cells: usize,
+        threads: usize,
+    ) -> Result<WorkspaceLen, Unavailable> {
         // More positions than 32 bits hold: no call comes so far.
         let Ok(positions) = self.planned.positions(problem) else {
-            return Ok(StepLen { workspace: WorkspaceLen { floats: 0, spans: 0 }, tasks: 0 });
+            return Ok(WorkspaceLen { floats: 0, spans: 0 });
         };
-        let workspace = self.workspace_by(&step_plan(plan), &positions.view(), threads);
-        // Of each head one, and as many as threads are given: calls of few sequences are cut finer than those of many.
-        let heads = (problem.batch as usize).saturating_mul(variant.scored().heads.kv as usize);
-        let tasks =
-            heads.saturating_add(threads.max(1).saturating_mul(plan.tasks_per_thread.max(1) as usize));
-        Ok(StepLen { workspace, tasks })
+        let size = StepSize { kernel: self, problem: &positions.view(), cells, threads };
+        any::with(self.plan().engine, self.plan().isa, size)
     }
 
     /// Attends queries to the cached keys of their sequences: the queries are the last tokens of each.
@@ -420,20 +409,10 @@ impl Kernel {
         let of_each = count.checked_div(sequences.len()).unwrap_or(0);
         let variant = &self.variant();
         let of = (variant.source, variant.per_token());
-        let Call { ref problem, tasks, workspace } = step.call(of, cache, sequences, of_each)?;
+        let Call { ref problem, workspace } = step.call(of, cache, sequences, of_each)?;
         let (caches, code) = (&cache.chosen(sequences), &self.code);
-        if variant.pseudo().is_none() {
-            let parts = split::Parts { variant, plan: self.plan(), problem, caches };
-            return Ok(T::decode(Decode { parts, code, queries, outputs, threads, workspace })?);
-        }
-        // Keys and values are mixed as they are read, which the skeleton of many queries does.
-        let (scored, plan) = (&variant.scored(), &step_plan(self.plan()));
-        let (inputs, of) = (&Unknown(variant.inputs), Share::All);
-        let work = Work { plan, variant: scored, problem, inputs, threads: threads.count() as u32, of };
-        let schedule =
-            work.cut(tasks.0, tasks.1).map_err(|error| RunError::Schedule(ScheduleError::Cut(error)))?;
-        let parts = flash::Parts { variant, plan, problem, schedule, absorbed: schedule::Schedule::EMPTY };
-        Ok(T::prefill(Prefill { parts, code, caches, queries, outputs, threads, workspace })?)
+        let parts = split::Parts { variant, plan: self.plan(), problem, caches };
+        Ok(T::decode(Decode { parts, code, queries, outputs, threads, workspace })?)
     }
 
     /// Attends many queries to the cached keys of their sequences: a prefill, or a piece of one, whose tokens were appended.
@@ -524,12 +503,6 @@ impl Kernel {
         }
         Ok(())
     }
-}
-
-/// The plan of calls on caches of pseudo-heads. Nothing is packed ahead, so that no shorter call needs more memory than the
-/// longest.
-fn step_plan(plan: &Plan) -> Plan {
-    Plan { pack_ahead_bytes: 0, ..*plan }
 }
 
 /// How much memory calls on a cache need.

@@ -1,12 +1,13 @@
 //! A spec planned for a machine, which need not be the one at hand.
 
+use regard_ir::cache::PageFormat;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{Span, Unknown};
 use regard_ir::machine::Machine;
-use regard_ir::plan::{Plan, ScheduleOverview, SplitOverview};
+use regard_ir::plan::{Plan, ScheduleOverview, Split, SplitOverview};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
-use regard_ir::variant::{Mechanism, Variant};
+use regard_ir::variant::{Heads, Mechanism, Variant};
 use regard_launch::Source;
 use regard_planner::cost::{CachedCase, CachedPrediction, Case, Prediction, Sharing};
 use regard_planner::{PlanReport, plan};
@@ -188,16 +189,21 @@ impl Planned {
         captured: Option<&[InputData<'_>]>,
         threads: usize,
     ) -> Result<SplitOverview, ScheduleError> {
-        self.with_work(Form::Cached, problem, captured, threads, |work| Ok(split::overview(work)))
+        let call =
+            self.with_work(Form::Cached, problem, captured, threads, |work| Ok(split::overview(work)))?;
+        let variant = self.variant();
+        // What is read of several positions is the rows of one token, of all heads that they are mixed from.
+        let sources = if variant.pseudo().is_some() { variant.heads.kv.into() } else { 1 };
+        let read_bytes = call.read_bytes.saturating_mul(sources) / u64::from(variant.per_token().max(1));
+        Ok(SplitOverview { read_bytes, ..call })
     }
 
     /// The time that a call on caches will take on the machine that the plan is for, as [`Planned::predict`] says that of tasks.
     pub fn predict_call(&self, call: &SplitOverview) -> Option<CachedPrediction> {
-        let (variant, _) = self.in_form(Form::Cached);
-        // Heads are mixed by the skeleton of many queries, of whose work on few there are no rates.
-        if variant.pseudo().is_some() {
-            return None;
-        }
+        let (variant, _) = match self.variant() {
+            variant if variant.pseudo().is_some() => (variant, Share::All),
+            _ => self.in_form(Form::Cached),
+        };
         let (variant, machine) = (&variant, &self.report.machine);
         CachedCase { plan: &self.plan, variant, machine, call }.predict()
     }
@@ -243,6 +249,11 @@ impl Planned {
             (Mechanism::Latent(latent), Form::Expanded) => (variant.expanded(latent), Share::Expanded),
             (Mechanism::Latent(latent), Form::Absorbed) => (variant.absorbed(latent), Share::Absorbed),
             (Mechanism::Latent(latent), Form::Cached) => (variant.absorbed(latent), Share::All),
+            // All heads take one pass over what they are mixed from.
+            (Mechanism::Pseudo(_), Form::Cached) => {
+                let heads = Heads { kv: 1, value: 1, ..variant.heads };
+                (Variant { heads, mechanism: Mechanism::Plain, ..variant }, Share::All)
+            }
             _ => (variant, Share::All),
         }
     }
@@ -260,6 +271,7 @@ impl Planned {
         let problem = &positions.view();
         let plan = match (self.plan.latent, form) {
             (Some(latent), Form::Absorbed) => &Plan { prefill: latent.absorbed, ..self.plan },
+            (None, Form::Cached) => &in_positions(&self.plan, self.variant().per_token()),
             _ => &self.plan,
         };
         let threads = threads as u32;
@@ -273,6 +285,17 @@ impl Planned {
         let mut spans = vec![Span::point(0); Summaries::len(variant.masks(), captured.lens())];
         let inputs = &Summaries::build(variant.masks(), captured, &mut spans);
         f(&Work { plan, variant: &variant, problem, inputs, threads, of })
+    }
+}
+
+/// A plan whose sizes of calls on caches are counted in positions, of which a token is so many.
+fn in_positions(plan: &Plan, per_token: u32) -> Plan {
+    let times = |tokens: u32| tokens.saturating_mul(per_token);
+    let Split { key_cell, key_chunk, .. } = plan.decode;
+    Plan {
+        decode: Split { key_cell: times(key_cell), key_chunk: times(key_chunk), ..plan.decode },
+        cache: PageFormat { tokens: times(plan.cache.tokens), ..plan.cache },
+        ..*plan
     }
 }
 
@@ -319,6 +342,19 @@ mod tests {
         assert_eq!(call.read_bytes, 15_000 * (64 + 32) * 4);
         // 1024 beside 1024, 452 and 1024 beside 1024 and 452: even after two heads.
         assert_eq!((call.threads, call.imbalance), (2, 0.0));
+    }
+
+    #[test]
+    fn all_pseudo_heads_take_one_pass_over_what_they_are_mixed_from() {
+        let planned = planned(
+            "heads = { query = 8, kv = 2, dim = 64, value_dim = 32 }\npseudo.heads = 4\nmask = 'causal'",
+        );
+        let Split { key_cell, .. } = planned.plan().decode;
+        let call = call(&planned, [3, 1, 2 * key_cell as usize + 100], 1);
+        assert_eq!((call.live_cells, call.passes, call.rows), (9, 9, 8 * 4));
+        let tokens = 3 * (2 * u64::from(key_cell) + 100);
+        assert_eq!((call.keys, call.pairs), (4 * tokens, 4 * tokens * 8 * 4));
+        assert_eq!(call.read_bytes, tokens * 2 * (64 + 32) * 4);
     }
 
     #[test]
@@ -396,6 +432,7 @@ mod tests {
             "heads = { query = 4, kv = 4, dim = 64 }\nscore = { modify = 'softcap(s, 30.0)' }",
             "heads = { query = 4, dim = 64 }\nmask = 'causal & window(100)'\ncache = { dtype = 'int8', layout = 'ring' }",
             "heads = { query = 4, kv = 2, dim = 64 }\ninputs = { doc = 'i32[b, k]' }\nmask = 'same(doc)'\ncache = { dtype = 'int4' }",
+            "heads = { query = 4, kv = 2, dim = 64 }\npseudo.heads = 3\nmask = 'causal'\ndtype = 'bf16'",
         ];
         for name in ["server-avx512-bf16", "server-avx512-amx", "desktop-avx2", "cortex-a72", "cortex-m7"] {
             let machine = Profile::built_in(name).expect("it ships").machine;

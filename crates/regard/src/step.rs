@@ -6,7 +6,6 @@ use regard_ir::problem::{Problem, ProblemError};
 use regard_ir::variant::Source;
 use regard_runtime::cache::SequenceId;
 use regard_runtime::flash::{self, WorkspaceLen};
-use regard_runtime::schedule::Task;
 
 use crate::cache::Cache;
 use crate::error::RunError;
@@ -21,9 +20,6 @@ pub struct Step {
     /// Where the sequences' queries and keys begin, where there are several.
     cu_q: Vec<i32>,
     cu_k: Vec<i32>,
-    /// Room for tasks, where calls are cut into such: of pseudo-heads.
-    tasks: Vec<Task>,
-    order: Vec<u32>,
     floats: Vec<f32>,
     spans: Vec<Span>,
 }
@@ -33,7 +29,7 @@ impl Step {
         identity: Identity,
         (sequences, queries): (usize, usize),
         threads: usize,
-        StepLen { workspace, tasks }: StepLen,
+        workspace: WorkspaceLen,
     ) -> Self {
         let starts = || Vec::with_capacity(sequences + 1);
         Self {
@@ -42,8 +38,6 @@ impl Step {
             queries,
             cu_q: starts(),
             cu_k: starts(),
-            tasks: vec![Task::default(); tasks],
-            order: vec![0; tasks],
             floats: vec![0.0; workspace.floats],
             spans: vec![Span::point(0); workspace.spans],
         }
@@ -51,8 +45,7 @@ impl Step {
 
     /// Bytes of its workspace.
     pub fn workspace_bytes(&self) -> usize {
-        let workspace = WorkspaceLen { floats: self.floats.len(), spans: self.spans.len() };
-        StepLen { workspace, tasks: self.tasks.len() }.bytes()
+        WorkspaceLen { floats: self.floats.len(), spans: self.spans.len() }.bytes()
     }
 
     /// A call: `queries` of each sequence over all its keys, in positions, of which a token has so many.
@@ -67,14 +60,14 @@ impl Step {
         if sequences.len() > most || queries > self.queries {
             return Err(RunError::Step { most: [most, self.queries], found: [sequences.len(), queries] });
         }
-        let Self { cu_q, cu_k, tasks, order, floats, spans, .. } = self;
-        let (tasks, workspace) = ((&mut tasks[..], &mut order[..]), flash::Workspace { floats, spans });
+        let Self { cu_q, cu_k, floats, spans, .. } = self;
+        let workspace = flash::Workspace { floats, spans };
         let positions = |tokens: usize| tokens.saturating_mul(per_token as usize);
         let queries = positions(queries);
         if let [sequence] = sequences {
             let keys = positions(cache.len(*sequence).map_err(RunError::Store)?);
             let problem = Problem::prefill(source, 1, queries, keys).map_err(RunError::Problem)?;
-            return Ok(Call { problem, tasks, workspace });
+            return Ok(Call { problem, workspace });
         }
         let (mut q, mut k) = (0i32, 0i32);
         cu_q.clear();
@@ -91,28 +84,12 @@ impl Step {
             cu_k.push(k);
         }
         let problem = Problem::packed(source, cu_q, cu_k).map_err(RunError::Problem)?;
-        Ok(Call { problem, tasks, workspace })
+        Ok(Call { problem, workspace })
     }
 }
 
 /// What a call on a cache works on, and in.
 pub(crate) struct Call<'a> {
     pub(crate) problem: Problem<'a>,
-    /// Room for tasks and their order.
-    pub(crate) tasks: (&'a mut [Task], &'a mut [u32]),
     pub(crate) workspace: flash::Workspace<'a>,
-}
-
-/// How much memory a [`Step`] needs.
-#[derive(Clone, Copy)]
-pub(crate) struct StepLen {
-    pub(crate) workspace: WorkspaceLen,
-    pub(crate) tasks: usize,
-}
-
-impl StepLen {
-    /// Bytes of all; saturates.
-    pub(crate) fn bytes(&self) -> usize {
-        self.workspace.bytes().saturating_add(self.tasks.saturating_mul(size_of::<(Task, u32)>()))
-    }
 }

@@ -7,6 +7,7 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use regard_engine::element::Element;
+use regard_engine::engine::LINE;
 use regard_engine::pack::Rows;
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{BindError, Captured};
@@ -149,6 +150,16 @@ impl<'a> Mixes<'a> {
         Ok(Some(Self { per_token, heads, factors }))
     }
 
+    /// What sources are multiplied by, `[source][head][pseudo-head]`.
+    pub fn factors(&self, which: Which) -> &'a [f32] {
+        self.factors[which as usize]
+    }
+
+    /// Heads that are mixed.
+    pub fn sources(&self, which: Which) -> usize {
+        self.factors(which).len().checked_div(self.heads * self.per_token).unwrap_or(0)
+    }
+
     /// Floats that [`MixedRows`] works in, of rows of this width from so many heads at most: those that it keeps, and what they
     /// are mixed from.
     pub fn room_len(per_token: usize, most_sources: usize, width: usize) -> usize {
@@ -162,6 +173,9 @@ impl<'a> Mixes<'a> {
 fn tokens_at_once(n_sources: usize, width: usize) -> usize {
     (READ / n_sources.saturating_mul(width).max(1)).clamp(1, MOST_READ)
 }
+
+/// Bytes of a line of a cache.
+const LINE_BYTES: usize = LINE * size_of::<f32>();
 
 /// Floats of rows that are read at once, and their tokens at most: a small part of a second-level cache.
 const READ: usize = 1 << 14;
@@ -262,6 +276,20 @@ impl<T: Element> Mixed<'_, T> {
                     Which::Value => cache.read_values(lanes, &page, source, tokens.clone(), to),
                     Which::Query | Which::Key => cache.read_keys(lanes, &page, source, tokens.clone(), to),
                 },
+            }
+        }
+    }
+
+    /// Asks for the rows of a token of a tensor, where there is such.
+    #[inline(always)]
+    fn ask<L: Lanes>(&self, lanes: L, token: usize) {
+        let Sources::Given { rows, batch } = self.sources else { return };
+        if token < self.tokens() {
+            for source in 0..self.count() {
+                let line = LINE_BYTES / size_of::<T>();
+                for x in rows.row(batch, source, token).iter().step_by(line) {
+                    lanes.prefetch(x);
+                }
             }
         }
     }
@@ -382,6 +410,10 @@ impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
         if kept.of != Some([token, first]) {
             let to = &mut kept.rows[..SUMS.min(per_token - first) * width];
             let at = [token - kept.tokens.start, kept.tokens.len()];
+            if first == 0 {
+                // It is read when those are mixed that were read before.
+                self.mixed.ask(lanes, token + kept.tokens.len());
+            }
             self.mixed.mix(lanes, kept.read, at, first, to);
             kept.of = Some([token, first]);
         }

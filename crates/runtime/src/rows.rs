@@ -99,8 +99,21 @@ fn squares(row: &[f32]) -> f64 {
 #[inline(always)]
 fn turn(position: &Position, token: Known<'_>, row: &mut [f32]) {
     let row = &mut row[position.offset as usize..][..position.dim as usize];
-    let angles = token.cos.iter().zip(token.sin);
-    match position.layout {
+    let angles = token.cos.iter().zip(token.sin).map(|(&cos, &sin)| (cos, sin));
+    match token.further {
+        None => turn_by(position.layout, angles, row),
+        Some([cos, sin]) => {
+            let further = angles.zip(cos.iter().zip(sin)).map(|((cos, sin), (further_cos, further_sin))| {
+                (cos * further_cos - sin * further_sin, sin * further_cos + cos * further_sin)
+            });
+            turn_by(position.layout, further, row);
+        }
+    }
+}
+
+#[inline(always)]
+fn turn_by(layout: RopeLayout, angles: impl Iterator<Item = (f32, f32)>, row: &mut [f32]) {
+    match layout {
         RopeLayout::Half => {
             let (left, right) = row.split_at_mut(row.len() / 2);
             for ((a, b), (cos, sin)) in left.iter_mut().zip(right).zip(angles) {

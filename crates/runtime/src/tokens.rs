@@ -1,7 +1,8 @@
 //! What rows of q and k need to know of their tokens before they are packed: rotary angles, and norms over all heads.
 //!
 //! One table holds a row for each key and each query, filled once a call by all workers: rows are packed for many
-//! passes, and an angle's sine costs more than a turn.
+//! passes, and an angle's sine costs more than a turn. Of pseudo-heads, whose tokens are several positions, there is a row for each
+//! token and one for each further position: a row for each position would be many times as much as stays in a cache.
 
 use pulp::bytemuck;
 use regard_engine::Op;
@@ -40,15 +41,20 @@ pub(crate) struct TokenLayout {
     keys: usize,
     /// Queries along it.
     queries: usize,
+    /// Positions that share a row: those of a token, where heads are mixed into pseudo-heads.
+    per_row: usize,
 }
 
 impl TokenLayout {
     pub fn new(variant: &Variant<'_>, problem: &Problem<'_>) -> Self {
         let half = variant.position.map_or(0, |position| position.dim as usize / 2);
         let norms = variant.qk_norm.is_some_and(|norm| norm.all_heads);
-        let own = norms || variant.position.is_some_and(|position| position.ids.is_some());
+        let by_input = variant.position.is_some_and(|position| position.ids.is_some());
+        let own = norms || by_input;
+        let per_row = if by_input { 1 } else { variant.per_token().max(1) as usize };
         let [batch, queries, keys] = problem.extents().map(|n| n as usize);
-        Self { half, norms, own, batch: if own { batch } else { 1 }, keys, queries }
+        let [queries, keys] = [queries, keys].map(|n| n.div_ceil(per_row));
+        Self { half, norms, own, batch: if own { batch } else { 1 }, keys, queries, per_row }
     }
 
     /// Of queries alone, whose keys are cached.
@@ -59,6 +65,12 @@ impl TokenLayout {
     /// Of keys alone.
     pub fn of_keys(variant: &Variant<'_>, problem: &Problem<'_>) -> Self {
         Self { queries: 0, ..Self::new(variant, problem) }
+    }
+
+    /// Of so many rows, each of which is found as that of a query.
+    pub fn of_rows(variant: &Variant<'_>, rows: usize) -> Self {
+        let half = variant.position.map_or(0, |position| position.dim as usize / 2);
+        Self { half, norms: false, own: false, batch: 1, keys: 0, queries: rows, per_row: 1 }
     }
 
     /// Floats of a row: the pairs' cosines, their sines, the norm.
@@ -74,27 +86,36 @@ impl TokenLayout {
     /// Floats of the table, in whole chunks; saturates.
     pub fn table_len(&self) -> usize {
         let rows = self.batch.saturating_mul(self.keys.saturating_add(self.queries));
+        let rows = rows.saturating_add(self.steps());
         rows.checked_next_multiple_of(CHUNK).unwrap_or(usize::MAX).saturating_mul(self.stride())
     }
 
-    /// The row of a key, or else of a query, from where it lies in its tensor.
-    #[inline(always)]
-    fn row(&self, batch: usize, token: Token) -> usize {
-        let batch = if self.own { batch } else { 0 };
-        match token {
-            Token::Key(key) => batch * self.keys + key,
-            Token::Query(query) => self.batch * self.keys + batch * self.queries + query,
-        }
+    /// Rows for what is turned further than the first position of its row: none where each position has a row.
+    const fn steps(&self) -> usize {
+        if self.per_row > 1 { self.per_row } else { 0 }
     }
 
-    /// Where the token of a row lies in its tensor.
+    /// The row of a key, or else of a query, from where it lies in its tensor, and its position after the row's first.
+    #[inline(always)]
+    fn row(&self, batch: usize, token: Token) -> (usize, usize) {
+        let batch = if self.own { batch } else { 0 };
+        let (before, at) = match token {
+            Token::Key(key) => (batch * self.keys, key),
+            Token::Query(query) => (self.batch * self.keys + batch * self.queries, query),
+        };
+        // Most variants have a row for each, which should take no division.
+        if self.per_row == 1 { (before + at, 0) } else { (before + at / self.per_row, at % self.per_row) }
+    }
+
+    /// Where the first token of a row lies in its tensor, or which step the row is of.
     fn token(&self, row: usize) -> (usize, Token) {
         match row.checked_sub(self.batch * self.keys) {
-            None => (row / self.keys, Token::Key(row % self.keys)),
-            Some(row) => (row / self.queries, Token::Query(row % self.queries)),
+            None => (row / self.keys, Token::Key(row % self.keys * self.per_row)),
+            Some(row) => (row / self.queries, Token::Query(row % self.queries * self.per_row)),
         }
     }
 
+    /// Rows of tokens.
     fn rows(&self) -> usize {
         self.batch * (self.keys + self.queries)
     }
@@ -121,6 +142,8 @@ pub(crate) struct Known<'a> {
     pub cos: &'a [f32],
     /// Its sine.
     pub sin: &'a [f32],
+    /// Cosine and sine of each pair's angle that is added to that.
+    pub further: Option<[&'a [f32]; 2]>,
     /// What a norm over all heads divides by, inverted.
     pub norm: f32,
 }
@@ -140,11 +163,23 @@ impl<'a> Tokens<'a> {
 
     #[inline(always)]
     fn known(&self, batch: usize, token: Token) -> Known<'a> {
-        let TokenLayout { half, norms, .. } = self.layout;
-        let row = self.layout.row(batch, token);
-        let row = &self.table[row * self.layout.stride()..][..self.layout.stride()];
-        let (cos, rest) = row.split_at(half);
-        Known { cos, sin: &rest[..half], norm: if norms { rest[half] } else { 1.0 } }
+        let norms = self.layout.norms;
+        let (row, step) = self.layout.row(batch, token);
+        let [cos, sin, rest] = self.at(row);
+        let further = (step > 0).then(|| {
+            let [cos, sin, _] = self.at(self.layout.rows() + step);
+            [cos, sin]
+        });
+        Known { cos, sin, further, norm: if norms { rest[0] } else { 1.0 } }
+    }
+
+    /// A row of the table: cosines, sines, and what follows them.
+    #[inline(always)]
+    fn at(&self, row: usize) -> [&'a [f32]; 3] {
+        let (half, stride) = (self.layout.half, self.layout.stride());
+        let (cos, rest) = self.table[row * stride..][..stride].split_at(half);
+        let (sin, rest) = rest.split_at(half);
+        [cos, sin, rest]
     }
 }
 
@@ -188,7 +223,7 @@ impl<T: Element> Fill<'_, T> {
     #[inline(always)]
     pub fn chunk(&self, chunk: usize, to: &mut [f32]) {
         let first = chunk * CHUNK;
-        let count = CHUNK.min(self.layout.rows().saturating_sub(first));
+        let count = CHUNK.min((self.layout.rows() + self.layout.steps()).saturating_sub(first));
         if let Some(position) = &self.variant.position {
             self.angles(position, first, count, to);
         }
@@ -201,24 +236,23 @@ impl<T: Element> Fill<'_, T> {
 
     #[inline(always)]
     fn angles(&self, position: &Position, first: usize, count: usize, to: &mut [f32]) {
-        let TokenLayout { half, .. } = self.layout;
         let mut positions = [0i32; CHUNK];
         for (i, at) in positions[..count].iter_mut().enumerate() {
             *at = self.position(position, first + i);
         }
-        let frequencies: &[f64] = bytemuck::cast_slice(&self.frequencies[..2 * half]);
-        let factor = position.factor();
-        for (t, &frequency) in frequencies.iter().enumerate() {
-            let mut turn = Turn::new(frequency);
-            for (&at, to) in positions[..count].iter().zip(to.chunks_exact_mut(self.layout.stride())) {
-                let (sin, cos) = turn.to(at);
-                (to[t], to[half + t]) = ((factor * cos) as f32, (factor * sin) as f32);
-            }
-        }
+        // What is turned further has the position's factor already.
+        let rows = self.layout.rows().saturating_sub(first).min(count);
+        let (rows, steps) = positions[..count].split_at(rows);
+        let (to, to_steps) = to.split_at_mut(rows.len() * self.layout.stride());
+        angles(&self.layout, position.factor(), self.frequencies, rows, to);
+        angles(&self.layout, 1.0, self.frequencies, steps, to_steps);
     }
 
     /// The position that a row is turned by.
     fn position(&self, position: &Position, row: usize) -> i32 {
+        if let Some(step) = row.checked_sub(self.layout.rows()) {
+            return step as i32;
+        }
         let (batch, token) = self.layout.token(row);
         let sequence = self.sequence(batch, token);
         let of = self.problem.sequence(sequence);
@@ -226,16 +260,7 @@ impl<T: Element> Fill<'_, T> {
             Token::Key(key) => (of.held.begin as i32 + (key - of.first_key as usize) as i32, true),
             Token::Query(query) => (of.q_offset + (query - of.first_query as usize) as i32, false),
         };
-        let reads = is_key || self.variant.source == Source::SelfAttention;
-        let Some(ids) = position.ids.filter(|_| reads) else { return at };
-        let offset = self.captured.offset(ids as usize, &[sequence as i32, at]);
-        match (offset, self.captured.data(ids as usize)) {
-            (Some(offset), InputData::I32(ids)) => ids[offset],
-            _ => {
-                self.fault.report(ids);
-                0
-            }
-        }
+        given(position, self.variant.source, (self.captured, self.fault), (sequence, at, is_key))
     }
 
     /// The sequence of a token that lies at `batch` in its tensor.
@@ -277,6 +302,45 @@ impl<T: Element> Fill<'_, T> {
             }
         }
         inverse(norm, squares, heads as usize * self.variant.heads.dim as usize)
+    }
+}
+
+/// Writes the rows of a table for some positions: their angles' cosines and sines, times a factor.
+#[inline(always)]
+pub(crate) fn angles(
+    layout: &TokenLayout,
+    factor: f64,
+    frequencies: &[f32],
+    positions: &[i32],
+    to: &mut [f32],
+) {
+    let half = layout.half;
+    let frequencies: &[f64] = bytemuck::cast_slice(&frequencies[..2 * half]);
+    for (t, &frequency) in frequencies.iter().enumerate() {
+        let mut turn = Turn::new(frequency);
+        for (&at, to) in positions.iter().zip(to.chunks_exact_mut(layout.stride())) {
+            let (sin, cos) = turn.to(at);
+            (to[t], to[half + t]) = ((factor * cos) as f32, (factor * sin) as f32);
+        }
+    }
+}
+
+/// The position that a row of a sequence is turned by, of a key or of a query, which is at `at`: another where an input gives it.
+pub(crate) fn given(
+    position: &Position,
+    source: Source,
+    (captured, fault): (&Captured<'_>, &Fault),
+    (sequence, at, is_key): (u32, i32, bool),
+) -> i32 {
+    let reads = is_key || source == Source::SelfAttention;
+    let Some(ids) = position.ids.filter(|_| reads) else { return at };
+    let offset = captured.offset(ids as usize, &[sequence as i32, at]);
+    match (offset, captured.data(ids as usize)) {
+        (Some(offset), InputData::I32(ids)) => ids[offset],
+        _ => {
+            fault.report(ids);
+            0
+        }
     }
 }
 

@@ -53,6 +53,10 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// the upper bits of its payload.
     fn store_f16(self, x: <Self::Simd as Simd>::f32s, bits: &mut [u16]);
 
+    /// Asks for the line of memory that something begins in, which will be read soon. Nothing depends on it.
+    #[inline(always)]
+    fn prefetch<T>(self, _at: &T) {}
+
     /// Writes 8 × 8 floats turned: `to[j * stride + i] = from[i][j]`.
     ///
     /// # Panics

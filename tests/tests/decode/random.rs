@@ -55,6 +55,7 @@ fn products_of_pair(heads: &Heads) -> u64 {
 // What is counted: specs, and of each engine what it was compared by.
 const READS_LENGTHS: &str = "skipped: reads nq or nk";
 const SEES_LATER: &str = "skipped: sees later keys";
+const MIXED: &str = "of pseudo-heads";
 const SEVERAL_CELLS: &str = "of several cells";
 const ALL_DIGITS: &str = "in all digits";
 const FEWER_DIGITS: &str = "in fewer digits";
@@ -86,7 +87,9 @@ impl Drawn {
             7 => 1000 + draws.below(300),
             _ => draws.pick(&[33, 1, 2, 16, 17, 63, 64, 65, 97, 150, 257, 400]),
         };
-        let tokens = (tokens as usize).min((MOST_PRODUCTS / products_of_pair(&spec.heads)).isqrt() as usize);
+        let most = MOST_PRODUCTS / products_of_pair(&spec.heads).max(1);
+        let per_token = spec.variant().map_or(1, |variant| variant.per_token() as usize);
+        let tokens = (tokens as usize).min(most.isqrt() as usize / per_token);
         let steps = if tokens > 150 || draws.coin() { 60 } else { tokens as u32 };
         let prompt = tokens - draws.below(steps.min(tokens as u32) + 1) as usize;
         let at_once = match spec.cache.layout {
@@ -112,26 +115,51 @@ fn cache(draws: &mut Draws<'_>, variant: &Variant<'_>) -> spec::Cache {
     spec::Cache { layout, page, k, v, file: false }
 }
 
+/// Every other spec with its heads mixed into pseudo-heads, without what that leaves no meaning, if nothing else keeps it from that.
+fn mixed(text: &str, draw: usize) -> Option<Spec> {
+    let heads = [0, 3, 0, 1, 0, 2, 0, 5][draw % 8];
+    let causal = ["flat", "token"][draw / 8 % 2];
+    let mut text = format!("{text}pseudo = {{ heads = {heads}, causal = '{causal}' }}\n");
+    for meaningless in [
+        ", value = 1",
+        ", value = 2",
+        ", value = 3",
+        "lse = true, ",
+        "mix = \"learned\", ",
+        ", axis = \"all\"",
+    ] {
+        text = text.replace(meaningless, "");
+    }
+    if heads == 0 {
+        None
+    } else {
+        regard::parse(&text, "random.toml", &regard::NoFiles).ok().map(|it| it.spec)
+    }
+}
+
 /// Why a sequence of a spec cannot grow, if it cannot: what a token gives would hang on later ones.
 fn hangs_on_later(variant: &Variant<'_>, tokens: usize) -> Option<&'static str> {
     let reads = |var| variant.allow.reads(var) || variant.modify.reads(var);
     if reads(Var::Nq) || reads(Var::Nk) {
         return Some(READS_LENGTHS);
     }
-    let (end, up_to) = (tokens as i32 - 1, |n: u32| Span { lo: 0, hi: n as i32 - 1 });
-    let sees_later = |q: i32| {
+    let heads = variant.scored().heads;
+    let (per_token, up_to) = (variant.per_token() as i32, |n: u32| Span { lo: 0, hi: n as i32 - 1 });
+    let positions = tokens as i32 * per_token;
+    let sees_later = |token: i32| {
+        let next = (token + 1) * per_token;
         let region = Region {
             b: Span::point(0),
-            h: up_to(variant.heads.query),
-            g: up_to(variant.heads.kv),
-            q: Span::point(q),
-            k: Span { lo: q + 1, hi: end },
-            nq: tokens as i32,
-            nk: tokens as i32,
+            h: up_to(heads.query),
+            g: up_to(heads.kv),
+            q: Span { lo: token * per_token, hi: next - 1 },
+            k: Span { lo: next, hi: positions - 1 },
+            nq: positions,
+            nk: positions,
         };
         tiles::liveness(variant.allow, &region, &Unknown(variant.inputs)) != Liveness::Dead
     };
-    (0..end).any(sees_later).then_some(SEES_LATER)
+    (0..tokens as i32 - 1).any(sees_later).then_some(SEES_LATER)
 }
 
 /// Compares what the draws say on every engine.
@@ -145,6 +173,10 @@ fn check(
     let parsed = regard::parse(&text, "random.toml", &regard::NoFiles);
     let spec = parsed.map_err(|diagnostics| TestCaseError::fail(format!("{text}\n{diagnostics}")))?.spec;
     let mut draws = Draws::new(of_story);
+    let spec = mixed(&text, of_spec.len()).unwrap_or(spec);
+    if spec.variant().is_some_and(|variant| variant.pseudo().is_some()) {
+        count(counts, MIXED);
+    }
     let cache = cache(&mut draws, &spec.variant().expect("softmax"));
     let mut spec = Spec { cache, ..spec };
     // Which is chosen by itself may be another for a piece than for the whole.
@@ -162,13 +194,15 @@ fn check(
     if drawn.tokens > 1024 {
         count(counts, SEVERAL_CELLS);
     }
-    let is_short = (drawn.tokens as u64).pow(2) * products_of_pair(&spec.heads) <= MOST_EMULATED;
+    let positions = drawn.tokens as u64 * u64::from(spec.variant().expect("softmax").per_token());
+    let is_short = positions.pow(2) * products_of_pair(&spec.heads) <= MOST_EMULATED;
     for &entry in entries {
         if run::serves(&spec, entry, drawn.dtype) && (is_short || !entry.emulated) {
             let told = Telling { spec: &spec, entry, drawn, counts };
             told.check(draws.clone()).map_err(|error| {
                 let engine = [entry.engine.name(), entry.isa.name()];
-                TestCaseError::fail(format!("{text}{cache:?}\n{drawn:?} on {engine:?}: {error}"))
+                let of = (spec.mechanism.clone(), cache);
+                TestCaseError::fail(format!("{text}{of:?}\n{drawn:?} on {engine:?}: {error}"))
             })?;
         }
     }
@@ -451,6 +485,7 @@ fn whatever_became_of_a_sequence_its_tokens_give_what_a_prefill_gives() {
         assert!(counted(&[layout.name()]) * 20 > cases, "few sequences are {}", layout.name());
     }
     assert!(counted(&[SEVERAL_CELLS]) * 40 > cases, "few sequences have more than a cell");
+    assert!(counted(&[MIXED]) * 20 > cases, "few have pseudo-heads");
     let compared = counted(&[ALL_DIGITS, FEWER_DIGITS, CHANGED_KEYS]);
     let cancelling = counted(&[CANCELLING]);
     assert!(cancelling * 100 < compared, "{cancelling} of {compared} cancel");

@@ -75,11 +75,12 @@ pub(super) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
         plan_s: made.plan_s,
         call_s,
     };
+    let pseudo_heads = planned.variant().pseudo().map(|pseudo| pseudo.heads);
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&shown)?)?;
         return Ok(());
     }
-    text(&shown, out)
+    text(&shown, pseudo_heads, out)
 }
 
 /// The size that is asked for.
@@ -104,7 +105,8 @@ fn workspace_bytes(
     Kernel::build(planned.clone()).ok()?.step_bytes(problem, cache, threads).ok()
 }
 
-fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+/// As a person reads it; of heads that are mixed into pseudo-heads, their number is given.
+fn text(shown: &Shown<'_>, pseudo_heads: Option<u32>, out: &mut dyn Write) -> Result<(), Failure> {
     let Problem { phase, batch, queries, keys, q_offset, packed: _, part: _ } = shown.problem;
     let plan = &shown.plan.plan;
     writeln!(out, "{}", shown.plan)?;
@@ -113,12 +115,17 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     let SplitOverview { rows, live_cells, cells, chunks, passes, read_bytes, threads, imbalance, .. } =
         shown.call;
     let counted = |n: u32, one, more| format!("{n} {}", if n == 1 { one } else { more });
-    writeln!(
-        out,
-        "rows      = {rows} of a pass: {} × {} of a key head",
-        counted(queries, "query", "queries"),
-        counted(heads.group(), "query head", "query heads")
-    )?;
+    let asked = counted(queries, "query", "queries");
+    match pseudo_heads {
+        None => {
+            let group = counted(heads.group(), "query head", "query heads");
+            writeln!(out, "rows      = {rows} of a pass: {asked} × {group} of a key head")?;
+        }
+        Some(count) => {
+            let all = counted(heads.query, "head", "heads");
+            writeln!(out, "rows      = {rows} of a pass: {asked} × {count} pseudo-heads of {all}")?;
+        }
+    }
     let whose = match batch {
         0 | 1 => String::new(),
         _ if live_cells.is_multiple_of(batch.into()) => {
@@ -132,7 +139,13 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
         plan.decode.key_cell,
         counted(chunks, "chunk", "chunks")
     )?;
-    writeln!(out, "passes    = {passes}: live cells × {}", counted(heads.kv, "key head", "key heads"))?;
+    match pseudo_heads {
+        None => {
+            let heads = counted(heads.kv, "key head", "key heads");
+            writeln!(out, "passes    = {passes}: live cells × {heads}")?;
+        }
+        Some(_) => writeln!(out, "passes    = {passes}: live cells, each of all heads at once")?,
+    }
     writeln!(
         out,
         "imbalance = {:.1} % above the average for the busiest of {}",

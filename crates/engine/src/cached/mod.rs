@@ -29,7 +29,7 @@ pub use self::store::{
     read_value_channel, sanitise, write_key, write_value,
 };
 
-pub use self::turn::{Lane, copy_keys, turn_keys, turn_rows, widen_keys, widen_value};
+pub use self::turn::{Lane, copy_keys, turn_keys, turn_rows, widen_keys, widen_value, widen_values};
 
 /// Words of a panel's row.
 pub const LANES: usize = regard_ir::cache::LANES as usize;
@@ -212,7 +212,7 @@ fn in_tiles<D: Door, T: Tiles<D>>(lanes: D, part: &Part<'_>, target: Target<'_>,
         let end = vectors.min(begin + STRIP);
         let mut first = begin;
         while whole > 0 && first < end {
-            let count = whole_or_one(T::vectors(most), end - first);
+            let count = at_most(T::vectors(most), end - first);
             for row in (0..whole).step_by(most) {
                 strip.tile(RowTile::new(row, most), (first, count), row == 0);
             }
@@ -220,16 +220,19 @@ fn in_tiles<D: Door, T: Tiles<D>>(lanes: D, part: &Part<'_>, target: Target<'_>,
         }
         first = begin;
         while rest.rows > 0 && first < end {
-            let count = whole_or_one(T::vectors(rest.width), end - first);
+            let count = at_most(T::vectors(rest.width), end - first);
             strip.tile(rest, (first, count), whole == 0);
             first += count;
         }
     }
 }
 
-/// As many as asked for, or one where there are not as many.
-const fn whole_or_one(count: usize, there: usize) -> usize {
-    if count <= there { count } else { 1 }
+/// As many as asked for, a power of two, or as many as there are of a smaller one.
+const fn at_most(mut count: usize, there: usize) -> usize {
+    while count > there {
+        count /= 2;
+    }
+    count
 }
 
 /// What [`in_tiles`] goes over.

@@ -91,6 +91,32 @@ pub fn widen_value<L: Lanes>(
     }
 }
 
+/// Widens sixteen channels, of panel `panel`, of the values of some tokens, in pages of so many.
+///
+/// # Panics
+/// If the block has no such panel or tokens, or `to` is shorter.
+#[inline(always)]
+pub fn widen_values<L: Lanes>(
+    lanes: L,
+    block: &Block,
+    words: &[u32],
+    (tokens, panel): (usize, usize),
+    range: Range<usize>,
+    to: &mut [Lane],
+) {
+    let numbers = block.codec.numbers() as usize;
+    let steps: &[Step] = words[..block.words].as_chunks().0;
+    let steps = &steps[panel * (tokens / numbers)..][..tokens / numbers];
+    let group = if block.groups > 1 { panel * LANES / GROUP } else { 0 };
+    let mut scales = [0.0; LANES];
+    for (i, token) in range.enumerate() {
+        if block.groups > 0 {
+            scales = [scale(block, words, group * tokens + token); LANES];
+        }
+        widen_step(lanes, block.codec, (&steps[token / numbers], token % numbers), &scales, &mut to[i]);
+    }
+}
+
 /// Widens number `n` of each lane of a step; integers are multiplied by what their lane is scaled by.
 #[inline(always)]
 fn widen_step<L: Lanes>(lanes: L, codec: Codec, (step, n): (&Step, usize), scales: &Lane, to: &mut Lane) {

@@ -14,7 +14,6 @@ use regard_simd::{Lanes, TRANSPOSE};
 
 use super::Door;
 use super::probe::Probe;
-use crate::cached::LANES;
 use crate::engine::Op;
 use crate::pack::PANEL;
 
@@ -103,6 +102,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn simd(self) -> V3 {
         self.v3
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        prefetch(at);
     }
 
     #[inline(always)]
@@ -217,11 +221,6 @@ impl Door for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(self, line: &[u32; LANES]) {
-        prefetch(line);
-    }
-
-    #[inline(always)]
     fn enter<O: Op>(self, op: O) -> O::Output {
         // SAFETY: an `Avx2` is made only by `detect`, which saw every feature of V3, and F16C.
         unsafe { door(op) }
@@ -236,9 +235,9 @@ impl Door for Avx2 {
 
 /// Asks for a line of memory.
 #[inline(always)]
-pub(super) fn prefetch(line: &[u32; LANES]) {
+pub(super) fn prefetch<T>(at: &T) {
     // SAFETY: a prefetch reads nothing that the program can see and faults nowhere; every x86-64 processor has it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(at).cast()) }
 }
 
 /// Enables all that V3 names, so that every call of `pulp` is inlined.

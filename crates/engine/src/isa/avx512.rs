@@ -14,7 +14,6 @@ use regard_simd::{Lanes, TRANSPOSE};
 
 use super::probe::Probe;
 use super::{Door, avx2};
-use crate::cached::LANES;
 use crate::engine::Op;
 
 /// Proof that the processor has `pulp`'s level V4, and AVX512-BF16 where `BF16` says so.
@@ -112,6 +111,11 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        avx2::prefetch(at);
+    }
+
+    #[inline(always)]
     fn floor(self, x: f32x16) -> f32x16 {
         // Immediate: no scaling (bits 7:4), no exception for inexact results (bit 3), round down (bits 1:0).
         bytemuck::cast(self.v4.avx512f._mm512_roundscale_ps::<0b1001>(bytemuck::cast(x)))
@@ -196,11 +200,6 @@ impl Door for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch(self, line: &[u32; LANES]) {
-        avx2::prefetch(line);
-    }
-
-    #[inline(always)]
     fn enter<O: Op>(self, op: O) -> O::Output {
         // SAFETY: an `Avx512` is made only by `detect`, which saw every feature of V4.
         unsafe { door(op) }
@@ -235,11 +234,6 @@ impl Door for Avx512Bf16 {
     #[inline(always)]
     fn call_bytes<O: Op>(self, op: O) -> O::Output {
         self.call_for_bytes(op)
-    }
-
-    #[inline(always)]
-    fn prefetch(self, line: &[u32; LANES]) {
-        avx2::prefetch(line);
     }
 
     #[inline(always)]

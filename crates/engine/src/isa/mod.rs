@@ -13,7 +13,6 @@ pub mod scalar;
 use regard_ir::machine::Isa;
 use regard_simd::{F32, Lanes, Simd, halves_bf16};
 
-use crate::cached::LANES;
 use crate::engine::Op;
 use crate::pack::PANEL;
 use crate::panel::tile::{Floats, sum};
@@ -85,10 +84,6 @@ pub trait Door: Lanes {
     fn call_bytes<O: Op>(self, op: O) -> O::Output {
         self.call(op)
     }
-
-    /// Asks for a line of memory that will be read soon. Nothing depends on it.
-    #[inline(always)]
-    fn prefetch(self, _line: &[u32; LANES]) {}
 
     /// Runs `op` compiled for the set.
     fn enter<O: Op>(self, op: O) -> O::Output;

@@ -3,7 +3,8 @@
 //! A pass reads its pages from end to end and asks for the next ones early, so that reading goes on beside arithmetic: the
 //! longer of both counts. What is read is found in the smallest cache that holds all of it with as much again, where a call
 //! like the last one left it. Cached floats are multiplied on f32 lanes, or as pairs of bf16 where the plan's engine has
-//! these; matrix tiles have no part in it, and for integers, which have products of their own, f32 lanes stand.
+//! these; matrix tiles have no part in it, and for integers, which have products of their own, f32 lanes stand. Of pseudo-heads
+//! the rows of all heads are mixed of what is read, on f32 lanes.
 //!
 //! Left out are what a call does whatever it reads (queries packed, sums merged, outputs written), that a row tile of one row
 //! loads a key for one product, how long a value of few bits takes to be widened, and that cores share the memory's bandwidth.
@@ -39,7 +40,7 @@ pub struct CachedPrediction {
     pub seconds: f64,
     /// Keys and values read.
     pub reading_s: f64,
-    /// Products of queries and keys, and of weights and values.
+    /// Products of queries and keys, and of weights and values; of pseudo-heads those that mix them too.
     pub products_s: f64,
     /// Scores made into weights, modifier and mask included.
     pub softmax_s: f64,
@@ -88,13 +89,18 @@ impl CachedCase<'_> {
     /// this build computes it.
     pub fn predict(&self) -> Option<CachedPrediction> {
         let Self { plan, variant, machine, call } = *self;
-        let [keys, values] = [entry(plan, plan.cache.k)?, entry(plan, plan.cache.v)?];
+        let is_mixed = variant.pseudo().is_some();
+        let [keys, values] = [entry(plan, plan.cache.k, is_mixed)?, entry(plan, plan.cache.v, is_mixed)?];
         let known = Known::of(machine, [keys, values]);
         // More threads than cores take turns.
         let share = (1.0 + call.imbalance.max(0.0)) / f64::from(call.threads.max(1));
         let busiest = share.max(1.0 / f64::from(machine.cores.max(1))).min(1.0);
         let per_thread = |amount: f64, giga: f64| busiest * amount / (giga * 1e9);
         let (bytes, pairs) = (call.read_bytes as f64, call.pairs as f64);
+        // Products that each channel of the mixed rows of all heads takes.
+        let heads = variant.heads;
+        let mixing =
+            if is_mixed { call.keys as f64 * f64::from(heads.query) * f64::from(heads.kv) } else { 0.0 };
         let operations = |tree| weight(tree) / SOFTMAX_OPERATIONS;
         let weighed =
             pairs * (1.0 + operations(variant.modify)) + call.masked_pairs as f64 * operations(variant.allow);
@@ -106,8 +112,8 @@ impl CachedCase<'_> {
             Mechanism::Lookahead(_) => (2.0 * pairs, call.learners as f64 * LESSON_TOKENS),
             _ => (pairs, 0.0),
         };
-        let products_s = per_thread((met + lessons) * dim, of_keys.products)
-            + per_thread(pairs * value_dim, of_values.products);
+        let products_s = per_thread((met + lessons + mixing) * dim, of_keys.products)
+            + per_thread((pairs + mixing) * value_dim, of_values.products);
         let softmax_s = per_thread(weighed + (met - pairs) + lessons, of_values.softmax);
         let waking_s = if call.threads > 1 { wakes(call) * WAKE_S } else { 0.0 };
         let arithmetic_s = products_s + softmax_s;
@@ -130,10 +136,10 @@ fn wakes(call: &SplitOverview) -> f64 {
     if call.live_cells > u64::from(call.sequences) { 3.0 } else { 2.0 }
 }
 
-/// Whose rates stand for products with what a codec stored.
-fn entry(plan: &Plan, codec: Codec) -> Option<&'static Entry> {
+/// Whose rates stand for products with what a codec stored; what is mixed of it is floats.
+fn entry(plan: &Plan, codec: Codec, is_mixed: bool) -> Option<&'static Entry> {
     let engine = match (plan.engine, codec) {
-        (EngineKind::DotBf16, Codec::Bf16) => EngineKind::DotBf16,
+        (EngineKind::DotBf16, Codec::Bf16) if !is_mixed => EngineKind::DotBf16,
         _ => EngineKind::SimdF32,
     };
     let is_exact = |entry: &&Entry| engine != EngineKind::DotBf16 || entry.isa == plan.isa;

@@ -92,7 +92,7 @@ pub(super) fn shape(
 }
 
 /// Whether each sequence is of whole tokens.
-fn check_tokens(variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
+pub(crate) fn check_tokens(variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
     let per_token = variant.per_token();
     let whole = |of: Sequence| {
         let Sequence { first_query, first_key, queries, keys, held, q_offset, .. } = of;

@@ -32,7 +32,7 @@ use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
 use self::check::{check, serves};
-pub(crate) use self::check::{check_caches, check_outputs, covers};
+pub(crate) use self::check::{check_caches, check_outputs, check_tokens, covers};
 pub use self::error::RunError;
 pub(crate) use self::keys::Source;
 pub use self::lookahead::extend_lookahead;

@@ -210,7 +210,7 @@ impl<D: Door> Class<'_, D> {
             self.weigh(keys, tokens, memory.weights, memory.code);
         }
         let stored = learned.keys(head, keys.first, keys.count);
-        let mut lines = keys.ahead.as_chunks().0.chunks(layout.stride / LANES);
+        let mut lines = keys.ahead.chunks(layout.stride);
         let mut had = 0;
         for row in 0..rows {
             let own = own_tokens(first + row as u32, learned.taught);
@@ -235,7 +235,7 @@ impl<D: Door> Class<'_, D> {
             let mut fours = learned_keys.chunks_exact(4 * layout.stride);
             let (whole, rest) = found[..keys.count].as_chunks_mut();
             for (found, keys) in whole.iter_mut().zip(&mut fours) {
-                for line in lines.by_ref().take(4).flatten() {
+                for line in lines.by_ref().take(4).flat_map(|row| row.as_chunks::<LANES>().0) {
                     lanes.prefetch(line);
                 }
                 *found = products(lanes, query, keys);

@@ -212,6 +212,11 @@ impl Layout {
         carve::len(self.common(cells)).saturating_add(workers).saturating_add(ALIGN)
     }
 
+    /// Elements of what all workers share, with so many live cells over all sequences; saturates.
+    pub fn common_len(&self, cells: usize) -> usize {
+        carve::len(self.common(cells))
+    }
+
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
     pub fn share<'a>(&self, memory: &'a mut [f32], cells: usize) -> Common<'a> {
         let mut pieces = Carve::new(memory, self.common(cells));

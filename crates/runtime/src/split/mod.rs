@@ -6,7 +6,8 @@
 //! depends on how many threads there are, on the other sequences of a call, or on how many queries share the pass.
 //!
 //! In a cell, chunks of pages are scored, weighed and added up in turn. Lanes are keys while scores are made and weighed,
-//! channels while values are added up.
+//! channels while values are added up. Of pseudo-heads, whose rows are sums over all cached heads, [`mixed`] takes all heads
+//! through a cell together.
 
 mod append;
 mod cell;
@@ -15,6 +16,7 @@ mod lesson;
 mod live;
 mod memory;
 mod merge;
+mod mixed;
 #[cfg(feature = "alloc")]
 mod overview;
 mod stacks;
@@ -101,7 +103,7 @@ pub struct Parts<'a> {
     pub caches: &'a dyn Caches,
 }
 
-/// How much memory a call needs with `threads` workers: of a problem that is no larger in any way, sequences, queries of one,
+/// How much memory a call needs with `threads` workers: of a problem, in positions, that is no larger in any way, sequences, queries of one,
 /// keys of one, and whose queries see keys in at most so many cells of each sequence.
 pub fn workspace<E: Engine>(
     _: E,
@@ -113,16 +115,21 @@ pub fn workspace<E: Engine>(
 ) -> WorkspaceLen {
     let cells = (problem.batch as usize).saturating_mul(cells_of_sequence);
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
+    let spans = Summaries::len(variant.masks(), lens);
     let (stored, beside) = match &variant.mechanism {
+        Mechanism::Pseudo(_) => {
+            let floats = mixed::workspace_len::<E>(variant, plan, code, problem, cells, threads);
+            return WorkspaceLen { floats, spans };
+        }
         Mechanism::Latent(latent) => {
             let brought = latent::DecodeLayout::new((variant, latent), problem, threads);
             (variant.absorbed(latent), brought.len())
         }
-        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => (*variant, 0),
+        Mechanism::Plain | Mechanism::Lookahead(_) => (*variant, 0),
     };
     let layout = Layout::new::<E>(&stored, plan, code, problem);
     let floats = layout.workspace_len(cells, threads).saturating_add(beside);
-    WorkspaceLen { floats, spans: Summaries::len(variant.masks(), lens) }
+    WorkspaceLen { floats, spans }
 }
 
 /// Attends the queries of each sequence to its cached keys.
@@ -143,16 +150,15 @@ pub fn run<E: Engine, T: Element>(
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, caches } = parts;
-    if variant.pseudo().is_some() {
-        // Cached heads are mixed by `flash::run_cached`, of any number of queries.
-        return Err(RunError::Mechanism);
-    }
     let Queries { q, captured, gate } = queries;
     operands::check(variant, problem, Some(&q), None)?;
     check_outputs(variant, problem, gate.as_ref(), &outputs)?;
-    check_caches(caches, &plan.cache.shape(variant), problem, 1)?;
+    check_caches(caches, &plan.cache.shape(variant), problem, variant.per_token())?;
     if let Mechanism::Lookahead(_) = variant.mechanism {
         learn::check(&parts)?;
+    }
+    if variant.pseudo().is_some() {
+        return mixed::run(engine, parts, code, queries, outputs, threads, memory);
     }
     match q {
         QueryRows::Plain(q) => {
