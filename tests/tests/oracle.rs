@@ -36,6 +36,8 @@ fn every_spec(dtype: Dtype) {
     for (nth, entry) in engines::serving(dtype).into_iter().enumerate() {
         for shipped in SHIPPED {
             let skipped = specs::is_many(shipped) && nth > 0;
+            // Their own tests hold lookahead keys against emulated units.
+            let skipped = skipped || entry.emulated && specs::has_lookahead(&specs::shipped(shipped));
             if skipped || !run::serves(&specs::shipped(shipped), entry, dtype) {
                 continue;
             }

@@ -95,8 +95,8 @@ impl<T: Element> Visit for Extend<'_, T> {
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
         let Self { parts, code, inputs, cache, floats, outputs, threads, workspace } = self;
-        let cache = (cache, floats);
-        flash::extend_lookahead(engine, parts, code.on(), inputs, cache, outputs, threads, workspace)
+        let (tensors, cache) = ((inputs, outputs), (cache, floats));
+        flash::extend_lookahead(engine, parts, code.on(), tensors, cache, threads, workspace)
     }
 }
 

@@ -42,7 +42,10 @@ fn every_spec(dtype: Dtype) {
             }
             for (queries, lengths) in [(1, &KEYS[..]), (3, &KEYS[2..]), (16, &KEYS[4..])] {
                 cases += 1;
-                let sizes = Sizes::new(lengths, queries);
+                // What keys learn takes the oracle a square of their number.
+                let most = if specs::has_lookahead(&spec) { 300 } else { usize::MAX };
+                let lengths: Vec<usize> = lengths.iter().copied().filter(|&len| len < most).collect();
+                let sizes = Sizes::new(&lengths, queries);
                 cancelling += u64::from(check(shipped.name, entry, &spec, dtype, &sizes, cases));
             }
         }

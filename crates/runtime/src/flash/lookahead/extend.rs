@@ -26,9 +26,8 @@ pub fn extend_lookahead<E: Engine, T: Element>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    inputs: Inputs<'_, T>,
+    (inputs, outputs): (Inputs<'_, T>, Outputs<'_, T>),
     (cache, floats): (CachedSequenceMut<'_>, &mut [f32]),
-    outputs: Outputs<'_, T>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
