@@ -88,12 +88,12 @@ impl<'a> Growing<'a> {
         let captured: Vec<_> =
             captured.map(|(input, &data)| cut_captured(data, &case.variant, input, 0, &of)).collect();
         let rows = |begin: usize| {
-            let cut = |tensor: &Input| picked(&case, tensor, &[begin..end]);
+            let (of_keys, of_queries) = (begin..end, end - count..end);
             Inputs {
                 captured: captured.clone(),
-                ..self.inputs.map(&case.variant, |of, tensor| match of {
-                    Rows::Keys => cut(tensor),
-                    _ => picked(&case, tensor, &[end - count..end]),
+                ..self.inputs.map(&case.variant, |of, tensor| {
+                    let rows = if of == Rows::Keys { &of_keys } else { &of_queries };
+                    picked(&case, tensor, core::slice::from_ref(rows))
                 })
             }
         };
@@ -253,7 +253,7 @@ fn many_lessons_are_the_formula() {
             let mut growing = Growing::new(&kernel, &case, &inputs, 1);
             while growing.len(0) < 1300 {
                 growing.append(0, 1).expect("there is room");
-                if growing.len(0) % 433 == 0 {
+                if growing.len(0).is_multiple_of(433) {
                     growing
                         .attend(&[0], 1, &Solo, |call, inputs, outputs| {
                             run::judge(call, inputs, Ok(outputs), kernel.plan())
