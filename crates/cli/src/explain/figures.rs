@@ -140,9 +140,10 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 /// What is kept of `batch` sequences of `keys` tokens.
 pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Cache {
     let spec::Cache { layout, page, k, v, file } = spec.cache;
-    let [k_bytes_per_token, v_bytes_per_token] =
-        cached_rows(spec, spec.cache, dtype).map(|row| row.value() as u64);
-    let bytes_per_token = k_bytes_per_token.saturating_add(v_bytes_per_token);
+    let rows: Vec<u64> =
+        cached_rows(spec, spec.cache, dtype).iter().map(|(_, row)| row.value() as u64).collect();
+    let [k_bytes_per_token, v_bytes_per_token] = [0, 1].map(|at| rows.get(at).copied().unwrap_or(0));
+    let bytes_per_token = rows.into_iter().fold(0, u64::saturating_add);
     let tokens = u64::from(problem.batch) * u64::from(problem.keys);
     let lengths = [Some(problem.keys), problem.keys.checked_mul(2).filter(|&n| n <= i32::MAX as u32)];
     Cache {
@@ -165,16 +166,22 @@ fn stored(format: CacheFormat, dtype: Dtype) -> &'static str {
     if format == CacheFormat::Same { dtype.name() } else { format.name() }
 }
 
-/// The bytes of a token's keys and of its values where tensors of the call are of type `dtype`.
-pub(super) fn cached_rows(spec: &Spec, cache: spec::Cache, dtype: Dtype) -> [Sum; 2] {
+/// What a cache keeps of a token where tensors of the call are of type `dtype`, in bytes: keys, then values where they are rows of
+/// their own, then what is beside them.
+pub(super) fn cached_rows(spec: &Spec, cache: spec::Cache, dtype: Dtype) -> Vec<(&'static str, Sum)> {
     let row = |n, width, format| Sum(cached_row(n, width, format, dtype));
     let heads = spec.variant().map_or(spec.heads, |variant| variant.cached_heads());
-    let v = match spec.mechanism {
+    let keys = || row(heads.kv, heads.dim, cache.k);
+    let values = || row(heads.value, heads.value_dim, cache.v);
+    match spec.mechanism {
         // Values are the first channels of keys.
-        Mechanism::Latent(_) => Sum(Vec::new()),
-        _ => row(heads.value, heads.value_dim, cache.v),
-    };
-    [row(heads.kv, heads.dim, cache.k), v]
+        Mechanism::Latent(_) => vec![("latent", keys())],
+        Mechanism::Lookahead(_) => {
+            let learned = row(heads.kv, heads.dim, CacheFormat::Dtype(Dtype::F32));
+            vec![("k_c", keys()), ("v_c", values()), ("q_u", keys()), ("u", learned)]
+        }
+        _ => vec![("K", keys()), ("V", values())],
+    }
 }
 
 /// The bytes of a token in `n` heads of this width: of its elements, and of their scales.

@@ -17,7 +17,7 @@ use super::figures::{self, Cache, Call, Input, Moved, Reach};
 use super::formula::{self, Line};
 use super::limits::Bound;
 use super::pairs::{Known, Pairs};
-use super::quantity::{Count, Product, Scaled, Sum};
+use super::quantity::{Count, Product, Scaled};
 
 /// Columns of the page.
 const WIDTH: usize = 100;
@@ -107,9 +107,8 @@ impl Page<'_> {
         let stored = if k == v { k.to_owned() } else { format!("{k} (K) and {v} (V)") };
         self.section("cache", &format!("of one token, in {stored}"))?;
         let cache = shown.given.spec.cache;
-        let [k, v] = figures::cached_rows(shown.given.spec, cache, shown.dtype);
-        let names = if v.value() > 0.0 { ["K", "V"] } else { ["latent", ""] };
-        for (name, row) in names.into_iter().zip([k, v]).filter(|(_, row)| row.value() > 0.0) {
+        let rows = figures::cached_rows(shown.given.spec, cache, shown.dtype);
+        for (name, row) in &rows {
             self.item(name, &format!("{row} = {}", whole(row.value())))?;
         }
         let others: Vec<_> = Dtype::ALL
@@ -117,11 +116,12 @@ impl Page<'_> {
             .filter(|dtype| dtype.name() != stored)
             .map(|&dtype| {
                 let rows = figures::cached_rows(shown.given.spec, spec::Cache::DEFAULT, dtype);
-                let bytes = rows.iter().map(Sum::value).sum();
+                let bytes = rows.iter().map(|(_, row)| row.value()).sum();
                 format!("{} in {}", whole(bytes), dtype.name())
             })
             .collect();
-        self.item("K and V", &format!("{} ({})", whole(bytes_per_token as f64), others.join(", ")))?;
+        let together = if rows.len() > 2 { "together" } else { "K and V" };
+        self.item(together, &format!("{} ({})", whole(bytes_per_token as f64), others.join(", ")))?;
         if let Some(layout) = text::cache_layout(cache) {
             self.item("layout", &layout)?;
         }
