@@ -438,6 +438,8 @@ mod tests {
             "heads = { query = 4, kv = 2, dim = 64 }\ninputs = { doc = 'i32[b, k]' }\nmask = 'same(doc)'\ncache = { dtype = 'int4' }",
             "heads = { query = 4, kv = 2, dim = 64 }\npseudo.heads = 3\ndtype = 'bf16'",
         ];
+        // Where the busiest thread has as much to do, one of two equal times may be rounded down.
+        let no_less = |more: f64, few: f64| more >= few * (1.0 - 1e-12);
         for name in ["server-avx512-bf16", "server-avx512-amx", "desktop-avx2", "cortex-a72", "cortex-m7"] {
             let machine = Profile::built_in(name).expect("it ships").machine;
             for text in specs {
@@ -452,20 +454,25 @@ mod tests {
                     let grows = |_: &&[usize]| planned.plan.reach.is_none();
                     for pair in lengths.windows(2).filter(grows) {
                         let (few, more) = (seconds([2, 1, pair[0]]), seconds([2, 1, pair[1]]));
-                        assert!(more >= few, "{pair:?} keys on {name} by {threads}, {text}: {few}, {more}");
+                        assert!(
+                            no_less(more, few),
+                            "{pair:?} keys on {name} by {threads}, {text}: {few}, {more}"
+                        );
                     }
                     for n in lengths {
                         let what = format!("{n} keys on {name} by {threads}, {text}");
                         let one = seconds([1, 1, n]);
                         assert!(one > 0.0 && one.is_finite(), "{what}");
-                        assert!(
-                            seconds([2, 1, n]) >= one && seconds([5, 1, n]) >= seconds([4, 1, n]),
-                            "{what}"
-                        );
-                        assert!(
-                            seconds([1, 2, n]) >= one && seconds([1, 16, n]) >= seconds([1, 9, n]),
-                            "{what}"
-                        );
+                        let pairs = [
+                            ([2, 1, n], [1, 1, n]),
+                            ([5, 1, n], [4, 1, n]),
+                            ([1, 2, n], [1, 1, n]),
+                            ([1, 16, n], [1, 9, n]),
+                        ];
+                        for (more, few) in pairs {
+                            let [longer, shorter] = [more, few].map(seconds);
+                            assert!(no_less(longer, shorter), "{what}: {more:?} {longer}, {few:?} {shorter}");
+                        }
                     }
                 }
             }

@@ -15,8 +15,8 @@ use crate::operands::{self, KeyRows, LookaheadKeys, QueryRows};
 use crate::rows::Tensor;
 use crate::split;
 
-/// As [`run_lookahead`](super::run_lookahead), of tokens that are appended to a cache first, one sequence of it, and whose keys and those before them
-/// learn from them for good: the problem's queries are all tokens from there on.
+/// As [`run_lookahead`](super::super::run_lookahead), of tokens that are appended to a sequence of a cache first: all its keys learn
+/// from them for good. The problem's queries are these tokens, and its keys all that the sequence has then.
 ///
 /// `floats` are as many as [`append_len`](crate::split::append_len) says.
 ///
