@@ -45,6 +45,16 @@ pub fn cut(tensor: &Tensor4<'_>, dtype: Dtype, tokens: Range<usize>) -> Input {
     Input::new(dtype, [batch, heads, tokens.len(), width], Layout::Gapped, values)
 }
 
+/// Some rows of the one sequence of a tensor, one range after the other.
+pub fn picked(case: &Case<'_>, tensor: &Input, rows: &[Range<usize>]) -> Input {
+    let view = tensor.view();
+    let [_, heads, _, width] = view.shape();
+    let count = rows.iter().map(ExactSizeIterator::len).sum();
+    let places = (0..heads).flat_map(|head| rows.iter().cloned().flatten().map(move |token| (head, token)));
+    let values = places.flat_map(|(head, token)| view.row(0, head, token)).map(|x| x as f32);
+    Input::new(case.dtype, [1, heads, count, width], case.layout, values.collect::<Vec<_>>())
+}
+
 /// The same inputs with some of their queries alone.
 pub fn with_queries(case: &Case<'_>, inputs: &Inputs, dtype: Dtype, tokens: Range<usize>) -> Inputs {
     inputs.map(&case.variant, |rows, tensor| match rows {

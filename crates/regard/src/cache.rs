@@ -8,7 +8,7 @@ use std::path::Path;
 use regard_ir::cache::{PageFormat, PageShape, VERSION};
 use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
-use regard_ir::problem::{MAX_FEW, Problem};
+use regard_ir::problem::Problem;
 use regard_ir::reach::Reach;
 use regard_ir::spec::{CacheLayout, Mechanism, Spec};
 use regard_ir::variant::Heads;
@@ -18,7 +18,6 @@ use regard_map::{CacheFile, Words};
 use regard_runtime::cache::{
     self, CachedSequence, Caches, Capacity, Learned, RowOf, SequenceId, Store, StoreError,
 };
-use regard_runtime::flash;
 use regard_runtime::split::Tokens;
 
 use crate::cache::lookahead::{LookaheadKeys, check_lookahead, learned_shape};
@@ -61,7 +60,7 @@ pub enum CacheError {
     WantsFile,
     /// Lookahead keys change with each token, so that no page of theirs is shared, written over in turn, or kept in a file.
     Lookahead {
-        /// What the spec asks for.
+        /// What was asked for, as a spec says it.
         asked: &'static str,
     },
     /// A cache in a file has one block of tokens, and the spec asks for another layout.
@@ -98,7 +97,7 @@ impl fmt::Display for CacheError {
             }
             CacheError::Lookahead { asked } => write!(
                 f,
-                "the spec says `cache.{asked}`: lookahead keys change with each token, and their cache is of layout contiguous, in memory"
+                "lookahead keys have no cache with `{asked}`: they change with each token, and are kept in memory, by layout contiguous"
             ),
             CacheError::FileLayout(layout) => write!(
                 f,
@@ -535,9 +534,6 @@ impl Cache {
         // Before pages are taken and, of a ring, written over: what fails now has changed nothing.
         let variant = &kernel.variant();
         tokens.check(variant, &problem).map_err(RunError::Runtime)?;
-        if self.lookahead.is_some() && count > MAX_FEW as usize {
-            return Err(RunError::Runtime(flash::RunError::AtOnce { found: count, most: MAX_FEW as usize }));
-        }
         let count = count as u32;
         let Self { store, memory, lookahead, floats, .. } = self;
         let index = store.index(sequence).map_err(RunError::Store)?;

@@ -12,7 +12,7 @@ use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Input, Inputs};
 use regard_tests::cached::{self, Filled};
 use regard_tests::drawn::Draws;
-use regard_tests::{cut, cut_captured};
+use regard_tests::{cut, cut_captured, picked};
 
 use crate::{Sizes, bits};
 
@@ -265,16 +265,6 @@ pub(crate) fn queries(case: &Case<'_>, inputs: &Inputs, rows: &[Range<usize>]) -
             Rows::Matrix(_) => tensor.clone(),
         })
     }
-}
-
-/// Some rows of a tensor, one range after the other.
-fn picked(case: &Case<'_>, tensor: &Input, rows: &[Range<usize>]) -> Input {
-    let view = tensor.view();
-    let [_, heads, _, width] = view.shape();
-    let count = rows.iter().map(ExactSizeIterator::len).sum();
-    let places = (0..heads).flat_map(|head| rows.iter().cloned().flatten().map(move |token| (head, token)));
-    let values = places.flat_map(|(head, token)| view.row(0, head, token)).map(|x| x as f32);
-    Input::new(case.dtype, [1, heads, count, width], case.layout, values.collect::<Vec<_>>())
 }
 
 fn joined(parts: impl Iterator<Item = CapturedBuffer>) -> CapturedBuffer {

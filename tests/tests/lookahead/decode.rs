@@ -6,9 +6,9 @@ use regard::{CacheError, CacheLimits, Dtype, Kernel, Pool, Problem, RunError, So
 use regard_ir::operands::Rows;
 use regard_ir::problem::Sequence;
 use regard_ir::spec::{self, CacheFormat, CacheLayout, Spec};
-use regard_testkit::{Case, Input, Inputs, Layout, Outputs};
+use regard_testkit::{Case, Inputs, Layout, Outputs};
 use regard_tests::cached::{self, Filled};
-use regard_tests::{cumulative, cut_captured, engines, held, run, specs};
+use regard_tests::{cumulative, cut_captured, engines, held, picked, run, specs};
 
 /// The most queries of a step.
 const MOST: usize = 16;
@@ -406,14 +406,4 @@ fn what_a_cache_cannot_have_is_refused() {
     assert!(matches!(error, Ok(Ok(()))), "{error:?}");
     let error = growing.attend(&[0], 16, &Solo, |_, _, _| ()).expect_err("some of them were taught");
     assert!(error.to_string().contains("the first query of sequence 0 is at 20"), "{error}");
-}
-
-/// Some rows of the one sequence of a tensor, one range after the other.
-fn picked(case: &Case<'_>, tensor: &Input, rows: &[Range<usize>]) -> Input {
-    let view = tensor.view();
-    let [_, heads, _, width] = view.shape();
-    let count = rows.iter().map(ExactSizeIterator::len).sum();
-    let places = (0..heads).flat_map(|head| rows.iter().cloned().flatten().map(move |token| (head, token)));
-    let values = places.flat_map(|(head, token)| view.row(0, head, token)).map(|x| x as f32);
-    Input::new(case.dtype, [1, heads, count, width], case.layout, values.collect::<Vec<_>>())
 }

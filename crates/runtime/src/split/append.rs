@@ -10,10 +10,11 @@ use regard_engine::pages::{self, Rows, TOKENS};
 use regard_engine::threads::{Solo, Threads};
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{Captured, InputData};
-use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::plan::Plan;
 use regard_ir::problem::{KeyRange, MAX_FEW, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
+use super::learn::Product;
 use super::lesson::{Learners, Lesson, Taking};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
@@ -200,7 +201,7 @@ pub fn append<E: Engine, T: Element>(
             lanes: engine.lanes(),
             tokens: Stored { page, keys, values, asks: lookahead.map(|it| it.q_u), change },
             learners: lookahead,
-            product: (plan.engine == EngineKind::DotBf16, variant.scale as f32),
+            product: Product::new(variant, plan, &page),
             first: begin as usize,
             count: now.len() as usize,
             cache: &mut cache,
@@ -294,8 +295,7 @@ struct Write<'a, 'c, D, T> {
     tokens: Stored<'a, T>,
     /// What keys learn from, where they are lookahead keys.
     learners: Option<Learners<'a, T>>,
-    /// Whether bf16 is multiplied in pairs, and what products are multiplied by.
-    product: (bool, f32),
+    product: Product,
     /// Position of the first token.
     first: usize,
     count: usize,
@@ -309,7 +309,9 @@ impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
     #[inline(always)]
     fn run(self) {
         let Self { lanes, tokens, learners, product, first, count, cache, rows } = self;
-        if let (Some(learners), Some(learned)) = (&learners, &mut cache.learned) {
+        // A prefill teaches keys itself, from nothing on.
+        let waits = cache.learned.as_mut().filter(|learned| learned.kept.is_some());
+        if let (Some(learners), Some(learned)) = (&learners, waits) {
             learners.wait(lanes, (&tokens.page, product), (first, count), learned, rows);
         }
         let mut done = 0;

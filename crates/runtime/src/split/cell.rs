@@ -15,7 +15,7 @@ use regard_ir::tiles;
 use regard_ir::variant::{Mechanism, Weights as Kind};
 
 use super::Parts;
-use super::learn::{Class, Taught};
+use super::learn::{Class, Product, Taught};
 use super::live::dead_pages;
 use super::memory::{Layout, Memory, STATS};
 use super::stacks::{Pass, Stacks};
@@ -339,7 +339,7 @@ impl<D: Door> Cell<'_, '_, D> {
         let class = Class {
             lanes: self.lanes,
             shape: &call.layout.page,
-            product: (call.pairs(), plan.prefill.channel_chain as usize, call.units().1.scale),
+            product: Product::new(variant, plan, &call.layout.page),
             code,
             place: call.place_of(pass, 0, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]),
             head: pass.head,

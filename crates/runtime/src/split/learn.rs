@@ -9,8 +9,10 @@ use core::ops::Range;
 use regard_engine::cached::{self, LANES, Target, Words};
 use regard_engine::isa::Door;
 use regard_engine::pack;
-use regard_ir::cache::PageShape;
+use regard_ir::cache::{Codec, PageShape};
 use regard_ir::interval::Liveness;
+use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
 
 use super::{Parts, cell};
@@ -120,6 +122,32 @@ pub(super) fn check(parts: &Parts<'_>) -> Result<(), RunError> {
     Ok(())
 }
 
+/// How what keys ask meets tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    /// Whether bf16 is multiplied in pairs.
+    pub pairs: bool,
+    /// Channels of a chain of sums.
+    chain: usize,
+    scale: f32,
+    /// Whether rows of `k_u` stay as they are, since a factor would round them, so that products are scaled instead.
+    keeps_rows: bool,
+}
+
+impl Product {
+    pub fn new(variant: &Variant<'_>, plan: &Plan, page: &PageShape) -> Self {
+        let pairs = plan.engine == EngineKind::DotBf16;
+        let keeps_rows = pairs && page.keys.codec == Codec::Bf16;
+        let (chain, scale) = (plan.prefill.channel_chain as usize, variant.scale as f32);
+        Self { pairs, chain, scale, keeps_rows }
+    }
+
+    /// What rows of `k_u` are multiplied by before they are packed.
+    pub const fn factor(&self) -> f32 {
+        if self.keeps_rows { 1.0 } else { self.scale }
+    }
+}
+
 /// Which of the tokens that wait a query at a position finds apart from the keys: those since the last lesson before it.
 fn own_tokens(position: u32, taught: u32) -> Range<usize> {
     let begin = (position - position % LESSON as u32).max(taught);
@@ -147,8 +175,7 @@ pub(crate) struct Class<'a, D: Door> {
     pub lanes: D,
     /// A page.
     pub shape: &'a PageShape,
-    /// Whether bf16 is multiplied in pairs, channels in chains of so many, and what scales products that are not scaled.
-    pub product: (bool, usize, Option<f32>),
+    pub product: Product,
     /// Who teaches whom.
     pub code: &'a dyn Code<D>,
     /// Where the tokens and keys are, apart from both.
@@ -162,7 +189,8 @@ impl<D: Door> Class<'_, D> {
     /// What the first tokens that wait weigh in what they teach the keys of a page: rows of a page's tokens.
     #[inline(always)]
     pub fn weigh(&self, keys: Taught<'_>, tokens: usize, weights: &mut [f32], scratch: &mut [i32]) {
-        let Self { lanes, shape, product: (pairs, chain, scale), learned, head, .. } = *self;
+        let Self { lanes, shape, product, learned, head, .. } = *self;
+        let Product { pairs, chain, scale, keeps_rows } = product;
         let stride = shape.tokens;
         let ahead = learned.keys(head, keys.first, keys.count);
         let ahead = pulp::bytemuck::cast_slice(ahead);
@@ -173,7 +201,7 @@ impl<D: Door> Class<'_, D> {
         let whole = keys.count.next_multiple_of(LANES);
         for (token, weights) in weights.chunks_exact_mut(stride).enumerate().take(tokens) {
             let scores = &mut weights[..whole];
-            if let Some(scale) = scale {
+            if keeps_rows {
                 pack::scale(lanes, scores, scale);
             }
             if keys.liveness == Liveness::Full {

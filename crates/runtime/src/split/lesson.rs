@@ -5,16 +5,16 @@ use regard_engine::cached::{self, LANES};
 use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows as _;
-use regard_ir::cache::{Codec, PageShape};
+use regard_ir::cache::PageShape;
 use regard_ir::expr::Tree;
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span, Unknown};
-use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::tiles;
 use regard_ir::variant::{Mechanism, Turned, Variant};
 
-use super::learn::{Class, Taught, learn};
+use super::learn::{Class, Product, Taught, learn};
 use crate::cache::{CachedSequenceMut, LearnedMut, LearnedShape, WAITING};
 use crate::carve::{self, Carve};
 use crate::code::{Code, Fault, Keys, Place};
@@ -49,29 +49,24 @@ impl<'a, T: Element> Learners<'a, T> {
     pub fn wait<D: Door>(
         &self,
         lanes: D,
-        (page, (pairs, factor)): (&PageShape, (bool, f32)),
+        (page, product): (&PageShape, Product),
         (first, count): (usize, usize),
         learned: &mut LearnedMut<'_>,
         row: &mut [f32],
     ) {
         let row = &mut row[..page.keys.channels];
-        // Rows stay as they are where a factor would round them.
-        let factor = if pairs && page.keys.codec == Codec::Bf16 { 1.0 } else { factor };
         for (head, i) in (0..page.key_head_count()).flat_map(|head| (0..count).map(move |i| (head, i))) {
             let at = |i| [0, head, i];
-            learned.key_mut(head, first + i).fill(0.0);
-            if learned.kept.is_none() {
-                continue;
-            }
             let [asker, value] = learned.waiting_mut(head, first + i);
             let (view, change) = self.k_u;
             Changed { change, tensor: Tensor::One(view), at }.row(lanes, i, row);
-            row.iter_mut().for_each(|x| *x *= factor);
-            cached::pack_query(lanes, (&page.keys, pairs), row, asker);
+            row.iter_mut().for_each(|x| *x *= product.factor());
+            cached::pack_query(lanes, (&page.keys, product.pairs), row, asker);
             let (view, change) = self.v_u;
             Changed { change, tensor: Tensor::One(view), at }.row(lanes, i, row);
             value.fill(0.0);
             value[..row.len()].copy_from_slice(row);
+            learned.key_mut(head, first + i).fill(0.0);
         }
     }
 }
@@ -121,9 +116,7 @@ impl<D: Door> Op for Taking<'_, '_, D> {
         let taught = *learned.taught;
         let tokens = (until - taught) as usize;
         let LearnedShape { stride, .. } = learned.shape;
-        let pairs = plan.engine == EngineKind::DotBf16;
-        let unscaled = pairs && page.keys.codec == Codec::Bf16;
-        let product = (pairs, plan.prefill.channel_chain as usize, unscaled.then_some(variant.scale as f32));
+        let product = Product::new(variant, plan, &page);
         let of = problem.sequence(0);
         let ranges = &Unknown(variant.inputs);
         for head in 0..page.key_head_count() {
@@ -155,11 +148,8 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 let class =
                     Class { lanes, shape: &page, product, code, place, head, learned: learned.view() };
                 class.weigh(Taught { first, count, asks, liveness, ahead: &[] }, tokens, weights, scratch);
-                let LearnedMut { shape, keys, waiting, taught, .. } = &mut learned;
-                let values = crate::cache::Learned { shape: *shape, keys: &[], waiting, taught: **taught };
-                let at = (head * shape.room + first) * stride;
-                let keys = &mut keys[at..at + count * stride];
-                learn(lanes, keys, (stride, page.tokens), values.values(head), weights, 0..tokens);
+                let (keys, values) = learned.keys_and_values(head, first, count);
+                learn(lanes, keys, (stride, page.tokens), values, weights, 0..tokens);
             }
         }
         learned.drop_until(until);

@@ -103,8 +103,8 @@ pub struct Parts<'a> {
     pub caches: &'a dyn Caches,
 }
 
-/// How much memory a call needs with `threads` workers: of a problem, in positions, that is no larger in any way, sequences, queries of one,
-/// keys of one, and whose queries see keys in at most so many cells of each sequence.
+/// How much memory a call needs with `threads` workers: of a problem, in positions, that is no larger in any way, sequences,
+/// queries of one, keys of one, and whose queries see keys in at most so many cells of each sequence.
 pub fn workspace<E: Engine>(
     _: E,
     (variant, plan): (&Variant<'_>, &Plan),
@@ -266,14 +266,24 @@ pub(crate) fn attend<E: Engine, T: Element>(
         });
     }
     let cells = Cells { slot: layout.slot, heads, stacks, sums, results: &[], problem };
-    if stacks.several() {
-        let lots = Lots::new(&mut *results, layout.slot.len());
-        threads.run(&|_| engine.enter(Merge { lanes: engine.lanes(), cells: &cells, results: &lots }));
-    }
-    let rows = RowsOf::Cells(Cells { results, ..cells });
+    let rows = added_up(engine, cells, results, threads);
     let of = Of { rows, captured: &captured, weights: variant.weights };
     finish(of, workers)?;
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
+}
+
+/// Adds up the cells of each row, where some row has several.
+fn added_up<'a, E: Engine>(
+    engine: E,
+    cells: Cells<'a>,
+    results: &'a mut [f32],
+    threads: &dyn Threads,
+) -> RowsOf<'a> {
+    if cells.stacks.several() {
+        let lots = Lots::new(&mut *results, cells.slot.len());
+        threads.run(&|_| engine.enter(Merge { lanes: engine.lanes(), cells: &cells, results: &lots }));
+    }
+    RowsOf::Cells(Cells { results, ..cells })
 }
 
 /// One worker's share of the passes, inside the engine's instruction set.

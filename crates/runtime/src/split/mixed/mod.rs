@@ -37,10 +37,10 @@ use self::sources::Angles;
 use super::live::LiveCells;
 use super::merge::Cells;
 use super::stacks::{Cached, Stacks};
-use super::{Merge, Parts, Queries};
+use super::{Parts, Queries, added_up};
 use crate::carve::align;
 use crate::code::{Code, Fault};
-use crate::flash::part::{Of, RowsOf, finish_of};
+use crate::flash::part::{Of, finish_of};
 use crate::flash::{Outputs, RunError, Workspace, WorkspaceLen, check_tokens};
 use crate::mix::{Mixes, Which};
 use crate::operands::QueryRows;
@@ -151,11 +151,7 @@ pub(super) fn run<E: Engine, T: Element>(
     }
     let heads = &stacked.heads;
     let cells = Cells { slot: layout.base.slot, heads, stacks, sums: base.sums, results: &[], problem };
-    if stacks.several() {
-        let lots = Lots::new(&mut *base.results, layout.base.slot.len());
-        threads.run(&|_| engine.enter(Merge { lanes: engine.lanes(), cells: &cells, results: &lots }));
-    }
-    let rows = RowsOf::Cells(Cells { results: base.results, ..cells });
+    let rows = added_up(engine, cells, base.results, threads);
     let of = Of { rows, captured: &captured, weights: variant.weights };
     finish_of(engine, (variant, problem), of, gate, outputs, threads, workers)?;
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
