@@ -3,12 +3,13 @@
 use std::alloc::System;
 
 use regard::{
-    CacheLimits, Dtype, InputData, Inputs, Kernel, KeyRows, LatentQueries, Outputs, Pool, Problem, Queries,
-    QueryRows, Solo, Threads, Tokens, View, ViewMut, Workspace,
+    CacheLimits, Dtype, InputData, Inputs, Kernel, KeyRows, LatentQueries, LookaheadKeys, Outputs, Pool,
+    Problem, Queries, QueryRows, Solo, Threads, Tokens, View, ViewMut, Workspace,
 };
 use regard_engine::catalog::Entry;
 use regard_ir::operands::Rows;
 use regard_ir::spec::Spec;
+use regard_ir::variant::Mechanism;
 use regard_oracle::random::{self, CapturedBuffer};
 use regard_tests::{engines, run, specs};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -66,6 +67,9 @@ fn a_run_allocates_nothing() {
         let pseudo =
             "heads = { query = 4, kv = 2, dim = 24 }\npseudo.heads = 3\nmask = 'causal & window(90)'";
         steps(pseudo, entry, &pool, STEPS / 20);
+        let lookahead =
+            "heads = { query = 4, dim = 24 }\nlookahead = {}\nposition = { rope = { theta = 10_000 } }";
+        steps(lookahead, entry, &pool, STEPS / 4);
     }
     let region = Region::new(ALLOCATOR);
     drop(std::hint::black_box(vec![0u8; 100]));
@@ -106,6 +110,10 @@ fn generate(kernel: &Kernel, threads: &dyn Threads, steps: usize) -> usize {
     });
     let (q, kv) = match views.collect::<Vec<_>>()[..] {
         [q, k, v] => (QueryRows::Plain(q), KeyRows::Plain { k, v }),
+        [q_c, k_c, v_c, q_u, k_u, v_u] if matches!(variant.mechanism, Mechanism::Lookahead(_)) => {
+            let keys = LookaheadKeys { k_c, v_c, q_u, k_u, v_u };
+            (QueryRows::Plain(q_c), KeyRows::Lookahead(keys))
+        }
         [q_nope, q_rope, c_kv, k_rope, w_uk, w_uv] => (
             QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }),
             KeyRows::Latent { c_kv, k_rope },
