@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 use regard::{
-    Cache, CacheLimits, Dtype, Element, InputData, Kernel, Queries, RunError, SequenceId, Step, Threads,
-    Tokens, Workspace,
+    Cache, CacheLimits, Dtype, Element, InputData, Kernel, Queries, RunError, SequenceId, Solo, Step,
+    Threads, Tokens, Workspace,
 };
 use regard_ir::operands::Rows;
 use regard_ir::problem::MAX_FEW;
@@ -65,7 +65,7 @@ pub fn fill_at_once(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs) -> Result
     let mut cache = kernel.cache(limits(case)).expect("a case is small");
     let sequence = cache.open().expect("there is room for one");
     let (keys, captured) = (case.problem.keys as usize, inputs.captured());
-    append_as(kernel, (case, inputs), (&mut cache, sequence), (0, 0..keys), &captured)?;
+    append_as((kernel, &Solo), (case, inputs), (&mut cache, sequence), (0, 0..keys), &captured)?;
     Ok(Filled { cache, sequences: vec![sequence] })
 }
 
@@ -75,6 +75,20 @@ pub fn fill_at_once(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs) -> Result
 /// As appending does.
 pub fn append(
     kernel: &Kernel,
+    of: (&Case<'_>, &Inputs),
+    to: (&mut Cache, SequenceId),
+    index: u32,
+    tokens: core::ops::Range<usize>,
+) -> Result<(), RunError> {
+    append_with((kernel, &Solo), of, to, index, tokens)
+}
+
+/// The same on threads.
+///
+/// # Errors
+/// As appending does.
+pub fn append_with(
+    by: (&Kernel, &dyn Threads),
     (case, inputs): (&Case<'_>, &Inputs),
     (cache, sequence): (&mut Cache, SequenceId),
     index: u32,
@@ -91,21 +105,27 @@ pub fn append(
     let captured: Vec<InputData<'_>> = captured.iter().map(CapturedBuffer::data).collect();
     let first = of.first_key as usize;
     let rows = first + tokens.start..first + tokens.end;
-    append_as(kernel, (case, inputs), (cache, sequence), (of.batch, rows), &captured)
+    append_as(by, (case, inputs), (cache, sequence), (of.batch, rows), &captured)
 }
 
 /// Appends rows of the tensors of a case.
 fn append_as(
-    kernel: &Kernel,
+    (kernel, threads): (&Kernel, &dyn Threads),
     of: (&Case<'_>, &Inputs),
     (cache, sequence): (&mut Cache, SequenceId),
     (batch, rows): (u32, core::ops::Range<usize>),
     captured: &[InputData<'_>],
 ) -> Result<(), RunError> {
     match kernel.plan().dtype {
-        Dtype::F32 => kernel.append(cache, sequence, tokens_of::<f32>(of, batch, rows, captured)),
-        Dtype::F16 => kernel.append(cache, sequence, tokens_of::<f16>(of, batch, rows, captured)),
-        Dtype::Bf16 => kernel.append(cache, sequence, tokens_of::<bf16>(of, batch, rows, captured)),
+        Dtype::F32 => {
+            kernel.append_with(threads, cache, sequence, tokens_of::<f32>(of, batch, rows, captured))
+        }
+        Dtype::F16 => {
+            kernel.append_with(threads, cache, sequence, tokens_of::<f16>(of, batch, rows, captured))
+        }
+        Dtype::Bf16 => {
+            kernel.append_with(threads, cache, sequence, tokens_of::<bf16>(of, batch, rows, captured))
+        }
     }
 }
 

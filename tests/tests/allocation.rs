@@ -124,7 +124,8 @@ fn generate(kernel: &Kernel, threads: &dyn Threads, steps: usize) -> usize {
     let mut o = vec![0.0f32; heads * sequences.len() * width];
     let mut run = || {
         for sequence in sequences {
-            kernel.append(&mut cache, sequence, Tokens { kv, captured: &captured }).expect("there is room");
+            let tokens = Tokens { kv, captured: &captured };
+            kernel.append_with(threads, &mut cache, sequence, tokens).expect("there is room");
         }
         let o = ViewMut::contiguous(&mut o, [1, heads, sequences.len()], width).expect("it fits");
         let (queries, outputs) = (Queries::of(q).captured(&captured), Outputs { o, lse: None });

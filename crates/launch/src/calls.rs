@@ -57,6 +57,8 @@ pub struct Append<'a, T> {
     pub tokens: Tokens<'a, T>,
     /// Where they go.
     pub cache: CachedSequenceMut<'a>,
+    /// Who does what of it can be shared out.
+    pub threads: &'a dyn Threads,
     /// What it is done in.
     pub floats: &'a mut [f32],
 }
@@ -65,8 +67,8 @@ impl<T: Element> Visit for Append<'_, T> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { of, code, tokens, cache, floats } = self;
-        split::append(engine, of, code.on(), tokens, cache, floats)
+        let Self { of, code, tokens, cache, threads, floats } = self;
+        split::append(engine, of, code.on(), tokens, cache, threads, floats)
     }
 }
 

@@ -5,6 +5,7 @@ mod lookahead;
 use std::fmt;
 use std::path::Path;
 
+use regard_engine::threads::Threads;
 use regard_ir::cache::{PageFormat, PageShape, VERSION};
 use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
@@ -333,7 +334,7 @@ impl Cache {
         let shape = plan.cache.shape(&variant);
         let whole =
             Problem::prefill(spec.source, 1, 0, limits.tokens).map_err(|_| CacheError::Limits(limits))?;
-        let floats = vec![0.0; kernel.append_len(&whole)];
+        let floats = vec![0.0; kernel.append_len(&whole, 1)];
         let learned = learned_shape(spec, &shape, limits.tokens);
         let lookahead = learned.map(|shape| LookaheadKeys::new(shape, limits)).transpose()?;
         Ok(Self {
@@ -523,6 +524,7 @@ impl Cache {
     pub(crate) fn append<T: Element>(
         &mut self,
         kernel: &Kernel,
+        threads: &dyn Threads,
         sequence: SequenceId,
         tokens: Tokens<'_, T>,
     ) -> Result<(), RunError> {
@@ -535,6 +537,7 @@ impl Cache {
         let variant = &kernel.variant();
         tokens.check(variant, &problem).map_err(RunError::Runtime)?;
         let count = count as u32;
+        self.make_room(kernel, &problem, threads);
         let Self { store, memory, lookahead, floats, .. } = self;
         let index = store.index(sequence).map_err(RunError::Store)?;
         let mut cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
@@ -542,7 +545,7 @@ impl Cache {
             cache.learned = Some(lessons.learned_mut(memory.floats_mut(), index));
         }
         let of = (variant, kernel.plan(), &problem);
-        T::append(Append { of, code: &kernel.code, tokens, cache, floats })?;
+        T::append(Append { of, code: &kernel.code, tokens, cache, threads, floats })?;
         store.commit(sequence, count).map_err(RunError::Store)
     }
 

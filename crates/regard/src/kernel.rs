@@ -4,7 +4,7 @@ use std::path::Path;
 
 use regard_engine::Engine;
 use regard_engine::any::{self, Unavailable, Visit};
-use regard_engine::threads::Threads;
+use regard_engine::threads::{Solo, Threads};
 use regard_ir::inputs::InputData;
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
@@ -320,8 +320,23 @@ impl Kernel {
         sequence: SequenceId,
         tokens: Tokens<'_, T>,
     ) -> Result<(), RunError> {
+        self.append_with(&Solo, cache, sequence, tokens)
+    }
+
+    /// As [`Kernel::append`], with the same bits, on threads: lookahead keys learn on all of them, which every sixteenth token of a
+    /// sequence has them do. The first call with more threads than before takes memory.
+    ///
+    /// # Errors
+    /// As [`Kernel::append`].
+    pub fn append_with<T: Element>(
+        &self,
+        threads: &dyn Threads,
+        cache: &mut Cache,
+        sequence: SequenceId,
+        tokens: Tokens<'_, T>,
+    ) -> Result<(), RunError> {
         self.check_cache::<T>(cache)?;
-        cache.append(self, sequence, tokens)
+        cache.append(self, threads, sequence, tokens)
     }
 
     /// Memory for calls on a cache of at most so many queries of each sequence, which are [`MAX_FEW`] or fewer, and as many
@@ -360,10 +375,10 @@ impl Kernel {
         self.step_len(problem, cache.cells, threads).map(|len| len.bytes())
     }
 
-    /// Floats that tokens are appended in, of a sequence as long as that of `problem`.
-    pub(crate) fn append_len(&self, problem: &Problem<'_>) -> usize {
+    /// Floats that tokens are appended in by so many threads, of a sequence as long as that of `problem`.
+    pub(crate) fn append_len(&self, problem: &Problem<'_>, threads: usize) -> usize {
         let Plan { engine, isa, .. } = *self.plan();
-        any::with(engine, isa, AppendSize { kernel: self, problem }).unwrap_or(0)
+        any::with(engine, isa, AppendSize { kernel: self, problem, threads }).unwrap_or(0)
     }
 
     fn step_len(
@@ -467,7 +482,7 @@ impl Kernel {
         self.check_cache::<T>(cache)?;
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
-        cache.extend(sequence, problem, |cache, floats| {
+        cache.extend(self, threads, sequence, problem, |cache, floats| {
             let workspace = workspace.view();
             T::extend(Extend { parts, code: &self.code, inputs, cache, floats, outputs, threads, workspace })
         })
@@ -529,13 +544,14 @@ impl Visit for StepSize<'_> {
 struct AppendSize<'a> {
     kernel: &'a Kernel,
     problem: &'a Problem<'a>,
+    threads: usize,
 }
 
 impl Visit for AppendSize<'_> {
     type Output = usize;
 
     fn visit<E: Engine>(self, engine: E) -> usize {
-        let Self { kernel, problem } = self;
-        split::append_len(engine, (&kernel.variant(), kernel.plan()), kernel.code.on(), problem)
+        let Self { kernel, problem, threads } = self;
+        split::append_len(engine, (&kernel.variant(), kernel.plan()), kernel.code.on(), problem, threads)
     }
 }

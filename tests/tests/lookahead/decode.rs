@@ -19,6 +19,8 @@ struct Growing<'a> {
     case: &'a Case<'a>,
     inputs: &'a Inputs,
     filled: Filled,
+    /// Who appends.
+    threads: &'a dyn Threads,
 }
 
 impl<'a> Growing<'a> {
@@ -26,7 +28,7 @@ impl<'a> Growing<'a> {
         let limits = CacheLimits { at_once, ..CacheLimits::new(3, case.problem.keys.max(1) as usize) };
         let mut cache = kernel.cache(limits).expect("a case is small");
         let sequences = vec![cache.open().expect("there is room")];
-        Self { kernel, case, inputs, filled: Filled { cache, sequences } }
+        Self { kernel, case, inputs, filled: Filled { cache, sequences }, threads: &Solo }
     }
 
     fn len(&self, sequence: usize) -> usize {
@@ -36,7 +38,7 @@ impl<'a> Growing<'a> {
     fn append(&mut self, sequence: usize, count: usize) -> Result<(), RunError> {
         let (begin, id) = (self.len(sequence), self.filled.sequences[sequence]);
         let (of, cache) = ((self.case, self.inputs), &mut self.filled.cache);
-        cached::append(self.kernel, of, (cache, id), 0, begin..begin + count)
+        cached::append_with((self.kernel, self.threads), of, (cache, id), 0, begin..begin + count)
     }
 
     /// Attends the last tokens of some sequences, as many of each: the call as a case of its own, its inputs, and the outputs.
@@ -241,6 +243,7 @@ fn pieces_have_the_bits_of_the_whole() {
 /// A long sequence, by ones: keys have had many lessons.
 #[test]
 fn many_lessons_are_the_formula() {
+    let pool = Pool::new(2).expect("threads");
     for entry in engines::lanes() {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let spec = specs::parse("heads = { query = 1, dim = 32 }\nlookahead = {}");
@@ -250,7 +253,7 @@ fn many_lessons_are_the_formula() {
             let kernel = run::compile(&spec, entry, dtype);
             let case = case(&kernel, 1300, 3);
             let inputs = case.inputs();
-            let mut growing = Growing::new(&kernel, &case, &inputs, 1);
+            let mut growing = Growing { threads: &pool, ..Growing::new(&kernel, &case, &inputs, 1) };
             while growing.len(0) < 1300 {
                 growing.append(0, 1).expect("there is room");
                 if growing.len(0).is_multiple_of(433) {
@@ -279,7 +282,7 @@ fn bits_are_of_the_position_alone() {
             let mut one_by_one = Growing::new(&kernel, &case, &inputs, 1);
             let expected: Vec<_> = (0..90).flat_map(|_| one_by_one.step(1)).collect();
 
-            let mut by_many = Growing::new(&kernel, &case, &inputs, 16);
+            let mut by_many = Growing { threads: &pool, ..Growing::new(&kernel, &case, &inputs, 16) };
             let mut found = Vec::new();
             for &count in [3, 16, 1, 9, 16, 14, 2, 13, 16].iter() {
                 found.extend(by_many.step(count));

@@ -88,7 +88,9 @@ struct Grown {
     /// Median times of a step.
     early_s: f64,
     late_s: f64,
-    /// The latter by the former.
+    /// Mean time of the last steps: some steps do more than others.
+    late_mean_s: f64,
+    /// The second median by the first.
     ratio: f64,
     /// Bytes that the cache has room for.
     cache_bytes: usize,
@@ -122,7 +124,7 @@ pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
         let Windows { early, late } = &windows;
         writeln!(
             out,
-            "median step, an append and a decode: early of steps {} to {}, late of the last {}\n\
+            "median step, an append and a decode: early of steps {} to {}, late of the last {}; mean of the latter\n\
              memory: what the process grew by from the end of the early ones on\n",
             early.start,
             early.end,
@@ -223,7 +225,7 @@ fn grow<T: Storage>(
         let (token, query) = drawn.step(at);
         let outputs = output.view()?;
         let start = Instant::now();
-        kernel.append(&mut cache, sequence, token).map_err(fail)?;
+        kernel.append_with(pool, &mut cache, sequence, token).map_err(fail)?;
         kernel.decode(&mut step, pool, &cache, &[sequence], query, outputs).map_err(fail)?;
         let seconds = start.elapsed().as_secs_f64();
         for (window, times) in [(&windows.early, &mut early), (&windows.late, &mut late)] {
@@ -246,6 +248,7 @@ fn grow<T: Storage>(
         true => Some(judge_last::<T>(kernel, bound, output, place)?),
         false => None,
     };
+    let late_mean_s = late.iter().sum::<f64>() / late.len() as f64;
     let [early_s, late_s] = [early, late].map(|mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
         median(&times)
@@ -265,6 +268,7 @@ fn grow<T: Storage>(
         early_from: windows.early.start,
         early_s,
         late_s,
+        late_mean_s,
         ratio: if early_s > 0.0 { late_s / early_s } else { 0.0 },
         cache_bytes,
         grown_bytes: grown,
@@ -340,20 +344,23 @@ fn last_row<T: Storage>(stored: &Stored<'_>) -> Result<Stored<'static>, Failure>
 }
 
 /// What is above the columns.
-const HEADS: [&str; 11] =
-    ["spec", "kernel", "dtype", "cache", "layout", "tokens", "early", "late", "ratio", "memory", "error"];
+const HEADS: [&str; 12] = [
+    "spec", "kernel", "dtype", "cache", "layout", "tokens", "early", "late", "mean", "ratio", "memory",
+    "error",
+];
 
 /// Cells in their columns.
-fn row(cells: [&str; 11]) -> String {
-    let [spec, kernel, dtype, cache, layout, tokens, early, late, ratio, memory, error] = cells;
+fn row(cells: [&str; 12]) -> String {
+    let [spec, kernel, dtype, cache, layout, tokens, early, late, mean, ratio, memory, error] = cells;
     let what = format!("{spec:<14} {kernel:<9} {dtype:<5} {cache:<14} {layout:<10}");
-    format!("{what} {tokens:>9} {early:>8} {late:>8} {ratio:>6} {memory:>10} {error}")
+    format!("{what} {tokens:>9} {early:>8} {late:>8} {mean:>8} {ratio:>6} {memory:>10} {error}")
 }
 
 impl Grown {
     /// A row of the table.
     fn text(&self) -> String {
-        let Self { spec, kernel, dtype, cache, cache_layout, k, early_s, late_s, ratio, .. } = self;
+        let Self { spec, kernel, dtype, cache, cache_layout, k, early_s, late_s, late_mean_s, ratio, .. } =
+            self;
         let memory = match self.grown_bytes {
             None => "unknown".to_owned(),
             Some(bytes) => {
@@ -366,9 +373,9 @@ impl Grown {
             (Some(error), Some(bound), _) => format!("{error:.1e} FAILED, at most {bound:.1e}"),
             _ => "not checked".to_owned(),
         };
-        let (early, late) = (Seconds(*early_s).to_string(), Seconds(*late_s).to_string());
+        let [early, late, mean] = [early_s, late_s, late_mean_s].map(|&s| Seconds(s).to_string());
         let (k, ratio) = (k.to_string(), format!("{ratio:.3}"));
-        row([spec, *kernel, *dtype, cache, *cache_layout, &k, &early, &late, &ratio, &memory, &error])
+        row([spec, *kernel, *dtype, cache, *cache_layout, &k, &early, &late, &mean, &ratio, &memory, &error])
     }
 }
 

@@ -188,8 +188,8 @@ fn the_last_step_is_held_against_the_oracle() {
     let keys = pieces.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]);
     assert_eq!(
         keys.collect::<Vec<_>>().join(" "),
-        "spec kernel engine isa dtype cache cache_layout phase k threads window early_from early_s late_s ratio \
-         cache_bytes grown_bytes cpu error bound passed"
+        "spec kernel engine isa dtype cache cache_layout phase k threads window early_from early_s late_s \
+         late_mean_s ratio cache_bytes grown_bytes cpu error bound passed"
     );
 }
 

@@ -1,5 +1,6 @@
 //! Lookahead keys of a cache, which change with each token.
 
+use regard_engine::threads::Threads;
 use regard_ir::cache::PageShape;
 use regard_ir::problem::Problem;
 use regard_ir::spec::{self, CacheLayout, Mechanism, Spec};
@@ -10,6 +11,7 @@ use regard_runtime::flash;
 
 use crate::cache::{Cache, CacheError, CacheLimits};
 use crate::error::RunError;
+use crate::kernel::Kernel;
 
 /// Lookahead keys, and what they are still to learn for good.
 #[derive(Debug)]
@@ -48,18 +50,32 @@ pub(super) fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Opt
 }
 
 impl Cache {
+    /// Makes room for all threads to teach lookahead keys, where there are any.
+    pub(super) fn make_room(&mut self, kernel: &Kernel, problem: &Problem<'_>, threads: &dyn Threads) {
+        let Some(keys) = &self.lookahead else { return };
+        // No more than there are pages to teach.
+        let threads = threads.count().min(keys.memory.as_slice().len() / self.shape.keys.channels);
+        let needed = kernel.append_len(problem, threads);
+        if needed > self.floats.len() {
+            self.floats.resize(needed, 0.0);
+        }
+    }
+
     /// Makes room for the queries' tokens of a problem and has them written and attended by `run`; they count if it succeeds.
     pub(crate) fn extend(
         &mut self,
+        kernel: &Kernel,
+        threads: &dyn Threads,
         sequence: SequenceId,
         problem: &Problem<'_>,
         run: impl FnOnce(CachedSequenceMut<'_>, &mut [f32]) -> Result<(), LaunchError>,
     ) -> Result<(), RunError> {
-        let Self { store, memory, lookahead, floats, .. } = self;
-        let len = store.len(sequence).map_err(RunError::Store)?;
+        let len = self.store.len(sequence).map_err(RunError::Store)?;
         if problem.packed.is_some() || len.checked_add(problem.queries) != Some(problem.keys) {
             return Err(RunError::Runtime(flash::RunError::Caches));
         }
+        self.make_room(kernel, problem, threads);
+        let Self { store, memory, lookahead, floats, .. } = self;
         let index = store.index(sequence).map_err(RunError::Store)?;
         let mut cache =
             store.reserve(memory.words_mut(), sequence, problem.queries).map_err(RunError::Store)?;

@@ -154,19 +154,6 @@ impl LearnedMut<'_> {
         *self.taught = until;
     }
 
-    /// As [`Learned::keys`], to be written, and beside them [`Learned::values`].
-    pub(crate) fn keys_and_values(
-        &mut self,
-        head: usize,
-        first: usize,
-        count: usize,
-    ) -> (&mut [f32], &[f32]) {
-        let LearnedShape { stride, room, packed, .. } = self.shape;
-        let keys = &mut self.keys[(head * room + first) * stride..][..count * stride];
-        let values = &self.waiting[head * self.shape.head_len() + WAITING * packed..][..WAITING * stride];
-        (keys, values)
-    }
-
     /// The row of a token's key in a head.
     pub(crate) fn key_mut(&mut self, head: usize, token: usize) -> &mut [f32] {
         let LearnedShape { stride, room, .. } = self.shape;

@@ -15,7 +15,7 @@ use regard_ir::problem::{KeyRange, MAX_FEW, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
 use super::learn::Product;
-use super::lesson::{Learners, Lesson, Taking};
+use super::lesson::{Learners, Lesson};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
 use crate::code::{Code, Fault};
@@ -97,12 +97,13 @@ const fn captured_of<'a>(variant: &Variant<'_>, captured: &'a [InputData<'a>]) -
     if variant.pseudo().is_some() { &[] } else { captured }
 }
 
-/// Floats that [`append`] works in.
+/// Floats that [`append`] works in where so many threads teach lookahead keys; those that one needs will do.
 pub fn append_len<E: Engine>(
     _: E,
     (variant, plan): (&Variant<'_>, &Plan),
     code: &dyn Code<E::Lanes>,
     problem: &Problem<'_>,
+    threads: usize,
 ) -> usize {
     let page = plan.cache.shape(variant);
     let variant = &stored(variant);
@@ -111,7 +112,7 @@ pub fn append_len<E: Engine>(
     rows_len(variant)
         .saturating_add(layout.frequencies_len())
         .saturating_add(layout.table_len())
-        .saturating_add(lesson)
+        .saturating_add(lesson.saturating_mul(threads))
         .saturating_add(ALIGN)
 }
 
@@ -131,21 +132,22 @@ pub(crate) fn rows_len(variant: &Variant<'_>) -> usize {
 
 /// Writes the tokens that `problem` holds, a part of one sequence without queries, to its cache.
 ///
-/// Lookahead keys first learn for good from tokens that are not to be taken back.
+/// Lookahead keys first learn for good from tokens that are not to be taken back, on all threads; the rest is the work of one.
 ///
 /// # Errors
-/// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says. Nothing is written then.
+/// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says of one thread. Nothing is written then.
 pub fn append<E: Engine, T: Element>(
     engine: E,
     (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
     code: &dyn Code<E::Lanes>,
     tokens: Tokens<'_, T>,
     mut cache: CachedSequenceMut<'_>,
+    threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
     tokens.check(variant, problem)?;
     let captured = captured_of(variant, tokens.captured);
-    let needed = append_len(engine, (variant, plan), code, problem);
+    let needed = append_len(engine, (variant, plan), code, problem, 1);
     let variant = &as_given(variant);
     let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
@@ -165,7 +167,7 @@ pub fn append<E: Engine, T: Element>(
         if let Some(until) = learned.due(held.begin, held.len()) {
             let (lanes, allow) = (engine.lanes(), lookahead.allow);
             let of = Lesson { lanes, variant, plan, problem, page, captured: &captured, code, allow, until };
-            engine.enter(Taking { lesson: of, cache: &mut cache, floats: align(floats) });
+            of.give(engine, &mut cache, threads, align(floats));
         }
     }
     let variant = &stored(variant);

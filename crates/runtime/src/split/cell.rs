@@ -346,7 +346,8 @@ impl<D: Door> Cell<'_, '_, D> {
             learned,
         };
         let queries = (of.q_offset as u32, of.queries as usize);
-        let keys = Taught { first, count, asks, liveness, ahead };
+        let keys = learned.keys(pass.head, first, count);
+        let keys = Taught { first, count, keys, asks, liveness, ahead };
         class.find(layout, keys, queries, (begin, call.layout.chunk), memory);
     }
 

@@ -161,6 +161,8 @@ pub(crate) struct Taught<'a> {
     pub first: usize,
     /// How many there are.
     pub count: usize,
+    /// Their rows, as the last lesson left them.
+    pub keys: &'a [f32],
     /// What they ask of later tokens.
     pub asks: &'a [u32],
     /// Which of them learn from the tokens that wait.
@@ -192,8 +194,7 @@ impl<D: Door> Class<'_, D> {
         let Self { lanes, shape, product, learned, head, .. } = *self;
         let Product { pairs, chain, scale, keeps_rows } = product;
         let stride = shape.tokens;
-        let ahead = learned.keys(head, keys.first, keys.count);
-        let ahead = pulp::bytemuck::cast_slice(ahead);
+        let ahead = pulp::bytemuck::cast_slice(keys.keys);
         let words = Words { block: &shape.keys, tokens: stride, pairs, words: keys.asks, ahead };
         let target = Target { to: &mut *weights, stride };
         cached::scores(lanes, words, (learned.askers(head), tokens), (chain, keys.count), target);
@@ -237,7 +238,7 @@ impl<D: Door> Class<'_, D> {
             let tokens = last + 1 - learned.taught as usize;
             self.weigh(keys, tokens, memory.weights, memory.code);
         }
-        let stored = learned.keys(head, keys.first, keys.count);
+        let stored = keys.keys;
         let mut lines = keys.ahead.chunks(layout.stride);
         let mut had = 0;
         for row in 0..rows {

@@ -1,10 +1,12 @@
 //! Lessons: what tokens teach lookahead keys for good, before others are appended; and tokens that wait for theirs.
 
-use regard_engine::Op;
 use regard_engine::cached::{self, LANES};
 use regard_engine::element::Element;
+use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows as _;
+use regard_engine::threads::Threads;
+use regard_engine::{Engine, Op};
 use regard_ir::cache::PageShape;
 use regard_ir::expr::Tree;
 use regard_ir::inputs::Captured;
@@ -15,7 +17,7 @@ use regard_ir::tiles;
 use regard_ir::variant::{Mechanism, Turned, Variant};
 
 use super::learn::{Class, Product, Taught, learn};
-use crate::cache::{CachedSequenceMut, LearnedMut, LearnedShape, WAITING};
+use crate::cache::{CachedSequenceMut, Learned, LearnedMut, LearnedShape, WAITING};
 use crate::carve::{self, Carve};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::operands::KeyRows;
@@ -85,22 +87,54 @@ pub(super) struct Lesson<'a, D> {
     pub until: u32,
 }
 
-/// A lesson as it is given, inside the engine's instruction set.
-pub(super) struct Taking<'a, 'c, D> {
-    pub lesson: Lesson<'a, D>,
-    pub cache: &'a mut CachedSequenceMut<'c>,
-    pub floats: &'a mut [f32],
-}
-
 impl<D: Door> Lesson<'_, D> {
     fn sizes(page: &PageShape, code: &dyn Code<D>) -> [usize; 2] {
         [WAITING * page.tokens, code.scratch_len(D::WIDTH)]
     }
 
-    /// Floats that a lesson is worked out in.
+    /// Floats that one worker works a lesson out in.
     pub fn len(page: &PageShape, code: &dyn Code<D>) -> usize {
         carve::len(Self::sizes(page, code))
     }
+
+    /// Gives it: workers take the keys of one page after the other.
+    pub fn give<E: Engine<Lanes = D>>(
+        &self,
+        engine: E,
+        cache: &mut CachedSequenceMut<'_>,
+        threads: &dyn Threads,
+        floats: &mut [f32],
+    ) {
+        let Some(mut learned) = cache.learned.take() else { return };
+        let (shape, taught) = (learned.shape, *learned.taught);
+        let memory = Lots::new(floats, Self::len(&self.page, self.code));
+        let keys = Lots::new(&mut *learned.keys, self.page.tokens * shape.stride);
+        let learned_of = Learned { shape, keys: &[], waiting: learned.waiting, taught };
+        let cache_of = &*cache;
+        threads.run(&|_| {
+            if let Some((_, floats)) = memory.take() {
+                engine.enter(Taking {
+                    lesson: self,
+                    cache: cache_of,
+                    learned: learned_of,
+                    keys: &keys,
+                    floats,
+                });
+            }
+        });
+        learned.drop_until(self.until);
+        cache.learned = Some(learned);
+    }
+}
+
+/// A worker's part of a lesson, inside the engine's instruction set.
+struct Taking<'a, 'c, D> {
+    lesson: &'a Lesson<'a, D>,
+    cache: &'a CachedSequenceMut<'c>,
+    /// The tokens that wait; its keys are given out by `keys`.
+    learned: Learned<'a>,
+    keys: &'a Lots<'a, f32>,
+    floats: &'a mut [f32],
 }
 
 impl<D: Door> Op for Taking<'_, '_, D> {
@@ -108,18 +142,31 @@ impl<D: Door> Op for Taking<'_, '_, D> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { lesson, cache, floats } = self;
-        let Lesson { lanes, variant, plan, problem, page, captured, code, allow, until } = lesson;
+        let Self { lesson, cache, learned, keys, floats } = self;
+        let &Lesson { lanes, variant, plan, problem, page, captured, code, allow, until } = lesson;
         let mut pieces = Carve::new(floats, Lesson::sizes(&page, code));
         let (weights, scratch) = (pieces.next(), pieces.next_as());
-        let Some(mut learned) = cache.learned.take() else { return };
-        let taught = *learned.taught;
+        let Learned { shape: LearnedShape { stride, room, .. }, taught, .. } = learned;
         let tokens = (until - taught) as usize;
-        let LearnedShape { stride, .. } = learned.shape;
         let product = Product::new(variant, plan, &page);
         let of = problem.sequence(0);
         let ranges = &Unknown(variant.inputs);
-        for head in 0..page.key_head_count() {
+        while let Some((at, keys)) = keys.take() {
+            let (head, number) = (at / (room / page.tokens), at % (room / page.tokens));
+            let first = number * page.tokens;
+            let count = page.tokens.min((until as usize).saturating_sub(first));
+            if count == 0 {
+                continue;
+            }
+            let region = Region {
+                q: Span { lo: taught as i32, hi: until as i32 - 1 },
+                k: Span { lo: first as i32, hi: (first + count) as i32 - 1 },
+                ..of.region(0, &variant.heads, head as u32)
+            };
+            let liveness = tiles::liveness(allow, &region, ranges);
+            if liveness == Liveness::Dead {
+                continue;
+            }
             let (h, q) = ([head as i32; LANES], [0; LANES]);
             let place = Place {
                 b: 0,
@@ -133,26 +180,12 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 captured,
                 fault: &Fault::new(),
             };
-            for first in (0..until as usize).step_by(page.tokens) {
-                let count = page.tokens.min(until as usize - first);
-                let region = Region {
-                    q: Span { lo: taught as i32, hi: until as i32 - 1 },
-                    k: Span { lo: first as i32, hi: (first + count) as i32 - 1 },
-                    ..of.region(0, &variant.heads, head as u32)
-                };
-                let liveness = tiles::liveness(allow, &region, ranges);
-                if liveness == Liveness::Dead {
-                    continue;
-                }
-                let asks = &cache.stored(&page, first / page.tokens)[page.asks_at(head)..][..page.keys_len()];
-                let class =
-                    Class { lanes, shape: &page, product, code, place, head, learned: learned.view() };
-                class.weigh(Taught { first, count, asks, liveness, ahead: &[] }, tokens, weights, scratch);
-                let (keys, values) = learned.keys_and_values(head, first, count);
-                learn(lanes, keys, (stride, page.tokens), values, weights, 0..tokens);
-            }
+            let asks = &cache.stored(&page, number)[page.asks_at(head)..][..page.keys_len()];
+            let keys = &mut keys[..count * stride];
+            let class = Class { lanes, shape: &page, product, code, place, head, learned };
+            let met = Taught { first, count, keys: &*keys, asks, liveness, ahead: &[] };
+            class.weigh(met, tokens, weights, scratch);
+            learn(lanes, keys, (stride, page.tokens), learned.values(head), weights, 0..tokens);
         }
-        learned.drop_until(until);
-        cache.learned = Some(learned);
     }
 }

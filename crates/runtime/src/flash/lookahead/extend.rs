@@ -18,7 +18,7 @@ use crate::split;
 /// As [`run_lookahead`](super::super::run_lookahead), of tokens that are appended to a sequence of a cache first: all its keys learn
 /// from them for good. The problem's queries are these tokens, and its keys all that the sequence has then.
 ///
-/// `floats` are as many as [`append_len`](crate::split::append_len) says.
+/// `floats` are as many as [`append_len`](crate::split::append_len) says of one thread or more.
 ///
 /// # Errors
 /// As `run_lookahead` and [`append`](crate::split::append). After [`RunError::Index`] the sequence's lookahead keys mean nothing.
@@ -51,7 +51,7 @@ pub fn extend_lookahead<E: Engine, T: Element>(
     let CachedSequenceMut { memory: words, pages, learned } = cache;
     let mut learned = learned.ok_or(RunError::Mechanism)?;
     let to = CachedSequenceMut { memory: &mut *words, pages, learned: Some(learned.reborrow(false)) };
-    split::append(engine, (variant, plan, &appended), code, tokens, to, floats)?;
+    split::append(engine, (variant, plan, &appended), code, tokens, to, threads, floats)?;
     let page = plan.cache.shape(variant);
     let (len, written) = (problem.keys, problem.keys);
     let caches = &Only(CachedSequence { memory: words, pages, len, written });
