@@ -143,7 +143,15 @@ pub trait Engine: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn scores(self, step: Step<'_>, to: &mut [f32]) {
         let width = step.width;
-        self.step(step, &mut Kept { to, width });
+        self.step(step, &mut Kept { to, width, adds: false });
+    }
+
+    /// Adds the scores of a step to what is there, as [`Engine::scores`] gives them. The queries' channels from `channels` on are
+    /// zero, and may be left out.
+    #[inline(always)]
+    fn add_scores(self, step: Step<'_>, _channels: usize, to: &mut [f32]) {
+        let width = step.width;
+        self.step(step, &mut Kept { to, width, adds: true });
     }
 }
 
@@ -151,6 +159,8 @@ pub trait Engine: Copy + Send + Sync + 'static {
 struct Kept<'a> {
     to: &'a mut [f32],
     width: usize,
+    /// Whether they are added to what is there.
+    adds: bool,
 }
 
 impl<L: Lanes> Fold<L> for Kept<'_> {
@@ -161,7 +171,12 @@ impl<L: Lanes> Fold<L> for Kept<'_> {
         first: usize,
         scores: &mut [f32],
     ) -> (Change, Weigher<L, V, P>) {
-        self.to[first * self.width..][..scores.len()].copy_from_slice(scores);
+        let to = &mut self.to[first * self.width..][..scores.len()];
+        if self.adds {
+            to.iter_mut().zip(&*scores).for_each(|(to, score)| *to += score);
+        } else {
+            to.copy_from_slice(scores);
+        }
         (Change::Keep, Weigher::identity(lanes))
     }
 

@@ -127,12 +127,20 @@ impl<E: Engine, F: Fold<E::Lanes>> Op for Attend<'_, E, F> {
 /// [`Engine::scores`].
 #[inline(always)]
 pub(crate) fn scores<E: Engine>(engine: E, step: Step<'_>, to: &mut [f32]) {
-    engine.lanes().call(Scores { engine, step, to });
+    engine.lanes().call(Scores { engine, step, added: None, to });
+}
+
+/// [`Engine::add_scores`].
+#[inline(always)]
+pub(crate) fn add_scores<E: Engine>(engine: E, step: Step<'_>, channels: usize, to: &mut [f32]) {
+    engine.lanes().call(Scores { engine, step, added: Some(channels), to });
 }
 
 struct Scores<'a, E> {
     engine: E,
     step: Step<'a>,
+    /// Channels of those that are added.
+    added: Option<usize>,
     to: &'a mut [f32],
 }
 
@@ -141,6 +149,10 @@ impl<E: Engine> Op for Scores<'_, E> {
 
     #[inline(always)]
     fn run(self) {
-        self.engine.scores(self.step, self.to);
+        let Self { engine, step, added, to } = self;
+        match added {
+            None => engine.scores(step, to),
+            Some(channels) => engine.add_scores(step, channels, to),
+        }
     }
 }

@@ -126,6 +126,11 @@ impl<D: Door> Engine for DotBf16<D> {
     }
 
     #[inline(always)]
+    fn add_scores(self, step: Step<'_>, channels: usize, to: &mut [f32]) {
+        panel::some_scores::<D, Pairs>(self.0, &mut Step { scratch: to, ..step }, channels, Rescale::Keep);
+    }
+
+    #[inline(always)]
     fn weights(_: &Shape, scratch: &[f32], at: usize, to: &mut [f32]) {
         let words = &scratch[at / 2 * to.len()..][..to.len()];
         for (weight, word) in to.iter_mut().zip(words) {

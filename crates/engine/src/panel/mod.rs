@@ -57,17 +57,29 @@ impl<'a> Packed<'a> {
 /// `scores[k][r] = Σ_c query[c][r] · keys[k / 8][c][k % 8]` for every live key, in chains of channels.
 #[inline(always)]
 pub(crate) fn scores<D: Door, K: Elements>(lanes: D, step: &mut Step<'_>) {
+    some_scores::<D, K>(lanes, step, step.shape.dim, Rescale::Replace);
+}
+
+/// The same of the first channels alone, in place of what is there or added to it.
+#[inline(always)]
+pub(crate) fn some_scores<D: Door, K: Elements>(
+    lanes: D,
+    step: &mut Step<'_>,
+    channels: usize,
+    first: Rescale<'_>,
+) {
     let depth = depth::<K>(step.shape.dim);
     let chain = step.shape.channel_chain.div_ceil(K::NUMBERS);
     let width = step.width;
     let keys = &Packed::new::<K>(step.shape, step.packed).keys[step.first_key / PANEL * depth * PANEL..];
-    let query = &step.query[..depth * width];
+    let some = channels.div_ceil(K::NUMBERS).min(depth);
+    let query = &step.query[..some * width];
     let panels = keys.chunks_exact(depth * PANEL).zip(step.scratch.chunks_exact_mut(width * PANEL));
     for (keys, scores) in panels.take(step.live_keys.div_ceil(PANEL)) {
         // Each chain starts from zero and is added to those before it: one running sum over more channels than
         // that would not meet the bound.
-        let mut rescale = Rescale::Replace;
-        let chains = keys.chunks(chain * PANEL).zip(query.chunks(chain * width));
+        let mut rescale = first;
+        let chains = keys[..some * PANEL].chunks(chain * PANEL).zip(query.chunks(chain * width));
         for (keys, query) in chains {
             tile::multiply::<D, K>(lanes, keys, query, scores, width, rescale);
             rescale = Rescale::Keep;

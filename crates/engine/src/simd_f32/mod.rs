@@ -7,7 +7,7 @@ use regard_ir::plan::Dtype;
 use regard_simd::TRANSPOSE;
 
 use crate::cached::{CachedUnit, repack_floats};
-use crate::engine::{Engine, Fold, Op, Shape, Step};
+use crate::engine::{Engine, Fold, Op, Rescale, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{self, PANEL, Rows, ValueBlock};
 use crate::panel::{self, tile::Floats};
@@ -110,6 +110,11 @@ impl<D: Door> Engine for SimdF32<D> {
     #[inline(always)]
     fn scores(self, step: Step<'_>, to: &mut [f32]) {
         panel::scores::<D, Floats>(self.0, &mut Step { scratch: to, ..step });
+    }
+
+    #[inline(always)]
+    fn add_scores(self, step: Step<'_>, channels: usize, to: &mut [f32]) {
+        panel::some_scores::<D, Floats>(self.0, &mut Step { scratch: to, ..step }, channels, Rescale::Keep);
     }
 
     #[inline(always)]

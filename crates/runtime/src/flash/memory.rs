@@ -124,7 +124,10 @@ impl Layout {
         let of_problem = (problem.keys as usize).div_ceil(shape.key_block.max(1)) + 1;
         let blocks = if units.len > 0 { 0 } else { kept.min(of_problem) };
         let rows = rows.next_multiple_of(tile.rows);
-        let learning = code.teaches().map(|code| lookahead::Layout::new::<E>(&shape, tile, rows, code));
+        let learning = code.teaches().map(|code| {
+            let most_kept = usize::try_from(plan.pack_ahead_bytes).unwrap_or(usize::MAX) / size_of::<f32>();
+            lookahead::Layout::new::<E>(&shape, (tile, rows), code, (problem.keys as usize, most_kept))
+        });
         Self {
             tile,
             rows,

@@ -89,7 +89,8 @@ pub(super) fn task<E: Engine, T: Element>(
     let mut own = memory.learning.take();
     let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
     let mut lesson = learning.zip(own.as_mut()).map(|((of, layout), own)| Lesson { of, layout, own });
-    if lesson.is_some() {
+    if let Some(Lesson { own, .. }) = &mut lesson {
+        own.asked_blocks.fill(-1);
         // Earlier tokens' keys are as earlier calls left them.
         for token in of.q_offset as u32 + query_begin..of.q_offset as u32 + query_end {
             claim.kept_mut(0, token).unwrap_or_default().fill(0.0);

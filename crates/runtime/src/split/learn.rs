@@ -310,28 +310,97 @@ pub(crate) fn learn<L: Lanes>(
     weights: &[f32],
     tokens: Range<usize>,
 ) {
-    for (key, row) in keys.chunks_exact_mut(stride).enumerate() {
-        let mut lessons = [(0, 0.0); WAITING];
-        let mut count = 0;
-        for token in tokens.clone() {
-            let weight = weights[token * page + key];
-            if weight != 0.0 {
-                lessons[count] = (token * stride, weight);
-                count += 1;
+    let mut fours = keys.chunks_exact_mut(4 * stride);
+    let mut key = 0;
+    for rows in &mut fours {
+        let mut lessons = [(0, [0.0; 4]); WAITING];
+        let mut all = true;
+        for (lesson, token) in lessons.iter_mut().zip(tokens.clone()) {
+            let four = &weights[token * page + key..][..4];
+            *lesson = (token * stride, [four[0], four[1], four[2], four[3]]);
+            all &= four.iter().all(|&weight| weight != 0.0);
+        }
+        if all {
+            learn_four(lanes, rows, stride, values, &lessons[..tokens.len()]);
+        } else {
+            for (at, row) in rows.chunks_exact_mut(stride).enumerate() {
+                learn_one(lanes, row, values, &lessons[..tokens.len()], at);
             }
         }
-        let lessons = &lessons[..count];
-        if lessons.is_empty() {
-            continue;
+        key += 4;
+    }
+    for row in fours.into_remainder().chunks_exact_mut(stride) {
+        let mut lessons = [(0, [0.0; 4]); WAITING];
+        for (lesson, token) in lessons.iter_mut().zip(tokens.clone()) {
+            *lesson = (token * stride, [weights[token * page + key]; 4]);
         }
-        for (at, x) in vectors_mut(lanes, row).iter_mut().enumerate() {
-            let mut sum = F32::from_raw(lanes, *x);
-            for &(value, weight) in lessons {
-                let value = load_f32(lanes, &values[value + at * L::WIDTH..]);
-                sum = F32::splat(lanes, weight).mul_add(value, sum);
+        learn_one(lanes, row, values, &lessons[..tokens.len()], 0);
+        key += 1;
+    }
+}
+
+/// Where a token's value is, and what it weighs for each of four keys.
+type LessonOfFour = (usize, [f32; 4]);
+
+/// Adds values to four rows: each is loaded once for all of them, and sums stay in registers.
+#[inline(always)]
+fn learn_four<L: Lanes>(lanes: L, rows: &mut [f32], stride: usize, values: &[f32], lessons: &[LessonOfFour]) {
+    let (first, last) = rows.split_at_mut(2 * stride);
+    let (first, last) = (first.split_at_mut(stride), last.split_at_mut(stride));
+    let mut rows = [first.0, first.1, last.0, last.1].map(|row| vectors_mut(lanes, row));
+    let mut at = 0;
+    while at + 2 <= stride / L::WIDTH {
+        learn_vectors::<L, 2>(lanes, &mut rows, at, values, lessons);
+        at += 2;
+    }
+    if at < stride / L::WIDTH {
+        learn_vectors::<L, 1>(lanes, &mut rows, at, values, lessons);
+    }
+}
+
+/// The same of some vectors of each row.
+#[inline(always)]
+fn learn_vectors<L: Lanes, const N: usize>(
+    lanes: L,
+    rows: &mut [&mut [<L::Simd as pulp::Simd>::f32s]; 4],
+    at: usize,
+    values: &[f32],
+    lessons: &[LessonOfFour],
+) {
+    let mut sums = [[F32::splat(lanes, 0.0); N]; 4];
+    for (sums, row) in sums.iter_mut().zip(&*rows) {
+        for (sum, &x) in sums.iter_mut().zip(&row[at..at + N]) {
+            *sum = F32::from_raw(lanes, x);
+        }
+    }
+    for &(value, weights) in lessons {
+        let value = &values[value + at * L::WIDTH..][..N * L::WIDTH];
+        for (i, value) in value.chunks_exact(L::WIDTH).enumerate() {
+            let value = load_f32(lanes, value);
+            for (sums, weight) in sums.iter_mut().zip(weights) {
+                sums[i] = F32::splat(lanes, weight).mul_add(value, sums[i]);
             }
+        }
+    }
+    for (sums, row) in sums.iter().zip(rows) {
+        for (sum, x) in sums.iter().zip(&mut row[at..at + N]) {
             *x = sum.raw();
         }
+    }
+}
+
+/// The same of one row, of four the one that is number `of`: values that weigh nothing may hold anything.
+#[inline(always)]
+fn learn_one<L: Lanes>(lanes: L, row: &mut [f32], values: &[f32], lessons: &[LessonOfFour], of: usize) {
+    for (at, x) in vectors_mut(lanes, row).iter_mut().enumerate() {
+        let mut sum = F32::from_raw(lanes, *x);
+        for &(value, weights) in lessons {
+            if weights[of] != 0.0 {
+                let value = load_f32(lanes, &values[value + at * L::WIDTH..]);
+                sum = F32::splat(lanes, weights[of]).mul_add(value, sum);
+            }
+        }
+        *x = sum.raw();
     }
 }
 

@@ -146,7 +146,7 @@ impl<'t, R: Rows<'t>> Rows<'t> for Changing<'_, R> {
 pub struct Joined<'f> {
     pub first: Find<'f>,
     pub rest: Find<'f>,
-    /// Whether some of the rest may be no number: it is taken as 0.
+    /// Whether some may be no number: it is taken as 0.
     pub cleans: bool,
 }
 
@@ -160,28 +160,30 @@ impl<'f> Joined<'f> {
     }
 }
 
-impl<'t> Rows<'t> for Joined<'_> {
+impl<'f> Rows<'f> for Joined<'f> {
     #[inline(always)]
     fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
-        't: 'a,
+        'f: 'a,
     {
         let (first, rest) = ((self.first)(i), (self.rest)(i));
+        if rest.is_empty() && !self.cleans {
+            return first;
+        }
         let scratch = &mut scratch[..first.len() + rest.len()];
         let (to_first, to_rest) = scratch.split_at_mut(first.len());
         to_first.copy_from_slice(first);
         to_rest.copy_from_slice(rest);
         if self.cleans {
-            to_rest.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
+            scratch.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
         }
         scratch
     }
 }
 
-/// Rows of floats as so many rows end to end that are their sum: of two the first is the nearest in bf16.
+/// Rows of floats as two rows end to end that are their sum: the first is the nearest in bf16.
 pub struct Halves<R> {
     pub rows: R,
-    pub count: usize,
     /// Whether some may be no number: it is taken as 0.
     pub cleans: bool,
 }
@@ -193,19 +195,16 @@ impl<'t, 'f, R: Fn(usize) -> &'f [f32]> Rows<'t> for Halves<R> {
         't: 'a,
     {
         let row = (self.rows)(i);
-        let scratch = &mut scratch[..self.count * row.len()];
+        let scratch = &mut scratch[..2 * row.len()];
         let (first, rest) = scratch.split_at_mut(row.len());
         first.copy_from_slice(row);
         if self.cleans {
             first.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
         }
-        if !rest.is_empty() {
-            let halves = vectors_mut(lanes, first).iter_mut().zip(vectors_mut(lanes, rest));
-            for (first, rest) in halves {
-                let whole = F32::from_raw(lanes, *first);
-                let nearest = round_bf16(whole);
-                (*first, *rest) = (nearest.raw(), (whole - nearest).raw());
-            }
+        for (first, rest) in vectors_mut(lanes, first).iter_mut().zip(vectors_mut(lanes, rest)) {
+            let whole = F32::from_raw(lanes, *first);
+            let nearest = round_bf16(whole);
+            (*first, *rest) = (nearest.raw(), (whole - nearest).raw());
         }
         scratch
     }

@@ -88,16 +88,12 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
         own.own_scores.fill(0.0);
         for RowTile { first, rows, width } in self.tiles() {
-            let step = Step {
-                shape: &layout.own,
-                query: &memory.query[self.shared.layout.queries(first)],
-                packed: own.own,
-                first_key: 0,
-                live_keys: count,
-                scratch: own.scratch,
-                output: &mut [],
-                width,
-            };
+            let step = step(
+                &layout.own,
+                [&memory.query[self.shared.layout.queries(first)], own.own],
+                (0..count, width),
+                own.scratch,
+            );
             called::scores(engine, step, own.scores);
             for row in 0..rows {
                 let to = &mut own.own_scores[(first + row) * tokens..][..tokens];
@@ -106,30 +102,11 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 }
             }
         }
-        self.query_rows(factor, own);
         for RowTile { first, rows, width } in self.tiles() {
-            let rows_of_tile = Joined {
-                first: &|row| &own.rows[(first + row) * dim..][..dim],
-                rest: &|row| &own.own_scores[(first + row) * tokens..][..tokens],
-                cleans: false,
-            };
+            let row = |row: usize| &own.own_scores[(first + row) * tokens..][..tokens];
             let to = &mut own.finders[layout.finder(first)];
-            called::pack_queries(engine, &layout.find, &rows_of_tile, [rows, width], 1.0, own.pack, to);
-        }
-    }
-
-    /// Writes the rows of q_c as the products have them, in place of those of `v_u`.
-    #[inline(always)]
-    fn query_rows(&self, factor: f32, own: &mut Own<'_>) {
-        let (lanes, batch) = (self.shared.engine.lanes(), self.block.of.batch as usize);
-        let at = |row| [batch, self.block.kv_head as usize, self.query_row(self.place(row).1)];
-        let rows = Changed { change: self.shared.changes[Side::Query as usize], tensor: self.shared.q, at };
-        let dim = self.shared.layout.shape.dim;
-        for (row, to) in own.rows.chunks_exact_mut(dim).enumerate().take(self.rows()) {
-            let from = rows.row(lanes, row, own.pack);
-            for (to, x) in to.iter_mut().zip(from) {
-                *to = x * factor;
-            }
+            let rows_of_tile = Joined::all(&row);
+            called::pack_queries(engine, &layout.add, &rows_of_tile, [rows, width], 1.0, own.pack, to);
         }
     }
 
@@ -176,14 +153,29 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     pub(super) fn ask(&self, lesson: &mut Lesson<'_, '_, E, T>, block: KeyBlock) {
         let Lesson { of, layout, own } = lesson;
-        let asking = self.ask_rows(&of.q_u, block.first);
-        self.pack_rows(&layout.ask, &asking, block.count as usize, own.pack, own.asked);
-        self.weigh(of, layout, block, own);
+        let (kept, packed) = layout.kept(block.first);
+        if own.asked_blocks[kept] != block.first as i32 {
+            // Whole: the query blocks after this one ask of more of it.
+            let whole = (self.block.of.keys - block.first).min(self.shared.parts.plan.prefill.key_block);
+            let asking = self.ask_rows(&of.q_u, block.first);
+            self.pack_rows(&layout.ask, &asking, whole as usize, own.pack, &mut own.asked[packed.clone()]);
+            own.asked_blocks[kept] = block.first as i32;
+        }
+        self.weigh((of, layout), block, packed, own);
+        let row = |key: usize| &own.weights[key * layout.tokens..][..layout.tokens];
+        let weights = Joined { cleans: own.has_odd_weights, ..Joined::all(&row) };
+        self.pack_rows(&layout.add, &weights, block.count as usize, own.pack, own.weighed);
     }
 
     /// What each token of the block weighs in what it teaches each key.
     #[inline(always)]
-    fn weigh(&self, learning: &Learning<'_, E, T>, layout: &Layout, block: KeyBlock, own: &mut Own<'_>) {
+    fn weigh(
+        &self,
+        (learning, layout): (&Learning<'_, E, T>, &Layout),
+        block: KeyBlock,
+        asked: Range<usize>,
+        own: &mut Own<'_>,
+    ) {
         let Shared { engine, .. } = self.shared;
         let lanes = engine.lanes();
         let (tokens, queries) = (layout.tokens, self.block.queries as usize);
@@ -211,16 +203,12 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             if live.is_empty() {
                 continue;
             }
-            let step = Step {
-                shape: &layout.ask,
-                query: &own.askers[layout.asker(row)],
-                packed: own.asked,
-                first_key: begin,
-                live_keys: end - begin,
-                scratch: own.scratch,
-                output: &mut [],
-                width,
-            };
+            let step = step(
+                &layout.ask,
+                [&own.askers[layout.asker(row)], &own.asked[asked.clone()]],
+                (begin..end, width),
+                own.scratch,
+            );
             called::scores(*engine, step, own.scores);
             let scores = &mut own.scores[..(end - begin) * width];
             if let Some(scale) = self.scale() {
@@ -293,7 +281,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Packs the keys as tokens before the block left them, beside what its own tokens teach them.
+    /// Packs the keys as tokens before the block left them.
     #[inline(always)]
     pub(super) fn pack_found(
         &self,
@@ -302,15 +290,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         claim: &Claim<'_, T>,
     ) {
         let Lesson { layout, own, .. } = lesson;
-        let KeyBlock { first, count, taught, .. } = block;
-        let left = |key: usize| claim.kept(0, first + key as u32).unwrap_or_default();
-        let (pack, to) = (&mut *own.pack, &mut *own.found);
-        if taught == Liveness::Dead {
-            return self.pack_rows(&layout.ask, &Joined::all(&left), count as usize, pack, to);
-        }
-        let weights = |key: usize| &own.weights[key * layout.tokens..][..layout.tokens];
-        let rows = Joined { first: &left, rest: &weights, cleans: own.has_odd_weights };
-        self.pack_rows(&layout.find, &rows, count as usize, pack, to);
+        let left = |key: usize| claim.kept(0, block.first + key as u32).unwrap_or_default();
+        self.pack_rows(&layout.ask, &Joined::all(&left), block.count as usize, own.pack, own.found);
     }
 
     /// What the queries of a row tile find at lookahead keys, unscaled where scores are, `[live key][width]`.
@@ -323,24 +304,19 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         memory: &Memory<'_>,
     ) {
         let Lesson { of: learning, layout, own } = lesson;
-        let is_taught = block.taught != Liveness::Dead;
-        let (shape, query) = if is_taught {
-            (&layout.find, &own.finders[layout.finder(tile.first)])
-        } else {
-            (&layout.ask, &memory.query[self.shared.layout.queries(tile.first)])
-        };
-        let step = Step {
-            shape,
-            query,
-            packed: own.found,
-            first_key: live.start as usize,
-            live_keys: live.len(),
-            scratch: own.scratch,
-            output: &mut [],
-            width: tile.width,
-        };
-        called::scores(self.shared.engine, step, own.scores);
-        if is_taught && (own.has_odd_values || own.has_odd_weights) {
+        let engine = self.shared.engine;
+        let live_keys = live.start as usize..live.end as usize;
+        let found = [&memory.query[self.shared.layout.queries(tile.first)], own.found];
+        let all = step(&layout.ask, found, (live_keys.clone(), tile.width), own.scratch);
+        called::scores(engine, all, own.scores);
+        if block.taught == Liveness::Dead {
+            return;
+        }
+        let taught = [&own.finders[layout.finder(tile.first)], own.weighed];
+        let more = step(&layout.add, taught, (live_keys, tile.width), own.scratch);
+        // Tokens teach nothing to queries before them.
+        called::add_scores(engine, more, tile.first + tile.rows, own.scores);
+        if own.has_odd_values || own.has_odd_weights {
             self.find_odd(learning, layout, tile, live, own);
         }
     }
@@ -356,16 +332,22 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         own: &mut Own<'_>,
     ) {
         let Layout { dim, tokens, .. } = *layout;
+        let (lanes, factor) = (self.shared.engine.lanes(), self.units().0);
         let values = self.token_rows(&learning.v_u);
+        let batch = self.block.of.batch as usize;
+        let at = |row| [batch, self.block.kv_head as usize, self.query_row(self.place(row).1)];
+        let queries =
+            Changed { change: self.shared.changes[Side::Query as usize], tensor: self.shared.q, at };
         for token in 0..self.block.queries as usize {
-            let value = values.row(self.shared.engine.lanes(), token, own.pack);
+            let (pack, scratch) = own.pack.split_at_mut(dim);
+            let value = values.row(lanes, token, pack);
             for row in token.saturating_sub(tile.first)..tile.rows {
-                let query = &own.rows[(tile.first + row) * dim..][..dim];
+                let query = queries.row(lanes, tile.first + row, scratch);
                 let found: f32 = if own.odd[token] == 0 {
                     0.0
                 } else {
                     let odd = query.iter().zip(value).filter(|(_, v)| !v.is_finite());
-                    odd.map(|(q, v)| q * v).sum()
+                    odd.map(|(q, v)| q * factor * v).sum()
                 };
                 for (scores, key) in own.scores.chunks_exact_mut(tile.width).zip(live.clone()) {
                     let weight = own.weights[key as usize * tokens + token];
@@ -385,25 +367,23 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let lanes = engine.lanes();
         let Layout { dim, tokens, .. } = **layout;
         let KeyBlock { first, count, .. } = block;
-        let rows = Halves {
-            rows: |key: usize| &own.weights[key * tokens..][..tokens],
-            count: layout.halves,
-            cleans: own.has_odd_weights,
+        let packed = if layout.halves == 1 {
+            &*own.weighed
+        } else {
+            let row = |key: usize| &own.weights[key * tokens..][..tokens];
+            let rows = Halves { rows: row, cleans: own.has_odd_weights };
+            self.pack_rows(&layout.leave, &rows, count as usize, own.pack, own.found);
+            &*own.found
         };
-        self.pack_rows(&layout.leave, &rows, count as usize, own.pack, own.found);
         for channel in (0..dim).step_by(E::ROWS) {
             let channels = E::ROWS.min(dim - channel);
             let width = channels.next_multiple_of(E::ROW_STEP);
-            let step = Step {
-                shape: &layout.leave,
-                query: &own.left[layout.channels(channel)],
-                packed: own.found,
-                first_key: 0,
-                live_keys: count as usize,
-                scratch: own.scratch,
-                output: &mut [],
-                width,
-            };
+            let step = step(
+                &layout.leave,
+                [&own.left[layout.channels(channel)], packed],
+                (0..count as usize, width),
+                own.scratch,
+            );
             called::scores(*engine, step, own.scores);
             for (key, left) in own.scores.chunks_exact(width).enumerate().take(count as usize) {
                 let Some(row) = claim.kept_mut(0, first + key as u32) else { continue };
@@ -451,4 +431,16 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             }
         }
     }
+}
+
+/// Scores alone: packed rows against some keys of a packed block.
+#[inline(always)]
+fn step<'a>(
+    shape: &'a Shape,
+    [query, packed]: [&'a [f32]; 2],
+    (live, width): (Range<usize>, usize),
+    scratch: &'a mut [f32],
+) -> Step<'a> {
+    let (first_key, live_keys) = (live.start, live.len());
+    Step { shape, query, packed, first_key, live_keys, scratch, output: &mut [], width }
 }
