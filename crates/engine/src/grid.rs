@@ -9,7 +9,10 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+pub use self::pieces::{Blocks, Strips};
 use crate::element::Element;
+
+mod pieces;
 
 /// The most tasks of a grid: one bit each is kept on the stack while they are checked.
 pub const MAX_TASKS: u32 = 1 << 16;
@@ -217,8 +220,9 @@ pub struct Grid<'a, T> {
     next: AtomicUsize,
 }
 
-// SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller; `Grid::new` found the
-// tasks' rows disjoint. `T` and f32 are sent to those threads.
+// SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller, or, while the grid is borrowed for
+// them alone, through `Strips` or `Blocks`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
+// f32 are sent to those threads.
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 
 impl<'a, T> Grid<'a, T> {
@@ -274,7 +278,7 @@ impl<'a, T> Grid<'a, T> {
     pub fn claim(&self) -> Option<Claim<'_, T>> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let task = *self.tasks.order.get(turn)? as usize;
-        Some(Claim { grid: self, task: self.tasks.tasks[task] })
+        Some(Claim { grid: self, task: self.tasks.tasks[task], kept: 0..u32::MAX })
     }
 }
 
@@ -333,10 +337,12 @@ fn check_tasks(tasks: &Tasks<'_>, counts: [usize; 3]) -> Result<(), GridError> {
     Ok(())
 }
 
-/// One task and the sole right to write its rows.
+/// One task, or a piece of one, and the sole right to write its rows.
 pub struct Claim<'g, T> {
     grid: &'g Grid<'g, T>,
     task: Task,
+    /// Which of the task's kept rows.
+    kept: Range<u32>,
 }
 
 impl<T> Claim<'_, T> {
@@ -366,8 +372,8 @@ impl<T> Claim<'_, T> {
         match &self.grid.output {
             // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all
             // others; the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the
-            // task was given out once (`claim` counts up and `order` names it once), and `&mut self` keeps it to one
-            // borrow.
+            // task was given out once (`claim` counts up and `order` names it once; so do `Blocks`, whose blocks are
+            // apart, and strips have no such row), and `&mut self` keeps it to one borrow.
             SharedRows::Stored(rows) => Row::Stored(unsafe { &mut *rows.row(place) }),
             // SAFETY: as above.
             SharedRows::Floats(rows) => Row::Floats(unsafe { &mut *rows.row(place) }),
@@ -387,7 +393,7 @@ impl<T> Claim<'_, T> {
     fn kept_place(&self, head_in_group: usize, row: u32) -> [usize; 3] {
         let Task { sequence, kv_head, .. } = self.task;
         let Tasks { group, starts, .. } = self.grid.tasks;
-        assert!(head_in_group < group, "a head of the task");
+        assert!(head_in_group < group && self.kept.contains(&row), "a kept row of the claim");
         let head = kv_head as usize * group + head_in_group;
         let Some(starts) = starts else { return [sequence as usize, head, row as usize] };
         let [begin, end] = [starts[sequence as usize], starts[sequence as usize + 1]].map(|at| at as usize);
@@ -403,7 +409,8 @@ impl<T> Claim<'_, T> {
         let place = self.kept_place(head_in_group, row);
         // SAFETY: `row` points into the data that `Grid::keeping` was given, at a row that it found apart from all others; it is
         // of a head of this task's sequence (`kept_place` compared), of which there is no other task (`Grid::keeping` checked),
-        // the task was given out once, and `&self` keeps out `kept_mut`.
+        // the task was given out once, or its strips were (`Strips` counts, and `kept_place` looked that the row is of this one),
+        // and `&self` keeps out `kept_mut`.
         Some(unsafe { &*self.grid.kept.as_ref()?.row(place) })
     }
 

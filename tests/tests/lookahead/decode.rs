@@ -240,6 +240,39 @@ fn pieces_have_the_bits_of_the_whole() {
     }
 }
 
+/// One head that two threads share has the bits of one that one has.
+#[test]
+fn shared_heads_have_the_bits_of_whole_ones() {
+    let pool = Pool::new(2).expect("threads");
+    for entry in engines::available() {
+        for lines in
+            ["lookahead = {}", "lookahead = { window = 70 }\nmask = 'window(1100)'\noutput.lse = true"]
+        {
+            let spec = specs::parse(&format!("heads = {{ query = 1, dim = 16 }}\n{lines}"));
+            if !run::serves(&spec, entry, Dtype::F32) {
+                continue;
+            }
+            let kernel = run::compile(&spec, entry, Dtype::F32);
+            let piece = 10 * kernel.plan().prefill.query_block as usize;
+            let tokens = 2 * kernel.plan().prefill.key_cell as usize + 50;
+            let case = case(&kernel, tokens, 3);
+            let inputs = case.inputs();
+            let rows = |threads: &dyn Threads| {
+                let mut growing = Growing::new(&kernel, &case, &inputs, 1);
+                let mut rows = Vec::new();
+                for piece in [piece, tokens - piece] {
+                    let outputs = growing.prefill(piece, threads).unwrap_or_else(|error| panic!("{error}")).1;
+                    rows.extend((0..piece).map(|row| bits(&outputs, row)));
+                }
+                rows
+            };
+            let (shared, whole) = (rows(&pool), rows(&Solo));
+            let differing = shared.iter().zip(&whole).position(|(shared, whole)| shared != whole);
+            assert_eq!(differing, None, "{lines} on {entry:?}");
+        }
+    }
+}
+
 /// A long sequence, by ones: keys have had many lessons.
 #[test]
 fn many_lessons_are_the_formula() {

@@ -1,3 +1,7 @@
+extern crate std;
+
+use std::vec::Vec;
+
 use super::*;
 
 fn task(sequence: u32, kv_head: u32, queries: core::ops::Range<u32>) -> Task {
@@ -146,4 +150,52 @@ fn kept_rows_are_those_of_the_tasks_head() {
         assert_eq!(claim.kept(0, 3), Some(&[0.0; 3][..]));
     }
     assert_eq!((u[6], u[18], u[9]), (1.0, 2.0, 0.0));
+}
+
+#[test]
+fn strips_and_blocks_are_given_out_once() {
+    let tasks = [task(0, 0, 0..5), task(0, 1, 0..5)];
+    let (mut data, mut kept, mut memory) = ([0.0; 10], [0.0; 12], [0.0; 8]);
+    let output = Rows::Stored(rows(&mut data, [1, 2, 5], [10, 5, 1], 1));
+    let tasks = Tasks { tasks: &tasks, order: &[0, 1], group: 1, starts: None };
+    let grid = Grid::new(tasks, output, None).unwrap();
+    assert!(grid.claim().unwrap().kept(0, 4).is_none(), "nothing is kept");
+    let mut grid = grid.keeping(rows(&mut kept, [1, 2, 6], [12, 6, 1], 1)).unwrap();
+
+    let strips = Strips::new(&mut grid, (4, 2), &mut memory, 2);
+    let mut seen = Vec::new();
+    while let Some((mut claim, rows, memory)) = strips.take() {
+        assert_eq!(claim.task().query_begin, claim.task().query_end);
+        for row in rows.start..rows.end.min(6) {
+            claim.kept_mut(0, row).unwrap()[0] += 1.0 + f32::from(row as u8);
+        }
+        memory.fill(claim.task().kv_head as f32);
+        seen.push((claim.task().kv_head, rows));
+    }
+    assert_eq!(seen, [(0, 0..4), (0, 4..8), (1, 0..4), (1, 4..8)]);
+
+    let blocks = Blocks::new(&mut grid, 2, 1..4);
+    let mut seen = Vec::new();
+    while let Some((mut claim, index, number)) = blocks.take() {
+        let Task { query_begin, query_end, .. } = claim.task();
+        (query_begin..query_end).for_each(|query| claim.output(0, query).write(&[7.0]));
+        seen.push((index, number, query_begin..query_end));
+    }
+    assert_eq!(seen, [(0, 1, 2..4), (0, 2, 4..5), (1, 1, 2..4), (1, 2, 4..5)]);
+    assert_eq!(kept, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(memory, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
+    assert_eq!(data, [0.0, 0.0, 7.0, 7.0, 7.0, 0.0, 0.0, 7.0, 7.0, 7.0]);
+}
+
+#[test]
+#[should_panic = "a kept row of the claim"]
+fn a_strip_has_no_other_rows() {
+    let tasks = [task(0, 0, 0..5)];
+    let (mut data, mut kept, mut memory) = ([0.0; 5], [0.0; 6], [0.0; 2]);
+    let output = Rows::Stored(rows(&mut data, [1, 1, 5], [5, 5, 1], 1));
+    let tasks = Tasks { tasks: &tasks, order: &[0], group: 1, starts: None };
+    let kept = rows(&mut kept, [1, 1, 6], [6, 6, 1], 1);
+    let mut grid = Grid::new(tasks, output, None).unwrap().keeping(kept).unwrap();
+    let strips = Strips::new(&mut grid, (4, 2), &mut memory, 1);
+    strips.take().unwrap().0.kept(0, 4);
 }

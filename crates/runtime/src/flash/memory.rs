@@ -11,11 +11,15 @@ use super::ahead::Units;
 use super::expand;
 use super::keys::Scratch;
 use super::lookahead::memory as lookahead;
+use super::pass::strip::Strips;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish;
 use crate::mix::Mixes;
 use crate::tokens::TokenLayout;
+
+/// Of what may be packed ahead, sums of heads that are shared out take a part: what the last cache holds.
+const STRIPS: usize = 16;
 
 /// Numbers that name a key block.
 const BLOCK_NAME: usize = 3;
@@ -61,6 +65,8 @@ pub(super) struct Layout {
     expansion: usize,
     /// Of lookahead keys, where there are some.
     pub learning: Option<lookahead::Layout>,
+    /// How their heads are shared out where they are few.
+    pub strips: Option<Strips>,
 }
 
 /// Where keys and values come from.
@@ -86,6 +92,8 @@ pub(super) struct Common<'a> {
     pub units: &'a mut [f32],
     /// Weighted sums of all query heads, where they are mixed.
     pub sums: &'a mut [f32],
+    /// What query blocks sum up in each cell, where heads are shared out.
+    pub strips: &'a mut [f32],
     /// The workers' pieces.
     pub workers: &'a mut [f32],
 }
@@ -124,15 +132,20 @@ impl Layout {
         let of_problem = (problem.keys as usize).div_ceil(shape.key_block.max(1)) + 1;
         let blocks = if units.len > 0 { 0 } else { kept.min(of_problem) };
         let rows = rows.next_multiple_of(tile.rows);
+        let value_width = shape.value_dim.next_multiple_of(E::CHANNEL_STEP);
+        let most_kept = usize::try_from(plan.pack_ahead_bytes).unwrap_or(usize::MAX) / size_of::<f32>();
+        let strips = code.teaches().map(|_| {
+            let tasks = (problem.batch as usize).saturating_mul(heads.kv as usize);
+            Strips::new(plan, problem, tasks, (rows, value_width), most_kept / STRIPS)
+        });
         let learning = code.teaches().map(|code| {
-            let most_kept = usize::try_from(plan.pack_ahead_bytes).unwrap_or(usize::MAX) / size_of::<f32>();
             lookahead::Layout::new::<E>(&shape, (tile, rows), code, (problem.keys as usize, most_kept))
         });
         Self {
             tile,
             rows,
             shape,
-            value_width: shape.value_dim.next_multiple_of(E::CHANNEL_STEP),
+            value_width,
             query_len: E::query_len(&shape),
             block,
             blocks,
@@ -155,6 +168,7 @@ impl Layout {
                 KeysFrom::Tensors | KeysFrom::Pages => 0,
             },
             learning,
+            strips,
         }
     }
 
@@ -214,22 +228,24 @@ impl Layout {
     /// Elements for `threads` workers, wherever the workspace starts; saturates.
     pub fn workspace_len(&self, threads: usize) -> usize {
         let workers = threads.max(1).saturating_mul(self.worker_len());
-        carve::len(self.common()).saturating_add(workers).saturating_add(ALIGN)
+        carve::len(self.common(threads)).saturating_add(workers).saturating_add(ALIGN)
     }
 
     /// The sizes of what is shared, in the order of [`Common`]'s fields.
-    fn common(&self) -> [usize; 4] {
-        [self.tokens.frequencies_len(), self.tokens.table_len(), self.units.table_len(), self.sums]
+    fn common(&self, threads: usize) -> [usize; 5] {
+        let strips = self.strips.map_or(0, |strips| strips.len(threads));
+        [self.tokens.frequencies_len(), self.tokens.table_len(), self.units.table_len(), self.sums, strips]
     }
 
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
-    pub fn share<'a>(&self, memory: &'a mut [f32]) -> Common<'a> {
-        let mut pieces = Carve::new(memory, self.common());
+    pub fn share<'a>(&self, memory: &'a mut [f32], threads: usize) -> Common<'a> {
+        let mut pieces = Carve::new(memory, self.common(threads));
         Common {
             frequencies: pieces.next(),
             table: pieces.next(),
             units: pieces.next(),
             sums: pieces.next(),
+            strips: pieces.next(),
             workers: pieces.rest(),
         }
     }

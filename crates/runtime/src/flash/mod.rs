@@ -374,7 +374,8 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     if let Source::Cached { caches, page } | Source::Latents { caches, page, .. } = source {
         Sight { variant, problem, ranges: &ranges }.check_lost(caches, page.tokens as u32)?;
     }
-    let memory::Common { frequencies, table, units, sums, workers } = layout.share(align(memory.floats));
+    let memory::Common { frequencies, table, units, sums, strips: cells, workers } =
+        layout.share(align(memory.floats), threads.count());
 
     let finish = Finish::new(variant, &captured, gate);
     let [batch, queries, _] = problem.extents();
@@ -458,13 +459,17 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         is_part,
         finish: finish.filter(|_| mixing.is_none() && !is_part),
     };
-    let lots = Lots::new(&mut *workers, layout.worker_len());
-    threads.run(&|_| {
-        // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
-        if let Some((_, memory)) = lots.take() {
-            engine.enter(Attend { shared: &shared, grid: &grid, memory });
-        }
-    });
+    if let Some(strips) = layout.strips.filter(|strips| strips.serve(threads.count())) {
+        pass::strip::run(&shared, &strips, &mut grid, threads, (cells, workers));
+    } else {
+        let lots = Lots::new(&mut *workers, layout.worker_len());
+        threads.run(&|_| {
+            // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
+            if let Some((_, memory)) = lots.take() {
+                engine.enter(Attend { shared: &shared, grid: &grid, memory });
+            }
+        });
+    }
     if let Some(bands) = mixing.take() {
         let mixing = Mixing {
             combination,

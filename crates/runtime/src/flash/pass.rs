@@ -1,5 +1,6 @@
 //! One pass: a query block over the keys that it can see.
 
+pub(super) mod strip;
 mod sums;
 mod sweep;
 
@@ -89,12 +90,9 @@ pub(super) fn task<E: Engine, T: Element>(
     let mut own = memory.learning.take();
     let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
     let mut lesson = learning.zip(own.as_mut()).map(|((of, layout), own)| Lesson { of, layout, own });
-    if let Some(Lesson { own, .. }) = &mut lesson {
-        own.asked_blocks.fill(-1);
-        // Earlier tokens' keys are as earlier calls left them.
-        for token in of.q_offset as u32 + query_begin..of.q_offset as u32 + query_end {
-            claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
-        }
+    if let Some(lesson) = &mut lesson {
+        let first = of.q_offset as u32;
+        lesson.begin(claim, first + query_begin..first + query_end);
     }
     let mut first_query = query_begin;
     while first_query < query_end {
@@ -123,6 +121,28 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         if let Some(lesson) = lesson {
             self.prepare_tokens(lesson, memory);
         }
+        let KeyRange { begin, end } = self.block.of.held;
+        let end = if lesson.is_some() { self.taught_to() } else { end };
+        self.sweep(begin..end, claim, memory, lesson);
+        for tile in self.tiles() {
+            self.write(tile, claim, memory);
+        }
+    }
+
+    /// The keys that the block's tokens teach, where keys learn, are those before this one.
+    fn taught_to(&self) -> u32 {
+        self.block.of.q_offset as u32 + self.block.first_query + self.block.queries
+    }
+
+    /// Takes the block over some keys, whose sums are those of a cell and of the cells before it then.
+    #[inline(always)]
+    fn sweep(
+        &self,
+        keys: Range<u32>,
+        claim: &mut Claim<'_, T>,
+        memory: &mut Memory<'_>,
+        lesson: &mut Option<Lesson<'_, '_, E, T>>,
+    ) {
         let Parts { variant, plan, .. } = self.shared.parts;
         let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
         let region = self.region(0, self.rows());
@@ -138,11 +158,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             (_, Some(_)) => Liveness::Partial,
             (seen, None) => seen,
         };
-        let KeyRange { begin, end } = self.block.of.held;
-        let taught_to = || self.block.of.q_offset as u32 + self.block.first_query + self.block.queries;
-        let end = if teaches.is_some() { taught_to() } else { end };
-        let mut cell = begin / blocks.key_cell;
-        for (keys, liveness) in tiles::runs(begin..end, blocks.key_block, classify) {
+        let mut cell = keys.start / blocks.key_cell;
+        for (keys, liveness) in tiles::runs(keys, blocks.key_block, classify) {
             // Blocks lie on a grid of absolute positions, whichever keys are held.
             let mut first = keys.start;
             while first < keys.end {
@@ -158,9 +175,6 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 self.key_block(KeyBlock { first, count, seen, taught: taught(span) }, claim, memory, lesson);
                 first += count;
             }
-        }
-        for tile in self.tiles() {
-            self.write(tile, claim, memory);
         }
     }
 

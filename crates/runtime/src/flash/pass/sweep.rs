@@ -6,7 +6,8 @@ use regard_engine::element::Element;
 use regard_engine::grid::Claim;
 use regard_engine::pack::Rows;
 use regard_engine::{Engine, Shape, Step, pack};
-use regard_ir::interval::Liveness;
+use regard_ir::interval::{Liveness, Region, Span};
+use regard_ir::tiles;
 use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
 
 use super::super::keys::CachedRows;
@@ -27,6 +28,16 @@ pub(super) struct Lesson<'a, 'm, E: Engine, T> {
     pub own: &'a mut Own<'m>,
 }
 
+impl<E: Engine, T> Lesson<'_, '_, E, T> {
+    /// Begins with keys of another head: some have learned nothing yet, the others are as earlier calls left them.
+    pub(super) fn begin(&mut self, claim: &mut Claim<'_, T>, fresh: Range<u32>) {
+        self.own.asked_blocks.fill(-1);
+        for token in fresh {
+            claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
+        }
+    }
+}
+
 /// A key block, and how alive it is.
 #[derive(Clone, Copy)]
 pub(super) struct KeyBlock {
@@ -39,6 +50,14 @@ pub(super) struct KeyBlock {
 }
 
 impl<E: Engine, T: Element> Pass<'_, E, T> {
+    /// Whether no query of the block sees some keys, and none of its tokens teaches them.
+    pub(super) fn is_dead(&self, keys: Range<u32>, lesson: &Option<Lesson<'_, '_, E, T>>) -> bool {
+        let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
+        let region = Region { k, ..self.region(0, self.rows()) };
+        let is_dead = |allow| tiles::liveness(allow, &region, self.shared.ranges) == Liveness::Dead;
+        is_dead(self.shared.parts.variant.allow) && lesson.as_ref().is_none_or(|it| is_dead(it.of.allow))
+    }
+
     /// What becomes of scores as an engine gives them, so that they are scaled.
     #[inline(always)]
     pub(super) fn scale(&self) -> Option<f32> {
