@@ -335,14 +335,13 @@ impl fmt::Display for Reason {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Note::Unused { machine, used, engine, dtype } => write!(
-                f,
-                "no engine of this build uses {} for {}: {} runs on {}",
-                machine.name(),
-                dtype.name(),
-                engine.name(),
-                used.name()
-            ),
+            Note::Unused { machine, used, engine, dtype } => {
+                write!(f, "no engine of this build uses {} for {}", machine.name(), dtype.name())?;
+                if *dtype == Dtype::Bf16 {
+                    f.write_str(" where rows are turned or normed, or outputs may cancel")?;
+                }
+                write!(f, ": {} runs on {}", engine.name(), used.name())
+            }
             Note::Converted { dtype } => {
                 write!(f, "{} is converted to f32 while it is packed; products and sums are f32", dtype.name())
             }
@@ -362,9 +361,10 @@ impl fmt::Display for Note {
                  from {sources} while they are packed"
             ),
             Note::NoMask => f.write_str("the mask is true everywhere: every tile is full, none has mask code"),
-            Note::WholeHeads => {
-                f.write_str("keys learn from one query block after the other: a task is a whole head of a sequence")
-            }
+            Note::WholeHeads => f.write_str(
+                "keys learn from one query block after the other: a task is a whole head of a sequence, whose keys are shared out \
+                 in cells where heads are too few for the threads",
+            ),
             Note::RaggedRows { rows, tile_rows } => write!(
                 f,
                 "{rows} rows are no multiple of {tile_rows}: the last row tile of a pass holds {} of {tile_rows}",

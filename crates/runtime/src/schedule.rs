@@ -37,6 +37,16 @@ const AMPLE_BLOCKS: u64 = 8;
 /// What a query row costs beside its keys, in pairs: packing its query, writing its output.
 const ROW_PAIRS: u64 = 32;
 
+/// Whole heads are so few that some threads may wait for others.
+pub(crate) const fn are_few(heads: usize, threads: usize) -> bool {
+    heads < threads.saturating_mul(2) && threads > 1
+}
+
+/// Whether few whole heads would keep threads waiting, so that these share their keys out.
+pub(crate) const fn keep_waiting(heads: usize, threads: usize) -> bool {
+    are_few(heads, threads) && !heads.is_multiple_of(threads)
+}
+
 /// A problem cut into tasks, in borrowed memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule<'a> {
@@ -412,7 +422,7 @@ mod owned {
 
     use regard_ir::plan::ScheduleOverview;
 
-    use super::{Schedule, ScheduleError, Task, Work};
+    use super::{Mechanism, Schedule, ScheduleError, Task, Work, keep_waiting};
 
     /// A schedule that owns its memory.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -462,18 +472,29 @@ mod owned {
                 threads: self.threads,
                 live_share: if pairs > 0.0 { live as f64 / pairs } else { 0.0 },
                 tiles: work.count_tiles(),
-                imbalance: self.imbalance(),
+                imbalance: self.imbalance(work),
             }
         }
 
         /// How much longer the busiest thread works than the average, as a fraction, if each thread takes the next
         /// task of the order when it has done its last and time goes by live pairs.
-        fn imbalance(&self) -> f64 {
-            let threads = self.threads.min(self.tasks.len() as u32) as usize;
+        ///
+        /// Where whole heads are shared out, threads take cells of their keys instead, whose pairs are taken to be those of a
+        /// causal mask.
+        fn imbalance(&self, work: &Work<'_>) -> f64 {
+            let [.., keys] = work.problem.extents();
+            let cells = match work.variant.mechanism {
+                Mechanism::Lookahead(_) if keep_waiting(self.tasks.len(), self.threads as usize) => {
+                    u128::from(keys.div_ceil(work.plan.prefill.key_cell.max(1))).max(1)
+                }
+                _ => 1,
+            };
+            let threads = (self.threads as usize).min(self.tasks.len().saturating_mul(cells as usize));
             let mut loads: BinaryHeap<Reverse<u128>> = vec![Reverse(0); threads].into();
-            for &i in self.order {
+            for (&i, cell) in self.order.iter().flat_map(|i| (0..cells).map(move |cell| (i, cell))) {
                 if let Some(mut least) = loads.peek_mut() {
-                    least.0 += self.tasks[i as usize].live as u128;
+                    least.0 +=
+                        self.tasks[i as usize].live as u128 * (2 * (cells - cell) - 1) / (cells * cells);
                 }
             }
             let total: u128 = loads.iter().map(|load| load.0).sum();

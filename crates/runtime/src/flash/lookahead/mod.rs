@@ -3,9 +3,10 @@
 //! A task is a whole head. Its query blocks pass over the keys in order, and a block's tokens teach each block of keys
 //! after its queries have read them, so that each pair of blocks is met once. Beside the two products of a pass there are
 //! three more, all of the kind that makes scores: what keys ask of the block's tokens, `q_u · k_u`; what the block's queries
-//! find at keys as earlier tokens left them and as their own block's do, `[q_c, q_c · v_u] · [u, weights]`; and what the
-//! tokens leave, `weights · v_u`. Which of a block's tokens a query has seen is in the second factor of the second, whose
-//! later tokens are zero. The keys after the last token are an output, and where they are kept until then.
+//! find at keys as earlier tokens left them and as their own block's do, `q_c · u + (q_c · v_u) · weights`; and what the
+//! tokens leave, `weights · v_u`. Which of a block's tokens a query has seen is in its `q_c · v_u`, which is zero for later ones. The
+//! keys after the last token are an output, and where they are kept until then. Where heads are too few for the threads, these take
+//! cells of keys through the blocks instead, and sums are merged afterwards (`pass/strip.rs`).
 //!
 //! Source: *Causal Attention with Lookahead Keys*, arXiv 2509.07301; its blocks along diagonals are rows of blocks here, as
 //! one row of them fits a core's cache.

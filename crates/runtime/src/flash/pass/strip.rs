@@ -16,9 +16,7 @@ use regard_ir::problem::Problem;
 use super::super::memory::{Layout, Memory};
 use super::sweep::Lesson;
 use super::{Block, EMPTY, Pass, Shared};
-
-/// Heads are shared out if whole ones would keep threads waiting, which with more than this for each thread is not for long.
-const AMPLE_HEADS: usize = 2;
+use crate::schedule;
 
 /// How heads are shared out.
 #[derive(Clone, Copy, Debug)]
@@ -53,13 +51,16 @@ impl Strips {
 
     /// Numbers of sums that are kept if so many threads share the heads.
     pub fn len(&self, threads: usize) -> usize {
-        let shared = threads > 1 && self.tasks < AMPLE_HEADS.saturating_mul(threads) && self.cells > 1;
-        if shared { self.tasks.saturating_mul(self.cells).saturating_mul(self.of_strip()) } else { 0 }
+        if schedule::are_few(self.tasks, threads) && self.cells > 1 {
+            self.tasks.saturating_mul(self.cells).saturating_mul(self.of_strip())
+        } else {
+            0
+        }
     }
 
     /// Whether so many threads share them.
     pub fn serve(&self, threads: usize) -> bool {
-        self.len(threads) > 0 && !self.tasks.is_multiple_of(threads)
+        self.len(threads) > 0 && schedule::keep_waiting(self.tasks, threads)
     }
 
     /// Numbers of the sums of a cell.
