@@ -40,6 +40,7 @@ pub const VARIANT: Variant<'static> = Variant {
         window_in_tokens: false,
         mix: [0, 1, 2],
         collapse: 3,
+        form: PseudoForm::Auto,
     }),
     output: Output { mix: None, norm: None, gate: None, lse: false },
     inputs: &[

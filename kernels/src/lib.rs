@@ -17,6 +17,7 @@ pub mod gated;
 pub mod global;
 pub mod gqa;
 pub mod iha;
+pub mod iha_global;
 pub mod iha_window;
 pub mod mha;
 pub mod minilm;
@@ -96,6 +97,7 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("global", global::VARIANT),
     ("gqa", gqa::VARIANT),
     ("iha", iha::VARIANT),
+    ("iha_global", iha_global::VARIANT),
     ("iha_window", iha_window::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
@@ -173,6 +175,7 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         global::IDENTITY => &Straight(global::Expressions),
         gqa::IDENTITY => &Straight(gqa::Expressions),
         iha::IDENTITY => &Straight(iha::Expressions),
+        iha_global::IDENTITY => &Straight(iha_global::Expressions),
         iha_window::IDENTITY => &Straight(iha_window::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),

@@ -4,8 +4,8 @@ use regard::{Dtype, Kernel, RowOf};
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::cache::Codec;
 use regard_ir::plan::Precision;
-use regard_oracle::Tensor4;
 use regard_oracle::sample::Sample;
+use regard_oracle::{Keys, Tensor4};
 use regard_testkit::{Case, Failure, Input, Inputs, Layout, Outputs};
 
 use crate::cached::Filled;
@@ -14,15 +14,21 @@ use crate::cached::Filled;
 ///
 /// # Panics
 /// If it does not hold them all.
-pub fn inputs(case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
+pub fn inputs(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
+    // Rows that are mixed before they are cached are those of virtual tokens and query heads.
+    let mixed = case.variant.pseudo().filter(|_| kernel.plan().cache.mixed);
+    let rows_of_token = mixed.map_or(1, |pseudo| pseudo.heads as usize);
     let read = |tensor: &Input, row: fn(usize) -> RowOf| {
         let [_, heads, tokens, width] = tensor.view().shape();
+        let heads = mixed.map_or(heads, |_| case.variant.heads.query as usize);
+        let tokens = tokens * rows_of_token;
         let mut values = vec![0.0f32; heads * tokens * width];
         for (index, &sequence) in filled.sequences.iter().enumerate() {
             let of = case.problem.sequence(index as u32);
-            for token in 0..of.keys as usize {
+            for token in 0..of.keys as usize * rows_of_token {
                 for head in 0..heads {
-                    let at = (head * tokens + of.first_key as usize + token) * width;
+                    let first = of.first_key as usize * rows_of_token;
+                    let at = (head * tokens + first + token) * width;
                     let to = &mut values[at..at + width];
                     assert_eq!(filled.cache.read(sequence, token, row(head), to), Ok(true));
                 }
@@ -56,7 +62,7 @@ pub fn inputs(case: &Case<'_>, inputs: &Inputs, filled: &Filled) -> Inputs {
         of_lookahead: inputs.of_lookahead,
         captured: inputs.captured.clone(),
         gate: inputs.gate.as_ref().map(widened),
-        keys_are_cached: true,
+        keys: if mixed.is_some() { Keys::Mixed } else { Keys::Cached },
     }
 }
 
@@ -129,8 +135,7 @@ pub fn judge(kernel: &Kernel, case: &Case<'_>, held: &Inputs, outputs: &Outputs)
 pub fn allowed_rms(kernel: &Kernel) -> f64 {
     let (cache, dtype) = (kernel.plan().cache, kernel.plan().dtype);
     let storage = bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
-    let of = |codec| bounds::cached(codec, dtype).unwrap_or(storage);
-    of(cache.k).max(of(cache.v))
+    bounds::kept(&cache, dtype).unwrap_or(storage)
 }
 
 /// How much wider the bounds of a storage type are than those of f32.

@@ -356,7 +356,12 @@ impl Direct<'_> {
             pieces: pieces.expect("every engine is precise enough for fast products"),
             prefill,
             decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 16 },
-            cache: PageFormat { tokens: 16, k: Codec::of(case.dtype), v: Codec::of(case.dtype) },
+            cache: PageFormat {
+                tokens: 16,
+                k: Codec::of(case.dtype),
+                v: Codec::of(case.dtype),
+                mixed: false,
+            },
             latent,
             reach: None,
             pack_ahead_bytes,

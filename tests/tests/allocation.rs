@@ -64,9 +64,11 @@ fn a_run_allocates_nothing() {
         let latent = "heads = { query = 4 }\nlatent = { rank = 40, nope_dim = 12, rope_dim = 8, value_dim = 16 }\n\
                       position = { rope = { theta = 10_000, layout = 'interleaved' } }\nmask = 'causal'";
         steps(latent, entry, &pool, STEPS / 4);
-        let pseudo =
-            "heads = { query = 4, kv = 2, dim = 24 }\npseudo.heads = 3\nmask = 'causal & window(90)'";
-        steps(pseudo, entry, &pool, STEPS / 20);
+        for form in ["compact", "expanded"] {
+            let pseudo = format!("pseudo = {{ heads = 3, form = '{form}' }}\nmask = 'causal & window(90)'");
+            let text = format!("heads = {{ query = 4, kv = 2, dim = 24 }}\n{pseudo}");
+            steps(&text, entry, &pool, STEPS / 20);
+        }
         let lookahead =
             "heads = { query = 4, dim = 24 }\nlookahead = {}\nposition = { rope = { theta = 10_000 } }";
         steps(lookahead, entry, &pool, STEPS / 4);

@@ -9,6 +9,7 @@ mod quantity;
 
 use std::io::Write;
 
+use regard::ir::cache::PageFormat;
 use regard::ir::variant::Heads;
 use regard::{Dtype, Isa, Machine, Options, Plan, Planned, Problem, Spec};
 use serde::Serialize;
@@ -51,6 +52,8 @@ struct Explained<'a> {
 /// What the figures were made from, for the page to say so.
 struct Given<'a> {
     spec: &'a Spec,
+    /// How keys and values are cached.
+    page: PageFormat,
     /// Whether lengths were given.
     lengths: bool,
 }
@@ -103,14 +106,14 @@ pub(crate) fn explain(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Fai
         formula: formula::formula(&spec),
         captured: figures::captured(&spec),
         dtype,
-        cache: figures::cache(&spec, dtype, &problem),
+        cache: figures::cache(&spec, planned.plan(), &problem),
         prefill,
         decode,
         isa: planned.plan().isa,
         threads,
         workspace_bytes: workspace_bytes(&planned, &problem, threads),
         limits,
-        given: Given { spec: &spec, lengths: args.q.or(args.k).is_some() },
+        given: Given { spec: &spec, page: planned.plan().cache, lengths: args.q.or(args.k).is_some() },
     };
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&explained)?)?;

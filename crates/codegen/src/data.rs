@@ -64,13 +64,14 @@ fn mechanism(mechanism: Mechanism<'_>) -> String {
             let fields: Vec<_> = fields.chain([format!("form: LatentForm::{form:?}")]).collect();
             list(4, "mechanism: Mechanism::Latent(Latent {", " ", &fields, "}),")
         }
-        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
+        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse, form }) => {
             let fields = [
                 format!("heads: {heads}"),
                 format!("causal_by_token: {causal_by_token}"),
                 format!("window_in_tokens: {window_in_tokens}"),
                 format!("mix: {mix:?}"),
                 format!("collapse: {collapse}"),
+                format!("form: PseudoForm::{form:?}"),
             ];
             list(4, "mechanism: Mechanism::Pseudo(Pseudo {", " ", &fields, "}),")
         }

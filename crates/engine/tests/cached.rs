@@ -102,7 +102,7 @@ struct Page {
 impl Page {
     fn new(codec: Codec, [tokens, count, rows, dim]: [usize; 4], dice: &mut Dice) -> Self {
         let heads = Heads { query: 1, kv: 1, value: 1, dim: dim as u32, value_dim: dim as u32 };
-        let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec }.of_heads(&heads);
+        let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec, mixed: false }.of_heads(&heads);
         let (mut key_words, mut value_words) = (vec![0; shape.keys_len()], vec![0; shape.values_len()]);
         for token in 0..count {
             let row: Vec<f32> = (0..dim).map(|_| dice.float()).collect();

@@ -119,7 +119,7 @@ fn rows_have_the_bits_that_they_have_number_by_number() {
             (32, 1, 31, 540, 545),
         ] {
             let heads = Heads { query: 1, kv: 1, value: 1, dim, value_dim };
-            let shape = PageFormat { tokens, k: codec, v: codec }.of_heads(&heads);
+            let shape = PageFormat { tokens, k: codec, v: codec, mixed: false }.of_heads(&heads);
             let tokens = tokens as usize;
             let channels = [shape.keys.channels, shape.values.channels];
             let [key_rows, value_rows] = channels.map(|channels| rows(count, channels, &mut state));

@@ -17,7 +17,7 @@ struct Page {
 impl Page {
     fn new(codec: Codec, tokens: usize, [dim, value_dim]: [usize; 2]) -> Self {
         let heads = Heads { query: 1, kv: 1, value: 1, dim: dim as u32, value_dim: value_dim as u32 };
-        let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec }.of_heads(&heads);
+        let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec, mixed: false }.of_heads(&heads);
         let mut words = vec![0; shape.keys_len()];
         let mut state = 7u32;
         for token in 0..tokens {

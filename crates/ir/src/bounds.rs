@@ -3,7 +3,7 @@
 //! Errors are measured as max |x − oracle| / max |oracle| over each run of [`ROWS`] query rows of one head. The
 //! bounds hold for N(0, 1) inputs rounded to their dtype, scores up to [`SCORES`] in magnitude and up to 16k keys.
 
-use crate::cache::Codec;
+use crate::cache::{Codec, PageFormat};
 use crate::plan::{Dtype, Precision};
 use crate::variant::Mechanism;
 
@@ -82,4 +82,17 @@ pub fn cached(codec: Codec, dtype: Dtype) -> Option<f64> {
         (Codec::Int8, _) => Some(2e-2),
         (Codec::Int4, _) => Some(2e-1),
     }
+}
+
+/// The same of a cache of some format, whose rows of pseudo-heads are rounded once more where they are mixed before they are kept.
+pub fn kept(format: &PageFormat, dtype: Dtype) -> Option<f64> {
+    let of = |codec| match codec {
+        // Sums of rows are no numbers of their storage type.
+        Codec::F16 | Codec::Bf16 if format.mixed => {
+            let storage = bound(Quantity::Output, dtype, Precision::Exact, 0.0);
+            cached(codec, Dtype::F32).map(|rounded| libm::fmax(rounded, storage))
+        }
+        _ => cached(codec, dtype),
+    };
+    [format.k, format.v].into_iter().filter_map(of).reduce(f64::max)
 }

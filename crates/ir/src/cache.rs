@@ -12,7 +12,8 @@
 //! * a bit for each token, whether its values are all finite: behind the values.
 //!
 //! Of latents, keys and values are one row a token: a page has a block of keys, and of values their bits alone. Of lookahead keys a
-//! page has, behind each block of keys, one like it of what these ask of later tokens.
+//! page has, behind each block of keys, one like it of what these ask of later tokens. Of pseudo-heads a page has the rows that they
+//! are mixed from or, where rows are mixed before they are stored, those of all positions of its tokens.
 
 use crate::plan::Dtype;
 use crate::variant::{Heads, Mechanism, Variant};
@@ -120,12 +121,14 @@ pub struct PageFormat {
     pub k: Codec,
     /// How values are stored.
     pub v: Codec,
+    /// Whether heads are mixed into pseudo-heads before they are stored, where they are mixed: a token is as many positions.
+    pub mixed: bool,
 }
 
 /// Sizes of a page's parts, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageShape {
-    /// Tokens of a page.
+    /// Tokens of a page; positions, of which a token is several, where rows are mixed before they are stored.
     pub tokens: usize,
     /// A block of keys.
     pub keys: Block,
@@ -169,7 +172,21 @@ impl PageFormat {
         // Values that are the first channels of keys are stored as these are.
         let v = if shared { self.k } else { self.v };
         let asks = matches!(variant.mechanism, Mechanism::Lookahead(_));
-        PageShape { shared, asks, ..PageFormat { v, ..*self }.of_heads(&variant.cached_heads()) }
+        let (format, heads) = match variant.pseudo() {
+            Some(pseudo) if self.mixed => (self.in_positions(pseudo.heads), pseudo.heads(variant.heads)),
+            _ => (*self, variant.cached_heads()),
+        };
+        PageShape { shared, asks, ..PageFormat { v, ..format }.of_heads(&heads) }
+    }
+
+    /// The same where each of a token's positions is taken for a token, of rows that are mixed already.
+    pub const fn in_positions(self, per_token: u32) -> Self {
+        Self { tokens: self.tokens.saturating_mul(per_token), mixed: false, ..self }
+    }
+
+    /// How many positions of a variant are stored for a token.
+    pub const fn rows_of_token(&self, variant: &Variant<'_>) -> u32 {
+        if self.mixed { variant.per_token() } else { 1 }
     }
 
     /// Its parts, for keys and values of so many heads.

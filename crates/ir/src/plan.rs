@@ -136,13 +136,14 @@ pub struct Blocks {
     pub channel_chain: u32,
 }
 
-/// Sizes of the split skeleton, which serves few queries on a cache, in cached keys: of pseudo-heads, tokens.
+/// Sizes of the split skeleton, which serves few queries on a cache, in cached keys: of pseudo-heads, tokens, whatever is cached
+/// of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Split {
     /// Keys whose sums start from zero, on a grid of absolute positions: what threads share out. Whole chunks.
     pub key_cell: u32,
-    /// Keys that are scored before their values are added up: whole pages, or of pseudo-heads a part of one.
+    /// Keys that are scored before their values are added up: whole pages, or a part of one where pseudo-heads are mixed first.
     pub key_chunk: u32,
     /// Rows, pairs of query head and query, of sequences that share a prefix, in one pass over its keys at most; 0 where none
     /// share any.
@@ -227,6 +228,14 @@ impl Plan {
         let window = blocks(back.saturating_add(query_block))?.saturating_add(1);
         let kept = if first > 0 { window.saturating_add(blocks(first)?) } else { window };
         (kept <= MOST_KEPT_BLOCKS).then_some(kept)
+    }
+
+    /// The same with sizes of calls on caches counted in positions, of which a token is so many; what is cached are rows of these.
+    pub const fn in_positions(&self, per_token: u32) -> Self {
+        let Split { key_cell, key_chunk, .. } = self.decode;
+        let (key_cell, key_chunk) = (key_cell.saturating_mul(per_token), key_chunk.saturating_mul(per_token));
+        let decode = Split { key_cell, key_chunk, ..self.decode };
+        Self { decode, cache: self.cache.in_positions(per_token), ..*self }
     }
 
     /// Which bounds results keep.

@@ -204,6 +204,33 @@ pub struct Pseudo {
     pub mix: [u16; 3],
     /// The captured f32 input `collapse`, `[heads, heads · pseudo-heads]`: what each pseudo-head's row adds to an output.
     pub collapse: u16,
+    /// What a cache keeps of a token, or by cost.
+    pub form: PseudoForm,
+}
+
+/// Whether a cache keeps what pseudo-heads are mixed from, or their rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PseudoForm {
+    /// By cost.
+    Auto,
+    /// The rows of all pseudo-heads: mixed, normed and turned when they are appended.
+    Expanded,
+    /// Keys and values as they were given, which are mixed whenever they are read.
+    Compact,
+}
+
+impl PseudoForm {
+    /// Every form.
+    pub const ALL: [PseudoForm; 3] = [PseudoForm::Auto, PseudoForm::Expanded, PseudoForm::Compact];
+
+    /// As it is written in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PseudoForm::Auto => "auto",
+            PseudoForm::Expanded => "expanded",
+            PseudoForm::Compact => "compact",
+        }
+    }
 }
 
 impl Pseudo {

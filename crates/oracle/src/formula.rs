@@ -28,6 +28,19 @@ pub struct Tensors<'a> {
     pub gate: Option<Tensor4<'a>>,
 }
 
+/// What keys and values are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keys {
+    /// As the formula is given them.
+    #[default]
+    Given,
+    /// As a cache holds them: keys are normalised and turned, unless they are yet to be mixed into pseudo-heads.
+    Cached,
+    /// As a cache of pseudo-heads holds their rows: `[batch, query heads, virtual tokens, width]`, mixed, and keys normalised and
+    /// turned.
+    Mixed,
+}
+
 /// A variant on a problem's tensors, ready to be evaluated part by part.
 #[derive(Clone, Debug)]
 pub struct Oracle<'a> {
@@ -36,7 +49,7 @@ pub struct Oracle<'a> {
     pub(crate) tensors: Tensors<'a>,
     pub(crate) rope: Option<Rope>,
     rounds: bool,
-    pub(crate) keys_are_cached: bool,
+    pub(crate) keys: Keys,
     precision: Precision,
 }
 
@@ -82,21 +95,29 @@ impl<'a> Oracle<'a> {
     /// # Errors
     /// If a shape, a storage type, the captured inputs or the presence of a gate does not fit.
     pub fn new(variant: Variant<'a>, problem: Problem<'a>, tensors: Tensors<'a>) -> Result<Self, Mismatch> {
-        mismatch::check(&variant, &problem, &tensors)?;
+        Self::on(Keys::Given, variant, problem, tensors)
+    }
+
+    /// The same formula, where keys and values are what a cache holds.
+    ///
+    /// # Errors
+    /// As [`Oracle::new`].
+    pub fn on(
+        keys: Keys,
+        variant: Variant<'a>,
+        problem: Problem<'a>,
+        tensors: Tensors<'a>,
+    ) -> Result<Self, Mismatch> {
+        mismatch::check((&variant, keys), &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
-        let (rounds, keys_are_cached, precision) = (false, false, Precision::Exact);
-        Ok(Self { variant, problem, tensors, rope, rounds, keys_are_cached, precision })
+        let (rounds, precision) = (false, Precision::Exact);
+        Ok(Self { variant, problem, tensors, rope, rounds, keys, precision })
     }
 
     /// The same formula with each score, weight and weighted sum rounded to binary32, which is the least that f32
     /// arithmetic does: it tells a wrong result from one that cancels too far to be computed in f32.
     pub fn rounding(self) -> Self {
         Self { rounds: true, ..self }
-    }
-
-    /// The same formula on keys as a cache holds them: normalised and turned before they were given.
-    pub fn on_cached_keys(self) -> Self {
-        Self { keys_are_cached: true, ..self }
     }
 
     /// The same formula, for kernels of this precision: it says which bounds hold.

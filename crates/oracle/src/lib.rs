@@ -17,6 +17,6 @@ mod rows;
 pub mod sample;
 mod tensor;
 
-pub use formula::{Oracle, Part, Row, Tensors};
+pub use formula::{Keys, Oracle, Part, Row, Tensors};
 pub use mismatch::Mismatch;
 pub use tensor::{Buffer, Elements, Tensor4, TensorError};

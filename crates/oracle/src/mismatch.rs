@@ -8,7 +8,7 @@ use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Frequencies;
 use regard_ir::variant::{InputType, Sink, Variant, Weights};
 
-use crate::formula::Tensors;
+use crate::formula::{Keys, Tensors};
 
 /// A tensor that does not fit the variant and the problem.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +102,7 @@ impl std::error::Error for Mismatch {}
 /// # Errors
 /// With the first that does not fit.
 pub(crate) fn check(
-    variant: &Variant<'_>,
+    (variant, stored): (&Variant<'_>, Keys),
     problem: &Problem<'_>,
     tensors: &Tensors<'_>,
 ) -> Result<(), Mismatch> {
@@ -131,6 +131,9 @@ pub(crate) fn check(
         let heads = heads.unwrap_or(1);
         let expected = match rows {
             Rows::Queries => shape(heads, queries, width),
+            Rows::Keys if stored == Keys::Mixed => {
+                shape(variant.heads.query, keys.saturating_mul(variant.per_token()), width)
+            }
             Rows::Keys => shape(heads, keys, width),
             Rows::Matrix(rows) => [1, heads, rows, width].map(|n| n as usize),
         };

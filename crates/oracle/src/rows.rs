@@ -8,7 +8,7 @@ use regard_ir::rows::{NormKind, Position, QkNorm};
 use regard_ir::variant::{Mechanism, Pseudo, Source, Turned};
 
 use crate::eval::{IndexError, Scope};
-use crate::formula::{Oracle, sigmoid};
+use crate::formula::{Keys, Oracle, sigmoid};
 
 /// Which of the three a row is of.
 #[derive(Clone, Copy)]
@@ -61,14 +61,14 @@ impl Oracle<'_> {
         let [batch, token] = [of.batch as usize, of.first_key as usize + j];
         if let Mechanism::Latent(_) = self.variant.mechanism {
             let rope = self.row(3, [batch, 0, token]);
-            let rope = if self.keys_are_cached { rope } else { self.turned(rope, at) };
+            let rope = if self.keys == Keys::Given { self.turned(rope, at) } else { rope };
             return [self.product(4, g, &self.row(2, [batch, 0, token])), rope].concat();
         }
-        // Those of pseudo-heads are cached as they are given.
-        if self.keys_are_cached && self.pseudo().is_none() {
-            return self.row(1, [batch, g, token]);
+        match self.keys {
+            Keys::Mixed => self.given(Side::Key, of, [g, j]),
+            Keys::Cached if self.pseudo().is_none() => self.row(1, [batch, g, token]),
+            Keys::Given | Keys::Cached => self.prepare(Side::Key, of, [g, j], at),
         }
-        self.prepare(Side::Key, of, [g, j], at)
     }
 
     /// Value row `j` of what a key head reads.
@@ -147,6 +147,9 @@ impl Oracle<'_> {
         let (operand, token) = (side as usize, first as usize + i / self.per_token());
         match self.pseudo() {
             None => self.row(operand, [of.batch as usize, head, token]),
+            Some(_) if self.keys == Keys::Mixed && !matches!(side, Side::Query) => {
+                self.row(operand, [of.batch as usize, head, first as usize * self.per_token() + i])
+            }
             Some(pseudo) => {
                 let factors = self.factors(pseudo.mix[side as usize]);
                 let (p, to, n) = (pseudo.heads as usize, head, self.variant.heads.query as usize);

@@ -18,6 +18,7 @@ use crate::decode;
 use crate::estimate::Known;
 use crate::latent;
 use crate::pieces;
+use crate::pseudo;
 use crate::report::{Choice, Reason, RejectedEngine};
 
 /// Tasks that each thread gets at most. The cut is even to one task, so the busiest thread works at most about 1/32
@@ -62,23 +63,32 @@ impl Candidate {
         choices.extend(split.choice);
         let pack_ahead_bytes = pack_ahead_bytes(machine);
         choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
-        let (cache, decode, more) = decode::choose(spec, machine, dtype);
         choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
-        choices.extend(more);
-        let plan = Plan {
-            identity: spec.identity,
-            isa: entry.isa,
-            engine: entry.engine,
-            dtype,
-            pieces: split.pieces,
-            prefill,
-            decode,
-            latent,
-            cache,
-            reach: reach(&variant.scored()),
-            pack_ahead_bytes,
-            tasks_per_thread: TASKS_PER_THREAD,
+        let reach = reach(&variant.scored());
+        let cached = |mixed| {
+            let (cache, decode, more) = decode::choose(spec, machine, dtype, mixed);
+            let plan = Plan {
+                identity: spec.identity,
+                isa: entry.isa,
+                engine: entry.engine,
+                dtype,
+                pieces: split.pieces,
+                prefill,
+                decode,
+                latent,
+                cache,
+                reach,
+                pack_ahead_bytes,
+                tasks_per_thread: TASKS_PER_THREAD,
+            };
+            (plan, more)
         };
+        let form =
+            variant.pseudo().map(|it| pseudo::choose((&variant, &it), machine, |mixed| cached(mixed).0));
+        let (mixed, form) = form.map_or((false, None), |(mixed, choice)| (mixed, Some(choice)));
+        let (plan, more) = cached(mixed);
+        choices.extend(form);
+        choices.extend(more);
         Some(Self { entry, plan, choices })
     }
 

@@ -9,8 +9,8 @@ use regard_ir::variant::{Latent, Pseudo};
 use crate::inequality::{Inequality, Limit, Unit, factor, term};
 use crate::report::{Choice, Reason, Rejected};
 
-/// The most tokens of a page that nobody asked for: four panels of keys fill the registers, and a page that is begun wastes
-/// little.
+/// The most rows of a head, of tokens, in a page that nobody asked for: four panels of keys fill the registers, and a page that is
+/// begun wastes little.
 const MOST_TOKENS: u32 = 64;
 
 /// Keys that are scored before their values are added up: enough that a row's largest score is found once for many.
@@ -29,7 +29,14 @@ const MIXED_ROWS: u32 = 8;
 const CELL: u32 = 1024;
 
 /// The pages of a spec's cache and the sizes of decoding on it, with the reason for each.
-pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageFormat, Split, Vec<Choice>) {
+///
+/// Where heads are mixed into pseudo-heads, `mixed` says that they are before they are cached.
+pub(crate) fn choose(
+    spec: &Spec,
+    machine: &Machine,
+    dtype: Dtype,
+    mixed: bool,
+) -> (PageFormat, Split, Vec<Choice>) {
     let codec = |format| match format {
         CacheFormat::Same => Codec::of(dtype),
         CacheFormat::Dtype(dtype) => Codec::of(dtype),
@@ -37,30 +44,37 @@ pub(crate) fn choose(spec: &Spec, machine: &Machine, dtype: Dtype) -> (PageForma
         CacheFormat::Int4 => Codec::Int4,
     };
     let (k, v) = (codec(spec.cache.k), codec(spec.cache.v));
-    let page = match spec.cache.page {
-        Some(tokens) => Choice::fixed("page", tokens.into(), Reason::PageAsAsked),
-        None => page(spec, machine),
-    };
-    let cache = PageFormat { tokens: page.value as u32, k, v };
-    let whole = |most: u32, unit: u32| most.next_multiple_of(unit).min((most / unit).max(1) * unit);
-    let chunk = match &spec.mechanism {
-        Mechanism::Latent(latent) => latent_chunk(latent, machine, &cache),
-        Mechanism::Pseudo(pseudo) => mixed_chunk(spec, pseudo, machine, &cache),
-        _ => Choice::fixed("decode_chunk", whole(CHUNK, cache.tokens).into(), Reason::DecodeChunk),
-    };
-    let key_chunk = chunk.value as u32;
-    // Of pseudo-heads each key is several positions, and queries that share it have rows enough.
     let pseudo = match &spec.mechanism {
         Mechanism::Pseudo(pseudo) => Some(pseudo),
         _ => None,
     };
-    let is_stacked = spec.cache.layout == CacheLayout::Paged && pseudo.is_none();
-    let stack = is_stacked.then(|| stack(spec, machine, key_chunk));
-    let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
-    let key_cell = match pseudo {
-        Some(pseudo) => whole(CELL / pseudo.heads.clamp(1, CELL), cache.tokens),
-        None => whole(CELL, key_chunk),
+    // Positions of a token, and how many of them have rows in a cache.
+    let per_token = pseudo.map_or(1, |pseudo| pseudo.heads.max(1));
+    let rows = if mixed { per_token } else { 1 };
+    // Tokens of so many positions.
+    let tokens = |positions: u32, per_token: u32| (positions / per_token).max(1);
+    let page = match spec.cache.page {
+        Some(tokens) => Choice::fixed("page", tokens.into(), Reason::PageAsAsked),
+        None => page(spec, machine, rows),
     };
+    let cache = PageFormat { tokens: page.value as u32, k, v, mixed };
+    let whole = |most: u32, unit: u32| most.next_multiple_of(unit).min((most / unit).max(1) * unit);
+    let chunk = match &spec.mechanism {
+        Mechanism::Latent(latent) => latent_chunk(latent, machine, &cache),
+        Mechanism::Pseudo(pseudo) if !mixed => mixed_chunk(spec, pseudo, machine, &cache),
+        _ => {
+            let chunk = whole(tokens(CHUNK, rows), cache.tokens);
+            Choice::fixed("decode_chunk", chunk.into(), Reason::DecodeChunk)
+        }
+    };
+    let key_chunk = chunk.value as u32;
+    // Of pseudo-heads that are mixed as they are read, queries that share a token have rows enough.
+    let is_read_mixed = pseudo.is_none() || mixed;
+    let is_stacked = spec.cache.layout == CacheLayout::Paged && is_read_mixed;
+    let stack = is_stacked.then(|| stack(spec, machine, key_chunk.saturating_mul(rows)));
+    let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
+    let unit = if is_read_mixed { key_chunk } else { cache.tokens };
+    let key_cell = whole(tokens(CELL, per_token), unit);
     let decode = Split { key_cell, key_chunk, stack_rows };
     let sizes = [page, chunk, Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell)];
     (cache, decode, sizes.into_iter().chain(stack).collect())
@@ -167,19 +181,31 @@ fn pass_cache(machine: &Machine) -> (&'static str, u64) {
     if machine.l2_bytes > 0 { ("L2", machine.l2_bytes.into()) } else { ("L1d", machine.l1d_bytes.into()) }
 }
 
-/// The most tokens, in powers of two, whose keys and values of a head fit a small part of the cache that a pass lives in.
-fn page(spec: &Spec, machine: &Machine) -> Choice {
+/// The most tokens, in powers of two, whose keys and values of a head, so many rows of each, fit a small part of the cache that a
+/// pass lives in.
+fn page(spec: &Spec, machine: &Machine, rows: u32) -> Choice {
     let (what, bytes) = pass_cache(machine);
     let bound = |tokens: u32| Inequality {
         terms: vec![term(
             "K and V of a head",
-            &[factor(tokens.into(), "tokens"), factor(width(spec).into(), ""), factor(4, "B")],
+            &match rows {
+                1 => vec![factor(tokens.into(), "tokens"), factor(width(spec).into(), ""), factor(4, "B")],
+                rows => {
+                    let rows = factor(rows.into(), "rows");
+                    vec![
+                        factor(tokens.into(), "tokens"),
+                        rows,
+                        factor(width(spec).into(), ""),
+                        factor(4, "B"),
+                    ]
+                }
+            },
         )],
         limit: Limit { what, value: bytes, numerator: 1, denominator: 8 },
         unit: Unit::Bytes,
     };
     let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());
-    while tokens < MOST_TOKENS {
+    while (2 * tokens).saturating_mul(rows) <= MOST_TOKENS {
         let next = bound(2 * tokens);
         if !next.holds() {
             rejected.push(Rejected { value: (2 * tokens).into(), violates: vec![next] });

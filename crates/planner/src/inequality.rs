@@ -31,6 +31,8 @@ pub enum Unit {
     /// Multiplications with an addition, of f32 numbers.
     #[serde(rename = "multiply-adds")]
     Products,
+    /// Billionths of a second.
+    Nanoseconds,
 }
 
 /// The right side: a fraction of some capacity.
@@ -113,6 +115,8 @@ impl fmt::Display for Amount {
         const MIB: u64 = 1 << 20;
         match (self.1, self.0) {
             (Unit::Products, n) => write!(f, "{n} multiply-adds"),
+            (Unit::Nanoseconds, n) if n >= 1_000_000 => write!(f, "{:.2} ms", n as f64 / 1e6),
+            (Unit::Nanoseconds, n) => write!(f, "{:.1} µs", n as f64 / 1e3),
             (Unit::Bytes, n) if n % MIB == 0 && n > 0 => write!(f, "{} MiB", n / MIB),
             (Unit::Bytes, n) if n >= MIB => write!(f, "{:.2} MiB", n as f64 / MIB as f64),
             (Unit::Bytes, n) if n % KIB == 0 && n > 0 => write!(f, "{} KiB", n / KIB),

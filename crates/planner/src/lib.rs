@@ -16,6 +16,7 @@ mod latent;
 pub mod pieces;
 mod plan;
 pub mod profile;
+mod pseudo;
 pub mod report;
 
 pub use plan::{PlanError, plan};

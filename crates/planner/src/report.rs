@@ -105,6 +105,17 @@ pub enum Reason {
     LatentChunk,
     /// The same of keys that all heads' pseudo-heads are mixed from.
     MixedChunk,
+    /// What a cache keeps of pseudo-heads.
+    CachedRows {
+        /// Whether it keeps the rows of all pseudo-heads, and not what they are mixed from.
+        mixed: bool,
+        /// Whether the spec says so.
+        asked: bool,
+        /// Bytes of a token.
+        token_bytes: u64,
+        /// What they would be otherwise.
+        otherwise_bytes: u64,
+    },
     /// What threads share out.
     DecodeCell,
     /// Queries of sequences that share a prefix.
@@ -312,6 +323,20 @@ impl fmt::Display for Reason {
             Reason::LatentChunk => f.write_str("cached latents that are scored, and then read again as values: whole pages with:"),
             Reason::MixedChunk => {
                 f.write_str("cached tokens whose rows are mixed and used by all heads before the next are read, with:")
+            }
+            &Reason::CachedRows { mixed, asked, token_bytes, otherwise_bytes } => {
+                let bytes = |bytes| Amount(bytes, Unit::Bytes);
+                let [what, other] = match mixed {
+                    true => ["those of all pseudo-heads", "what they are mixed from"],
+                    false => ["what pseudo-heads are mixed from in each call", "these"],
+                };
+                let asked = if asked { ", as the spec says" } else { "" };
+                write!(
+                    f,
+                    "rows of a token and head that a cache keeps{asked}: {what}, {} a token where {other} would be {}",
+                    bytes(token_bytes),
+                    bytes(otherwise_bytes)
+                )
             }
             Reason::DecodeCell => {
                 f.write_str("cached keys whose sums start anew whatever the threads, which share out these")

@@ -3,13 +3,14 @@
 mod lookahead;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use regard_engine::threads::Threads;
 use regard_ir::cache::{PageFormat, PageShape, VERSION};
 use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
-use regard_ir::problem::Problem;
+use regard_ir::problem::{Problem, ProblemError};
 use regard_ir::reach::Reach;
 use regard_ir::spec::{CacheLayout, Mechanism, Spec};
 use regard_ir::variant::Heads;
@@ -151,8 +152,9 @@ fn held(len: u32, page_tokens: u32, page: u32) -> Option<Held> {
 
 /// What clears the end of a page of a kernel's caches.
 fn clear(kernel: &Kernel) -> impl Fn(&mut [u32], u32) + Send + Sync + 'static {
-    let shape = kernel.plan().cache.shape(&kernel.variant());
-    move |page, tokens| cache::clear(&shape, page, tokens as usize)
+    let (format, variant) = (kernel.plan().cache, kernel.variant());
+    let (shape, rows) = (format.shape(&variant), format.rows_of_token(&variant) as usize);
+    move |page, tokens| cache::clear(&shape, page, tokens as usize * rows)
 }
 
 /// Calls `with` with what a file of a kernel's cache must be of.
@@ -167,21 +169,24 @@ fn describe<R>(
     if spec.cache.layout != CacheLayout::Contiguous {
         return Err(CacheError::FileLayout(spec.cache.layout));
     }
-    let PageFormat { tokens, k, v } = format;
+    let PageFormat { tokens, k, v, mixed } = format;
     let shape = format.shape(&kernel.variant());
     let page_words =
         u32::try_from(shape.len()).map_err(|_| CacheError::Page { tokens, words: shape.len() })?;
     let Heads { kv, value, dim, value_dim, .. } = kernel.variant().cached_heads();
-    let numbers = [
+    let all = [
         ("the codec of keys (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", k as u32),
         ("the codec of values (0 f32, 1 f16, 2 bf16, 3 int8, 4 int4)", v as u32),
         ("key heads", kv),
         ("value heads", value),
         ("the width of keys", dim),
         ("the width of values", value_dim),
+        ("positions of a token that have rows", format.rows_of_token(&kernel.variant())),
     ];
+    // Of other caches there is nothing to be said.
+    let numbers = if mixed { &all[..] } else { &all[..all.len() - 1] };
     let identity = spec.identity.0.to_be_bytes();
-    with(&Description { identity, version: VERSION, page_words, page_tokens: tokens, numbers: &numbers })
+    with(&Description { identity, version: VERSION, page_words, page_tokens: tokens, numbers })
 }
 
 /// The ring that holds what a plan's queries see.
@@ -266,6 +271,8 @@ pub struct Cache {
     pub(crate) format: PageFormat,
     pub(crate) limits: CacheLimits,
     shape: PageShape,
+    /// Positions of a token that have rows.
+    rows_of_token: usize,
     store: Store,
     memory: Memory,
     lookahead: Option<LookaheadKeys>,
@@ -332,8 +339,10 @@ impl Cache {
     fn of(kernel: &Kernel, limits: CacheLimits, store: Store, memory: Memory) -> Result<Self, CacheError> {
         let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&variant);
-        let whole =
-            Problem::prefill(spec.source, 1, 0, limits.tokens).map_err(|_| CacheError::Limits(limits))?;
+        // What cannot be counted is never appended.
+        let most = i32::MAX as usize / plan.cache.rows_of_token(&variant).max(1) as usize;
+        let whole = positions(kernel, 0..limits.tokens.min(most));
+        let whole = whole.map_err(|_| CacheError::Limits(limits))?;
         let floats = vec![0.0; kernel.append_len(&whole, 1)];
         let learned = learned_shape(spec, &shape, limits.tokens);
         let lookahead = learned.map(|shape| LookaheadKeys::new(shape, limits)).transpose()?;
@@ -342,6 +351,7 @@ impl Cache {
             format: plan.cache,
             limits,
             shape,
+            rows_of_token: plan.cache.rows_of_token(&variant) as usize,
             store,
             memory,
             lookahead,
@@ -497,7 +507,8 @@ impl Cache {
     }
 
     /// Reads a row of a cached token, widened, for who wants to see what the cache made of it: turned, normed and rounded. `to`
-    /// is as long as the row. Whether the sequence has the token.
+    /// is as long as the row. Whether the sequence has the token. Of pseudo-heads whose rows are cached, they are those of virtual
+    /// tokens.
     ///
     /// # Errors
     /// If there is no such sequence.
@@ -512,8 +523,8 @@ impl Cache {
         to: &mut [f32],
     ) -> Result<bool, StoreError> {
         let view = self.store.sequence(self.memory.words(), sequence)?;
-        let there = token < view.len as usize
-            && !view.pages.lost(view.written, self.format.tokens).contains(&(token as u32));
+        let of = (token / self.rows_of_token) as u32;
+        let there = of < view.len && !view.pages.lost(view.written, self.format.tokens).contains(&of);
         if there {
             view.read_into(&self.shape, token, row, to);
         }
@@ -531,11 +542,10 @@ impl Cache {
         let len = self.store.len(sequence).map_err(RunError::Store)? as usize;
         let [_, count] = tokens.kv.counts();
         let keys = len.saturating_add(count);
-        let problem = Problem::prefill(kernel.spec().source, 1, 0, keys).map_err(RunError::Problem)?;
-        let problem = problem.partial(len..keys).map_err(RunError::Problem)?;
+        let problem = positions(kernel, len..keys).map_err(RunError::Problem)?;
         // Before pages are taken and, of a ring, written over: what fails now has changed nothing.
         let variant = &kernel.variant();
-        tokens.check(variant, &problem).map_err(RunError::Runtime)?;
+        tokens.check((variant, kernel.plan()), &problem).map_err(RunError::Runtime)?;
         let count = count as u32;
         self.make_room(kernel, &problem, threads);
         let Self { store, memory, lookahead, floats, .. } = self;
@@ -553,6 +563,13 @@ impl Cache {
     pub(crate) fn chosen<'a>(&'a self, sequences: &'a [SequenceId]) -> Chosen<'a> {
         Chosen { cache: self, sequences }
     }
+}
+
+/// Some tokens of a sequence that are appended, in positions that have rows.
+fn positions(kernel: &Kernel, tokens: Range<usize>) -> Result<Problem<'static>, ProblemError> {
+    let rows = kernel.plan().cache.rows_of_token(&kernel.variant()) as usize;
+    let [begin, end] = [tokens.start, tokens.end].map(|token| token.saturating_mul(rows));
+    Problem::prefill(kernel.spec().source, 1, 0, end)?.partial(begin..end)
 }
 
 /// Some sequences of a cache, each of which it has.

@@ -160,15 +160,11 @@ impl fmt::Display for RunError {
                 write!(f, "the schedule is for {scheduled} threads, {found} were given to run it")
             }
             RunError::Format { expected, found } => {
-                let PageFormat { tokens, k, v } = found;
-                write!(
-                    f,
-                    "the cache keeps pages of {tokens} tokens, K as {} and V as {}, the kernel ",
-                    k.name(),
-                    v.name()
-                )?;
-                let PageFormat { tokens, k, v } = expected;
-                write!(f, "reads pages of {tokens}, K as {} and V as {}", k.name(), v.name())
+                let kept = |&PageFormat { tokens, k, v, mixed }: &PageFormat| {
+                    let rows = if mixed { ", rows of pseudo-heads" } else { "" };
+                    format!("pages of {tokens} tokens, K as {} and V as {}{rows}", k.name(), v.name())
+                };
+                write!(f, "the cache keeps {}, the kernel reads {}", kept(found), kept(expected))
             }
             RunError::Queries { found, most } => write!(
                 f,

@@ -1,10 +1,9 @@
 //! A spec planned for a machine, which need not be the one at hand.
 
-use regard_ir::cache::PageFormat;
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::interval::{Span, Unknown};
 use regard_ir::machine::Machine;
-use regard_ir::plan::{Plan, ScheduleOverview, Split, SplitOverview};
+use regard_ir::plan::{Plan, ScheduleOverview, SplitOverview};
 use regard_ir::problem::{OwnedProblem, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Heads, Mechanism, Variant};
@@ -192,10 +191,12 @@ impl Planned {
         let call =
             self.with_work(Form::Cached, problem, captured, threads, |work| Ok(split::overview(work)))?;
         let variant = self.variant();
+        if variant.pseudo().is_none() || self.plan.cache.mixed {
+            return Ok(call);
+        }
         // What is read of several positions is the rows of one token, of all heads that they are mixed from.
-        let sources = if variant.pseudo().is_some() { variant.heads.kv.into() } else { 1 };
-        let read_bytes = call.read_bytes.saturating_mul(sources) / u64::from(variant.per_token().max(1));
-        Ok(SplitOverview { read_bytes, ..call })
+        let read_bytes = call.read_bytes.saturating_mul(variant.heads.kv.into());
+        Ok(SplitOverview { read_bytes: read_bytes / u64::from(variant.per_token().max(1)), ..call })
     }
 
     /// The time that a call on caches will take on the machine that the plan is for, as [`Planned::predict`] says that of tasks.
@@ -249,8 +250,8 @@ impl Planned {
             (Mechanism::Latent(latent), Form::Expanded) => (variant.expanded(latent), Share::Expanded),
             (Mechanism::Latent(latent), Form::Absorbed) => (variant.absorbed(latent), Share::Absorbed),
             (Mechanism::Latent(latent), Form::Cached) => (variant.absorbed(latent), Share::All),
-            // All heads take one pass over what they are mixed from.
-            (Mechanism::Pseudo(_), Form::Cached) => {
+            // All heads take one pass over what they are mixed from as it is read.
+            (Mechanism::Pseudo(_), Form::Cached) if !self.plan.cache.mixed => {
                 let heads = Heads { kv: 1, value: 1, ..variant.heads };
                 (Variant { heads, mechanism: Mechanism::Plain, ..variant }, Share::All)
             }
@@ -271,7 +272,7 @@ impl Planned {
         let problem = &positions.view();
         let plan = match (self.plan.latent, form) {
             (Some(latent), Form::Absorbed) => &Plan { prefill: latent.absorbed, ..self.plan },
-            (None, Form::Cached) => &in_positions(&self.plan, self.variant().per_token()),
+            (None, Form::Cached) => &self.plan.in_positions(self.variant().per_token()),
             _ => &self.plan,
         };
         let threads = threads as u32;
@@ -288,20 +289,10 @@ impl Planned {
     }
 }
 
-/// A plan whose sizes of calls on caches are counted in positions, of which a token is so many.
-fn in_positions(plan: &Plan, per_token: u32) -> Plan {
-    let times = |tokens: u32| tokens.saturating_mul(per_token);
-    let Split { key_cell, key_chunk, .. } = plan.decode;
-    Plan {
-        decode: Split { key_cell: times(key_cell), key_chunk: times(key_chunk), ..plan.decode },
-        cache: PageFormat { tokens: times(plan.cache.tokens), ..plan.cache },
-        ..*plan
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use regard_ir::machine::Isa;
+    use regard_ir::plan::Split;
     use regard_ir::problem::Phase;
     use regard_planner::Profile;
 
@@ -348,11 +339,28 @@ mod tests {
         assert_eq!((call.threads, call.imbalance), (2, 0.0));
     }
 
+    /// Pseudo-heads whose cache keeps what a form says.
+    fn pseudo_heads(form: &str) -> Planned {
+        on_desktop(&format!(
+            "heads = {{ query = 8, kv = 2, dim = 64, value_dim = 32 }}\n\
+             pseudo = {{ heads = 4, form = '{form}' }}\nmask = 'causal'"
+        ))
+    }
+
+    #[test]
+    fn each_head_takes_a_pass_over_rows_of_pseudo_heads() {
+        let planned = pseudo_heads("expanded");
+        let Split { key_cell, .. } = planned.plan().decode;
+        let call = call(&planned, [3, 1, 2 * key_cell as usize + 100], 1);
+        assert_eq!((call.live_cells, call.passes, call.rows), (9, 9 * 8, 4));
+        let positions = 4 * 3 * (2 * u64::from(key_cell) + 100);
+        assert_eq!((call.keys, call.pairs), (8 * positions, positions * 8 * 4));
+        assert_eq!(call.read_bytes, positions * 8 * (64 + 32) * 4);
+    }
+
     #[test]
     fn all_pseudo_heads_take_one_pass_over_what_they_are_mixed_from() {
-        let planned = on_desktop(
-            "heads = { query = 8, kv = 2, dim = 64, value_dim = 32 }\npseudo.heads = 4\nmask = 'causal'",
-        );
+        let planned = pseudo_heads("compact");
         let Split { key_cell, .. } = planned.plan().decode;
         let call = call(&planned, [3, 1, 2 * key_cell as usize + 100], 1);
         assert_eq!((call.live_cells, call.passes, call.rows), (9, 9, 8 * 4));
@@ -436,7 +444,8 @@ mod tests {
             "heads = { query = 4, kv = 4, dim = 64 }\nscore = { modify = 'softcap(s, 30.0)' }",
             "heads = { query = 4, dim = 64 }\nmask = 'causal & window(100)'\ncache = { dtype = 'int8', layout = 'ring' }",
             "heads = { query = 4, kv = 2, dim = 64 }\ninputs = { doc = 'i32[b, k]' }\nmask = 'same(doc)'\ncache = { dtype = 'int4' }",
-            "heads = { query = 4, kv = 2, dim = 64 }\npseudo.heads = 3\ndtype = 'bf16'",
+            "heads = { query = 4, kv = 2, dim = 64 }\npseudo = { heads = 3, form = 'compact' }\ndtype = 'bf16'",
+            "heads = { query = 4, kv = 2, dim = 64 }\npseudo = { heads = 3, form = 'expanded' }\ndtype = 'bf16'",
         ];
         // Where the busiest thread has as much to do, one of two equal times may be rounded down.
         let no_less = |more: f64, few: f64| more >= few * (1.0 - 1e-12);

@@ -155,6 +155,11 @@ impl<'a> Mixes<'a> {
         self.factors[which as usize]
     }
 
+    /// Heads that they are mixed into.
+    pub const fn heads(&self) -> usize {
+        self.heads
+    }
+
     /// Heads that are mixed.
     pub fn sources(&self, which: Which) -> usize {
         self.factors(which).len().checked_div(self.heads * self.per_token).unwrap_or(0)

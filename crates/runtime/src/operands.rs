@@ -122,11 +122,11 @@ impl<'a, T: Copy> KeyRows<'a, T> {
     }
 
     /// The rows that keys are stored as, and those of values where they are others.
-    pub(crate) const fn tensors(&self) -> (Tensor<'a, T>, Option<View<'a, T>>) {
+    pub(crate) const fn tensors(&self) -> (Tensor<'a, T>, Option<Tensor<'a, T>>) {
         match *self {
-            KeyRows::Plain { k, v } => (Tensor::One(k), Some(v)),
+            KeyRows::Plain { k, v } => (Tensor::One(k), Some(Tensor::One(v))),
             KeyRows::Latent { c_kv, k_rope } => (Tensor::Two([c_kv, k_rope]), None),
-            KeyRows::Lookahead(LookaheadKeys { k_c, v_c, .. }) => (Tensor::One(k_c), Some(v_c)),
+            KeyRows::Lookahead(LookaheadKeys { k_c, v_c, .. }) => (Tensor::One(k_c), Some(Tensor::One(v_c))),
         }
     }
 }

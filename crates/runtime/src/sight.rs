@@ -43,16 +43,18 @@ impl Sight<'_> {
         tiles::liveness(self.variant.allow, &Region { k, ..all }, self.ranges)
     }
 
-    /// Refuses caches that have written over keys which a query sees; pages are of so many tokens.
-    pub fn check_lost(&self, caches: &dyn Caches, tokens: u32) -> Result<(), RunError> {
+    /// Refuses caches that have written over keys which a query sees; pages are of so many tokens, and these of so many positions
+    /// each: of one where rows of virtual tokens are cached.
+    pub fn check_lost(&self, caches: &dyn Caches, (tokens, positions): (u32, u32)) -> Result<(), RunError> {
         for sequence in 0..caches.count() {
             let cache = caches.get(sequence);
             let lost = cache.pages.lost(cache.written, tokens);
             let lost = lost.start..lost.end.min(cache.len);
-            let per_token = self.variant.per_token();
-            let positions = lost.start * per_token..lost.end * per_token;
-            if !lost.is_empty() && self.of(sequence, positions) != Liveness::Dead {
-                return Err(RunError::Lost { sequence, first: lost.start, last: lost.end - 1 });
+            let lost = lost.start * positions..lost.end * positions;
+            if !lost.is_empty() && self.of(sequence, lost.clone()) != Liveness::Dead {
+                let per_token = self.variant.per_token();
+                let (first, last) = (lost.start / per_token, (lost.end - 1) / per_token);
+                return Err(RunError::Lost { sequence, first, last });
             }
         }
         Ok(())

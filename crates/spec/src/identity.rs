@@ -139,7 +139,7 @@ fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
             bytes.extend(window.iter().flat_map(|window| window.to_le_bytes()));
             tree(bytes, allow.tree());
         }
-        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse }) => {
+        Mechanism::Pseudo(Pseudo { heads, causal_by_token, window_in_tokens, mix, collapse, form: _ }) => {
             bytes.push(2);
             bytes.extend(heads.to_le_bytes());
             bytes.extend([causal_by_token, window_in_tokens].map(u8::from));

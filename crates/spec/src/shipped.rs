@@ -37,6 +37,7 @@ shipped! {
     "global"
     "gqa"
     "iha"
+    "iha_global"
     "iha_window"
     "mha"
     "minilm"

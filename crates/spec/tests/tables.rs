@@ -10,7 +10,7 @@ use regard_ir::rows::{
 };
 use regard_ir::spec::{Cache, CacheFormat, CacheLayout, Lookahead, Mechanism, Spec};
 use regard_ir::text;
-use regard_ir::variant::{Heads, Pseudo, Sink, Turned, Weights};
+use regard_ir::variant::{Heads, Pseudo, PseudoForm, Sink, Turned, Weights};
 use regard_spec::{LoadError, Loader, NoFiles, parse};
 
 /// 8 query heads over 4, 64 wide, and these lines.
@@ -310,8 +310,14 @@ fn learned_inputs_follow_the_declared_ones_in_the_order_of_the_language() {
 #[test]
 fn pseudo_heads_imply_mixes_and_a_collapse() {
     let found = spec("pseudo.heads = 3\noutput.norm = 'rms'\nweights.sink = 'learned'");
-    let pseudo =
-        Pseudo { heads: 3, causal_by_token: false, window_in_tokens: false, mix: [1, 2, 3], collapse: 4 };
+    let pseudo = Pseudo {
+        heads: 3,
+        causal_by_token: false,
+        window_in_tokens: false,
+        mix: [1, 2, 3],
+        collapse: 4,
+        form: PseudoForm::Auto,
+    };
     assert_eq!(found.mechanism, Mechanism::Pseudo(pseudo));
     assert_eq!(
         inputs(&found),

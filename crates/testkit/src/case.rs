@@ -10,7 +10,7 @@ use regard_ir::variant::{Mechanism, Variant};
 use regard_oracle::compare::{self, CompareError, Report, compare};
 use regard_oracle::random::{self, CapturedBuffer};
 use regard_oracle::sample::Sample;
-use regard_oracle::{Oracle, Tensor4, Tensors};
+use regard_oracle::{Keys, Oracle, Tensor4, Tensors};
 
 use crate::place::Layout;
 use crate::poison::{Input, Output, PoisonError};
@@ -42,8 +42,8 @@ pub struct Inputs {
     /// The gate of the outputs, N(0, 1), if the variant has one: `[batch, output heads, queries, value_dim]`, or 1 in
     /// the last place where it is per head.
     pub gate: Option<Input>,
-    /// Whether the keys are as a cache holds them, normalised and turned: the oracle takes them as they are.
-    pub keys_are_cached: bool,
+    /// Whether keys and values are as a cache holds them, and as which: the oracle takes them as they are.
+    pub keys: Keys,
 }
 
 impl Inputs {
@@ -142,7 +142,7 @@ impl Case<'_> {
             of_lookahead: matches!(self.variant.mechanism, Mechanism::Lookahead(_)),
             captured: captured.collect(),
             gate,
-            keys_are_cached: false,
+            keys: Keys::Given,
         }
     }
 
@@ -219,8 +219,7 @@ impl Case<'_> {
             Captured::bind(variant.inputs, captured, &variant.heads, variant.source, &positions.view())
                 .expect("the captured inputs of a case fit it");
         let gate = inputs.gate.as_ref().map(Input::view);
-        let oracle = Oracle::new(variant, problem, Tensors { operands, captured, gate })
-            .expect("the inputs of a case fit it");
-        if inputs.keys_are_cached { oracle.on_cached_keys() } else { oracle }
+        Oracle::on(inputs.keys, variant, problem, Tensors { operands, captured, gate })
+            .expect("the inputs of a case fit it")
     }
 }

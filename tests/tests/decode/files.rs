@@ -20,6 +20,14 @@ fn spec_of(format: CacheFormat) -> Spec {
     Spec { cache: spec::Cache { k: format, v: format, ..spec.cache }, ..spec }
 }
 
+/// The same in pseudo-heads, whose rows or what they are mixed from are kept.
+fn pseudo_heads(form: &str) -> Spec {
+    specs::parse(&format!(
+        "heads = {{ query = 4, kv = 2, dim = 40 }}\npseudo = {{ heads = 3, form = '{form}' }}\nmask = 'causal'\n\
+         position = {{ rope = {{ theta = 10_000 }} }}\ncache = {{ file = true, page = 16 }}"
+    ))
+}
+
 fn append(
     kernel: &Kernel,
     of: (&Case<'_>, &Inputs),
@@ -45,9 +53,11 @@ fn last_row(
 fn what_was_recorded_is_there_again() {
     let folder = tempfile::tempdir().expect("a folder for files");
     let formats = [CacheFormat::Same, CacheFormat::Dtype(Dtype::F16), CacheFormat::Int8, CacheFormat::Int4];
+    let specs = formats.map(spec_of).into_iter().chain(["compact", "expanded"].map(pseudo_heads));
+    let specs: Vec<Spec> = specs.collect();
     for entry in engines::serving(Dtype::F32) {
-        for (i, format) in formats.into_iter().enumerate() {
-            let kernel = run::compile(&spec_of(format), entry, Dtype::F32);
+        for (i, spec) in specs.iter().enumerate() {
+            let (kernel, format) = (run::compile(spec, entry, Dtype::F32), spec.cache.k);
             let (whole, begun) = (Sizes::new(&[300], 1), Sizes::new(&[150], 1));
             let (case, half) = (whole.case(&kernel, 4), begun.case(&kernel, 4));
             let inputs = case.inputs();

@@ -45,7 +45,7 @@ fn every_format_holds_its_bounds() {
                 let filled = cached::fill(&kernel, &case, &inputs, 100).expect("a case is small");
                 let outputs = attend(&kernel, &case, &inputs, &filled, &Solo);
                 let told = || format!("{} in {:?}", run::describe(name, entry, &case), kernel.plan().cache);
-                let held = held::inputs(&case, &inputs, &filled);
+                let held = held::inputs(&kernel, &case, &inputs, &filled);
                 held::judge(&kernel, &case, &held, &outputs)
                     .unwrap_or_else(|error| panic!("{}: {error}", told()));
                 let rms = held::allowed_rms(&kernel);

@@ -152,7 +152,7 @@ fn quantised_latents_are_what_the_cache_holds() {
                         true => attend(&kernel, case, inputs, &filled, &Solo),
                         false => cached::prefill(&kernel, case, inputs, &filled, &Solo).expect("it runs"),
                     };
-                    let held = held::inputs(case, inputs, &filled);
+                    let held = held::inputs(&kernel, case, inputs, &filled);
                     held::judge(&kernel, case, &held, &outputs).unwrap_or_else(|error| {
                         panic!("{form:?} in {format:?}, {dtype:?} on {entry:?}: {error}")
                     });

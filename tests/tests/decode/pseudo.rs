@@ -1,10 +1,14 @@
-//! Sequences of pseudo-heads that grow: a cache holds keys and values as they were given, and whoever reads them mixes them.
+//! Sequences of pseudo-heads that grow: a cache holds keys and values as they were given, and whoever reads them mixes them, or rows
+//! that were mixed before.
 
 use std::ops::Range;
 
 use regard::{Dtype, Kernel, MAX_FEW, Pool, Solo};
+use regard_ir::bounds::{self, Quantity};
 use regard_ir::problem::Sequence;
-use regard_ir::spec::CacheFormat;
+use regard_ir::spec::{CacheFormat, Mechanism, Spec};
+use regard_ir::variant::PseudoForm;
+use regard_oracle::Tensor4;
 use regard_testkit::{Case, Inputs, Outputs};
 use regard_tests::cached::{self, Filled};
 use regard_tests::{engines, held, run, specs};
@@ -29,6 +33,35 @@ const SPECS: [&str; 6] = [
      position = { rope = { theta = 100, layout = 'interleaved' }, ids = 'at' }\nqk_norm = { kind = 'l2', after_rope = true }",
 ];
 
+const FORMS: [PseudoForm; 2] = [PseudoForm::Compact, PseudoForm::Expanded];
+
+/// A spec whose cache keeps what the form says.
+fn in_form(mut spec: Spec, form: PseudoForm) -> Spec {
+    let Mechanism::Pseudo(pseudo) = &mut spec.mechanism else { panic!("pseudo-heads") };
+    pseudo.form = form;
+    spec
+}
+
+/// Each spec in each form.
+fn specs_and_forms() -> impl Iterator<Item = (&'static str, PseudoForm)> {
+    SPECS.iter().flat_map(|&text| FORMS.map(|form| (text, form)))
+}
+
+/// Judges outputs by what was given or, where the cache rounds mixed rows, by what it holds.
+fn judge(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    filled: &Filled,
+    outputs: Outputs,
+) -> Result<(), String> {
+    if bounds::kept(&kernel.plan().cache, kernel.plan().dtype).is_some() {
+        let held = held::inputs(kernel, case, inputs, filled);
+        return held::judge(kernel, case, &held, &outputs).map_err(|error| error.to_string());
+    }
+    run::judge(case, inputs, Ok(outputs), kernel.plan()).map(|_| ()).map_err(|error| error.to_string())
+}
+
 /// The queries of some tokens of a case, and all keys up to the last of them.
 fn cut_to(case: &Case<'_>, inputs: &Inputs, tokens: Range<usize>) -> Inputs {
     let of = Sequence { keys: tokens.end as u32, ..case.problem.sequence(0) };
@@ -47,10 +80,10 @@ fn cut_to(case: &Case<'_>, inputs: &Inputs, tokens: Range<usize>) -> Inputs {
 
 #[test]
 fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
-    for text in SPECS {
+    for (text, form) in specs_and_forms() {
         for dtype in Dtype::ALL {
             for entry in engines::serving(dtype) {
-                let spec = specs::parse(text);
+                let spec = in_form(specs::parse(text), form);
                 // What engines differ in is a prefill; a unit that is emulated takes long for it.
                 let takes_long = entry.emulated && text != SPECS[0];
                 if takes_long || !run::serves(&spec, entry, dtype) {
@@ -69,7 +102,7 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
                 // The bits of each token when it was attended in a step.
                 let mut steps: Vec<Option<Vec<u64>>> = vec![None; LEN];
                 let mut check = |filled: &mut Filled, tokens: Range<usize>| {
-                    let told = || format!("{text} on {entry:?}: tokens {tokens:?}");
+                    let told = || format!("{text}, {form:?} on {entry:?}: tokens {tokens:?}");
                     let Filled { cache, sequences } = &mut *filled;
                     cached::append(&kernel, (&case, &inputs), (cache, sequences[0]), 0, tokens.clone())
                         .expect("room for all");
@@ -78,8 +111,11 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
                     let part = sizes.case(&kernel, 3);
                     let inputs = cut_to(&case, &inputs, tokens.clone());
                     let prefilled = cached::prefill(&kernel, &part, &inputs, filled, &Solo).expect("small");
+                    let is_rounded = bounds::kept(&kernel.plan().cache, dtype).is_some();
                     assert!(
-                        bits(&prefilled, 0, tokens.len()) == bits(&at_once, tokens.start, tokens.len()),
+                        is_rounded
+                            || bits(&prefilled, 0, tokens.len())
+                                == bits(&at_once, tokens.start, tokens.len()),
                         "{} by a prefill",
                         told()
                     );
@@ -93,8 +129,10 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
                         let found = bits(&decoded, i, 1);
                         assert!(*steps[token].get_or_insert_with(|| found.clone()) == found, "{}", told());
                     }
-                    run::judge(&part, &inputs, Ok(decoded), kernel.plan())
-                        .unwrap_or_else(|error| panic!("{}: {error}", told()));
+                    for outputs in [prefilled, decoded] {
+                        judge(&kernel, &part, &inputs, filled, outputs)
+                            .unwrap_or_else(|error| panic!("{}: {error}", told()));
+                    }
                 };
                 check(&mut filled, 0..61);
                 (61..70).for_each(|token| check(&mut filled, token..token + 1));
@@ -109,17 +147,49 @@ fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
     }
 }
 
+/// What is mixed before it is cached is what is mixed as it is read.
+#[test]
+fn both_forms_are_one_formula() {
+    for text in SPECS {
+        for entry in engines::serving(Dtype::F32) {
+            let outputs = FORMS.map(|form| {
+                let kernel = run::compile(&in_form(specs::parse(text), form), entry, Dtype::F32);
+                let sizes = Sizes::new(&[LEN, 33, 410], 2);
+                let case = sizes.case(&kernel, 9);
+                let inputs = case.inputs();
+                let filled = cached::fill(&kernel, &case, &inputs, 50).expect("a case is small");
+                assert_eq!(kernel.plan().cache.mixed, form == PseudoForm::Expanded);
+                (attend(&kernel, &case, &inputs, &filled, &Solo), kernel.plan().precision())
+            });
+            let [(compact, precision), (expanded, _)] = &outputs;
+            let (compact, expanded) = (compact.o.view(), expanded.o.view());
+            let [_, heads, rows, _] = compact.shape();
+            for head in 0..heads {
+                let all =
+                    |of: &Tensor4<'_>| (0..rows).flat_map(|row| of.row(0, head, row)).collect::<Vec<_>>();
+                let (a, b) = (all(&compact), all(&expanded));
+                let largest = a.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+                let apart = a.iter().zip(&b).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
+                // Each is as near to the formula.
+                let bound = 2.0 * bounds::bound(Quantity::Output, Dtype::F32, *precision, 0.0);
+                assert!(apart <= bound * largest, "{text} on {entry:?}, head {head}: {apart} of {largest}");
+            }
+        }
+    }
+}
+
 /// Sequences of different lengths attend together as each does by itself, whoever shares the work.
 #[test]
 fn sequences_of_a_step_are_apart() {
     let pool = Pool::new(2).expect("two threads");
-    for (i, (text, entry)) in SPECS.iter().zip(engines::serving(Dtype::F32).into_iter().cycle()).enumerate() {
+    let engines = || engines::serving(Dtype::F32).into_iter().cycle();
+    for (i, ((text, form), entry)) in specs_and_forms().zip(engines()).enumerate() {
         // Lengths on each side of lines, pages and cells.
-        let queries = if i % 2 == 0 { 1 } else { 3 };
+        let queries = if i / 2 % 2 == 0 { 1 } else { 3 };
         // Queries before the first key have no positions that an input gives.
         let fewest = if text.contains("ids") { queries } else { 0 };
         let lengths = [queries, 90, 17, 64, fewest, 500, 385];
-        let kernel = run::compile(&specs::parse(text), entry, Dtype::F32);
+        let kernel = run::compile(&in_form(specs::parse(text), form), entry, Dtype::F32);
         let sizes = Sizes::new(&lengths, queries);
         let case = sizes.case(&kernel, 5);
         let inputs = case.inputs();
@@ -137,8 +207,9 @@ fn sequences_of_a_step_are_apart() {
 #[test]
 fn a_step_for_many_sequences_serves_one() {
     let pool = Pool::new(2).expect("two threads");
-    for (text, entry) in SPECS.iter().zip(engines::serving(Dtype::F32).into_iter().cycle()) {
-        let kernel = run::compile(&specs::parse(text), entry, Dtype::F32);
+    let engines = || engines::serving(Dtype::F32).into_iter().cycle();
+    for ((text, form), entry) in specs_and_forms().zip(engines()) {
+        let kernel = run::compile(&in_form(specs::parse(text), form), entry, Dtype::F32);
         for sequences in [2, 5, 40] {
             let lengths = vec![20; sequences];
             let sizes = Sizes::new(&lengths, 1);
@@ -164,10 +235,10 @@ fn every_format_is_mixed() {
     let mut seed = 0;
     for dtype in [Dtype::F32, Dtype::Bf16] {
         for entry in engines::serving(dtype) {
-            for (k, v, page) in FORMATS {
+            for ((k, v, page), form) in FORMATS.iter().flat_map(|&format| FORMS.map(|form| (format, form))) {
                 // Scores no larger than bounds are stated for.
                 let text = "heads = { query = 3, dim = 72, value_dim = 40 }\npseudo.heads = 3\nmask = 'causal & window(700)'";
-                let spec = cached_as(specs::parse(text), k, v, page);
+                let spec = in_form(cached_as(specs::parse(text), k, v, page), form);
                 if !run::serves(&spec, entry, dtype) {
                     continue;
                 }
@@ -178,9 +249,9 @@ fn every_format_is_mixed() {
                 let inputs = case.inputs();
                 let filled = cached::fill(&kernel, &case, &inputs, 100).expect("a case is small");
                 let outputs = attend(&kernel, &case, &inputs, &filled, &Solo);
-                let held = held::inputs(&case, &inputs, &filled);
+                let held = held::inputs(&kernel, &case, &inputs, &filled);
                 held::judge(&kernel, &case, &held, &outputs)
-                    .unwrap_or_else(|error| panic!("{k:?} and {v:?} on {entry:?}: {error}"));
+                    .unwrap_or_else(|error| panic!("{k:?} and {v:?}, {form:?} on {entry:?}: {error}"));
             }
         }
     }
@@ -199,9 +270,9 @@ fn attend_changed(kernel: &Kernel, case: &Case<'_>, change: impl FnOnce(&mut Inp
 fn what_is_no_number_is_told_where_it_is_seen() {
     let heads = "heads = { query = 3, kv = 3, dim = 24 }\npseudo.heads = 3";
     for entry in engines::serving(Dtype::F32) {
-        for (k, v, page) in FORMATS {
+        for ((k, v, page), form) in FORMATS.iter().flat_map(|&format| FORMS.map(|form| (format, form))) {
             let kernel = |mask: &str| {
-                let spec = specs::parse(&format!("{heads}\nmask = '{mask}'"));
+                let spec = in_form(specs::parse(&format!("{heads}\nmask = '{mask}'")), form);
                 run::compile(&cached_as(spec, k, v, page), entry, Dtype::F32)
             };
             let [seen, masked] = [kernel("causal"), kernel("causal & k // 3 != 40")];
@@ -209,7 +280,7 @@ fn what_is_no_number_is_told_where_it_is_seen() {
             let case = sizes.case(&masked, 2);
             let expected = attend_changed(&masked, &case, |_| ());
             for x in [f32::NAN, f32::INFINITY, -3e38] {
-                let told = || format!("{x} in {k:?} and {v:?} on {entry:?}");
+                let told = || format!("{x} in {k:?} and {v:?}, {form:?} on {entry:?}");
                 let found = attend_changed(&masked, &case, |inputs| {
                     inputs.operands[1].set([0, 2, 40, 5], x);
                     inputs.operands[2].set([0, 0, 40, 7], x);

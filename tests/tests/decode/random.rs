@@ -23,6 +23,7 @@ use regard_ir::reach::reach;
 use regard_ir::spec::{self, CacheFormat, CacheLayout, Mechanism, Spec};
 use regard_ir::tiles;
 use regard_ir::variant::{Heads, LatentForm, Variant};
+use regard_oracle::Keys;
 use regard_oracle::sample::Sample;
 use regard_testkit::{Case, Failure, Inputs, Output, Outputs};
 use regard_tests::cached::{self, Filled};
@@ -119,7 +120,9 @@ fn cache(draws: &mut Draws<'_>, variant: &Variant<'_>) -> spec::Cache {
 fn mixed(text: &str, draw: usize) -> Option<Spec> {
     let heads = [0, 3, 0, 1, 0, 2, 0, 5][draw % 8];
     let causal = ["flat", "token"][draw / 8 % 2];
-    let mut text = format!("{text}pseudo = {{ heads = {heads}, causal = '{causal}' }}\n");
+    // Which is chosen by itself may be another for other formats.
+    let form = ["expanded", "compact"][draw / 4 % 2];
+    let mut text = format!("{text}pseudo = {{ heads = {heads}, causal = '{causal}', form = '{form}' }}\n");
     for meaningless in [
         ", value = 1",
         ", value = 2",
@@ -244,12 +247,11 @@ impl Telling<'_> {
         let tokens = self.drawn.tokens;
         let exact = run::run(kernel, case, inputs, &Solo).map_err(|error| error.to_string())?;
         let variant = kernel.variant();
-        let (changed, format) =
-            (variant.position.is_some() || variant.qk_norm.is_some(), kernel.plan().cache);
-        let keeps = |codec| bounds::cached(codec, case.dtype).is_none();
+        let format = kernel.plan().cache;
+        let changed = variant.position.is_some() || variant.qk_norm.is_some() || format.mixed;
         // Turned or normed keys have more digits than 16 bits.
         let changed_fit = !changed || format.k == Codec::F32;
-        if keeps(format.k) && keeps(format.v) && changed_fit {
+        if bounds::kept(&format, case.dtype).is_none() && changed_fit {
             count(self.counts, ALL_DIGITS);
             for rows in (0..tokens).step_by(bounds::ROWS).map(|row| row..tokens.min(row + bounds::ROWS)) {
                 let near = plain.parts(&rows).all(|(rows, (first, outputs))| {
@@ -263,7 +265,7 @@ impl Telling<'_> {
             return Ok(());
         }
         count(self.counts, if changed { CHANGED_KEYS } else { FEWER_DIGITS });
-        let held = held::inputs(case, inputs, &plain.filled);
+        let held = held::inputs(kernel, case, inputs, &plain.filled);
         for end in [tokens, plain.stepped.0 + 2, tokens / 2, 1026, 3] {
             let end = end.clamp(1, tokens);
             self.judge(plain, kernel, (case, inputs, Some(&held)), &(end.saturating_sub(4)..end))?;
@@ -286,8 +288,12 @@ impl Telling<'_> {
             let dtype = held.map_or(case.dtype, |_| Dtype::F32);
             let wide = Case { dtype, ..part };
             let asked = story::queries(&Case { dtype, ..*case }, given, slice::from_ref(&rows));
+            let rows_of_token = match given.keys {
+                Keys::Mixed => case.variant.per_token() as usize,
+                Keys::Given | Keys::Cached => 1,
+            };
             let given = given.map(&case.variant, |of_rows, tensor| match of_rows {
-                Rows::Keys => cut(&tensor.view(), dtype, 0..rows.end),
+                Rows::Keys => cut(&tensor.view(), dtype, 0..rows.end * rows_of_token),
                 Rows::Queries | Rows::Matrix(_) => tensor.clone(),
             });
             let given = asked.with_keys_of(&case.variant, &given);

@@ -8,12 +8,15 @@ use regard_tests::{engines, run, specs};
 use crate::{Dice, Sizes, attend, bits};
 
 /// Specs whose keys a ring can hold, with tokens that it needs.
-const RINGS: [&str; 5] = [
+const RINGS: [&str; 6] = [
     "mask = 'causal & window(100)'",
     "mask = 'causal & (window(37) | first(5))'\nweights = { sink = 'one' }",
     "mask = 'causal & q // 64 == k // 64'",
     "mask = 'causal & band(50, 0) & k % 3 != 1'\nposition = { rope = { theta = 10_000 } }",
-    "pseudo.heads = 3\nmask = 'causal & (window(200) | first(7))'\nposition = { rope = { theta = 10_000 } }",
+    "pseudo = { heads = 3, form = 'compact' }\nmask = 'causal & (window(200) | first(7))'\n\
+     position = { rope = { theta = 10_000 } }",
+    "pseudo = { heads = 3, form = 'expanded' }\nmask = 'causal & (window(200) | first(7))'\n\
+     position = { rope = { theta = 10_000 } }",
 ];
 
 #[test]

@@ -29,7 +29,7 @@ use regard_ir::problem::OwnedProblem;
 use regard_ir::spec::Mechanism;
 use regard_ir::variant::{Latent, LatentForm};
 use regard_oracle::random::CapturedBuffer;
-use regard_oracle::{Oracle, Row, Tensors};
+use regard_oracle::{Keys, Oracle, Row, Tensors};
 use regard_testkit::{Case, Input, Inputs, Layout, Output};
 use regard_tests::{engines, run};
 use safetensors::SafeTensors;
@@ -248,7 +248,7 @@ impl Golden {
         assert_eq!(expected.lse.is_some(), spec.output.lse, "{}", self.name);
 
         let of_lookahead = matches!(spec.mechanism, Mechanism::Lookahead(_));
-        let inputs = Inputs { operands, captured, gate, of_lookahead, keys_are_cached: false };
+        let inputs = Inputs { operands, captured, gate, of_lookahead, keys: Keys::Given };
         let oracle = by_oracle(&spec, problem, &inputs);
         Opened { spec, problem, layout, inputs, expected, oracle }
     }

@@ -397,7 +397,7 @@ fn formats_are_what_the_cache_holds() {
             for _ in 0..100 {
                 growing.append(0, 1).expect("there is room");
             }
-            let held = held::inputs(&case, &inputs, &growing.filled);
+            let held = held::inputs(&kernel, &case, &inputs, &growing.filled);
             let mut wide = Growing { inputs: &held, ..growing };
             wide.attend(&[0], 1, &Solo, |call, held, outputs| {
                 held::judge(&kernel, call, held, &outputs).unwrap_or_else(|error| panic!("{k:?}: {error}"));

@@ -97,7 +97,12 @@ impl Trial<'_> {
             },
             latent: None,
             decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 16 },
-            cache: PageFormat { tokens: 16, k: Codec::of(self.dtype), v: Codec::of(self.dtype) },
+            cache: PageFormat {
+                tokens: 16,
+                k: Codec::of(self.dtype),
+                v: Codec::of(self.dtype),
+                mixed: false,
+            },
             reach: None,
             pack_ahead_bytes: if self.seed.is_multiple_of(2) { 0 } else { 1 << 30 },
             tasks_per_thread: 3,

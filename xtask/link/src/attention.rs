@@ -54,7 +54,7 @@ const PLAN: Plan = Plan {
     pieces: Pieces::WHOLE,
     prefill: Blocks { query_block: 3, key_block: 8, key_cell: 8, mask_step: 8, channel_chain: 64 },
     decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 0 },
-    cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32 },
+    cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32, mixed: false },
     reach: None,
     pack_ahead_bytes: 0,
     latent: None,

@@ -179,8 +179,7 @@ pub(super) fn judge(
 ) -> Result<Judged, Failure> {
     let (operands, positions) = (judge::operands(bound)?, judge::positions(kernel, bound)?);
     let judge = Judge::new(kernel, bound, (&operands, captured), &positions, pool)?;
-    let (PageFormat { k, v, .. }, dtype) = (kernel.plan().cache, kernel.plan().dtype);
-    let rounded = [k, v].into_iter().filter_map(|codec| bounds::cached(codec, dtype)).reduce(f64::max);
+    let rounded = bounds::kept(&kernel.plan().cache, kernel.plan().dtype);
     let Some(allowed) = rounded else { return Ok((&judge.against_oracle(outcome)?).into()) };
     let [error, bound] = judge.rms_against_oracle(outcome, allowed)?;
     Ok(Judged { error, bound, passed: error <= bound })
@@ -199,7 +198,9 @@ fn work(
     captured: &[InputData<'_>],
     shared: usize,
 ) -> Result<Work, Failure> {
-    let (variant, plan, problem) = (kernel.variant(), kernel.plan(), bound.problem());
+    let (variant, plan) = (kernel.variant(), kernel.plan());
+    let (positions, per_token) = (judge::positions(kernel, bound)?, variant.per_token());
+    let (problem, shared) = (positions.view(), shared * per_token as usize);
     let heads = &variant.heads;
     let work = Work::new(&variant, &problem, plan.dtype, live_pairs(&variant, bound));
     let live = work::live_keys(&variant, &problem) as f64;
@@ -208,7 +209,8 @@ fn work(
         live * (f64::from(heads.kv) * row(heads.dim) + f64::from(heads.value) * row(heads.value_dim));
     let [keys, values] = match Captured::bind(variant.inputs, captured, heads, variant.source, &problem) {
         Ok(captured) if told_apart(kernel.spec()) => {
-            seen(&variant, (&problem, shared as u32), &captured, MAX_LOOKS)
+            let seen = seen(&variant, (&problem, shared as u32), &captured, MAX_LOOKS);
+            seen.map(|positions| positions / f64::from(per_token))
         }
         _ => {
             let of_each = f64::from(problem.batch.max(1));
@@ -217,10 +219,15 @@ fn work(
             [heads.kv, heads.value].map(|n| f64::from(n) * (live - again))
         }
     };
-    let PageFormat { k, v, .. } = plan.cache;
+    let PageFormat { k, v, mixed, .. } = plan.cache;
+    let stored = |rows: f64, heads: u32| {
+        let of_each = f64::from(heads.max(1));
+        if mixed { rows / of_each * f64::from(heads_of(&variant)) } else { rows }
+    };
+    let (keys, values) = (stored(keys, heads.kv), stored(values, heads.value));
     let call = kernel
         .planned()
-        .call(&problem, Some(captured), 1)
+        .call(&bound.problem(), Some(captured), 1)
         .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
     // Tokens that teach lookahead keys came with earlier calls; keys that learned are read, and what they ask.
     let (teachers, learned) = match variant.mechanism {
@@ -232,6 +239,11 @@ fn work(
     };
     let cached = keys * k.row_bytes(heads.dim) as f64 + values * v.row_bytes(heads.value_dim) as f64;
     Ok(Work { read_bytes: work.read_bytes - uncached - teachers + cached + learned, ..work })
+}
+
+/// Rows that a cache of mixed rows has of a token.
+fn heads_of(variant: &Variant<'_>) -> u32 {
+    variant.heads.query.saturating_mul(variant.per_token())
 }
 
 /// Whether what is seen depends on more than positions.

@@ -1,7 +1,7 @@
 //! What a spec costs: cache, operations and bytes of a prefill and of one decoded token.
 
-use regard::{Dtype, Planned, Problem, Spec};
-use regard_ir::cache::{Codec, GROUP};
+use regard::{Dtype, Plan, Planned, Problem, Spec};
+use regard_ir::cache::{Codec, GROUP, PageFormat};
 use regard_ir::expr::Var;
 use regard_ir::inputs;
 use regard_ir::interval::{Region, Span, Unknown};
@@ -138,10 +138,13 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 }
 
 /// What is kept of `batch` sequences of `keys` tokens.
-pub(super) fn cache(spec: &Spec, dtype: Dtype, problem: &Problem<'_>) -> Cache {
+pub(super) fn cache(spec: &Spec, plan: &Plan, problem: &Problem<'_>) -> Cache {
+    let dtype = plan.dtype;
     let spec::Cache { layout, page, k, v, file } = spec.cache;
-    let rows: Vec<u64> =
-        cached_rows(spec, spec.cache, dtype).iter().map(|(_, row)| row.value() as u64).collect();
+    let rows: Vec<u64> = cached_rows(spec, spec.cache, plan.dtype, &plan.cache)
+        .iter()
+        .map(|(_, row)| row.value() as u64)
+        .collect();
     let [k_bytes_per_token, v_bytes_per_token] = [0, 1].map(|at| rows.get(at).copied().unwrap_or(0));
     let bytes_per_token = rows.into_iter().fold(0, u64::saturating_add);
     let tokens = u64::from(problem.batch) * u64::from(problem.keys);
@@ -168,8 +171,21 @@ fn stored(format: CacheFormat, dtype: Dtype) -> &'static str {
 
 /// What a cache keeps of a token where tensors of the call are of type `dtype`, in bytes: keys, then values where they are rows of
 /// their own, then what is beside them.
-pub(super) fn cached_rows(spec: &Spec, cache: spec::Cache, dtype: Dtype) -> Vec<(&'static str, Sum)> {
-    let row = |n, width, format| Sum(cached_row(n, width, format, dtype));
+pub(super) fn cached_rows(
+    spec: &Spec,
+    cache: spec::Cache,
+    dtype: Dtype,
+    page: &PageFormat,
+) -> Vec<(&'static str, Sum)> {
+    if let Mechanism::Pseudo(pseudo) = spec.mechanism
+        && page.mixed
+    {
+        let rows = spec.heads.query.saturating_mul(pseudo.heads);
+        let row =
+            |width, format| Sum(cached_row((rows, ["pseudo-head", "pseudo-heads"]), width, format, dtype));
+        return vec![("K", row(spec.heads.dim, cache.k)), ("V", row(spec.heads.value_dim, cache.v))];
+    }
+    let row = |n, width, format| Sum(cached_row((n, ["head", "heads"]), width, format, dtype));
     let heads = spec.variant().map_or(spec.heads, |variant| variant.cached_heads());
     let keys = || row(heads.kv, heads.dim, cache.k);
     let values = || row(heads.value, heads.value_dim, cache.v);
@@ -184,10 +200,15 @@ pub(super) fn cached_rows(spec: &Spec, cache: spec::Cache, dtype: Dtype) -> Vec<
     }
 }
 
-/// The bytes of a token in `n` heads of this width: of its elements, and of their scales.
-fn cached_row(n: u32, width: u32, format: CacheFormat, dtype: Dtype) -> Vec<Product> {
+/// The bytes of a token in `n` rows of this width, which are called so: of its elements, and of their scales.
+fn cached_row(
+    (n, called): (u32, [&'static str; 2]),
+    width: u32,
+    format: CacheFormat,
+    dtype: Dtype,
+) -> Vec<Product> {
     let counted = |n: u32, one, more| (u64::from(n), if n == 1 { one } else { more });
-    let heads = counted(n, "head", "heads");
+    let heads = counted(n, called[0], called[1]);
     let elements = |dtype: Dtype| Product(vec![heads, (width.into(), ""), (dtype.size_bytes().into(), "B")]);
     match format {
         CacheFormat::Same => vec![elements(dtype)],
@@ -351,11 +372,26 @@ mod tests {
         Problem::prefill(spec.source, batch, queries, keys).unwrap()
     }
 
+    fn plan(spec: &Spec, dtype: Dtype) -> Plan {
+        let options = Options { dtype: Some(dtype), ..Options::default() };
+        *Planned::new(spec, &machine::host(), options).unwrap().plan()
+    }
+
+    #[test]
+    fn a_token_of_pseudo_heads_costs_the_rows_that_are_kept() {
+        for (form, rows) in [("compact", [2 * 96, 2 * 40]), ("expanded", [6 * 3 * 96, 6 * 3 * 40])] {
+            let heads = "heads = { query = 6, kv = 2, dim = 96, value_dim = 40 }";
+            let spec = parse(&format!("{heads}\npseudo = {{ heads = 3, form = '{form}' }}\nmask = 'causal'"));
+            let cache = cache(&spec, &plan(&spec, Dtype::F32), &problem(&spec, 3, 1, 1000));
+            assert_eq!([cache.k_bytes_per_token, cache.v_bytes_per_token], rows.map(|n| 4 * n), "{form}");
+        }
+    }
+
     #[test]
     fn a_token_costs_its_rows() {
         let spec = parse("heads = { query = 12, kv = 6, value = 2, dim = 96, value_dim = 128 }");
         for (dtype, bytes) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::Bf16, 2)] {
-            let cache = cache(&spec, dtype, &problem(&spec, 3, 1, 1000));
+            let cache = cache(&spec, &plan(&spec, dtype), &problem(&spec, 3, 1, 1000));
             assert_eq!(cache.k_bytes_per_token, 6 * 96 * bytes);
             assert_eq!(cache.v_bytes_per_token, 2 * 128 * bytes);
             assert_eq!((cache.tokens, cache.bytes), (3000, 3000.0 * cache.bytes_per_token as f64));
@@ -374,8 +410,9 @@ mod tests {
             ("dtype = 'int4', layout = 'paged', page = 64", 6 * (48 + 3 * 2), 2 * (39 + 3 * 2)),
             ("k = 'int8', v = 'int4'", 6 * (96 + 4), 2 * (39 + 3 * 2)),
         ] {
-            let spec = parse(&format!("{heads}\ncache = {{ {table} }}"));
-            let cache = cache(&spec, Dtype::F16, &problem(&spec, 3, 1, 1000));
+            let mask = "mask = 'causal & window(9)'";
+            let spec = parse(&format!("{heads}\n{mask}\ncache = {{ {table} }}"));
+            let cache = cache(&spec, &plan(&spec, Dtype::F16), &problem(&spec, 3, 1, 1000));
             assert_eq!((cache.k_bytes_per_token, cache.v_bytes_per_token), (k, v), "{table}");
             assert_eq!(cache.bytes, 3000.0 * (k + v) as f64, "{table}");
         }

@@ -107,7 +107,7 @@ impl Page<'_> {
         let stored = if k == v { k.to_owned() } else { format!("{k} (K) and {v} (V)") };
         self.section("cache", &format!("of one token, in {stored}"))?;
         let cache = shown.given.spec.cache;
-        let rows = figures::cached_rows(shown.given.spec, cache, shown.dtype);
+        let rows = figures::cached_rows(shown.given.spec, cache, shown.dtype, &shown.given.page);
         for (name, row) in &rows {
             self.item(name, &format!("{row} = {}", whole(row.value())))?;
         }
@@ -115,7 +115,8 @@ impl Page<'_> {
             .iter()
             .filter(|dtype| dtype.name() != stored)
             .map(|&dtype| {
-                let rows = figures::cached_rows(shown.given.spec, spec::Cache::DEFAULT, dtype);
+                let rows =
+                    figures::cached_rows(shown.given.spec, spec::Cache::DEFAULT, dtype, &shown.given.page);
                 let bytes = rows.iter().map(|(_, row)| row.value()).sum();
                 format!("{} in {}", whole(bytes), dtype.name())
             })

@@ -75,7 +75,8 @@ pub(super) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> 
         plan_s: made.plan_s,
         call_s,
     };
-    let pseudo_heads = planned.variant().pseudo().map(|pseudo| pseudo.heads);
+    let mixed = planned.plan().cache.mixed;
+    let pseudo_heads = planned.variant().pseudo().map(|pseudo| PseudoHeads { count: pseudo.heads, mixed });
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&shown)?)?;
         return Ok(());
@@ -105,8 +106,17 @@ fn workspace_bytes(
     Kernel::build(planned.clone()).ok()?.step_bytes(problem, cache, threads).ok()
 }
 
-/// As a person reads it; of heads that are mixed into pseudo-heads, their number is given.
-fn text(shown: &Shown<'_>, pseudo_heads: Option<u32>, out: &mut dyn Write) -> Result<(), Failure> {
+/// What heads are mixed into.
+#[derive(Clone, Copy)]
+struct PseudoHeads {
+    /// How many of a head.
+    count: u32,
+    /// Whether they are before they are cached, so that each head has keys of its own there.
+    mixed: bool,
+}
+
+/// As a person reads it; of heads that are mixed into pseudo-heads, these are given.
+fn text(shown: &Shown<'_>, pseudo_heads: Option<PseudoHeads>, out: &mut dyn Write) -> Result<(), Failure> {
     let Problem { phase, batch, queries, keys, q_offset, packed: _, part: _ } = shown.problem;
     let plan = &shown.plan.plan;
     writeln!(out, "{}", shown.plan)?;
@@ -121,7 +131,10 @@ fn text(shown: &Shown<'_>, pseudo_heads: Option<u32>, out: &mut dyn Write) -> Re
             let group = counted(heads.group(), "query head", "query heads");
             writeln!(out, "rows      = {rows} of a pass: {asked} × {group} of a key head")?;
         }
-        Some(count) => {
+        Some(PseudoHeads { count, mixed: true }) => {
+            writeln!(out, "rows      = {rows} of a pass: {asked} × {count} pseudo-heads of a head")?;
+        }
+        Some(PseudoHeads { count, mixed: false }) => {
             let all = counted(heads.query, "head", "heads");
             writeln!(out, "rows      = {rows} of a pass: {asked} × {count} pseudo-heads of {all}")?;
         }
@@ -142,6 +155,10 @@ fn text(shown: &Shown<'_>, pseudo_heads: Option<u32>, out: &mut dyn Write) -> Re
     match pseudo_heads {
         None => {
             let heads = counted(heads.kv, "key head", "key heads");
+            writeln!(out, "passes    = {passes}: live cells × {heads}")?;
+        }
+        Some(PseudoHeads { mixed: true, .. }) => {
+            let heads = counted(heads.query, "head", "heads");
             writeln!(out, "passes    = {passes}: live cells × {heads}")?;
         }
         Some(_) => writeln!(out, "passes    = {passes}: live cells, each of all heads at once")?,

@@ -2,7 +2,7 @@
 
 use regard_ir::expr::{Binary, Expr, Type, Unary, Var};
 use regard_ir::rows::{Frequencies, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling};
-use regard_ir::variant::{Heads, Mechanism, Pseudo};
+use regard_ir::variant::{Heads, Mechanism, Pseudo, PseudoForm};
 use regard_oracle::Mismatch;
 
 use crate::case::{Case, all_close};
@@ -73,6 +73,7 @@ impl Mixes {
             window_in_tokens: false,
             mix: [first, first + 1, first + 2],
             collapse: first + 3,
+            form: PseudoForm::Auto,
         };
         let [q, k, v] = &self.mix;
         let case = Case { mechanism: Mechanism::Pseudo(pseudo), ..case };

@@ -4,7 +4,7 @@
 //! longer of both counts. What is read is found in the smallest cache that holds all of it with as much again, where a call
 //! like the last one left it. Cached floats are multiplied on f32 lanes, or as pairs of bf16 where the plan's engine has
 //! these; matrix tiles have no part in it, and for integers, which have products of their own, f32 lanes stand. Of pseudo-heads
-//! the rows of all heads are mixed of what is read, on f32 lanes.
+//! the rows of all heads are mixed of what is read, on f32 lanes, unless they were before they were cached.
 //!
 //! Left out are what a call does whatever it reads (queries packed, sums merged, outputs written), that a row tile of one row
 //! loads a key for one product, how long a value of few bits takes to be widened, and that cores share the memory's bandwidth.
@@ -40,7 +40,7 @@ pub struct CachedPrediction {
     pub seconds: f64,
     /// Keys and values read.
     pub reading_s: f64,
-    /// Products of queries and keys, and of weights and values; of pseudo-heads those that mix them too.
+    /// Products of queries and keys, and of weights and values; of pseudo-heads those that mix them too, where they are read.
     pub products_s: f64,
     /// Scores made into weights, modifier and mask included.
     pub softmax_s: f64,
@@ -89,7 +89,7 @@ impl CachedCase<'_> {
     /// this build computes it.
     pub fn predict(&self) -> Option<CachedPrediction> {
         let Self { plan, variant, machine, call } = *self;
-        let is_mixed = variant.pseudo().is_some();
+        let is_mixed = variant.pseudo().is_some() && !plan.cache.mixed;
         let [keys, values] = [entry(plan, plan.cache.k, is_mixed)?, entry(plan, plan.cache.v, is_mixed)?];
         let known = Known::of(machine, [keys, values]);
         // More threads than cores take turns.
@@ -112,8 +112,10 @@ impl CachedCase<'_> {
             Mechanism::Lookahead(_) => (2.0 * pairs, call.learners as f64 * LESSON_TOKENS),
             _ => (pairs, 0.0),
         };
-        let products_s = per_thread((met + lessons + mixing) * dim, of_keys.products)
-            + per_thread((pairs + mixing) * value_dim, of_values.products);
+        let products_s = per_thread((met + lessons) * dim, of_keys.products)
+            + per_thread(pairs * value_dim, of_values.products)
+            + per_thread(mixing * dim, known.mixing(keys))
+            + per_thread(mixing * value_dim, known.mixing(values));
         let softmax_s = per_thread(weighed + (met - pairs) + lessons, of_values.softmax);
         let waking_s = if call.threads > 1 { wakes(call) * WAKE_S } else { 0.0 };
         let arithmetic_s = products_s + softmax_s;

@@ -136,6 +136,28 @@ pub trait Caches: Sync {
     }
 }
 
+/// Caches whose tokens are several positions each, with a row for each of these: as if they were tokens.
+pub(crate) struct InPositions<'a> {
+    /// The caches.
+    pub caches: &'a dyn Caches,
+    /// Positions of a token.
+    pub per_token: u32,
+}
+
+impl Caches for InPositions<'_> {
+    fn count(&self) -> usize {
+        self.caches.count()
+    }
+
+    fn get(&self, sequence: usize) -> CachedSequence<'_> {
+        self.caches.get(sequence).in_positions(self.per_token)
+    }
+
+    fn learned(&self, sequence: usize) -> Option<Learned<'_>> {
+        self.caches.learned(sequence)
+    }
+}
+
 /// A sequence's cache, to be written.
 #[derive(Debug)]
 pub struct CachedSequenceMut<'a> {
@@ -148,6 +170,12 @@ pub struct CachedSequenceMut<'a> {
 }
 
 impl<'a> CachedSequence<'a> {
+    /// The same where each of a token's positions is taken for a token.
+    pub const fn in_positions(self, per_token: u32) -> Self {
+        let [len, written] = [self.len.saturating_mul(per_token), self.written.saturating_mul(per_token)];
+        Self { len, written, ..self }
+    }
+
     /// The page of a sequence.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use regard_engine::Engine;
 use regard_engine::element::Element;
 use regard_engine::grid::Task;
 use regard_engine::pack::MAX_DIM;
-use regard_ir::cache::PageShape;
+use regard_ir::cache::PageFormat;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::Variant;
 
@@ -57,13 +57,14 @@ pub(super) fn check<E: Engine, T>(
 /// Whether there is one whole cache of its length for each sequence.
 pub(crate) fn check_caches(
     caches: &dyn Caches,
-    page: &PageShape,
-    problem: &Problem<'_>,
-    per_token: u32,
+    format: &PageFormat,
+    (variant, problem): (&Variant<'_>, &Problem<'_>),
 ) -> Result<(), RunError> {
+    let (page, rows, per_token) = (format.shape(variant), format.rows_of_token(variant), variant.per_token());
     let is_of = |i: usize| {
         let cache = caches.get(i);
-        cache.len == problem.sequence(i as u32).keys / per_token && cache.is_whole(page)
+        let is_as_long = cache.len == problem.sequence(i as u32).keys / per_token;
+        is_as_long && cache.in_positions(rows).is_whole(&page)
     };
     let all = caches.count() == problem.batch as usize && (0..caches.count()).all(is_of);
     if all && problem.part.is_none() { Ok(()) } else { Err(RunError::Caches) }

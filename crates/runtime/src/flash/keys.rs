@@ -30,7 +30,7 @@ pub(super) struct Keys<'a, T> {
     pub ranges: &'a Summaries<'a>,
     /// How rows of k change on their way.
     pub change: Option<Change<'a>>,
-    /// How heads are mixed first, where they are.
+    /// How heads are mixed first, where they are and were not before.
     pub mixes: Option<Mixes<'a>>,
 }
 

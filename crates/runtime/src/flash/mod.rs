@@ -40,7 +40,7 @@ pub(crate) use self::memory::KeysFrom;
 pub use self::part::{Ending, Part, PartLen, PartMut, finish, finish_len, merge};
 pub use self::plain::{PlainRows, plain_fold};
 
-use crate::cache::Caches;
+use crate::cache::{Caches, InPositions};
 use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::finish::{BAND, Finish, Mixing, Sums};
@@ -284,7 +284,9 @@ pub fn run_cached<E: Engine, T: Element>(
     }
     operands::check(parts.variant, parts.problem, Some(&q), None)?;
     let page = parts.plan.cache.shape(parts.variant);
-    check_caches(caches, &page, parts.problem, parts.variant.per_token())?;
+    check_caches(caches, &parts.plan.cache, (parts.variant, parts.problem))?;
+    let per_token = parts.plan.cache.rows_of_token(parts.variant);
+    let caches: &dyn Caches = &InPositions { caches, per_token };
     let target = outputs.into();
     match q {
         QueryRows::Plain(q) => {
@@ -349,10 +351,12 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let captured =
         Captured::bind(variant.inputs, data, heads, variant.source, problem).map_err(RunError::Captured)?;
     let mixes = Mixes::new(given, &captured).map_err(RunError::Captured)?;
+    let is_mixed = matches!(source, Source::Cached { .. }) && plan.cache.mixed;
+    let keys_mixes = mixes.filter(|_| !is_mixed);
     let combination = Combination::new(given, &captured).map_err(RunError::Captured)?;
     let keys_from = match &source {
         // Keys are turned and normed as they are read, wherever they come from.
-        _ if mixes.is_some() => KeysFrom::Tensors,
+        _ if keys_mixes.is_some() => KeysFrom::Tensors,
         Source::Latents { expansion, .. } => KeysFrom::Latents(&expansion.latent),
         Source::Cached { page, .. } if page.shared => KeysFrom::Rows(page.keys.channels),
         Source::Cached { .. } => KeysFrom::Pages,
@@ -372,7 +376,8 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     }
     let ranges = Summaries::build(variant.masks(), captured, &mut memory.spans[..needed.spans]);
     if let Source::Cached { caches, page } | Source::Latents { caches, page, .. } = source {
-        Sight { variant, problem, ranges: &ranges }.check_lost(caches, page.tokens as u32)?;
+        Sight { variant, problem, ranges: &ranges }
+            .check_lost(caches, (page.tokens as u32, if is_mixed { 1 } else { given.per_token() }))?;
     }
     let memory::Common { frequencies, table, units, sums, strips: cells, workers } =
         layout.share(align(memory.floats), threads.count());
@@ -429,7 +434,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let change = |side| Change::new(variant, side, &captured, tokens).filter(|_| turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];
-    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes };
+    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes: keys_mixes };
     if !units.is_empty() {
         let units = Lots::new(&mut *units, layout.units.len);
         let lots = Lots::new(&mut *workers, layout.worker_len());

@@ -190,7 +190,7 @@ fn query_rows(variant: &Variant<'_>, problem: &Problem<'_>) -> usize {
 /// Pages of latents that are given in tensors: in their storage type, whatever a cache would keep.
 fn own_page(variant: &Variant<'_>, plan: &Plan) -> PageShape {
     let codec = Codec::of(plan.dtype);
-    PageFormat { tokens: plan.cache.tokens, k: codec, v: codec }.shape(variant)
+    PageFormat { tokens: plan.cache.tokens, k: codec, v: codec, mixed: false }.shape(variant)
 }
 
 /// The plan of the absorbed form.

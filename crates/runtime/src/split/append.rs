@@ -14,12 +14,14 @@ use regard_ir::plan::Plan;
 use regard_ir::problem::{KeyRange, MAX_FEW, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
+use super::expanded;
 use super::learn::Product;
 use super::lesson::{Learners, Lesson};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
 use crate::code::{Code, Fault};
-use crate::flash::{RunError, WorkspaceLen};
+use crate::flash::{RunError, WorkspaceLen, check_tokens};
+use crate::mix::Mixes;
 use crate::operands::{self, KeyRows};
 use crate::rows::{Change, Changed, Side, Tensor, turns};
 use crate::tokens::{self, TokenLayout};
@@ -53,16 +55,23 @@ impl<'a, T> Tokens<'a, T> {
 }
 
 impl<T: Element> Tokens<'_, T> {
-    /// Whether they are those that `problem` holds, a part of one sequence without queries: whether [`append`] can write them.
+    /// Whether they are those that `problem` holds, a part of one sequence without queries: whether [`append`] can write them. Of a
+    /// plan whose cache has rows of virtual tokens, the problem is in these.
     ///
     /// # Errors
     /// If a tensor does not fit variant and problem, or a position lies outside the tensor that it is read from.
-    pub fn check(&self, variant: &Variant<'_>, problem: &Problem<'_>) -> Result<(), RunError> {
-        let captured = captured_of(variant, self.captured);
-        let variant = &as_given(variant);
+    pub fn check(
+        &self,
+        (variant, plan): (&Variant<'_>, &Plan),
+        problem: &Problem<'_>,
+    ) -> Result<(), RunError> {
+        let captured = captured_of((variant, plan), self.captured);
+        let variant = &as_given((variant, plan));
+        check_tokens(variant, problem)?;
         operands::check(variant, problem, None, Some(&self.kv))?;
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
             .map_err(RunError::Captured)?;
+        Mixes::new(variant, &captured).map_err(RunError::Captured)?;
         if let Some(ids) = variant.position.and_then(|position| position.ids) {
             let input = ids as usize;
             let KeyRange { begin, end } = problem.sequence(0).held;
@@ -75,17 +84,17 @@ impl<T: Element> Tokens<'_, T> {
     }
 }
 
-/// The first tokens that a problem holds, at most so many as are written at a time.
-fn piece<'a>(problem: &Problem<'a>, held: KeyRange) -> Problem<'a> {
-    let end = held.end.min(held.begin.saturating_add(tokens::CHUNK as u32));
+/// The first tokens that a problem holds, of so many positions each: as many as are written at a time.
+fn piece<'a>(problem: &Problem<'a>, held: KeyRange, per_token: u32) -> Problem<'a> {
+    let count = (tokens::CHUNK as u32 / per_token).max(1) * per_token;
+    let end = held.end.min(held.begin.saturating_add(count));
     Problem { part: Some(KeyRange { end, ..held }), ..*problem }
 }
 
-/// A variant by whose rows a cache holds: where heads are mixed first, which they are as they are read, that of the rows as they
-/// are given.
-fn as_given<'a>(variant: &Variant<'a>) -> Variant<'a> {
+/// A variant by whose rows a cache holds: where heads are mixed as rows are read, that of the rows as they are given.
+fn as_given<'a>((variant, plan): (&Variant<'a>, &Plan)) -> Variant<'a> {
     match variant.mechanism {
-        Mechanism::Pseudo(_) => {
+        Mechanism::Pseudo(_) if !plan.cache.mixed => {
             Variant { mechanism: Mechanism::Plain, position: None, qk_norm: None, inputs: &[], ..*variant }
         }
         _ => *variant,
@@ -93,8 +102,11 @@ fn as_given<'a>(variant: &Variant<'a>) -> Variant<'a> {
 }
 
 /// The captured tensors that this reads.
-const fn captured_of<'a>(variant: &Variant<'_>, captured: &'a [InputData<'a>]) -> &'a [InputData<'a>] {
-    if variant.pseudo().is_some() { &[] } else { captured }
+const fn captured_of<'a>(
+    (variant, plan): (&Variant<'_>, &Plan),
+    captured: &'a [InputData<'a>],
+) -> &'a [InputData<'a>] {
+    if variant.pseudo().is_some() && !plan.cache.mixed { &[] } else { captured }
 }
 
 /// Floats that [`append`] works in where so many threads teach lookahead keys; those that one needs will do.
@@ -106,10 +118,17 @@ pub fn append_len<E: Engine>(
     threads: usize,
 ) -> usize {
     let page = plan.cache.shape(variant);
-    let variant = &stored(variant);
-    let layout = TokenLayout::of_keys(variant, &piece(problem, problem.sequence(0).held));
+    let variant = &stored((variant, plan));
+    let per_token = variant.per_token();
+    let piece = piece(problem, problem.sequence(0).held, per_token);
+    let layout = TokenLayout::of_keys(variant, &piece);
     let lesson = code.teaches().map_or(0, |code| Lesson::<E::Lanes>::len(&page, code));
+    let mixed = variant.pseudo().map_or(0, |_| {
+        let held = piece.sequence(0).held;
+        expanded::kv_len(variant, (held.len() / per_token) as usize)
+    });
     rows_len(variant)
+        .saturating_add(mixed)
         .saturating_add(layout.frequencies_len())
         .saturating_add(layout.table_len())
         .saturating_add(lesson.saturating_mul(threads))
@@ -117,10 +136,11 @@ pub fn append_len<E: Engine>(
 }
 
 /// The variant whose keys and values are the rows that are cached.
-fn stored<'a>(variant: &Variant<'a>) -> Variant<'a> {
+fn stored<'a>((variant, plan): (&Variant<'a>, &Plan)) -> Variant<'a> {
     match &variant.mechanism {
         Mechanism::Latent(latent) => variant.absorbed(latent),
-        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => as_given(variant),
+        Mechanism::Plain | Mechanism::Lookahead(_) => *variant,
+        Mechanism::Pseudo(_) => as_given((variant, plan)).scored(),
     }
 }
 
@@ -145,17 +165,18 @@ pub fn append<E: Engine, T: Element>(
     threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
-    tokens.check(variant, problem)?;
-    let captured = captured_of(variant, tokens.captured);
+    tokens.check((variant, plan), problem)?;
+    let captured = captured_of((variant, plan), tokens.captured);
     let needed = append_len(engine, (variant, plan), code, problem, 1);
-    let variant = &as_given(variant);
+    let page = plan.cache.shape(variant);
+    let variant = &as_given((variant, plan));
     let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     if floats.len() < needed {
         let len = |floats| WorkspaceLen { floats, spans: 0 };
         return Err(RunError::Workspace { needed: len(needed), found: len(floats.len()) });
     }
-    let page = plan.cache.shape(variant);
+    let mixes = Mixes::new(variant, &captured).map_err(RunError::Captured)?;
     let held = problem.sequence(0).held;
     if let Mechanism::Lookahead(lookahead) = &variant.mechanism {
         let (Some(learned), Some(code)) = (&cache.learned, code.teaches()) else {
@@ -170,19 +191,28 @@ pub fn append<E: Engine, T: Element>(
             of.give(engine, &mut cache, threads, align(floats));
         }
     }
-    let variant = &stored(variant);
-    let layout = TokenLayout::of_keys(variant, &piece(problem, held));
+    let variant = &stored((variant, plan));
+    let per_token = variant.per_token();
+    let layout = TokenLayout::of_keys(variant, &piece(problem, held, per_token));
     let (rows, rest) = align(floats).split_at_mut(rows_len(variant));
-    let (frequencies, table) = rest.split_at_mut(layout.frequencies_len());
+    let (frequencies, rest) = rest.split_at_mut(layout.frequencies_len());
+    let (table, mixed) = rest.split_at_mut(layout.table_len());
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
     }
     let mut begin = held.begin;
     while begin < held.end {
-        let problem = piece(problem, KeyRange { begin, ..held });
+        let problem = piece(problem, KeyRange { begin, ..held }, per_token);
         let now = problem.sequence(0).held;
-        let kv = tokens.kv.tokens((begin - held.begin) as usize..(now.end - held.begin) as usize);
-        let (keys, values) = kv.tensors();
+        let [first, end] = [begin, now.end].map(|at| ((at - held.begin) / per_token) as usize);
+        let kv = tokens.kv.tokens(first..end);
+        let (keys, values) = match (mixes, &kv) {
+            (Some(mixes), &KeyRows::Plain { k, v }) => {
+                let [k, v] = expanded::mix_kv(engine, (variant, mixes), [k, v], mixed)?;
+                (Tensor::Made(k), Some(Tensor::Made(v)))
+            }
+            _ => kv.tensors(),
+        };
         let layout = TokenLayout::of_keys(variant, &problem);
         let table = &mut table[..layout.table_len()];
         let fill = tokens::Fill {
@@ -232,7 +262,7 @@ pub(crate) struct Stored<'a, T> {
     /// Keys.
     pub keys: Tensor<'a, T>,
     /// Values, where they are not the first channels of keys.
-    pub values: Option<View<'a, T>>,
+    pub values: Option<Tensor<'a, T>>,
     /// What keys ask of later tokens, where keys are lookahead keys, and how its rows change.
     pub asks: Option<(View<'a, T>, Option<Change<'a>>)>,
     /// How rows of keys change on their way.
@@ -280,7 +310,7 @@ impl<T: Element> Stored<'_, T> {
                 }
             }
             for (head, v) in (0..shape.value_head_count()).filter_map(|head| Some((head, values?))) {
-                let row = |i, row: &mut [f32]| T::widen_into(lanes, v.row(batch, head, token + i), row);
+                let row = |i, row: &mut [f32]| v.read(lanes, [batch, head, token + i], row);
                 let rows =
                     Rows { rows: made(rows, shape.values.channels, now, row), first: place, count: now };
                 let block = &mut page[shape.values_at(head)..][..shape.values_len()];

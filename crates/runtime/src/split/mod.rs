@@ -6,11 +6,12 @@
 //! depends on how many threads there are, on the other sequences of a call, or on how many queries share the pass.
 //!
 //! In a cell, chunks of pages are scored, weighed and added up in turn. Lanes are keys while scores are made and weighed,
-//! channels while values are added up. Of pseudo-heads, whose rows are sums over all cached heads, [`mixed`] takes all heads
-//! through a cell together.
+//! channels while values are added up. Of pseudo-heads, whose rows are sums over all heads, [`expanded`] mixes queries for a cache
+//! of such rows, and [`mixed`] takes all heads through a cell of rows as they were given together.
 
 mod append;
 mod cell;
+mod expanded;
 mod learn;
 mod lesson;
 mod live;
@@ -117,6 +118,9 @@ pub fn workspace<E: Engine>(
     let lens = inputs::lens(variant.inputs, &variant.heads, variant.source, problem);
     let spans = Summaries::len(variant.masks(), lens);
     let (stored, beside) = match &variant.mechanism {
+        Mechanism::Pseudo(_) if plan.cache.mixed => {
+            (variant.scored(), expanded::workspace_len(variant, problem, threads))
+        }
         Mechanism::Pseudo(_) => {
             let floats = mixed::workspace_len::<E>(variant, plan, code, problem, cells, threads);
             return WorkspaceLen { floats, spans };
@@ -127,6 +131,7 @@ pub fn workspace<E: Engine>(
         }
         Mechanism::Plain | Mechanism::Lookahead(_) => (*variant, 0),
     };
+    let plan = &plan.in_positions(plan.cache.rows_of_token(variant));
     let layout = Layout::new::<E>(&stored, plan, code, problem);
     let floats = layout.workspace_len(cells, threads).saturating_add(beside);
     WorkspaceLen { floats, spans }
@@ -153,9 +158,12 @@ pub fn run<E: Engine, T: Element>(
     let Queries { q, captured, gate } = queries;
     operands::check(variant, problem, Some(&q), None)?;
     check_outputs(variant, problem, gate.as_ref(), &outputs)?;
-    check_caches(caches, &plan.cache.shape(variant), problem, variant.per_token())?;
+    check_caches(caches, &plan.cache, (variant, problem))?;
     if let Mechanism::Lookahead(_) = variant.mechanism {
         learn::check(&parts)?;
+    }
+    if variant.pseudo().is_some() && plan.cache.mixed {
+        return expanded::run(engine, parts, code, queries, outputs, threads, memory);
     }
     if variant.pseudo().is_some() {
         return mixed::run(engine, parts, code, queries, outputs, threads, memory);
@@ -205,7 +213,7 @@ pub(crate) fn attend<E: Engine, T: Element>(
     }
     let ranges = Summaries::build(variant.masks(), captured, &mut memory.spans[..spans]);
     let sight = Sight { variant, problem, ranges: &ranges };
-    sight.check_lost(caches, plan.cache.tokens)?;
+    sight.check_lost(caches, (plan.cache.tokens, 1))?;
     let live_cells = LiveCells { plan, sight };
     let cells = (0..caches.count()).map(|sequence| live_cells.of(sequence, |_| {})).sum();
     let needed = layout.workspace_len(cells, threads.count());

@@ -288,12 +288,20 @@ fn parse_head(head: &Text) -> Result<(String, Vec<String>), SyntaxError> {
 
 #[cfg(test)]
 mod tests {
+    use regard_ir::variant::PseudoForm;
+
     use super::*;
 
     #[test]
     fn the_prelude_has_no_errors() {
-        let by_token =
-            Pseudo { heads: 4, causal_by_token: true, window_in_tokens: true, mix: [0, 1, 2], collapse: 3 };
+        let by_token = Pseudo {
+            heads: 4,
+            causal_by_token: true,
+            window_in_tokens: true,
+            mix: [0, 1, 2],
+            collapse: 3,
+            form: PseudoForm::Auto,
+        };
         for pseudo in [None, Some(&by_token)] {
             let mut sink = Sink::default();
             let definitions = Definitions::read_prelude(pseudo, &mut sink);

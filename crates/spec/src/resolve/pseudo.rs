@@ -1,6 +1,6 @@
 //! `pseudo`: heads mixed into pseudo-heads, whose rows are virtual tokens. IHA.
 
-use regard_ir::variant::{Axis, Heads, Pseudo};
+use regard_ir::variant::{Axis, Heads, Pseudo, PseudoForm};
 
 use super::captured::{Learned, all_channels};
 use super::extends::Chain;
@@ -14,7 +14,7 @@ use crate::document::{Entry, Kind};
 use crate::expr::Input;
 
 /// The keys of `pseudo`.
-pub(crate) const KEYS: [Key; 3] = [
+pub(crate) const KEYS: [Key; 4] = [
     Key::new(
         "heads",
         COUNT,
@@ -35,7 +35,16 @@ pub(crate) const KEYS: [Key; 3] = [
         Absent::Value("\"virtual\""),
         "what the prelude's `window(w)` counts: virtual tokens, or tokens",
     ),
+    Key::new(
+        "form",
+        Takes::OneOf(&FORMS),
+        Absent::Value("\"auto\""),
+        "what a cache keeps of a token: the rows of all pseudo-heads, or keys and values as they were given, which are mixed \
+         whenever they are read; `auto` is whichever is predicted to decode faster",
+    ),
 ];
+/// In the order of [`PseudoForm::ALL`].
+const FORMS: [&str; 3] = [PseudoForm::ALL[0].name(), PseudoForm::ALL[1].name(), PseudoForm::ALL[2].name()];
 const CAUSAL: [&str; 2] = ["flat", "token"];
 const UNITS: [&str; 2] = ["virtual", "token"];
 
@@ -55,6 +64,7 @@ pub(super) fn read(
     });
     let causal = table.choice("causal", &CAUSAL, sink);
     let window = table.choice("window_unit", &UNITS, sink);
+    let form = table.choice("form", &FORMS, sink).map(|i| PseudoForm::ALL[i]);
     refuse_others(chain, sink);
     refuse_kv_axes(chain, inputs, sink);
     let (heads, count) = (heads?, count?);
@@ -77,6 +87,7 @@ pub(super) fn read(
         window_in_tokens: window? == 1,
         mix,
         collapse,
+        form: form?,
     })
 }
 

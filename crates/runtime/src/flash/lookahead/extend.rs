@@ -55,7 +55,7 @@ pub fn extend_lookahead<E: Engine, T: Element>(
     let page = plan.cache.shape(variant);
     let (len, written) = (problem.keys, problem.keys);
     let caches = &Only(CachedSequence { memory: words, pages, len, written });
-    check_caches(caches, &page, problem, 1)?;
+    check_caches(caches, &plan.cache, (variant, problem))?;
     let u = learned.rows(problem.keys as usize, variant.heads.dim as usize).map_err(RunError::Output)?;
     check(&parts, &u, first)?;
     let lookahead = Some((Given { q_u: None, k_u, v_u }, u));

@@ -26,7 +26,7 @@ use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
 use regard_engine::threads::Threads;
 use regard_ir::inputs::Captured;
-use regard_ir::plan::{Plan, Split};
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Variant};
 
@@ -98,8 +98,8 @@ pub(super) fn run<E: Engine, T: Element>(
     }
     let ranges = Summaries::build(variant.masks(), captured, &mut memory.spans[..spans]);
     let sight = Sight { variant: &scored, problem, ranges: &ranges };
-    sight.check_lost(caches, plan.cache.tokens)?;
-    let in_positions = in_positions(plan, variant.per_token());
+    sight.check_lost(caches, (plan.cache.tokens, variant.per_token()))?;
+    let in_positions = plan.in_positions(variant.per_token());
     let live_cells = LiveCells { plan: &in_positions, sight };
     let cells = (0..caches.count()).map(|sequence| live_cells.of(sequence, |_| {})).sum();
     let needed = layout.workspace_len(cells, threads.count());
@@ -155,12 +155,6 @@ pub(super) fn run<E: Engine, T: Element>(
     let of = Of { rows, captured: &captured, weights: variant.weights };
     finish_of(engine, (variant, problem), of, gate, outputs, threads, workers)?;
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
-}
-
-/// A plan whose cells are counted in positions, of which a token is so many.
-pub(super) fn in_positions(plan: &Plan, per_token: u32) -> Plan {
-    let Split { key_cell, .. } = plan.decode;
-    Plan { decode: Split { key_cell: key_cell.saturating_mul(per_token), ..plan.decode }, ..*plan }
 }
 
 /// One worker's share of the passes, inside the engine's instruction set.
