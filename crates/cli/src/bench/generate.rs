@@ -352,8 +352,8 @@ const HEADS: [&str; 12] = [
 /// Cells in their columns.
 fn row(cells: [&str; 12]) -> String {
     let [spec, kernel, dtype, cache, layout, tokens, early, late, mean, ratio, memory, error] = cells;
-    let what = format!("{spec:<14} {kernel:<9} {dtype:<5} {cache:<14} {layout:<10}");
-    format!("{what} {tokens:>9} {early:>8} {late:>8} {mean:>8} {ratio:>6} {memory:>10} {error}")
+    let what = format!("{spec:<14} {kernel:<9} {dtype:<4} {cache:<14} {layout:<10}");
+    format!("{what} {tokens:>8} {early:>8} {late:>8} {mean:>8} {ratio:>6} {memory:>10} {error}")
 }
 
 impl Grown {
