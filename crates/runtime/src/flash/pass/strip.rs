@@ -201,7 +201,7 @@ fn strip<'s, E: Engine, T: Element>(
         let pass = Pass { shared, block: block(shared, task, queries.clone()) };
         let end = pass.taught_to().min(keys.end);
         if queries.is_empty() || keys.start >= end || pass.is_dead(keys.start..end, &lesson) {
-            Pass::<E, T>::forget(&shared.layout, sums);
+            Pass::<E, T>::forget(shared.layout, sums);
             continue;
         }
         pass.prepare(memory);
