@@ -345,7 +345,7 @@ fn last_row<T: Storage>(stored: &Stored<'_>) -> Result<Stored<'static>, Failure>
 
 /// What is above the columns.
 const HEADS: [&str; 12] = [
-    "spec", "kernel", "dtype", "cache", "layout", "tokens", "early", "late", "mean", "ratio", "memory",
+    "spec", "kernel", "type", "cache", "layout", "tokens", "early", "late", "mean", "ratio", "memory",
     "error",
 ];
 
@@ -353,7 +353,7 @@ const HEADS: [&str; 12] = [
 fn row(cells: [&str; 12]) -> String {
     let [spec, kernel, dtype, cache, layout, tokens, early, late, mean, ratio, memory, error] = cells;
     let what = format!("{spec:<14} {kernel:<9} {dtype:<4} {cache:<14} {layout:<10}");
-    format!("{what} {tokens:>8} {early:>8} {late:>8} {mean:>8} {ratio:>6} {memory:>10} {error}")
+    format!("{what} {tokens:>8} {early:>8} {late:>8} {mean:>8} {ratio:>5} {memory:>10} {error}")
 }
 
 impl Grown {
