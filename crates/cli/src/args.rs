@@ -300,9 +300,9 @@ pub(crate) struct VerifyArgs {
 ///
 /// With `--phase generate`, a sequence grows from nothing to `--k` tokens. Each step appends the key and value of one and attends
 /// its query; tokens are drawn once and taken again in turn, so that nothing but the cache grows. Printed are the median step of
-/// the second tenth and of the last (of 100,000 steps or more, 10,000 each), the mean of the latter, the medians' ratio, and how much the process's resident
-/// memory grew between the end of the one and the end of the other. The last step of 4096 or fewer is held against the oracle;
-/// of a longer sequence nothing is.
+/// the second tenth and of the last (of 100,000 steps or more, 10,000 each), the mean of the latter, the medians' ratio, and how
+/// much the process's resident memory grew between the end of the one and the end of the other. The last step of 4096 or fewer is
+/// held against the oracle; of a longer sequence nothing is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

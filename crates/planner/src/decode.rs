@@ -185,22 +185,13 @@ fn pass_cache(machine: &Machine) -> (&'static str, u64) {
 /// pass lives in.
 fn page(spec: &Spec, machine: &Machine, rows: u32) -> Choice {
     let (what, bytes) = pass_cache(machine);
+    let per_row = [factor(width(spec).into(), ""), factor(4, "B")];
+    let of_token = (rows > 1).then(|| factor(rows.into(), "rows"));
+    let factors = |tokens: u32| -> Vec<_> {
+        [factor(tokens.into(), "tokens")].into_iter().chain(of_token).chain(per_row).collect()
+    };
     let bound = |tokens: u32| Inequality {
-        terms: vec![term(
-            "K and V of a head",
-            &match rows {
-                1 => vec![factor(tokens.into(), "tokens"), factor(width(spec).into(), ""), factor(4, "B")],
-                rows => {
-                    let rows = factor(rows.into(), "rows");
-                    vec![
-                        factor(tokens.into(), "tokens"),
-                        rows,
-                        factor(width(spec).into(), ""),
-                        factor(4, "B"),
-                    ]
-                }
-            },
-        )],
+        terms: vec![term("K and V of a head", &factors(tokens))],
         limit: Limit { what, value: bytes, numerator: 1, denominator: 8 },
         unit: Unit::Bytes,
     };

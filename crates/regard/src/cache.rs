@@ -499,7 +499,7 @@ impl Cache {
     pub fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, StoreError> {
         self.is_shared()?;
         let forked = self.store.fork(self.memory.words_mut(), sequence)?;
-        if let Some(LookaheadKeys { lessons, memory }) = &mut self.lookahead {
+        if let Some(LookaheadKeys { lessons, memory, .. }) = &mut self.lookahead {
             let of = [self.store.index(sequence)?, self.store.index(forked)?];
             lessons.fork(memory.floats_mut(), of, self.store.len(sequence)? as usize);
         }
@@ -551,7 +551,7 @@ impl Cache {
         let Self { store, memory, lookahead, floats, .. } = self;
         let index = store.index(sequence).map_err(RunError::Store)?;
         let mut cache = store.reserve(memory.words_mut(), sequence, count).map_err(RunError::Store)?;
-        if let Some(LookaheadKeys { lessons, memory }) = lookahead {
+        if let Some(LookaheadKeys { lessons, memory, .. }) = lookahead {
             cache.learned = Some(lessons.learned_mut(memory.floats_mut(), index));
         }
         let of = (variant, kernel.plan(), &problem);
@@ -589,7 +589,7 @@ impl Caches for Chosen<'_> {
     }
 
     fn learned(&self, sequence: usize) -> Option<Learned<'_>> {
-        let LookaheadKeys { lessons, memory } = self.cache.lookahead.as_ref()?;
+        let LookaheadKeys { lessons, memory, .. } = self.cache.lookahead.as_ref()?;
         let index = self.cache.store.index(self.sequences[sequence]);
         Some(lessons.learned(memory.floats(), index.expect("the call looked for each sequence")))
     }

@@ -18,6 +18,8 @@ use crate::kernel::Kernel;
 pub(super) struct LookaheadKeys {
     pub(super) lessons: Lessons,
     pub(super) memory: Words,
+    /// For how many threads there is memory to teach in.
+    threads: usize,
 }
 
 impl LookaheadKeys {
@@ -26,7 +28,7 @@ impl LookaheadKeys {
         let bytes = words.saturating_mul(size_of::<f32>());
         let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
         let kept = u32::try_from(limits.at_once).unwrap_or(u32::MAX);
-        Ok(Self { lessons: Lessons::new(shape, limits.sequences, kept), memory })
+        Ok(Self { lessons: Lessons::new(shape, limits.sequences, kept), memory, threads: 1 })
     }
 }
 
@@ -52,12 +54,14 @@ pub(super) fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Opt
 impl Cache {
     /// Makes room for all threads to teach lookahead keys, where there are any.
     pub(super) fn make_room(&mut self, kernel: &Kernel, problem: &Problem<'_>, threads: &dyn Threads) {
-        let Some(keys) = &self.lookahead else { return };
-        // No more than there are pages to teach.
-        let threads = threads.count().min(keys.memory.as_slice().len() / self.shape.keys.channels);
-        let needed = kernel.append_len(problem, threads);
-        if needed > self.floats.len() {
-            self.floats.resize(needed, 0.0);
+        let Some(keys) = &mut self.lookahead else { return };
+        // No more than there are pages of keys, which are at least so large.
+        let page = self.shape.tokens.saturating_mul(self.shape.keys.channels).max(1);
+        let threads = threads.count().min(keys.memory.as_slice().len() / page);
+        if threads > keys.threads {
+            keys.threads = threads;
+            let needed = kernel.append_len(problem, threads);
+            self.floats.resize(needed.max(self.floats.len()), 0.0);
         }
     }
 
@@ -79,7 +83,7 @@ impl Cache {
         let index = store.index(sequence).map_err(RunError::Store)?;
         let mut cache =
             store.reserve(memory.words_mut(), sequence, problem.queries).map_err(RunError::Store)?;
-        if let Some(LookaheadKeys { lessons, memory }) = lookahead {
+        if let Some(LookaheadKeys { lessons, memory, .. }) = lookahead {
             cache.learned = Some(lessons.learned_mut(memory.floats_mut(), index));
         }
         run(cache, floats)?;

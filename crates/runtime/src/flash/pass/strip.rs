@@ -243,3 +243,29 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         sums[at..].fill(EMPTY);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Strips;
+
+    #[test]
+    fn heads_are_shared_out_where_threads_would_wait() {
+        let of = |tasks, cells| Strips { tasks, cells, blocks: 1, all_blocks: 1, state: 1 };
+        for (tasks, threads, shared) in
+            [(1, 2, true), (3, 2, true), (2, 2, false), (4, 2, false), (1, 1, false)]
+        {
+            assert_eq!(of(tasks, 4).serve(threads), shared, "{tasks} heads, {threads} threads");
+            assert!(!of(tasks, 1).serve(threads), "one cell cannot be shared");
+        }
+    }
+
+    #[test]
+    fn memory_for_more_threads_serves_fewer() {
+        for tasks in 1..9 {
+            let strips = Strips { tasks, cells: 3, blocks: 2, all_blocks: 5, state: 7 };
+            for (more, fewer) in (1..9).flat_map(|more| (1..=more).map(move |fewer| (more, fewer))) {
+                assert!(strips.len(fewer) <= strips.len(more), "{tasks} heads, {fewer} of {more} threads");
+            }
+        }
+    }
+}
