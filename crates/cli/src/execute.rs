@@ -5,7 +5,7 @@ use std::time::Instant;
 use half::{bf16, f16};
 use regard::{
     Dtype, Gate, Inputs, Kernel, KeyRows, LatentQueries, LookaheadKeys, Outputs, Pool, QueryRows, RunError,
-    Schedule, ScheduleError, Spec, Threads, View, ViewMut, Workspace,
+    Schedule, ScheduleError, Spec, States, Threads, View, ViewMut, Workspace,
 };
 use regard_ir::expr::{Op, Tree, Var};
 use regard_ir::inputs::InputData;
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, Layout, Stored};
+use crate::tensors::signature::{Bound, Layout, Stored, StoredElements, StoredStates};
 
 /// A kernel and what it runs with.
 #[derive(Clone, Copy)]
@@ -38,6 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) lse: Option<Stored<'static>>,
     /// The lookahead keys after the last token, where the spec has them.
     pub(crate) u: Option<Stored<'static>>,
+    /// The states after the last token, where the spec has them.
+    pub(crate) states: Option<StoredStates<'static>>,
     /// The time of each run.
     pub(crate) seconds: Vec<f64>,
 }
@@ -132,10 +134,76 @@ impl Call<'_> {
         let (q, kv) = operands::<T>(kernel, bound)?;
         let gate = bound.gate.as_ref().map(gate).transpose()?;
         let inputs = Inputs { gate, ..Inputs::of(q, kv).captured(self.captured) };
-        timed(kernel, bound, repeat, |outputs, u| match u {
-            Some(u) => kernel.run_lookahead(&self.schedule, pool, inputs, (outputs, u), &mut self.workspace),
-            None => kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace),
+        timed(kernel, bound, repeat, |outputs, left| {
+            let (schedule, workspace) = (&self.schedule, &mut self.workspace);
+            match left {
+                Left::Keys(u) => kernel.run_lookahead(schedule, pool, inputs, (outputs, u), workspace),
+                Left::States(states) => kernel.run_recurrence(schedule, pool, inputs, (outputs, states), workspace),
+                Left::Nothing => kernel.run(schedule, pool, inputs, outputs, workspace),
+            }
         })
+    }
+}
+
+/// What a mechanism leaves behind its last token.
+pub(crate) enum Left<'a> {
+    /// Nothing.
+    Nothing,
+    /// Lookahead keys.
+    Keys(ViewMut<'a, f32>),
+    /// States, which are read first.
+    States(States<'a>),
+}
+
+/// States of a problem in memory of their own.
+struct OwnStates {
+    state: Vec<f32>,
+    norm: Option<Vec<f32>>,
+    /// Shapes of both.
+    shapes: [[usize; 4]; 2],
+}
+
+impl OwnStates {
+    /// Those of a kernel, where its spec has some.
+    fn new(kernel: &Kernel, bound: &Bound<'_>) -> Result<Option<Self>, Failure> {
+        let variant = kernel.variant();
+        let Mechanism::Recurrence(recurrence) = variant.mechanism else { return Ok(None) };
+        let of = |rows, width| [bound.problem().batch, variant.heads.value, rows, width].map(|n| n as usize);
+        let shapes = [of(variant.heads.dim, variant.heads.value_dim), of(1, variant.heads.dim)];
+        let [state, norm] = shapes.map(|shape| memory::zeroed::<f32>("the states", elements(shape)));
+        let norm = recurrence.normalize_eps.map(|_| norm).transpose()?;
+        Ok(Some(Self { state: state?, norm, shapes }))
+    }
+
+    /// As they are before the first tokens.
+    fn begin(&mut self, bound: &Bound<'_>) {
+        let copy = |to: &mut [f32], from: Option<&Stored<'_>>| match from.map(|from| &from.elements) {
+            Some(StoredElements::F32(from)) => to.copy_from_slice(from),
+            _ => to.fill(0.0),
+        };
+        let start = bound.start.as_ref();
+        copy(&mut self.state, start.map(|start| &start.state));
+        if let Some(norm) = &mut self.norm {
+            copy(norm, start.and_then(|start| start.norm.as_ref()));
+        }
+    }
+
+    fn view(&mut self) -> Result<States<'_>, Failure> {
+        let [state, norm] = self.shapes;
+        Ok(States {
+            state: view_mut(&mut self.state, state, Layout::Bhnd)?,
+            norm: self.norm.as_deref_mut().map(|data| view_mut(data, norm, Layout::Bhnd)).transpose()?,
+        })
+    }
+
+    fn stored(self) -> StoredStates<'static> {
+        let stored = |elements: Vec<f32>, shape| Stored {
+            elements: f32::store(elements),
+            shape,
+            strides: Layout::Bhnd.strides(shape),
+        };
+        let [state, norm] = self.shapes;
+        StoredStates { state: stored(self.state, state), norm: self.norm.map(|data| stored(data, norm)) }
     }
 }
 
@@ -147,7 +215,7 @@ pub(crate) fn timed<T: Storage>(
     kernel: &Kernel,
     bound: &Bound<'_>,
     repeat: Option<u32>,
-    mut run: impl FnMut(Outputs<'_, T>, Option<ViewMut<'_, f32>>) -> Result<(), RunError>,
+    mut run: impl FnMut(Outputs<'_, T>, Left<'_>) -> Result<(), RunError>,
 ) -> Result<Outcome, Failure> {
     let layout = bound.layout;
     let variant = kernel.variant();
@@ -164,6 +232,7 @@ pub(crate) fn timed<T: Storage>(
         Mechanism::Lookahead(_) => Some(memory::zeroed::<f32>("the lookahead keys", elements(u_shape))?),
         _ => None,
     };
+    let mut states = OwnStates::new(kernel, bound)?;
     let warm_ups = usize::from(repeat.is_some());
     let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
     let mut seconds = memory::reserved("the times", n_runs as u128)?;
@@ -171,9 +240,16 @@ pub(crate) fn timed<T: Storage>(
     for _ in 0..n_runs {
         let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
         let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
-        let u = u.as_deref_mut().map(|u| view_mut(u, u_shape, layout)).transpose()?;
+        let left = match (u.as_deref_mut(), &mut states) {
+            (Some(u), _) => Left::Keys(view_mut(u, u_shape, layout)?),
+            (None, Some(states)) => {
+                states.begin(bound);
+                Left::States(states.view()?)
+            }
+            (None, None) => Left::Nothing,
+        };
         let start = Instant::now();
-        run(outputs, u).map_err(|error| run_failure(kernel.spec(), error))?;
+        run(outputs, left).map_err(|error| run_failure(kernel.spec(), error))?;
         seconds.push(start.elapsed().as_secs_f64());
         progress.advance();
     }
@@ -181,7 +257,8 @@ pub(crate) fn timed<T: Storage>(
     let o = stored(T::store(o), o_shape);
     let lse = lse.map(|lse| stored(f32::store(lse), lse_shape));
     let u = u.map(|u| stored(f32::store(u), u_shape));
-    Ok(Outcome { o, lse, u, seconds: seconds.split_off(warm_ups) })
+    let states = states.map(OwnStates::stored);
+    Ok(Outcome { o, lse, u, states, seconds: seconds.split_off(warm_ups) })
 }
 
 /// `[batch, heads, queries, width]`.
@@ -222,7 +299,8 @@ pub(crate) fn query_rows<'a, T: Storage>(
         (Mechanism::Latent(_), &[q_nope, q_rope, w_uk, w_uv]) => {
             Ok(QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }))
         }
-        (Mechanism::Plain | Mechanism::Pseudo(_) | Mechanism::Lookahead(_), &[q]) => Ok(QueryRows::Plain(q)),
+        (Mechanism::Latent(_), _) => Err(of_no_mechanism(views.len())),
+        (_, &[q]) => Ok(QueryRows::Plain(q)),
         _ => Err(of_no_mechanism(views.len())),
     }
 }
@@ -236,7 +314,9 @@ pub(crate) fn key_rows<'a, T: Storage>(
     views: &[View<'a, T>],
 ) -> Result<KeyRows<'a, T>, Failure> {
     match (kernel.variant().mechanism, views) {
-        (Mechanism::Plain | Mechanism::Pseudo(_), &[k, v]) => Ok(KeyRows::Plain { k, v }),
+        (Mechanism::Plain | Mechanism::Pseudo(_) | Mechanism::Recurrence(_), &[k, v]) => {
+            Ok(KeyRows::Plain { k, v })
+        }
         (Mechanism::Lookahead(_), &[k_c, v_c, q_u, k_u, v_u]) => {
             Ok(KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u }))
         }

@@ -66,6 +66,13 @@ fn save(args: &RunArgs, layout: Layout, outcome: &Outcome) -> Result<(), Failure
     if let Some(u) = &outcome.u {
         tensors.push(("u", u.output(&layout.file_axes(u.shape))));
     }
+    if let Some(states) = &outcome.states {
+        tensors.push(("state", states.state.output(&states.state.shape)));
+        if let Some(norm) = &states.norm {
+            let [batch, heads, _, dim] = norm.shape;
+            tensors.push(("norm", norm.output(&[batch, heads, dim])));
+        }
+    }
     memory::ask("the output file", tensors.iter().map(|(_, tensor)| tensor.len_bytes() as u128).sum())?;
     write(&args.output, &tensors).map_err(Failure::Write)
 }

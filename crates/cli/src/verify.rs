@@ -9,7 +9,6 @@ pub(crate) mod problem;
 use std::io::Write;
 
 use regard::{Dtype, Kernel, Pool, Spec, Threads, machine};
-use regard_ir::spec::Mechanism;
 
 use crate::args::{Choice, VerifyArgs};
 use crate::execute::{Execution, Outcome, queries_have_places};
@@ -85,6 +84,8 @@ impl Verification<'_> {
                 None => {
                     for size in self.sizes(&kernels) {
                         let bound = problem::random(self.spec, dtype, size, self.args.layout)?;
+                        let start = problem::states(self.spec, &bound.problem())?;
+                        let bound = Bound { start, ..bound };
                         self.compare_each(&kernels, &bound, None, lines)?;
                     }
                 }
@@ -113,7 +114,7 @@ impl Verification<'_> {
             }
             None => {
                 let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
-                if let Mechanism::Lookahead(_) = self.spec.mechanism {
+                if self.spec.variant().is_some_and(|variant| variant.pairs_queries()) {
                     sizes.iter_mut().for_each(|size| size.queries = size.keys);
                 }
                 if queries_have_places(self.spec) {
@@ -150,6 +151,9 @@ impl Verification<'_> {
             }
             if let Some(u) = &report.u {
                 lines.comparison(&line("u", "oracle", u))?;
+            }
+            if let Some(state) = &report.state {
+                lines.comparison(&line("state", "oracle", state))?;
             }
             if let Some(expected) = expected {
                 let judgement = judge.against_expected(&outcome, expected)?;

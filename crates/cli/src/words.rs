@@ -13,6 +13,9 @@ const MAX_CHARS: usize = 160;
 
 /// What a spec computes, in the order in which it does.
 pub(crate) fn meaning(spec: &Spec) -> String {
+    if let Mechanism::Recurrence(_) = spec.mechanism {
+        return recurrence(spec);
+    }
     let allow = spec.allow.tree();
     let mask = match allow.node(allow.root()).op {
         Op::Bool(true) => "every query attends to every key".to_owned(),
@@ -50,6 +53,18 @@ pub(crate) fn meaning(spec: &Spec) -> String {
         text::cache(spec.cache),
     ];
     told.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// What a spec with a recurrence computes, in the order in which it does.
+fn recurrence(spec: &Spec) -> String {
+    let source = match spec.source {
+        Source::SelfAttention => "",
+        Source::Cross => ", keys of another sequence",
+    };
+    let told = [Some(format!("{}{source}", text::heads(&spec.heads))), text::rows(spec)];
+    let output = text::output(spec.output, &spec.inputs.names);
+    let states = text::recurrence(spec, MAX_CHARS).into_iter().map(Some);
+    told.into_iter().chain(states).chain([output]).flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The factor of every score, to six decimals.

@@ -4,7 +4,9 @@
 
 use regard_ir::expr::{Node, Op, Tree};
 use regard_ir::rows::{Frequencies, Output, OutputNorm, Position, QkNorm, RopeScaling};
-use regard_ir::variant::{Heads, InputShape, Latent, Lookahead, Mechanism, Pseudo, Sink, Variant, Weights};
+use regard_ir::variant::{
+    Heads, InputShape, Latent, Lookahead, Mechanism, Pseudo, Recurrence, Sink, Variant, Weights,
+};
 
 use crate::layout::list;
 
@@ -74,6 +76,17 @@ fn mechanism(mechanism: Mechanism<'_>) -> String {
                 format!("form: PseudoForm::{form:?}"),
             ];
             list(4, "mechanism: Mechanism::Pseudo(Pseudo {", " ", &fields, "}),")
+        }
+        Mechanism::Recurrence(Recurrence { normalize_eps, decay, delta, causal, restart }) => {
+            let eps = normalize_eps.map_or("None".to_owned(), |eps| format!("Some({})", float(eps)));
+            let fields = [
+                format!("normalize_eps: {eps}"),
+                format!("decay: Decay::{decay:?}"),
+                format!("delta: {delta:?}"),
+                format!("causal: {causal}"),
+                format!("restart: {restart:?}"),
+            ];
+            list(4, "mechanism: Mechanism::Recurrence(Recurrence {", " ", &fields, "}),")
         }
         Mechanism::Lookahead(Lookahead { window, rotate, allow: _ }) => {
             let fields =

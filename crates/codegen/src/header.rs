@@ -19,7 +19,12 @@ pub(crate) fn doc(spec: &Spec, origin: &str) -> String {
     let rows = sentence(text::rows(spec));
     let output = sentence(text::output(spec.output, names));
     let lookahead = sentence(text::lookahead(spec, EXPRESSION));
-    let told = [heads(spec), rows, mask(spec), lookahead, score(spec), weights(spec), output];
+    let told = if let Mechanism::Recurrence(_) = spec.mechanism {
+        let states = text::recurrence(spec, EXPRESSION).into_iter().map(|clause| sentence(Some(clause)));
+        [heads(spec), rows].into_iter().chain(states).chain([output]).collect()
+    } else {
+        vec![heads(spec), rows, mask(spec), lookahead, score(spec), weights(spec), output]
+    };
     paragraphs.push(told.iter().flat_map(|sentence| words(sentence)).collect());
     let paragraphs: Vec<_> =
         paragraphs.iter().filter(|words| !words.is_empty()).map(|words| wrap(words)).collect();

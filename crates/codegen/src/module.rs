@@ -52,8 +52,12 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> 
     {
         let _ = writeln!(text, "/// The input `{name}`.\nconst {constant}: u16 = {input};\n");
     }
-    let modify = (!variant.modify.is_var(Var::S)).then_some(variant.modify);
-    let kind = if modify.is_some() { "The spec's mask and score modifier" } else { "The spec's mask" };
+    let modify = (!variant.modify.is_var(variant.element())).then_some(variant.modify);
+    let kind = match (modify, variant.mechanism) {
+        (Some(_), Mechanism::Recurrence(_)) => "The spec's mask and feature map",
+        (Some(_), _) => "The spec's mask and score modifier",
+        (None, _) => "The spec's mask",
+    };
     let of = Expressions { name: "Expressions", row: "Row", kind, shapes: variant.inputs };
     text.push_str(&of.write(variant.allow, modify, &inputs));
     if let Some(allow) = teaches {
@@ -69,7 +73,7 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> 
 fn teaches<'a>(variant: &Variant<'a>) -> Option<Tree<'a>> {
     match variant.mechanism {
         Mechanism::Lookahead(lookahead) => Some(lookahead.allow),
-        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) => None,
+        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-pub use self::pieces::{Blocks, Strips};
+pub use self::pieces::{Blocks, Parts, Strips};
 use crate::element::Element;
 
 mod pieces;
@@ -217,11 +217,20 @@ pub struct Grid<'a, T> {
     output: SharedRows<'a, T>,
     stats: Option<Shared<'a, f32>>,
     kept: Option<Shared<'a, f32>>,
+    states: Option<States<'a>>,
     next: AtomicUsize,
 }
 
+/// What each head of each sequence keeps, however long the sequence is.
+struct States<'a> {
+    /// Rows as wide as those of the outputs.
+    rows: Shared<'a, f32>,
+    /// One further row.
+    norm: Option<Shared<'a, f32>>,
+}
+
 // SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller, or, while the grid is borrowed for
-// them alone, through `Strips` or `Blocks`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
+// them alone, through `Strips`, `Blocks` or `Parts`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
 // f32 are sent to those threads.
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 
@@ -246,7 +255,7 @@ impl<'a, T> Grid<'a, T> {
             Rows::Stored(rows) => SharedRows::Stored(Shared::new(rows)?),
             Rows::Floats(rows) => SharedRows::Floats(Shared::new(rows)?),
         };
-        Ok(Self { tasks, output, stats, kept: None, next: AtomicUsize::new(0) })
+        Ok(Self { tasks, output, stats, kept: None, states: None, next: AtomicUsize::new(0) })
     }
 
     /// With rows that a task works on as long as it lasts, and that are an output too: of each head of a sequence as many as
@@ -259,12 +268,40 @@ impl<'a, T> Grid<'a, T> {
         let counts = self.counts();
         let kept = if self.tasks.starts.is_some() { counts[2] } else { rows.counts[2] };
         check_counts(&rows, [counts[0], counts[1], kept])?;
+        self.check_whole_heads()?;
+        Ok(Self { kept: Some(Shared::new(rows)?), ..self })
+    }
+
+    /// With states, `[sequence][head][row]`: rows as wide as those of the outputs, and for each head one further row, where there
+    /// are such. Packed sequences have one each.
+    ///
+    /// # Errors
+    /// If two tasks are of one head, or the rows have other counts than the outputs along sequences and heads, overlap or leave
+    /// their tensor.
+    pub fn with_states(
+        self,
+        rows: RowsMut<'a, f32>,
+        norm: Option<RowsMut<'a, f32>>,
+    ) -> Result<Self, GridError> {
+        let [batch, heads, _] = self.counts();
+        let sequences = self.tasks.starts.map_or(batch, |starts| starts.len() - 1);
+        check_counts(&rows, [sequences, heads, rows.counts[2]])?;
+        if let Some(norm) = &norm {
+            check_counts(norm, [sequences, heads, 1])?;
+        }
+        self.check_whole_heads()?;
+        let (rows, norm) = (Shared::new(rows)?, norm.map(Shared::new).transpose()?);
+        Ok(Self { states: Some(States { rows, norm }), ..self })
+    }
+
+    /// No two tasks are of one head.
+    fn check_whole_heads(&self) -> Result<(), GridError> {
         let head = |task: &Task| (task.sequence, task.kv_head);
         // Tasks are sorted: `new` compared them.
-        if let Some(task) = self.tasks.tasks.windows(2).position(|pair| head(&pair[0]) == head(&pair[1])) {
-            return Err(GridError::Tasks { task });
+        match self.tasks.tasks.windows(2).position(|pair| head(&pair[0]) == head(&pair[1])) {
+            Some(task) => Err(GridError::Tasks { task }),
+            None => Ok(()),
         }
-        Ok(Self { kept: Some(Shared::new(rows)?), ..self })
     }
 
     const fn counts(&self) -> [usize; 3] {
@@ -274,11 +311,20 @@ impl<'a, T> Grid<'a, T> {
         }
     }
 
+    /// All heads of a task, and all channels.
+    const fn whole(&self) -> Part {
+        let width = match &self.output {
+            SharedRows::Stored(rows) => rows.width,
+            SharedRows::Floats(rows) => rows.width,
+        };
+        Part { heads: 0..self.tasks.group, channels: 0..width }
+    }
+
     /// The next task, or `None` when all are given out.
     pub fn claim(&self) -> Option<Claim<'_, T>> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let task = *self.tasks.order.get(turn)? as usize;
-        Some(Claim { grid: self, task: self.tasks.tasks[task], kept: 0..u32::MAX })
+        Some(Claim { grid: self, task: self.tasks.tasks[task], kept: 0..u32::MAX, part: self.whole() })
     }
 }
 
@@ -343,6 +389,24 @@ pub struct Claim<'g, T> {
     task: Task,
     /// Which of the task's kept rows.
     kept: Range<u32>,
+    /// What of the rows.
+    part: Part,
+}
+
+/// Some heads of a task, and some channels of their rows.
+#[derive(Clone, Debug)]
+struct Part {
+    heads: Range<usize>,
+    channels: Range<usize>,
+}
+
+impl Part {
+    /// Its channels of a row.
+    fn of<T>(&self, row: *mut [T]) -> *mut [T] {
+        let Range { start, end } = self.channels;
+        assert!(start <= end && end <= row.len(), "channels of the row");
+        core::ptr::slice_from_raw_parts_mut(row.cast::<T>().wrapping_add(start), end - start)
+    }
 }
 
 impl<T> Claim<'_, T> {
@@ -354,7 +418,8 @@ impl<T> Claim<'_, T> {
     fn place(&self, head_in_group: usize, query: u32) -> [usize; 3] {
         let Task { sequence, kv_head, query_begin, query_end, .. } = self.task;
         let Tasks { group, starts, .. } = self.grid.tasks;
-        assert!(head_in_group < group && (query_begin..query_end).contains(&query), "a row of the task");
+        let is_own = self.part.heads.contains(&head_in_group) && (query_begin..query_end).contains(&query);
+        assert!(is_own, "a row of the task");
         let head = kv_head as usize * group + head_in_group;
         match starts {
             None => [sequence as usize, head, query as usize],
@@ -363,7 +428,7 @@ impl<T> Claim<'_, T> {
         }
     }
 
-    /// The output row of a query, for one of the query heads that share the key head.
+    /// The output row of a query, for one of the query heads that share the key head: the channels of it that are claimed.
     ///
     /// # Panics
     /// If the row is not of the task.
@@ -373,10 +438,11 @@ impl<T> Claim<'_, T> {
             // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all
             // others; the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the
             // task was given out once (`claim` counts up and `order` names it once; so do `Blocks`, whose blocks are
-            // apart, and strips have no such row), and `&mut self` keeps it to one borrow.
-            SharedRows::Stored(rows) => Row::Stored(unsafe { &mut *rows.row(place) }),
+            // apart, and `Parts`, whose heads or channels are; strips have no such row), and `&mut self` keeps it to one
+            // borrow.
+            SharedRows::Stored(rows) => Row::Stored(unsafe { &mut *self.part.of(rows.row(place)) }),
             // SAFETY: as above.
-            SharedRows::Floats(rows) => Row::Floats(unsafe { &mut *rows.row(place) }),
+            SharedRows::Floats(rows) => Row::Floats(unsafe { &mut *self.part.of(rows.row(place)) }),
         }
     }
 
@@ -386,8 +452,40 @@ impl<T> Claim<'_, T> {
     /// If the row is not of the task.
     pub fn stats(&mut self, head_in_group: usize, query: u32) -> Option<&mut [f32]> {
         let place = self.place(head_in_group, query);
+        assert!(self.part.channels == self.grid.whole().channels, "rows of all channels");
         // SAFETY: as for `output`; `Grid::new` found the counts the same.
         Some(unsafe { &mut *self.grid.stats.as_ref()?.row(place) })
+    }
+
+    /// Where a row of the state of one of the heads lies.
+    fn state_place(&self, head_in_group: usize, row: usize) -> [usize; 3] {
+        assert!(self.part.heads.contains(&head_in_group), "a head of the task");
+        [self.task.sequence as usize, self.task.kv_head as usize * self.grid.tasks.group + head_in_group, row]
+    }
+
+    /// A row of the state of one of the heads: the channels of it that are claimed. `None` where there are no states.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn state(&mut self, head_in_group: usize, row: usize) -> Option<&mut [f32]> {
+        let place = self.state_place(head_in_group, row);
+        // SAFETY: `row` points into the data that `Grid::with_states` was given, at a row that it found apart from all others; it is
+        // of a head of this task's sequence, of which there is no other task (`Grid::with_states` checked), the task was given out
+        // once, or its parts were, whose heads or channels are apart (`Parts`; strips and blocks are of grids without states: they
+        // have no heads here), and `&mut self` keeps it to one borrow.
+        Some(unsafe { &mut *self.part.of(self.grid.states.as_ref()?.rows.row(place)) })
+    }
+
+    /// The further row of one of the heads, if all of its channels are claimed; `None` where there is none.
+    ///
+    /// # Panics
+    /// If some channels of the head are another claim's.
+    pub fn norm(&mut self, head_in_group: usize) -> Option<&mut [f32]> {
+        let place = self.state_place(head_in_group, 0);
+        let norm = self.grid.states.as_ref()?.norm.as_ref()?;
+        assert!(self.part.channels == self.grid.whole().channels, "rows of all channels");
+        // SAFETY: as for `state`; the claim is the only one of the head (compared above).
+        Some(unsafe { &mut *norm.row(place) })
     }
 
     fn kept_place(&self, head_in_group: usize, row: u32) -> [usize; 3] {

@@ -28,6 +28,7 @@ mod panel;
 pub mod peak;
 #[cfg(feature = "threads")]
 pub mod pool;
+pub mod product;
 pub mod simd_f32;
 mod split;
 pub mod threads;

@@ -22,6 +22,8 @@ pub enum Quantity {
     Lse,
     /// The lookahead keys after the last token, in f32 whatever the storage.
     Learned,
+    /// The state of a recurrence after the last token, and its norm, in f32 whatever the storage.
+    State,
 }
 
 /// The bound.
@@ -34,7 +36,7 @@ pub fn bound(quantity: Quantity, dtype: Dtype, precision: Precision, max_score: 
         (_, Dtype::F32, Precision::Exact) => 2e-6,
         (Quantity::Output, Dtype::F16, _) => 2e-3,
         (Quantity::Output, Dtype::Bf16, _) => 8e-3,
-        (Quantity::Lse | Quantity::Learned, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
+        (Quantity::Lse | Quantity::Learned | Quantity::State, Dtype::F16 | Dtype::Bf16, _) => 2e-3,
     };
     at_five * libm::fmax(1.0, max_score / SCORES)
 }
@@ -48,7 +50,7 @@ pub fn bound_of(
     max_score: f64,
 ) -> f64 {
     let rounds_twice = match mechanism {
-        Mechanism::Latent(_) | Mechanism::Lookahead(_) => true,
+        Mechanism::Latent(_) | Mechanism::Lookahead(_) | Mechanism::Recurrence(_) => true,
         Mechanism::Plain | Mechanism::Pseudo(_) => false,
     };
     let factor = match (quantity, dtype) {
@@ -64,7 +66,7 @@ pub fn bound_of(
 /// or a sum that happens to be near 1 would be judged on digits that f32 scores do not have.
 pub fn denominator(quantity: Quantity, max_oracle: f64) -> f64 {
     match quantity {
-        Quantity::Output | Quantity::Learned => max_oracle,
+        Quantity::Output | Quantity::Learned | Quantity::State => max_oracle,
         Quantity::Lse => libm::fmax(1.0, max_oracle),
     }
 }

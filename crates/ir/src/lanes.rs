@@ -263,7 +263,7 @@ impl<'a> Lowering<'a> {
             Op::Bool(x) => self.emit(LaneOp::Bool(x), node.ty, Kind::Uniform),
             Op::Int(x) => self.emit(LaneOp::Int(x), node.ty, Kind::Uniform),
             Op::Float(x) => self.emit(LaneOp::Float(x as f32), node.ty, Kind::Uniform),
-            Op::Var(Var::S) => self.emit(LaneOp::Score, node.ty, Kind::Full),
+            Op::Var(Var::S | Var::X) => self.emit(LaneOp::Score, node.ty, Kind::Full),
             Op::Var(var) => {
                 let kind = match var {
                     Var::H | Var::Q => Kind::Row,

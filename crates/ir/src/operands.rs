@@ -40,7 +40,7 @@ pub fn operands(heads: &Heads, mechanism: &Mechanism<'_>) -> impl Iterator<Item 
     let Heads { query, kv, value, dim, value_dim } = *heads;
     let of = |name, heads, rows, width| Some(Operand { name, heads, rows, width });
     let all = match *mechanism {
-        Mechanism::Plain | Mechanism::Pseudo(_) => [
+        Mechanism::Plain | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => [
             of("q", Some(query), Rows::Queries, dim),
             of("k", Some(kv), Rows::Keys, dim),
             of("v", Some(value), Rows::Keys, value_dim),

@@ -204,6 +204,8 @@ pub struct Plan {
     pub decode: Split,
     /// What there is for latents, where the spec has them.
     pub latent: Option<LatentPlan>,
+    /// Tokens of a chunk of a recurrence, on a grid of absolute positions.
+    pub chunk: Option<u32>,
     /// How keys and values are cached.
     pub cache: PageFormat,
     /// Which keys a query can see at most, however long its sequence: what a ring holds. `None` where that has no end.

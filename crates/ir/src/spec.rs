@@ -11,7 +11,7 @@ use crate::expr::Expr;
 use crate::identity::Identity;
 use crate::plan::{Dtype, Precision};
 use crate::rows::{Output, Position, QkNorm};
-use crate::variant::{self, Heads, InputShape, Latent, Pseudo, Source, Variant, Weights};
+use crate::variant::{self, Heads, InputShape, Latent, Pseudo, Recurrence, Source, Variant, Weights};
 
 /// One attention variant.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub struct Spec {
     pub qk_norm: Option<QkNorm>,
     /// Factor of every query·key product.
     pub scale: f64,
-    /// The score modifier, a float.
+    /// The score modifier, a float; of a recurrence its feature map.
     pub modify: Expr,
     /// The mask, a bool.
     pub allow: Expr,
@@ -59,7 +59,7 @@ impl Spec {
     pub fn variant(&self) -> Option<Variant<'_>> {
         let mechanism = match &self.mechanism {
             Mechanism::Plain => variant::Mechanism::Plain,
-            Mechanism::Recurrence(_) => return None,
+            Mechanism::Recurrence(recurrence) => variant::Mechanism::Recurrence(*recurrence),
             Mechanism::Latent(latent) => variant::Mechanism::Latent(*latent),
             Mechanism::Lookahead(Lookahead { window, rotate, allow }) => {
                 variant::Mechanism::Lookahead(variant::Lookahead {
@@ -109,32 +109,6 @@ pub struct Inputs {
     pub names: Vec<String>,
     /// Their types and axes.
     pub shapes: Vec<InputShape>,
-}
-
-/// A running state per head.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recurrence {
-    /// Applied to q and k elementwise.
-    pub feature_map: Expr,
-    /// Divide by the running sum of features, with this added to it.
-    pub normalize_eps: Option<f64>,
-    /// What the state forgets.
-    pub decay: Decay,
-    /// Whether a write first removes what the key already recalls.
-    pub delta: bool,
-}
-
-/// What a state forgets before each write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decay {
-    /// Nothing.
-    None,
-    /// A constant for each head.
-    Head,
-    /// A factor for each token.
-    Token,
-    /// A factor for each token and channel.
-    Channel,
 }
 
 /// Keys that keep learning from later tokens.

@@ -1,6 +1,7 @@
 //! What a spec says, as text: expressions with all definitions expanded, heads in words, numbers.
 
 mod lookahead;
+mod recurrence;
 mod tables;
 
 use alloc::format;
@@ -11,6 +12,7 @@ use crate::expr::{Binary, NodeId, Op, Tree, Unary, Var};
 use crate::variant::{Axis, Heads, InputShape, Latent};
 
 pub use self::lookahead::{lookahead, score};
+pub use self::recurrence::recurrence;
 pub use self::tables::{cache, cache_layout, number, output, rows, scaling, weights};
 
 /// How many heads there are, how wide, and who shares keys and values.

@@ -1,6 +1,6 @@
 //! A variant as kernels see it: what a spec says, borrowed and without names.
 
-use crate::expr::{MAX_AXES, Tree};
+use crate::expr::{MAX_AXES, Tree, Var};
 use crate::identity::Identity;
 use crate::rows::{Output, Position, QkNorm};
 
@@ -12,7 +12,8 @@ pub struct Heads {
     pub query: u32,
     /// Key heads; divides `query`. Query head `h` reads key head `h / (query / kv)`.
     pub kv: u32,
-    /// Value heads; divides `kv`. Key head `g` reads value head `g / (kv / value)`.
+    /// Value heads; divides `kv`. Key head `g` reads value head `g / (kv / value)`. Of a recurrence a multiple of `kv`: each has
+    /// a state of its own, and value head `v` reads query and key head `v / (value / kv)`.
     pub value: u32,
     /// Width of a query or key row.
     pub dim: u32,
@@ -81,6 +82,59 @@ pub enum Mechanism<'a> {
     Lookahead(Lookahead<'a>),
     /// Heads mixed and interleaved into pseudo-heads: IHA.
     Pseudo(Pseudo),
+    /// A running state in place of scores and weights: linear attention.
+    Recurrence(Recurrence),
+}
+
+/// A state of each value head, `[dim, value_dim]`, that tokens write and queries read.
+///
+/// S_t = A_t S_{t−1} + write_t, o_t = S_tᵀ (scale · φ(q_t)): a query reads what its own token has written. The feature map φ
+/// is [`Variant::modify`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recurrence {
+    /// Outputs are divided by the running sum of features, with this added to it; no scale then.
+    pub normalize_eps: Option<f64>,
+    /// What the state forgets before each write.
+    pub decay: Decay,
+    /// Where a write first removes what its key recalls: the captured f32 input of its strength, `[batch, value heads, tokens]`.
+    pub delta: Option<u16>,
+    /// Whether a query reads what tokens up to its own have written; else what all have.
+    pub causal: bool,
+    /// The captured input, `[batch, tokens]`, whose change from one token to the next restarts the state.
+    pub restart: Option<u16>,
+}
+
+/// What a state forgets before each write: the natural logs of what it is multiplied by, none above 0, in a captured f32 input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Nothing.
+    None,
+    /// A constant of each head, `[value heads]`.
+    Head(u16),
+    /// A factor of each token, `[batch, value heads, tokens]`.
+    Token(u16),
+    /// A factor of each token and key channel, `[batch, value heads, tokens, dim]`.
+    Channel(u16),
+}
+
+impl Decay {
+    /// As it is written in specs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Decay::None => "none",
+            Decay::Head(_) => "head",
+            Decay::Token(_) => "token",
+            Decay::Channel(_) => "channel",
+        }
+    }
+
+    /// The captured input.
+    pub const fn input(self) -> Option<u16> {
+        match self {
+            Decay::None => None,
+            Decay::Head(input) | Decay::Token(input) | Decay::Channel(input) => Some(input),
+        }
+    }
 }
 
 /// Keys and values compressed to a latent vector.
@@ -331,7 +385,7 @@ pub struct Variant<'a> {
     /// Factor of every query·key product.
     pub scale: f64,
     /// The score modifier, a float that may read [`Var::S`](crate::expr::Var::S); just that variable when nothing
-    /// is modified.
+    /// is modified. Of a recurrence, which has no scores, the feature map, which reads [`Var::X`](crate::expr::Var::X).
     pub modify: Tree<'a>,
     /// The mask, a bool: whether the query may attend to the key.
     pub allow: Tree<'a>,
@@ -360,7 +414,10 @@ impl<'a> Variant<'a> {
     pub const fn cached_heads(&self) -> Heads {
         match &self.mechanism {
             Mechanism::Latent(latent) => latent.absorbed_heads(self.heads.query),
-            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => self.heads,
+            Mechanism::Plain
+            | Mechanism::Lookahead(_)
+            | Mechanism::Pseudo(_)
+            | Mechanism::Recurrence(_) => self.heads,
         }
     }
 
@@ -395,9 +452,42 @@ impl<'a> Variant<'a> {
         }
     }
 
-    /// Heads of the result: as many as query heads, unless they are mixed to another number.
+    /// Heads of the weighted sums: of a recurrence one of each state.
+    pub const fn sum_heads(&self) -> u32 {
+        match self.mechanism {
+            Mechanism::Recurrence(_) => self.heads.value,
+            _ => self.heads.query,
+        }
+    }
+
+    /// Heads of the result: as many as there are sums, unless they are mixed to another number.
     pub fn output_heads(&self) -> u32 {
-        self.output.mix.map_or(self.heads.query, |mix| mix.heads)
+        self.output.mix.map_or(self.sum_heads(), |mix| mix.heads)
+    }
+
+    /// Whether there must be a query for each key, from the first position on.
+    pub const fn pairs_queries(&self) -> bool {
+        match self.mechanism {
+            Mechanism::Lookahead(_) => true,
+            Mechanism::Recurrence(recurrence) => recurrence.causal,
+            Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) => false,
+        }
+    }
+
+    /// What there is of a recurrence.
+    pub const fn recurrence(&self) -> Option<Recurrence> {
+        match self.mechanism {
+            Mechanism::Recurrence(recurrence) => Some(recurrence),
+            _ => None,
+        }
+    }
+
+    /// Whether mask and modifier are of scores: [`Variant::modify`] is then of [`Var::S`], else of [`Var::X`].
+    pub const fn element(&self) -> Var {
+        match self.mechanism {
+            Mechanism::Recurrence(_) => Var::X,
+            _ => Var::S,
+        }
     }
 
     /// The masks: of queries, and of lookahead keys who teaches whom.

@@ -10,6 +10,7 @@ use regard_ir::variant::Variant;
 use regard_runtime::cache::{CachedSequenceMut, Caches};
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, Parts, Target, Workspace};
+use regard_runtime::recurrent::States;
 use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
 
@@ -25,21 +26,34 @@ pub struct Run<'a, T> {
     pub inputs: Inputs<'a, T>,
     /// Where results go.
     pub target: Target<'a, T>,
-    /// Where lookahead keys go, of variants with such.
-    pub u: Option<ViewMut<'a, f32>>,
+    /// What a mechanism leaves behind, if it is wanted.
+    pub left: Left<'a>,
     /// Who does it.
     pub threads: &'a dyn Threads,
     /// What it is done in.
     pub workspace: Workspace<'a>,
 }
 
+/// What a mechanism leaves behind its last token.
+pub enum Left<'a> {
+    /// Nothing that is wanted.
+    Nothing,
+    /// Lookahead keys.
+    Keys(ViewMut<'a, f32>),
+    /// States, which are read first.
+    States(States<'a>),
+}
+
 impl<T: Element> Visit for Run<'_, T> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { parts, code, inputs, target, u, threads, workspace } = self;
-        match (target, u) {
-            (Target::Whole(outputs), Some(u)) => {
+        let Self { parts, code, inputs, target, left, threads, workspace } = self;
+        match (target, left) {
+            (Target::Whole(outputs), Left::States(states)) => {
+                flash::run_recurrence(engine, parts, code.on(), inputs, (outputs, states), threads, workspace)
+            }
+            (Target::Whole(outputs), Left::Keys(u)) => {
                 flash::run_lookahead(engine, parts, code.on(), inputs, (outputs, u), threads, workspace)
             }
             (target, _) => flash::run(engine, parts, code.on(), inputs, target, threads, workspace),

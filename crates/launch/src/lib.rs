@@ -16,7 +16,7 @@ use regard_engine::element;
 use regard_ir::plan::Plan;
 use regard_runtime::flash;
 
-pub use calls::{Append, Decode, Extend, Finish, Prefill, Run};
+pub use calls::{Append, Decode, Extend, Finish, Left, Prefill, Run};
 pub use code::{Source, VariantCode};
 
 /// A call that did not happen, or whose outputs mean nothing.

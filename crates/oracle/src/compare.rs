@@ -22,6 +22,9 @@ pub struct Outputs<'a> {
     pub lse: Option<Tensor4<'a>>,
     /// The lookahead keys after the last token, `[batch, heads, keys, dim]` in f32, where the kernel wrote them.
     pub u: Option<Tensor4<'a>>,
+    /// The state of a recurrence after the last token, `[sequences, value heads, dim, value_dim]` in f32, where the kernel wrote
+    /// it, and the sum of features, `[sequences, value heads, 1, dim]`, where it has one.
+    pub state: Option<(Tensor4<'a>, Option<Tensor4<'a>>)>,
 }
 
 /// How a kernel's output compares with the oracle.
@@ -33,6 +36,8 @@ pub struct Report {
     pub lse: Option<Judgement>,
     /// The lookahead keys after the last token, where both sides have them.
     pub u: Option<Judgement>,
+    /// The state after the last token, where both sides have it, or the sum of features, whichever is worse.
+    pub state: Option<Judgement>,
     /// Rows that were compared, over all heads and sequences.
     pub rows_checked: u64,
     /// Rows that there are.
@@ -144,7 +149,7 @@ pub fn compare_part_to(
     sample: &Sample,
     part: usize,
 ) -> Result<Report, CompareError> {
-    compared(&oracle.part(part), &Outputs { o, lse: None, u: None }, Some(expected), sample)
+    compared(&oracle.part(part), &Outputs { o, lse: None, u: None, state: None }, Some(expected), sample)
 }
 
 fn compared(
@@ -156,7 +161,7 @@ fn compared(
     let oracle = part.oracle();
     check_outputs(oracle, outputs)?;
     if let Some(o) = expected {
-        check_outputs(oracle, &Outputs { o, lse: None, u: None })?;
+        check_outputs(oracle, &Outputs { o, lse: None, u: None, state: None })?;
     }
     let (b, query_heads, output_heads) = (part.sequence(), part.query_heads(), part.output_heads());
     let (kind, of) = (Kind::of(oracle), part.rows());
@@ -208,7 +213,29 @@ fn compared(
         let u = compared_keys(part, found)?;
         report.u = report.u.into_iter().chain(u).reduce(Judgement::worse);
     }
+    if let Some((state, norm)) = &outputs.state {
+        report.state = compared_state(part, state, norm.as_ref());
+    }
     Ok(report)
+}
+
+/// Compares the state of a part after the last token, as a whole, and the sum of features; `None` where it has none.
+fn compared_state(part: &Part<'_>, state: &Tensor4<'_>, norm: Option<&Tensor4<'_>>) -> Option<Judgement> {
+    let (kind, b, h) = (Kind::of(part.oracle()), part.sequence(), part.query_heads().start);
+    let right = part.state()?;
+    let judged = |found: &Tensor4<'_>, rows: &dyn Fn(usize) -> Vec<f64>| {
+        let mut errors = Errors::new(Quantity::State);
+        let n_rows = found.shape()[2];
+        for c in 0..n_rows {
+            for (channel, (found, oracle)) in found.row(b, h, c).into_iter().zip(rows(c)).enumerate() {
+                errors.add(Element { at: [b, h, c, channel], found, oracle });
+            }
+        }
+        errors.judge(Run { b, h, rows: 0..n_rows }, kind)
+    };
+    let state = judged(state, &|c| right.row(c).to_vec());
+    let norm = norm.map(|norm| judged(norm, &|_| right.norm().to_vec()));
+    [Some(state), norm].into_iter().flatten().reduce(Judgement::worse)
 }
 
 /// Compares the lookahead keys of a part after the last token; `None` where it has none.
@@ -233,15 +260,20 @@ fn compared_keys(part: &Part<'_>, u: &Tensor4<'_>) -> Result<Option<Judgement>, 
 }
 
 impl Report {
+    /// All that was judged.
+    fn judgements(&self) -> impl Iterator<Item = &Judgement> {
+        let Self { output, lse, u, state, .. } = self;
+        [Some(output), lse.as_ref(), u.as_ref(), state.as_ref()].into_iter().flatten()
+    }
+
     /// Whether everything compared is within its bound.
     pub fn passed(&self) -> bool {
-        [Some(&self.output), self.lse.as_ref(), self.u.as_ref()].into_iter().flatten().all(Judgement::passed)
+        self.judgements().all(Judgement::passed)
     }
 
     /// The error as a share of what is allowed, of the result that is worse; infinite where a result is broken.
     pub fn share(&self) -> f64 {
-        let judged = [Some(&self.output), self.lse.as_ref(), self.u.as_ref()].into_iter().flatten();
-        judged.map(Judgement::share).fold(0.0, f64::max)
+        self.judgements().map(Judgement::share).fold(0.0, f64::max)
     }
 
     /// The report over both parts.
@@ -250,6 +282,7 @@ impl Report {
             output: self.output.worse(other.output),
             lse: self.lse.into_iter().chain(other.lse).reduce(Judgement::worse),
             u: self.u.into_iter().chain(other.u).reduce(Judgement::worse),
+            state: self.state.into_iter().chain(other.state).reduce(Judgement::worse),
             rows_checked: self.rows_checked + other.rows_checked,
             rows: self.rows + other.rows,
         }
@@ -263,6 +296,7 @@ impl Report {
             output: nothing(Quantity::Output),
             lse: has_lse.then(|| nothing(Quantity::Lse)),
             u: None,
+            state: None,
             rows_checked: 0,
             rows: 0,
         }
@@ -277,6 +311,9 @@ impl fmt::Display for Report {
         }
         if let Some(u) = &self.u {
             write!(f, "; u: {u}")?;
+        }
+        if let Some(state) = &self.state {
+            write!(f, "; state: {state}")?;
         }
         write!(f, "; {} of {} rows compared", self.rows_checked, self.rows)
     }
@@ -388,5 +425,11 @@ fn check_outputs(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Result<(), Compa
     outputs.lse.iter().try_for_each(|lse| fits("lse", lse, shape(variant.heads.query, 1), Dtype::F32))?;
     let [_, _, keys] = oracle.problem().extents();
     let learned = [batch, variant.heads.query, keys, variant.heads.dim].map(|n| n as usize);
-    outputs.u.iter().try_for_each(|u| fits("u", u, learned, Dtype::F32))
+    outputs.u.iter().try_for_each(|u| fits("u", u, learned, Dtype::F32))?;
+    let heads = &variant.heads;
+    let of_states = |rows: u32, width: u32| [oracle.problem().batch, heads.value, rows, width].map(|n| n as usize);
+    outputs.state.iter().try_for_each(|(state, norm)| {
+        fits("state", state, of_states(heads.dim, heads.value_dim), Dtype::F32)?;
+        norm.iter().try_for_each(|norm| fits("norm", norm, of_states(1, heads.dim), Dtype::F32))
+    })
 }

@@ -11,6 +11,7 @@ use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 use crate::eval::{IndexError, Scope, Value, eval};
 use crate::lookahead::{Learner, silu};
 use crate::mismatch::{self, Mismatch};
+use crate::recurrence::{Running, Start, Writer};
 use crate::rope::Rope;
 use crate::tensor::Tensor4;
 
@@ -50,11 +51,12 @@ pub struct Oracle<'a> {
     pub(crate) rope: Option<Rope>,
     rounds: bool,
     pub(crate) keys: Keys,
+    pub(crate) start: Option<Start<'a>>,
     precision: Precision,
 }
 
 /// The query heads of a sequence that make outputs together, with their keys and values prepared: a single one, or all
-/// where the outputs are mixed.
+/// where the outputs are mixed. Of a recurrence, a value head.
 #[derive(Clone, Debug)]
 pub struct Part<'o> {
     oracle: &'o Oracle<'o>,
@@ -67,6 +69,8 @@ pub struct Part<'o> {
     first_key_head: usize,
     /// The lookahead keys of each query head, where the variant has them.
     learners: Vec<Learner>,
+    /// The state of a recurrence.
+    writer: Option<Writer>,
 }
 
 /// The keys of one head, normalised and turned, and their values.
@@ -111,7 +115,7 @@ impl<'a> Oracle<'a> {
         mismatch::check((&variant, keys), &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
         let (rounds, precision) = (false, Precision::Exact);
-        Ok(Self { variant, problem, tensors, rope, rounds, keys, precision })
+        Ok(Self { variant, problem, tensors, rope, rounds, keys, start: None, precision })
     }
 
     /// The same formula with each score, weight and weighted sum rounded to binary32, which is the least that f32
@@ -123,6 +127,11 @@ impl<'a> Oracle<'a> {
     /// The same formula, for kernels of this precision: it says which bounds hold.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same formula, where states are these before the first token; else they are zero.
+    pub fn starting(self, start: Start<'a>) -> Self {
+        Self { start: Some(start), ..self }
     }
 
     fn round(&self, x: f64) -> f64 {
@@ -151,12 +160,14 @@ impl<'a> Oracle<'a> {
 
     /// Whether rows have the log of their weights' sum.
     pub fn has_lse(&self) -> bool {
-        matches!(self.variant.weights, Weights::Softmax { .. }) && self.pseudo().is_none()
+        let has_sums = self.pseudo().is_none() && self.variant.recurrence().is_none();
+        has_sums && matches!(self.variant.weights, Weights::Softmax { .. })
     }
 
-    /// How many parts there are: one for each query head of each sequence, or for each sequence where heads are mixed.
+    /// How many parts there are: one for each query head of each sequence, of a recurrence each value head, or for each sequence
+    /// where heads are mixed.
     pub fn parts(&self) -> usize {
-        let heads = if self.mixes() { 1 } else { self.variant.heads.query };
+        let heads = if self.mixes() { 1 } else { self.variant.sum_heads() };
         self.problem.batch as usize * heads as usize
     }
 
@@ -180,7 +191,7 @@ impl<'a> Oracle<'a> {
     /// # Panics
     /// If there is no such part.
     pub fn part(&self, index: usize) -> Part<'_> {
-        let (heads, n_heads) = (&self.heads(), self.variant.heads.query as usize);
+        let (heads, n_heads) = (&self.heads(), self.variant.sum_heads() as usize);
         let (b, query_heads) = match self.mixes() {
             true => (index, 0..n_heads),
             false => (index / n_heads, index % n_heads..index % n_heads + 1),
@@ -189,9 +200,13 @@ impl<'a> Oracle<'a> {
         let first_key_head = query_heads.start / group;
         let key_heads = first_key_head..(query_heads.end - 1) / group + 1;
         let of = self.problem.sequence(b as u32);
+        if let Some(writer) = self.writer(&of, b, query_heads.start) {
+            let (memories, learners, writer) = (vec![], vec![], Some(writer));
+            return Part { oracle: self, b, of, query_heads, memories, first_key_head, learners, writer };
+        }
         let memories = key_heads.map(|g| self.memory(b, g)).collect();
         let learners = query_heads.clone().filter_map(|h| self.learner(&of, h)).collect();
-        Part { oracle: self, b, of, query_heads, memories, first_key_head, learners }
+        Part { oracle: self, b, of, query_heads, memories, first_key_head, learners, writer: None }
     }
 
     fn memory(&self, b: usize, g: usize) -> Memory {
@@ -209,7 +224,7 @@ impl<'a> Oracle<'a> {
         match self.variant.mechanism {
             Mechanism::Latent(_) => Heads { kv: heads.query, value: heads.query, ..heads },
             Mechanism::Pseudo(pseudo) => pseudo.heads(heads),
-            Mechanism::Plain | Mechanism::Lookahead(_) => heads,
+            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Recurrence(_) => heads,
         }
     }
 
@@ -289,6 +304,13 @@ impl<'o> Part<'o> {
         self.query_heads().zip(&self.learners).map(rows).collect()
     }
 
+    /// The state after the last token; `None` where the variant has none.
+    pub fn state(&self) -> Option<Running> {
+        let (writer, recurrence) = (self.writer.as_ref()?, self.oracle.variant.recurrence()?);
+        let last = Scope { q: self.of.keys as i32 - 1, ..self.scope(self.query_heads.start, 0) };
+        Some(writer.at(self.oracle, &recurrence, &last).clone())
+    }
+
     /// What expressions read at query row `i` of a head, before there is a key; of pseudo-heads, `i` is a virtual token.
     fn scope(&self, h: usize, i: usize) -> Scope {
         let per_token = self.oracle.per_token() as i32;
@@ -308,6 +330,16 @@ impl<'o> Part<'o> {
     /// The weighted sum of one query head.
     fn sum(&self, h: usize, i: usize) -> Result<Sum, IndexError> {
         let Oracle { variant, .. } = self.oracle;
+        if let (Some(writer), Some(recurrence)) = (&self.writer, variant.recurrence()) {
+            let scope = self.scope(h, i);
+            let of_head = Scope { h: (h / self.oracle.state_group()) as i32, ..scope };
+            let query = self.oracle.query(&of_head, &self.of, i)?;
+            let query = self.oracle.features(query, &scope)?;
+            let running = writer.at(self.oracle, &recurrence, &scope);
+            let mut o = running.read(&query, variant.scale, recurrence.normalize_eps);
+            o.iter_mut().for_each(|o| *o = self.oracle.round(*o));
+            return Ok(Sum { o, lse: None, max_score: 0.0 });
+        }
         let memory = h / self.oracle.heads().group() as usize;
         let Memory { keys, values } = &self.memories[memory - self.first_key_head];
         let mut scope = self.scope(h, i);
@@ -389,7 +421,7 @@ impl Oracle<'_> {
         }
     }
 
-    fn float(&self, tree: Tree<'_>, scope: &Scope) -> Result<f64, IndexError> {
+    pub(crate) fn float(&self, tree: Tree<'_>, scope: &Scope) -> Result<f64, IndexError> {
         match eval(tree, scope, &self.tensors.captured)? {
             Value::Float(value) => Ok(value),
             other => unreachable!("a score is a float, not {other:?}"),

@@ -12,6 +12,7 @@ mod formula;
 mod lookahead;
 mod mismatch;
 pub mod random;
+mod recurrence;
 mod rope;
 mod rows;
 pub mod sample;
@@ -19,4 +20,5 @@ mod tensor;
 
 pub use formula::{Keys, Oracle, Part, Row, Tensors};
 pub use mismatch::Mismatch;
+pub use recurrence::{Running, Start};
 pub use tensor::{Buffer, Elements, Tensor4, TensorError};

@@ -6,7 +6,7 @@ use regard_ir::operands::{Operand, Rows};
 use regard_ir::plan::Dtype;
 use regard_ir::problem::{OwnedProblem, Problem, ProblemError};
 use regard_ir::rows::Frequencies;
-use regard_ir::variant::{InputType, Sink, Variant, Weights};
+use regard_ir::variant::{Decay, InputType, Recurrence, Sink, Variant, Weights};
 
 use crate::formula::{Keys, Tensors};
 
@@ -196,6 +196,19 @@ fn check_captured(
         ] {
             needed.push((name, input, InputType::F32, size(sources).saturating_mul(targets)));
         }
+    }
+    if let Some(Recurrence { decay, delta, .. }) = variant.recurrence() {
+        let tokens = usize::try_from(problem.all_keys()).unwrap_or(usize::MAX);
+        let of_token = tokens.saturating_mul(size(heads.value));
+        match decay {
+            Decay::None => {}
+            Decay::Head(input) => needed.push(("decay", input, InputType::F32, size(heads.value))),
+            Decay::Token(input) => needed.push(("decay", input, InputType::F32, of_token)),
+            Decay::Channel(input) => {
+                needed.push(("decay", input, InputType::F32, of_token.saturating_mul(size(heads.dim))));
+            }
+        }
+        needed.extend(delta.map(|input| ("beta", input, InputType::F32, of_token)));
     }
     if let Some(mix) = output.mix {
         needed.push(("mix", mix.input, InputType::F32, size(mix.heads) * size(heads.query)));

@@ -4,7 +4,7 @@ use regard_ir::inputs::{self, InputData};
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Problem;
 use regard_ir::rows::Frequencies;
-use regard_ir::variant::{Axis, InputType, Pseudo, Source, Turned, Variant};
+use regard_ir::variant::{Axis, InputType, Pseudo, Recurrence, Source, Turned, Variant};
 
 /// Independent N(0, 1) numbers, the same for a seed on every platform.
 ///
@@ -65,6 +65,8 @@ pub fn captured(variant: &Variant<'_>, problem: &Problem<'_>, input: usize, seed
     let floats = |of: &dyn Fn(f32) -> f32| CapturedBuffer::F32(normal(seed).take(len).map(of).collect());
     match (shape.dtype, Role::of(variant, input), shape.axes().last()) {
         (InputType::F32, Role::Factors, _) => floats(&|x| 1.0 + 0.1 * x),
+        (InputType::F32, Role::Decay, _) => floats(&|x| -libm::expf(1.5 * x - 3.0)),
+        (InputType::F32, Role::Strength, _) => floats(&|x| 1.0 / (1.0 + libm::expf(-x))),
         (InputType::F32, Role::Mix, _) => {
             let heads = variant.heads.query as usize;
             let noise = 0.25 / (heads as f32).sqrt();
@@ -135,6 +137,10 @@ enum Role {
     PseudoHeads { sources: usize },
     /// The collapse of pseudo-heads: the mean of a head's own, and N(0, 1/16) of all together.
     Collapse,
+    /// The decay of a state: logs of a log-normal size, half of them above −0.05 and a few below −1.
+    Decay,
+    /// How strongly a delta rule writes: a sigmoid of N(0, 1).
+    Strength,
     /// Rope, as positions: they count up from 0 in each of about four documents.
     Positions,
     /// Rope, as frequencies: 10000^(−2t/dim).
@@ -155,6 +161,13 @@ impl Role {
                 () if is(q) => return Role::PseudoHeads { sources: query },
                 () if is(k) || is(v) => return Role::PseudoHeads { sources: kv },
                 () if is(collapse) => return Role::Collapse,
+                () => {}
+            }
+        }
+        if let Some(Recurrence { decay, delta, .. }) = variant.recurrence() {
+            match () {
+                () if decay.input().is_some_and(is) => return Role::Decay,
+                () if delta.is_some_and(is) => return Role::Strength,
                 () => {}
             }
         }

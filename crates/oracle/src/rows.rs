@@ -85,6 +85,11 @@ impl Oracle<'_> {
         }
     }
 
+    /// Value row `j` of a value head.
+    pub(crate) fn own_value(&self, of: &Sequence, v: usize, j: usize) -> Vec<f64> {
+        self.row(2, [of.batch as usize, v, of.first_key as usize + j])
+    }
+
     /// One row of an operand.
     fn row(&self, operand: usize, [b, h, n]: [usize; 3]) -> Vec<f64> {
         self.tensors.operands[operand].row(b, h, n)

@@ -6,7 +6,7 @@
 use regard_engine::catalog::Entry;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Machine;
-use regard_ir::plan::{Dtype, Plan};
+use regard_ir::plan::{Dtype, EngineKind, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::reach::reach;
 use regard_ir::spec::Spec;
@@ -19,6 +19,7 @@ use crate::estimate::Known;
 use crate::latent;
 use crate::pieces;
 use crate::pseudo;
+use crate::recurrence;
 use crate::report::{Choice, Reason, RejectedEngine};
 
 /// Tasks that each thread gets at most. The cut is even to one task, so the busiest thread works at most about 1/32
@@ -43,11 +44,22 @@ impl Candidate {
     /// The plan on an engine; `None` where that does not meet the precision.
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
         let variant = spec.variant()?;
+        if variant.recurrence().is_some() && entry.engine != EngineKind::SimdF32 {
+            // Products with a state are those of f32 vectors.
+            return None;
+        }
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
         let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
         let learns = matches!(variant.mechanism, Mechanism::Lookahead(_));
         let target = |heads| Target { heads, mixed, machine, entry, pieces: split.pieces, learns };
+        let mut chunk = None;
         let (prefill, latent, mut choices) = match &variant.mechanism {
+            Mechanism::Recurrence(recurrence) => {
+                let (tokens, blocks, choices) =
+                    recurrence::choose((&variant.heads, recurrence), machine, entry);
+                chunk = Some(tokens);
+                (blocks, None, choices)
+            }
             Mechanism::Latent(latent) => {
                 let query = spec.heads.query;
                 let (prefill, mut choices) = target(latent.expanded_heads(query)).choose();
@@ -60,10 +72,12 @@ impl Candidate {
                 (prefill, None, choices)
             }
         };
-        choices.extend(split.choice);
         let pack_ahead_bytes = pack_ahead_bytes(machine);
-        choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
-        choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
+        if chunk.is_none() {
+            choices.extend(split.choice);
+            choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
+            choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
+        }
         let reach = reach(&variant.scored());
         let cached = |mixed| {
             let (cache, decode, more) = decode::choose(spec, machine, dtype, mixed);
@@ -76,6 +90,7 @@ impl Candidate {
                 prefill,
                 decode,
                 latent,
+                chunk,
                 cache,
                 reach,
                 pack_ahead_bytes,
@@ -88,7 +103,9 @@ impl Candidate {
         let (mixed, form) = form.map_or((false, None), |(mixed, choice)| (mixed, Some(choice)));
         let (plan, more) = cached(mixed);
         choices.extend(form);
-        choices.extend(more);
+        if chunk.is_none() {
+            choices.extend(more);
+        }
         Some(Self { entry, plan, choices })
     }
 
@@ -107,7 +124,7 @@ impl Candidate {
 fn prefill_form<'a>(variant: &Variant<'a>) -> Variant<'a> {
     match &variant.mechanism {
         Mechanism::Latent(latent) => variant.expanded(latent),
-        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => *variant,
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => *variant,
     }
 }
 

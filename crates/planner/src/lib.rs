@@ -17,6 +17,7 @@ pub mod pieces;
 mod plan;
 pub mod profile;
 mod pseudo;
+mod recurrence;
 pub mod report;
 
 pub use plan::{PlanError, plan};

@@ -17,8 +17,6 @@ use crate::report::{Note, PlanReport, RejectedEngine};
 /// A spec that cannot be planned for a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlanError {
-    /// No kernel computes this mechanism.
-    Mechanism(&'static str),
     /// No engine of this build, or not the one asked for, runs there.
     NoEngine {
         /// The engine asked for.
@@ -42,9 +40,6 @@ pub enum PlanError {
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PlanError::Mechanism(what) => {
-                write!(f, "no kernel computes `{what}` yet")
-            }
             PlanError::NoEngine { engine: Some(engine), isa, dtype } => {
                 write!(f, "engine {} does not run {} on {}", engine.name(), dtype.name(), isa.name())?;
                 match (engine, dtype) {
@@ -80,16 +75,13 @@ impl std::error::Error for PlanError {}
 /// capable instruction set that it has there, however fast.
 ///
 /// # Errors
-/// If no kernel computes the spec's mechanism, no engine runs there, or the machine has no core or no L1d.
+/// If no engine runs there, or the machine has no core or no L1d.
 pub fn plan(
     spec: &Spec,
     machine: &Machine,
     dtype: Dtype,
     engine: Option<EngineKind>,
 ) -> Result<(Plan, PlanReport), PlanError> {
-    if let Some(mechanism) = unsupported(&spec.mechanism) {
-        return Err(PlanError::Mechanism(mechanism));
-    }
     let Machine { isa, cores, l1d_bytes, .. } = *machine;
     if cores == 0 || l1d_bytes == 0 {
         return Err(PlanError::Machine { cores, l1d_bytes });
@@ -121,13 +113,6 @@ pub fn plan(
     Ok((plan, report))
 }
 
-fn unsupported(mechanism: &Mechanism) -> Option<&'static str> {
-    match mechanism {
-        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) => None,
-        Mechanism::Recurrence(_) => Some("recurrence"),
-    }
-}
-
 fn notes(
     spec: &Spec,
     machine: &Machine,
@@ -156,6 +141,11 @@ fn notes(
     if let Mechanism::Pseudo(pseudo) = spec.mechanism {
         let Heads { query, kv, .. } = spec.heads;
         notes.push(Note::PseudoHeads { query, sources: kv, per_token: pseudo.heads });
+    }
+    if let Mechanism::Recurrence(_) = spec.mechanism {
+        notes.push(Note::States);
+        notes.push(Note::Bits);
+        return notes;
     }
     let allow = spec.allow.tree();
     if allow.node(allow.root()).op == Op::Bool(true) {

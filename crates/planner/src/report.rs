@@ -122,6 +122,11 @@ pub enum Reason {
     DecodeStack,
     /// Queries that see a key from which on it is made of its latent.
     Crossover,
+    /// Tokens of a recurrence that are products of matrices.
+    Chunk {
+        /// Multiply-adds of a token and value head, and what counts as such.
+        products: u64,
+    },
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -207,6 +212,8 @@ pub enum Note {
     Ring(Reach),
     /// Keys learn from one query block after the other.
     WholeHeads,
+    /// A state is handed from one chunk to the next.
+    States,
     /// What the result's bits depend on.
     Bits,
 }
@@ -347,6 +354,10 @@ impl fmt::Display for Reason {
             Reason::Crossover => f.write_str(
                 "queries that see a key from which on keys and values are made of latents; queries of fewer are brought to these:",
             ),
+            Reason::Chunk { products } => write!(
+                f,
+                "tokens whose recurrence is products of matrices, the cheapest at {products} multiply-adds a token and head, with:"
+            ),
             Reason::PackAhead => f.write_str(
                 "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",
             ),
@@ -389,6 +400,10 @@ impl fmt::Display for Note {
             Note::WholeHeads => f.write_str(
                 "keys learn from one query block after the other: a task is a whole head of a sequence, whose keys are shared out \
                  in cells where heads are too few for the threads",
+            ),
+            Note::States => f.write_str(
+                "a state is handed from one chunk to the next: a task is a whole sequence and key head, of which threads share out value \
+                 heads and, where these are few, channels of values",
             ),
             Note::RaggedRows { rows, tile_rows } => write!(
                 f,

@@ -11,13 +11,14 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_launch::{Decode, Element, Extend, Finish, Prefill, Run, Source, VariantCode};
+use regard_launch::{Decode, Element, Extend, Finish, Left, Prefill, Run, Source, VariantCode};
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::{CachedPrediction, Prediction};
 use regard_runtime::cache::SequenceId;
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
+use regard_runtime::recurrent::States;
 use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
 
@@ -208,7 +209,7 @@ impl Kernel {
         outputs: Outputs<'_, T>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.launch(schedule, threads, inputs, (outputs.into(), None), workspace)
+        self.launch(schedule, threads, inputs, (outputs.into(), Left::Nothing), workspace)
     }
 
     /// As [`Kernel::run`], of a spec with lookahead keys, which are written to `u` as they are after the last token:
@@ -224,7 +225,23 @@ impl Kernel {
         (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.launch(schedule, threads, inputs, (outputs.into(), Some(u)), workspace)
+        self.launch(schedule, threads, inputs, (outputs.into(), Left::Keys(u)), workspace)
+    }
+
+    /// As [`Kernel::run`], of a spec with a recurrence: `states` are those before the first tokens, and become those after the last.
+    /// [`Kernel::run`] begins with zeros.
+    ///
+    /// # Errors
+    /// As `run`, and if a causal recurrence has not a query for each key, from the first position on.
+    pub fn run_recurrence<T: Element>(
+        &self,
+        schedule: &Schedule,
+        threads: &dyn Threads,
+        inputs: Inputs<'_, T>,
+        (outputs, states): (Outputs<'_, T>, States<'_>),
+        workspace: &mut Workspace,
+    ) -> Result<(), RunError> {
+        self.launch(schedule, threads, inputs, (outputs.into(), Left::States(states)), workspace)
     }
 
     /// As [`Kernel::run`], over some of the keys ([`Problem::partial`]) or all of them: the sums go to `part`, whatever it
@@ -240,7 +257,7 @@ impl Kernel {
         part: &mut Part,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.launch(schedule, threads, inputs, (Target::Part(part.view_mut()), None), workspace)
+        self.launch(schedule, threads, inputs, (Target::Part(part.view_mut()), Left::Nothing), workspace)
     }
 
     /// A run of any kind.
@@ -249,13 +266,13 @@ impl Kernel {
         schedule: &Schedule,
         threads: &dyn Threads,
         inputs: Inputs<'_, T>,
-        (target, u): (Target<'_, T>, Option<ViewMut<'_, f32>>),
+        (target, left): (Target<'_, T>, Left<'_>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
-        Ok(T::run(Run { parts, code: &self.code, inputs, target, u, threads, workspace: workspace.view() })?)
+        Ok(T::run(Run { parts, code: &self.code, inputs, target, left, threads, workspace: workspace.view() })?)
     }
 
     /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.

@@ -57,6 +57,7 @@ pub use regard_runtime::cache::{RowOf, SequenceId, StoreError};
 pub use regard_runtime::flash::{Ending, Gate, Inputs, Outputs};
 pub use regard_runtime::head::Head;
 pub use regard_runtime::operands::{KeyRows, LatentQueries, LookaheadKeys, QueryRows};
+pub use regard_runtime::recurrent::States;
 pub use regard_runtime::split::{Queries, Tokens};
 pub use regard_runtime::view::{View, ViewError, ViewMut};
 pub use regard_spec::{

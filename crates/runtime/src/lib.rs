@@ -24,6 +24,7 @@ mod latent;
 mod mix;
 pub mod operands;
 mod operations;
+pub mod recurrent;
 mod rows;
 pub mod schedule;
 mod sight;

@@ -248,9 +248,9 @@ impl Work<'_> {
     }
 
     /// Positions that a head is cut at multiples of: a query block, or the fewest that fill vectors. Lookahead keys learn from
-    /// one block after the other, so a head of them is not cut.
+    /// one block after the other, and a state is handed from one to the next, so a head of them is not cut.
     fn unit(&self) -> u32 {
-        if let Mechanism::Lookahead(_) = self.variant.mechanism {
+        if let Mechanism::Lookahead(_) | Mechanism::Recurrence(_) = self.variant.mechanism {
             return self.problem.queries.max(1);
         }
         let (block, group) = (self.plan.prefill.query_block, self.variant.heads.group());

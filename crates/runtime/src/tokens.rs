@@ -5,9 +5,10 @@
 //! token and one for each further position: a row for each position would be many times as much as stays in a cache.
 
 use pulp::bytemuck;
-use regard_engine::Op;
 use regard_engine::element::Element;
 use regard_engine::grid::Lots;
+use regard_engine::threads::Threads;
+use regard_engine::{Engine, Op};
 use regard_ir::inputs::{Captured, InputData};
 use regard_ir::problem::Problem;
 use regard_ir::rows::{Frequencies, NormKind, Position, QkNorm};
@@ -204,6 +205,20 @@ pub(crate) struct Rows<'a, T> {
     pub q: Option<View<'a, T>>,
     /// Absent too where they are cached, and were normed when they were appended.
     pub k: Option<View<'a, T>>,
+}
+
+/// Fills the table with all workers.
+pub(crate) fn fill<'a, E: Engine, T: Element>(
+    engine: E,
+    fill: Fill<'_, T>,
+    table: &'a mut [f32],
+    threads: &dyn Threads,
+) -> Tokens<'a> {
+    if !table.is_empty() {
+        let lots = Lots::new(&mut *table, CHUNK * fill.layout.stride());
+        threads.run(&|_| engine.enter(FillTokens { fill: &fill, lots: &lots }));
+    }
+    Tokens { layout: fill.layout, table }
 }
 
 /// What a worker needs to fill rows of the table.

@@ -11,7 +11,9 @@ use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
 use regard_ir::spec::{Lookahead, Mechanism, Spec};
-use regard_ir::variant::{Axis, InputShape, InputType, Latent, Pseudo, Sink, Source, Weights};
+use regard_ir::variant::{
+    Axis, Decay, InputShape, InputType, Latent, Pseudo, Recurrence, Sink, Source, Weights,
+};
 use sha2::{Digest, Sha256};
 
 /// The identity of a spec, whatever its own field says.
@@ -145,7 +147,21 @@ fn mechanism(bytes: &mut Vec<u8>, mechanism: &Mechanism) {
             bytes.extend([causal_by_token, window_in_tokens].map(u8::from));
             mix.into_iter().chain([collapse]).for_each(|input| bytes.extend(input.to_le_bytes()));
         }
-        ref other => unreachable!("the compiler does not make {other:?}"),
+        Mechanism::Recurrence(Recurrence { normalize_eps, decay, delta, causal, restart }) => {
+            bytes.push(3);
+            bytes.push(normalize_eps.is_some().into());
+            normalize_eps.iter().for_each(|&eps| float(bytes, eps));
+            bytes.push(match decay {
+                Decay::None => 0,
+                Decay::Head(_) => 1,
+                Decay::Token(_) => 2,
+                Decay::Channel(_) => 3,
+            });
+            for input in [decay.input(), delta, restart] {
+                optional(bytes, input);
+            }
+            bytes.push(causal.into());
+        }
     }
 }
 

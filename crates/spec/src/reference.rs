@@ -116,6 +116,7 @@ pub fn tables() -> Vec<Table> {
         ("score", &resolve::tables::SCORE),
         ("mask", &resolve::tables::MASK),
         ("weights", &resolve::weights::KEYS),
+        ("recurrence", &resolve::recurrence::KEYS),
         ("latent", &resolve::latent::KEYS),
         ("lookahead", &resolve::lookahead::KEYS),
         ("pseudo", &resolve::pseudo::KEYS),

@@ -194,7 +194,7 @@ impl Case<'_> {
         let (operands, positions) = (inputs.views(), self.positions());
         let oracle = self.oracle(inputs, &operands, &data, &positions).with_precision(precision);
         let lse = outputs.lse.as_ref().map(Output::view);
-        let outputs = compare::Outputs { o: outputs.o.view(), lse, u: None };
+        let outputs = compare::Outputs { o: outputs.o.view(), lse, u: None, state: None };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;
         if report.passed() { Ok(report) } else { Err(Failure::Bound(Box::new(report))) }
     }

@@ -328,6 +328,7 @@ fn judge_last<T: Storage>(
         o: stored(T::store(output.o), output.o_shape),
         lse: output.lse.map(|lse| stored(f32::store(lse), output.lse_shape)),
         u: None,
+        states: None,
         seconds: Vec::new(),
     };
     judge(kernel, &bound, &bound.captured(), &place.pool, &outcome)

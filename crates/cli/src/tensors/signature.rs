@@ -33,6 +33,12 @@ const CU_Q: &str = "cu_q";
 /// Where the sequences of packed keys begin, and past the last of all.
 const CU_K: &str = "cu_k";
 
+/// States of a recurrence.
+const STATE: &str = "state";
+
+/// Their sums of features.
+const NORM: &str = "norm";
+
 impl Layout {
     /// The orders of sequences of one length.
     pub(crate) const ALL: [Layout; 2] = [Layout::Bhnd, Layout::Bnhd];
@@ -118,11 +124,12 @@ impl<'a> Signature<'a> {
     /// The signature of a spec of the softmax family.
     pub(crate) fn new(spec: &'a Spec, dtype: Dtype, layout: Layout) -> Self {
         let Spec { heads, source, output, ref inputs, .. } = *spec;
+        let variant = spec.variant();
         Self {
             heads,
-            mechanism: spec.variant().map_or(Mechanism::Plain, |variant| variant.mechanism),
+            mechanism: variant.map_or(Mechanism::Plain, |variant| variant.mechanism),
             source,
-            output_heads: output.mix.map_or(heads.query, |mix| mix.heads),
+            output_heads: variant.map_or(heads.query, |variant| variant.output_heads()),
             gate: output.gate,
             names: &inputs.names,
             shapes: &inputs.shapes,
@@ -146,7 +153,9 @@ impl<'a> Signature<'a> {
 
     fn bind_laid_out<'t>(&self, tensors: &'t Tensors) -> Result<Bound<'t>, BindErrors> {
         let sizes = Sizes::guess(self, tensors);
-        let mut errors = mismatches(&self.expected(&sizes), tensors);
+        let mut expected = self.expected(&sizes);
+        expected.extend(self.expected_states(&sizes, tensors));
+        let mut errors = mismatches(&expected, tensors);
         let swapped = Self { layout: self.layout.other(), ..*self };
         let other_layout = !errors.is_empty() && swapped.fits_operands(tensors);
         match sizes.problem(self.source) {
@@ -289,6 +298,41 @@ impl<'a> Signature<'a> {
         self.names.iter().zip(self.shapes).map(input).collect()
     }
 
+    /// The states before the first tokens, of which there need be none in a file, but all that a recurrence has or none.
+    fn expected_states(&self, sizes: &Sizes, tensors: &Tensors) -> Vec<Expected> {
+        let Mechanism::Recurrence(recurrence) = self.mechanism else { return Vec::new() };
+        if [STATE, NORM].into_iter().all(|name| tensors.get(name).is_none()) {
+            return Vec::new();
+        }
+        let [batch, ..] = sizes.dims();
+        let Heads { value, dim, value_dim, .. } = self.heads;
+        let heads = fixed("value heads", value);
+        let of = |name: &str, rest: Vec<Dim>| Expected {
+            name: name.to_owned(),
+            dtypes: vec![FileDtype::F32],
+            axes: [batch, heads].into_iter().chain(rest).collect(),
+        };
+        let state = of(STATE, vec![fixed("key channels", dim), fixed("channels", value_dim)]);
+        let norm = recurrence.normalize_eps.map(|_| of(NORM, vec![fixed("key channels", dim)]));
+        [Some(state), norm].into_iter().flatten().collect()
+    }
+
+    /// The states of a file that fits.
+    fn start<'t>(&self, tensors: &'t Tensors) -> Option<StoredStates<'t>> {
+        let Mechanism::Recurrence(_) = self.mechanism else { return None };
+        let of = |name, rows: Option<usize>| {
+            let tensor = tensors.get(name)?;
+            let shape = match (tensor.shape, rows) {
+                (&[b, h, d], Some(rows)) => [b, h, rows, d],
+                (&[b, h, n, d], None) => [b, h, n, d],
+                _ => return None,
+            };
+            let elements = self.elements(tensors, name, Dtype::F32)?;
+            Some(Stored { elements, shape, strides: Layout::Bhnd.strides(shape) })
+        };
+        Some(StoredStates { state: of(STATE, None)?, norm: of(NORM, Some(1)) })
+    }
+
     /// The tensors that the mechanism computes on.
     fn operands(&self) -> impl Iterator<Item = Operand> + use<> {
         operands(&self.heads, &self.mechanism)
@@ -318,6 +362,7 @@ impl<'a> Signature<'a> {
                 .collect::<Option<_>>()?,
             captured,
             gate,
+            start: self.start(tensors),
         })
     }
 
@@ -379,6 +424,8 @@ pub(crate) struct Bound<'t> {
     pub(crate) captured: Vec<CapturedElements<'t>>,
     /// The gate of the outputs, with one channel where it is per head.
     pub(crate) gate: Option<Stored<'t>>,
+    /// States before the first tokens; zeros where there are none.
+    pub(crate) start: Option<StoredStates<'t>>,
 }
 
 impl Bound<'_> {
@@ -391,6 +438,15 @@ impl Bound<'_> {
     pub(crate) fn captured(&self) -> Vec<InputData<'_>> {
         self.captured.iter().map(CapturedElements::data).collect()
     }
+}
+
+/// States of a recurrence, in f32.
+#[derive(Debug)]
+pub(crate) struct StoredStates<'t> {
+    /// `[sequence, value head, dim, value_dim]`.
+    pub(crate) state: Stored<'t>,
+    /// Sums of features, `[sequence, value head, 1, dim]`, of a spec that divides by them.
+    pub(crate) norm: Option<Stored<'t>>,
 }
 
 /// An operand, o, lse or a gate.

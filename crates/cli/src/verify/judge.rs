@@ -11,13 +11,13 @@ use regard_oracle::compare::{
     CompareError, Judgement, Outputs, Report, compare, compare_part, compare_part_to,
 };
 use regard_oracle::sample::Sample;
-use regard_oracle::{Oracle, Tensor4, Tensors};
+use regard_oracle::{Oracle, Start, Tensor4, Tensors};
 
 use crate::execute::Outcome;
 use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
-use crate::tensors::signature::{Bound, Stored};
+use crate::tensors::signature::{Bound, Stored, StoredStates};
 
 /// What the rows of a large problem are drawn from.
 const SAMPLE_SEED: u64 = 1;
@@ -61,6 +61,13 @@ impl<'a> Judge<'a> {
         let oracle = Oracle::new(variant, problem, tensors)
             .map_err(|error| Failure::Bug(error.to_string()))?
             .with_precision(kernel.spec().precision);
+        let oracle = match &bound.start {
+            Some(StoredStates { state, norm }) => oracle.starting(Start {
+                state: view(state)?,
+                norm: norm.as_ref().map(view).transpose()?,
+            }),
+            None => oracle,
+        };
         let at_once = oracle.parts().min(pool.count()) as u128;
         memory::ask("the oracle's keys and values", oracle.part_bytes().saturating_mul(at_once))?;
         let query_block = kernel.plan().prefill.query_block;
@@ -74,7 +81,13 @@ impl<'a> Judge<'a> {
     pub(crate) fn against_oracle(&self, outcome: &Outcome) -> Result<Report, Failure> {
         let lse = outcome.lse.as_ref().map(view).transpose()?;
         let u = outcome.u.as_ref().map(view).transpose()?;
-        let outputs = Outputs { o: view(&outcome.o)?, lse, u };
+        let state = match &outcome.states {
+            Some(StoredStates { state, norm }) => {
+                Some((view(state)?, norm.as_ref().map(view).transpose()?))
+            }
+            None => None,
+        };
+        let outputs = Outputs { o: view(&outcome.o)?, lse, u, state };
         let compared =
             self.each_part(|part| compare_part(&self.oracle, &outputs, &self.sample, part), Report::join);
         match compared? {
@@ -97,7 +110,7 @@ impl<'a> Judge<'a> {
         let compare_part = |part| compare_part_to(&self.oracle, o, expected, &self.sample, part);
         let report = match self.each_part(compare_part, Report::join)? {
             Some(report) => report,
-            None => compare(&self.oracle, &Outputs { o, lse: None, u: None }, &self.sample).map_err(bug)?,
+            None => compare(&self.oracle, &Outputs { o, lse: None, u: None, state: None }, &self.sample).map_err(bug)?,
         };
         Ok(report.output)
     }

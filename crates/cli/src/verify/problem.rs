@@ -13,7 +13,7 @@ use regard_oracle::random::{self, CapturedBuffer};
 use crate::failure::Failure;
 use crate::memory::{self, OutOfMemory};
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, CapturedElements, Layout, Stored};
+use crate::tensors::signature::{Bound, CapturedElements, Layout, Stored, StoredStates};
 
 /// What random tensors are drawn from; each tensor adds its place.
 const SEED: u64 = 0x7265_6761_7264;
@@ -116,7 +116,27 @@ pub(crate) fn tensors(
         operands: rows.collect::<Result<_, _>>()?,
         captured: (0..variant.inputs.len()).map(|at| input(&variant, at, positions)).collect(),
         gate: gate.map(|shape| drawn(shape, layout, &mut random::normal(gate_seed))).transpose()?,
+        start: None,
     })
+}
+
+/// States before the first tokens of a problem, of a spec with such: of N(0, 1/16), with sums of features that are all above 1.
+///
+/// # Errors
+/// If there is no memory for them.
+pub(crate) fn states(spec: &Spec, problem: &Problem<'_>) -> Result<Option<StoredStates<'static>>, Failure> {
+    let Some((heads, recurrence)) = spec.variant().and_then(|it| Some((it.heads, it.recurrence()?))) else {
+        return Ok(None);
+    };
+    let drawn = |shape: [u32; 4], seed, round: &dyn Fn(f32) -> f32| -> Result<_, OutOfMemory> {
+        let elements = f32::store(taken(shape, &mut random::normal(seed), round)?);
+        let shape = shape.map(|n| n as usize);
+        Ok(Stored { elements, shape, strides: Layout::Bhnd.strides(shape) })
+    };
+    let of = |rows, width| [problem.batch, heads.value, rows, width];
+    let state = drawn(of(heads.dim, heads.value_dim), SEED - 1, &|x| 0.25 * x)?;
+    let norm = recurrence.normalize_eps.map(|_| drawn(of(1, heads.dim), SEED - 2, &|x| 1.0 + x.abs()));
+    Ok(Some(StoredStates { state, norm: norm.transpose()? }))
 }
 
 /// Plausible elements of the captured input at `at`; the same on every call. Takes at most [`input_bytes`] of memory.

@@ -67,6 +67,7 @@ fn judged(
         o: Tensor4::dense(o.elements(0), [1, 2, QUERIES, 3]).unwrap(),
         lse: Some(Tensor4::dense(Elements::F32(&lse), [1, 2, QUERIES, 1]).unwrap()),
         u: None,
+        state: None,
     };
     compare(&oracle, &outputs, &Sample::new(&problem, &HEADS, 64, 0))
 }
@@ -139,11 +140,11 @@ fn outputs_of_another_shape_or_type_are_refused() {
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
     let sample = Sample::new(&problem, &variant.heads, 64, 0);
     let bf16s = Tensor4::dense(Elements::Bf16(&halves), [1, 1, 2, 1]).unwrap();
-    let refused = compare(&oracle, &Outputs { o: bf16s, lse: None, u: None }, &sample);
+    let refused = compare(&oracle, &Outputs { o: bf16s, lse: None, u: None, state: None }, &sample);
     assert_eq!(refused.unwrap_err().to_string(), "`o` is bf16, expected f32");
-    let refused = compare(&oracle, &Outputs { o: f32s, lse: Some(bf16s), u: None }, &sample);
+    let refused = compare(&oracle, &Outputs { o: f32s, lse: Some(bf16s), u: None, state: None }, &sample);
     assert!(matches!(refused, Err(CompareError::Output(Mismatch::Dtype { name: "lse", .. }))));
     // Sigmoid weights have no lse, so that there is nothing to judge one by.
-    let report = compare(&oracle, &Outputs { o: f32s, lse: Some(f32s), u: None }, &sample).unwrap();
+    let report = compare(&oracle, &Outputs { o: f32s, lse: Some(f32s), u: None, state: None }, &sample).unwrap();
     assert_eq!(report.lse, None);
 }

@@ -68,7 +68,7 @@ fn judged(layer: u32, lens: &[i32]) -> Report {
     };
     let tensors = Tensors { operands: &[tensor(&q), tensor(&k), tensor(&v)], captured, gate: None };
     let oracle = Oracle::new(variant, problem, tensors).unwrap();
-    let outputs = Outputs { o: tensor(&o), lse: None, u: None };
+    let outputs = Outputs { o: tensor(&o), lse: None, u: None, state: None };
     compare(&oracle, &outputs, &Sample::new(&problem, &HEADS, 1, 0)).unwrap()
 }
 

@@ -80,7 +80,12 @@ pub enum RunError {
     },
     /// The variant's mechanism is another than that of the call, or its code has nothing for it.
     Mechanism,
-    /// A problem of lookahead keys has not a query for each key, from the first position on.
+    /// Sums of features are missing beside states, or were given of a variant that does not divide by them.
+    Norm {
+        /// Whether the variant divides by them.
+        wanted: bool,
+    },
+    /// A problem of lookahead keys, or of a causal recurrence, has not a query for each key, from the first position on.
     QueryForEachKey,
     /// More tokens with lookahead keys were appended at once than are kept until keys learn from them.
     AtOnce {
@@ -176,8 +181,14 @@ impl fmt::Display for RunError {
             RunError::Mechanism => {
                 f.write_str("the call is for another mechanism than the variant has, or its code lacks it")
             }
+            RunError::Norm { wanted: true } => {
+                write!(f, "the spec says `recurrence.normalize`, but no `norm` was given beside the states")
+            }
+            RunError::Norm { wanted: false } => {
+                write!(f, "a `norm` was given, but the spec does not say `recurrence.normalize`")
+            }
             RunError::QueryForEachKey => {
-                f.write_str("lookahead keys need a query for each key, from the first position on")
+                f.write_str("lookahead keys and causal recurrences need a query for each key, from the first position on")
             }
             RunError::AtOnce { found, most } => write!(
                 f,

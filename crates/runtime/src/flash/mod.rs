@@ -47,6 +47,7 @@ use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::latent;
 use crate::mix::{Combination, Mixes};
 use crate::operands::{self, KeyRows, LookaheadKeys, QueryRows};
+use crate::recurrent::{self, States};
 use crate::rows::{Change, Side, Tensor, turns};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
@@ -174,6 +175,9 @@ pub fn workspace<E: Engine>(
     problem: &Problem<'_>,
     threads: usize,
 ) -> WorkspaceLen {
+    if let Mechanism::Recurrence(recurrence) = &variant.mechanism {
+        return recurrent::workspace_len((variant, recurrence), plan, code, problem, threads);
+    }
     if let Mechanism::Latent(latent) = &variant.mechanism {
         return latent::workspace::<E>((variant, latent), plan, code, problem, threads);
     }
@@ -216,6 +220,11 @@ pub fn run<E: Engine, T: Element>(
     }
     let Inputs { q, kv, captured, gate } = inputs;
     operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
+    if let Mechanism::Recurrence(recurrence) = parts.variant.mechanism {
+        let Target::Whole(outputs) = target else { return Err(RunError::Mechanism) };
+        let (of, results) = ((parts, &recurrence), (outputs, None));
+        return recurrent::run(engine, of, code, inputs, results, threads, memory);
+    }
     match (q, kv) {
         (QueryRows::Plain(q), KeyRows::Plain { k, v }) => {
             let source = Source::Given { k, v };
@@ -261,6 +270,28 @@ pub fn run_lookahead<E: Engine, T: Element>(
     run_plain(engine, parts, code, feed, outputs.into(), threads, memory)
 }
 
+/// As [`run`], of a recurrence, whose states are given, and given back as the last tokens have left them.
+///
+/// # Errors
+/// As `run`.
+pub fn run_recurrence<E: Engine, T: Element>(
+    engine: E,
+    parts: Parts<'_>,
+    code: &dyn Code<E::Lanes>,
+    inputs: Inputs<'_, T>,
+    (outputs, states): (Outputs<'_, T>, States<'_>),
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
+    operands::check(parts.variant, parts.problem, Some(&inputs.q), Some(&inputs.kv))?;
+    let Mechanism::Recurrence(recurrence) = parts.variant.mechanism else { return Err(RunError::Mechanism) };
+    let (of, results) = ((parts, &recurrence), (outputs, Some(states)));
+    recurrent::run(engine, of, code, inputs, results, threads, memory)
+}
+
 /// As [`run`], over cached keys and values: the problem's keys are those of the caches, one for each sequence.
 ///
 /// # Errors
@@ -278,8 +309,8 @@ pub fn run_cached<E: Engine, T: Element>(
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
     let Queries { q, captured, gate } = queries;
-    if let Mechanism::Lookahead(_) = parts.variant.mechanism {
-        // Keys learn from queries' tokens, which are not given here.
+    if let Mechanism::Lookahead(_) | Mechanism::Recurrence(_) = parts.variant.mechanism {
+        // Keys learn from queries' tokens, which are not given here, and a state is no cache of keys.
         return Err(RunError::Mechanism);
     }
     operands::check(parts.variant, parts.problem, Some(&q), None)?;
@@ -409,28 +440,23 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     }
 
     let fault = Fault::new();
+    let k = match source {
+        Source::Given { k, .. } => Some(k),
+        Source::Cached { .. } | Source::Latents { .. } => None,
+    };
     if let Some(position) = &variant.position {
         tokens::frequencies(position, &captured, frequencies);
     }
-    if !table.is_empty() {
-        let lots = Lots::new(table, tokens::CHUNK * layout.tokens.stride());
-        let frequencies = &*frequencies;
-        let k = match source {
-            Source::Given { k, .. } => Some(k),
-            Source::Cached { .. } | Source::Latents { .. } => None,
-        };
-        let fill = tokens::Fill {
-            layout: layout.tokens,
-            variant,
-            problem,
-            rows: tokens::Rows { q: q.one(), k },
-            captured: &captured,
-            fault: &fault,
-            frequencies,
-        };
-        threads.run(&|_| engine.enter(tokens::FillTokens { fill: &fill, lots: &lots }));
-    }
-    let tokens = tokens::Tokens { layout: layout.tokens, table };
+    let fill = tokens::Fill {
+        layout: layout.tokens,
+        variant,
+        problem,
+        rows: tokens::Rows { q: q.one(), k },
+        captured: &captured,
+        fault: &fault,
+        frequencies,
+    };
+    let tokens = tokens::fill(engine, fill, table, threads);
     let change = |side| Change::new(variant, side, &captured, tokens).filter(|_| turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];

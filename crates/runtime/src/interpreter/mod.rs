@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 use regard_engine::Op;
 use regard_engine::isa::Door;
-use regard_ir::expr::{Tree, Var};
+use regard_ir::expr::Tree;
 use regard_ir::lanes::Lowered;
 use regard_ir::variant::{InputShape, Mechanism, Variant};
 
@@ -43,7 +43,7 @@ impl LaneProgram {
     /// Compiles a variant's mask and modifier.
     pub fn new(variant: &Variant<'_>) -> Self {
         let Variant { allow, modify, inputs, .. } = *variant;
-        let modify = (!modify.is_var(Var::S)).then(|| Lowered::modifier(modify, inputs));
+        let modify = (!modify.is_var(variant.element())).then(|| Lowered::modifier(modify, inputs));
         let teaches = match variant.mechanism {
             Mechanism::Lookahead(lookahead) => Some(Box::new(Self::mask(lookahead.allow, inputs))),
             _ => None,

@@ -139,7 +139,7 @@ pub fn append_len<E: Engine>(
 fn stored<'a>((variant, plan): (&Variant<'a>, &Plan)) -> Variant<'a> {
     match &variant.mechanism {
         Mechanism::Latent(latent) => variant.absorbed(latent),
-        Mechanism::Plain | Mechanism::Lookahead(_) => *variant,
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Recurrence(_) => *variant,
         Mechanism::Pseudo(_) => as_given((variant, plan)).scored(),
     }
 }
@@ -165,6 +165,9 @@ pub fn append<E: Engine, T: Element>(
     threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
+    if variant.recurrence().is_some() {
+        return Err(RunError::Mechanism);
+    }
     tokens.check((variant, plan), problem)?;
     let captured = captured_of((variant, plan), tokens.captured);
     let needed = append_len(engine, (variant, plan), code, problem, 1);

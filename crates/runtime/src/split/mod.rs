@@ -129,7 +129,7 @@ pub fn workspace<E: Engine>(
             let brought = latent::DecodeLayout::new((variant, latent), problem, threads);
             (variant.absorbed(latent), brought.len())
         }
-        Mechanism::Plain | Mechanism::Lookahead(_) => (*variant, 0),
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Recurrence(_) => (*variant, 0),
     };
     let plan = &plan.in_positions(plan.cache.rows_of_token(variant));
     let layout = Layout::new::<E>(&stored, plan, code, problem);
@@ -159,8 +159,10 @@ pub fn run<E: Engine, T: Element>(
     operands::check(variant, problem, Some(&q), None)?;
     check_outputs(variant, problem, gate.as_ref(), &outputs)?;
     check_caches(caches, &plan.cache, (variant, problem))?;
-    if let Mechanism::Lookahead(_) = variant.mechanism {
-        learn::check(&parts)?;
+    match variant.mechanism {
+        Mechanism::Lookahead(_) => learn::check(&parts)?,
+        Mechanism::Recurrence(_) => return Err(RunError::Mechanism),
+        _ => {}
     }
     if variant.pseudo().is_some() && plan.cache.mixed {
         return expanded::run(engine, parts, code, queries, outputs, threads, memory);

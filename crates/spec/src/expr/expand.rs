@@ -203,6 +203,7 @@ impl<'a, 's> Expander<'a, 's> {
                 let message = format!("{name} cannot be read in {}", self.place.name());
                 let why = match (self.place, var) {
                     (Place::Scale, _) => "only constants",
+                    (Place::FeatureMap, _) => "only `x` and constants",
                     (_, Var::X) => "only a feature map has it",
                     _ => "only a score modifier has it",
                 };

@@ -66,18 +66,21 @@ pub(crate) enum Place {
     /// What sigmoid and relu weights add to a score.
     Bias,
     Scale,
+    /// What elements of q and k become.
+    FeatureMap,
     /// A definition by itself, which may be used anywhere.
     Definition,
 }
 
 impl Place {
     /// Where tables have expressions.
-    pub(crate) const IN_TABLES: [(&str, Place); 5] = [
+    pub(crate) const IN_TABLES: [(&str, Place); 6] = [
         ("mask.allow", Place::Mask),
         ("lookahead.allow", Place::Mask),
         ("score.modify", Place::Modifier),
         ("weights.bias", Place::Bias),
         ("score.scale", Place::Scale),
+        ("recurrence.feature_map", Place::FeatureMap),
     ];
 
     const fn name(self) -> &'static str {
@@ -86,21 +89,22 @@ impl Place {
             Place::Modifier => "a score modifier",
             Place::Bias => "a bias of weights",
             Place::Scale => "a scale",
+            Place::FeatureMap => "a feature map",
             Place::Definition => "a definition",
         }
     }
 
     pub(crate) const fn allows(self, var: Var) -> bool {
         match (self, var) {
-            (Place::Definition, _) => true,
-            (Place::Scale, _) | (_, Var::X) | (Place::Mask | Place::Bias, Var::S) => false,
+            (Place::Definition, _) | (Place::FeatureMap, Var::X) => true,
+            (Place::Scale | Place::FeatureMap, _) | (_, Var::X) | (Place::Mask | Place::Bias, Var::S) => false,
             (Place::Mask | Place::Modifier | Place::Bias, _) => true,
         }
     }
 
     /// Whether it may read inputs.
     pub(crate) const fn allows_inputs(self) -> bool {
-        !matches!(self, Place::Scale)
+        !matches!(self, Place::Scale | Place::FeatureMap)
     }
 }
 
@@ -181,6 +185,15 @@ pub(crate) fn modifier(
         Some(Bias::Expression(text)) => float(text, Place::Bias, env, sink).map(|(_, graph)| graph),
     };
     Some(lower::lower_sum(&modified?, &bias?))
+}
+
+/// Compiles a feature map, `x` where there is none.
+pub(crate) fn feature_map(text: Option<Text>, env: &Env<'_>, sink: &mut Sink) -> Option<Expr> {
+    let graph = match text {
+        None => Graph::leaf(Op::Var(Var::X), Type::Float, Facts::any(Type::Float)),
+        Some(text) => float(text, Place::FeatureMap, env, sink)?.1,
+    };
+    Some(lower::lower(&graph))
 }
 
 /// Parses an expression and checks that it is a float.

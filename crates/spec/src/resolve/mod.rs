@@ -13,6 +13,7 @@ pub(crate) mod output;
 pub(crate) mod position;
 pub(crate) mod pseudo;
 pub(crate) mod qk_norm;
+pub(crate) mod recurrence;
 pub(crate) mod scaling;
 mod table;
 pub(crate) mod tables;
@@ -95,6 +96,7 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
     let qk_norm = qk_norm::read(chain, heads, &mut learned, sink);
     let (weights, bias) = weights::read(chain, &mut learned, sink);
     let pseudo = pseudo::read(chain, heads, &inputs, &mut learned, sink);
+    let recurrence = recurrence::read(chain, heads, &mut learned, sink);
     let output = output::read(chain, heads, weights, &mut learned, sink);
     let cache = cache::read(chain, &latent, sink);
     let lookahead = lookahead::read(chain, heads, source, sink);
@@ -117,20 +119,27 @@ fn resolve(chain: &Chain, stem: String, sink: &mut Sink) -> Option<Spec> {
         tables::Scale::Wrong => None,
     };
     let shiftless = matches!(weights, None | Some(Weights::Softmax { sink: WeightSink::None }));
-    let modify = expr::modifier(score.modify, bias, shiftless, &env, sink);
+    let modify = match &recurrence {
+        Some(said) => expr::feature_map(said.as_ref().and_then(|said| said.feature_map.clone()), &env, sink),
+        None => expr::modifier(score.modify, bias, shiftless, &env, sink),
+    };
     let mask = tables::mask(chain.value("mask"), sink);
     let causal: &[Comparison] = if lookahead.is_some() { &[Comparison::NotLater] } else { &[] };
     let allow = expr::mask(mask, causal, &env, sink);
     let lookahead =
         lookahead.map(|said| said.and_then(|said| said.compile(&env, sink)).map(Mechanism::Lookahead));
     let pseudo = chain.entry("pseudo").map(|_| pseudo.map(Mechanism::Pseudo));
+    let recurrence = recurrence.map(|said| {
+        let recurrence = said?.compile(chain, allow.as_ref()?, source, env.inputs, sink);
+        recurrence.map(Mechanism::Recurrence)
+    });
     let latent = match latent {
         latent::Given::No => None,
         latent::Given::Yes(latent) => Some(Some(Mechanism::Latent(latent))),
         latent::Given::Wrong => Some(None),
     };
     // Where there are several, that was refused.
-    let mechanism = latent.or(lookahead).or(pseudo).unwrap_or(Some(Mechanism::Plain));
+    let mechanism = recurrence.or(latent).or(lookahead).or(pseudo).unwrap_or(Some(Mechanism::Plain));
 
     let mut names = Vec::new();
     let mut shapes = Vec::new();

@@ -33,7 +33,8 @@ pub(crate) const HEADS: [Key; 5] = [
         "value",
         COUNT,
         Absent::Words("`kv`"),
-        "heads of values; it divides `kv`, and what reads key head `g` reads value head `g // (kv // value)`",
+        "heads of values; it divides `kv`, and what reads key head `g` reads value head `g // (kv // value)`; of a \
+         recurrence it is a multiple of `kv`, and value head `v` reads query and key head `v // (value // kv)`",
     ),
 ];
 
@@ -96,14 +97,17 @@ pub(super) fn heads(chain: &Chain, latent: &latent::Given, sink: &mut Sink) -> O
         return None;
     }
     let values = values?.unwrap_or(kv);
-    // In a recurrence there may be more value heads than key heads; its own error is enough.
-    if !kv.is_multiple_of(values) && chain.entry("recurrence").is_none() {
+    let is_recurrence = chain.entry("recurrence").is_some();
+    let (more, fewer) = if is_recurrence { (values, kv) } else { (kv, values) };
+    if !more.is_multiple_of(fewer) {
         let location = &table.get("value").unwrap_or(value).location;
-        let message = format!("{kv} key heads do not split over {values} value heads");
-        sink.push(
-            Diagnostic::new(Code::S011, location, message)
-                .label(format!("{kv} is not a multiple of {values}")),
-        );
+        let message = if is_recurrence {
+            format!("{values} value heads do not split over {kv} key heads")
+        } else {
+            format!("{kv} key heads do not split over {values} value heads")
+        };
+        let label = format!("{more} is not a multiple of {fewer}");
+        sink.push(Diagnostic::new(Code::S011, location, message).label(label));
         return None;
     }
     Some(Heads { query, kv, value: values, dim, value_dim })

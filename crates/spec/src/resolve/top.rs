@@ -53,7 +53,7 @@ pub(crate) const KEYS: [Key; 21] = [
     ),
     Key::new(
         "recurrence",
-        Takes::Unsupported,
+        TABLE,
         Absent::Words("none"),
         "a running state in place of scores and weights: linear attention",
     ),

@@ -1,0 +1,278 @@
+//! Products of matrices that lie in memory as rows: `to[i][·] = … + Σ_l left[i][l] · right[l][·]`.
+//!
+//! Lanes run along the rows of `right` and `to`, so that nothing is packed but a left operand that is needed turned: an element of
+//! it is broadcast, from wherever it lies. A tile of 4 broadcast rows by 4 vectors keeps its sums in 16 registers, and loads 8
+//! times for 16 multiply-adds; where there are fewer registers it has half the vectors. Sums run in chains of [`CHAIN`], each from
+//! zero and in order.
+
+use regard_simd::{F32, Simd, vectors, vectors_mut};
+
+use crate::engine::{LINE, Op};
+use crate::isa::Door;
+
+/// Products of one chain of sums.
+const CHAIN: usize = 64;
+
+/// Rows of a register tile. Counts of rows are multiples of it.
+const ROWS: usize = 4;
+
+/// The left operand.
+#[derive(Clone, Copy)]
+pub struct Left<'a> {
+    data: &'a [f32],
+    stride: usize,
+    turned: bool,
+}
+
+impl<'a> Left<'a> {
+    /// Rows, so far apart.
+    pub const fn rows(data: &'a [f32], stride: usize) -> Self {
+        Self { data, stride, turned: false }
+    }
+
+    /// A matrix turned: its columns are the rows of `data`, so far apart.
+    pub const fn turned(data: &'a [f32], stride: usize) -> Self {
+        Self { data, stride, turned: true }
+    }
+}
+
+/// What becomes of what is there.
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// The product replaces it.
+    Replaced,
+    /// The product is added.
+    Kept,
+    /// Each row is multiplied by its factor, and the product is added.
+    Times(&'a [f32]),
+}
+
+/// Sizes of a product: rows, a multiple of 4, depth, and columns, a multiple of [`LINE`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Rows of the left operand and of the result.
+    pub rows: usize,
+    /// Elements of a row of the left operand, rows of the right one.
+    pub depth: usize,
+    /// Elements of a row of the right operand and of the result.
+    pub columns: usize,
+}
+
+/// Multiplies; rows of `right` and `to` are so far apart.
+///
+/// # Panics
+/// If an operand is too short, rows are not a multiple of 4, or columns, strides of `right` or `to` not of [`LINE`].
+#[inline(always)]
+pub fn multiply<D: Door>(
+    lanes: D,
+    sizes: Sizes,
+    left: Left<'_>,
+    (right, right_stride): (&[f32], usize),
+    (to, to_stride): (&mut [f32], usize),
+    before: Before<'_>,
+) {
+    let Sizes { rows, depth, columns } = sizes;
+    assert!(rows.is_multiple_of(ROWS) && columns.is_multiple_of(LINE), "whole tiles");
+    assert!(right_stride.is_multiple_of(LINE) && to_stride.is_multiple_of(LINE), "rows begin with vectors");
+    let mut first = 0;
+    while first < columns {
+        let vectors = (columns - first) / D::WIDTH;
+        let mut tile = Tile { lanes, rows, depth, first, left, right, right_stride, to: &mut *to, to_stride, before };
+        first += D::WIDTH
+            * match vectors {
+                4.. if D::TILE >= 8 => tile.call::<4>(),
+                2.. => tile.call::<2>(),
+                _ => tile.call::<1>(),
+            };
+    }
+}
+
+/// Some vectors of all rows.
+struct Tile<'a, D> {
+    lanes: D,
+    rows: usize,
+    depth: usize,
+    /// The first column.
+    first: usize,
+    left: Left<'a>,
+    right: &'a [f32],
+    right_stride: usize,
+    to: &'a mut [f32],
+    to_stride: usize,
+    before: Before<'a>,
+}
+
+impl<D: Door> Tile<'_, D> {
+    /// Multiplies `V` vectors of all rows, and says how many they are.
+    #[inline(always)]
+    fn call<const V: usize>(&mut self) -> usize {
+        if self.left.turned {
+            self.lanes.call(Columns::<D, V, true>(self));
+        } else {
+            self.lanes.call(Columns::<D, V, false>(self));
+        }
+        V
+    }
+}
+
+/// One width and orientation: a function of its own, so that its sums keep every register.
+struct Columns<'t, 'a, D, const V: usize, const TURNED: bool>(&'t mut Tile<'a, D>);
+
+impl<D: Door, const V: usize, const TURNED: bool> Op for Columns<'_, '_, D, V, TURNED> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Tile { lanes, rows, depth, first, left, right, right_stride, to, to_stride, before } = self.0;
+        let (width, lanes, stride) = (V * D::WIDTH, *lanes, left.stride.max(1));
+        for panel in (0..*rows).step_by(ROWS) {
+            let mut before = *before;
+            let mut chain = 0;
+            while chain < *depth || chain == 0 {
+                let end = (chain + CHAIN).min(*depth);
+                let right = &right[(chain * *right_stride + *first).min(right.len())..];
+                let sums: [[_; V]; ROWS] = if TURNED {
+                    let left = &left.data[(chain * left.stride + panel).min(left.data.len())..];
+                    let elements = left.chunks(stride).map(|row| {
+                        let four: &[f32; ROWS] = row.first_chunk().expect("four rows of the left operand");
+                        *four
+                    });
+                    sum::<D, V>(lanes, elements.take(end - chain), right, *right_stride)
+                } else {
+                    let of = |row: usize| &left.data[(panel + row) * left.stride..][chain..end];
+                    let elements = of(0).iter().zip(of(1)).zip(of(2).iter().zip(of(3)));
+                    let elements = elements.map(|((a, b), (c, d))| [*a, *b, *c, *d]);
+                    sum::<D, V>(lanes, elements, right, *right_stride)
+                };
+                for (row, sums) in sums.iter().enumerate() {
+                    let to = &mut to[(panel + row) * *to_stride + *first..][..width];
+                    write(lanes, sums, to, before, panel + row);
+                }
+                before = Before::Kept;
+                chain += CHAIN;
+            }
+        }
+    }
+}
+
+/// Sums of 4 rows by `V` vectors.
+#[inline(always)]
+fn sum<D: Door, const V: usize>(
+    lanes: D,
+    left: impl Iterator<Item = [f32; ROWS]>,
+    right: &[f32],
+    stride: usize,
+) -> [[<D::Simd as Simd>::f32s; V]; ROWS] {
+    let simd = lanes.simd();
+    let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
+    for (a, b) in left.zip(right.chunks(stride.max(1))) {
+        let (b, _) = vectors(lanes, &b[..V * D::WIDTH]).as_chunks::<V>();
+        let b = &b[0];
+        for (sums, a) in sums.iter_mut().zip(a) {
+            let a = simd.splat_f32s(a);
+            for (sum, &b) in sums.iter_mut().zip(b) {
+                *sum = simd.mul_add_e_f32s(a, b, *sum);
+            }
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn write<D: Door, const V: usize>(
+    lanes: D,
+    sums: &[<D::Simd as Simd>::f32s; V],
+    to: &mut [f32],
+    before: Before<'_>,
+    row: usize,
+) {
+    let simd = lanes.simd();
+    for (to, &sum) in vectors_mut(lanes, to).iter_mut().zip(sums) {
+        *to = match before {
+            Before::Replaced => sum,
+            Before::Kept => simd.add_f32s(*to, sum),
+            Before::Times(factors) => {
+                let factor = F32::splat(lanes, factors[row]);
+                F32::from_raw(lanes, *to).mul_add(factor, F32::from_raw(lanes, sum)).raw()
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::scalar::Scalar;
+
+    fn numbers(count: usize, seed: u32) -> std::vec::Vec<f32> {
+        let mut word = seed;
+        let mut next = || {
+            word = word.wrapping_mul(0x9e37_79b1).rotate_left(7) ^ 0x80ff_7f00;
+            (word >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    struct All<D>(D);
+
+    impl<D: Door> Op for All<D> {
+        type Output = ();
+
+        fn run(self) {
+            for (rows, depth, columns) in [(4, 1, 16), (16, 16, 48), (8, 130, 80), (12, 0, 16), (4, 64, 64)] {
+                let (left_stride, right_stride, to_stride) = (depth + 3, columns + 16, columns + 32);
+                let left = numbers(rows * left_stride, 1);
+                let turned: std::vec::Vec<f32> = (0..depth * (rows + 2))
+                    .map(|at| left.get(at % (rows + 2) * left_stride + at / (rows + 2)).copied().unwrap_or(9.0))
+                    .collect();
+                let (right, given) = (numbers(depth * right_stride, 2), numbers(rows * to_stride, 3));
+                let factors: std::vec::Vec<f32> = (0..rows).map(|row| 0.5 + row as f32).collect();
+                for before in [Before::Replaced, Before::Kept, Before::Times(&factors)] {
+                    for left in [Left::rows(&left, left_stride), Left::turned(&turned, rows + 2)] {
+                        let mut to = given.clone();
+                        let sizes = Sizes { rows, depth, columns };
+                        multiply(self.0, sizes, left, (&right, right_stride), (&mut to, to_stride), before);
+                        for (at, (&found, &given)) in to.iter().zip(&given).enumerate() {
+                            let (i, n) = (at / to_stride, at % to_stride);
+                            if n >= columns {
+                                assert_eq!(found, given, "beside the result");
+                                continue;
+                            }
+                            let factor = match before {
+                                Before::Replaced => 0.0,
+                                Before::Kept => 1.0,
+                                Before::Times(factors) => f64::from(factors[i]),
+                            };
+                            let product: f64 = (0..depth)
+                                .map(|l| {
+                                    let left = if left.turned {
+                                        turned[l * (rows + 2) + i]
+                                    } else {
+                                        left.data[i * left_stride + l]
+                                    };
+                                    f64::from(left) * f64::from(right[l * right_stride + n])
+                                })
+                                .sum();
+                            let expected = factor * f64::from(given) + product;
+                            assert!((f64::from(found) - expected).abs() < 1e-5, "{found} for {expected}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_one_element_after_the_other() {
+        All(Scalar).run();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(lanes) = crate::isa::avx2::Avx2::detect() {
+                lanes.enter(All(lanes));
+            }
+            if let Some(lanes) = crate::isa::avx512::Avx512::detect() {
+                lanes.enter(All(lanes));
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Decays of channels: factors of the rows of queries and keys, in blocks of rows.
+//!
+//! A product of query i and key j is Σ_c q_i[c] k_j[c] exp(G_i[c] − G_j[c]). It is not a product of two matrices whose rows are decayed
+//! from the chunk's first row on: the keys' factors would be exponentials of positive numbers. Between two blocks the decays up to
+//! the queries' block are the keys' factors and the others the queries'; inside a block each pair has its own. All are sums of
+//! decays over the rows that lie between, never differences.
+//!
+//! Source: Yang et al., *Gated Linear Attention Transformers*, arXiv 2312.06635, section 4: two levels of blocks.
+
+use regard_engine::isa::Door;
+use regard_engine::product::{Before, Left, Sizes, multiply};
+use regard_simd::{F32, exp, load_f32, vectors, vectors_mut};
+
+use super::chunk::{FORGETS, Rule};
+use super::memory::{BLOCK, Layout, Memory};
+use super::rows::{decay, decay_more, scale, turn};
+
+/// Sums up log decays, whose rows `read` writes, over the rows of each block.
+#[inline(always)]
+pub(super) fn sums<L: Door>(
+    lanes: L,
+    layout: &Layout,
+    memory: &mut Memory<'_>,
+    rows: usize,
+    read: impl Fn(usize, &mut [f32]),
+) {
+    let dims = layout.dims;
+    let [up_to, after, whole] = &mut memory.sums;
+    let least = F32::splat(lanes, FORGETS as f32);
+    for first in (0..rows).step_by(BLOCK) {
+        let after = &mut after[first * dims..][..BLOCK * dims];
+        for (row, to) in after.chunks_exact_mut(dims).enumerate() {
+            read(first + row, to);
+            for log in vectors_mut(lanes, to) {
+                let own = F32::from_raw(lanes, *log);
+                *log = own.max(least).raw();
+            }
+        }
+        let whole = &mut whole[first / BLOCK * dims..][..dims];
+        whole.fill(0.0);
+        for (row, to) in after.chunks_exact(dims).zip(up_to[first * dims..].chunks_exact_mut(dims)) {
+            for ((to, &log), sum) in
+                vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, row)).zip(vectors_mut(lanes, whole))
+            {
+                *sum = (F32::from_raw(lanes, *sum) + F32::from_raw(lanes, log)).raw();
+                *to = *sum;
+            }
+        }
+        // From the last row back: what each is decayed by after its own.
+        for channel in (0..dims).step_by(L::WIDTH) {
+            let mut sum = F32::splat(lanes, 0.0);
+            for row in after.chunks_exact_mut(dims).rev() {
+                let to = &mut vectors_mut(lanes, &mut row[channel..channel + L::WIDTH])[0];
+                let log = F32::from_raw(lanes, *to);
+                *to = sum.raw();
+                sum = sum + log;
+            }
+        }
+    }
+}
+
+/// Makes weights of all queries and keys of a chunk up to each query, and what is erased.
+#[inline(always)]
+pub(super) fn pairs<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, rule: Rule) {
+    let Layout { chunk, dims, .. } = *layout;
+    for first in (0..rows).step_by(BLOCK) {
+        let Memory { q, k, turned, weights, erased, decayed, sums, .. } = &mut *memory;
+        let [queries, keys, erasing] = decayed;
+        let [up_to, after, whole] = sums;
+        if first > 0 {
+            let here = first * dims..(first + BLOCK) * dims;
+            decay_all(lanes, dims, (&q[here.clone()], &up_to[here.clone()]), &mut queries[..BLOCK * dims]);
+            if rule.delta {
+                decay_all(lanes, dims, (&k[here.clone()], &up_to[here]), &mut erasing[..BLOCK * dims]);
+            }
+            // Decays of the blocks between, from the nearest back.
+            let (between, _) = turned.split_at_mut(dims);
+            between.fill(0.0);
+            for block in (0..first / BLOCK).rev() {
+                for row in block * BLOCK..(block + 1) * BLOCK {
+                    let at = row * dims..(row + 1) * dims;
+                    decay_more(lanes, &k[at.clone()], [&after[at.clone()], between], &mut keys[at]);
+                }
+                add_to(lanes, between, &whole[block * dims..][..dims]);
+            }
+            turn(lanes, (keys, dims), [first, dims], (turned, chunk));
+            let sizes = Sizes { rows: BLOCK, depth: dims, columns: first };
+            let of = |rows: &[f32], to: &mut [f32]| {
+                let to = (&mut to[first * chunk..], chunk);
+                multiply(lanes, sizes, Left::rows(rows, dims), (turned, chunk), to, Before::Replaced);
+            };
+            of(queries, weights);
+            if rule.delta {
+                of(erasing, erased);
+            }
+        }
+        diagonal(lanes, layout, memory, first, rule.delta);
+        let Memory { weights, erased, factors: [.., betas], .. } = &mut *memory;
+        for row in first..first + BLOCK {
+            let columns = first + BLOCK;
+            scale(lanes, &mut weights[row * chunk..][..columns], rule.scale);
+            if rule.delta {
+                scale(lanes, &mut erased[row * chunk..][..columns], -betas[row]);
+            }
+        }
+    }
+}
+
+/// Rows decayed, each by logs of its own.
+#[inline(always)]
+fn decay_all<L: Door>(lanes: L, dims: usize, (from, logs): (&[f32], &[f32]), to: &mut [f32]) {
+    let rows = from.chunks_exact(dims).zip(logs.chunks_exact(dims)).zip(to.chunks_exact_mut(dims));
+    for ((from, logs), to) in rows {
+        decay(lanes, from, logs, to);
+    }
+}
+
+#[inline(always)]
+fn add_to<L: Door>(lanes: L, to: &mut [f32], from: &[f32]) {
+    for (to, &from) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)) {
+        *to = (F32::from_raw(lanes, *to) + F32::from_raw(lanes, from)).raw();
+    }
+}
+
+/// Pairs inside a block: each with its own decays, summed up from its key's row on.
+#[inline(always)]
+fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: usize, delta: bool) {
+    let Layout { chunk, dims, .. } = *layout;
+    let Memory { q, k, weights, erased, sums, .. } = memory;
+    let [up_to, ..] = sums;
+    for column in 0..BLOCK {
+        let key = &k[(first + column) * dims..][..dims];
+        for row in 0..BLOCK {
+            let at = (first + row) * chunk + first + column;
+            if row < column {
+                weights[at] = 0.0;
+            }
+            if delta && row <= column {
+                erased[at] = 0.0;
+            }
+        }
+        let mut products = [[0.0; BLOCK]; 2];
+        let zero = F32::splat(lanes, 0.0);
+        let mut sums = [[zero; BLOCK]; 2];
+        for channel in (0..dims).step_by(L::WIDTH) {
+            let at = |row: usize| (first + row) * dims + channel;
+            let key = load_f32(lanes, &key[channel..]);
+            let own = load_f32(lanes, &up_to[at(column)..]);
+            for row in column..BLOCK {
+                let later = load_f32(lanes, &up_to[at(row)..]);
+                let factor = if row == column { key } else { key * exp(later - own) };
+                sums[0][row] = load_f32(lanes, &q[at(row)..]).mul_add(factor, sums[0][row]);
+                if delta && row > column {
+                    sums[1][row] = load_f32(lanes, &k[at(row)..]).mul_add(factor, sums[1][row]);
+                }
+            }
+        }
+        for (products, sums) in products.iter_mut().zip(sums) {
+            for (product, sum) in products.iter_mut().zip(sums).skip(column) {
+                *product = sum.sum();
+            }
+        }
+        for row in column..BLOCK {
+            let at = (first + row) * chunk + first + column;
+            weights[at] = products[0][row];
+            if delta && row > column {
+                erased[at] = products[1][row];
+            }
+        }
+    }
+}
+
+/// Leaves rows as they meet the state: queries and erasing keys decayed from the chunk's first row on, written keys to its last; and
+/// what is left of the state's rows.
+#[inline(always)]
+pub(super) fn rows<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, delta: bool) {
+    let dims = layout.dims;
+    let Memory { q, k, decayed, sums, keep, .. } = memory;
+    let [queries, keys, erasing] = decayed;
+    let [up_to, after, whole] = sums;
+    keep.fill(0.0);
+    for first in (0..rows).step_by(BLOCK) {
+        for row in first..first + BLOCK {
+            let at = row * dims..(row + 1) * dims;
+            decay_more(lanes, &q[at.clone()], [&up_to[at.clone()], keep], &mut queries[at.clone()]);
+            if delta {
+                decay_more(lanes, &k[at.clone()], [&up_to[at.clone()], keep], &mut erasing[at]);
+            }
+        }
+        add_to(lanes, keep, &whole[first / BLOCK * dims..][..dims]);
+    }
+    keep.fill(0.0);
+    for first in (0..rows).step_by(BLOCK).rev() {
+        for row in first..first + BLOCK {
+            let at = row * dims..(row + 1) * dims;
+            decay_more(lanes, &k[at.clone()], [&after[at.clone()], keep], &mut keys[at]);
+        }
+        add_to(lanes, keep, &whole[first / BLOCK * dims..][..dims]);
+    }
+    for keep in vectors_mut(lanes, keep) {
+        *keep = exp(F32::from_raw(lanes, *keep)).raw();
+    }
+}

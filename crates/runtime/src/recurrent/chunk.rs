@@ -1,0 +1,269 @@
+//! One chunk of tokens: what its queries read of each other's tokens, of the state, and what its tokens write to the state.
+//!
+//! With G the sums of log decays from the chunk's first row on, rows i and j, and S the state that enters the chunk:
+//!
+//! * weights P = (Q Kᵀ) ∘ exp(G_i − G_j) where j ≤ i, else 0;
+//! * of a delta rule, A = β (K Kᵀ) ∘ exp(G_i − G_j) where j < i, and V − exp(G) K S in the place of V: what is written, W, solves
+//!   (I + A) W = β V. Of an addition W is V;
+//! * O = exp(G) Q S + P W, and S becomes exp(G_last) S + (exp(G_last − G) K)ᵀ W.
+//!
+//! Decays of channels are factors of the rows of Q and K; see [`super::channels`]. Nothing is the exponential of a positive number.
+//!
+//! Sources: Dao and Gu, *Transformers are SSMs*, arXiv 2405.21060; Yang et al., *Parallelizing Linear Transformers with the Delta
+//! Rule*, arXiv 2406.06484; *Gated Delta Networks*, arXiv 2412.06464.
+
+use regard_engine::isa::Door;
+use regard_engine::product::{Before, Left, Sizes, multiply};
+use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
+
+use super::memory::{BLOCK, Layout, Memory};
+use super::rows::{add, dot, scale, sum};
+
+/// The smallest log of a decay that is told from others: its exponential is 0.
+pub(super) const FORGETS: f64 = -1000.0;
+
+/// What a head's decays are in one chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decays {
+    /// None.
+    None,
+    /// One of each token, as [`scalar`] left them.
+    Tokens,
+    /// One of each token and channel, as [`super::channels::pairs`] and [`super::channels::rows`] left them.
+    Channels,
+}
+
+/// How rows of a chunk are written and read.
+#[derive(Clone, Copy)]
+pub(super) struct Rule {
+    pub delta: bool,
+    /// What is added to the divisor of outputs, where they are divided.
+    pub normalize_eps: Option<f32>,
+    /// What products of queries are multiplied by.
+    pub scale: f32,
+}
+
+/// Products of all queries and keys of a chunk up to each query, and of its keys with each other where they are erased.
+#[inline(always)]
+pub(super) fn products<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, delta: bool) {
+    let Layout { chunk, dims, .. } = *layout;
+    super::rows::turn(lanes, (memory.k, dims), [rows, dims], (memory.turned, chunk));
+    for first in (0..rows).step_by(BLOCK) {
+        let sizes = Sizes { rows: BLOCK, depth: dims, columns: first + BLOCK };
+        let of = |rows: &[f32], to: &mut [f32]| {
+            let left = Left::rows(&rows[first * dims..], dims);
+            let to = (&mut to[first * chunk..], chunk);
+            multiply(lanes, sizes, left, (memory.turned, chunk), to, Before::Replaced);
+        };
+        of(memory.q, memory.scores);
+        if delta {
+            of(memory.k, memory.overlaps);
+        }
+    }
+}
+
+/// Sums up log decays of tokens, and makes factors of them: of what a query reads of the state, and of what is left of a write
+/// after the last row.
+#[inline(always)]
+pub(super) fn scalar<L: Door>(lanes: L, memory: &mut Memory<'_>, rows: usize, logs: impl Fn(usize) -> f32) {
+    let mut sum = 0.0;
+    for (row, to) in memory.logs[..rows].iter_mut().enumerate() {
+        let log = f64::from(logs(row));
+        sum += if log < FORGETS { FORGETS } else { log };
+        *to = sum;
+    }
+    let [read, rest, _] = &mut memory.factors;
+    for ((&log, read), rest) in memory.logs[..rows].iter().zip(&mut **read).zip(&mut **rest) {
+        (*read, *rest) = (log as f32, (sum - log) as f32);
+    }
+    for factors in [&mut read[..rows], &mut rest[..rows]] {
+        for x in vectors_mut(lanes, factors) {
+            *x = exp(F32::from_raw(lanes, *x)).raw();
+        }
+    }
+    memory.keep.fill(libm::exp(sum) as f32);
+}
+
+/// Makes weights of products, and what is erased: decayed where there are decays, and zero where a key is later than its query.
+/// `betas` are of the chunk's rows; those past the last token are zero.
+#[inline(always)]
+pub(super) fn weigh<L: Door>(
+    lanes: L,
+    layout: &Layout,
+    memory: &mut Memory<'_>,
+    rows: usize,
+    (decays, rule): (Decays, Rule),
+) {
+    let Layout { chunk, .. } = *layout;
+    let [.., betas] = &memory.factors;
+    for row in 0..rows {
+        let columns = (row / BLOCK + 1) * BLOCK;
+        let at = row * chunk..row * chunk + columns;
+        let weights = &mut memory.weights[at.clone()];
+        // What a product is multiplied by.
+        if decays == Decays::Tokens {
+            let own = memory.logs[row];
+            for (to, log) in weights.iter_mut().zip(&memory.logs[..columns]) {
+                *to = (own - log) as f32;
+            }
+            weights[row + 1..].fill(f32::NEG_INFINITY);
+            for to in vectors_mut(lanes, weights) {
+                *to = exp(F32::from_raw(lanes, *to)).raw();
+            }
+            // An exponential of −∞ is the smallest float there is.
+            weights[row + 1..].fill(0.0);
+        } else {
+            weights[..=row].fill(1.0);
+            weights[row + 1..].fill(0.0);
+        }
+        if rule.delta {
+            let erased = &mut memory.erased[at.clone()];
+            let factor = F32::splat(lanes, -betas[row]);
+            let pairs = vectors(lanes, weights).iter().zip(vectors(lanes, &memory.overlaps[at.clone()]));
+            for (to, (&weight, &overlap)) in vectors_mut(lanes, erased).iter_mut().zip(pairs) {
+                *to = (F32::from_raw(lanes, weight) * F32::from_raw(lanes, overlap) * factor).raw();
+            }
+            erased[row..].fill(0.0);
+        }
+        let factor = F32::splat(lanes, rule.scale);
+        let scores = vectors(lanes, &memory.scores[at]);
+        for (to, &score) in vectors_mut(lanes, weights).iter_mut().zip(scores) {
+            *to = (F32::from_raw(lanes, *to) * F32::from_raw(lanes, score) * factor).raw();
+        }
+    }
+}
+
+/// What a head does with a chunk: outputs are left in `memory.o`, and the state is that after the last row.
+#[inline(always)]
+pub(super) fn step<L: Door>(
+    lanes: L,
+    layout: &Layout,
+    memory: &mut Memory<'_>,
+    (rows, head, width): (usize, usize, usize),
+    (decays, rule): (Decays, Rule),
+) {
+    let Layout { chunk, dims, width: stride, .. } = *layout;
+    let Memory { q, k, weights, erased, values, o, decayed, factors, keep, states, norms, .. } = memory;
+    let state = &mut states[head * dims * stride..][..dims * stride];
+    let [read_queries, written_keys, erasing_keys] = decayed;
+    let [read, rest, betas] = factors;
+    let by_channel = decays == Decays::Channels;
+    let (queries, keys) = if by_channel { (&**read_queries, &**written_keys) } else { (&**q, &**k) };
+    let all = Sizes { rows, depth: dims, columns: width };
+    if rule.delta {
+        let erasing = if by_channel { &**erasing_keys } else { &**k };
+        multiply(lanes, all, Left::rows(erasing, dims), (state, stride), (o, stride), Before::Replaced);
+        for row in 0..rows {
+            let (value, recalled) = (&mut values[row * stride..][..width], &o[row * stride..][..width]);
+            let decay = if decays == Decays::Tokens { -read[row] } else { -1.0 };
+            add(lanes, recalled, decay, value);
+            scale(lanes, value, betas[row]);
+        }
+        solve(lanes, (erased, chunk), (values, stride), [rows, width]);
+    }
+    multiply(lanes, all, Left::rows(queries, dims), (state, stride), (o, stride), Before::Replaced);
+    // What a row of the state's product is multiplied by.
+    if decays == Decays::Tokens {
+        read[..rows].iter_mut().for_each(|factor| *factor *= rule.scale);
+    } else {
+        read[..rows].fill(rule.scale);
+    }
+    for first in (0..rows).step_by(BLOCK) {
+        let sizes = Sizes { rows: BLOCK, depth: first + BLOCK, columns: width };
+        let left = Left::rows(&weights[first * chunk..], chunk);
+        let to = (&mut o[first * stride..], stride);
+        multiply(lanes, sizes, left, (values, stride), to, Before::Times(&read[first..]));
+    }
+    if let Some(eps) = rule.normalize_eps {
+        let norm = &mut norms[head * dims..][..dims];
+        for row in 0..rows {
+            let own = dot(lanes, &queries[row * dims..][..dims], norm) * read[row];
+            let columns = (row / BLOCK + 1) * BLOCK;
+            let divisor = own + sum(lanes, &weights[row * chunk..][..columns]) + eps;
+            o[row * stride..][..width].iter_mut().for_each(|o| *o /= divisor);
+        }
+        if decays != Decays::None {
+            norm.iter_mut().zip(&**keep).for_each(|(norm, keep)| *norm *= keep);
+        }
+        for row in 0..rows {
+            let rest = if decays == Decays::Tokens { rest[row] } else { 1.0 };
+            add(lanes, &keys[row * dims..][..dims], rest, norm);
+        }
+    }
+    if decays == Decays::Tokens {
+        for row in 0..rows {
+            scale(lanes, &mut values[row * stride..][..width], rest[row]);
+        }
+    }
+    write(lanes, layout, (keys, values, keep), (state, rows, width), decays);
+}
+
+/// Adds what a chunk writes to a state that decays before.
+#[inline(always)]
+pub(super) fn write<L: Door>(
+    lanes: L,
+    layout: &Layout,
+    (keys, values, keep): (&[f32], &[f32], &[f32]),
+    (state, rows, width): (&mut [f32], usize, usize),
+    decays: Decays,
+) {
+    let Layout { dims, width: stride, .. } = *layout;
+    let sizes = Sizes { rows: dims, depth: rows, columns: width };
+    let before = if decays == Decays::None { Before::Kept } else { Before::Times(keep) };
+    multiply(lanes, sizes, Left::turned(keys, dims), (values, stride), (state, stride), before);
+}
+
+/// Solves (I + A) W = V row by row for the rows of W, in the place of V; `erased` is −A.
+#[inline(always)]
+fn solve<L: Door>(
+    lanes: L,
+    (erased, chunk): (&[f32], usize),
+    (values, stride): (&mut [f32], usize),
+    [rows, width]: [usize; 2],
+) {
+    for first in (0..rows).step_by(BLOCK) {
+        let (solved, rest) = values.split_at_mut(first * stride);
+        if first > 0 {
+            let sizes = Sizes { rows: BLOCK, depth: first, columns: width };
+            let left = Left::rows(&erased[first * chunk..], chunk);
+            multiply(lanes, sizes, left, (solved, stride), (rest, stride), Before::Kept);
+        }
+        let own = &erased[first * chunk + first..];
+        for column in (0..width).step_by(L::WIDTH) {
+            lanes.call(Block { lanes, erased: own, chunk, values: &mut rest[column..], stride });
+        }
+    }
+}
+
+/// A block on the diagonal, of one vector of each row.
+struct Block<'a, L> {
+    lanes: L,
+    erased: &'a [f32],
+    chunk: usize,
+    values: &'a mut [f32],
+    stride: usize,
+}
+
+impl<L: Door> regard_engine::Op for Block<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { lanes, erased, chunk, values, stride } = self;
+        let simd = lanes.simd();
+        let mut rows = [simd.splat_f32s(0.0); BLOCK];
+        for (to, row) in rows.iter_mut().zip(values.chunks(stride)) {
+            *to = vectors(lanes, &row[..L::WIDTH])[0];
+        }
+        // Of each row that is solved the others take what is theirs: no sum waits for the one before.
+        for solved in 0..BLOCK {
+            let own = rows[solved];
+            for (row, erased) in rows.iter_mut().zip(erased.chunks(chunk)).skip(solved + 1) {
+                *row = simd.mul_add_e_f32s(simd.splat_f32s(erased[solved]), own, *row);
+            }
+        }
+        for (&from, row) in rows.iter().zip(values.chunks_mut(stride)) {
+            vectors_mut(lanes, &mut row[..L::WIDTH])[0] = from;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Recurrences: a state of each value head, which tokens write and queries read, in chunks of tokens.
+//!
+//! A task is a sequence and key head; it is given out in parts of some value heads, whose queries and keys are the same, and some
+//! channels of their values. Columns of a state have nothing to do with each other, so no bit depends on how they are shared out.
+//! A part takes its tokens in chunks on a grid of absolute positions: inside a chunk products of matrices stand for the recurrence
+//! ([`chunk`]), between chunks the state is handed on.
+
+mod channels;
+mod chunk;
+mod memory;
+mod part;
+mod rows;
+
+use regard_engine::element::Element;
+use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, Tasks};
+use regard_engine::isa::Door;
+use regard_engine::threads::Threads;
+use regard_engine::{Engine, Op};
+use regard_ir::inputs::{Captured, InputData};
+use regard_ir::plan::Plan;
+use regard_ir::problem::{Packed, Problem};
+use regard_ir::variant::{Recurrence, Variant};
+
+use self::memory::Layout;
+use self::part::Shared;
+use crate::carve::{Carve, align};
+use crate::code::{Code, Fault};
+use crate::finish::Finish;
+use crate::flash::{Inputs, Outputs, Parts, RunError, Workspace, WorkspaceLen, check_outputs, covers};
+use crate::operands::{KeyRows, QueryRows};
+use crate::rows::{Change, Side, Tensor, turns};
+use crate::tokens;
+use crate::view::ViewMut;
+
+/// States of a call: before its first tokens when it begins, and after the last when it ends.
+#[derive(Debug)]
+pub struct States<'a> {
+    /// `[sequence][value head][dim]` rows of `value_dim`.
+    pub state: ViewMut<'a, f32>,
+    /// Sums of features, `[sequence][value head][1]` rows of `dim`: of a variant that divides by them.
+    pub norm: Option<ViewMut<'a, f32>>,
+}
+
+/// How much memory a run needs with `threads` workers.
+pub(crate) fn workspace_len<L: Door>(
+    (variant, recurrence): (&Variant<'_>, &Recurrence),
+    plan: &Plan,
+    code: &dyn Code<L>,
+    problem: &Problem<'_>,
+    threads: usize,
+) -> WorkspaceLen {
+    let layout = Layout::new(variant, recurrence, plan, problem, (code, threads));
+    WorkspaceLen { floats: layout.len(threads.max(1)), spans: 0 }
+}
+
+/// Runs a recurrence over the tasks of a schedule, each of which is a whole head. States are zero where none are given.
+pub(crate) fn run<E: Engine, T: Element>(
+    engine: E,
+    (parts, recurrence): (Parts<'_>, &Recurrence),
+    code: &dyn Code<E::Lanes>,
+    inputs: Inputs<'_, T>,
+    (outputs, states): (Outputs<'_, T>, Option<States<'_>>),
+    threads: &dyn Threads,
+    memory: Workspace<'_>,
+) -> Result<(), RunError> {
+    let Parts { variant, plan, problem, schedule, .. } = parts;
+    let Inputs { q, kv, captured: data, gate } = inputs;
+    let (QueryRows::Plain(q), KeyRows::Plain { k, v }) = (q, kv) else { return Err(RunError::Mechanism) };
+    if problem.part.is_some() {
+        return Err(RunError::Partial);
+    }
+    check_outputs(variant, problem, gate.as_ref(), &outputs)?;
+    if recurrence.causal && !has_query_for_each_key(problem) {
+        return Err(RunError::QueryForEachKey);
+    }
+    if !covers(&[(schedule.tasks, variant.heads.kv)], problem) {
+        return Err(RunError::Schedule);
+    }
+    if let Some(states) = &states {
+        check_states((variant, recurrence), problem, states)?;
+    }
+    let captured = Captured::bind(variant.inputs, data, &variant.heads, variant.source, problem)
+        .map_err(RunError::Captured)?;
+    let layout = Layout::new(variant, recurrence, plan, problem, (code, schedule.threads as usize));
+    let needed = WorkspaceLen { floats: layout.len(threads.count()), spans: 0 };
+    let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
+    if found.floats < needed.floats {
+        return Err(RunError::Workspace { needed, found });
+    }
+    let mut carve = Carve::new(
+        align(memory.floats),
+        [layout.tokens.frequencies_len(), layout.tokens.table_len()],
+    );
+    let (frequencies, table) = (carve.next(), carve.next());
+    let workers = carve.rest();
+
+    let group = (variant.heads.value / variant.heads.kv) as usize;
+    let starts = problem.packed.as_ref().map(Packed::cu_q);
+    let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
+    let mut grid = Grid::new(tasks, Rows::Stored(outputs.o.0), None).map_err(RunError::Output)?;
+    if let Some(States { state, norm }) = states {
+        grid = grid.with_states(state.0, norm.map(|norm| norm.0)).map_err(RunError::Output)?;
+    }
+
+    let fault = Fault::new();
+    if let Some(position) = &variant.position {
+        tokens::frequencies(position, &captured, frequencies);
+    }
+    let fill = tokens::Fill {
+        layout: layout.tokens,
+        variant,
+        problem,
+        rows: tokens::Rows { q: Some(q), k: Some(k) },
+        captured: &captured,
+        fault: &fault,
+        frequencies,
+    };
+    let tokens = tokens::fill(engine, fill, table, threads);
+    let change = |side| Change::new(variant, side, &captured, tokens).filter(|_| turns(variant, side));
+    let shared = Shared {
+        engine,
+        variant,
+        recurrence: *recurrence,
+        problem,
+        code,
+        q: Tensor::One(q),
+        k: Tensor::One(k),
+        v,
+        changes: [change(Side::Query), change(Side::Key)],
+        captured: &captured,
+        fault: &fault,
+        layout: &layout,
+        finish: Finish::new(variant, &captured, gate),
+    };
+    let grid = GridParts::new(&mut grid, layout.heads, layout.channels);
+    let lots = Lots::new(workers, layout.worker_len());
+    threads.run(&|_| {
+        // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
+        if let Some((_, memory)) = lots.take() {
+            engine.enter(Sweep { shared: &shared, grid: &grid, memory });
+        }
+    });
+    fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
+}
+
+/// Whether each sequence has a query for each key, from the first position on.
+fn has_query_for_each_key(problem: &Problem<'_>) -> bool {
+    (0..problem.batch).map(|b| problem.sequence(b)).all(|of| of.queries == of.keys && of.q_offset == 0)
+}
+
+/// Whether states are as variant and problem make them.
+fn check_states(
+    (variant, recurrence): (&Variant<'_>, &Recurrence),
+    problem: &Problem<'_>,
+    states: &States<'_>,
+) -> Result<(), RunError> {
+    let [heads, dim, width] =
+        [variant.heads.value, variant.heads.dim, variant.heads.value_dim].map(|n| n as usize);
+    let shape = |tensor, view: &ViewMut<'_, f32>, rows, width| {
+        let [sequences, found_heads, found_rows] = view.0.counts;
+        let found = [sequences, found_heads, found_rows, view.0.width];
+        let expected = [problem.batch as usize, heads, rows, width];
+        if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
+    };
+    shape("state", &states.state, dim, width)?;
+    match (&states.norm, recurrence.normalize_eps) {
+        (None, None) => Ok(()),
+        (Some(norm), Some(_)) => shape("norm", norm, 1, dim),
+        (norm, _) => Err(RunError::Norm { wanted: norm.is_none() }),
+    }
+}
+
+/// One worker's share of the parts.
+struct Sweep<'a, E: Engine, T> {
+    shared: &'a Shared<'a, E, T>,
+    grid: &'a GridParts<'a, T>,
+    memory: &'a mut [f32],
+}
+
+impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut memory = self.shared.layout.carve(self.memory);
+        while let Some((mut claim, heads, channels)) = self.grid.take() {
+            part::run(self.shared, &mut claim, (heads, channels), &mut memory);
+        }
+    }
+}
+
+/// The elements of an input of ids.
+fn ids<'a>(captured: &Captured<'a>, input: u16) -> &'a [i32] {
+    match captured.data(input.into()) {
+        InputData::I32(ids) => ids,
+        _ => &[],
+    }
+}

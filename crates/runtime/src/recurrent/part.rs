@@ -1,0 +1,376 @@
+//! A part of a task: some heads' states from the first chunk to the last.
+
+use core::ops::Range;
+
+use regard_engine::Engine;
+use regard_engine::element::Element;
+use regard_engine::engine::LINE;
+use regard_engine::grid::Claim;
+use regard_engine::product::{Before, Left, Sizes, multiply};
+use regard_ir::inputs::Captured;
+use regard_ir::problem::{Problem, Sequence};
+use regard_ir::variant::{Decay, Recurrence, Variant};
+
+use super::chunk::{self, Decays, Rule};
+use super::memory::{BLOCK, Layout, Memory};
+use super::rows::{add, are_finite, dot, scale};
+use super::{channels, ids};
+use crate::code::{Code, Fault, Keys, Place};
+use crate::finish::Finish;
+use crate::rows::{Change, Tensor};
+use crate::view::View;
+
+/// What all parts of a call share.
+pub(super) struct Shared<'a, E: Engine, T> {
+    pub engine: E,
+    pub variant: &'a Variant<'a>,
+    pub recurrence: Recurrence,
+    pub problem: &'a Problem<'a>,
+    pub code: &'a dyn Code<E::Lanes>,
+    pub q: Tensor<'a, T>,
+    pub k: Tensor<'a, T>,
+    pub v: View<'a, T>,
+    /// How rows of queries and keys change.
+    pub changes: [Option<Change<'a>>; 2],
+    pub captured: &'a Captured<'a>,
+    pub fault: &'a Fault,
+    pub layout: &'a Layout,
+    pub finish: Option<Finish<'a, T>>,
+}
+
+/// Some tokens of a sequence.
+#[derive(Clone, Copy)]
+struct Span {
+    first: usize,
+    count: usize,
+}
+
+impl Span {
+    /// Its rows and those that fill up a block.
+    fn rows(self) -> usize {
+        self.count.next_multiple_of(BLOCK)
+    }
+}
+
+/// What a part is of.
+struct Part<'s, 'a, E: Engine, T> {
+    shared: &'s Shared<'a, E, T>,
+    sequence: usize,
+    of: Sequence,
+    kv_head: usize,
+    heads: Range<usize>,
+    channels: Range<usize>,
+    rule: Rule,
+}
+
+/// Takes some heads and channels of a task from its first token to its last.
+#[inline(always)]
+pub(super) fn run<E: Engine, T: Element>(
+    shared: &Shared<'_, E, T>,
+    claim: &mut Claim<'_, T>,
+    (heads, channels): (Range<usize>, Range<usize>),
+    memory: &mut Memory<'_>,
+) {
+    let task = claim.task();
+    let Recurrence { normalize_eps, delta, causal, .. } = shared.recurrence;
+    let rule = Rule {
+        delta: delta.is_some(),
+        normalize_eps: normalize_eps.map(|eps| eps as f32),
+        scale: if normalize_eps.is_some() { 1.0 } else { shared.variant.scale as f32 },
+    };
+    let (sequence, of) = (task.sequence as usize, shared.problem.sequence(task.sequence));
+    let part = Part { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule };
+    part.begin(claim, memory);
+    if causal { part.causal(claim, memory) } else { part.all_keys(claim, memory) }
+    part.end(claim, memory);
+}
+
+impl<E: Engine, T: Element> Part<'_, '_, E, T> {
+    /// The state of each head before the first token.
+    #[inline(always)]
+    fn begin(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        let Layout { dim, dims, width, .. } = *self.shared.layout;
+        memory.states.fill(0.0);
+        memory.norms.fill(0.0);
+        for (at, head) in self.heads.clone().enumerate() {
+            for (c, to) in memory.states[at * dims * width..].chunks_exact_mut(width).take(dim).enumerate() {
+                if let Some(from) = claim.state(head, c) {
+                    to[..from.len()].copy_from_slice(from);
+                }
+            }
+            if self.rule.normalize_eps.is_some()
+                && let Some(from) = claim.norm(head)
+            {
+                memory.norms[at * dims..][..dim].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Gives the states back.
+    #[inline(always)]
+    fn end(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        let Layout { dim, dims, width, .. } = *self.shared.layout;
+        for (at, head) in self.heads.clone().enumerate() {
+            for (c, from) in memory.states[at * dims * width..].chunks_exact(width).take(dim).enumerate() {
+                if let Some(to) = claim.state(head, c) {
+                    to.copy_from_slice(&from[..to.len()]);
+                }
+            }
+            if self.rule.normalize_eps.is_some()
+                && let Some(to) = claim.norm(head)
+            {
+                to.copy_from_slice(&memory.norms[at * dims..][..dim]);
+            }
+        }
+    }
+
+    /// Chunk by chunk, each on the grid of absolute positions and inside one document.
+    #[inline(always)]
+    fn causal(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        let (tokens, chunk) = (self.of.keys as usize, self.shared.layout.chunk);
+        let mut first = 0;
+        while first < tokens {
+            let end = ((first / chunk + 1) * chunk).min(tokens);
+            let end = (first + 1..end).find(|&t| self.restarts(t)).unwrap_or(end);
+            if self.restarts(first) {
+                memory.states.fill(0.0);
+                memory.norms.fill(0.0);
+            }
+            let span = Span { first, count: end - first };
+            // What is no number would reach rows before its own, by factors of zero.
+            if self.load(memory, span) {
+                self.step(claim, memory, span);
+            } else {
+                for first in first..end {
+                    let span = Span { first, count: 1 };
+                    self.load(memory, span);
+                    self.step(claim, memory, span);
+                }
+            }
+            first = end;
+        }
+    }
+
+    /// Whether a token is the first of a document that is not the sequence's first.
+    fn restarts(&self, token: usize) -> bool {
+        let Some(input) = self.shared.recurrence.restart.filter(|_| token > 0) else { return false };
+        let captured = self.shared.captured;
+        let id = |t: usize| {
+            let offset = captured.offset(input.into(), &[self.sequence as i32, t as i32]);
+            offset.and_then(|offset| ids(captured, input).get(offset).copied())
+        };
+        id(token) != id(token - 1)
+    }
+
+    /// Loads queries and keys of some tokens, and says whether keys, and values of all heads, are numbers.
+    #[inline(always)]
+    fn load(&self, memory: &mut Memory<'_>, span: Span) -> bool {
+        let Shared { engine, layout, .. } = self.shared;
+        let lanes = engine.lanes();
+        self.features(0, memory, span);
+        self.features(1, memory, span);
+        let mut finite = are_finite(lanes, &memory.k[..span.rows() * layout.dims]);
+        for head in self.heads.clone() {
+            self.values(memory, head, span);
+            finite &= are_finite(lanes, &memory.values[..span.rows() * layout.width]);
+        }
+        finite
+    }
+
+    /// Writes features of queries (0) or keys (1) to their rows of `memory`; rows past the last token are zero.
+    #[inline(always)]
+    fn features(&self, side: usize, memory: &mut Memory<'_>, span: Span) {
+        let Shared { engine, layout, q, k, changes, code, .. } = self.shared;
+        let (lanes, Layout { dim, dims, .. }) = (engine.lanes(), **layout);
+        let (tensor, first, to) = match side {
+            0 => (q, self.of.first_query, &mut *memory.q),
+            _ => (k, self.of.first_key, &mut *memory.k),
+        };
+        let to = &mut to[..span.rows() * dims];
+        let (own, rest) = to.split_at_mut(span.count * dims);
+        rest.fill(0.0);
+        for (row, to) in own.chunks_exact_mut(dims).enumerate() {
+            let at = [self.of.batch as usize, self.kv_head, first as usize + span.first + row];
+            let (to, padding) = to.split_at_mut(dim);
+            tensor.read(lanes, at, to);
+            if let Some(change) = &changes[side] {
+                change.apply(at, to);
+            }
+            padding.fill(0.0);
+        }
+        if code.modifies() {
+            let zeros = [0; LINE];
+            let place = Place {
+                b: self.sequence as i32,
+                g: self.kv_head as i32,
+                nq: self.of.queries as i32,
+                nk: self.of.keys as i32,
+                q: &zeros,
+                h: &zeros,
+                first_key: 0,
+                keys: Keys::Rows,
+                captured: self.shared.captured,
+                fault: self.shared.fault,
+            };
+            code.apply(lanes, &place, own, false, memory.code);
+            own.chunks_exact_mut(dims).for_each(|row| row[dim..].fill(0.0));
+        }
+    }
+
+    /// Writes values of a head to their rows; those past the last token are zero.
+    #[inline(always)]
+    fn values(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
+        let Shared { engine, layout, v, variant, .. } = self.shared;
+        let (lanes, stride) = (engine.lanes(), layout.width);
+        let (own, rest) = memory.values[..span.rows() * stride].split_at_mut(span.count * stride);
+        rest.fill(0.0);
+        let head = self.value_head(variant, head);
+        for (row, to) in own.chunks_exact_mut(stride).enumerate() {
+            let from = v.row(self.of.batch as usize, head, self.of.first_key as usize + span.first + row);
+            let from = &from[self.channels.clone()];
+            let (to, padding) = to.split_at_mut(from.len());
+            T::widen_into(lanes, from, to);
+            padding.fill(0.0);
+        }
+    }
+
+    /// A value head of the task, counted over all.
+    fn value_head(&self, variant: &Variant<'_>, head: usize) -> usize {
+        self.kv_head * (variant.heads.value / variant.heads.kv) as usize + head
+    }
+
+    /// One chunk, whose queries and keys are loaded.
+    #[inline(always)]
+    fn step(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, span: Span) {
+        let Shared { engine, layout, recurrence, .. } = self.shared;
+        let (lanes, rows) = (engine.lanes(), span.rows());
+        let by_channel = matches!(recurrence.decay, Decay::Channel(_));
+        if !by_channel {
+            chunk::products(lanes, layout, memory, rows, self.rule.delta);
+        }
+        for (at, head) in self.heads.clone().enumerate() {
+            self.values(memory, head, span);
+            self.strengths(memory, head, span);
+            let decays = self.decays(memory, head, span);
+            if decays == Decays::Channels {
+                channels::pairs(lanes, layout, memory, rows, self.rule);
+                channels::rows(lanes, layout, memory, rows, self.rule.delta);
+            } else {
+                chunk::weigh(lanes, layout, memory, rows, (decays, self.rule));
+            }
+            let width = self.channels.len().next_multiple_of(LINE);
+            chunk::step(lanes, layout, memory, (rows, at, width), (decays, self.rule));
+            self.write(claim, memory, head, span);
+        }
+    }
+
+    /// How strongly a delta rule writes each row.
+    #[inline(always)]
+    fn strengths(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
+        let Some(input) = self.shared.recurrence.delta else { return };
+        let [.., betas] = &mut memory.factors;
+        betas.fill(0.0);
+        for (row, to) in betas[..span.count].iter_mut().enumerate() {
+            *to = self.of_token(input, head, span.first + row).first().copied().unwrap_or(0.0);
+        }
+    }
+
+    /// Elements of an input from those of a token of a head on.
+    #[inline(always)]
+    fn of_token(&self, input: u16, head: usize, token: usize) -> &[f32] {
+        let Shared { captured, variant, .. } = self.shared;
+        let index = [self.sequence as i32, self.value_head(variant, head) as i32, token as i32, 0];
+        let offset = captured.offset(input.into(), &index);
+        offset.zip(captured.floats(input)).and_then(|(offset, data)| data.get(offset..)).unwrap_or_default()
+    }
+
+    /// Reads the decays of a head's rows; those past the last token have none.
+    #[inline(always)]
+    fn decays(&self, memory: &mut Memory<'_>, head: usize, span: Span) -> Decays {
+        let Shared { engine, layout, captured, variant, recurrence, .. } = self.shared;
+        let (lanes, rows) = (engine.lanes(), span.rows());
+        match recurrence.decay {
+            Decay::None => return Decays::None,
+            Decay::Head(input) => {
+                let of_head = captured.floats(input).and_then(|data| data.get(self.value_head(variant, head)));
+                let log = of_head.copied().unwrap_or(0.0);
+                chunk::scalar(lanes, memory, rows, |row| if row < span.count { log } else { 0.0 });
+            }
+            Decay::Token(input) => chunk::scalar(lanes, memory, rows, |row| {
+                let log = |row| self.of_token(input, head, span.first + row).first().copied().unwrap_or(0.0);
+                if row < span.count { log(row) } else { 0.0 }
+            }),
+            Decay::Channel(input) => {
+                channels::sums(lanes, layout, memory, rows, |row, to| {
+                    to.fill(0.0);
+                    if row < span.count {
+                        let (logs, dim) = (self.of_token(input, head, span.first + row), layout.dim);
+                        to[..dim].copy_from_slice(&logs[..dim]);
+                    }
+                });
+                return Decays::Channels;
+            }
+        }
+        Decays::Tokens
+    }
+
+    /// Finishes and stores the outputs of a chunk.
+    #[inline(always)]
+    fn write(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, head: usize, span: Span) {
+        let Shared { engine, layout, variant, finish, .. } = self.shared;
+        for (row, o) in memory.o.chunks_exact_mut(layout.width).take(span.count).enumerate() {
+            let (query, o) = (span.first + row, &mut o[..self.channels.len()]);
+            if let Some(finish) = finish {
+                let token = self.of.first_query as usize + query;
+                let at = [self.of.batch as usize, self.value_head(variant, head), token];
+                finish.apply(engine.lanes(), at, o, memory.finish);
+            }
+            claim.output(head, query as u32).write(o);
+        }
+    }
+
+    /// Without a mask: the state of all keys, and then what each query reads of it.
+    #[inline(always)]
+    fn all_keys(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        let Shared { engine, layout, .. } = self.shared;
+        let Layout { chunk, dims, width: stride, .. } = **layout;
+        let (lanes, width) = (engine.lanes(), self.channels.len().next_multiple_of(LINE));
+        let spans = |tokens: u32| {
+            let tokens = tokens as usize;
+            (0..tokens).step_by(chunk).map(move |first| Span { first, count: chunk.min(tokens - first) })
+        };
+        for span in spans(self.of.keys) {
+            self.features(1, memory, span);
+            for (at, head) in self.heads.clone().enumerate() {
+                self.values(memory, head, span);
+                let Memory { k, values, keep, states, norms, .. } = &mut *memory;
+                let state = &mut states[at * dims * stride..][..dims * stride];
+                chunk::write(lanes, layout, (k, values, keep), (state, span.rows(), width), Decays::None);
+                let norm = &mut norms[at * dims..][..dims];
+                for key in k[..span.rows() * dims].chunks_exact(dims) {
+                    add(lanes, key, 1.0, norm);
+                }
+            }
+        }
+        for span in spans(self.of.queries) {
+            self.features(0, memory, span);
+            for (at, head) in self.heads.clone().enumerate() {
+                let Memory { q, o, states, norms, .. } = &mut *memory;
+                let state = &states[at * dims * stride..][..dims * stride];
+                let sizes = Sizes { rows: span.rows(), depth: dims, columns: width };
+                multiply(lanes, sizes, Left::rows(q, dims), (state, stride), (o, stride), Before::Replaced);
+                for (query, o) in q.chunks_exact(dims).zip(o.chunks_exact_mut(stride)).take(span.count) {
+                    let o = &mut o[..width];
+                    match self.rule.normalize_eps {
+                        Some(eps) => {
+                            let divisor = dot(lanes, query, &norms[at * dims..][..dims]) + eps;
+                            o.iter_mut().for_each(|o| *o /= divisor);
+                        }
+                        None => scale(lanes, o, self.rule.scale),
+                    }
+                }
+                self.write(claim, memory, head, span);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What is done to rows of whole lines, one vector after the other.
+
+use regard_engine::isa::Door;
+use regard_simd::{F32, TRANSPOSE, exp, vectors, vectors_mut};
+
+/// `to = from · factor`.
+#[inline(always)]
+pub(super) fn scale<L: Door>(lanes: L, row: &mut [f32], factor: f32) {
+    let factor = F32::splat(lanes, factor);
+    for x in vectors_mut(lanes, row) {
+        *x = (F32::from_raw(lanes, *x) * factor).raw();
+    }
+}
+
+/// `to += from · factor`.
+#[inline(always)]
+pub(super) fn add<L: Door>(lanes: L, from: &[f32], factor: f32, to: &mut [f32]) {
+    let factor = F32::splat(lanes, factor);
+    for (to, &from) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)) {
+        *to = F32::from_raw(lanes, from).mul_add(factor, F32::from_raw(lanes, *to)).raw();
+    }
+}
+
+/// `to = from · exp(logs)`.
+#[inline(always)]
+pub(super) fn decay<L: Door>(lanes: L, from: &[f32], logs: &[f32], to: &mut [f32]) {
+    let logs = vectors(lanes, logs);
+    for ((to, &from), &log) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)).zip(logs) {
+        *to = (F32::from_raw(lanes, from) * exp(F32::from_raw(lanes, log))).raw();
+    }
+}
+
+/// `to = from · exp(logs + more)`.
+#[inline(always)]
+pub(super) fn decay_more<L: Door>(lanes: L, from: &[f32], [logs, more]: [&[f32]; 2], to: &mut [f32]) {
+    let logs = vectors(lanes, logs).iter().zip(vectors(lanes, more));
+    for ((to, &from), (&log, &more)) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)).zip(logs) {
+        let log = F32::from_raw(lanes, log) + F32::from_raw(lanes, more);
+        *to = (F32::from_raw(lanes, from) * exp(log)).raw();
+    }
+}
+
+/// The sum of products.
+#[inline(always)]
+pub(super) fn dot<L: Door>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = F32::splat(lanes, 0.0);
+    for (&a, &b) in vectors(lanes, a).iter().zip(vectors(lanes, b)) {
+        sum = F32::from_raw(lanes, a).mul_add(F32::from_raw(lanes, b), sum);
+    }
+    sum.sum()
+}
+
+/// The sum of elements.
+#[inline(always)]
+pub(super) fn sum<L: Door>(lanes: L, row: &[f32]) -> f32 {
+    let mut sum = F32::splat(lanes, 0.0);
+    for &x in vectors(lanes, row) {
+        sum = sum + F32::from_raw(lanes, x);
+    }
+    sum.sum()
+}
+
+/// Whether every element is finite.
+#[inline(always)]
+pub(super) fn are_finite<L: Door>(lanes: L, row: &[f32]) -> bool {
+    let zero = F32::splat(lanes, 0.0);
+    let mut sum = zero;
+    for &x in vectors(lanes, row) {
+        sum = F32::from_raw(lanes, x).mul_add(zero, sum);
+    }
+    sum.sum() == 0.0
+}
+
+/// Writes `count` rows of `width` turned, both multiples of 8: `to[c · to_stride + i] = from[i · stride + c]`.
+#[inline(always)]
+pub(super) fn turn<L: Door>(
+    lanes: L,
+    (from, stride): (&[f32], usize),
+    [count, width]: [usize; 2],
+    (to, to_stride): (&mut [f32], usize),
+) {
+    for i in (0..count).step_by(TRANSPOSE) {
+        for c in (0..width).step_by(TRANSPOSE) {
+            let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|row| &from[(i + row) * stride + c..]);
+            lanes.transpose(rows, &mut to[c * to_stride + i..], to_stride);
+        }
+    }
+}
