@@ -11,14 +11,25 @@ pub mod castle_window;
 pub mod causal;
 pub mod chunked;
 pub mod cross;
+pub mod deltanet;
 pub mod dilated;
 pub mod document;
 pub mod gated;
+pub mod gated_deltanet;
+pub mod gla;
 pub mod global;
 pub mod gqa;
 pub mod iha;
 pub mod iha_global;
 pub mod iha_window;
+pub mod kda;
+pub mod lightning;
+pub mod linear_attention;
+pub mod linear_attention_cross;
+pub mod linear_attention_global;
+pub mod linear_relu;
+pub mod linear_squared_relu;
+pub mod mamba2;
 pub mod mha;
 pub mod minilm;
 pub mod mla;
@@ -71,9 +82,12 @@ pub mod output_norm;
 pub mod prefix_lm;
 pub mod qk_norm;
 pub mod relu;
+pub mod retnet;
 pub mod rope;
+pub mod rwkv6;
 pub mod self_attention;
 pub mod sigmoid;
+pub mod simple_gla;
 pub mod sliding_window;
 pub mod softcap;
 pub mod softcap_bias;
@@ -91,14 +105,25 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("causal", causal::VARIANT),
     ("chunked", chunked::VARIANT),
     ("cross", cross::VARIANT),
+    ("deltanet", deltanet::VARIANT),
     ("dilated", dilated::VARIANT),
     ("document", document::VARIANT),
     ("gated", gated::VARIANT),
+    ("gated_deltanet", gated_deltanet::VARIANT),
+    ("gla", gla::VARIANT),
     ("global", global::VARIANT),
     ("gqa", gqa::VARIANT),
     ("iha", iha::VARIANT),
     ("iha_global", iha_global::VARIANT),
     ("iha_window", iha_window::VARIANT),
+    ("kda", kda::VARIANT),
+    ("lightning", lightning::VARIANT),
+    ("linear_attention", linear_attention::VARIANT),
+    ("linear_attention_cross", linear_attention_cross::VARIANT),
+    ("linear_attention_global", linear_attention_global::VARIANT),
+    ("linear_relu", linear_relu::VARIANT),
+    ("linear_squared_relu", linear_squared_relu::VARIANT),
+    ("mamba2", mamba2::VARIANT),
     ("mha", mha::VARIANT),
     ("minilm", minilm::VARIANT),
     ("mla", mla::VARIANT),
@@ -147,9 +172,12 @@ pub const ALL: &[(&str, Variant<'static>)] = &[
     ("prefix_lm", prefix_lm::VARIANT),
     ("qk_norm", qk_norm::VARIANT),
     ("relu", relu::VARIANT),
+    ("retnet", retnet::VARIANT),
     ("rope", rope::VARIANT),
+    ("rwkv6", rwkv6::VARIANT),
     ("self_attention", self_attention::VARIANT),
     ("sigmoid", sigmoid::VARIANT),
+    ("simple_gla", simple_gla::VARIANT),
     ("sliding_window", sliding_window::VARIANT),
     ("softcap", softcap::VARIANT),
     ("softcap_bias", softcap_bias::VARIANT),
@@ -169,14 +197,25 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         causal::IDENTITY => &Straight(causal::Expressions),
         chunked::IDENTITY => &Straight(chunked::Expressions),
         cross::IDENTITY => &Straight(cross::Expressions),
+        deltanet::IDENTITY => &Straight(deltanet::Expressions),
         dilated::IDENTITY => &Straight(dilated::Expressions),
         document::IDENTITY => &Straight(document::Expressions),
         gated::IDENTITY => &Straight(gated::Expressions),
+        gated_deltanet::IDENTITY => &Straight(gated_deltanet::Expressions),
+        gla::IDENTITY => &Straight(gla::Expressions),
         global::IDENTITY => &Straight(global::Expressions),
         gqa::IDENTITY => &Straight(gqa::Expressions),
         iha::IDENTITY => &Straight(iha::Expressions),
         iha_global::IDENTITY => &Straight(iha_global::Expressions),
         iha_window::IDENTITY => &Straight(iha_window::Expressions),
+        kda::IDENTITY => &Straight(kda::Expressions),
+        lightning::IDENTITY => &Straight(lightning::Expressions),
+        linear_attention::IDENTITY => &Straight(linear_attention::Expressions),
+        linear_attention_cross::IDENTITY => &Straight(linear_attention_cross::Expressions),
+        linear_attention_global::IDENTITY => &Straight(linear_attention_global::Expressions),
+        linear_relu::IDENTITY => &Straight(linear_relu::Expressions),
+        linear_squared_relu::IDENTITY => &Straight(linear_squared_relu::Expressions),
+        mamba2::IDENTITY => &Straight(mamba2::Expressions),
         mha::IDENTITY => &Straight(mha::Expressions),
         minilm::IDENTITY => &Straight(minilm::Expressions),
         mla::IDENTITY => &Straight(mla::Expressions),
@@ -225,9 +264,12 @@ pub fn find<L: Door>(identity: Identity) -> Option<&'static dyn Code<L>> {
         prefix_lm::IDENTITY => &Straight(prefix_lm::Expressions),
         qk_norm::IDENTITY => &Straight(qk_norm::Expressions),
         relu::IDENTITY => &Straight(relu::Expressions),
+        retnet::IDENTITY => &Straight(retnet::Expressions),
         rope::IDENTITY => &Straight(rope::Expressions),
+        rwkv6::IDENTITY => &Straight(rwkv6::Expressions),
         self_attention::IDENTITY => &Straight(self_attention::Expressions),
         sigmoid::IDENTITY => &Straight(sigmoid::Expressions),
+        simple_gla::IDENTITY => &Straight(simple_gla::Expressions),
         sliding_window::IDENTITY => &Straight(sliding_window::Expressions),
         softcap::IDENTITY => &Straight(softcap::Expressions),
         softcap_bias::IDENTITY => &Straight(softcap_bias::Expressions),

@@ -21,6 +21,7 @@ pub mod hidden;
 pub mod run;
 pub mod said;
 pub mod specs;
+pub mod states;
 pub mod timed;
 pub mod views;
 

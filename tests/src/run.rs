@@ -16,7 +16,7 @@ use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::inputs::InputData;
 use regard_ir::interval::{Span, Unknown};
 use regard_ir::operands::Rows;
-use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, Split};
+use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, RecurrencePlan, Split};
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Mechanism, Variant};
 use regard_launch::{self as launch, LaunchError, VariantCode};
@@ -30,6 +30,7 @@ use regard_runtime::schedule::{OwnedSchedule, Share, Work};
 use regard_testkit::{Case, Failure, Inputs, Outputs};
 
 use crate::cut;
+use crate::states::States;
 use crate::views::{Stored, places, views};
 
 /// The kernel of a spec for this machine, with an engine on an instruction set of it; with fast precision where the engine
@@ -363,6 +364,10 @@ impl Direct<'_> {
                 mixed: false,
             },
             latent,
+            recurrence: case
+                .variant
+                .recurrence()
+                .map(|_| RecurrencePlan { chunk: blocks.query_block, one_by_one: blocks.mask_step.min(8) }),
             reach: None,
             pack_ahead_bytes,
             tasks_per_thread: 3,
@@ -377,11 +382,36 @@ impl Direct<'_> {
     /// # Panics
     /// If the engine is not available.
     pub fn run(&self, inputs: &Inputs, threads: &dyn Threads) -> Result<Outputs, flash::RunError> {
+        self.run_leaving(inputs, launch::Left::Nothing, threads)
+    }
+
+    /// The same of a recurrence, whose states begin as they are and end as the last tokens leave them.
+    ///
+    /// # Errors
+    /// As [`flash::RunError`] says.
+    ///
+    /// # Panics
+    /// If the engine is not available.
+    pub fn run_states(
+        &self,
+        inputs: &Inputs,
+        states: &mut States,
+        threads: &dyn Threads,
+    ) -> Result<Outputs, flash::RunError> {
+        self.run_leaving(inputs, launch::Left::States(states.view()), threads)
+    }
+
+    fn run_leaving(
+        &self,
+        inputs: &Inputs,
+        left: launch::Left<'_>,
+        threads: &dyn Threads,
+    ) -> Result<Outputs, flash::RunError> {
         let mut outputs = self.case.outputs();
         match self.case.dtype {
-            Dtype::F32 => self.launch::<f32>(inputs, &mut outputs, threads)?,
-            Dtype::F16 => self.launch::<f16>(inputs, &mut outputs, threads)?,
-            Dtype::Bf16 => self.launch::<bf16>(inputs, &mut outputs, threads)?,
+            Dtype::F32 => self.launch::<f32>(inputs, &mut outputs, left, threads)?,
+            Dtype::F16 => self.launch::<f16>(inputs, &mut outputs, left, threads)?,
+            Dtype::Bf16 => self.launch::<bf16>(inputs, &mut outputs, left, threads)?,
         }
         Ok(outputs)
     }
@@ -390,6 +420,7 @@ impl Direct<'_> {
         &self,
         inputs: &Inputs,
         outputs: &mut Outputs,
+        left: launch::Left<'_>,
         threads: &dyn Threads,
     ) -> Result<(), flash::RunError> {
         let captured = inputs.captured();
@@ -401,7 +432,7 @@ impl Direct<'_> {
                 code,
                 inputs: views(inputs, &captured),
                 target: places(outputs).into(),
-                u: None,
+                left,
                 threads,
                 workspace: memory.view(),
             }))

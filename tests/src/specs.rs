@@ -48,6 +48,16 @@ pub fn has_lookahead(spec: &Spec) -> bool {
     matches!(spec.mechanism, Mechanism::Lookahead(_))
 }
 
+/// Whether a spec has states in place of keys and values that are kept: it has no parts, and no cache.
+pub fn has_states(spec: &Spec) -> bool {
+    matches!(spec.mechanism, Mechanism::Recurrence(_))
+}
+
+/// Whether a spec needs a query for each key.
+pub fn pairs_queries(spec: &Spec) -> bool {
+    spec.variant().is_some_and(|variant| variant.pairs_queries())
+}
+
 /// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and
 /// `dim` and `value_dim` channels, so that the oracle is quick; of latents, as wide as keys are, a part of whose channels is rotary.
 ///
@@ -57,6 +67,8 @@ pub fn narrow(shipped: &Shipped, dim: u32, value_dim: u32) -> Spec {
     let heads = self::shipped(shipped).heads;
     let kv = heads.kv.min(2);
     let query = kv * heads.group().min(5);
+    let values = kv * (heads.value / heads.kv.max(1)).min(3);
+    let value = if values > 0 { format!("value = {values}, ") } else { String::new() };
     if let Mechanism::Latent(_) = self::shipped(shipped).mechanism {
         let (rope, nope) = (dim / 4 * 2, dim - dim / 4 * 2);
         return parse(&format!(
@@ -66,7 +78,7 @@ pub fn narrow(shipped: &Shipped, dim: u32, value_dim: u32) -> Spec {
         ));
     }
     parse(&format!(
-        "extends = \"{}\"\nheads = {{ query = {query}, kv = {kv}, dim = {dim}, value_dim = {value_dim} }}",
+        "extends = \"{}\"\nheads = {{ query = {query}, kv = {kv}, {value}dim = {dim}, value_dim = {value_dim} }}",
         shipped.name
     ))
 }

@@ -45,7 +45,7 @@ fn every_spec(dtype: Dtype) {
             let mut check = |kernel: &Kernel, size: Size| {
                 seed += 1;
                 let (batch, queries, ..) = size;
-                let for_each_key = specs::has_lookahead(kernel.spec());
+                let for_each_key = specs::pairs_queries(kernel.spec());
                 let size = if for_each_key { (batch, queries, queries, None) } else { size };
                 cancelling += u64::from(check(shipped.name, entry, kernel, size, &pool, seed));
             };

@@ -21,7 +21,7 @@ fn each_kernel(forms: &[LatentForm], check: impl Fn(&Kernel, &Case<'_>, &Inputs,
     let shipped = SHIPPED.iter().filter(|shipped| !specs::is_preset(shipped));
     let all = shipped.flat_map(|shipped| {
         let spec = specs::narrow(shipped, 20, 12);
-        if specs::has_lookahead(&spec) {
+        if specs::has_lookahead(&spec) || specs::has_states(&spec) {
             return vec![];
         }
         let in_form = |&form| {

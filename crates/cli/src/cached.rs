@@ -62,6 +62,17 @@ pub(crate) fn problem(spec: &Spec, phase: Phase, size: Size) -> Result<OwnedProb
     Ok((&Problem { phase, ..packed }).into())
 }
 
+/// Refuses a spec that has states in place of a cache.
+///
+/// # Errors
+/// If it has.
+pub(crate) fn refuse_states(spec: &Spec) -> Result<(), Failure> {
+    match spec.mechanism {
+        Mechanism::Recurrence(_) => Err(Failure::NoCache { spec: spec.name.clone() }),
+        _ => Ok(()),
+    }
+}
+
 /// What goes into a cache.
 pub(crate) struct Contents<'a, T, R> {
     /// Keys and values of the tokens that all sequences begin with, if any: the first is filled with them, and the others are

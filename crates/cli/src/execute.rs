@@ -138,7 +138,9 @@ impl Call<'_> {
             let (schedule, workspace) = (&self.schedule, &mut self.workspace);
             match left {
                 Left::Keys(u) => kernel.run_lookahead(schedule, pool, inputs, (outputs, u), workspace),
-                Left::States(states) => kernel.run_recurrence(schedule, pool, inputs, (outputs, states), workspace),
+                Left::States(states) => {
+                    kernel.run_recurrence(schedule, pool, inputs, (outputs, states), workspace)
+                }
                 Left::Nothing => kernel.run(schedule, pool, inputs, outputs, workspace),
             }
         })

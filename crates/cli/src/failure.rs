@@ -57,6 +57,8 @@ pub(crate) enum Failure {
     SharedPastKeys { shared: usize, keys: usize },
     /// Tokens in common where the layout keeps none so.
     SharedLayout { spec: String, layout: CacheLayout, shared: usize },
+    /// A call on a cache of a spec that has states instead.
+    NoCache { spec: String },
     /// A cache that cannot be had.
     Cache { spec: String, error: CacheError },
     /// Lengths that no problem has.
@@ -218,6 +220,10 @@ impl fmt::Display for Failure {
                 "spec {spec}: `cache.layout` is `{}`, expected contiguous or paged with --shared {shared}: the tokens that \
                  sequences have in common lie in pages",
                 layout.name()
+            ),
+            Failure::NoCache { spec } => write!(
+                f,
+                "spec {spec} has states in place of a cache: leave --phase away, and say `--q 1` for a step of one token"
             ),
             Failure::Cache { spec, error } => write!(f, "spec {spec}: {error}"),
             Failure::Problem(error) => error.fmt(f),

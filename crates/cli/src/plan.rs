@@ -2,6 +2,7 @@
 
 mod cached;
 
+use std::fmt;
 use std::io::Write;
 use std::time::Instant;
 
@@ -109,13 +110,28 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
         "schedule of {}: {batch}x{queries}x{keys}, first query at position {q_offset}",
         phase.name()
     )?;
-    write!(out, "{}", shown.schedule)?;
+    match shown.plan.plan.recurrence {
+        None => write!(out, "{}", shown.schedule)?,
+        // Of queries and keys no pair is made.
+        Some(_) => writeln!(out, "{}", Tasks(&shown.schedule))?,
+    }
     if let Some(predicted) = shown.predicted {
         writeln!(out, "predicted = {}, from {} rates", Seconds(predicted.seconds), predicted.rates.name())?;
     }
     shown.aside.text(shown.plan.plan.isa, out)?;
     writeln!(out, "planned in {}, scheduled in {}", Seconds(shown.plan_s), Seconds(shown.schedule_s))?;
     Ok(())
+}
+
+/// How many tasks there are.
+struct Tasks<'a>(&'a ScheduleOverview);
+
+impl fmt::Display for Tasks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ScheduleOverview { tasks, threads, .. } = self.0;
+        let plural = if *threads == 1 { "" } else { "s" };
+        write!(f, "tasks     = {tasks} for {threads} thread{plural}")
+    }
 }
 
 impl Made {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use regard_ir::expr::{Tree, Var};
+use regard_ir::expr::Tree;
 use regard_ir::identity::Identity;
 use regard_ir::lanes::{Lowered, ValueId};
 use regard_ir::spec::{self, Spec};

@@ -463,6 +463,11 @@ impl<T> Claim<'_, T> {
         [self.task.sequence as usize, self.task.kv_head as usize * self.grid.tasks.group + head_in_group, row]
     }
 
+    /// Whether there are states.
+    pub const fn has_states(&self) -> bool {
+        self.grid.states.is_some()
+    }
+
     /// A row of the state of one of the heads: the channels of it that are claimed. `None` where there are no states.
     ///
     /// # Panics

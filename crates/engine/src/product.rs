@@ -2,10 +2,12 @@
 //!
 //! Lanes run along the rows of `right` and `to`, so that nothing is packed but a left operand that is needed turned: an element of
 //! it is broadcast, from wherever it lies. A tile of 4 broadcast rows by 4 vectors keeps its sums in 16 registers, and loads 8
-//! times for 16 multiply-adds; where there are fewer registers it has half the vectors. Sums run in chains of [`CHAIN`], each from
+//! times for 16 multiply-adds; where there are fewer registers it has 3 vectors, and loads 7 times for 12. Sums run in chains of [`CHAIN`], each from
 //! zero and in order.
 
-use regard_simd::{F32, Simd, vectors, vectors_mut};
+use core::marker::PhantomData;
+
+use regard_simd::{F32, Simd, vectors_mut};
 
 use crate::engine::{LINE, Op};
 use crate::isa::Door;
@@ -77,10 +79,12 @@ pub fn multiply<D: Door>(
     let mut first = 0;
     while first < columns {
         let vectors = (columns - first) / D::WIDTH;
-        let mut tile = Tile { lanes, rows, depth, first, left, right, right_stride, to: &mut *to, to_stride, before };
+        let mut tile =
+            Tile { lanes, rows, depth, first, left, right, right_stride, to: &mut *to, to_stride, before };
         first += D::WIDTH
             * match vectors {
                 4.. if D::TILE >= 8 => tile.call::<4>(),
+                3 | 5.. if D::TILE < 8 => tile.call::<3>(),
                 2.. => tile.call::<2>(),
                 _ => tile.call::<1>(),
             };
@@ -123,29 +127,26 @@ impl<D: Door, const V: usize, const TURNED: bool> Op for Columns<'_, '_, D, V, T
 
     #[inline(always)]
     fn run(self) {
-        let Tile { lanes, rows, depth, first, left, right, right_stride, to, to_stride, before } = self.0;
-        let (width, lanes, stride) = (V * D::WIDTH, *lanes, left.stride.max(1));
-        for panel in (0..*rows).step_by(ROWS) {
-            let mut before = *before;
+        let &mut Tile { lanes, rows, depth, first, left, right, right_stride, ref mut to, to_stride, before } =
+            self.0;
+        let width = V * D::WIDTH;
+        for panel in (0..rows).step_by(ROWS) {
+            let mut before = before;
             let mut chain = 0;
-            while chain < *depth || chain == 0 {
-                let end = (chain + CHAIN).min(*depth);
-                let right = &right[(chain * *right_stride + *first).min(right.len())..];
+            while chain < depth || chain == 0 {
+                let count = CHAIN.min(depth - chain);
+                let right = Rows::new(right, [chain * right_stride + first, right_stride, 1], [count, width]);
                 let sums: [[_; V]; ROWS] = if TURNED {
-                    let left = &left.data[(chain * left.stride + panel).min(left.data.len())..];
-                    let elements = left.chunks(stride).map(|row| {
-                        let four: &[f32; ROWS] = row.first_chunk().expect("four rows of the left operand");
-                        *four
-                    });
-                    sum::<D, V>(lanes, elements.take(end - chain), right, *right_stride)
+                    let left =
+                        Rows::new(left.data, [chain * left.stride + panel, left.stride, 1], [count, ROWS]);
+                    sum::<D, V>(lanes, left, right)
                 } else {
-                    let of = |row: usize| &left.data[(panel + row) * left.stride..][chain..end];
-                    let elements = of(0).iter().zip(of(1)).zip(of(2).iter().zip(of(3)));
-                    let elements = elements.map(|((a, b), (c, d))| [*a, *b, *c, *d]);
-                    sum::<D, V>(lanes, elements, right, *right_stride)
+                    let left =
+                        Rows::new(left.data, [panel * left.stride + chain, 1, left.stride], [count, ROWS]);
+                    sum::<D, V>(lanes, left, right)
                 };
                 for (row, sums) in sums.iter().enumerate() {
-                    let to = &mut to[(panel + row) * *to_stride + *first..][..width];
+                    let to = &mut to[(panel + row) * to_stride + first..][..width];
                     write(lanes, sums, to, before, panel + row);
                 }
                 before = Before::Kept;
@@ -155,25 +156,52 @@ impl<D: Door, const V: usize, const TURNED: bool> Op for Columns<'_, '_, D, V, T
     }
 }
 
+/// Elements of a slice that a sum reads: at each step of its depth some, so far apart.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    start: *const f32,
+    step: usize,
+    apart: usize,
+    count: usize,
+    lifetime: PhantomData<&'a [f32]>,
+}
+
+impl<'a> Rows<'a> {
+    /// `count` times `each` elements, of which the first is at `first`, from one step to the next `step` and from one element to
+    /// the next `apart` further.
+    ///
+    /// # Panics
+    /// If the last of them lies outside the data.
+    #[inline(always)]
+    fn new(data: &'a [f32], [first, step, apart]: [usize; 3], [count, each]: [usize; 2]) -> Self {
+        let last = first + count.saturating_sub(1) * step + (each - 1) * apart;
+        assert!(count == 0 || last < data.len(), "operands are whole matrices");
+        Self { start: data.as_ptr().wrapping_add(first), step, apart, count, lifetime: PhantomData }
+    }
+}
+
 /// Sums of 4 rows by `V` vectors.
 #[inline(always)]
 fn sum<D: Door, const V: usize>(
     lanes: D,
-    left: impl Iterator<Item = [f32; ROWS]>,
-    right: &[f32],
-    stride: usize,
+    left: Rows<'_>,
+    right: Rows<'_>,
 ) -> [[<D::Simd as Simd>::f32s; V]; ROWS] {
     let simd = lanes.simd();
     let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
-    for (a, b) in left.zip(right.chunks(stride.max(1))) {
-        let (b, _) = vectors(lanes, &b[..V * D::WIDTH]).as_chunks::<V>();
-        let b = &b[0];
-        for (sums, a) in sums.iter_mut().zip(a) {
-            let a = simd.splat_f32s(a);
-            for (sum, &b) in sums.iter_mut().zip(b) {
-                *sum = simd.mul_add_e_f32s(a, b, *sum);
+    let (mut a, mut b) = (left.start, right.start);
+    for _ in 0..right.count.min(left.count) {
+        // SAFETY: `Rows::new` looked that as many vectors lie inside the slice at this step, which is one of its count; they are
+        // plain floats, and nothing is asked of their alignment.
+        let vectors: [<D::Simd as Simd>::f32s; V] = unsafe { b.cast::<[_; V]>().read_unaligned() };
+        for (row, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: as above, of the left operand's elements.
+            let element = simd.splat_f32s(unsafe { a.wrapping_add(row * left.apart).read() });
+            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                *sum = simd.mul_add_e_f32s(element, vector, *sum);
             }
         }
+        (a, b) = (a.wrapping_add(left.step), b.wrapping_add(right.step));
     }
     sums
 }
@@ -223,7 +251,9 @@ mod tests {
                 let (left_stride, right_stride, to_stride) = (depth + 3, columns + 16, columns + 32);
                 let left = numbers(rows * left_stride, 1);
                 let turned: std::vec::Vec<f32> = (0..depth * (rows + 2))
-                    .map(|at| left.get(at % (rows + 2) * left_stride + at / (rows + 2)).copied().unwrap_or(9.0))
+                    .map(|at| {
+                        left.get(at % (rows + 2) * left_stride + at / (rows + 2)).copied().unwrap_or(9.0)
+                    })
                     .collect();
                 let (right, given) = (numbers(depth * right_stride, 2), numbers(rows * to_stride, 3));
                 let factors: std::vec::Vec<f32> = (0..rows).map(|row| 0.5 + row as f32).collect();

@@ -289,6 +289,13 @@ impl<'a> Lowering<'a> {
                 let times = LaneOp::Binary { op: Binary::Mul, of: Type::Float, a, b };
                 self.emit(times, node.ty, self.kind(a))
             }
+            Op::Binary(Binary::Add, left, right)
+                if !node.exact && self.shifted_elu(left, right).is_some() =>
+            {
+                let operand = self.shifted_elu(left, right).unwrap_or(left);
+                let x = self.value(operand, guard);
+                self.elu_plus_one(x)
+            }
             Op::Binary(op, left, right) => {
                 let of = of(left);
                 let a = self.value(left, guard);
@@ -325,6 +332,25 @@ impl<'a> Lowering<'a> {
                 self.emit(LaneOp::Fetch { input, rank, index }, node.ty, kind)
             }
         }
+    }
+
+    /// What `elu(x) + 1` is of, the features of linear attention.
+    fn shifted_elu(&self, left: NodeId, right: NodeId) -> Option<NodeId> {
+        let is_one = |id: NodeId| self.tree.node(id).op == Op::Float(1.0);
+        [(left, right), (right, left)].into_iter().find_map(|(elu, one)| match self.tree.node(elu).op {
+            Op::Unary(Unary::Elu, operand) if is_one(one) => Some(operand),
+            _ => None,
+        })
+    }
+
+    /// max(x, 0) + exp(min(x, 0)): as precise, without the digits that `elu` takes the one from, and all on lanes.
+    fn elu_plus_one(&mut self, x: ValueId) -> ValueId {
+        let (of, kind) = (Type::Float, self.kind(x));
+        let zero = self.emit(LaneOp::Float(0.0), of, Kind::Uniform);
+        let above = self.emit(LaneOp::Binary { op: Binary::Max, of, a: x, b: zero }, of, kind);
+        let below = self.emit(LaneOp::Binary { op: Binary::Min, of, a: x, b: zero }, of, kind);
+        let power = self.emit(LaneOp::Unary { op: Unary::Exp, of, exact: false, a: below }, of, kind);
+        self.emit(LaneOp::Binary { op: Binary::Add, of, a: above, b: power }, of, kind)
     }
 
     /// The inverse of a constant, to be multiplied by instead of dividing, which takes several times as long; where

@@ -184,6 +184,17 @@ impl LatentCosts {
     }
 }
 
+/// How many tokens a recurrence takes at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct RecurrencePlan {
+    /// Tokens of a chunk, on a grid of absolute positions.
+    pub chunk: u32,
+    /// The most tokens of a sequence that are taken one after the other instead, each of which reads and writes the state where it
+    /// is.
+    pub one_by_one: u32,
+}
+
 /// A plan: one spec on one machine for one storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -204,8 +215,8 @@ pub struct Plan {
     pub decode: Split,
     /// What there is for latents, where the spec has them.
     pub latent: Option<LatentPlan>,
-    /// Tokens of a chunk of a recurrence, on a grid of absolute positions.
-    pub chunk: Option<u32>,
+    /// What there is for a recurrence, where the spec has one.
+    pub recurrence: Option<RecurrencePlan>,
     /// How keys and values are cached.
     pub cache: PageFormat,
     /// Which keys a query can see at most, however long its sequence: what a ring holds. `None` where that has no end.

@@ -414,10 +414,9 @@ impl<'a> Variant<'a> {
     pub const fn cached_heads(&self) -> Heads {
         match &self.mechanism {
             Mechanism::Latent(latent) => latent.absorbed_heads(self.heads.query),
-            Mechanism::Plain
-            | Mechanism::Lookahead(_)
-            | Mechanism::Pseudo(_)
-            | Mechanism::Recurrence(_) => self.heads,
+            Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => {
+                self.heads
+            }
         }
     }
 

@@ -19,11 +19,13 @@ const KEYS_COUNTED_ONE_BY_ONE: u32 = 1 << 16;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Work {
-    /// Multiplications and additions: 2 · (dim + value_dim) for each live pair of each query head.
+    /// Multiplications and additions: 2 · (dim + value_dim) for each live pair of each query head. Of a recurrence, 2 · dim ·
+    /// value_dim of each state for each key that is written and each query that is read, and as many for each key of a delta rule.
     pub flops: f64,
-    /// Bytes of queries, of the keys and values that some query may see, of matrices, of the gate and of the captured inputs.
+    /// Bytes of queries, of the keys and values that some query may see, of matrices, of the gate, of the captured inputs and of
+    /// states.
     pub read_bytes: f64,
-    /// Bytes of o, and of lse where it is an output.
+    /// Bytes of o, of lse where it is an output, and of states.
     pub written_bytes: f64,
 }
 
@@ -59,10 +61,19 @@ impl Work {
             Some(Gate { per_head: true, .. }) => 1.0,
             Some(_) => value_dim,
         };
+        let lse = if variant.output.lse { 4.0 * rows } else { 0.0 };
+        let (flops, states) = match variant.recurrence() {
+            None => (2.0 * (dim + value_dim) * live_pairs, 0.0),
+            Some(recurrence) => {
+                let updates = if recurrence.delta.is_some() { 2.0 } else { 1.0 };
+                let tokens = queries + updates * problem.all_keys() as f64;
+                (2.0 * dim * value_dim * heads.value as f64 * tokens, state_bytes(variant, problem.batch))
+            }
+        };
         Self {
-            flops: 2.0 * (dim + value_dim) * live_pairs,
-            read_bytes: element * (operands + outputs * gate) + captured,
-            written_bytes: outputs * element * value_dim + if variant.output.lse { 4.0 * rows } else { 0.0 },
+            flops,
+            read_bytes: element * (operands + outputs * gate) + captured + states,
+            written_bytes: outputs * element * value_dim + lse + states,
         }
     }
 
@@ -70,6 +81,14 @@ impl Work {
     pub fn bytes(&self) -> f64 {
         self.read_bytes + self.written_bytes
     }
+}
+
+/// Bytes of the states of so many sequences, with their sums of features; none of a variant without.
+pub fn state_bytes(variant: &Variant<'_>, sequences: u32) -> f64 {
+    let Some(recurrence) = variant.recurrence() else { return 0.0 };
+    let heads = &variant.heads;
+    let norm = if recurrence.normalize_eps.is_some() { 1 } else { 0 };
+    sequences as f64 * heads.value as f64 * heads.dim as f64 * (heads.value_dim + norm) as f64 * 4.0
 }
 
 /// Keys of all sequences of a problem in positions that some query may see, as far as these tell: tokens, of which each has

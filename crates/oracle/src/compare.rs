@@ -427,7 +427,8 @@ fn check_outputs(oracle: &Oracle<'_>, outputs: &Outputs<'_>) -> Result<(), Compa
     let learned = [batch, variant.heads.query, keys, variant.heads.dim].map(|n| n as usize);
     outputs.u.iter().try_for_each(|u| fits("u", u, learned, Dtype::F32))?;
     let heads = &variant.heads;
-    let of_states = |rows: u32, width: u32| [oracle.problem().batch, heads.value, rows, width].map(|n| n as usize);
+    let of_states =
+        |rows: u32, width: u32| [oracle.problem().batch, heads.value, rows, width].map(|n| n as usize);
     outputs.state.iter().try_for_each(|(state, norm)| {
         fits("state", state, of_states(heads.dim, heads.value_dim), Dtype::F32)?;
         norm.iter().try_for_each(|norm| fits("norm", norm, of_states(1, heads.dim), Dtype::F32))

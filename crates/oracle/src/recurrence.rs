@@ -91,9 +91,7 @@ impl Oracle<'_> {
         let zeros = |n: u32| core::iter::repeat_n(0.0, n as usize);
         let state = match &self.start {
             None => Matrix::new(value_dim, zeros(dim * value_dim)),
-            Some(start) => {
-                Matrix::new(value_dim, (0..dim as usize).flat_map(|c| start.state.row(b, v, c)))
-            }
+            Some(start) => Matrix::new(value_dim, (0..dim as usize).flat_map(|c| start.state.row(b, v, c))),
         };
         let norm = self.start.and_then(|start| start.norm).map(|norm| norm.row(b, v, 0));
         Running { tokens: 0, state, norm: norm.unwrap_or_else(|| zeros(dim).collect()) }

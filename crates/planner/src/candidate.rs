@@ -6,7 +6,7 @@
 use regard_engine::catalog::Entry;
 use regard_ir::interval::Unknown;
 use regard_ir::machine::Machine;
-use regard_ir::plan::{Dtype, EngineKind, Plan};
+use regard_ir::plan::{Dtype, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::reach::reach;
 use regard_ir::spec::Spec;
@@ -44,20 +44,16 @@ impl Candidate {
     /// The plan on an engine; `None` where that does not meet the precision.
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
         let variant = spec.variant()?;
-        if variant.recurrence().is_some() && entry.engine != EngineKind::SimdF32 {
-            // Products with a state are those of f32 vectors.
-            return None;
-        }
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
         let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
         let learns = matches!(variant.mechanism, Mechanism::Lookahead(_));
         let target = |heads| Target { heads, mixed, machine, entry, pieces: split.pieces, learns };
-        let mut chunk = None;
+        let mut chunks = None;
         let (prefill, latent, mut choices) = match &variant.mechanism {
             Mechanism::Recurrence(recurrence) => {
-                let (tokens, blocks, choices) =
+                let (plan, blocks, choices) =
                     recurrence::choose((&variant.heads, recurrence), machine, entry);
-                chunk = Some(tokens);
+                chunks = Some(plan);
                 (blocks, None, choices)
             }
             Mechanism::Latent(latent) => {
@@ -73,7 +69,7 @@ impl Candidate {
             }
         };
         let pack_ahead_bytes = pack_ahead_bytes(machine);
-        if chunk.is_none() {
+        if chunks.is_none() {
             choices.extend(split.choice);
             choices.push(Choice::fixed("pack_ahead_bytes", pack_ahead_bytes, Reason::PackAhead));
             choices.push(Choice::fixed("tasks_per_thread", TASKS_PER_THREAD as u64, Reason::TasksPerThread));
@@ -90,7 +86,7 @@ impl Candidate {
                 prefill,
                 decode,
                 latent,
-                chunk,
+                recurrence: chunks,
                 cache,
                 reach,
                 pack_ahead_bytes,
@@ -103,7 +99,7 @@ impl Candidate {
         let (mixed, form) = form.map_or((false, None), |(mixed, choice)| (mixed, Some(choice)));
         let (plan, more) = cached(mixed);
         choices.extend(form);
-        if chunk.is_none() {
+        if chunks.is_none() {
             choices.extend(more);
         }
         Some(Self { entry, plan, choices })
@@ -124,7 +120,9 @@ impl Candidate {
 fn prefill_form<'a>(variant: &Variant<'a>) -> Variant<'a> {
     match &variant.mechanism {
         Mechanism::Latent(latent) => variant.expanded(latent),
-        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => *variant,
+        Mechanism::Plain | Mechanism::Lookahead(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => {
+            *variant
+        }
     }
 }
 

@@ -17,10 +17,12 @@ use regard_ir::plan::{EngineKind, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::rates::{EngineRates, Origin};
 use regard_ir::tiles;
-use regard_ir::variant::{Heads, Mechanism, Variant};
+use regard_ir::variant::{Heads, Mechanism, Recurrence, Variant};
+use regard_ir::work;
 use serde::Serialize;
 
 use crate::estimate::Known;
+use crate::recurrence;
 
 pub use self::cached::{CachedBound, CachedCase, CachedPrediction};
 
@@ -28,6 +30,9 @@ mod cached;
 
 /// Operations on a vector that make scores into weights: what a modifier's are counted against.
 const SOFTMAX_OPERATIONS: f64 = 12.0;
+
+/// The share of an engine's rate that products of short chunks with a state reach, with what is done to rows beside them.
+const STATE_RATE: f64 = 0.5;
 
 /// Seconds to ask a mask about a step of a row tile.
 const CLASSIFY_S: f64 = 30e-9;
@@ -99,6 +104,9 @@ impl Case<'_> {
 
     /// The same, by rates that were chosen together with those of other engines.
     pub(crate) fn predict_by(&self, known: &Known<'_>, entry: &Entry, sharing: &Sharing) -> Prediction {
+        if let Some(recurrence) = &self.variant.recurrence() {
+            return self.predict_recurrence(recurrence, known, entry, sharing);
+        }
         let amounts = self.amounts(entry, sharing.passes);
         let EngineRates { products, softmax, packing, .. } = known.engine(entry);
         let mixing = known.mixing(entry);
@@ -117,6 +125,39 @@ impl Case<'_> {
         let wake_s = if threads > 1 { WAKE_S } else { 0.0 };
         let seconds = products_s + softmax_s + keys_s + rows_s + wake_s;
         Prediction { seconds, products_s, softmax_s, keys_s, rows_s, rates: known.origin }
+    }
+
+    /// Of a recurrence: its chunks' products, at the share of an engine's rate that they reach, and rows read and written.
+    fn predict_recurrence(
+        &self,
+        recurrence: &Recurrence,
+        known: &Known<'_>,
+        entry: &Entry,
+        sharing: &Sharing,
+    ) -> Prediction {
+        let Self { plan, variant, problem, .. } = *self;
+        let heads = &variant.heads;
+        let rate = STATE_RATE * known.engine(entry).products;
+        let threads = sharing.threads.clamp(1, self.machine.cores.max(1));
+        let busiest = (1.0 + sharing.imbalance.max(0.0)) / f64::from(threads);
+        let tokens = problem.all_keys().max(problem.all_queries()) as f64;
+        let of_token =
+            recurrence::products(heads, recurrence, plan.recurrence.map_or(1, |it| it.chunk)) as f64;
+        let products_s = busiest * tokens * f64::from(heads.value) * of_token / (rate * 1e9);
+        let bytes = |rows: f64, width: u32| rows * f64::from(width) * f64::from(plan.dtype.size_bytes());
+        let (queries, keys) = (problem.all_queries() as f64, problem.all_keys() as f64);
+        let kept = work::state_bytes(variant, problem.batch);
+        let key_bytes = bytes(keys * f64::from(heads.kv), heads.dim)
+            + bytes(keys * f64::from(heads.value), heads.value_dim)
+            + kept;
+        let row_bytes = bytes(queries * f64::from(heads.query), heads.dim)
+            + bytes(queries * f64::from(heads.value), heads.value_dim)
+            + kept;
+        let reading = |bytes: f64| busiest * bytes / (known.read_gbs(bytes) * 1e9);
+        let (keys_s, rows_s) = (reading(key_bytes), reading(row_bytes));
+        let wake_s = if threads > 1 { WAKE_S } else { 0.0 };
+        let seconds = products_s + keys_s + rows_s + wake_s;
+        Prediction { seconds, products_s, softmax_s: 0.0, keys_s, rows_s, rates: known.origin }
     }
 
     fn amounts(&self, entry: &Entry, passes: Option<u64>) -> Amounts {

@@ -87,6 +87,10 @@ pub(crate) fn choose(
     dtype: Dtype,
     precision: Precision,
 ) -> Option<Split> {
+    // Products with a state are those of f32 vectors.
+    if variant.recurrence().is_some() && entry.engine != EngineKind::SimdF32 {
+        return None;
+    }
     let traits = Traits::of(variant);
     if let Some(exact) = entry.exact(dtype) {
         let pieces = match (entry.engine, dtype) {

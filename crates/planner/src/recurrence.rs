@@ -5,7 +5,7 @@
 
 use regard_engine::catalog::Entry;
 use regard_ir::machine::Machine;
-use regard_ir::plan::Blocks;
+use regard_ir::plan::{Blocks, RecurrencePlan};
 use regard_ir::variant::{Decay, Heads, Recurrence};
 
 use crate::inequality::{Inequality, Limit, Unit, factor, term};
@@ -15,13 +15,16 @@ use crate::report::{Choice, Reason};
 const CHUNKS: [u32; 4] = [16, 32, 64, 128];
 
 /// What an element of the state costs to be taken from one chunk to the next, in products.
-const HANDED_ON: u64 = 24;
+const HANDED_ON: u64 = 16;
 
 /// What a pair of tokens costs beside products of their rows, in products: its decay, and its place in the weights.
 const PAIR: u64 = 24;
 
 /// The same of a pair of tokens in one channel, where channels decay: an exponential.
 const CHANNEL_PAIR: u64 = 4;
+
+/// Tokens that take no longer one after the other than as a chunk, whose rows are filled up to 16.
+const ONE_BY_ONE: u32 = 8;
 
 /// Channels of one chain of sums, as products of rows have them.
 const CHANNEL_CHAIN: u32 = 64;
@@ -31,10 +34,11 @@ pub(crate) fn choose(
     (heads, recurrence): (&Heads, &Recurrence),
     machine: &Machine,
     _: &Entry,
-) -> (u32, Blocks, Vec<Choice>) {
+) -> (RecurrencePlan, Blocks, Vec<Choice>) {
     let fits = |chunk: u32| memory(heads, recurrence, machine, chunk);
     let of = |chunk: u32| (products(heads, recurrence, chunk), chunk);
-    let (_, chunk) = CHUNKS.into_iter().filter(|&chunk| fits(chunk).holds()).map(of).min().unwrap_or(of(CHUNKS[0]));
+    let (_, chunk) =
+        CHUNKS.into_iter().filter(|&chunk| fits(chunk).holds()).map(of).min().unwrap_or(of(CHUNKS[0]));
     let choice = Choice {
         name: "chunk",
         value: chunk.into(),
@@ -49,7 +53,8 @@ pub(crate) fn choose(
         mask_step: chunk,
         channel_chain: CHANNEL_CHAIN,
     };
-    (chunk, blocks, vec![choice])
+    let steps = Choice::fixed("one_by_one", ONE_BY_ONE.into(), Reason::OneByOne);
+    (RecurrencePlan { chunk, one_by_one: ONE_BY_ONE }, blocks, vec![choice, steps])
 }
 
 /// Products of a token of a value head, and what counts as such.
@@ -75,13 +80,23 @@ pub(crate) fn products(heads: &Heads, recurrence: &Recurrence, chunk: u32) -> u6
 fn memory(heads: &Heads, recurrence: &Recurrence, machine: &Machine, chunk: u32) -> Inequality {
     let [dim, value_dim, chunk] = [heads.dim, heads.value_dim, chunk].map(u64::from);
     let rows = if matches!(recurrence.decay, Decay::Channel(_)) { 8 } else { 3 };
-    let (what, value) = if machine.l2_bytes > 0 { ("L2", machine.l2_bytes) } else { ("L1d", machine.l1d_bytes) };
+    let (what, value) =
+        if machine.l2_bytes > 0 { ("L2", machine.l2_bytes) } else { ("L1d", machine.l1d_bytes) };
     Inequality {
         terms: vec![
             term("state", &[factor(dim, "dim"), factor(value_dim, "value_dim"), factor(4, "")]),
-            term("queries and keys", &[factor(rows, ""), factor(chunk, "tokens"), factor(dim, "dim"), factor(4, "")]),
-            term("values and outputs", &[factor(2, ""), factor(chunk, "tokens"), factor(value_dim, "value_dim"), factor(4, "")]),
-            term("weights", &[factor(4, ""), factor(chunk, "tokens"), factor(chunk, "tokens"), factor(4, "")]),
+            term(
+                "queries and keys",
+                &[factor(rows, ""), factor(chunk, "tokens"), factor(dim, "dim"), factor(4, "")],
+            ),
+            term(
+                "values and outputs",
+                &[factor(2, ""), factor(chunk, "tokens"), factor(value_dim, "value_dim"), factor(4, "")],
+            ),
+            term(
+                "weights",
+                &[factor(4, ""), factor(chunk, "tokens"), factor(chunk, "tokens"), factor(4, "")],
+            ),
         ],
         limit: Limit { what, value: value.into(), numerator: 3, denominator: 4 },
         unit: Unit::Bytes,

@@ -127,6 +127,8 @@ pub enum Reason {
         /// Multiply-adds of a token and value head, and what counts as such.
         products: u64,
     },
+    /// Tokens that read and write a state where it is.
+    OneByOne,
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -358,6 +360,7 @@ impl fmt::Display for Reason {
                 f,
                 "tokens whose recurrence is products of matrices, the cheapest at {products} multiply-adds a token and head, with:"
             ),
+            Reason::OneByOne => f.write_str("tokens at most that are taken one after the other, each with a pass over the state where it is"),
             Reason::PackAhead => f.write_str(
                 "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",
             ),

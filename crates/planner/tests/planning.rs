@@ -7,8 +7,8 @@ use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::{Dtype, EngineKind, Precision};
 use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::rows::Output;
-use regard_ir::spec::{Cache, CacheLayout, Decay, Inputs, Lookahead, Mechanism, Recurrence, Spec};
-use regard_ir::variant::{Heads, Sink, Source, Weights};
+use regard_ir::spec::{Cache, CacheLayout, Inputs, Lookahead, Mechanism, Spec};
+use regard_ir::variant::{Decay, Heads, Recurrence, Sink, Source, Weights};
 use regard_planner::profile::{BUILT_IN, FORMAT};
 use regard_planner::{PlanError, Profile, plan};
 use serde_json::Value;
@@ -285,15 +285,6 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
 #[test]
 fn what_cannot_be_planned_is_an_error() {
     let machine = built_in("desktop-avx2");
-    let mut recurrence = spec(8, 8, 64, 64);
-    recurrence.mechanism = Mechanism::Recurrence(Recurrence {
-        feature_map: Expr::leaf(Op::Var(Var::X), Type::Float),
-        normalize_eps: None,
-        decay: Decay::None,
-        delta: false,
-    });
-    let error = plan(&recurrence, &machine, Dtype::F32, None).expect_err("no skeleton for it");
-    assert_eq!(error, PlanError::Mechanism("recurrence"));
     let nothing = Machine { l1d_bytes: 0, ..machine };
     let error = plan(&spec(8, 8, 64, 64), &nothing, Dtype::F32, None).expect_err("no cache");
     assert_eq!(error, PlanError::Machine { cores: 8, l1d_bytes: 0 });
@@ -343,4 +334,33 @@ fn sequences_stack_where_they_can_share_pages() {
             assert!(report.choices.iter().all(|choice| choice.name != "decode_stack"), "{name}");
         }
     }
+}
+
+#[test]
+fn chunks_are_longer_where_states_are_wider() {
+    let machine = built_in("server-avx512-bf16");
+    let chunk = |dim, decay, delta| {
+        let mut spec = spec(8, 8, dim, dim);
+        spec.modify = Expr::leaf(Op::Var(Var::X), Type::Float);
+        let (normalize_eps, restart) = (None, None);
+        spec.mechanism =
+            Mechanism::Recurrence(Recurrence { normalize_eps, decay, delta, causal: true, restart });
+        let (plan, report) = plan(&spec, &machine, Dtype::Bf16, None).expect("it plans");
+        assert_eq!(plan.engine, EngineKind::SimdF32, "products with a state are those of f32 vectors");
+        assert!(report.to_string().contains("chunk "), "{report}");
+        plan.recurrence.expect("a recurrence has chunks").chunk
+    };
+    assert_eq!([16, 64, 256].map(|dim| chunk(dim, Decay::None, None)), [16, 32, 64]);
+    assert_eq!(chunk(64, Decay::Channel(0), Some(1)), 16);
+    assert_eq!(plan(&spec(8, 8, 64, 64), &machine, Dtype::F32, None).expect("it plans").0.recurrence, None);
+    let mut asked = spec(8, 8, 64, 64);
+    asked.mechanism = Mechanism::Recurrence(Recurrence {
+        normalize_eps: None,
+        decay: Decay::None,
+        delta: None,
+        causal: true,
+        restart: None,
+    });
+    let error = plan(&asked, &machine, Dtype::Bf16, Some(EngineKind::DotBf16)).expect_err("no such products");
+    assert!(matches!(error, PlanError::NoEngine { engine: Some(EngineKind::DotBf16), .. }), "{error}");
 }

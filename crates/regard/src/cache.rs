@@ -12,7 +12,7 @@ use regard_ir::identity::Identity;
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Problem, ProblemError};
 use regard_ir::reach::Reach;
-use regard_ir::spec::{CacheLayout, Mechanism, Spec};
+use regard_ir::spec::{CacheLayout, Spec};
 use regard_ir::variant::Heads;
 use regard_launch::{Append, Element};
 use regard_map::file::{Description, FileError, Held, Opened};
@@ -22,7 +22,7 @@ use regard_runtime::cache::{
 };
 use regard_runtime::split::Tokens;
 
-use crate::cache::lookahead::{LookaheadKeys, check_lookahead, learned_shape};
+use crate::cache::lookahead::{LookaheadKeys, STATES, check_mechanism, learned_shape};
 use crate::error::RunError;
 use crate::kernel::Kernel;
 
@@ -60,6 +60,8 @@ pub enum CacheError {
     },
     /// The spec keeps its cache in a file, and none was named.
     WantsFile,
+    /// A recurrence keeps states in place of keys and values.
+    States,
     /// Lookahead keys change with each token, so that no page of theirs is shared, written over in turn, or kept in a file.
     Lookahead {
         /// What was asked for, as a spec says it.
@@ -91,12 +93,10 @@ impl fmt::Display for CacheError {
                 i32::MAX
             ),
             CacheError::Memory { bytes } => write!(f, "the system does not give {bytes} bytes for the cache"),
-            CacheError::WantsFile => {
-                write!(
-                    f,
-                    "the spec says `cache.file = true`: `Kernel::create_cache` and `open_cache` take the file"
-                )
-            }
+            CacheError::WantsFile => f.write_str(
+                "the spec says `cache.file = true`: `Kernel::create_cache` and `open_cache` take the file",
+            ),
+            CacheError::States => f.write_str(STATES),
             CacheError::Lookahead { asked } => write!(
                 f,
                 "lookahead keys have no cache with `{asked}`: they change with each token, and are kept in memory, by layout contiguous"
@@ -163,9 +163,7 @@ fn describe<R>(
     with: impl FnOnce(&Description<'_>) -> Result<R, CacheError>,
 ) -> Result<R, CacheError> {
     let (spec, format) = (kernel.spec(), kernel.plan().cache);
-    if let Mechanism::Lookahead(_) = spec.mechanism {
-        return Err(CacheError::Lookahead { asked: "file = true" });
-    }
+    check_mechanism(spec, Some("file = true"))?;
     if spec.cache.layout != CacheLayout::Contiguous {
         return Err(CacheError::FileLayout(spec.cache.layout));
     }
@@ -240,7 +238,7 @@ pub struct CacheSize {
 
 impl CacheSize {
     pub(crate) fn new(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Self, CacheError> {
-        check_lookahead(spec)?;
+        check_mechanism(spec, None)?;
         if spec.cache.file && spec.cache.layout != CacheLayout::Contiguous {
             return Err(CacheError::FileLayout(spec.cache.layout));
         }
@@ -284,7 +282,7 @@ impl Cache {
     pub(crate) fn new(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
         let (plan, spec) = (kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&kernel.variant());
-        check_lookahead(spec)?;
+        check_mechanism(spec, None)?;
         let capacity = capacity(spec, plan, limits)?;
         if spec.cache.file {
             return Err(CacheError::WantsFile);

@@ -272,7 +272,15 @@ impl Kernel {
         self.check::<T>(schedule, threads)?;
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
-        Ok(T::run(Run { parts, code: &self.code, inputs, target, left, threads, workspace: workspace.view() })?)
+        Ok(T::run(Run {
+            parts,
+            code: &self.code,
+            inputs,
+            target,
+            left,
+            threads,
+            workspace: workspace.view(),
+        })?)
     }
 
     /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.

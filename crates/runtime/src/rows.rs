@@ -48,10 +48,7 @@ impl<'a> Change<'a> {
     /// Changes the row of a head and token that lies there.
     #[inline(always)]
     pub fn apply(&self, [batch, head, token]: [usize; 3], row: &mut [f32]) {
-        let token = match self.side {
-            Side::Query => self.tokens.query(batch, token),
-            Side::Key => self.tokens.key(batch, token),
-        };
+        let token = self.known([batch, token]);
         let first = self.norm.filter(|norm| !norm.after_rope);
         if let Some(norm) = first {
             self.normalise(norm, head, token, row);
@@ -64,13 +61,55 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// The same of all rows, the first of which lies there and the others after it, so far apart: norms of several rows are taken
+    /// together, as each waits long for its root.
+    #[inline(always)]
+    pub fn apply_all(&self, [batch, head, token]: [usize; 3], dim: usize, rows: &mut [f32], stride: usize) {
+        const TOGETHER: usize = 16;
+        let alone = self.norm.filter(|norm| !norm.after_rope && !norm.all_heads);
+        for (at, rows) in rows.chunks_mut(TOGETHER * stride).enumerate() {
+            let token = token + at * TOGETHER;
+            let Some(norm) = alone else {
+                for (row, to) in rows.chunks_exact_mut(stride).enumerate() {
+                    self.apply([batch, head, token + row], &mut to[..dim]);
+                }
+                continue;
+            };
+            let mut sums = [0.0; TOGETHER];
+            for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(stride)) {
+                *sum = squares(&row[..dim]);
+            }
+            let factors = sums.map(|sum| inverse(norm, sum, dim));
+            for (row, (to, factor)) in rows.chunks_exact_mut(stride).zip(factors).enumerate() {
+                let to = &mut to[..dim];
+                self.multiply(factor, 0, to);
+                if let Some(position) = self.position {
+                    turn(position, self.known([batch, token + row]), to);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn known(&self, [batch, token]: [usize; 2]) -> Known<'a> {
+        match self.side {
+            Side::Query => self.tokens.query(batch, token),
+            Side::Key => self.tokens.key(batch, token),
+        }
+    }
+
     #[inline(always)]
     fn normalise(&self, norm: &QkNorm, head: usize, token: Known<'_>, row: &mut [f32]) {
         let factor = if norm.all_heads { token.norm } else { inverse(norm, squares(row), row.len()) };
+        self.multiply(factor, if norm.all_heads { head * row.len() } else { 0 }, row);
+    }
+
+    /// Multiplies a row by a norm's factor, and by the learned ones from `first` on.
+    #[inline(always)]
+    fn multiply(&self, factor: f32, first: usize, row: &mut [f32]) {
         match self.learned {
             None => row.iter_mut().for_each(|x| *x *= factor),
             Some(learned) => {
-                let first = if norm.all_heads { head * row.len() } else { 0 };
                 for (x, learned) in row.iter_mut().zip(&learned[first..]) {
                     *x *= factor * learned;
                 }

@@ -25,8 +25,8 @@ pub mod prelude {
         Frequencies, Gate, Mix, NormKind, Output, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
     };
     pub use regard_ir::variant::{
-        Axis, Decay, Heads, InputShape, InputType, Latent, LatentForm, Lookahead, Mechanism, Pseudo, PseudoForm,
-        Recurrence, Sink, Source, Variant, Weights,
+        Axis, Decay, Heads, InputShape, InputType, Latent, LatentForm, Lookahead, Mechanism, Pseudo,
+        PseudoForm, Recurrence, Sink, Source, Variant, Weights,
     };
     pub use regard_simd::{F32, I32, Mask, exp, exp2, sigmoid, tanh};
 

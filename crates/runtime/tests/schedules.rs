@@ -89,6 +89,7 @@ fn plan(query_block: u32) -> Plan {
         prefill: Blocks { query_block, key_block: 128, key_cell: 1024, mask_step: 8, channel_chain: 64 },
         decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 0 },
         latent: None,
+        recurrence: None,
         cache: PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32, mixed: false },
         reach: None,
         pack_ahead_bytes: 0,

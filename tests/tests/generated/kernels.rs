@@ -49,7 +49,7 @@ fn generated_and_loaded_kernels_give_the_same_bits() {
                 }
                 let kernels = Source::ALL.map(|source| kernel(&spec, entry, dtype, source));
                 for &(batch, queries, keys) in sizes {
-                    let queries = if specs::has_lookahead(&spec) { keys } else { queries };
+                    let queries = if specs::pairs_queries(&spec) { keys } else { queries };
                     let problem = Problem::prefill(spec.source, batch, queries, keys).expect("short");
                     let (variant, layout, seed) = (kernels[0].variant(), Layout::Bnhd, i as u64);
                     let case = Case { variant, problem, dtype, layout, seed };

@@ -96,6 +96,7 @@ impl Trial<'_> {
                 ..blocks
             },
             latent: None,
+            recurrence: None,
             decode: Split { key_cell: 32, key_chunk: 16, stack_rows: 16 },
             cache: PageFormat {
                 tokens: 16,
@@ -158,7 +159,7 @@ impl Trial<'_> {
             code,
             inputs: flash::Inputs { gate, ..inputs.captured(&captured) },
             target: flash::Outputs { o: place(&mut results.o), lse }.into(),
-            u: Some(u),
+            left: launch::Left::Keys(u),
             threads: &pool,
             workspace: Poisoned::new(parts, code, threads).view(),
         }))?;
@@ -180,7 +181,7 @@ impl Trial<'_> {
             .unwrap()
             .with_precision(plan.precision());
         let lse = results.lse.as_ref().map(Output::view);
-        let outputs = compare::Outputs { o: results.o.view(), lse, u: Some(results.u.view()) };
+        let outputs = compare::Outputs { o: results.o.view(), lse, u: Some(results.u.view()), state: None };
         let sample = Sample::new(&self.problem, &variant.heads, plan.prefill.query_block, self.seed);
         compare::compare(&oracle, &outputs, &sample).unwrap()
     }

@@ -46,6 +46,7 @@ pub(super) struct Place {
 pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) -> Result<(), Failure> {
     let specs = args.specs.iter().map(|name| stored(args, source::spec(name)?));
     let specs = specs.collect::<Result<Vec<_>, _>>()?;
+    specs.iter().try_for_each(cached::refuse_states)?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
     let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
     let place = Place { cpu: host::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };

@@ -112,6 +112,7 @@ pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let windows = Windows::new(tokens).ok_or(Failure::Steps { found: tokens, least: PART })?;
     let specs = args.specs.iter().map(|name| {
         let spec = stored(args, source::spec(name)?)?;
+        cached::refuse_states(&spec)?;
         check_constant(&spec)?;
         Ok(spec)
     });

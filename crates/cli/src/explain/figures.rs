@@ -11,7 +11,7 @@ use regard_ir::rows::{Frequencies, Output, Position};
 use regard_ir::spec::{self, CacheFormat, Mechanism};
 use regard_ir::text;
 use regard_ir::tiles;
-use regard_ir::variant::{InputShape, InputType, Sink, Source, Weights};
+use regard_ir::variant::{InputShape, InputType, Sink, Source, Variant, Weights};
 use regard_ir::work::{self, Work};
 use serde::Serialize;
 
@@ -114,6 +114,7 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
     let learned = spec.qk_norm.and_then(|norm| norm.learned);
     let Output { mix, norm, .. } = spec.output;
     let pseudo = spec.variant().and_then(|variant| variant.pseudo());
+    let recurrence = spec.variant().and_then(|variant| variant.recurrence());
     let by_tables = [
         ("rope", position.unwrap_or_default().to_vec()),
         ("norms", learned.map_or(Vec::new(), |inputs| inputs.map(Some).to_vec())),
@@ -124,6 +125,8 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
             pseudo.map_or(Vec::new(), |it| it.mix.into_iter().chain([it.collapse]).map(Some).collect()),
         ),
         ("norm of the output", vec![norm.and_then(|norm| norm.learned)]),
+        ("decay of the state", vec![recurrence.and_then(|it| it.decay.input())]),
+        ("delta rule", vec![recurrence.and_then(|it| it.delta)]),
     ];
     let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).enumerate();
     let input = |(i, (name, shape)): (usize, (&String, &InputShape))| {
@@ -139,6 +142,9 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 
 /// What is kept of `batch` sequences of `keys` tokens.
 pub(super) fn cache(spec: &Spec, plan: &Plan, problem: &Problem<'_>) -> Cache {
+    if let Some(variant) = spec.variant().filter(|variant| variant.recurrence().is_some()) {
+        return states(&variant, problem);
+    }
     let dtype = plan.dtype;
     let spec::Cache { layout, page, k, v, file } = spec.cache;
     let rows: Vec<u64> = cached_rows(spec, spec.cache, plan.dtype, &plan.cache)
@@ -161,6 +167,23 @@ pub(super) fn cache(spec: &Spec, plan: &Plan, problem: &Problem<'_>) -> Cache {
         tokens,
         bytes: bytes_per_token as f64 * tokens as f64,
         reach: lengths.into_iter().flatten().filter_map(|n| reach(spec, problem.batch, n)).collect(),
+    }
+}
+
+/// What is kept in place of keys and values: states, however many tokens there are.
+fn states(variant: &Variant<'_>, problem: &Problem<'_>) -> Cache {
+    Cache {
+        layout: "state",
+        page: None,
+        k: Dtype::F32.name(),
+        v: Dtype::F32.name(),
+        file: false,
+        k_bytes_per_token: 0,
+        v_bytes_per_token: 0,
+        bytes_per_token: 0,
+        tokens: u64::from(problem.batch) * u64::from(problem.keys),
+        bytes: work::state_bytes(variant, problem.batch),
+        reach: Vec::new(),
     }
 }
 
@@ -304,6 +327,12 @@ impl Call {
     /// As [`Call::new`].
     pub(super) fn decode(planned: &Planned, problem: &Problem<'_>) -> Result<Self, Failure> {
         let Problem { batch, keys, .. } = *problem;
+        // A state stands for all keys but that of the token itself.
+        let keys = if planned.variant().pairs_queries() && planned.variant().recurrence().is_some() {
+            1
+        } else {
+            keys
+        };
         let one = Problem::prefill(planned.spec().source, batch as usize, 1, keys as usize)?;
         Self::new(planned, Problem { phase: Phase::Decode, ..one })
     }
@@ -352,6 +381,17 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>, positions: &Problem<'
         moved.push(Moved::new("gate", times(queries, row(outputs, width))));
     }
     moved.push(Moved::new("o, written", times(queries, row(outputs, heads.value_dim))));
+    if let Some(recurrence) = variant.recurrence() {
+        let norm = u64::from(recurrence.normalize_eps.is_some());
+        let state = vec![
+            batch,
+            (heads.value.into(), "heads"),
+            (heads.dim.into(), ""),
+            (u64::from(heads.value_dim) + norm, ""),
+            (4, "B"),
+        ];
+        moved.extend(["states", "states, written"].map(|what| Moved::new(what, state.clone())));
+    }
     if variant.output.lse {
         moved.push(Moved::new("lse, written", vec![batch, queries, (heads.query.into(), "heads"), (4, "B")]));
     }

@@ -1,6 +1,7 @@
 //! What a spec computes, as a formula: one line for each step from q, k and v to the outputs.
 
 mod lookahead;
+mod recurrence;
 
 use regard::Spec;
 use regard_ir::expr::{Op, Var};
@@ -23,6 +24,9 @@ pub(super) struct Line {
 
 /// What stands before the formula: which heads and positions there are.
 pub(super) fn context(spec: &Spec) -> String {
+    if let Mechanism::Recurrence(_) = spec.mechanism {
+        return recurrence::context(spec);
+    }
     let Heads { query, kv, value, .. } = scored(spec);
     let mut context = "for sequence b, query head h and query position q".to_owned();
     if let Mechanism::Latent(_) = spec.mechanism {
@@ -73,6 +77,13 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     let mut lines = definitions(spec);
     lines.extend(pseudo_heads(spec));
     let [q, k] = rows(spec, key);
+    let finished = finished(spec);
+    if let Mechanism::Recurrence(recurrence) = &spec.mechanism {
+        let sum = if finished.is_some() { "a[b,v,t]" } else { "o[b,v,t]" };
+        lines.extend(recurrence::lines(spec, recurrence, [q, k], &scale, sum));
+        lines.extend(finished.map(|is| line("o[b,v,t]", is)));
+        return lines;
+    }
     let mut v = format!("V[b,{value},k]");
     if let Mechanism::Latent(_) = spec.mechanism {
         v = "W_uv[h] · C_kv[b,k]".to_owned();
@@ -115,7 +126,6 @@ pub(super) fn formula(spec: &Spec) -> Vec<Line> {
     };
     let by = divisor.as_ref().map_or(String::new(), |divisor| format!(" / {divisor}"));
     let o = format!("(Σ {weight} · {v}){by}, sums over the allowed k; 0 where there is none");
-    let finished = finished(spec);
     lines.push(line(if finished.is_some() { "a[b,h,q]" } else { "o[b,h,q]" }, o));
     if let Some(is) = finished {
         let name = match spec.mechanism {

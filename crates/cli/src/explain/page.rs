@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use regard::{Dtype, Problem};
-use regard_ir::spec;
+use regard_ir::spec::{self, Mechanism};
 use regard_ir::text;
-use regard_ir::variant::Source;
+use regard_ir::variant::{Heads, Recurrence, Source};
 use regard_ir::work::Work;
 
 use crate::failure::Failure;
@@ -102,7 +102,24 @@ impl Page<'_> {
         Ok(())
     }
 
+    fn states(&mut self, shown: &Explained<'_>, recurrence: &Recurrence) -> Result<(), Failure> {
+        self.section("state", "of one sequence, in f32, however many tokens there are")?;
+        let Heads { value, dim, value_dim, .. } = shown.heads;
+        let heads = (u64::from(value), if value == 1 { "head" } else { "heads" });
+        let state = Product(vec![heads, (dim.into(), ""), (value_dim.into(), ""), (4, "B")]);
+        self.item("S", &format!("{state} = {}", size(state.value())))?;
+        if recurrence.normalize_eps.is_some() {
+            let norm = Product(vec![heads, (dim.into(), ""), (4, "B")]);
+            self.item("z", &format!("{norm} = {}", size(norm.value())))?;
+        }
+        let sequences = plural(shown.prefill.problem.batch.into(), "sequence");
+        self.item("in all", &format!("{sequences}: {}", size(shown.cache.bytes)))
+    }
+
     fn cache(&mut self, shown: &Explained<'_>) -> Result<(), Failure> {
+        if let Mechanism::Recurrence(recurrence) = &shown.given.spec.mechanism {
+            return self.states(shown, recurrence);
+        }
         let Cache { k, v, bytes_per_token, tokens, bytes, ref reach, .. } = shown.cache;
         let stored = if k == v { k.to_owned() } else { format!("{k} (K) and {v} (V)") };
         self.section("cache", &format!("of one token, in {stored}"))?;
@@ -213,16 +230,20 @@ impl Page<'_> {
             Known::Estimate => format!("{n:.2e}"),
             Known::Exact | Known::AtMost => Count(n).to_string(),
         };
-        let told = format!("{about}{} of {product} = {}{share}{how}", number(allowed), number(all));
-        self.item("pairs", &told)?;
-        let told = format!(
-            "2 × ({} + {}) × {} = {}FLOP{}",
-            heads.dim,
-            heads.value_dim,
-            number(allowed),
-            Scaled(work.flops),
-            per_token(*tokens, |n| format!("{}FLOP", Scaled(work.flops / n)))
-        );
+        let each = per_token(*tokens, |n| format!("{}FLOP", Scaled(work.flops / n)));
+        let flops = Scaled(work.flops);
+        let told = if let Mechanism::Recurrence(recurrence) = &shown.given.spec.mechanism {
+            let updates = if recurrence.delta.is_some() { "2 × " } else { "" };
+            let Heads { value, dim, value_dim, .. } = *heads;
+            let [queries, keys] = [queries, keys].map(|n| Count(n.into()));
+            format!(
+                "2 × {dim} × {value_dim} × {value} × {batch} × ({queries} reads + {updates}{keys} writes) = {flops}FLOP{each}"
+            )
+        } else {
+            let told = format!("{about}{} of {product} = {}{share}{how}", number(allowed), number(all));
+            self.item("pairs", &told)?;
+            format!("2 × ({} + {}) × {} = {flops}FLOP{each}", heads.dim, heads.value_dim, number(allowed))
+        };
         self.item("operations", &told)?;
         for (i, Moved { what, product, bytes }) in moved.iter().enumerate() {
             let name = if i == 0 { "bytes" } else { "" };

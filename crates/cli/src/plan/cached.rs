@@ -51,6 +51,7 @@ struct Cache {
 pub(super) fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let size = size(args)?;
     let spec = source::spec(&args.spec)?;
+    cached::refuse_states(&spec)?;
     let problem = cached::lengths(&spec, args.phase, size)?;
     let made = Made::new(args, &spec)?;
     let Made { planned, threads, .. } = &made;

@@ -33,7 +33,13 @@ mod tests {
     fn outcome<T: Storage>(o: &[T], lse: &[f32]) -> Outcome {
         let stored = |elements, len| Stored { elements, shape: [1, 1, 1, len], strides: [len, len, len, 1] };
         let lse = stored(f32::store(lse.to_vec()), lse.len());
-        Outcome { o: stored(T::store(o.to_vec()), o.len()), lse: Some(lse), u: None, states: None, seconds: Vec::new() }
+        Outcome {
+            o: stored(T::store(o.to_vec()), o.len()),
+            lse: Some(lse),
+            u: None,
+            states: None,
+            seconds: Vec::new(),
+        }
     }
 
     #[test]

@@ -62,10 +62,9 @@ impl<'a> Judge<'a> {
             .map_err(|error| Failure::Bug(error.to_string()))?
             .with_precision(kernel.spec().precision);
         let oracle = match &bound.start {
-            Some(StoredStates { state, norm }) => oracle.starting(Start {
-                state: view(state)?,
-                norm: norm.as_ref().map(view).transpose()?,
-            }),
+            Some(StoredStates { state, norm }) => {
+                oracle.starting(Start { state: view(state)?, norm: norm.as_ref().map(view).transpose()? })
+            }
             None => oracle,
         };
         let at_once = oracle.parts().min(pool.count()) as u128;
@@ -82,9 +81,7 @@ impl<'a> Judge<'a> {
         let lse = outcome.lse.as_ref().map(view).transpose()?;
         let u = outcome.u.as_ref().map(view).transpose()?;
         let state = match &outcome.states {
-            Some(StoredStates { state, norm }) => {
-                Some((view(state)?, norm.as_ref().map(view).transpose()?))
-            }
+            Some(StoredStates { state, norm }) => Some((view(state)?, norm.as_ref().map(view).transpose()?)),
             None => None,
         };
         let outputs = Outputs { o: view(&outcome.o)?, lse, u, state };
@@ -110,7 +107,8 @@ impl<'a> Judge<'a> {
         let compare_part = |part| compare_part_to(&self.oracle, o, expected, &self.sample, part);
         let report = match self.each_part(compare_part, Report::join)? {
             Some(report) => report,
-            None => compare(&self.oracle, &Outputs { o, lse: None, u: None, state: None }, &self.sample).map_err(bug)?,
+            None => compare(&self.oracle, &Outputs { o, lse: None, u: None, state: None }, &self.sample)
+                .map_err(bug)?,
         };
         Ok(report.output)
     }

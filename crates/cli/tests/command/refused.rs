@@ -146,8 +146,8 @@ fn specs() {
         ("zero.toml", b"heads = { query = 0, dim = 1 }", &["error[S010]", "zero.toml:1"]),
         (
             "later.toml",
-            b"heads = { query = 1, dim = 1 }\nrecurrence = { decay = 'head' }",
-            &["error[S012]", "recurrence"],
+            b"heads = { query = 1, dim = 1 }\nproject = { model_dim = 1 }",
+            &["error[S012]", "project"],
         ),
         ("parent.toml", b"extends = 'nowhere.toml'", &["error[S001]", "parent.toml:1"]),
         ("self.toml", b"extends = 'self.toml'", &["error[S013]", "self.toml:1"]),

@@ -145,6 +145,7 @@ fn outputs_of_another_shape_or_type_are_refused() {
     let refused = compare(&oracle, &Outputs { o: f32s, lse: Some(bf16s), u: None, state: None }, &sample);
     assert!(matches!(refused, Err(CompareError::Output(Mismatch::Dtype { name: "lse", .. }))));
     // Sigmoid weights have no lse, so that there is nothing to judge one by.
-    let report = compare(&oracle, &Outputs { o: f32s, lse: Some(f32s), u: None, state: None }, &sample).unwrap();
+    let report =
+        compare(&oracle, &Outputs { o: f32s, lse: Some(f32s), u: None, state: None }, &sample).unwrap();
     assert_eq!(report.lse, None);
 }

@@ -32,19 +32,24 @@ impl LookaheadKeys {
     }
 }
 
-/// Refuses what lookahead keys cannot have.
-pub(super) fn check_lookahead(spec: &Spec) -> Result<(), CacheError> {
-    let asked = match spec.cache {
-        spec::Cache { file: true, .. } => "file = true",
-        spec::Cache { layout: CacheLayout::Paged, .. } => "layout = \"paged\"",
-        spec::Cache { layout: CacheLayout::Ring, .. } => "layout = \"ring\"",
-        spec::Cache { layout: CacheLayout::Contiguous, .. } => return Ok(()),
+/// Whether a mechanism can be cached as the spec says, or as it is asked to be.
+pub(super) fn check_mechanism(spec: &Spec, asked: Option<&'static str>) -> Result<(), CacheError> {
+    let said = match spec.cache {
+        spec::Cache { file: true, .. } => Some("file = true"),
+        spec::Cache { layout: CacheLayout::Paged, .. } => Some("layout = \"paged\""),
+        spec::Cache { layout: CacheLayout::Ring, .. } => Some("layout = \"ring\""),
+        spec::Cache { layout: CacheLayout::Contiguous, .. } => None,
     };
-    match spec.mechanism {
-        Mechanism::Lookahead(_) => Err(CacheError::Lookahead { asked }),
+    match (&spec.mechanism, asked.or(said)) {
+        (Mechanism::Recurrence(_), _) => Err(CacheError::States),
+        (Mechanism::Lookahead(_), Some(asked)) => Err(CacheError::Lookahead { asked }),
         _ => Ok(()),
     }
 }
+
+/// Why a recurrence has no cache.
+pub(super) const STATES: &str = "a recurrence has states in place of cached keys and values: `Kernel::run_recurrence` takes those \
+                                 that its tokens begin with, and leaves those that they end with";
 
 /// How large lookahead keys of sequences of so many tokens are; `None` where there are none.
 pub(super) fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Option<LearnedShape> {

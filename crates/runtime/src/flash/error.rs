@@ -187,9 +187,9 @@ impl fmt::Display for RunError {
             RunError::Norm { wanted: false } => {
                 write!(f, "a `norm` was given, but the spec does not say `recurrence.normalize`")
             }
-            RunError::QueryForEachKey => {
-                f.write_str("lookahead keys and causal recurrences need a query for each key, from the first position on")
-            }
+            RunError::QueryForEachKey => f.write_str(
+                "lookahead keys and causal recurrences need a query for each key, from the first position on",
+            ),
             RunError::AtOnce { found, most } => write!(
                 f,
                 "{found} tokens with lookahead keys appended at once, which take {most} at most: `prefill_lookahead` takes a prompt"

@@ -25,35 +25,31 @@ pub(super) fn sums<L: Door>(
     read: impl Fn(usize, &mut [f32]),
 ) {
     let dims = layout.dims;
-    let [up_to, after, whole] = &mut memory.sums;
+    let Memory { channel_logs, sums: [up_to, after, whole], .. } = memory;
     let least = F32::splat(lanes, FORGETS as f32);
+    for (row, to) in channel_logs.chunks_exact_mut(dims).take(rows).enumerate() {
+        read(row, to);
+        for log in vectors_mut(lanes, to) {
+            *log = F32::from_raw(lanes, *log).max(least).raw();
+        }
+    }
+    let block = BLOCK * dims;
     for first in (0..rows).step_by(BLOCK) {
-        let after = &mut after[first * dims..][..BLOCK * dims];
-        for (row, to) in after.chunks_exact_mut(dims).enumerate() {
-            read(first + row, to);
-            for log in vectors_mut(lanes, to) {
-                let own = F32::from_raw(lanes, *log);
-                *log = own.max(least).raw();
-            }
-        }
+        let logs = &channel_logs[first * dims..][..block];
+        let (up_to, after) = (&mut up_to[first * dims..][..block], &mut after[first * dims..][..block]);
         let whole = &mut whole[first / BLOCK * dims..][..dims];
-        whole.fill(0.0);
-        for (row, to) in after.chunks_exact(dims).zip(up_to[first * dims..].chunks_exact_mut(dims)) {
-            for ((to, &log), sum) in
-                vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, row)).zip(vectors_mut(lanes, whole))
-            {
-                *sum = (F32::from_raw(lanes, *sum) + F32::from_raw(lanes, log)).raw();
-                *to = *sum;
-            }
-        }
-        // From the last row back: what each is decayed by after its own.
         for channel in (0..dims).step_by(L::WIDTH) {
             let mut sum = F32::splat(lanes, 0.0);
-            for row in after.chunks_exact_mut(dims).rev() {
-                let to = &mut vectors_mut(lanes, &mut row[channel..channel + L::WIDTH])[0];
-                let log = F32::from_raw(lanes, *to);
-                *to = sum.raw();
-                sum = sum + log;
+            for at in (channel..block).step_by(dims) {
+                sum = sum + load_f32(lanes, &logs[at..]);
+                vectors_mut(lanes, &mut up_to[at..at + L::WIDTH])[0] = sum.raw();
+            }
+            vectors_mut(lanes, &mut whole[channel..channel + L::WIDTH])[0] = sum.raw();
+            // From the last row back: what each is decayed by after its own.
+            let mut sum = F32::splat(lanes, 0.0);
+            for at in (channel..block).step_by(dims).rev() {
+                vectors_mut(lanes, &mut after[at..at + L::WIDTH])[0] = sum.raw();
+                sum = sum + load_f32(lanes, &logs[at..]);
             }
         }
     }
@@ -126,8 +122,7 @@ fn add_to<L: Door>(lanes: L, to: &mut [f32], from: &[f32]) {
 #[inline(always)]
 fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: usize, delta: bool) {
     let Layout { chunk, dims, .. } = *layout;
-    let Memory { q, k, weights, erased, sums, .. } = memory;
-    let [up_to, ..] = sums;
+    let Memory { q, k, weights, erased, channel_logs, .. } = memory;
     for column in 0..BLOCK {
         let key = &k[(first + column) * dims..][..dims];
         for row in 0..BLOCK {
@@ -145,10 +140,13 @@ fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: 
         for channel in (0..dims).step_by(L::WIDTH) {
             let at = |row: usize| (first + row) * dims + channel;
             let key = load_f32(lanes, &key[channel..]);
-            let own = load_f32(lanes, &up_to[at(column)..]);
+            let mut decay = zero;
             for row in column..BLOCK {
-                let later = load_f32(lanes, &up_to[at(row)..]);
-                let factor = if row == column { key } else { key * exp(later - own) };
+                let mut factor = key;
+                if row > column {
+                    decay = decay + load_f32(lanes, &channel_logs[at(row)..]);
+                    factor = key * exp(decay);
+                }
                 sums[0][row] = load_f32(lanes, &q[at(row)..]).mul_add(factor, sums[0][row]);
                 if delta && row > column {
                     sums[1][row] = load_f32(lanes, &k[at(row)..]).mul_add(factor, sums[1][row]);
@@ -199,5 +197,15 @@ pub(super) fn rows<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, 
     }
     for keep in vectors_mut(lanes, keep) {
         *keep = exp(F32::from_raw(lanes, *keep)).raw();
+    }
+}
+
+/// Leaves what is left of the state's rows after a single token, whose decays were summed up alone.
+#[inline(always)]
+pub(super) fn keep<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>) {
+    let Memory { sums: [.., whole], keep, .. } = memory;
+    let logs = vectors(lanes, &whole[..layout.dims]);
+    for (keep, &log) in vectors_mut(lanes, keep).iter_mut().zip(logs) {
+        *keep = exp(F32::from_raw(lanes, log)).raw();
     }
 }

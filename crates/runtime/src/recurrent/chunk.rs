@@ -17,7 +17,7 @@ use regard_engine::product::{Before, Left, Sizes, multiply};
 use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
 
 use super::memory::{BLOCK, Layout, Memory};
-use super::rows::{add, dot, scale, sum};
+use super::rows::{add, add_rows, dot, scale, sum};
 
 /// The smallest log of a decay that is told from others: its exponential is 0.
 pub(super) const FORGETS: f64 = -1000.0;
@@ -45,7 +45,13 @@ pub(super) struct Rule {
 
 /// Products of all queries and keys of a chunk up to each query, and of its keys with each other where they are erased.
 #[inline(always)]
-pub(super) fn products<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, delta: bool) {
+pub(super) fn products<L: Door>(
+    lanes: L,
+    layout: &Layout,
+    memory: &mut Memory<'_>,
+    rows: usize,
+    delta: bool,
+) {
     let Layout { chunk, dims, .. } = *layout;
     super::rows::turn(lanes, (memory.k, dims), [rows, dims], (memory.turned, chunk));
     for first in (0..rows).step_by(BLOCK) {
@@ -145,6 +151,7 @@ pub(super) fn step<L: Door>(
     let Layout { chunk, dims, width: stride, .. } = *layout;
     let Memory { q, k, weights, erased, values, o, decayed, factors, keep, states, norms, .. } = memory;
     let state = &mut states[head * dims * stride..][..dims * stride];
+    let values = &mut values[head * chunk * stride..][..chunk * stride];
     let [read_queries, written_keys, erasing_keys] = decayed;
     let [read, rest, betas] = factors;
     let by_channel = decays == Decays::Channels;
@@ -180,15 +187,11 @@ pub(super) fn step<L: Door>(
             let own = dot(lanes, &queries[row * dims..][..dims], norm) * read[row];
             let columns = (row / BLOCK + 1) * BLOCK;
             let divisor = own + sum(lanes, &weights[row * chunk..][..columns]) + eps;
-            o[row * stride..][..width].iter_mut().for_each(|o| *o /= divisor);
+            scale(lanes, &mut o[row * stride..][..width], 1.0 / divisor);
         }
-        if decays != Decays::None {
-            norm.iter_mut().zip(&**keep).for_each(|(norm, keep)| *norm *= keep);
-        }
-        for row in 0..rows {
-            let rest = if decays == Decays::Tokens { rest[row] } else { 1.0 };
-            add(lanes, &keys[row * dims..][..dims], rest, norm);
-        }
+        let rest = if decays == Decays::Tokens { Some(&**rest) } else { None };
+        let keep = if decays == Decays::None { None } else { Some(&**keep) };
+        add_rows(lanes, &keys[..rows * dims], rest, keep, norm);
     }
     if decays == Decays::Tokens {
         for row in 0..rows {

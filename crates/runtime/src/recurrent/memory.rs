@@ -2,7 +2,7 @@
 
 use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
-use regard_ir::plan::Plan;
+use regard_ir::plan::{Plan, RecurrencePlan};
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
@@ -27,6 +27,8 @@ const PARTS_PER_THREAD: usize = 4;
 pub(super) struct Layout {
     /// Rows of a chunk: whole lines.
     pub chunk: usize,
+    /// The most tokens that are taken one after the other.
+    pub one_by_one: usize,
     /// Channels of a query and a key.
     pub dim: usize,
     /// The same in whole lines.
@@ -61,13 +63,15 @@ pub(super) struct Memory<'a> {
     pub weights: &'a mut [f32],
     /// What is taken from each value: decayed products of keys, negated.
     pub erased: &'a mut [f32],
-    /// Values, and then what is written in their place.
+    /// Values of each head, `[heads][chunk][width]`, and then what is written in their place.
     pub values: &'a mut [f32],
     /// Outputs.
     pub o: &'a mut [f32],
     /// Decayed rows of queries or keys.
     pub decayed: [&'a mut [f32]; 3],
-    /// Sums of the decays of channels over a block's rows: up to each row, after it, and of whole blocks.
+    /// Log decays of channels.
+    pub channel_logs: &'a mut [f32],
+    /// Their sums over a block's rows: up to each row, after it, and of whole blocks.
     pub sums: [&'a mut [f32]; 3],
     /// Decays of a chunk: sums from its first row on, in f64.
     pub logs: &'a mut [f64],
@@ -95,7 +99,9 @@ impl Layout {
     ) -> Self {
         let heads = &variant.heads;
         let [dim, value_dim] = [heads.dim, heads.value_dim].map(|n| n as usize);
-        let chunk = (plan.chunk.unwrap_or(1) as usize).next_multiple_of(LINE);
+        let RecurrencePlan { chunk, one_by_one } =
+            plan.recurrence.unwrap_or(RecurrencePlan { chunk: 1, one_by_one: 0 });
+        let chunk = (chunk as usize).next_multiple_of(LINE);
         let group = (heads.value / heads.kv.max(1)) as usize;
         let tasks = problem.batch as usize * heads.kv as usize;
         let is_whole = variant.output.norm.is_some()
@@ -110,6 +116,7 @@ impl Layout {
         let channels = value_dim.div_ceil(by_channels).next_multiple_of(LEAST_CHANNELS).min(value_dim);
         Self {
             chunk,
+            one_by_one: one_by_one as usize,
             dim,
             dims: dim.next_multiple_of(LINE),
             heads: part_heads,
@@ -123,10 +130,9 @@ impl Layout {
         }
     }
 
-    fn sizes(&self) -> [usize; 24] {
+    fn sizes(&self) -> [usize; 25] {
         let Self { chunk, dims, width, heads, per_channel, delta, finish, code, .. } = *self;
-        let [rows, pairs, values] =
-            [dims, chunk, width].map(|row| chunk.saturating_mul(row));
+        let [rows, pairs, values] = [dims, chunk, width].map(|row| chunk.saturating_mul(row));
         let of = |wanted: bool, size: usize| if wanted { size } else { 0 };
         [
             rows,
@@ -136,11 +142,12 @@ impl Layout {
             of(delta, pairs),
             pairs,
             of(delta, pairs),
-            values,
+            heads.saturating_mul(values),
             values,
             of(per_channel, rows),
             of(per_channel, rows),
             of(per_channel && delta, rows),
+            of(per_channel, rows),
             of(per_channel, rows),
             of(per_channel, rows),
             of(per_channel, rows / BLOCK),
@@ -164,9 +171,7 @@ impl Layout {
     /// Floats of all: what is known of tokens, and each worker's.
     pub fn len(&self, threads: usize) -> usize {
         let common = carve::len([self.tokens.frequencies_len(), self.tokens.table_len()]);
-        common
-            .saturating_add(self.worker_len().saturating_mul(threads))
-            .saturating_add(carve::ALIGN)
+        common.saturating_add(self.worker_len().saturating_mul(threads)).saturating_add(carve::ALIGN)
     }
 
     /// Cuts a worker's memory.
@@ -183,6 +188,7 @@ impl Layout {
             values: carve.next(),
             o: carve.next(),
             decayed: [carve.next(), carve.next(), carve.next()],
+            channel_logs: carve.next(),
             sums: [carve.next(), carve.next(), carve.next()],
             logs: carve.next_as(),
             factors: [carve.next(), carve.next(), carve.next()],

@@ -3,13 +3,14 @@
 //! A task is a sequence and key head; it is given out in parts of some value heads, whose queries and keys are the same, and some
 //! channels of their values. Columns of a state have nothing to do with each other, so no bit depends on how they are shared out.
 //! A part takes its tokens in chunks on a grid of absolute positions: inside a chunk products of matrices stand for the recurrence
-//! ([`chunk`]), between chunks the state is handed on.
+//! ([`chunk`]), between chunks the state is handed on. Few tokens are taken one after the other ([`step`]).
 
 mod channels;
 mod chunk;
 mod memory;
 mod part;
 mod rows;
+mod step;
 
 use regard_engine::element::Element;
 use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, Tasks};
@@ -87,10 +88,8 @@ pub(crate) fn run<E: Engine, T: Element>(
     if found.floats < needed.floats {
         return Err(RunError::Workspace { needed, found });
     }
-    let mut carve = Carve::new(
-        align(memory.floats),
-        [layout.tokens.frequencies_len(), layout.tokens.table_len()],
-    );
+    let mut carve =
+        Carve::new(align(memory.floats), [layout.tokens.frequencies_len(), layout.tokens.table_len()]);
     let (frequencies, table) = (carve.next(), carve.next());
     let workers = carve.rest();
 

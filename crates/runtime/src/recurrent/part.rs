@@ -13,7 +13,7 @@ use regard_ir::variant::{Decay, Recurrence, Variant};
 
 use super::chunk::{self, Decays, Rule};
 use super::memory::{BLOCK, Layout, Memory};
-use super::rows::{add, are_finite, dot, scale};
+use super::rows::{add_rows, are_finite, dot, scale};
 use super::{channels, ids};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::finish::Finish;
@@ -40,9 +40,9 @@ pub(super) struct Shared<'a, E: Engine, T> {
 
 /// Some tokens of a sequence.
 #[derive(Clone, Copy)]
-struct Span {
-    first: usize,
-    count: usize,
+pub(super) struct Span {
+    pub first: usize,
+    pub count: usize,
 }
 
 impl Span {
@@ -53,14 +53,16 @@ impl Span {
 }
 
 /// What a part is of.
-struct Part<'s, 'a, E: Engine, T> {
-    shared: &'s Shared<'a, E, T>,
+pub(super) struct Part<'s, 'a, E: Engine, T> {
+    pub shared: &'s Shared<'a, E, T>,
     sequence: usize,
-    of: Sequence,
+    pub of: Sequence,
     kv_head: usize,
-    heads: Range<usize>,
-    channels: Range<usize>,
-    rule: Rule,
+    /// Value heads, counted in the task.
+    pub heads: Range<usize>,
+    /// Channels of their values.
+    pub channels: Range<usize>,
+    pub rule: Rule,
 }
 
 /// Takes some heads and channels of a task from its first token to its last.
@@ -80,8 +82,20 @@ pub(super) fn run<E: Engine, T: Element>(
     };
     let (sequence, of) = (task.sequence as usize, shared.problem.sequence(task.sequence));
     let part = Part { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule };
+    if causal && part.of.keys as usize <= shared.layout.one_by_one {
+        let all = Span { first: 0, count: part.of.keys as usize };
+        let is_kept = claim.has_states();
+        if !is_kept {
+            part.begin(claim, memory);
+        }
+        return part.one_by_one(claim, memory, all, is_kept);
+    }
     part.begin(claim, memory);
-    if causal { part.causal(claim, memory) } else { part.all_keys(claim, memory) }
+    if causal {
+        part.causal(claim, memory)
+    } else {
+        part.all_keys(claim, memory)
+    }
     part.end(claim, memory);
 }
 
@@ -138,21 +152,17 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             }
             let span = Span { first, count: end - first };
             // What is no number would reach rows before its own, by factors of zero.
-            if self.load(memory, span) {
+            if span.count > self.shared.layout.one_by_one && self.load(memory, span) {
                 self.step(claim, memory, span);
             } else {
-                for first in first..end {
-                    let span = Span { first, count: 1 };
-                    self.load(memory, span);
-                    self.step(claim, memory, span);
-                }
+                self.one_by_one(claim, memory, span, false);
             }
             first = end;
         }
     }
 
     /// Whether a token is the first of a document that is not the sequence's first.
-    fn restarts(&self, token: usize) -> bool {
+    pub(super) fn restarts(&self, token: usize) -> bool {
         let Some(input) = self.shared.recurrence.restart.filter(|_| token > 0) else { return false };
         let captured = self.shared.captured;
         let id = |t: usize| {
@@ -170,16 +180,16 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         self.features(0, memory, span);
         self.features(1, memory, span);
         let mut finite = are_finite(lanes, &memory.k[..span.rows() * layout.dims]);
-        for head in self.heads.clone() {
-            self.values(memory, head, span);
-            finite &= are_finite(lanes, &memory.values[..span.rows() * layout.width]);
+        for (at, head) in self.heads.clone().enumerate() {
+            let values = self.values(memory, (at, head), span);
+            finite &= are_finite(lanes, values);
         }
         finite
     }
 
     /// Writes features of queries (0) or keys (1) to their rows of `memory`; rows past the last token are zero.
     #[inline(always)]
-    fn features(&self, side: usize, memory: &mut Memory<'_>, span: Span) {
+    pub(super) fn features(&self, side: usize, memory: &mut Memory<'_>, span: Span) {
         let Shared { engine, layout, q, k, changes, code, .. } = self.shared;
         let (lanes, Layout { dim, dims, .. }) = (engine.lanes(), **layout);
         let (tensor, first, to) = match side {
@@ -189,14 +199,14 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let to = &mut to[..span.rows() * dims];
         let (own, rest) = to.split_at_mut(span.count * dims);
         rest.fill(0.0);
+        let token = first as usize + span.first;
         for (row, to) in own.chunks_exact_mut(dims).enumerate() {
-            let at = [self.of.batch as usize, self.kv_head, first as usize + span.first + row];
             let (to, padding) = to.split_at_mut(dim);
-            tensor.read(lanes, at, to);
-            if let Some(change) = &changes[side] {
-                change.apply(at, to);
-            }
+            tensor.read(lanes, [self.of.batch as usize, self.kv_head, token + row], to);
             padding.fill(0.0);
+        }
+        if let Some(change) = &changes[side] {
+            change.apply_all([self.of.batch as usize, self.kv_head, token], dim, own, dims);
         }
         if code.modifies() {
             let zeros = [0; LINE];
@@ -217,12 +227,18 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         }
     }
 
-    /// Writes values of a head to their rows; those past the last token are zero.
+    /// Writes values of a head of the part, with its number among the task's, to their rows; those past the last token are zero.
     #[inline(always)]
-    fn values(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
+    pub(super) fn values<'m>(
+        &self,
+        memory: &'m mut Memory<'_>,
+        (at, head): (usize, usize),
+        span: Span,
+    ) -> &'m [f32] {
         let Shared { engine, layout, v, variant, .. } = self.shared;
         let (lanes, stride) = (engine.lanes(), layout.width);
-        let (own, rest) = memory.values[..span.rows() * stride].split_at_mut(span.count * stride);
+        let all = &mut memory.values[at * layout.chunk * stride..][..span.rows() * stride];
+        let (own, rest) = all.split_at_mut(span.count * stride);
         rest.fill(0.0);
         let head = self.value_head(variant, head);
         for (row, to) in own.chunks_exact_mut(stride).enumerate() {
@@ -232,6 +248,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             T::widen_into(lanes, from, to);
             padding.fill(0.0);
         }
+        all
     }
 
     /// A value head of the task, counted over all.
@@ -249,7 +266,6 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             chunk::products(lanes, layout, memory, rows, self.rule.delta);
         }
         for (at, head) in self.heads.clone().enumerate() {
-            self.values(memory, head, span);
             self.strengths(memory, head, span);
             let decays = self.decays(memory, head, span);
             if decays == Decays::Channels {
@@ -266,7 +282,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 
     /// How strongly a delta rule writes each row.
     #[inline(always)]
-    fn strengths(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
+    pub(super) fn strengths(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
         let Some(input) = self.shared.recurrence.delta else { return };
         let [.., betas] = &mut memory.factors;
         betas.fill(0.0);
@@ -286,13 +302,14 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 
     /// Reads the decays of a head's rows; those past the last token have none.
     #[inline(always)]
-    fn decays(&self, memory: &mut Memory<'_>, head: usize, span: Span) -> Decays {
+    pub(super) fn decays(&self, memory: &mut Memory<'_>, head: usize, span: Span) -> Decays {
         let Shared { engine, layout, captured, variant, recurrence, .. } = self.shared;
         let (lanes, rows) = (engine.lanes(), span.rows());
         match recurrence.decay {
             Decay::None => return Decays::None,
             Decay::Head(input) => {
-                let of_head = captured.floats(input).and_then(|data| data.get(self.value_head(variant, head)));
+                let of_head =
+                    captured.floats(input).and_then(|data| data.get(self.value_head(variant, head)));
                 let log = of_head.copied().unwrap_or(0.0);
                 chunk::scalar(lanes, memory, rows, |row| if row < span.count { log } else { 0.0 });
             }
@@ -316,7 +333,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 
     /// Finishes and stores the outputs of a chunk.
     #[inline(always)]
-    fn write(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, head: usize, span: Span) {
+    pub(super) fn write(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, head: usize, span: Span) {
         let Shared { engine, layout, variant, finish, .. } = self.shared;
         for (row, o) in memory.o.chunks_exact_mut(layout.width).take(span.count).enumerate() {
             let (query, o) = (span.first + row, &mut o[..self.channels.len()]);
@@ -342,14 +359,12 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         for span in spans(self.of.keys) {
             self.features(1, memory, span);
             for (at, head) in self.heads.clone().enumerate() {
-                self.values(memory, head, span);
+                self.values(memory, (0, head), span);
                 let Memory { k, values, keep, states, norms, .. } = &mut *memory;
                 let state = &mut states[at * dims * stride..][..dims * stride];
                 chunk::write(lanes, layout, (k, values, keep), (state, span.rows(), width), Decays::None);
                 let norm = &mut norms[at * dims..][..dims];
-                for key in k[..span.rows() * dims].chunks_exact(dims) {
-                    add(lanes, key, 1.0, norm);
-                }
+                add_rows(lanes, &k[..span.rows() * dims], None, None, norm);
             }
         }
         for span in spans(self.of.queries) {
@@ -364,7 +379,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     match self.rule.normalize_eps {
                         Some(eps) => {
                             let divisor = dot(lanes, query, &norms[at * dims..][..dims]) + eps;
-                            o.iter_mut().for_each(|o| *o /= divisor);
+                            scale(lanes, o, 1.0 / divisor);
                         }
                         None => scale(lanes, o, self.rule.scale),
                     }

@@ -1,7 +1,7 @@
 //! What is done to rows of whole lines, one vector after the other.
 
 use regard_engine::isa::Door;
-use regard_simd::{F32, TRANSPOSE, exp, vectors, vectors_mut};
+use regard_simd::{F32, TRANSPOSE, exp, load_f32, vectors, vectors_mut};
 
 /// `to = from · factor`.
 #[inline(always)]
@@ -34,9 +34,39 @@ pub(super) fn decay<L: Door>(lanes: L, from: &[f32], logs: &[f32], to: &mut [f32
 #[inline(always)]
 pub(super) fn decay_more<L: Door>(lanes: L, from: &[f32], [logs, more]: [&[f32]; 2], to: &mut [f32]) {
     let logs = vectors(lanes, logs).iter().zip(vectors(lanes, more));
-    for ((to, &from), (&log, &more)) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)).zip(logs) {
+    for ((to, &from), (&log, &more)) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)).zip(logs)
+    {
         let log = F32::from_raw(lanes, log) + F32::from_raw(lanes, more);
         *to = (F32::from_raw(lanes, from) * exp(log)).raw();
+    }
+}
+
+/// `to = to · keep + Σ of rows · factor`: the sum from zero, so that few roundings are as large as what it is added to.
+#[inline(always)]
+pub(super) fn add_rows<L: Door>(
+    lanes: L,
+    rows: &[f32],
+    factors: Option<&[f32]>,
+    keep: Option<&[f32]>,
+    to: &mut [f32],
+) {
+    let width = to.len();
+    for at in (0..width).step_by(L::WIDTH) {
+        let mut sum = F32::splat(lanes, 0.0);
+        for (i, row) in rows.chunks_exact(width).enumerate() {
+            let own = load_f32(lanes, &row[at..]);
+            sum = match factors {
+                Some(factors) => own.mul_add(F32::splat(lanes, factors[i]), sum),
+                None => sum + own,
+            };
+        }
+        let to = &mut vectors_mut(lanes, &mut to[at..at + L::WIDTH])[0];
+        let before = F32::from_raw(lanes, *to);
+        *to = match keep {
+            Some(keep) => before.mul_add(load_f32(lanes, &keep[at..]), sum),
+            None => before + sum,
+        }
+        .raw();
     }
 }
 

@@ -97,7 +97,9 @@ impl Place {
     pub(crate) const fn allows(self, var: Var) -> bool {
         match (self, var) {
             (Place::Definition, _) | (Place::FeatureMap, Var::X) => true,
-            (Place::Scale | Place::FeatureMap, _) | (_, Var::X) | (Place::Mask | Place::Bias, Var::S) => false,
+            (Place::Scale | Place::FeatureMap, _) | (_, Var::X) | (Place::Mask | Place::Bias, Var::S) => {
+                false
+            }
             (Place::Mask | Place::Modifier | Place::Bias, _) => true,
         }
     }

@@ -83,7 +83,13 @@ pub(super) fn read(
     }
     if (normalize, update) == (Some(true), Some(1)) {
         let why = "what is removed from the state was never added to the features' sum";
-        table.refuse("update", "beside `normalize`", why, Some("`output = { norm = \"rms\" }` is usual"), sink);
+        table.refuse(
+            "update",
+            "beside `normalize`",
+            why,
+            Some("`output = { norm = \"rms\" }` is usual"),
+            sink,
+        );
         return Some(None);
     }
     refuse_others(chain, normalize == Some(true), sink);
@@ -129,16 +135,21 @@ impl Said {
             return None;
         };
         let mut refuse = |key: &str, why: &str| {
-            let entry = table_entry(chain, "recurrence", key)?;
-            let message = format!("`recurrence.{key}` has no meaning without `mask = \"causal\"`");
-            sink.push(Diagnostic::new(Code::S043, &entry.key.token(), message).label(why));
-            None::<()>
+            if let Some(entry) = table_entry(chain, "recurrence", key) {
+                let message = format!("`recurrence.{key}` has no meaning without `mask = \"causal\"`");
+                sink.push(Diagnostic::new(Code::S043, &entry.key.token(), message).label(why));
+            }
         };
-        if !causal && decay != Decay::None {
-            refuse("decay", "all keys are summed, none before another")?;
-        }
-        if !causal && delta.is_some() {
-            refuse("update", "all keys are summed, none before another")?;
+        let order = "all keys are summed, none before another";
+        let refused = [("decay", decay != Decay::None), ("update", delta.is_some())].map(|(key, given)| {
+            let is_wrong = given && !causal;
+            if is_wrong {
+                refuse(key, order);
+            }
+            is_wrong
+        });
+        if refused.contains(&true) {
+            return None;
         }
         if causal && source == Source::Cross {
             let entry = chain.entry("source")?;
@@ -233,5 +244,9 @@ fn refuse_others(chain: &Chain, normalize: bool, sink: &mut Sink) {
         numbers[0] == numbers[1]
     };
     let kv = in_table("heads", "kv").filter(|_| !is_all());
-    refuse(kv, "heads.kv", "a query head reads states of its own key head: `heads.value` may be a multiple of `heads.query`");
+    refuse(
+        kv,
+        "heads.kv",
+        "a query head reads states of its own key head: `heads.value` may be a multiple of `heads.query`",
+    );
 }

@@ -1,0 +1,39 @@
+//! Long sequences: states do not drift.
+
+use regard::{Dtype, Pool, Problem};
+use regard_oracle::compare::Report;
+use regard_tests::states;
+
+use crate::{Trial, serving, spec};
+
+/// Each member at lengths around a chunk and at some thousands; the longest lengths are run by hand, see docs/exhaustive.md.
+#[test]
+fn long_sequences_keep_to_the_bounds() {
+    for lines in ["recurrence = {}", "recurrence = { update = 'delta', decay = 'token' }\nqk_norm = 'l2'"] {
+        check(lines, &[15, 17, 33, 4096]);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn the_longest_sequences_keep_to_the_bounds() {
+    for lines in crate::RECURRENCES {
+        check(lines, &[1, 15, 16, 17, 4096, 65_536]);
+    }
+}
+
+fn check(lines: &str, lengths: &[usize]) {
+    let pool = Pool::new(2).expect("two threads");
+    for &tokens in lengths {
+        let spec = spec("query = 1, dim = 32", lines);
+        let problem = Problem::prefill(spec.source, 1, tokens, tokens).expect("short");
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            let trial = Trial::new(&spec, problem, dtype, 2);
+            let entry = serving(&spec, dtype).next().expect("an engine");
+            let (outputs, left) = trial.check(entry, 16, &pool);
+            let report: Report =
+                states::judge(&trial.case, &trial.inputs, &outputs, (&trial.start, &left)).expect("checked");
+            println!("{tokens} tokens in {}: {report}; {lines}", dtype.name());
+        }
+    }
+}
