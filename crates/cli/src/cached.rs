@@ -15,7 +15,8 @@ use regard_oracle::random::CapturedBuffer;
 use crate::execute::run_failure;
 use crate::failure::Failure;
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, CapturedElements, StoredElements};
+use crate::tensors::signature::Bound;
+use crate::tensors::stored::{CapturedElements, StoredElements};
 use crate::verify::problem::Size;
 
 /// Queries of each sequence in a call of few that nobody gave a number of.

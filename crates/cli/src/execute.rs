@@ -17,7 +17,8 @@ use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, Layout, Stored, StoredElements, StoredStates};
+use crate::tensors::signature::{Bound, Layout};
+use crate::tensors::stored::{Stored, StoredElements, StoredStates};
 
 /// A kernel and what it runs with.
 #[derive(Clone, Copy)]

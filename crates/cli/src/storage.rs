@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use regard_oracle::{Elements, Tensor4, TensorError};
 
 use crate::tensors::element::Element;
-use crate::tensors::signature::{Stored, StoredElements};
+use crate::tensors::stored::{Stored, StoredElements};
 use crate::tensors::write::Output;
 
 /// A storage type of kernels and of files.

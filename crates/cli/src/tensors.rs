@@ -8,6 +8,7 @@ pub(crate) mod element;
 pub(crate) mod header;
 pub(crate) mod mismatch;
 pub(crate) mod signature;
+pub(crate) mod stored;
 pub(crate) mod write;
 
 use std::borrow::Cow;

@@ -29,7 +29,8 @@ use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, Layout, Stored};
+use crate::tensors::signature::{Bound, Layout};
+use crate::tensors::stored::Stored;
 use crate::timing::{Seconds, median};
 use crate::verify::problem::{self, Size};
 

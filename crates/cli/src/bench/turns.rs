@@ -9,7 +9,7 @@ use crate::execute::Outcome;
 use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
-use crate::tensors::signature::StoredElements;
+use crate::tensors::stored::StoredElements;
 use crate::timing::median;
 
 /// Runs of a kernel, and how they compare.

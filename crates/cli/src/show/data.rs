@@ -10,7 +10,8 @@ use crate::failure::Failure;
 use crate::memory;
 use crate::source;
 use crate::tensors::Tensors;
-use crate::tensors::signature::{CapturedElements, Layout, Signature};
+use crate::tensors::signature::{Layout, Signature};
+use crate::tensors::stored::CapturedElements;
 use crate::verify::problem;
 
 /// Where the contents come from.

@@ -1,8 +1,5 @@
 //! What a spec takes from a tensor file.
 
-use std::borrow::Cow;
-
-use half::{bf16, f16};
 use regard_ir::inputs::InputData;
 use regard_ir::operands::{Operand, Rows, operands};
 use regard_ir::plan::Dtype;
@@ -11,9 +8,11 @@ use regard_ir::rows::Gate;
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Source};
 use safetensors::Dtype as FileDtype;
+use std::borrow::Cow;
 
 use super::Tensors;
 use super::mismatch::{BindError, BindErrors, Dim, Expected, mismatches};
+use super::stored::{CapturedElements, Stored, StoredElements, StoredStates};
 
 /// Order of the head and token axes of q, k, v, o, lse and a gate. Captured inputs have the axes that they are declared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -437,59 +436,6 @@ impl Bound<'_> {
     /// The captured inputs as a problem binds them.
     pub(crate) fn captured(&self) -> Vec<InputData<'_>> {
         self.captured.iter().map(CapturedElements::data).collect()
-    }
-}
-
-/// States of a recurrence, in f32.
-#[derive(Debug)]
-pub(crate) struct StoredStates<'t> {
-    /// `[sequence, value head, dim, value_dim]`.
-    pub(crate) state: Stored<'t>,
-    /// Sums of features, `[sequence, value head, 1, dim]`, of a spec that divides by them.
-    pub(crate) norm: Option<Stored<'t>>,
-}
-
-/// An operand, o, lse or a gate.
-#[derive(Debug)]
-pub(crate) struct Stored<'t> {
-    /// Its elements.
-    pub(crate) elements: StoredElements<'t>,
-    /// Lengths of the axes batch, head, token, channel.
-    pub(crate) shape: [usize; 4],
-    /// Elements from one index of those axes to the next.
-    pub(crate) strides: [usize; 4],
-}
-
-/// Elements in a storage type.
-#[derive(Debug)]
-pub(crate) enum StoredElements<'t> {
-    /// binary32.
-    F32(Cow<'t, [f32]>),
-    /// binary16.
-    F16(Cow<'t, [f16]>),
-    /// The upper half of a binary32.
-    Bf16(Cow<'t, [bf16]>),
-}
-
-/// Elements of a captured input.
-#[derive(Debug)]
-pub(crate) enum CapturedElements<'t> {
-    /// binary32.
-    F32(Cow<'t, [f32]>),
-    /// 32-bit integers.
-    I32(Cow<'t, [i32]>),
-    /// Bytes; anything but 0 is true.
-    Bool(Cow<'t, [u8]>),
-}
-
-impl CapturedElements<'_> {
-    /// The view that a problem binds.
-    pub(crate) fn data(&self) -> InputData<'_> {
-        match self {
-            CapturedElements::F32(data) => InputData::F32(data),
-            CapturedElements::I32(data) => InputData::I32(data),
-            CapturedElements::Bool(data) => InputData::Bool(data),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether two kernels wrote the same: not nearly, to the bit.
 
 use crate::execute::Outcome;
-use crate::tensors::signature::{Stored, StoredElements};
+use crate::tensors::stored::{Stored, StoredElements};
 
 /// How many elements of o and lse have other bits in `theirs` than in `ours`, and how many there are.
 pub(super) fn differing(ours: &Outcome, theirs: &Outcome) -> [usize; 2] {

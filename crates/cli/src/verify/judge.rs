@@ -17,7 +17,8 @@ use crate::execute::Outcome;
 use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
-use crate::tensors::signature::{Bound, Stored, StoredStates};
+use crate::tensors::signature::Bound;
+use crate::tensors::stored::{Stored, StoredStates};
 
 /// What the rows of a large problem are drawn from.
 const SAMPLE_SEED: u64 = 1;

@@ -13,7 +13,8 @@ use regard_oracle::random::{self, CapturedBuffer};
 use crate::failure::Failure;
 use crate::memory::{self, OutOfMemory};
 use crate::storage::Storage;
-use crate::tensors::signature::{Bound, CapturedElements, Layout, Stored, StoredStates};
+use crate::tensors::signature::{Bound, Layout};
+use crate::tensors::stored::{CapturedElements, Stored, StoredStates};
 
 /// What random tensors are drawn from; each tensor adds its place.
 const SEED: u64 = 0x7265_6761_7264;
@@ -195,7 +196,7 @@ mod tests {
     use regard_ir::rows::{Gate, Mix};
 
     use super::*;
-    use crate::tensors::signature::StoredElements;
+    use crate::tensors::stored::StoredElements;
 
     fn gqa() -> Spec {
         regard::shipped("gqa").unwrap().spec

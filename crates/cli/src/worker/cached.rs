@@ -15,7 +15,8 @@ use crate::execute::{key_rows, query_rows, run_failure, view_mut};
 use crate::failure::Failure;
 use crate::memory;
 use crate::storage::Storage;
-use crate::tensors::signature::{Layout, Stored};
+use crate::tensors::signature::Layout;
+use crate::tensors::stored::Stored;
 use crate::verify::problem::Size;
 
 /// The order of q and o that calls on a cache have; files have heads before the tokens of a sequence.

@@ -16,7 +16,8 @@ use crate::execute::{key_rows, query_rows, view, view_mut};
 use crate::failure::Failure;
 use crate::memory;
 use crate::storage::Storage;
-use crate::tensors::signature::{Layout, Stored};
+use crate::tensors::signature::Layout;
+use crate::tensors::stored::Stored;
 
 /// The order of axes in the files of the protocol.
 const LAYOUT: Layout = Layout::Bhnd;

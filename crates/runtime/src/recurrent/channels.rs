@@ -134,7 +134,6 @@ fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: 
                 erased[at] = 0.0;
             }
         }
-        let mut products = [[0.0; BLOCK]; 2];
         let zero = F32::splat(lanes, 0.0);
         let mut sums = [[zero; BLOCK]; 2];
         for channel in (0..dims).step_by(L::WIDTH) {
@@ -153,16 +152,11 @@ fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: 
                 }
             }
         }
-        for (products, sums) in products.iter_mut().zip(sums) {
-            for (product, sum) in products.iter_mut().zip(sums).skip(column) {
-                *product = sum.sum();
-            }
-        }
-        for row in column..BLOCK {
+        for (row, (weight, erasing)) in sums[0].iter().zip(&sums[1]).enumerate().skip(column) {
             let at = (first + row) * chunk + first + column;
-            weights[at] = products[0][row];
+            weights[at] = weight.sum();
             if delta && row > column {
-                erased[at] = products[1][row];
+                erased[at] = erasing.sum();
             }
         }
     }

@@ -9,7 +9,8 @@ use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Source};
 
 use super::{entry, file, read};
 use crate::tensors::Tensors;
-use crate::tensors::signature::{CapturedElements, Layout, Signature, StoredElements};
+use crate::tensors::signature::{Layout, Signature};
+use crate::tensors::stored::{CapturedElements, StoredElements};
 
 const HEADS: Heads = Heads { query: 4, kv: 2, value: 2, dim: 3, value_dim: 5 };
 
