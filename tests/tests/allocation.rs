@@ -4,7 +4,7 @@ use std::alloc::System;
 
 use regard::{
     CacheLimits, Dtype, InputData, Inputs, Kernel, KeyRows, LatentQueries, LookaheadKeys, Outputs, Pool,
-    Problem, Queries, QueryRows, Solo, Threads, Tokens, View, ViewMut, Workspace,
+    Problem, Queries, QueryRows, Solo, States, Threads, Tokens, View, ViewMut, Workspace,
 };
 use regard_engine::catalog::Entry;
 use regard_ir::operands::Rows;
@@ -72,6 +72,16 @@ fn a_run_allocates_nothing() {
         let lookahead =
             "heads = { query = 4, dim = 24 }\nlookahead = {}\nposition = { rope = { theta = 10_000 } }";
         steps(lookahead, entry, &pool, STEPS / 4);
+        let recurrence = specs::parse(
+            "heads = { query = 4, dim = 24 }\nmask = 'causal'\nqk_norm = 'l2'\nrecurrence = { decay = 'channel', update = 'delta' }",
+        );
+        if run::serves(&recurrence, entry, Dtype::F32) {
+            let kernel = run::compile(&recurrence, entry, Dtype::F32);
+            for threads in [&Solo as &dyn Threads, &pool] {
+                assert_eq!(recur(&kernel, threads, LEN, 3), 0, "a prompt on {}", entry.isa.name());
+                assert_eq!(recur(&kernel, threads, 1, STEPS), 0, "tokens on {}", entry.isa.name());
+            }
+        }
     }
     let region = Region::new(ALLOCATOR);
     drop(std::hint::black_box(vec![0u8; 100]));
@@ -136,6 +146,32 @@ fn generate(kernel: &Kernel, threads: &dyn Threads, steps: usize) -> usize {
     run();
     let region = Region::new(ALLOCATOR);
     (0..steps).for_each(|_| run());
+    let change = region.change();
+    change.allocations + change.reallocations + change.deallocations
+}
+
+/// Allocations of runs of so many tokens, whose states go on from one to the next, after a first one.
+fn recur(kernel: &Kernel, threads: &dyn Threads, tokens: usize, runs: usize) -> usize {
+    let variant = kernel.variant();
+    let problem = Problem::prefill(variant.source, 1, tokens, tokens).expect("short");
+    let buffers = (0..variant.inputs.len()).map(|input| random::captured(&variant, &problem, input, 7));
+    let buffers: Vec<CapturedBuffer> = buffers.collect();
+    let captured: Vec<InputData<'_>> = buffers.iter().map(CapturedBuffer::data).collect();
+    let schedule = kernel.schedule(&problem, &captured, threads.count()).expect("small");
+    let mut workspace = Workspace::new(&schedule);
+    let rows = vec![0.1; 4 * tokens * 24];
+    let (mut o, mut state) = (rows.clone(), vec![0.0f32; 4 * 24 * 24]);
+    let mut run = || {
+        let rows = View::contiguous(&rows, [1, 4, tokens], 24).expect("it fits");
+        let o = ViewMut::contiguous(&mut o, [1, 4, tokens], 24).expect("it fits");
+        let state = ViewMut::contiguous(&mut state, [1, 4, 24], 24).expect("it fits");
+        let outputs = (Outputs { o, lse: None }, States { state, norm: None });
+        let inputs = Inputs::new(rows, rows, rows).captured(&captured);
+        kernel.run_recurrence(&schedule, threads, inputs, outputs, &mut workspace).expect("it runs");
+    };
+    run();
+    let region = Region::new(ALLOCATOR);
+    (0..runs).for_each(|_| run());
     let change = region.change();
     change.allocations + change.reallocations + change.deallocations
 }

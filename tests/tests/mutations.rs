@@ -57,6 +57,7 @@ struct Mutant<E> {
 impl<E: Engine> Engine for Mutant<E> {
     type Lanes = E::Lanes;
     const STORAGE: &'static [Dtype] = E::STORAGE;
+    const STATES: bool = E::STATES;
     const ROWS: usize = E::ROWS;
     const ROW_STEP: usize = E::ROW_STEP;
     const KEY_STEP: usize = E::KEY_STEP;

@@ -82,7 +82,7 @@ mod tests {
         let of = |name| nearest_spec(Path::new(name));
         assert_eq!(of("minilmm"), Some("minilm"));
         assert_eq!(of("specs/Causl.toml"), Some("causal"));
-        assert_eq!(of("gpa"), Some("gqa"));
+        assert_eq!(of("gqq"), Some("gqa"));
         assert_eq!(of("transformer"), None);
         assert_eq!(of(&"x".repeat(1000)), None);
     }

@@ -51,6 +51,9 @@ pub trait Engine: Copy + Send + Sync + 'static {
     /// Storage types that it computes.
     const STORAGE: &'static [Dtype];
 
+    /// Whether recurrences run on it: their products are those of [`crate::product`], of f32 vectors, and need no other engine.
+    const STATES: bool = false;
+
     /// Rows of a full row tile.
     const ROWS: usize;
 

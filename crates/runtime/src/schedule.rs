@@ -423,6 +423,7 @@ mod owned {
     use regard_ir::plan::ScheduleOverview;
 
     use super::{Mechanism, Schedule, ScheduleError, Task, Work, keep_waiting};
+    use crate::recurrent::Share;
 
     /// A schedule that owns its memory.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -480,21 +481,25 @@ mod owned {
         /// task of the order when it has done its last and time goes by live pairs.
         ///
         /// Where whole heads are shared out, threads take cells of their keys instead, whose pairs are taken to be those of a
-        /// causal mask.
+        /// causal mask; of recurrences equal parts of their heads and channels.
         fn imbalance(&self, work: &Work<'_>) -> f64 {
             let [.., keys] = work.problem.extents();
-            let cells = match work.variant.mechanism {
+            let (pieces, are_equal) = match &work.variant.mechanism {
                 Mechanism::Lookahead(_) if keep_waiting(self.tasks.len(), self.threads as usize) => {
-                    u128::from(keys.div_ceil(work.plan.prefill.key_cell.max(1))).max(1)
+                    (u128::from(keys.div_ceil(work.plan.prefill.key_cell.max(1))).max(1), false)
                 }
-                _ => 1,
+                Mechanism::Recurrence(recurrence) => {
+                    let threads = self.threads as usize;
+                    (Share::new(work.variant, recurrence, work.problem, threads).parts as u128, true)
+                }
+                _ => (1, true),
             };
-            let threads = (self.threads as usize).min(self.tasks.len().saturating_mul(cells as usize));
+            let threads = (self.threads as usize).min(self.tasks.len().saturating_mul(pieces as usize));
             let mut loads: BinaryHeap<Reverse<u128>> = vec![Reverse(0); threads].into();
-            for (&i, cell) in self.order.iter().flat_map(|i| (0..cells).map(move |cell| (i, cell))) {
+            for (&i, piece) in self.order.iter().flat_map(|i| (0..pieces).map(move |piece| (i, piece))) {
+                let share = if are_equal { pieces } else { 2 * (pieces - piece) - 1 };
                 if let Some(mut least) = loads.peek_mut() {
-                    least.0 +=
-                        self.tasks[i as usize].live as u128 * (2 * (cells - cell) - 1) / (cells * cells);
+                    least.0 += self.tasks[i as usize].live as u128 * share / (pieces * pieces);
                 }
             }
             let total: u128 = loads.iter().map(|load| load.0).sum();

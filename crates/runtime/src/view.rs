@@ -116,6 +116,20 @@ impl<'a, T> View<'a, T> {
         let offset = sequence * self.strides[0] + head * self.strides[1] + token * self.strides[2];
         &self.data[offset..][..self.width]
     }
+
+    /// Some rows of a head as one, from a token on, where they lie one behind the other.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    #[inline(always)]
+    pub(crate) fn block(&self, [sequence, head, token]: [usize; 3], count: usize) -> Option<&'a [T]> {
+        if self.strides[2] != self.width || count == 0 {
+            return None;
+        }
+        debug_assert!(sequence < self.counts[0] && head < self.counts[1] && token + count <= self.counts[2]);
+        let offset = sequence * self.strides[0] + head * self.strides[1] + token * self.strides[2];
+        Some(&self.data[offset..][..count * self.width])
+    }
 }
 
 /// Strides of a contiguous tensor; they saturate where the tensor could not exist.

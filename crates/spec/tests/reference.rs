@@ -39,6 +39,7 @@ fn surroundings(table: &Table) -> Vec<&'static str> {
         ("latent", _) => {
             &["latent.rank = 96", "latent.nope_dim = 40", "latent.rope_dim = 24", "latent.value_dim = 48"]
         }
+        ("recurrence", _) => &["recurrence.normalize = true", "recurrence.decay = 'head'", "mask = 'causal'"],
         ("cache", _) => &["cache.layout = 'paged'"],
         _ => &[],
     });

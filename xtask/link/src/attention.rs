@@ -58,6 +58,7 @@ const PLAN: Plan = Plan {
     reach: None,
     pack_ahead_bytes: 0,
     latent: None,
+    recurrence: None,
     tasks_per_thread: 4,
 };
 

@@ -400,6 +400,7 @@ fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>, positions: &Problem<'
 
 #[cfg(test)]
 mod tests {
+    use regard::ir::variant::Heads;
     use regard::{Isa, Machine, Options, machine};
 
     use super::*;
@@ -472,8 +473,21 @@ mod tests {
                     for call in calls.map(Result::unwrap) {
                         let moved: f64 = call.moved.iter().map(|moved| moved.bytes).sum();
                         assert_eq!(moved, call.work.bytes(), "{}, {:?}", spec.name, call.problem);
-                        let widths = f64::from(spec.heads.dim + spec.heads.value_dim);
-                        assert_eq!(call.work.flops, 2.0 * widths * call.pairs.allowed);
+                        let Heads { value, dim, value_dim, .. } = spec.heads;
+                        let products = match spec.mechanism {
+                            Mechanism::Recurrence(recurrence) => {
+                                let updates = if recurrence.delta.is_some() { 2.0 } else { 1.0 };
+                                let Problem { batch, queries, keys, .. } = call.problem;
+                                let tokens = f64::from(queries) + updates * f64::from(keys);
+                                f64::from(dim)
+                                    * f64::from(value_dim)
+                                    * f64::from(value)
+                                    * f64::from(batch)
+                                    * tokens
+                            }
+                            _ => f64::from(dim + value_dim) * call.pairs.allowed,
+                        };
+                        assert_eq!(call.work.flops, 2.0 * products, "{}", spec.name);
                     }
                 }
             }

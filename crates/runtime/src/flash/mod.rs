@@ -221,6 +221,9 @@ pub fn run<E: Engine, T: Element>(
     let Inputs { q, kv, captured, gate } = inputs;
     operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
     if let Mechanism::Recurrence(recurrence) = parts.variant.mechanism {
+        if const { !E::STATES } {
+            return Err(RunError::Mechanism);
+        }
         let Target::Whole(outputs) = target else { return Err(RunError::Mechanism) };
         let (of, results) = ((parts, &recurrence), (outputs, None));
         return recurrent::run(engine, of, code, inputs, results, threads, memory);
@@ -285,6 +288,9 @@ pub fn run_recurrence<E: Engine, T: Element>(
 ) -> Result<(), RunError> {
     if const { !serves::<E, T>() } {
         return Err(RunError::Storage { dtype: T::DTYPE });
+    }
+    if const { !E::STATES } {
+        return Err(RunError::Mechanism);
     }
     operands::check(parts.variant, parts.problem, Some(&inputs.q), Some(&inputs.kv))?;
     let Mechanism::Recurrence(recurrence) = parts.variant.mechanism else { return Err(RunError::Mechanism) };

@@ -105,37 +105,46 @@ pub(super) fn weigh<L: Door>(
     for row in 0..rows {
         let columns = (row / BLOCK + 1) * BLOCK;
         let at = row * chunk..row * chunk + columns;
-        let weights = &mut memory.weights[at.clone()];
-        // What a product is multiplied by.
+        // What a product is multiplied by, where no output is yet.
+        let factors = &mut memory.o[..columns];
         if decays == Decays::Tokens {
             let own = memory.logs[row];
-            for (to, log) in weights.iter_mut().zip(&memory.logs[..columns]) {
+            for (to, log) in factors.iter_mut().zip(&memory.logs[..=row]) {
                 *to = (own - log) as f32;
             }
-            weights[row + 1..].fill(f32::NEG_INFINITY);
-            for to in vectors_mut(lanes, weights) {
+            factors[row + 1..].fill(0.0);
+            for to in vectors_mut(lanes, factors) {
                 *to = exp(F32::from_raw(lanes, *to)).raw();
             }
-            // An exponential of −∞ is the smallest float there is.
-            weights[row + 1..].fill(0.0);
-        } else {
-            weights[..=row].fill(1.0);
-            weights[row + 1..].fill(0.0);
         }
         if rule.delta {
             let erased = &mut memory.erased[at.clone()];
-            let factor = F32::splat(lanes, -betas[row]);
-            let pairs = vectors(lanes, weights).iter().zip(vectors(lanes, &memory.overlaps[at.clone()]));
-            for (to, (&weight, &overlap)) in vectors_mut(lanes, erased).iter_mut().zip(pairs) {
-                *to = (F32::from_raw(lanes, weight) * F32::from_raw(lanes, overlap) * factor).raw();
-            }
+            weigh_row(lanes, (decays, factors), &memory.overlaps[at.clone()], -betas[row], erased);
             erased[row..].fill(0.0);
         }
-        let factor = F32::splat(lanes, rule.scale);
-        let scores = vectors(lanes, &memory.scores[at]);
-        for (to, &score) in vectors_mut(lanes, weights).iter_mut().zip(scores) {
-            *to = (F32::from_raw(lanes, *to) * F32::from_raw(lanes, score) * factor).raw();
-        }
+        let weights = &mut memory.weights[at.clone()];
+        weigh_row(lanes, (decays, factors), &memory.scores[at], rule.scale, weights);
+        weights[row + 1..].fill(0.0);
+    }
+}
+
+/// `to = product · factor`, and where tokens decay times the factors of their pairs.
+#[inline(always)]
+fn weigh_row<L: Door>(
+    lanes: L,
+    (decays, factors): (Decays, &[f32]),
+    products: &[f32],
+    factor: f32,
+    to: &mut [f32],
+) {
+    let factor = F32::splat(lanes, factor);
+    let pairs = vectors(lanes, factors).iter().zip(vectors(lanes, products));
+    for (to, (&own, &product)) in vectors_mut(lanes, to).iter_mut().zip(pairs) {
+        let scaled = F32::from_raw(lanes, product) * factor;
+        *to = match decays {
+            Decays::Tokens => (F32::from_raw(lanes, own) * scaled).raw(),
+            _ => scaled.raw(),
+        };
     }
 }
 

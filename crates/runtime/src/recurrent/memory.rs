@@ -89,6 +89,43 @@ pub(super) struct Memory<'a> {
     pub finish: &'a mut [f32],
 }
 
+/// What of a task is given out as one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Value heads at most.
+    heads: usize,
+    /// Channels of their values at most.
+    channels: usize,
+    /// How many there are of a task.
+    pub parts: usize,
+}
+
+impl Share {
+    pub fn new(
+        variant: &Variant<'_>,
+        recurrence: &Recurrence,
+        problem: &Problem<'_>,
+        threads: usize,
+    ) -> Self {
+        let heads = &variant.heads;
+        let value_dim = heads.value_dim as usize;
+        let group = (heads.value / heads.kv.max(1)) as usize;
+        let tasks = problem.batch as usize * heads.kv as usize;
+        let is_whole = variant.output.norm.is_some()
+            || variant.output.gate.is_some()
+            || recurrence.normalize_eps.is_some();
+        let wanted = if threads > 1 { threads.saturating_mul(PARTS_PER_THREAD) } else { 1 };
+        let by_heads = wanted.div_ceil(tasks.max(1)).max(group.div_ceil(MOST_HEADS)).clamp(1, group.max(1));
+        let part_heads = group.div_ceil(by_heads).max(1);
+        // Channels of a state have nothing to do with each other, but each part of them makes products of queries and keys anew.
+        let few = threads.saturating_mul(2).div_ceil((tasks * group.div_ceil(part_heads)).max(1));
+        let by_channels = if is_whole || threads <= 1 { 1 } else { few.max(1) };
+        let channels = value_dim.div_ceil(by_channels).next_multiple_of(LEAST_CHANNELS).min(value_dim);
+        let parts = group.div_ceil(part_heads) * value_dim.div_ceil(channels.max(1));
+        Self { heads: part_heads, channels, parts }
+    }
+}
+
 impl Layout {
     pub fn new<L: Door>(
         variant: &Variant<'_>,
@@ -102,18 +139,7 @@ impl Layout {
         let RecurrencePlan { chunk, one_by_one } =
             plan.recurrence.unwrap_or(RecurrencePlan { chunk: 1, one_by_one: 0 });
         let chunk = (chunk as usize).next_multiple_of(LINE);
-        let group = (heads.value / heads.kv.max(1)) as usize;
-        let tasks = problem.batch as usize * heads.kv as usize;
-        let is_whole = variant.output.norm.is_some()
-            || variant.output.gate.is_some()
-            || recurrence.normalize_eps.is_some();
-        let wanted = if threads > 1 { threads.saturating_mul(PARTS_PER_THREAD) } else { 1 };
-        let by_heads = wanted.div_ceil(tasks.max(1)).max(group.div_ceil(MOST_HEADS)).clamp(1, group.max(1));
-        let part_heads = group.div_ceil(by_heads).max(1);
-        // Channels of a state have nothing to do with each other, but each part of them makes products of queries and keys anew.
-        let few = threads.saturating_mul(2).div_ceil((tasks * group.div_ceil(part_heads)).max(1));
-        let by_channels = if is_whole || threads <= 1 { 1 } else { few.max(1) };
-        let channels = value_dim.div_ceil(by_channels).next_multiple_of(LEAST_CHANNELS).min(value_dim);
+        let Share { heads: part_heads, channels, .. } = Share::new(variant, recurrence, problem, threads);
         Self {
             chunk,
             one_by_one: one_by_one as usize,

@@ -23,13 +23,14 @@ use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Recurrence, Variant};
 
 use self::memory::Layout;
+pub(crate) use self::memory::Share;
 use self::part::Shared;
 use crate::carve::{Carve, align};
 use crate::code::{Code, Fault};
 use crate::finish::Finish;
 use crate::flash::{Inputs, Outputs, Parts, RunError, Workspace, WorkspaceLen, check_outputs, covers};
 use crate::operands::{KeyRows, QueryRows};
-use crate::rows::{Change, Side, Tensor, turns};
+use crate::rows::{Change, Side, turns};
 use crate::tokens;
 use crate::view::ViewMut;
 
@@ -122,8 +123,8 @@ pub(crate) fn run<E: Engine, T: Element>(
         recurrence: *recurrence,
         problem,
         code,
-        q: Tensor::One(q),
-        k: Tensor::One(k),
+        q,
+        k,
         v,
         changes: [change(Side::Query), change(Side::Key)],
         captured: &captured,

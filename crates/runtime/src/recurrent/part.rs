@@ -17,7 +17,7 @@ use super::rows::{add_rows, are_finite, dot, scale};
 use super::{channels, ids};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::finish::Finish;
-use crate::rows::{Change, Tensor};
+use crate::rows::Change;
 use crate::view::View;
 
 /// What all parts of a call share.
@@ -27,8 +27,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub recurrence: Recurrence,
     pub problem: &'a Problem<'a>,
     pub code: &'a dyn Code<E::Lanes>,
-    pub q: Tensor<'a, T>,
-    pub k: Tensor<'a, T>,
+    pub q: View<'a, T>,
+    pub k: View<'a, T>,
     pub v: View<'a, T>,
     /// How rows of queries and keys change.
     pub changes: [Option<Change<'a>>; 2],
@@ -145,7 +145,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let mut first = 0;
         while first < tokens {
             let end = ((first / chunk + 1) * chunk).min(tokens);
-            let end = (first + 1..end).find(|&t| self.restarts(t)).unwrap_or(end);
+            let end = self.document_end(first, end);
             if self.restarts(first) {
                 memory.states.fill(0.0);
                 memory.norms.fill(0.0);
@@ -158,6 +158,14 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 self.one_by_one(claim, memory, span, false);
             }
             first = end;
+        }
+    }
+
+    /// Where the document of a token ends, if before an end.
+    fn document_end(&self, token: usize, end: usize) -> usize {
+        match self.shared.recurrence.restart {
+            None => end,
+            Some(_) => (token + 1..end).find(|&token| self.restarts(token)).unwrap_or(end),
         }
     }
 
@@ -200,13 +208,10 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let (own, rest) = to.split_at_mut(span.count * dims);
         rest.fill(0.0);
         let token = first as usize + span.first;
-        for (row, to) in own.chunks_exact_mut(dims).enumerate() {
-            let (to, padding) = to.split_at_mut(dim);
-            tensor.read(lanes, [self.of.batch as usize, self.kv_head, token + row], to);
-            padding.fill(0.0);
-        }
+        let at = [self.of.batch as usize, self.kv_head, token];
+        read_rows::<E, T>(*engine, tensor, (at, span.count), 0..dim, (own, dims));
         if let Some(change) = &changes[side] {
-            change.apply_all([self.of.batch as usize, self.kv_head, token], dim, own, dims);
+            change.apply_all(at, dim, own, dims);
         }
         if code.modifies() {
             let zeros = [0; LINE];
@@ -236,18 +241,13 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         span: Span,
     ) -> &'m [f32] {
         let Shared { engine, layout, v, variant, .. } = self.shared;
-        let (lanes, stride) = (engine.lanes(), layout.width);
+        let stride = layout.width;
         let all = &mut memory.values[at * layout.chunk * stride..][..span.rows() * stride];
         let (own, rest) = all.split_at_mut(span.count * stride);
         rest.fill(0.0);
-        let head = self.value_head(variant, head);
-        for (row, to) in own.chunks_exact_mut(stride).enumerate() {
-            let from = v.row(self.of.batch as usize, head, self.of.first_key as usize + span.first + row);
-            let from = &from[self.channels.clone()];
-            let (to, padding) = to.split_at_mut(from.len());
-            T::widen_into(lanes, from, to);
-            padding.fill(0.0);
-        }
+        let token = self.of.first_key as usize + span.first;
+        let at = [self.of.batch as usize, self.value_head(variant, head), token];
+        read_rows::<E, T>(*engine, v, (at, span.count), self.channels.clone(), (own, stride));
         all
     }
 
@@ -387,5 +387,29 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 self.write(claim, memory, head, span);
             }
         }
+    }
+}
+
+/// Writes some channels of rows, of which the first is given, to rows so far apart; what of these is left is zero.
+#[inline(always)]
+fn read_rows<E: Engine, T: Element>(
+    engine: E,
+    from: &View<'_, T>,
+    (at, count): ([usize; 3], usize),
+    channels: Range<usize>,
+    (to, stride): (&mut [f32], usize),
+) {
+    let lanes = engine.lanes();
+    if channels == (0..stride)
+        && from.width() == stride
+        && let Some(block) = from.block(at, count)
+    {
+        return T::widen_into(lanes, block, to);
+    }
+    let [sequence, head, token] = at;
+    for (row, to) in to.chunks_exact_mut(stride).enumerate() {
+        let (to, padding) = to.split_at_mut(channels.len());
+        T::widen_into(lanes, &from.row(sequence, head, token + row)[channels.clone()], to);
+        padding.fill(0.0);
     }
 }
