@@ -247,7 +247,7 @@ fn one_error_does_not_become_several() {
             "heads = { query = 8, dim = 64 }\nscore = { modify = \"s +\" }\nweights = { kind = \"relu\", bias = \"s\" }\n",
             vec!["S017", "S026"],
         ),
-        ("heads = { query = 8, kv = 2, value = 5, dim = 64 }\nrecurrence = {}\n", vec!["S011", "S043"]),
+        ("heads = { query = 8, kv = 2, value = 5, dim = 64 }\nrecurrence = {}\n", vec!["S043", "S011"]),
     ] {
         let found = found(regard_spec::parse(text, "x.toml", &NoFiles));
         let codes: Vec<&str> = found.iter().map(|it| it.code.name()).collect();

@@ -490,7 +490,8 @@ mod owned {
                 }
                 Mechanism::Recurrence(recurrence) => {
                     let threads = self.threads as usize;
-                    (Share::new(work.variant, recurrence, work.problem, threads).parts as u128, true)
+                    let share = Share::new(work.variant, recurrence, work.problem, threads);
+                    (share.parts(&work.variant.heads) as u128, true)
                 }
                 _ => (1, true),
             };

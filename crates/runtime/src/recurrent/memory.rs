@@ -4,6 +4,8 @@ use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 use regard_ir::plan::{Plan, RecurrencePlan};
 use regard_ir::problem::Problem;
+#[cfg(feature = "alloc")]
+use regard_ir::variant::Heads;
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
 use crate::carve::{self, Carve};
@@ -96,8 +98,6 @@ pub(crate) struct Share {
     heads: usize,
     /// Channels of their values at most.
     channels: usize,
-    /// How many there are of a task.
-    pub parts: usize,
 }
 
 impl Share {
@@ -121,8 +121,14 @@ impl Share {
         let few = threads.saturating_mul(2).div_ceil((tasks * group.div_ceil(part_heads)).max(1));
         let by_channels = if is_whole || threads <= 1 { 1 } else { few.max(1) };
         let channels = value_dim.div_ceil(by_channels).next_multiple_of(LEAST_CHANNELS).min(value_dim);
-        let parts = group.div_ceil(part_heads) * value_dim.div_ceil(channels.max(1));
-        Self { heads: part_heads, channels, parts }
+        Self { heads: part_heads, channels }
+    }
+
+    /// How many there are of a task.
+    #[cfg(feature = "alloc")]
+    pub fn parts(&self, heads: &Heads) -> usize {
+        let group = (heads.value / heads.kv.max(1)) as usize;
+        group.div_ceil(self.heads.max(1)) * (heads.value_dim as usize).div_ceil(self.channels.max(1))
     }
 }
 
@@ -139,7 +145,7 @@ impl Layout {
         let RecurrencePlan { chunk, one_by_one } =
             plan.recurrence.unwrap_or(RecurrencePlan { chunk: 1, one_by_one: 0 });
         let chunk = (chunk as usize).next_multiple_of(LINE);
-        let Share { heads: part_heads, channels, .. } = Share::new(variant, recurrence, problem, threads);
+        let Share { heads: part_heads, channels } = Share::new(variant, recurrence, problem, threads);
         Self {
             chunk,
             one_by_one: one_by_one as usize,

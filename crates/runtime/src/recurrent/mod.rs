@@ -23,6 +23,7 @@ use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Recurrence, Variant};
 
 use self::memory::Layout;
+#[cfg(feature = "alloc")]
 pub(crate) use self::memory::Share;
 use self::part::Shared;
 use crate::carve::{Carve, align};
