@@ -68,7 +68,8 @@ pub fn narrow(shipped: &Shipped, dim: u32, value_dim: u32) -> Spec {
     let kv = heads.kv.min(2);
     let query = kv * heads.group().min(5);
     let values = kv * (heads.value / heads.kv.max(1)).min(3);
-    let value = if values > 0 { format!("value = {values}, ") } else { String::new() };
+    // Of a recurrence there may be more of them; elsewhere as many as by default.
+    let value = if values > kv { format!("value = {values}, ") } else { String::new() };
     if let Mechanism::Latent(_) = self::shipped(shipped).mechanism {
         let (rope, nope) = (dim / 4 * 2, dim - dim / 4 * 2);
         return parse(&format!(
