@@ -55,7 +55,7 @@ pub fn has_states(spec: &Spec) -> bool {
 
 /// Whether a spec needs a query for each key.
 pub fn pairs_queries(spec: &Spec) -> bool {
-    spec.variant().is_some_and(|variant| variant.pairs_queries())
+    spec.variant().pairs_queries()
 }
 
 /// A shipped spec with the same sharing of keys and values, but at most 2 key heads of at most 5 query heads and

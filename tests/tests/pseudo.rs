@@ -72,7 +72,7 @@ fn every_engine_keeps_the_bounds_and_its_bits() {
     let pool = Pool::new(2).expect("two threads");
     for (i, (heads, tables)) in SPECS.into_iter().enumerate() {
         let spec = spec(heads, tables);
-        let variant = spec.variant().expect("scores and weights");
+        let variant = spec.variant();
         for (j, (queries, keys)) in [(0, 3), (1, 1), (13, 13), (21, 40), (3, 70)].into_iter().enumerate() {
             let problem = Problem::prefill(variant.source, 2, queries, keys).expect("short");
             each_engine(&spec, i + j, |entry, dtype, layout| {
@@ -121,7 +121,7 @@ fn one_pseudo_head_that_is_its_head_has_the_bits_of_plain_attention() {
     let heads = "query = 6, kv = 6, dim = 16, value_dim = 24";
     let tables = "mask = 'causal'\nposition.rope.theta = 1e4";
     let (spec_plain, spec_mixed) = (spec(heads, tables), spec(heads, &format!("pseudo.heads = 1\n{tables}")));
-    let [plain, mixed] = [&spec_plain, &spec_mixed].map(|spec| spec.variant().expect("scores and weights"));
+    let [plain, mixed] = [&spec_plain, &spec_mixed].map(|spec| spec.variant());
     let problem = Problem::prefill(plain.source, 1, 45, 77).expect("short");
     for entry in engines::available() {
         if !run::serves(&spec_mixed, entry, Dtype::F32) {

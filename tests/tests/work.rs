@@ -6,7 +6,7 @@ use regard_ir::work::Work;
 fn work(spec: &str, queries: usize, keys: usize, dtype: Dtype, live_pairs: f64) -> Work {
     let spec = regard::shipped(spec).unwrap().spec;
     let problem = Problem::prefill(spec.source, 1, queries, keys).unwrap();
-    Work::new(&spec.variant().unwrap(), &problem, dtype, live_pairs)
+    Work::new(&spec.variant(), &problem, dtype, live_pairs)
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(crate) fn check(root: &Path) -> Result<(), Error> {
 fn make() -> Result<Vec<File>, Error> {
     let mut files = kernels(&[])?;
     let operations = regard_spec::parse(OPERATIONS_TEXT, OPERATIONS, &NoFiles).map_err(Error::Spec)?.spec;
-    let text = regard_codegen::compile(&operations, OPERATIONS).map_err(Error::Generate)?;
+    let text = regard_codegen::compile(&operations, OPERATIONS);
     files.push(File { path: OPERATIONS_MODULE.to_owned(), text });
     Ok(files)
 }
@@ -61,7 +61,7 @@ pub(crate) fn kernels(others: &[(String, Parsed)]) -> Result<Vec<File>, Error> {
         let parsed = regard_spec::shipped(shipped.name).map_err(Error::Spec)?;
         specs.push((shipped.name, parsed.spec));
     }
-    let mut files = regard_codegen::kernels(&specs).map_err(Error::Generate)?;
+    let mut files = regard_codegen::kernels(&specs);
     for file in &mut files {
         file.path = format!("{FOLDER}/{}", file.path);
     }

@@ -51,8 +51,6 @@ pub(crate) enum Error {
     },
     /// A shipped spec does not compile.
     Spec(regard_spec::Diagnostics),
-    /// A shipped spec has no module.
-    Generate(regard_codegen::CompileError),
     /// Generated files, which have been listed, are not what the specs make.
     Drift {
         /// How many.
@@ -101,7 +99,6 @@ impl Error {
             Error::Command { .. }
             | Error::Untidy { .. }
             | Error::Spec(_)
-            | Error::Generate(_)
             | Error::Drift { .. }
             | Error::Guide { .. }
             | Error::GuideMarks { .. }
@@ -130,7 +127,6 @@ impl fmt::Display for Error {
                 write!(f, "{errors} rules of the tree are broken; by hand: cargo xtask tidy")
             }
             Error::Spec(diagnostics) => diagnostics.fmt(f),
-            Error::Generate(error) => error.fmt(f),
             Error::Drift { files: 1 } => {
                 write!(f, "1 generated file is not what the specs make; to make it: cargo xtask codegen")
             }

@@ -70,11 +70,7 @@ fn compile(name: &str) -> Result<Option<Parsed>, String> {
     if ships && !path.is_file() {
         return Ok(None);
     }
-    let parsed = regard_spec::from_file(path).map_err(|errors: Diagnostics| errors.to_string())?;
-    match regard_codegen::compile(&parsed.spec, name) {
-        Ok(_) => Ok(Some(parsed)),
-        Err(error) => Err(format!("error: {error}\n")),
-    }
+    regard_spec::from_file(path).map(Some).map_err(|errors: Diagnostics| errors.to_string())
 }
 
 /// A module's path that no other spec of the call has, and none that ships.

@@ -239,7 +239,7 @@ fn cut<T: Copy>(data: &[T], axes: &[(usize, Range<usize>)]) -> Vec<T> {
 pub(crate) fn share(bound: &mut Bound<'_>, spec: &Spec, keys: usize, shared: usize) {
     let tokens = bound.problem.view().all_keys() as usize;
     let of = Common { tokens, keys, shared };
-    let kinds: Vec<Rows> = spec.variant().map_or(Vec::new(), |it| it.operands().map(|it| it.rows).collect());
+    let kinds: Vec<Rows> = spec.variant().operands().map(|operand| operand.rows).collect();
     let of_keys = bound.operands.iter_mut().zip(kinds).filter(|(_, rows)| *rows == Rows::Keys);
     for (stored, _) in of_keys {
         match &mut stored.elements {

@@ -2,7 +2,6 @@
 
 mod cached;
 
-use std::fmt;
 use std::io::Write;
 use std::time::Instant;
 
@@ -113,7 +112,10 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     match shown.plan.plan.recurrence {
         None => write!(out, "{}", shown.schedule)?,
         // Of queries and keys no pair is made.
-        Some(_) => writeln!(out, "{}", Tasks(&shown.schedule))?,
+        Some(_) => {
+            let ScheduleOverview { tasks, threads, .. } = shown.schedule;
+            writeln!(out, "tasks     = {tasks} for {threads} thread{}", if threads == 1 { "" } else { "s" })?
+        }
     }
     if let Some(predicted) = shown.predicted {
         writeln!(out, "predicted = {}, from {} rates", Seconds(predicted.seconds), predicted.rates.name())?;
@@ -121,17 +123,6 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     shown.aside.text(shown.plan.plan.isa, out)?;
     writeln!(out, "planned in {}, scheduled in {}", Seconds(shown.plan_s), Seconds(shown.schedule_s))?;
     Ok(())
-}
-
-/// How many tasks there are.
-struct Tasks<'a>(&'a ScheduleOverview);
-
-impl fmt::Display for Tasks<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ScheduleOverview { tasks, threads, .. } = self.0;
-        let plural = if *threads == 1 { "" } else { "s" };
-        write!(f, "tasks     = {tasks} for {threads} thread{plural}")
-    }
 }
 
 impl Made {

@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn allowed_pairs_are_counted() {
         let spec = regard::shipped("causal").unwrap().spec;
-        let variant = spec.variant().unwrap();
+        let variant = spec.variant();
         let counted = |queries, keys, looks| {
             let problem = Problem::prefill(spec.source, 2, queries, keys).unwrap();
             counted(&variant, &problem, &Captured::NONE, looks)

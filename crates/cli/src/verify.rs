@@ -115,7 +115,7 @@ impl Verification<'_> {
             }
             None => {
                 let mut sizes = Size::awkward(kernels.iter().map(|kernel| &kernel.plan().prefill));
-                if self.spec.variant().is_some_and(|variant| variant.pairs_queries()) {
+                if self.spec.variant().pairs_queries() {
                     sizes.iter_mut().for_each(|size| size.queries = size.keys);
                 }
                 if queries_have_places(self.spec) {

@@ -17,8 +17,6 @@ mod lines;
 mod module;
 mod names;
 
-use std::fmt;
-
 use regard_ir::spec::Spec;
 
 pub use drift::{Drift, drift};
@@ -32,50 +30,19 @@ pub struct File {
     pub text: String,
 }
 
-/// A spec that no module can be made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CompileError {
-    /// The mechanism is not scores and weights, or needs more than one mask.
-    Mechanism {
-        /// The spec's name.
-        name: String,
-    },
-}
-
-impl fmt::Display for CompileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CompileError::Mechanism { name } => {
-                write!(
-                    f,
-                    "{name}: modules hold one mask and one score modifier, and this spec's mechanism is more"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for CompileError {}
-
 /// The text of the module of a spec, whose doc says that it is made from `origin`, the spec's file.
-///
-/// # Errors
-/// If the spec is not of the softmax family.
-pub fn compile(spec: &Spec, origin: &str) -> Result<String, CompileError> {
+pub fn compile(spec: &Spec, origin: &str) -> String {
     module::module(spec, origin)
 }
 
 /// All files of a crate with one module for each spec, and a function that finds a module by identity. Specs are given
 /// by their path under `specs/` without ending, as in `models/llama3`.
-///
-/// # Errors
-/// As [`compile`].
-pub fn kernels(specs: &[(&str, Spec)]) -> Result<Vec<File>, CompileError> {
+pub fn kernels(specs: &[(&str, Spec)]) -> Vec<File> {
     let mut files = vec![module::root(specs)];
     for (name, spec) in specs {
         let path = format!("{}.rs", names::module_path(name).join("/"));
-        files.push(File { path, text: compile(spec, &format!("specs/{name}.toml"))? });
+        files.push(File { path, text: compile(spec, &format!("specs/{name}.toml")) });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    files
 }

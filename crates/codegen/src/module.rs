@@ -13,16 +13,14 @@ use crate::graph::{Body, Graph};
 use crate::layout::{WIDTH, list};
 use crate::lines::{Lines, Written};
 use crate::names::{InputNames, Scope, module_path};
-use crate::{CompileError, File, data, header};
+use crate::{File, data, header};
 
 /// Names that a function has before its body begins.
 const PARAMETERS: [&str; 4] = ["at", "row", "s", "live"];
 
 /// The module of one spec.
-pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> {
-    let Some(variant) = spec.variant() else {
-        return Err(CompileError::Mechanism { name: spec.name.clone() });
-    };
+pub(crate) fn module(spec: &Spec, origin: &str) -> String {
+    let variant = spec.variant();
     let inputs = InputNames::new(&spec.inputs.names, &spec.inputs.shapes);
     let mut text = header::doc(spec, origin);
     text.push_str("\nuse regard_runtime::straight::prelude::*;\n\n");
@@ -66,7 +64,7 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> Result<String, CompileError> 
         text.push('\n');
         text.push_str(&of.write(allow, None, &inputs));
     }
-    Ok(text)
+    text
 }
 
 /// Who teaches lookahead keys, of a variant with such.

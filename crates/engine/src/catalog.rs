@@ -82,6 +82,11 @@ impl Entry {
         self.exact(dtype).is_some() || self.splits()
     }
 
+    /// Whether it computes recurrences, whose products are of f32 vectors.
+    pub const fn has_states(&self) -> bool {
+        matches!(self.engine, EngineKind::SimdF32)
+    }
+
     /// Whether it can split operands of any storage type into pieces.
     pub const fn splits(&self) -> bool {
         matches!(self.engine, EngineKind::AmxBf16)

@@ -30,7 +30,7 @@ pub struct Task {
     pub query_begin: u32,
     /// One past the last query.
     pub query_end: u32,
-    /// Pairs that its rows attend to in one head, estimated: what tasks are ordered by.
+    /// Pairs that its rows attend to in one head, estimated, or tokens that a state is handed through: what tasks are ordered by.
     pub live: u64,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Lanes run along the rows of `right` and `to`, so that nothing is packed but a left operand that is needed turned: an element of
 //! it is broadcast, from wherever it lies. A tile of 4 broadcast rows by 4 vectors keeps its sums in 16 registers, and loads 8
-//! times for 16 multiply-adds; where there are fewer registers it has 3 vectors, and loads 7 times for 12. Sums run in chains of [`CHAIN`], each from
-//! zero and in order.
+//! times for 16 multiply-adds; where there are fewer registers it has 3 vectors, and loads 7 times for 12. Sums run in chains of
+//! [`CHAIN`], each from zero and in order.
 
 use core::marker::PhantomData;
 
@@ -174,8 +174,10 @@ impl<'a> Rows<'a> {
     /// If the last of them lies outside the data.
     #[inline(always)]
     fn new(data: &'a [f32], [first, step, apart]: [usize; 3], [count, each]: [usize; 2]) -> Self {
-        let last = first + count.saturating_sub(1) * step + (each - 1) * apart;
-        assert!(count == 0 || last < data.len(), "operands are whole matrices");
+        // In u128, which no product of two lengths and their sum overflows.
+        let along = |n: usize, step: usize| n.saturating_sub(1) as u128 * step as u128;
+        let last = first as u128 + along(count, step) + along(each, apart);
+        assert!(count == 0 || last < data.len() as u128, "operands are whole matrices");
         Self { start: data.as_ptr().wrapping_add(first), step, apart, count, lifetime: PhantomData }
     }
 }

@@ -55,8 +55,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The variant as kernels see it, or `None` where the mechanism has no scores and weights.
-    pub fn variant(&self) -> Option<Variant<'_>> {
+    /// The variant as kernels see it.
+    pub fn variant(&self) -> Variant<'_> {
         let mechanism = match &self.mechanism {
             Mechanism::Plain => variant::Mechanism::Plain,
             Mechanism::Recurrence(recurrence) => variant::Mechanism::Recurrence(*recurrence),
@@ -70,7 +70,7 @@ impl Spec {
             }
             Mechanism::Pseudo(pseudo) => variant::Mechanism::Pseudo(*pseudo),
         };
-        Some(Variant {
+        Variant {
             identity: self.identity,
             heads: self.heads,
             source: self.source,
@@ -83,7 +83,7 @@ impl Spec {
             mechanism,
             output: self.output,
             inputs: &self.inputs.shapes,
-        })
+        }
     }
 }
 

@@ -334,7 +334,7 @@ impl<'o> Part<'o> {
             let scope = self.scope(h, i);
             let of_head = Scope { h: (h / self.oracle.state_group()) as i32, ..scope };
             let query = self.oracle.query(&of_head, &self.of, i)?;
-            let query = self.oracle.features(query, &scope)?;
+            let query = self.oracle.features(query, &scope);
             let running = writer.at(self.oracle, &recurrence, &scope);
             let mut o = running.read(&query, variant.scale, recurrence.normalize_eps);
             o.iter_mut().for_each(|o| *o = self.oracle.round(*o));

@@ -9,7 +9,7 @@ use regard_ir::inputs::InputData;
 use regard_ir::problem::Sequence;
 use regard_ir::variant::{Decay, Recurrence};
 
-use crate::eval::{IndexError, Scope};
+use crate::eval::Scope;
 use crate::formula::{Matrix, Oracle, dot};
 use crate::tensor::Tensor4;
 
@@ -57,15 +57,12 @@ impl Running {
 }
 
 impl Oracle<'_> {
-    /// The features of a row of q or k.
-    ///
-    /// # Errors
-    /// None: a feature map reads no input.
-    pub(crate) fn features(&self, mut row: Vec<f64>, scope: &Scope) -> Result<Vec<f64>, IndexError> {
+    /// The features of a row of q or k. A feature map reads no input, so that no index of it is wrong.
+    pub(crate) fn features(&self, mut row: Vec<f64>, scope: &Scope) -> Vec<f64> {
         for x in &mut row {
-            *x = self.float(self.variant.modify, &Scope { x: *x, ..*scope })?;
+            *x = self.float(self.variant.modify, &Scope { x: *x, ..*scope }).unwrap_or(f64::NAN);
         }
-        Ok(row)
+        row
     }
 
     /// The key head that a value head's state is written by.
@@ -79,7 +76,7 @@ impl Oracle<'_> {
         let (heads, tokens) = (self.variant.heads, of.keys as usize);
         let g = v / self.state_group();
         let scope = Scope { b: b as i32, ..Scope::default() };
-        let features = |j| self.features(self.key(of, g, j), &scope).unwrap_or_default();
+        let features = |j| self.features(self.key(of, g, j), &scope);
         let keys = Matrix::new(heads.dim, (0..tokens).flat_map(features));
         let values = Matrix::new(heads.value_dim, (0..tokens).flat_map(|j| self.own_value(of, v, j)));
         Some(Writer { keys, values, running: RefCell::new(self.begin(b, v)) })

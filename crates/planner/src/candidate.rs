@@ -43,7 +43,7 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// The plan on an engine; `None` where that does not meet the precision.
     pub(crate) fn new(spec: &Spec, machine: &Machine, dtype: Dtype, entry: &'static Entry) -> Option<Self> {
-        let variant = spec.variant()?;
+        let variant = spec.variant();
         let split = pieces::choose(entry, &variant, dtype, spec.precision)?;
         let mixed = variant.pseudo().map_or(0, |_| variant.heads.kv);
         let learns = matches!(variant.mechanism, Mechanism::Lookahead(_));
@@ -51,8 +51,7 @@ impl Candidate {
         let mut chunks = None;
         let (prefill, latent, mut choices) = match &variant.mechanism {
             Mechanism::Recurrence(recurrence) => {
-                let (plan, blocks, choices) =
-                    recurrence::choose((&variant.heads, recurrence), machine, entry);
+                let (plan, blocks, choices) = recurrence::choose((&variant.heads, recurrence), machine);
                 chunks = Some(plan);
                 (blocks, None, choices)
             }
@@ -107,9 +106,9 @@ impl Candidate {
 
     /// Seconds that one thread would take for the problem that stands for all.
     fn seconds(&self, spec: &Spec, known: &Known<'_>) -> f64 {
-        let variant = spec.variant().map(|variant| prefill_form(&variant));
+        let variant = &prefill_form(&spec.variant());
         let problem = Problem::prefill(spec.source, 1, REPRESENTATIVE, REPRESENTATIVE);
-        let (Some(variant), Ok(problem)) = (&variant, &problem) else { return 0.0 };
+        let Ok(problem) = &problem else { return 0.0 };
         let inputs = &Unknown(variant.inputs);
         let case = Case { plan: &self.plan, variant, machine: known.machine, problem, inputs };
         case.predict_by(known, self.entry, &Sharing::ALONE).seconds

@@ -87,8 +87,7 @@ pub(crate) fn choose(
     dtype: Dtype,
     precision: Precision,
 ) -> Option<Split> {
-    // Products with a state are those of f32 vectors.
-    if variant.recurrence().is_some() && entry.engine != EngineKind::SimdF32 {
+    if variant.recurrence().is_some() && !entry.has_states() {
         return None;
     }
     let traits = Traits::of(variant);

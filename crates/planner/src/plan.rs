@@ -151,9 +151,9 @@ fn notes(
     if allow.node(allow.root()).op == Op::Bool(true) {
         notes.push(Note::NoMask);
     }
-    let group = match (&spec.mechanism, spec.variant()) {
-        (Mechanism::Latent(_), _) => 1,
-        (_, variant) => variant.map_or(1, |variant| variant.scored().heads.group()),
+    let group = match spec.mechanism {
+        Mechanism::Latent(_) => 1,
+        _ => spec.variant().scored().heads.group(),
     };
     let rows = plan.prefill.query_block as u64 * group as u64;
     let tile_rows = entry.tile.rows as u64;

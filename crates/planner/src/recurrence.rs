@@ -3,7 +3,6 @@
 //! A token's share of a chunk are products with the state, `2 dim · value_dim`, and with the chunk's other tokens, which grow with its
 //! length; and the state is read and written once a chunk, which falls with it. Chunks are whole blocks of 16 rows.
 
-use regard_engine::catalog::Entry;
 use regard_ir::machine::Machine;
 use regard_ir::plan::{Blocks, RecurrencePlan};
 use regard_ir::variant::{Decay, Heads, Recurrence};
@@ -33,7 +32,6 @@ const CHANNEL_CHAIN: u32 = 64;
 pub(crate) fn choose(
     (heads, recurrence): (&Heads, &Recurrence),
     machine: &Machine,
-    _: &Entry,
 ) -> (RecurrencePlan, Blocks, Vec<Choice>) {
     let fits = |chunk: u32| memory(heads, recurrence, machine, chunk);
     let of = |chunk: u32| (products(heads, recurrence, chunk), chunk);

@@ -25,7 +25,7 @@ fn built_in(name: &str) -> Machine {
 
 fn predict(spec: &Spec, machine: &Machine, [batch, queries, keys]: [usize; 3]) -> Prediction {
     let (plan, _) = plan(spec, machine, spec.dtype, None).expect("it plans");
-    let variant = spec.variant().expect("of the softmax family");
+    let variant = spec.variant();
     let problem = Problem::prefill(spec.source, batch, queries, keys).expect("small");
     let inputs = &Unknown(variant.inputs);
     let case = Case { plan: &plan, variant: &variant, machine, problem: &problem, inputs };
@@ -116,7 +116,7 @@ fn threads_share_the_work_and_wait_for_the_busiest() {
     let (mut plan, _) = plan(&spec, &machine, Dtype::F32, None).expect("it plans");
     // Each pass packs its own blocks.
     plan.pack_ahead_bytes = 0;
-    let variant = spec.variant().expect("of the softmax family");
+    let variant = spec.variant();
     let problem = Problem::prefill(spec.source, 1, 4096, 4096).expect("small");
     let case =
         Case { plan: &plan, variant: &variant, machine: &machine, problem: &problem, inputs: &Unknown(&[]) };
@@ -186,7 +186,7 @@ fn measured_rates_are_never_held_against_estimates() {
 fn what_is_emulated_is_never_estimated_to_be_fast() {
     let spec = Spec { dtype: Dtype::Bf16, ..causal() };
     let machine = built_in("desktop-avx2");
-    let variant = spec.variant().expect("of the softmax family");
+    let variant = spec.variant();
     let problem = Problem::prefill(spec.source, 1, 512, 512).expect("small");
     let seconds = |engine| {
         let (plan, _) = plan(&spec, &machine, Dtype::Bf16, Some(engine)).expect("it plans");

@@ -213,7 +213,7 @@ fn capacity(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Capacity, C
             Capacity::Paged { pages, all }
         }
         CacheLayout::Ring => {
-            let per_token = spec.variant().map_or(1, |variant| variant.per_token());
+            let per_token = spec.variant().per_token();
             ring(plan, per_token, limits).ok_or(refused())?
         }
     })
@@ -243,7 +243,7 @@ impl CacheSize {
             return Err(CacheError::FileLayout(spec.cache.layout));
         }
         let capacity = capacity(spec, plan, limits)?;
-        let variant = spec.variant().ok_or(CacheError::Limits(limits))?;
+        let variant = spec.variant();
         let page_bytes = plan.cache.shape(&variant).len().checked_mul(size_of::<u32>());
         let pages = capacity.all_pages(limits.sequences);
         let bytes = pages.zip(page_bytes).and_then(|(pages, page)| pages.checked_mul(page));

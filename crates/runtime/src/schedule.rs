@@ -134,6 +134,9 @@ impl Work<'_> {
     /// # Errors
     /// If a task for each key head of each sequence is more than [`MAX_TASKS`].
     pub fn max_tasks(&self) -> Result<usize, ScheduleError> {
+        if self.has_states() {
+            return Ok(self.head_runs()? as usize);
+        }
         let per_head = self.problem.queries.div_ceil(self.unit()) as u64;
         if per_head == 0 {
             return Ok(0);
@@ -158,7 +161,11 @@ impl Work<'_> {
         if found < needed {
             return Err(ScheduleError::Memory { needed, found });
         }
-        let n = if needed == 0 { 0 } else { self.cut_heads(tasks)? };
+        let n = match needed {
+            0 => 0,
+            _ if self.has_states() => self.name_heads(tasks),
+            _ => self.cut_heads(tasks)?,
+        };
         let (tasks, order) = (&tasks[..n], &mut order[..n]);
         for (i, place) in order.iter_mut().enumerate() {
             *place = i as u32;
@@ -185,6 +192,25 @@ impl Work<'_> {
             sum.partial = sum.partial.saturating_add(one.partial.saturating_mul(heads));
         });
         sum
+    }
+
+    /// Whether heads have states, which are handed from one token to the next: each is a task, also one without queries, whose
+    /// keys still leave a state.
+    const fn has_states(&self) -> bool {
+        matches!(self.variant.mechanism, Mechanism::Recurrence(_))
+    }
+
+    /// A task for each head, of all its queries. Its time goes by its tokens.
+    fn name_heads(&self, tasks: &mut [Task]) -> usize {
+        let heads = (0..self.problem.batch).flat_map(|b| (0..self.variant.heads.kv).map(move |g| (b, g)));
+        let mut n = 0;
+        for (task, (sequence, kv_head)) in tasks.iter_mut().zip(heads) {
+            let of = self.problem.sequence(sequence);
+            let live = of.queries.max(of.keys).into();
+            *task = Task { sequence, kv_head, query_begin: 0, query_end: of.queries, live };
+            n += 1;
+        }
+        n
     }
 
     /// Queries of a sequence, if it is one of them.
@@ -248,9 +274,9 @@ impl Work<'_> {
     }
 
     /// Positions that a head is cut at multiples of: a query block, or the fewest that fill vectors. Lookahead keys learn from
-    /// one block after the other, and a state is handed from one to the next, so a head of them is not cut.
+    /// one block after the other, so a head of them is not cut.
     fn unit(&self) -> u32 {
-        if let Mechanism::Lookahead(_) | Mechanism::Recurrence(_) = self.variant.mechanism {
+        if let Mechanism::Lookahead(_) = self.variant.mechanism {
             return self.problem.queries.max(1);
         }
         let (block, group) = (self.plan.prefill.query_block, self.variant.heads.group());

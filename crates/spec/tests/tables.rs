@@ -235,7 +235,7 @@ fn outputs_are_mixed_normalised_and_gated() {
     let norm = OutputNorm { eps: 1e-6, learned: Some(1) };
     assert_eq!(found.output, Output { mix: Some(Mix { heads: 3, input: 0 }), norm: Some(norm), ..none });
     assert_eq!(inputs(&found), learned([("mix", "f32[3, 8]"), ("o_norm", "f32[32]")]));
-    assert_eq!(found.variant().unwrap().output_heads(), 3);
+    assert_eq!(found.variant().output_heads(), 3);
     let found = spec("output = { norm = 'rms', norm_eps = 1e-5, norm_learned = false }");
     assert_eq!(found.output, Output { norm: Some(OutputNorm { eps: 1e-5, learned: None }), ..none });
     for (gate, per_head, silu) in [

@@ -89,7 +89,7 @@ impl Drawn {
             _ => draws.pick(&[33, 1, 2, 16, 17, 63, 64, 65, 97, 150, 257, 400]),
         };
         let most = MOST_PRODUCTS / products_of_pair(&spec.heads).max(1);
-        let per_token = spec.variant().map_or(1, |variant| variant.per_token() as usize);
+        let per_token = spec.variant().per_token() as usize;
         let tokens = (tokens as usize).min(most.isqrt() as usize / per_token);
         let steps = if tokens > 150 || draws.coin() { 60 } else { tokens as u32 };
         let prompt = tokens - draws.below(steps.min(tokens as u32) + 1) as usize;
@@ -177,10 +177,10 @@ fn check(
     let spec = parsed.map_err(|diagnostics| TestCaseError::fail(format!("{text}\n{diagnostics}")))?.spec;
     let mut draws = Draws::new(of_story);
     let spec = mixed(&text, of_spec.len()).unwrap_or(spec);
-    if spec.variant().is_some_and(|variant| variant.pseudo().is_some()) {
+    if spec.variant().pseudo().is_some() {
         count(counts, MIXED);
     }
-    let cache = cache(&mut draws, &spec.variant().expect("softmax"));
+    let cache = cache(&mut draws, &spec.variant());
     let mut spec = Spec { cache, ..spec };
     // Which is chosen by itself may be another for a piece than for the whole.
     if let Mechanism::Latent(latent) = &mut spec.mechanism
@@ -189,7 +189,7 @@ fn check(
         latent.form = LatentForm::ALL[1 + of_story.len() % 2];
     }
     let drawn = Drawn::new(&mut draws, &spec);
-    if let Some(reason) = hangs_on_later(&spec.variant().expect("softmax"), drawn.tokens) {
+    if let Some(reason) = hangs_on_later(&spec.variant(), drawn.tokens) {
         count(counts, reason);
         return Ok(());
     }
@@ -197,7 +197,7 @@ fn check(
     if drawn.tokens > 1024 {
         count(counts, SEVERAL_CELLS);
     }
-    let positions = drawn.tokens as u64 * u64::from(spec.variant().expect("softmax").per_token());
+    let positions = drawn.tokens as u64 * u64::from(spec.variant().per_token());
     let is_short = positions.pow(2) * products_of_pair(&spec.heads) <= MOST_EMULATED;
     for &entry in entries {
         if run::serves(&spec, entry, drawn.dtype) && (is_short || !entry.emulated) {

@@ -214,7 +214,7 @@ impl Golden {
             |tensor: TensorView<'_>, shape| Input::new(dtype(&tensor), shape, layout, floats(&tensor));
         let [mut batch, mut queries, mut keys] = [0; 3];
         let mut operands = vec![];
-        for operand in spec.variant().unwrap().operands() {
+        for operand in spec.variant().operands() {
             let tensor = tensor(operand.name);
             let shape = shape_of(&operand, tensor.shape());
             match operand.rows {
@@ -245,7 +245,7 @@ impl Golden {
             let exact: Vec<f64> = floats(tensor).into_iter().map(f64::from).collect();
             exact.chunks_exact(width).map(<[f64]>::to_vec).collect()
         };
-        let variant = spec.variant().unwrap();
+        let variant = spec.variant();
         let states = |state: &TensorView<'_>, norm: Option<TensorView<'_>>| {
             let mut states = States::zeros(&variant, &problem);
             states.state = floats(state);
@@ -402,7 +402,7 @@ impl Opened {
     ) -> Result<(), Distance> {
         let (Some(found), Some(golden)) = (found, golden) else { return Ok(()) };
         let heads = &self.spec.heads;
-        let mechanism = self.spec.variant().unwrap().mechanism;
+        let mechanism = self.spec.variant().mechanism;
         let bound = bounds::bound_of(&mechanism, Quantity::State, self.spec.dtype, precision, 0.0);
         let all = [
             (Some(&found.state), Some(&golden.state), heads.dim * heads.value_dim),
@@ -431,7 +431,7 @@ impl Opened {
         golden: &[Vec<f64>],
     ) -> Result<(), Distance> {
         let [batch, queries] = [self.problem.batch, self.problem.queries].map(|n| n as usize);
-        let mechanism = self.spec.variant().unwrap().mechanism;
+        let mechanism = self.spec.variant().mechanism;
         let n_heads = golden.len() / queries;
         // A head of a part that mixes its heads is made of the scores of all.
         let n_heads_of_a_part = n_heads / self.oracle.len();
@@ -465,7 +465,7 @@ fn by_oracle(
     inputs: &Inputs,
     start: Option<&States>,
 ) -> (Vec<Vec<Row>>, Option<States>) {
-    let variant = spec.variant().unwrap();
+    let variant = spec.variant();
     let data = inputs.captured();
     let positions = OwnedProblem::spread(&problem, variant.per_token()).unwrap();
     let captured =

@@ -53,7 +53,7 @@ pub struct Results {
 
 impl Trial<'_> {
     pub fn data(&self) -> Data {
-        let variant = self.spec.variant().expect("it has scores");
+        let variant = self.spec.variant();
         let (heads, [batch, queries, keys]) = (variant.heads, self.problem.extents().map(|n| n as usize));
         let tensor = |seed: u64, heads: u32, tokens, width: u32, factor: f32| {
             let values = normal(8 * self.seed + seed).map(move |x| factor * x);
@@ -81,7 +81,7 @@ impl Trial<'_> {
     }
 
     pub fn plan(&self, entry: &Entry, blocks: Blocks) -> Plan {
-        let variant = self.spec.variant().expect("it has scores");
+        let variant = self.spec.variant();
         let whole = |keys: u32| keys.next_multiple_of(entry.tile.keys);
         Plan {
             identity: variant.identity,
@@ -119,7 +119,7 @@ impl Trial<'_> {
     }
 
     fn run_as<T: Stored>(&self, plan: &Plan, data: &Data, threads: usize) -> Result<Results, RunError> {
-        let variant = self.spec.variant().expect("it has scores");
+        let variant = self.spec.variant();
         let captured: Vec<InputData<'_>> = data.captured.iter().map(CapturedBuffer::data).collect();
         let [batch, heads, queries, _] = data.q_c.view().shape();
         let widths = (variant.heads.dim as usize, variant.heads.value_dim as usize);
@@ -171,7 +171,7 @@ impl Trial<'_> {
 
     /// How results compare with the oracle.
     pub fn judge(&self, plan: &Plan, data: &Data, results: &Results) -> Report {
-        let variant = self.spec.variant().expect("it has scores");
+        let variant = self.spec.variant();
         let captured: Vec<InputData<'_>> = data.captured.iter().map(CapturedBuffer::data).collect();
         let captured =
             Captured::bind(variant.inputs, &captured, &variant.heads, variant.source, &self.problem).unwrap();

@@ -15,7 +15,7 @@ fn long_sequences_keep_to_the_bounds() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "long"]
 fn the_longest_sequences_keep_to_the_bounds() {
     for lines in crate::RECURRENCES {
         check(lines, &[1, 15, 16, 17, 4096, 65_536]);

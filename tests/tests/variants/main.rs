@@ -34,7 +34,7 @@ fn check(of_spec: &[u32], of_problem: &[u32], cancelling: &Cell<u32>) -> Result<
     let text = drawn::text(&mut Draws::new(of_spec), Sight::Any);
     let parsed = regard::parse(&text, "random.toml", &regard::NoFiles);
     let spec = parsed.map_err(|diagnostics| TestCaseError::fail(format!("{text}\n{diagnostics}")))?.spec;
-    let variant = spec.variant().expect("softmax");
+    let variant = spec.variant();
     let mut draws = Draws::new(of_problem);
     let lengths = lengths(&mut draws, reads_queries(&variant));
     let (cu_q, cu_k) = (cumulative(lengths.iter().map(|it| it.0)), cumulative(lengths.iter().map(|it| it.1)));

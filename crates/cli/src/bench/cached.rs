@@ -327,7 +327,7 @@ mod tests {
         let problem = cached::problem(&spec, Phase::Few, size).unwrap();
         // Document 0 ends in the first sequence at its 60th key, in the second at its 90th.
         let doc: Vec<i32> = (0..200).map(|at| i32::from(at % 100 >= 60 + 30 * (at / 100))).collect();
-        let (variant, data) = (spec.variant().unwrap(), [InputData::I32(&doc)]);
+        let (variant, data) = (spec.variant(), [InputData::I32(&doc)]);
         let captured =
             Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem.view()).unwrap();
         seen(&variant, (&problem.view(), shared), &captured, looks)

@@ -113,8 +113,7 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
     };
     let learned = spec.qk_norm.and_then(|norm| norm.learned);
     let Output { mix, norm, .. } = spec.output;
-    let pseudo = spec.variant().and_then(|variant| variant.pseudo());
-    let recurrence = spec.variant().and_then(|variant| variant.recurrence());
+    let (pseudo, recurrence) = (spec.variant().pseudo(), spec.variant().recurrence());
     let by_tables = [
         ("rope", position.unwrap_or_default().to_vec()),
         ("norms", learned.map_or(Vec::new(), |inputs| inputs.map(Some).to_vec())),
@@ -142,7 +141,8 @@ pub(super) fn captured(spec: &Spec) -> Vec<Input> {
 
 /// What is kept of `batch` sequences of `keys` tokens.
 pub(super) fn cache(spec: &Spec, plan: &Plan, problem: &Problem<'_>) -> Cache {
-    if let Some(variant) = spec.variant().filter(|variant| variant.recurrence().is_some()) {
+    let variant = spec.variant();
+    if variant.recurrence().is_some() {
         return states(&variant, problem);
     }
     let dtype = plan.dtype;
@@ -209,7 +209,7 @@ pub(super) fn cached_rows(
         return vec![("K", row(spec.heads.dim, cache.k)), ("V", row(spec.heads.value_dim, cache.v))];
     }
     let row = |n, width, format| Sum(cached_row((n, ["head", "heads"]), width, format, dtype));
-    let heads = spec.variant().map_or(spec.heads, |variant| variant.cached_heads());
+    let heads = spec.variant().cached_heads();
     let keys = || row(heads.kv, heads.dim, cache.k);
     let values = || row(heads.value, heads.value_dim, cache.v);
     match spec.mechanism {
@@ -253,7 +253,8 @@ fn cached_row(
 
 /// What of `n` tokens can still be seen; `None` where lengths, which grow with each token, decide it.
 fn reach(spec: &Spec, batch: u32, n: u32) -> Option<Reach> {
-    let variant = spec.variant()?.scored();
+    let variant = spec.variant();
+    let variant = variant.scored();
     let per_token = variant.per_token();
     let positions = n.checked_mul(per_token).filter(|&n| n <= i32::MAX as u32)?;
     if n == 0 || batch == 0 || variant.allow.reads(Var::Nq) || variant.allow.reads(Var::Nk) {
@@ -345,7 +346,7 @@ impl Call {
 
 /// What [`Work`] adds up.
 fn moved(spec: &Spec, dtype: Dtype, problem: &Problem<'_>, positions: &Problem<'_>) -> Vec<Moved> {
-    let Some(variant) = spec.variant() else { return Vec::new() };
+    let variant = spec.variant();
     let heads = &spec.heads;
     let batch = (u64::from(problem.batch), if problem.batch == 1 { "sequence" } else { "sequences" });
     let queries = (u64::from(problem.queries), if problem.queries == 1 { "query" } else { "queries" });

@@ -56,7 +56,7 @@ pub(super) fn context(spec: &Spec) -> String {
 
 /// The heads that scores have.
 fn scored(spec: &Spec) -> Heads {
-    spec.variant().map_or(spec.heads, |variant| variant.scored().heads)
+    spec.variant().scored().heads
 }
 
 /// The formula of a spec of the softmax family.

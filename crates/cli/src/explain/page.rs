@@ -211,7 +211,7 @@ impl Page<'_> {
         )?;
 
         let heads = &shown.heads;
-        let positions = shown.given.spec.variant().map_or(1, |variant| variant.per_token().into());
+        let positions = u64::from(shown.given.spec.variant().per_token());
         let Pairs { allowed, all, known } = *pairs;
         let (about, how) = match known {
             Known::Exact => ("", ""),
@@ -235,9 +235,9 @@ impl Page<'_> {
         let told = if let Mechanism::Recurrence(recurrence) = &shown.given.spec.mechanism {
             let updates = if recurrence.delta.is_some() { "2 × " } else { "" };
             let Heads { value, dim, value_dim, .. } = *heads;
-            let [queries, keys] = [queries, keys].map(|n| Count(n.into()));
+            let (reads, writes) = (plural(queries.into(), "read"), plural(keys.into(), "write"));
             format!(
-                "2 × {dim} × {value_dim} × {value} × {batch} × ({queries} reads + {updates}{keys} writes) = {flops}FLOP{each}"
+                "2 × {dim} × {value_dim} × {value} × {batch} × ({reads} + {updates}{writes}) = {flops}FLOP{each}"
             )
         } else {
             let told = format!("{about}{} of {product} = {}{share}{how}", number(allowed), number(all));

@@ -73,12 +73,7 @@ impl Data {
             Some(tensors) => {
                 Signature::new(spec, Dtype::F32, Layout::Bhnd).bind_inputs(problem, &read, tensors)?
             }
-            None => {
-                let Some(variant) = spec.variant() else {
-                    return Err(Failure::Bug(format!("`{}` is shown, but has no q, k and v", spec.name)));
-                };
-                read.iter().map(|&at| problem::input(&variant, at, problem)).collect()
-            }
+            None => read.iter().map(|&at| problem::input(&spec.variant(), at, problem)).collect(),
         }
         .into_iter();
         let Spec { inputs, heads, source, .. } = spec;

@@ -126,9 +126,9 @@ impl<'a> Signature<'a> {
         let variant = spec.variant();
         Self {
             heads,
-            mechanism: variant.map_or(Mechanism::Plain, |variant| variant.mechanism),
+            mechanism: variant.mechanism,
             source,
-            output_heads: variant.map_or(heads.query, |variant| variant.output_heads()),
+            output_heads: variant.output_heads(),
             gate: output.gate,
             names: &inputs.names,
             shapes: &inputs.shapes,

@@ -70,9 +70,7 @@ pub(crate) fn tensors(
     problem: &Problem<'_>,
     layout: Layout,
 ) -> Result<Bound<'static>, Failure> {
-    let Some(variant) = spec.variant() else {
-        return Err(Failure::Bug(format!("`{}` was planned, but has no q, k and v", spec.name)));
-    };
+    let variant = spec.variant();
     let positions = OwnedProblem::spread(problem, variant.per_token())?;
     let positions = &positions.view();
     let heads = variant.heads;
@@ -126,9 +124,8 @@ pub(crate) fn tensors(
 /// # Errors
 /// If there is no memory for them.
 pub(crate) fn states(spec: &Spec, problem: &Problem<'_>) -> Result<Option<StoredStates<'static>>, Failure> {
-    let Some((heads, recurrence)) = spec.variant().and_then(|it| Some((it.heads, it.recurrence()?))) else {
-        return Ok(None);
-    };
+    let Some(recurrence) = spec.variant().recurrence() else { return Ok(None) };
+    let heads = spec.heads;
     let drawn = |shape: [u32; 4], seed, round: &dyn Fn(f32) -> f32| -> Result<_, OutOfMemory> {
         let elements = f32::store(taken(shape, &mut random::normal(seed), round)?);
         let shape = shape.map(|n| n as usize);

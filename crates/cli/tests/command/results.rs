@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 
-use crate::bench::{Folder, command, f32s, i32s, read_f32s, regard, safetensors, workspace};
+use crate::bench::{Folder, Tensor, command, f32s, i32s, read_f32s, regard, safetensors, workspace};
 
 /// A spec of two heads of 3 channels, values of 5.
 const SMALL: &str =
@@ -53,6 +54,48 @@ fn a_cache_changes_no_result_of_a_prefill() {
             folder.regard(&[command, "cached.toml", "--q", "9"]).ok();
         }
     }
+}
+
+#[test]
+fn a_state_takes_a_run_to_the_next() {
+    let folder = Folder::new("state");
+    let spec = "heads = { query = 2, dim = 3, value_dim = 5 }\nmask = 'causal'\n\
+                recurrence = { normalize = true, feature_map = 'elu(x) + 1', decay = 'head' }";
+    folder.file("sums.toml", spec);
+    let run = |tokens: Range<usize>, state: &[Tensor<'_>], to: &str| {
+        let [narrow, wide] = [3, 5].map(|width| [1, 2, tokens.len(), width]);
+        let rows = |seed: usize, width: usize| -> Vec<u8> {
+            let at = (0..2).flat_map(|h| tokens.clone().map(move |t| (h, t)));
+            let elements = at.flat_map(|(h, t)| (0..width).map(move |c| ((seed + h) * 7 + t) * 5 + c));
+            elements.flat_map(|i| (i as f32 * 0.37).sin().to_le_bytes()).collect()
+        };
+        let mut tensors = vec![
+            ("q", "F32", &narrow[..], rows(1, 3)),
+            ("k", "F32", &narrow, rows(2, 3)),
+            ("v", "F32", &wide, rows(3, 5)),
+            ("decay", "F32", &[2], [-0.125f32, -0.5].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        ];
+        tensors.extend(state.iter().cloned());
+        let input = folder.file("in.safetensors", safetensors(&tensors));
+        folder.regard(&["run", "sums.toml", "-i", input.to_str().unwrap(), "-o", to]).ok();
+        ["o", "state", "norm"].map(|name| read_f32s(&folder.path(to), name))
+    };
+    let given = |name, (shape, elements): &(Vec<usize>, Vec<f32>)| {
+        let bytes = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+        (name, shape.clone(), bytes)
+    };
+    let [whole, state, norm] = run(0..7, &[], "whole.safetensors");
+    assert_eq!([&whole.0[..], &state.0, &norm.0], [&[1, 2, 7, 5][..], &[1, 2, 3, 5], &[1, 2, 3]]);
+    let [_, kept, kept_norm] = run(0..4, &[], "first.safetensors");
+    let kept: [(_, Vec<usize>, Vec<u8>); 2] = [given("state", &kept), given("norm", &kept_norm)];
+    let kept = kept.each_ref().map(|(name, shape, bytes)| (*name, "F32", &shape[..], bytes.clone()));
+    let [rest, ended, ended_norm] = run(4..7, &kept, "rest.safetensors");
+    assert_eq!([ended, ended_norm], [state, norm]);
+    for head in 0..2 {
+        assert_eq!(rest.1[head * 15..][..15], whole.1[head * 35 + 20..][..15], "head {head}");
+    }
+    let [forgetful, ..] = run(4..7, &[], "alone.safetensors");
+    assert_ne!(forgetful, rest);
 }
 
 #[test]

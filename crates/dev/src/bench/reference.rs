@@ -147,7 +147,7 @@ impl Reference {
         };
         let text = workload.spec(Precision::Exact);
         let spec = parse(&text, workload.name, &NoFiles).map_err(|e| wrong(&e))?.spec;
-        let variant = spec.variant().ok_or_else(|| wrong(&"expected q, k and v"))?;
+        let variant = spec.variant();
         let [sequences, queries, keys, value_dim] =
             [workload.sequences(), workload.queries(), workload.tokens, workload.value_dim()]
                 .map(|n| n as usize);

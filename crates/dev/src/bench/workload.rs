@@ -469,7 +469,7 @@ mod tests {
                 let kv_heads = workload.latents.map_or(workload.kv_heads, |_| 1);
                 let expected = (workload.heads, kv_heads, workload.dim, workload.value_dim());
                 assert_eq!((heads.query, heads.kv, heads.dim, heads.value_dim), expected);
-                let operands = parsed.spec.variant().unwrap().operands();
+                let operands = parsed.spec.variant().operands();
                 let rows = |rows| match rows {
                     regard_ir::operands::Rows::Queries => Kind::Queries,
                     regard_ir::operands::Rows::Keys => Kind::Keys,

@@ -44,7 +44,7 @@ impl Rows {
     /// The outputs of every row of every head, and the keys after the last token.
     fn evaluate(&self, lines: &str) -> Found {
         let spec = spec(lines);
-        let (variant, shapes) = (spec.variant().unwrap(), &spec.inputs.shapes);
+        let (variant, shapes) = (spec.variant(), &spec.inputs.shapes);
         let problem = Problem::prefill(Source::SelfAttention, 1, TOKENS, TOKENS).unwrap();
         let data = vec![InputData::I32(&self.doc); shapes.len()];
         let captured = Captured::bind(shapes, &data, &variant.heads, variant.source, &problem).unwrap();

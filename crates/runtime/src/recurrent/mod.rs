@@ -13,7 +13,7 @@ mod rows;
 mod step;
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, Tasks};
+use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, Task, Tasks};
 use regard_engine::isa::Door;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -29,7 +29,7 @@ use self::part::Shared;
 use crate::carve::{Carve, align};
 use crate::code::{Code, Fault};
 use crate::finish::Finish;
-use crate::flash::{Inputs, Outputs, Parts, RunError, Workspace, WorkspaceLen, check_outputs, covers};
+use crate::flash::{Inputs, Outputs, Parts, RunError, Workspace, WorkspaceLen, check_outputs};
 use crate::operands::{KeyRows, QueryRows};
 use crate::rows::{Change, Side, turns};
 use crate::tokens;
@@ -76,7 +76,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     if recurrence.causal && !has_query_for_each_key(problem) {
         return Err(RunError::QueryForEachKey);
     }
-    if !covers(&[(schedule.tasks, variant.heads.kv)], problem) {
+    if !are_heads(schedule.tasks, variant.heads.kv, problem) {
         return Err(RunError::Schedule);
     }
     if let Some(states) = &states {
@@ -142,6 +142,15 @@ pub(crate) fn run<E: Engine, T: Element>(
         }
     });
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
+}
+
+/// Whether tasks are the key heads of all sequences, each whole.
+fn are_heads(tasks: &[Task], kv_heads: u32, problem: &Problem<'_>) -> bool {
+    let heads = (0..problem.batch).flat_map(|b| {
+        let queries = problem.sequence(b).queries;
+        (0..kv_heads).map(move |g| (b, g, 0, queries))
+    });
+    tasks.iter().map(|task| (task.sequence, task.kv_head, task.query_begin, task.query_end)).eq(heads)
 }
 
 /// Whether each sequence has a query for each key, from the first position on.

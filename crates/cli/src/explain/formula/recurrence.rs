@@ -15,7 +15,8 @@ pub(super) fn context(spec: &Spec) -> String {
         1 => String::new(),
         _ => format!("; value head v reads queries and keys of head h = v // {group}"),
     };
-    format!("for sequence b, value head v and token t, from a state S that is zero or given{reads}")
+    let rows = if spec.variant().pairs_queries() { "q and k are token t" } else { "k is token t, q a query" };
+    format!("for sequence b, value head v and token t, from a state S that is zero or given; {rows}{reads}")
 }
 
 /// The lines from the rows of a token to its output; `scale` ends in a dot, or is empty.
