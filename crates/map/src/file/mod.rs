@@ -82,6 +82,7 @@ mod open;
 mod record;
 mod recover;
 mod reserve;
+mod state;
 mod table;
 
 use std::fmt;
@@ -95,6 +96,7 @@ use self::table::{Entries, Entry, Sums};
 pub use self::error::{Fault, FileError};
 pub use self::header::{Description, MAX_NUMBERS};
 pub use self::open::{Cut, Opened};
+pub use self::state::StateFile;
 pub use self::table::Held;
 
 /// Pages of words in a file, and how many tokens in them are complete.
