@@ -220,10 +220,10 @@ pub fn prefill(
     Ok(outputs)
 }
 
-/// Appends the tokens of a case with lookahead keys to a sequence of a cache and attends them.
+/// Has a sequence of a cache take the tokens of a case and attends them.
 ///
 /// # Errors
-/// As [`Kernel::prefill_lookahead`].
+/// As [`Kernel::prefill_next`].
 pub fn extend(
     kernel: &Kernel,
     case: &Case<'_>,
@@ -233,20 +233,48 @@ pub fn extend(
 ) -> Result<Outputs, RunError> {
     let mut outputs = case.outputs();
     let captured = inputs.captured();
-    let schedule = kernel.schedule(&case.problem, &captured, threads.count()).expect("a case is small");
+    let tokens = case.problem.queries as usize;
+    let schedule = kernel.schedule_next(cache.0, cache.1, tokens, &captured, threads.count())?;
     let memory = &mut Workspace::new(&schedule);
     match kernel.plan().dtype {
         Dtype::F32 => {
             let (given, to) = (views::<f32>(inputs, &captured), places(&mut outputs));
-            kernel.prefill_lookahead(&schedule, threads, cache, given, to, memory)
+            kernel.prefill_next(&schedule, threads, cache, given, to, memory)
         }
         Dtype::F16 => {
             let (given, to) = (views::<f16>(inputs, &captured), places(&mut outputs));
-            kernel.prefill_lookahead(&schedule, threads, cache, given, to, memory)
+            kernel.prefill_next(&schedule, threads, cache, given, to, memory)
         }
         Dtype::Bf16 => {
             let (given, to) = (views::<bf16>(inputs, &captured), places(&mut outputs));
-            kernel.prefill_lookahead(&schedule, threads, cache, given, to, memory)
+            kernel.prefill_next(&schedule, threads, cache, given, to, memory)
+        }
+    }?;
+    Ok(outputs)
+}
+
+/// Has sequences of a cache take the few tokens of a packed case, as many each, and attends them.
+///
+/// # Errors
+/// As [`Kernel::decode_next`].
+pub fn step(
+    kernel: &Kernel,
+    case: &Case<'_>,
+    inputs: &Inputs,
+    cache: (&mut Cache, &[SequenceId]),
+    (step, threads): (&mut Step, &dyn Threads),
+) -> Result<Outputs, RunError> {
+    let mut outputs = case.outputs();
+    let captured = inputs.captured();
+    match kernel.plan().dtype {
+        Dtype::F32 => {
+            kernel.decode_next(step, threads, cache, views::<f32>(inputs, &captured), places(&mut outputs))
+        }
+        Dtype::F16 => {
+            kernel.decode_next(step, threads, cache, views::<f16>(inputs, &captured), places(&mut outputs))
+        }
+        Dtype::Bf16 => {
+            kernel.decode_next(step, threads, cache, views::<bf16>(inputs, &captured), places(&mut outputs))
         }
     }?;
     Ok(outputs)

@@ -397,7 +397,7 @@ impl Direct<'_> {
         states: &mut States,
         threads: &dyn Threads,
     ) -> Result<Outputs, flash::RunError> {
-        self.run_leaving(inputs, launch::Left::States(states.view()), threads)
+        self.run_leaving(inputs, launch::Left::States(states.view().into()), threads)
     }
 
     fn run_leaving(

@@ -11,10 +11,13 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::lots::{LotRuns, Lots};
 pub use self::pieces::{Blocks, Parts, Strips};
+use self::states::States;
+pub use self::states::{MatrixMut, StateRows};
 use crate::element::Element;
 
 mod lots;
 mod pieces;
+mod states;
 
 /// The most tasks of a grid: one bit each is kept on the stack while they are checked.
 pub const MAX_TASKS: u32 = 1 << 16;
@@ -68,6 +71,18 @@ pub enum GridError {
     },
     /// The starts of packed sequences fall, do not begin at 0, or leave the tensor.
     Starts,
+    /// Not one state for each sequence.
+    States {
+        /// Sequences.
+        sequences: usize,
+        /// States that there are for them.
+        states: usize,
+    },
+    /// A sequence has the state of one before it.
+    StateTwice {
+        /// The second.
+        sequence: usize,
+    },
     /// A task's rows are not of the tensor, or another task's too, or the order names a task twice.
     Tasks {
         /// The task.
@@ -89,6 +104,15 @@ impl fmt::Display for GridError {
                 write!(
                     f,
                     "the sequences' first rows do not start at 0, fall, or leave the output's one batch"
+                )
+            }
+            GridError::States { sequences, states } => {
+                write!(f, "{states} states for {sequences} sequences: each has one")
+            }
+            GridError::StateTwice { sequence } => {
+                write!(
+                    f,
+                    "sequence {sequence} has the state of one before it: each call takes a sequence once"
                 )
             }
             GridError::Tasks { task } => write!(f, "task {task} of the schedule does not fit the output"),
@@ -223,14 +247,6 @@ pub struct Grid<'a, T> {
     next: AtomicUsize,
 }
 
-/// What each head of each sequence keeps, however long the sequence is.
-struct States<'a> {
-    /// Rows as wide as those of the outputs.
-    rows: Shared<'a, f32>,
-    /// One further row.
-    norm: Option<Shared<'a, f32>>,
-}
-
 // SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller, or, while the grid is borrowed for
 // them alone, through `Strips`, `Blocks` or `Parts`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
 // f32 are sent to those threads.
@@ -272,28 +288,6 @@ impl<'a, T> Grid<'a, T> {
         check_counts(&rows, [counts[0], counts[1], kept])?;
         self.check_whole_heads()?;
         Ok(Self { kept: Some(Shared::new(rows)?), ..self })
-    }
-
-    /// With states, `[sequence][head][row]`: rows as wide as those of the outputs, and for each head one further row, where there
-    /// are such. Packed sequences have one each.
-    ///
-    /// # Errors
-    /// If two tasks are of one head, or the rows have other counts than the outputs along sequences and heads, overlap or leave
-    /// their tensor.
-    pub fn with_states(
-        self,
-        rows: RowsMut<'a, f32>,
-        norm: Option<RowsMut<'a, f32>>,
-    ) -> Result<Self, GridError> {
-        let [batch, heads, _] = self.counts();
-        let sequences = self.tasks.starts.map_or(batch, |starts| starts.len() - 1);
-        check_counts(&rows, [sequences, heads, rows.counts[2]])?;
-        if let Some(norm) = &norm {
-            check_counts(norm, [sequences, heads, 1])?;
-        }
-        self.check_whole_heads()?;
-        let (rows, norm) = (Shared::new(rows)?, norm.map(Shared::new).transpose()?);
-        Ok(Self { states: Some(States { rows, norm }), ..self })
     }
 
     /// No two tasks are of one head.
@@ -457,42 +451,6 @@ impl<T> Claim<'_, T> {
         assert!(self.part.channels == self.grid.whole().channels, "rows of all channels");
         // SAFETY: as for `output`; `Grid::new` found the counts the same.
         Some(unsafe { &mut *self.grid.stats.as_ref()?.row(place) })
-    }
-
-    /// Where a row of the state of one of the heads lies.
-    fn state_place(&self, head_in_group: usize, row: usize) -> [usize; 3] {
-        assert!(self.part.heads.contains(&head_in_group), "a head of the task");
-        [self.task.sequence as usize, self.task.kv_head as usize * self.grid.tasks.group + head_in_group, row]
-    }
-
-    /// Whether there are states.
-    pub const fn has_states(&self) -> bool {
-        self.grid.states.is_some()
-    }
-
-    /// A row of the state of one of the heads: the channels of it that are claimed. `None` where there are no states.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    pub fn state(&mut self, head_in_group: usize, row: usize) -> Option<&mut [f32]> {
-        let place = self.state_place(head_in_group, row);
-        // SAFETY: `row` points into the data that `Grid::with_states` was given, at a row that it found apart from all others; it is
-        // of a head of this task's sequence, of which there is no other task (`Grid::with_states` checked), the task was given out
-        // once, or its parts were, whose heads or channels are apart (`Parts`; strips and blocks are of grids without states: they
-        // have no heads here), and `&mut self` keeps it to one borrow.
-        Some(unsafe { &mut *self.part.of(self.grid.states.as_ref()?.rows.row(place)) })
-    }
-
-    /// The further row of one of the heads, if all of its channels are claimed; `None` where there is none.
-    ///
-    /// # Panics
-    /// If some channels of the head are another claim's.
-    pub fn norm(&mut self, head_in_group: usize) -> Option<&mut [f32]> {
-        let place = self.state_place(head_in_group, 0);
-        let norm = self.grid.states.as_ref()?.norm.as_ref()?;
-        assert!(self.part.channels == self.grid.whole().channels, "rows of all channels");
-        // SAFETY: as for `state`; the claim is the only one of the head (compared above).
-        Some(unsafe { &mut *norm.row(place) })
     }
 
     fn kept_place(&self, head_in_group: usize, row: u32) -> [usize; 3] {

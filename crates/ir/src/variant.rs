@@ -2,6 +2,7 @@
 
 use crate::expr::{MAX_AXES, Tree, Var};
 use crate::identity::Identity;
+use crate::problem::Sequence;
 use crate::rows::{Output, Position, QkNorm};
 
 /// How many heads there are, how wide, and who shares keys and values.
@@ -478,6 +479,14 @@ impl<'a> Variant<'a> {
         match self.mechanism {
             Mechanism::Recurrence(recurrence) => Some(recurrence),
             _ => None,
+        }
+    }
+
+    /// Tokens of a sequence that came before those of a call, whose keys are in its state and not at hand. Positions count from them.
+    pub const fn tokens_before(&self, of: &Sequence) -> i32 {
+        match self.mechanism {
+            Mechanism::Recurrence(Recurrence { causal: true, .. }) => of.q_offset,
+            _ => 0,
         }
     }
 

@@ -10,7 +10,7 @@ use regard_ir::variant::Variant;
 use regard_runtime::cache::{CachedSequenceMut, Caches};
 use regard_runtime::code::AnyCode;
 use regard_runtime::flash::{self, Ending, Inputs, Outputs, Parts, Target, Workspace};
-use regard_runtime::recurrent::States;
+use regard_runtime::recurrent::CachedStates;
 use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
 
@@ -41,7 +41,7 @@ pub enum Left<'a> {
     /// Lookahead keys.
     Keys(ViewMut<'a, f32>),
     /// States, which are read first.
-    States(States<'a>),
+    States(CachedStates<'a>),
 }
 
 impl<T: Element> Visit for Run<'_, T> {

@@ -307,8 +307,8 @@ impl<'o> Part<'o> {
     /// The state after the last token; `None` where the variant has none.
     pub fn state(&self) -> Option<Running> {
         let (writer, recurrence) = (self.writer.as_ref()?, self.oracle.variant.recurrence()?);
-        let last = Scope { q: self.of.keys as i32 - 1, ..self.scope(self.query_heads.start, 0) };
-        Some(writer.at(self.oracle, &recurrence, &last).clone())
+        let of = [self.b, self.query_heads.start];
+        Some(writer.after(self.of.keys as usize, self.oracle, &recurrence, of).clone())
     }
 
     /// What expressions read at query row `i` of a head, before there is a key; of pseudo-heads, `i` is a virtual token.
@@ -335,7 +335,8 @@ impl<'o> Part<'o> {
             let of_head = Scope { h: (h / self.oracle.state_group()) as i32, ..scope };
             let query = self.oracle.query(&of_head, &self.of, i)?;
             let query = self.oracle.features(query, &scope);
-            let running = writer.at(self.oracle, &recurrence, &scope);
+            let tokens = if recurrence.causal { i + 1 } else { self.of.keys as usize };
+            let running = writer.after(tokens, self.oracle, &recurrence, [self.b, h]);
             let mut o = running.read(&query, variant.scale, recurrence.normalize_eps);
             o.iter_mut().for_each(|o| *o = self.oracle.round(*o));
             return Ok(Sum { o, lse: None, max_score: 0.0 });
@@ -462,8 +463,15 @@ pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// In several sums, as the next product need not wait for the last.
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    let mut sums = [0.0; 8];
+    let (chunks, rest) = (a.chunks_exact(sums.len()), b.chunks_exact(sums.len()));
+    let last: f64 = chunks.remainder().iter().zip(rest.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in chunks.zip(rest) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+    }
+    sums.iter().sum::<f64>() + last
 }
 
 fn max_or_nan(a: f64, b: f64) -> f64 {

@@ -126,12 +126,14 @@ impl Oracle<'_> {
 }
 
 impl Writer {
-    /// The state that a query at a position reads: as all tokens up to it have left it, or all tokens.
-    pub(crate) fn at(&self, oracle: &Oracle<'_>, recurrence: &Recurrence, scope: &Scope) -> Ref<'_, Running> {
-        let all = self.keys.rows();
-        let tokens =
-            if recurrence.causal { (i64::from(scope.q) + 1).clamp(0, all as i64) as usize } else { all };
-        let (b, v) = (scope.b as usize, scope.h as usize);
+    /// The state of a value head of a sequence as so many of the tokens have left it.
+    pub(crate) fn after(
+        &self,
+        tokens: usize,
+        oracle: &Oracle<'_>,
+        recurrence: &Recurrence,
+        [b, v]: [usize; 2],
+    ) -> Ref<'_, Running> {
         if self.running.borrow().tokens > tokens {
             *self.running.borrow_mut() = oracle.begin(b, v);
         }

@@ -39,7 +39,7 @@ impl Oracle<'_> {
             None => scope.q,
             Some((input, ids)) => {
                 let len = of.keys * self.per_token() as u32;
-                match u32::try_from(scope.q) {
+                match u32::try_from(scope.q - self.variant.tokens_before(of)) {
                     Ok(q) if q < len => ids[self.key_row(of, q as usize)],
                     _ => return Err(IndexError { input, axis: 1, index: scope.q, len, scope: *scope }),
                 }
@@ -126,7 +126,7 @@ impl Oracle<'_> {
     /// The position that token `j` is turned by.
     fn turned_by(&self, of: &Sequence, j: usize) -> i32 {
         match self.ids() {
-            None => j as i32,
+            None => self.variant.tokens_before(of) + j as i32,
             Some((_, ids)) => ids[self.key_row(of, j)],
         }
     }

@@ -1,8 +1,10 @@
 //! Keys and values kept between calls.
 
+mod error;
 mod lookahead;
+mod size;
+mod states;
 
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
@@ -16,13 +18,17 @@ use regard_ir::spec::{CacheLayout, Spec};
 use regard_ir::variant::Heads;
 use regard_launch::{Append, Element};
 use regard_map::file::{Description, FileError, Held, Opened};
-use regard_map::{CacheFile, Words};
+use regard_map::{CacheFile, StateFile, Words};
 use regard_runtime::cache::{
     self, CachedSequence, Caches, Capacity, Learned, RowOf, SequenceId, Store, StoreError,
 };
+use regard_runtime::flash;
 use regard_runtime::split::Tokens;
 
-use crate::cache::lookahead::{LookaheadKeys, STATES, check_mechanism, learned_shape};
+pub use self::error::CacheError;
+pub use self::size::CacheSize;
+use crate::cache::lookahead::{LookaheadKeys, check_mechanism, learned_shape};
+use crate::cache::states::{KeptStates, StateShape};
 use crate::error::RunError;
 use crate::kernel::Kernel;
 
@@ -37,7 +43,8 @@ pub struct CacheLimits {
     pub all_tokens: Option<usize>,
     /// Queries of a sequence in one call at most, and tokens that may be taken back: of a ring, which must hold what the first
     /// of them sees when the last is there, and of lookahead keys, which learn from a token for good when it cannot be taken back any
-    /// more; of these at most [`MAX_FEW`](crate::MAX_FEW).
+    /// more; of these at most [`MAX_FEW`](crate::MAX_FEW). Of a recurrence so many states of each sequence are kept, those after its
+    /// last tokens: all but the first token of a call can be taken back.
     pub at_once: usize,
 }
 
@@ -47,78 +54,6 @@ impl CacheLimits {
         Self { sequences, tokens, all_tokens: None, at_once: 1 }
     }
 }
-
-/// A cache that cannot be had, or cannot do what it was asked for.
-#[derive(Debug)]
-pub enum CacheError {
-    /// The limits ask for nothing, or for more than can be counted.
-    Limits(CacheLimits),
-    /// The system does not give the memory.
-    Memory {
-        /// How much.
-        bytes: usize,
-    },
-    /// The spec keeps its cache in a file, and none was named.
-    WantsFile,
-    /// A recurrence keeps states in place of keys and values.
-    States,
-    /// Lookahead keys change with each token, so that no page of theirs is shared, written over in turn, or kept in a file.
-    Lookahead {
-        /// What was asked for, as a spec says it.
-        asked: &'static str,
-    },
-    /// A cache in a file has one block of tokens, and the spec asks for another layout.
-    FileLayout(CacheLayout),
-    /// The pages of a cache in a file have too many words to be counted in 32 bits.
-    Page {
-        /// Tokens of a page.
-        tokens: u32,
-        /// Its words.
-        words: usize,
-    },
-    /// The cache is not in a file.
-    NoFile,
-    /// What the file is, or what became of it.
-    File(FileError),
-    /// What its sequences do not allow.
-    Store(StoreError),
-}
-
-impl fmt::Display for CacheError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CacheError::Limits(CacheLimits { sequences, tokens, .. }) => write!(
-                f,
-                "a cache of {sequences} sequences of {tokens} tokens: both are at least 1, and tokens at most {}",
-                i32::MAX
-            ),
-            CacheError::Memory { bytes } => write!(f, "the system does not give {bytes} bytes for the cache"),
-            CacheError::WantsFile => f.write_str(
-                "the spec says `cache.file = true`: `Kernel::create_cache` and `open_cache` take the file",
-            ),
-            CacheError::States => f.write_str(STATES),
-            CacheError::Lookahead { asked } => write!(
-                f,
-                "lookahead keys have no cache with `{asked}`: they change with each token, and are kept in memory, by layout contiguous"
-            ),
-            CacheError::FileLayout(layout) => write!(
-                f,
-                "a cache in a file is of layout contiguous; the spec says `cache.layout = \"{}\"`",
-                layout.name()
-            ),
-            &CacheError::Page { tokens, words } => write!(
-                f,
-                "a page of {tokens} tokens has {words} words of 4 bytes, and a page in a file at most {}: make `cache.page` smaller",
-                u32::MAX
-            ),
-            CacheError::NoFile => write!(f, "the cache is in memory: only one that is in a file can be kept"),
-            CacheError::File(error) => error.fmt(f),
-            CacheError::Store(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for CacheError {}
 
 /// Where pages lie.
 #[derive(Debug)]
@@ -139,6 +74,21 @@ impl Memory {
         match self {
             Memory::Words(words) => words.as_mut_slice(),
             Memory::File(file) => file.words_mut(),
+        }
+    }
+
+    fn floats(&self) -> &[f32] {
+        match self {
+            Memory::Words(words) => words.floats(),
+            Memory::File(_) => &[],
+        }
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        match self {
+            Memory::Words(words) => words.floats_mut(),
+            // Files are of keys and values alone.
+            Memory::File(_) => &mut [],
         }
     }
 }
@@ -163,7 +113,6 @@ fn describe<R>(
     with: impl FnOnce(&Description<'_>) -> Result<R, CacheError>,
 ) -> Result<R, CacheError> {
     let (spec, format) = (kernel.spec(), kernel.plan().cache);
-    check_mechanism(spec, Some("file = true"))?;
     if spec.cache.layout != CacheLayout::Contiguous {
         return Err(CacheError::FileLayout(spec.cache.layout));
     }
@@ -225,41 +174,7 @@ fn cells(held_tokens: usize, limits: CacheLimits, key_cell: u32) -> usize {
     held_tokens.min(limits.tokens).div_ceil(key_cell as usize) + 3
 }
 
-/// How large a cache is, without the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheSize {
-    /// Tokens of a sequence that are held at once, at most: whole pages.
-    pub held_tokens: usize,
-    /// Bytes of keys and values that it has room for: of all pages.
-    pub bytes: usize,
-    /// Cells of a sequence that a call can see at most.
-    pub(crate) cells: usize,
-}
-
-impl CacheSize {
-    pub(crate) fn new(spec: &Spec, plan: &Plan, limits: CacheLimits) -> Result<Self, CacheError> {
-        check_mechanism(spec, None)?;
-        if spec.cache.file && spec.cache.layout != CacheLayout::Contiguous {
-            return Err(CacheError::FileLayout(spec.cache.layout));
-        }
-        let capacity = capacity(spec, plan, limits)?;
-        let variant = spec.variant();
-        let page_bytes = plan.cache.shape(&variant).len().checked_mul(size_of::<u32>());
-        let pages = capacity.all_pages(limits.sequences);
-        let bytes = pages.zip(page_bytes).and_then(|(pages, page)| pages.checked_mul(page));
-        let learned = learned_shape(spec, &plan.cache.shape(&variant), limits.tokens)
-            .map_or(Some(0), |it| it.keys_len().checked_mul(size_of::<f32>())?.checked_mul(limits.sequences));
-        let bytes = bytes.zip(learned).and_then(|(pages, learned)| pages.checked_add(learned));
-        let held_tokens = capacity.pages() as usize * plan.cache.tokens as usize;
-        Ok(Self {
-            held_tokens,
-            bytes: bytes.ok_or(CacheError::Limits(limits))?,
-            cells: cells(held_tokens, limits, plan.decode.key_cell),
-        })
-    }
-}
-
-/// The keys and values of some sequences, as a kernel's spec keeps them.
+/// The keys and values of some sequences, as a kernel's spec keeps them, or the states of a recurrence.
 ///
 /// Memory is taken once, in huge pages where the system has them. Sequences are opened, grow by
 /// [`Kernel::append`], are cut, forked and closed.
@@ -274,22 +189,33 @@ pub struct Cache {
     store: Store,
     memory: Memory,
     lookahead: Option<LookaheadKeys>,
+    states: Option<KeptStates>,
     /// What tokens are turned in on their way.
     floats: Vec<f32>,
 }
 
 impl Cache {
     pub(crate) fn new(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
+        if kernel.spec().cache.file {
+            check_mechanism(kernel.spec(), None)?;
+            return Err(CacheError::WantsFile);
+        }
+        Self::in_memory(kernel, limits)
+    }
+
+    fn in_memory(kernel: &Kernel, limits: CacheLimits) -> Result<Self, CacheError> {
         let (plan, spec) = (kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&kernel.variant());
         check_mechanism(spec, None)?;
-        let capacity = capacity(spec, plan, limits)?;
-        if spec.cache.file {
-            return Err(CacheError::WantsFile);
-        }
-        // `capacity` saw that both fit.
-        let (sequences, tokens) = (limits.sequences as u32, limits.tokens as u32);
-        let store = Store::new(capacity, sequences, tokens, plan.cache.tokens, shape.len());
+        let store = match StateShape::new(spec, limits) {
+            Some(states) => states.store(limits)?,
+            None => {
+                let capacity = capacity(spec, plan, limits)?;
+                // `capacity` saw that both fit.
+                let (sequences, tokens) = (limits.sequences as u32, limits.tokens as u32);
+                Store::new(capacity, sequences, tokens, plan.cache.tokens, shape.len())
+            }
+        };
         let words = store.words().ok_or(CacheError::Limits(limits))?;
         let bytes = words.saturating_mul(size_of::<u32>());
         let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
@@ -303,6 +229,10 @@ impl Cache {
         tokens: usize,
     ) -> Result<(Self, SequenceId), CacheError> {
         let limits = CacheLimits::new(1, tokens);
+        check_mechanism(kernel.spec(), Some("file = true"))?;
+        if let Some(created) = Self::create_states(kernel, path, limits) {
+            return created;
+        }
         let pages = u32::try_from(tokens).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
         let pages = pages.ok_or(CacheError::Limits(limits))?.div_ceil(kernel.plan().cache.tokens);
         let described = |description: &Description<'_>| {
@@ -314,6 +244,10 @@ impl Cache {
 
     /// A cache in a file that is there, its only sequence, and what the file holds.
     pub(crate) fn open_file(kernel: &Kernel, path: &Path) -> Result<(Self, SequenceId, Opened), CacheError> {
+        check_mechanism(kernel.spec(), Some("file = true"))?;
+        if let Some(opened) = Self::open_states(kernel, path) {
+            return opened;
+        }
         let described = |description: &Description<'_>| {
             CacheFile::open(path, description, clear(kernel)).map_err(CacheError::File)
         };
@@ -337,11 +271,12 @@ impl Cache {
     fn of(kernel: &Kernel, limits: CacheLimits, store: Store, memory: Memory) -> Result<Self, CacheError> {
         let (variant, plan, spec) = (kernel.variant(), kernel.plan(), kernel.spec());
         let shape = plan.cache.shape(&variant);
+        let states = StateShape::new(spec, limits).map(|shape| KeptStates::new(shape, limits)).transpose()?;
         // What cannot be counted is never appended.
         let most = i32::MAX as usize / plan.cache.rows_of_token(&variant).max(1) as usize;
         let whole = positions(kernel, 0..limits.tokens.min(most));
         let whole = whole.map_err(|_| CacheError::Limits(limits))?;
-        let floats = vec![0.0; kernel.append_len(&whole, 1)];
+        let floats = if states.is_some() { Vec::new() } else { vec![0.0; kernel.append_len(&whole, 1)] };
         let learned = learned_shape(spec, &shape, limits.tokens);
         let lookahead = learned.map(|shape| LookaheadKeys::new(shape, limits)).transpose()?;
         Ok(Self {
@@ -353,6 +288,7 @@ impl Cache {
             store,
             memory,
             lookahead,
+            states,
             floats,
         })
     }
@@ -362,10 +298,11 @@ impl Cache {
         cells(self.store.held_tokens(), self.limits, key_cell)
     }
 
-    /// Bytes of keys and values that it has room for.
+    /// Bytes of keys and values that it has room for, or of states.
     pub fn bytes(&self) -> usize {
         let learned = self.lookahead.as_ref().map_or(0, |keys| size_of_val(keys.memory.as_slice()));
-        size_of_val(self.memory.words()) + learned
+        let norms = self.states.as_ref().map_or(0, KeptStates::norm_bytes);
+        size_of_val(self.memory.words()) + learned + norms
     }
 
     /// Opens a sequence without tokens.
@@ -376,6 +313,9 @@ impl Cache {
         let sequence = self.store.open()?;
         if let Some(keys) = &mut self.lookahead {
             keys.lessons.clear(self.store.index(sequence)?);
+        }
+        if let Some(states) = &mut self.states {
+            states.clear(self.memory.words_mut(), self.store.index(sequence)?);
         }
         Ok(sequence)
     }
@@ -405,17 +345,17 @@ impl Cache {
     /// Whether it is no file, which is there for one sequence alone.
     fn is_shared(&self) -> Result<(), StoreError> {
         match self.memory {
-            Memory::Words(_) => Ok(()),
-            Memory::File(_) => Err(StoreError::Only),
+            Memory::Words(_) if self.is_recorded().is_none() => Ok(()),
+            _ => Err(StoreError::Only),
         }
     }
 
     /// Takes the last tokens of a sequence back, so that `tokens` are left: as after guesses that were wrong. A file that was
-    /// kept with more is told so, and waited for.
+    /// kept with more is told so, and waited for; one of states keeps what was recorded until the next commit.
     ///
     /// # Errors
     /// If there is no such sequence, it has fewer, the ring has written over what would be seen, lookahead keys have learned from
-    /// others for good, or the file is not what it was.
+    /// others for good, the state after so many tokens is not kept any more, or the file is not what it was.
     pub fn truncate(&mut self, sequence: SequenceId, tokens: usize) -> Result<(), CacheError> {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         if let Some(LookaheadKeys { lessons, .. }) = &mut self.lookahead {
@@ -426,6 +366,16 @@ impl Cache {
                     return Err(CacheError::Store(StoreError::Taught { tokens, least }));
                 }
                 _ => {}
+            }
+        }
+        if let Some(states) = &mut self.states {
+            let (index, len) = (self.store.index(sequence), self.store.len(sequence));
+            let index = index.map_err(CacheError::Store)?;
+            if tokens < len.map_err(CacheError::Store)? {
+                states.check_cut(index, tokens).map_err(CacheError::Store)?;
+                if tokens == 0 {
+                    states.clear(self.memory.words_mut(), index);
+                }
             }
         }
         if let Memory::File(file) = &mut self.memory
@@ -444,6 +394,9 @@ impl Cache {
     /// If the cache is in no file, or the file is not what it was.
     pub fn commit(&mut self, sequence: SequenceId) -> Result<(), CacheError> {
         let len = self.store.len(sequence).map_err(CacheError::Store)?;
+        if let Some(committed) = self.commit_state(len) {
+            return committed;
+        }
         let Memory::File(file) = &mut self.memory else { return Err(CacheError::NoFile) };
         let tokens = self.format.tokens;
         // The page that the last commit ended in has more tokens now.
@@ -458,15 +411,22 @@ impl Cache {
     /// As [`Cache::commit`], and if the system cannot write them.
     pub fn sync(&mut self, sequence: SequenceId) -> Result<usize, CacheError> {
         self.commit(sequence)?;
+        if let Some(file) = self.state_file() {
+            return file.sync().map(|tokens| tokens as usize).map_err(CacheError::File);
+        }
         let Memory::File(file) = &mut self.memory else { return Err(CacheError::NoFile) };
         file.sync().map(|tokens| tokens as usize).map_err(CacheError::File)
     }
 
-    /// Reads every page of a cache in a file that holds recorded tokens, and compares it with its checksum: how many they are.
+    /// Reads every page of a cache in a file that holds recorded tokens, or every recorded state, and compares it with its checksum: how
+    /// many they are.
     ///
     /// # Errors
     /// If the cache is in no file, or names the first page that is not what was recorded.
     pub fn check(&mut self) -> Result<usize, CacheError> {
+        if let Some(file) = self.state_file() {
+            return file.check().map(|states| states as usize).map_err(CacheError::File);
+        }
         let Memory::File(file) = &mut self.memory else { return Err(CacheError::NoFile) };
         file.check().map(|pages| pages as usize).map_err(CacheError::File)
     }
@@ -485,12 +445,13 @@ impl Cache {
 
     pub(crate) fn probed(&self) -> Result<(), FileError> {
         match &self.memory {
-            Memory::Words(_) => Ok(()),
+            Memory::Words(_) => self.is_recorded().map_or(Ok(()), StateFile::probe),
             Memory::File(file) => file.probe(),
         }
     }
 
-    /// Opens a sequence with the tokens of another. A paged cache shares their pages until one of the two writes to them.
+    /// Opens a sequence with the tokens of another. A paged cache shares their pages until one of the two writes to them. Of a
+    /// recurrence this is a snapshot: of a prefix that others begin with, or to go back to.
     ///
     /// # Errors
     /// If there is no such sequence, or no room for a further one.
@@ -500,6 +461,9 @@ impl Cache {
         if let Some(LookaheadKeys { lessons, memory, .. }) = &mut self.lookahead {
             let of = [self.store.index(sequence)?, self.store.index(forked)?];
             lessons.fork(memory.floats_mut(), of, self.store.len(sequence)? as usize);
+        }
+        if let Some(states) = &mut self.states {
+            states.fork([self.store.index(sequence)?, self.store.index(forked)?]);
         }
         Ok(forked)
     }
@@ -521,6 +485,9 @@ impl Cache {
         to: &mut [f32],
     ) -> Result<bool, StoreError> {
         let view = self.store.sequence(self.memory.words(), sequence)?;
+        if self.states.is_some() {
+            return Ok(false);
+        }
         let of = (token / self.rows_of_token) as u32;
         let there = of < view.len && !view.pages.lost(view.written, self.format.tokens).contains(&of);
         if there {
@@ -537,6 +504,9 @@ impl Cache {
         sequence: SequenceId,
         tokens: Tokens<'_, T>,
     ) -> Result<(), RunError> {
+        if self.states.is_some() {
+            return Err(RunError::Runtime(flash::RunError::Mechanism));
+        }
         let len = self.store.len(sequence).map_err(RunError::Store)? as usize;
         let [_, count] = tokens.kv.counts();
         let keys = len.saturating_add(count);

@@ -1,5 +1,7 @@
 //! A spec compiled for a machine.
 
+mod next;
+
 use std::path::Path;
 
 use regard_engine::Engine;
@@ -11,7 +13,7 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_launch::{Decode, Element, Extend, Finish, Left, Prefill, Run, Source, VariantCode};
+use regard_launch::{Decode, Element, Finish, Left, Prefill, Run, Source, VariantCode};
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::{CachedPrediction, Prediction};
@@ -241,7 +243,7 @@ impl Kernel {
         (outputs, states): (Outputs<'_, T>, States<'_>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.launch(schedule, threads, inputs, (outputs.into(), Left::States(states)), workspace)
+        self.launch(schedule, threads, inputs, (outputs.into(), Left::States(states.into())), workspace)
     }
 
     /// As [`Kernel::run`], over some of the keys ([`Problem::partial`]) or all of them: the sums go to `part`, whatever it
@@ -304,10 +306,10 @@ impl Kernel {
         Ok(T::finish(Finish { of, part, ending, outputs, threads, workspace })?)
     }
 
-    /// Room for the keys and values of sequences, as the spec's table `cache` says.
+    /// Room for the keys and values of sequences, as the spec's table `cache` says, or for the states of a recurrence.
     ///
     /// # Errors
-    /// If the limits ask for nothing, or for more than the system gives.
+    /// If the limits ask for nothing, or for more than the system gives, or a recurrence is asked for pages or has no causal mask.
     pub fn cache(&self, limits: CacheLimits) -> Result<Cache, CacheError> {
         Cache::new(self, limits)
     }
@@ -377,14 +379,19 @@ impl Kernel {
             return Err(RunError::Queries { found: queries, most: MAX_FEW as usize });
         }
         let (sequences, tokens) = (cache.limits.sequences, cache.limits.tokens);
+        // A state stands for all tokens before.
+        let (keys, tasks) = match self.variant().recurrence() {
+            Some(_) => (queries, sequences.saturating_mul(self.spec().heads.kv as usize)),
+            None => (tokens, 0),
+        };
         let starts = |len: usize| -> Vec<i32> {
             (0..=sequences).map(|i| i32::try_from(i.saturating_mul(len)).unwrap_or(i32::MAX)).collect()
         };
-        let (cu_q, cu_k) = (starts(queries), starts(tokens));
+        let (cu_q, cu_k) = (starts(queries), starts(keys));
         let problem = Problem::packed(self.spec().source, &cu_q, &cu_k).map_err(RunError::Problem)?;
         let cells = cache.cells(self.plan().decode.key_cell);
         let len = self.step_len(&problem, cells, threads).map_err(RunError::Unavailable)?;
-        Ok(Step::new(self.plan().identity, (sequences, queries), threads.max(1), len))
+        Ok(Step::new(self.plan().identity, (sequences, queries), threads.max(1), (len, tasks)))
     }
 
     /// Bytes of workspace that [`Kernel::step`] takes for calls like `problem` on a cache of a size.
@@ -438,13 +445,7 @@ impl Kernel {
         queries: Queries<'_, T>,
         outputs: Outputs<'_, T>,
     ) -> Result<(), RunError> {
-        self.check_cache::<T>(cache)?;
-        if step.identity != cache.identity {
-            return Err(RunError::Identity { expected: cache.identity, found: step.identity });
-        }
-        if threads.count() > step.threads {
-            return Err(RunError::Threads { scheduled: step.threads, found: threads.count() });
-        }
+        self.check_step::<T>(step, threads, cache)?;
         let [_, _, count] = queries.q.counts();
         let of_each = count.checked_div(sequences.len()).unwrap_or(0);
         let variant = &self.variant();
@@ -484,35 +485,6 @@ impl Kernel {
         Ok(T::prefill(Prefill { parts, code: &self.code, caches, queries, outputs, threads, workspace })?)
     }
 
-    /// Appends tokens with lookahead keys to a sequence of a cache and attends them: a prompt, or the next piece of one. Keys learn
-    /// from them for good.
-    ///
-    /// `inputs` are of these tokens alone; captured tensors are as long as the sequence is then. `schedule` is of
-    /// [`Problem::prefill`] with a query for each of them and as many keys as the sequence has then. Pieces that end with a query
-    /// block of the plan give the bits of one piece, where the cache keeps all digits of `q_u`, `k_c` and `v_c`.
-    ///
-    /// # Errors
-    /// As [`Kernel::run`] and [`Kernel::append`]. The sequence has no further token then; after an index outside of a captured
-    /// tensor its lookahead keys mean nothing, and it is to be cut to 0 or closed.
-    pub fn prefill_lookahead<T: Element>(
-        &self,
-        schedule: &Schedule,
-        threads: &dyn Threads,
-        (cache, sequence): (&mut Cache, SequenceId),
-        inputs: Inputs<'_, T>,
-        outputs: Outputs<'_, T>,
-        workspace: &mut Workspace,
-    ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
-        self.check_cache::<T>(cache)?;
-        let (variant, problem) = (&self.variant(), &schedule.positions());
-        let parts = schedule.parts(variant, self.plan(), problem);
-        cache.extend(self, threads, sequence, problem, |cache, floats| {
-            let workspace = workspace.view();
-            T::extend(Extend { parts, code: &self.code, inputs, cache, floats, outputs, threads, workspace })
-        })
-    }
-
     /// Whether a cache and a storage type are this kernel's, and the file of a cache is whole.
     fn check_cache<T: Element>(&self, cache: &Cache) -> Result<(), RunError> {
         let Plan { identity, dtype, cache: format, .. } = *self.plan();
@@ -526,6 +498,23 @@ impl Kernel {
             return Err(RunError::Dtype { expected: dtype, found: T::DTYPE });
         }
         cache.probed().map_err(RunError::File)
+    }
+
+    /// Whether a step, so many threads, a cache and a storage type are this kernel's.
+    fn check_step<T: Element>(
+        &self,
+        step: &Step,
+        threads: &dyn Threads,
+        cache: &Cache,
+    ) -> Result<(), RunError> {
+        self.check_cache::<T>(cache)?;
+        if step.identity != cache.identity {
+            return Err(RunError::Identity { expected: cache.identity, found: step.identity });
+        }
+        if threads.count() > step.threads {
+            return Err(RunError::Threads { scheduled: step.threads, found: threads.count() });
+        }
+        Ok(())
     }
 
     /// Whether a schedule, a storage type and so many threads are this kernel's.
@@ -560,8 +549,11 @@ impl Visit for StepSize<'_> {
 
     fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
         let Self { kernel, problem, cells, threads } = self;
-        let of = (&kernel.variant(), kernel.plan());
-        split::workspace(engine, of, kernel.code.on(), problem, cells, threads)
+        let (variant, plan, code) = (&kernel.variant(), kernel.plan(), kernel.code.on());
+        if variant.recurrence().is_some() {
+            return flash::workspace(engine, variant, plan, code, problem, threads);
+        }
+        split::workspace(engine, (variant, plan), code, problem, cells, threads)
     }
 }
 

@@ -271,10 +271,13 @@ impl<T: Element> Fill<'_, T> {
         let (batch, token) = self.layout.token(row);
         let sequence = self.sequence(batch, token);
         let of = self.problem.sequence(sequence);
+        // An input of positions is as long as the tensors are: it has none of tokens that came before them.
+        let before = self.variant.tokens_before(&of);
         let (at, is_key) = match token {
             Token::Key(key) => (of.held.begin as i32 + (key - of.first_key as usize) as i32, true),
-            Token::Query(query) => (of.q_offset + (query - of.first_query as usize) as i32, false),
+            Token::Query(query) => (of.q_offset - before + (query - of.first_query as usize) as i32, false),
         };
+        let at = if position.ids.is_some() { at } else { at + before };
         given(position, self.variant.source, (self.captured, self.fault), (sequence, at, is_key))
     }
 

@@ -53,9 +53,9 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// the upper bits of its payload.
     fn store_f16(self, x: <Self::Simd as Simd>::f32s, bits: &mut [u16]);
 
-    /// Asks for the line of memory that something begins in, which will be read soon. Nothing depends on it.
+    /// Asks for the line of memory at an address, which will be read soon. Nothing depends on it, not even on what is there.
     #[inline(always)]
-    fn prefetch<T>(self, _at: &T) {}
+    fn prefetch<T>(self, _at: *const T) {}
 
     /// Writes 8 × 8 floats turned: `to[j * stride + i] = from[i][j]`.
     ///

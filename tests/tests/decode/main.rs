@@ -6,6 +6,7 @@ mod corners;
 mod files;
 mod formats;
 mod latents;
+mod next;
 mod pages;
 mod prefill;
 mod pseudo;

@@ -1,6 +1,7 @@
 //! Recurrences on every engine against the oracle, token by token: states that begin and end, awkward sizes and chunks, documents,
 //! packed sequences, decays that forget all, and numbers that are none.
 
+mod caches;
 mod identities;
 mod lengths;
 

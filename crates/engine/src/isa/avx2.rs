@@ -105,7 +105,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, at: &T) {
+    fn prefetch<T>(self, at: *const T) {
         prefetch(at);
     }
 
@@ -235,9 +235,9 @@ impl Door for Avx2 {
 
 /// Asks for a line of memory.
 #[inline(always)]
-pub(super) fn prefetch<T>(at: &T) {
+pub(super) fn prefetch<T>(at: *const T) {
     // SAFETY: a prefetch reads nothing that the program can see and faults nowhere; every x86-64 processor has it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(at).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }
 
 /// Enables all that V3 names, so that every call of `pulp` is inlined.

@@ -111,7 +111,7 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, at: &T) {
+    fn prefetch<T>(self, at: *const T) {
         avx2::prefetch(at);
     }
 

@@ -3,7 +3,8 @@
 use regard_engine::threads::Threads;
 use regard_ir::cache::PageShape;
 use regard_ir::problem::Problem;
-use regard_ir::spec::{self, CacheLayout, Mechanism, Spec};
+use regard_ir::spec::{CacheLayout, Mechanism, Spec};
+use regard_ir::variant::Recurrence;
 use regard_launch::LaunchError;
 use regard_map::Words;
 use regard_runtime::cache::{CachedSequenceMut, LearnedShape, Lessons, SequenceId};
@@ -34,22 +35,19 @@ impl LookaheadKeys {
 
 /// Whether a mechanism can be cached as the spec says, or as it is asked to be.
 pub(super) fn check_mechanism(spec: &Spec, asked: Option<&'static str>) -> Result<(), CacheError> {
-    let said = match spec.cache {
-        spec::Cache { file: true, .. } => Some("file = true"),
-        spec::Cache { layout: CacheLayout::Paged, .. } => Some("layout = \"paged\""),
-        spec::Cache { layout: CacheLayout::Ring, .. } => Some("layout = \"ring\""),
-        spec::Cache { layout: CacheLayout::Contiguous, .. } => None,
+    let layout = match spec.cache.layout {
+        CacheLayout::Paged => Some("layout = \"paged\""),
+        CacheLayout::Ring => Some("layout = \"ring\""),
+        CacheLayout::Contiguous => None,
     };
-    match (&spec.mechanism, asked.or(said)) {
-        (Mechanism::Recurrence(_), _) => Err(CacheError::States),
+    let file = spec.cache.file.then_some("file = true");
+    match (&spec.mechanism, asked.or(file).or(layout)) {
+        (Mechanism::Recurrence(Recurrence { causal: false, .. }), _) => Err(CacheError::AllKeys),
+        (Mechanism::Recurrence(_), _) if let Some(asked) = layout => Err(CacheError::States { asked }),
         (Mechanism::Lookahead(_), Some(asked)) => Err(CacheError::Lookahead { asked }),
         _ => Ok(()),
     }
 }
-
-/// Why a recurrence has no cache.
-pub(super) const STATES: &str = "a recurrence has states in place of cached keys and values: `Kernel::run_recurrence` takes those \
-                                 that its tokens begin with, and leaves those that they end with";
 
 /// How large lookahead keys of sequences of so many tokens are; `None` where there are none.
 pub(super) fn learned_shape(spec: &Spec, page: &PageShape, tokens: usize) -> Option<LearnedShape> {

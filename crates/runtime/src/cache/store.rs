@@ -98,6 +98,13 @@ pub enum StoreError {
         /// The fewest that it can be cut to.
         least: u32,
     },
+    /// It was to be cut to tokens whose state is not kept any more.
+    Overwritten {
+        /// Tokens that it was to have.
+        tokens: u32,
+        /// The fewest that it can be cut to, beside none.
+        least: u32,
+    },
     /// It was to be cut to more tokens than it has.
     Short {
         /// Tokens that it was to have.
@@ -135,6 +142,11 @@ impl fmt::Display for StoreError {
             StoreError::Taught { tokens, least } => write!(
                 f,
                 "a sequence cut to {tokens} tokens: its keys have learned from {least} for good, and it can be cut to these"
+            ),
+            StoreError::Overwritten { tokens, least } => write!(
+                f,
+                "a sequence cut to {tokens} tokens: the state after them is not kept any more, only those after {least} and later ones; \
+                 `at_once` of a cache says how many are, and a fork keeps one for good"
             ),
             StoreError::Short { tokens, len } => {
                 write!(f, "a sequence of {len} tokens cannot be cut to {tokens}")
@@ -245,6 +257,18 @@ impl Store {
         matches!(self.capacity, Capacity::Paged { .. }).then_some(self.free.len() as u32)
     }
 
+    /// Whether a sequence may have `count` more tokens.
+    ///
+    /// # Errors
+    /// If there is no such sequence, or it would be too long.
+    pub fn check_room(&self, id: SequenceId, count: u32) -> Result<(), StoreError> {
+        let tokens = u64::from(self.len(id)?) + u64::from(count);
+        if tokens > u64::from(self.most) {
+            return Err(StoreError::TooLong { tokens, most: self.most });
+        }
+        Ok(())
+    }
+
     /// Makes room for `count` more tokens of a sequence, which may then be written to what this gives. They count once they
     /// are [committed](Store::commit).
     ///
@@ -259,11 +283,9 @@ impl Store {
         count: u32,
     ) -> Result<CachedSequenceMut<'a>, StoreError> {
         let index = self.find(id)?;
+        self.check_room(id, count)?;
         let Sequence { len, ref table, .. } = self.sequences[index];
-        let tokens = len as u64 + count as u64;
-        if tokens > self.most as u64 {
-            return Err(StoreError::TooLong { tokens, most: self.most });
-        }
+        let tokens = u64::from(len) + u64::from(count);
         if let Capacity::Paged { .. } = self.capacity {
             let pages = (tokens as u32).div_ceil(self.page_tokens) as usize;
             let shared = self.shared_page(index).filter(|_| count > 0);
@@ -288,12 +310,9 @@ impl Store {
     /// If there is no such sequence, or no room was made for them.
     pub fn commit(&mut self, id: SequenceId, count: u32) -> Result<(), StoreError> {
         let index = self.find(id)?;
-        let tokens = self.sequences[index].len as u64 + count as u64;
-        if tokens > self.most as u64 {
-            return Err(StoreError::TooLong { tokens, most: self.most });
-        }
+        self.check_room(id, count)?;
         let sequence = &mut self.sequences[index];
-        sequence.len = tokens as u32;
+        sequence.len += count;
         sequence.written = sequence.written.max(sequence.len);
         Ok(())
     }

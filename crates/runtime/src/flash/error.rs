@@ -192,7 +192,7 @@ impl fmt::Display for RunError {
             ),
             RunError::AtOnce { found, most } => write!(
                 f,
-                "{found} tokens with lookahead keys appended at once, which take {most} at most: `prefill_lookahead` takes a prompt"
+                "{found} tokens with lookahead keys appended at once, which take {most} at most: `prefill_next` takes a prompt"
             ),
             RunError::Taught { sequence, first, taught } => write!(
                 f,

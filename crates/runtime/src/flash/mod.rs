@@ -47,7 +47,7 @@ use crate::finish::{BAND, Finish, Mixing, Sums};
 use crate::latent;
 use crate::mix::{Combination, Mixes};
 use crate::operands::{self, KeyRows, LookaheadKeys, QueryRows};
-use crate::recurrent::{self, States};
+use crate::recurrent::{self, CachedStates};
 use crate::rows::{Change, Side, Tensor, turns};
 use crate::schedule::Schedule;
 use crate::sight::Sight;
@@ -282,7 +282,7 @@ pub fn run_recurrence<E: Engine, T: Element>(
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
     inputs: Inputs<'_, T>,
-    (outputs, states): (Outputs<'_, T>, States<'_>),
+    (outputs, states): (Outputs<'_, T>, CachedStates<'_>),
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {

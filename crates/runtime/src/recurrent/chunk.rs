@@ -17,7 +17,7 @@ use regard_engine::product::{Before, Left, Sizes, multiply};
 use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
 
 use super::memory::{BLOCK, Layout, Memory};
-use super::rows::{add, add_rows, dot, scale, sum};
+use super::rows::{add, add_rows, dot, fold, scale, sum};
 
 /// The smallest log of a decay that is told from others: its exponential is 0.
 pub(super) const FORGETS: f64 = -1000.0;
@@ -158,13 +158,13 @@ pub(super) fn step<L: Door>(
     (decays, rule): (Decays, Rule),
 ) {
     let Layout { chunk, dims, width: stride, .. } = *layout;
-    let Memory { q, k, weights, erased, values, o, decayed, factors, keep, states, norms, .. } = memory;
+    let Memory { q, k, weights, erased, values, o, decayed, factors, states, norms, .. } = &mut *memory;
     let state = &mut states[head * dims * stride..][..dims * stride];
     let values = &mut values[head * chunk * stride..][..chunk * stride];
-    let [read_queries, written_keys, erasing_keys] = decayed;
-    let [read, rest, betas] = factors;
+    let [read_queries, _, erasing_keys] = decayed;
+    let [read, _, betas] = factors;
     let by_channel = decays == Decays::Channels;
-    let (queries, keys) = if by_channel { (&**read_queries, &**written_keys) } else { (&**q, &**k) };
+    let queries = if by_channel { &**read_queries } else { &**q };
     let all = Sizes { rows, depth: dims, columns: width };
     if rule.delta {
         let erasing = if by_channel { &**erasing_keys } else { &**k };
@@ -198,31 +198,66 @@ pub(super) fn step<L: Door>(
             let divisor = own + sum(lanes, &weights[row * chunk..][..columns]) + eps;
             scale(lanes, &mut o[row * stride..][..width], 1.0 / divisor);
         }
-        let rest = if decays == Decays::Tokens { Some(&**rest) } else { None };
-        let keep = if decays == Decays::None { None } else { Some(&**keep) };
-        add_rows(lanes, &keys[..rows * dims], rest, keep, norm);
+        sum_features(lanes, layout, memory, (rows, head), decays);
     }
+    let Memory { values, factors: [_, rest, _], .. } = &mut *memory;
+    let values = &mut values[head * chunk * stride..][..chunk * stride];
     if decays == Decays::Tokens {
         for row in 0..rows {
             scale(lanes, &mut values[row * stride..][..width], rest[row]);
         }
     }
-    write(lanes, layout, (keys, values, keep), (state, rows, width), decays);
+    write(lanes, layout, memory, (rows, (head, head), width), decays);
 }
 
-/// Adds what a chunk writes to a state that decays before.
+/// Adds features of a chunk's keys to their sum, of a head of the part, which decays before.
+#[inline(always)]
+pub(super) fn sum_features<L: Door>(
+    lanes: L,
+    layout: &Layout,
+    memory: &mut Memory<'_>,
+    (rows, head): (usize, usize),
+    decays: Decays,
+) {
+    let Layout { dims, is_sum, .. } = *layout;
+    let Memory { k, decayed: [_, written, _], factors: [_, rest, _], keep, norms, lost: [_, lost], .. } =
+        memory;
+    let keys = if decays == Decays::Channels { &**written } else { &**k };
+    let keys = &keys[..rows * dims];
+    let norm = &mut norms[head * dims..][..dims];
+    if is_sum {
+        let lost = &mut lost[head * dims..][..dims];
+        add_rows(lanes, keys, None, None, lost);
+        return fold(lanes, lost, norm);
+    }
+    let rest = if decays == Decays::Tokens { Some(&**rest) } else { None };
+    let keep = if decays == Decays::None { None } else { Some(&**keep) };
+    add_rows(lanes, keys, rest, keep, norm);
+}
+
+/// Adds what a chunk writes to the state of a head of the part, which decays before. The head's values have a number of their own.
 #[inline(always)]
 pub(super) fn write<L: Door>(
     lanes: L,
     layout: &Layout,
-    (keys, values, keep): (&[f32], &[f32], &[f32]),
-    (state, rows, width): (&mut [f32], usize, usize),
+    memory: &mut Memory<'_>,
+    (rows, (head, value), width): (usize, (usize, usize), usize),
     decays: Decays,
 ) {
-    let Layout { dims, width: stride, .. } = *layout;
+    let Layout { dims, chunk, width: stride, is_sum, .. } = *layout;
+    let Memory { k, decayed: [_, written, _], values, keep, states, lost: [lost, _], .. } = memory;
+    let keys = if decays == Decays::Channels { &**written } else { &**k };
+    let values = &values[value * chunk * stride..][..chunk * stride];
+    let state = &mut states[head * dims * stride..][..dims * stride];
     let sizes = Sizes { rows: dims, depth: rows, columns: width };
+    let left = Left::turned(keys, dims);
+    if is_sum {
+        let lost = &mut lost[head * dims * stride..][..dims * stride];
+        multiply(lanes, sizes, left, (values, stride), (lost, stride), Before::Kept);
+        return fold(lanes, lost, state);
+    }
     let before = if decays == Decays::None { Before::Kept } else { Before::Times(keep) };
-    multiply(lanes, sizes, Left::turned(keys, dims), (values, stride), (state, stride), before);
+    multiply(lanes, sizes, left, (values, stride), (state, stride), before);
 }
 
 /// Solves (I + A) W = V row by row for the rows of W, in the place of V; `erased` is −A.

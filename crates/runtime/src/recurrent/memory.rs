@@ -18,6 +18,10 @@ const MOST_HEADS: usize = 4;
 /// Rows of a chunk that are decayed against one of them at a time: a line.
 pub(super) const BLOCK: usize = LINE;
 
+/// Chunks whose sum is kept apart from what rounding takes of it: what is kept so ends with the last of them, so that pieces of a
+/// prompt that end there leave nothing behind but the state.
+pub(super) const CELL: usize = 16;
+
 /// The fewest channels that a state is cut at.
 const LEAST_CHANNELS: usize = 2 * LINE;
 
@@ -31,6 +35,8 @@ pub(super) struct Layout {
     pub chunk: usize,
     /// The most tokens that are taken one after the other.
     pub one_by_one: usize,
+    /// Whether the state is a plain sum, of whose roundings account is kept: nothing that decays or is erased adds up so many.
+    pub is_sum: bool,
     /// Channels of a query and a key.
     pub dim: usize,
     /// The same in whole lines.
@@ -85,6 +91,8 @@ pub(super) struct Memory<'a> {
     pub states: &'a mut [f32],
     /// Their sums of features, `[heads][dims]`.
     pub norms: &'a mut [f32],
+    /// What rounding took of states and sums of features, where account is kept of it.
+    pub lost: [&'a mut [f32]; 2],
     /// Where code works.
     pub code: &'a mut [i32],
     /// Where outputs are finished.
@@ -149,6 +157,7 @@ impl Layout {
         Self {
             chunk,
             one_by_one: one_by_one as usize,
+            is_sum: matches!(recurrence.decay, Decay::None) && recurrence.delta.is_none(),
             dim,
             dims: dim.next_multiple_of(LINE),
             heads: part_heads,
@@ -162,10 +171,12 @@ impl Layout {
         }
     }
 
-    fn sizes(&self) -> [usize; 25] {
-        let Self { chunk, dims, width, heads, per_channel, delta, finish, code, .. } = *self;
+    fn sizes(&self) -> [usize; 27] {
+        let Self { chunk, dims, width, heads, per_channel, delta, is_sum, finish, code, .. } = *self;
         let [rows, pairs, values] = [dims, chunk, width].map(|row| chunk.saturating_mul(row));
         let of = |wanted: bool, size: usize| if wanted { size } else { 0 };
+        let norms = heads.saturating_mul(dims);
+        let states = norms.saturating_mul(width);
         [
             rows,
             rows,
@@ -188,8 +199,10 @@ impl Layout {
             chunk,
             chunk,
             dims,
-            heads.saturating_mul(dims).saturating_mul(width),
-            heads.saturating_mul(dims),
+            states,
+            norms,
+            of(is_sum, states),
+            of(is_sum, norms),
             code,
             finish,
         ]
@@ -227,6 +240,7 @@ impl Layout {
             keep: carve.next(),
             states: carve.next(),
             norms: carve.next(),
+            lost: [carve.next(), carve.next()],
             code: carve.next_as(),
             finish: carve.next(),
         }

@@ -13,7 +13,7 @@ mod rows;
 mod step;
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, Task, Tasks};
+use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, StateRows, Task, Tasks};
 use regard_engine::isa::Door;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -44,6 +44,31 @@ pub struct States<'a> {
     pub norm: Option<ViewMut<'a, f32>>,
 }
 
+/// States of sequences that are kept from call to call, the last few of each.
+#[derive(Debug)]
+pub struct CachedStates<'a> {
+    /// `[state][value head]` with `depth` times `dim` rows of `value_dim`, and `depth` rows of `dim`. That after so many tokens, all
+    /// calls together, is the one of this number modulo `depth`.
+    pub states: States<'a>,
+    /// Which state is that of each sequence of the call; where absent, they are in the same order.
+    pub of: Option<&'a [u32]>,
+    /// How many of its last states are kept of each head: at least 1. Calls of fewer tokens leave one after each of them.
+    pub depth: usize,
+}
+
+impl<'a> From<States<'a>> for CachedStates<'a> {
+    fn from(states: States<'a>) -> Self {
+        Self { states, of: None, depth: 1 }
+    }
+}
+
+/// Whether a call of so many tokens, on cached states of which so many are kept, leaves one after each token: else one after the last
+/// alone.
+pub fn leaves_each(plan: &Plan, tokens: usize, depth: usize) -> bool {
+    let one_by_one = plan.recurrence.map_or(0, |recurrence| recurrence.one_by_one as usize);
+    tokens <= one_by_one.max(depth.saturating_sub(1))
+}
+
 /// How much memory a run needs with `threads` workers.
 pub(crate) fn workspace_len<L: Door>(
     (variant, recurrence): (&Variant<'_>, &Recurrence),
@@ -62,7 +87,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     (parts, recurrence): (Parts<'_>, &Recurrence),
     code: &dyn Code<E::Lanes>,
     inputs: Inputs<'_, T>,
-    (outputs, states): (Outputs<'_, T>, Option<States<'_>>),
+    (outputs, states): (Outputs<'_, T>, Option<CachedStates<'_>>),
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -99,8 +124,10 @@ pub(crate) fn run<E: Engine, T: Element>(
     let starts = problem.packed.as_ref().map(Packed::cu_q);
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
     let mut grid = Grid::new(tasks, Rows::Stored(outputs.o.0), None).map_err(RunError::Output)?;
-    if let Some(States { state, norm }) = states {
-        grid = grid.with_states(state.0, norm.map(|norm| norm.0)).map_err(RunError::Output)?;
+    let depth = states.as_ref().map_or(1, |states| states.depth.max(1));
+    if let Some(CachedStates { states: States { state, norm }, of, .. }) = states {
+        let states = StateRows { rows: state.0, norm: norm.map(|norm| norm.0), of };
+        grid = grid.with_states(states).map_err(RunError::Output)?;
     }
 
     let fault = Fault::new();
@@ -131,6 +158,8 @@ pub(crate) fn run<E: Engine, T: Element>(
         captured: &captured,
         fault: &fault,
         layout: &layout,
+        plan,
+        depth,
         finish: Finish::new(variant, &captured, gate),
     };
     let grid = GridParts::new(&mut grid, layout.heads, layout.channels);
@@ -153,29 +182,31 @@ fn are_heads(tasks: &[Task], kv_heads: u32, problem: &Problem<'_>) -> bool {
     tasks.iter().map(|task| (task.sequence, task.kv_head, task.query_begin, task.query_end)).eq(heads)
 }
 
-/// Whether each sequence has a query for each key, from the first position on.
+/// Whether each sequence has a query for each key. The first is at the position that so many tokens of its state have led to.
 fn has_query_for_each_key(problem: &Problem<'_>) -> bool {
-    (0..problem.batch).map(|b| problem.sequence(b)).all(|of| of.queries == of.keys && of.q_offset == 0)
+    (0..problem.batch).map(|b| problem.sequence(b)).all(|of| of.queries == of.keys && of.q_offset >= 0)
 }
 
 /// Whether states are as variant and problem make them.
 fn check_states(
     (variant, recurrence): (&Variant<'_>, &Recurrence),
     problem: &Problem<'_>,
-    states: &States<'_>,
+    CachedStates { states, of, depth }: &CachedStates<'_>,
 ) -> Result<(), RunError> {
     let [heads, dim, width] =
         [variant.heads.value, variant.heads.dim, variant.heads.value_dim].map(|n| n as usize);
     let shape = |tensor, view: &ViewMut<'_, f32>, rows, width| {
-        let [sequences, found_heads, found_rows] = view.0.counts;
-        let found = [sequences, found_heads, found_rows, view.0.width];
-        let expected = [problem.batch as usize, heads, rows, width];
+        let [count, found_heads, found_rows] = view.0.counts;
+        let found = [count, found_heads, found_rows, view.0.width];
+        let sequences = if of.is_some() { count } else { problem.batch as usize };
+        let expected = [sequences, heads, rows, width];
         if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
     };
-    shape("state", &states.state, dim, width)?;
+    let depth = (*depth).max(1);
+    shape("state", &states.state, dim.saturating_mul(depth), width)?;
     match (&states.norm, recurrence.normalize_eps) {
         (None, None) => Ok(()),
-        (Some(norm), Some(_)) => shape("norm", norm, 1, dim),
+        (Some(norm), Some(_)) => shape("norm", norm, depth, dim),
         (norm, _) => Err(RunError::Norm { wanted: norm.is_none() }),
     }
 }
@@ -193,8 +224,11 @@ impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
     #[inline(always)]
     fn run(self) {
         let mut memory = self.shared.layout.carve(self.memory);
-        while let Some((mut claim, heads, channels)) = self.grid.take() {
-            part::run(self.shared, &mut claim, (heads, channels), &mut memory);
+        let mut next = self.grid.take();
+        while let Some((mut claim, heads, channels)) = next {
+            next = self.grid.take();
+            let ahead = next.as_mut().and_then(|(claim, heads, _)| claim.state_address(heads.start));
+            part::run(self.shared, &mut claim, (heads, channels), (&mut memory, ahead));
         }
     }
 }

@@ -8,13 +8,14 @@ use regard_engine::engine::LINE;
 use regard_engine::grid::Claim;
 use regard_engine::product::{Before, Left, Sizes, multiply};
 use regard_ir::inputs::Captured;
+use regard_ir::plan::Plan;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
 use super::chunk::{self, Decays, Rule};
-use super::memory::{BLOCK, Layout, Memory};
-use super::rows::{add_rows, are_finite, dot, scale};
-use super::{channels, ids};
+use super::memory::{BLOCK, CELL, Layout, Memory};
+use super::rows::{are_finite, dot, scale};
+use super::{channels, ids, leaves_each};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::finish::Finish;
 use crate::rows::Change;
@@ -35,6 +36,9 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub captured: &'a Captured<'a>,
     pub fault: &'a Fault,
     pub layout: &'a Layout,
+    pub plan: &'a Plan,
+    /// How many of its last states are kept of each sequence.
+    pub depth: usize,
     pub finish: Option<Finish<'a, T>>,
 }
 
@@ -43,12 +47,29 @@ pub(super) struct Shared<'a, E: Engine, T> {
 pub(super) struct Span {
     pub first: usize,
     pub count: usize,
+    /// Whether its rows are no factors of products, so that nothing is to fill up a block.
+    is_alone: bool,
 }
 
 impl Span {
+    /// Tokens of a chunk.
+    const fn chunk(first: usize, count: usize) -> Self {
+        Self { first, count, is_alone: false }
+    }
+
+    /// One token.
+    pub(super) const fn token(first: usize) -> Self {
+        Self { first, count: 1, is_alone: true }
+    }
+
     /// Its rows and those that fill up a block.
     fn rows(self) -> usize {
         self.count.next_multiple_of(BLOCK)
+    }
+
+    /// Rows of queries, keys and values that are written for it.
+    fn written(self) -> usize {
+        if self.is_alone { self.count } else { self.rows() }
     }
 }
 
@@ -63,6 +84,8 @@ pub(super) struct Part<'s, 'a, E: Engine, T> {
     /// Channels of their values.
     pub channels: Range<usize>,
     pub rule: Rule,
+    /// Where the state lies that the worker takes next.
+    pub ahead: Option<*const f32>,
 }
 
 /// Takes some heads and channels of a task from its first token to its last.
@@ -71,7 +94,7 @@ pub(super) fn run<E: Engine, T: Element>(
     shared: &Shared<'_, E, T>,
     claim: &mut Claim<'_, T>,
     (heads, channels): (Range<usize>, Range<usize>),
-    memory: &mut Memory<'_>,
+    (memory, ahead): (&mut Memory<'_>, Option<*const f32>),
 ) {
     let task = claim.task();
     let Recurrence { normalize_eps, delta, causal, .. } = shared.recurrence;
@@ -81,14 +104,14 @@ pub(super) fn run<E: Engine, T: Element>(
         scale: if normalize_eps.is_some() { 1.0 } else { shared.variant.scale as f32 },
     };
     let (sequence, of) = (task.sequence as usize, shared.problem.sequence(task.sequence));
-    let part = Part { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule };
-    if causal && part.of.keys as usize <= shared.layout.one_by_one {
-        let all = Span { first: 0, count: part.of.keys as usize };
-        let is_kept = claim.has_states();
+    let part = Part { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule, ahead };
+    let is_kept = claim.has_states();
+    let tokens = part.of.keys as usize;
+    if causal && leaves_each(shared.plan, tokens, shared.depth) {
         if !is_kept {
             part.begin(claim, memory);
         }
-        return part.one_by_one(claim, memory, all, is_kept);
+        return part.one_by_one(claim, memory, 0..tokens, is_kept);
     }
     part.begin(claim, memory);
     if causal {
@@ -100,40 +123,66 @@ pub(super) fn run<E: Engine, T: Element>(
 }
 
 impl<E: Engine, T: Element> Part<'_, '_, E, T> {
+    /// Tokens that came before the first, and are in its state.
+    const fn before(&self) -> usize {
+        if self.shared.recurrence.causal { self.of.q_offset as usize } else { 0 }
+    }
+
+    /// Which of the kept states of a head is that before a token.
+    pub(super) const fn state_number(&self, token: usize) -> usize {
+        (self.before() + token) % self.shared.depth
+    }
+
+    /// Rows of all states that are kept of a head.
+    pub(super) const fn all_rows(&self) -> Range<usize> {
+        0..self.shared.depth * self.shared.layout.dim
+    }
+
     /// The state of each head before the first token.
     #[inline(always)]
     fn begin(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         let Layout { dim, dims, width, .. } = *self.shared.layout;
-        memory.states.fill(0.0);
-        memory.norms.fill(0.0);
+        self.clear(memory);
+        let number = self.state_number(0);
         for (at, head) in self.heads.clone().enumerate() {
-            for (c, to) in memory.states[at * dims * width..].chunks_exact_mut(width).take(dim).enumerate() {
-                if let Some(from) = claim.state(head, c) {
-                    to[..from.len()].copy_from_slice(from);
+            if let Some(mut state) = claim.state(head, number * dim..(number + 1) * dim) {
+                for (c, to) in
+                    memory.states[at * dims * width..].chunks_exact_mut(width).take(dim).enumerate()
+                {
+                    to[..self.channels.len()].copy_from_slice(state.row(c));
                 }
             }
             if self.rule.normalize_eps.is_some()
-                && let Some(from) = claim.norm(head)
+                && let Some(mut norm) = claim.norm(head, number..number + 1)
             {
-                memory.norms[at * dims..][..dim].copy_from_slice(from);
+                memory.norms[at * dims..][..dim].copy_from_slice(norm.row(0));
             }
         }
+    }
+
+    /// Forgets all.
+    fn clear(&self, memory: &mut Memory<'_>) {
+        memory.states.fill(0.0);
+        memory.norms.fill(0.0);
+        memory.lost.iter_mut().for_each(|lost| lost.fill(0.0));
     }
 
     /// Gives the states back.
     #[inline(always)]
     fn end(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         let Layout { dim, dims, width, .. } = *self.shared.layout;
+        let number = self.state_number(self.of.keys as usize);
         for (at, head) in self.heads.clone().enumerate() {
-            for (c, from) in memory.states[at * dims * width..].chunks_exact(width).take(dim).enumerate() {
-                if let Some(to) = claim.state(head, c) {
-                    to.copy_from_slice(&from[..to.len()]);
+            if let Some(mut state) = claim.state(head, number * dim..(number + 1) * dim) {
+                for (c, from) in memory.states[at * dims * width..].chunks_exact(width).take(dim).enumerate()
+                {
+                    state.row(c).copy_from_slice(&from[..self.channels.len()]);
                 }
             }
             if self.rule.normalize_eps.is_some()
-                && let Some(to) = claim.norm(head)
+                && let Some(mut norm) = claim.norm(head, number..number + 1)
             {
-                to.copy_from_slice(&memory.norms[at * dims..][..dim]);
+                norm.row(0).copy_from_slice(&memory.norms[at * dims..][..dim]);
             }
         }
     }
@@ -141,21 +190,23 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// Chunk by chunk, each on the grid of absolute positions and inside one document.
     #[inline(always)]
     fn causal(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
-        let (tokens, chunk) = (self.of.keys as usize, self.shared.layout.chunk);
+        let (tokens, chunk, before) = (self.of.keys as usize, self.shared.layout.chunk, self.before());
         let mut first = 0;
         while first < tokens {
-            let end = ((first / chunk + 1) * chunk).min(tokens);
+            let position = before + first;
+            let end = (first + chunk - position % chunk).min(tokens);
             let end = self.document_end(first, end);
             if self.restarts(first) {
-                memory.states.fill(0.0);
-                memory.norms.fill(0.0);
+                self.clear(memory);
+            } else if position.is_multiple_of(CELL * chunk) {
+                memory.lost.iter_mut().for_each(|lost| lost.fill(0.0));
             }
-            let span = Span { first, count: end - first };
+            let span = Span::chunk(first, end - first);
             // What is no number would reach rows before its own, by factors of zero.
             if span.count > self.shared.layout.one_by_one && self.load(memory, span) {
                 self.step(claim, memory, span);
             } else {
-                self.one_by_one(claim, memory, span, false);
+                self.one_by_one(claim, memory, first..end, false);
             }
             first = end;
         }
@@ -204,7 +255,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             0 => (q, self.of.first_query, &mut *memory.q),
             _ => (k, self.of.first_key, &mut *memory.k),
         };
-        let to = &mut to[..span.rows() * dims];
+        let to = &mut to[..span.written() * dims];
         let (own, rest) = to.split_at_mut(span.count * dims);
         rest.fill(0.0);
         let token = first as usize + span.first;
@@ -242,7 +293,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     ) -> &'m [f32] {
         let Shared { engine, layout, v, variant, .. } = self.shared;
         let stride = layout.width;
-        let all = &mut memory.values[at * layout.chunk * stride..][..span.rows() * stride];
+        let all = &mut memory.values[at * layout.chunk * stride..][..span.written() * stride];
         let (own, rest) = all.split_at_mut(span.count * stride);
         rest.fill(0.0);
         let token = self.of.first_key as usize + span.first;
@@ -354,17 +405,16 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let (lanes, width) = (engine.lanes(), self.channels.len().next_multiple_of(LINE));
         let spans = |tokens: u32| {
             let tokens = tokens as usize;
-            (0..tokens).step_by(chunk).map(move |first| Span { first, count: chunk.min(tokens - first) })
+            (0..tokens).step_by(chunk).map(move |first| Span::chunk(first, chunk.min(tokens - first)))
         };
         for span in spans(self.of.keys) {
             self.features(1, memory, span);
             for (at, head) in self.heads.clone().enumerate() {
                 self.values(memory, (0, head), span);
-                let Memory { k, values, keep, states, norms, .. } = &mut *memory;
-                let state = &mut states[at * dims * stride..][..dims * stride];
-                chunk::write(lanes, layout, (k, values, keep), (state, span.rows(), width), Decays::None);
-                let norm = &mut norms[at * dims..][..dims];
-                add_rows(lanes, &k[..span.rows() * dims], None, None, norm);
+                chunk::write(lanes, layout, memory, (span.rows(), (at, 0), width), Decays::None);
+                if self.rule.normalize_eps.is_some() {
+                    chunk::sum_features(lanes, layout, memory, (span.rows(), at), Decays::None);
+                }
             }
         }
         for span in spans(self.of.queries) {

@@ -70,6 +70,21 @@ pub(super) fn add_rows<L: Door>(
     }
 }
 
+/// `to += more`, and what rounding takes of the sum becomes `more`: nothing where it is no number. Source: Knuth, *Seminumerical
+/// Algorithms*, 4.2.2, theorem B.
+#[inline(always)]
+pub(super) fn fold<L: Door>(lanes: L, more: &mut [f32], to: &mut [f32]) {
+    let zero = F32::splat(lanes, 0.0);
+    for (more, to) in vectors_mut(lanes, more).iter_mut().zip(vectors_mut(lanes, to)) {
+        let [a, b] = [*to, *more].map(|x| F32::from_raw(lanes, x));
+        let sum = a + b;
+        let of_b = sum - a;
+        let lost = (a - (sum - of_b)) + (b - of_b);
+        *more = (lost * zero).eq(zero).select(lost, zero).raw();
+        *to = sum.raw();
+    }
+}
+
 /// The sum of products.
 #[inline(always)]
 pub(super) fn dot<L: Door>(lanes: L, a: &[f32], b: &[f32]) -> f32 {

@@ -1,41 +1,22 @@
 //! Few tokens, one after the other: the state stays where it is, and each token reads and writes it once. A delta rule reads it once
-//! before, when it comes into the nearest cache that holds the state of a head.
+//! before, some columns at a time, which are in the nearest cache when they are written.
 
-use regard_engine::Engine;
+use core::ops::Range;
+
 use regard_engine::element::Element;
-use regard_engine::grid::Claim;
+use regard_engine::engine::LINE;
+use regard_engine::grid::{Claim, MatrixMut};
+use regard_engine::isa::Door;
+use regard_engine::{Engine, Op};
+use regard_simd::{F32, load_f32, vectors_mut};
 
 use super::chunk::Decays;
 use super::memory::Memory;
 use super::part::{Part, Span};
 use super::rows::dot;
 
-/// Rows of the state of a head, and its sum of features: those that a caller keeps, or where none are kept a worker's own.
-enum Rows<'x, 'c, T> {
-    Kept(&'x mut Claim<'c, T>, usize),
-    Own(&'x mut [f32], usize),
-}
-
-impl<T> Rows<'_, '_, T> {
-    /// Row `c`: channels of the part alone, or more.
-    #[inline(always)]
-    fn row(&mut self, c: usize) -> &mut [f32] {
-        match self {
-            Rows::Kept(claim, head) => claim.state(*head, c).unwrap_or_default(),
-            Rows::Own(rows, width) => &mut rows[c * *width..][..*width],
-        }
-    }
-}
-
-/// What a token does to a state.
-struct Token<'m> {
-    query: &'m [f32],
-    key: &'m [f32],
-    /// What the state's rows are multiplied by, where they decay.
-    keep: Option<&'m [f32]>,
-    /// How strongly a delta rule writes.
-    beta: Option<f32>,
-}
+/// Rows that are asked for before they are read: enough to be there when the rows before them are done.
+const AHEAD: usize = 16;
 
 impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// Some tokens, one after the other: on the states that are the caller's, or on a worker's own.
@@ -44,47 +25,61 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         &self,
         claim: &mut Claim<'_, T>,
         memory: &mut Memory<'_>,
-        tokens: Span,
+        tokens: Range<usize>,
         is_kept: bool,
     ) {
-        let layout = self.shared.layout;
-        for token in tokens.first..tokens.first + tokens.count {
-            let span = Span { first: token, count: 1 };
+        let (lanes, layout) = (self.shared.engine.lanes(), self.shared.layout);
+        for token in tokens {
+            let span = Span::token(token);
             self.features(0, memory, span);
             self.features(1, memory, span);
             for (at, head) in self.heads.clone().enumerate() {
                 self.values(memory, (0, head), span);
                 self.strengths(memory, head, span);
-                let decays = self.decays(memory, head, span);
-                if decays == Decays::Channels {
-                    super::channels::keep(self.shared.engine.lanes(), layout, memory);
+                match self.decays(memory, head, span) {
+                    Decays::None => memory.keep.fill(1.0),
+                    Decays::Tokens => {}
+                    Decays::Channels => super::channels::keep(lanes, layout, memory),
                 }
-                let divisor = self.sum_features(claim, memory, (at, head, token), (decays, is_kept));
+                let divisor = self.sum_features(claim, memory, (at, head, token), is_kept);
                 let Memory { q, k, values, o, keep, factors: [.., betas], states, .. } = &mut *memory;
-                let own = &mut states[at * layout.dims * layout.width..];
-                let mut rows = match is_kept {
-                    true => Rows::Kept(claim, head),
-                    false => Rows::Own(own, layout.width),
+                let own = MatrixMut::new(
+                    &mut states[at * layout.dims * layout.width..],
+                    layout.width,
+                    self.channels.len(),
+                );
+                let (mut state, first_row) = match claim.state(head, self.all_rows()).filter(|_| is_kept) {
+                    Some(state) => (state, self.state_number(token + 1) * layout.dim),
+                    None => (own, 0),
                 };
-                let (value, o) = (&mut values[..self.channels.len()], &mut o[..self.channels.len()]);
+                let (value, o) = (&values[..self.channels.len()], &mut o[..self.channels.len()]);
                 let of = Token {
                     query: &q[..layout.dim],
                     key: &k[..layout.dim],
-                    keep: (decays != Decays::None).then_some(&**keep),
+                    keep: &keep[..layout.dim],
                     beta: self.rule.delta.then(|| betas[0]),
+                    ahead: if self.heads.end == head + 1 { self.ahead } else { None },
                 };
-                if self.restarts(token) {
-                    for c in 0..layout.dim {
-                        rows.row(c).fill(0.0);
-                    }
-                }
-                of.write(&mut rows, value, o);
+                self.bring(&mut state, first_row, (token, is_kept));
+                of.write(lanes, (&mut state, first_row), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);
                 for o in o {
                     *o *= factor;
                 }
                 self.write(claim, memory, head, span);
             }
+        }
+    }
+
+    /// Has the rows that a token writes to hold the state before it: that after the token before, or nothing.
+    #[inline(always)]
+    fn bring(&self, state: &mut MatrixMut<'_>, first_row: usize, (token, is_kept): (usize, bool)) {
+        let dim = self.shared.layout.dim;
+        let before = if is_kept { self.state_number(token) * dim } else { first_row };
+        if self.restarts(token) {
+            (0..dim).for_each(|c| state.row(first_row + c).fill(0.0));
+        } else if before != first_row {
+            (0..dim).for_each(|c| state.copy_row(before + c, first_row + c));
         }
     }
 
@@ -95,53 +90,191 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         claim: &mut Claim<'_, T>,
         memory: &mut Memory<'_>,
         (at, head, token): (usize, usize, usize),
-        (decays, is_kept): (Decays, bool),
+        is_kept: bool,
     ) -> Option<f32> {
         let eps = self.rule.normalize_eps?;
         let layout = self.shared.layout;
         let Memory { q, k, keep, norms, .. } = memory;
         let norm = &mut norms[at * layout.dims..][..layout.dims];
-        if let Some(kept) = claim.norm(head).filter(|_| is_kept) {
+        let mut kept = claim.norm(head, 0..self.shared.depth).filter(|_| is_kept);
+        if let Some(kept) = &mut kept {
             norm.fill(0.0);
-            norm[..kept.len()].copy_from_slice(kept);
+            norm[..layout.dim].copy_from_slice(kept.row(self.state_number(token)));
         }
         if self.restarts(token) {
             norm.fill(0.0);
         }
         for ((norm, key), keep) in norm.iter_mut().zip(&**k).zip(&**keep) {
-            *norm = if decays == Decays::None { *norm + key } else { *norm * keep + key };
+            *norm = *norm * keep + key;
         }
-        if let Some(kept) = claim.norm(head).filter(|_| is_kept) {
-            kept.copy_from_slice(&norm[..kept.len()]);
+        if let Some(kept) = &mut kept {
+            kept.row(self.state_number(token + 1)).copy_from_slice(&norm[..layout.dim]);
         }
         Some(dot(self.shared.engine.lanes(), &q[..layout.dims], norm) + eps)
     }
 }
 
+/// What a token does to a state.
+struct Token<'m> {
+    query: &'m [f32],
+    key: &'m [f32],
+    /// What the state's rows are multiplied by.
+    keep: &'m [f32],
+    /// How strongly a delta rule writes.
+    beta: Option<f32>,
+    /// Where the state lies that is written next.
+    ahead: Option<*const f32>,
+}
+
 impl Token<'_> {
-    /// Decays the state, writes to it and reads it.
+    /// Decays a state, from a row of its matrix on, writes to it and reads it.
     #[inline(always)]
-    fn write<T>(&self, rows: &mut Rows<'_, '_, T>, value: &mut [f32], o: &mut [f32]) {
-        let keep = |c: usize| self.keep.map_or(1.0, |keep| keep[c]);
-        if let Some(beta) = self.beta {
-            o.fill(0.0);
-            for (c, key) in self.key.iter().enumerate() {
-                let factor = key * keep(c);
-                for (o, s) in o.iter_mut().zip(&*rows.row(c)) {
-                    *o += factor * s;
-                }
-            }
-            for (value, recalled) in value.iter_mut().zip(&*o) {
-                *value = beta * (*value - recalled);
-            }
+    fn write<L: Door>(
+        &self,
+        lanes: L,
+        (state, first_row): (&mut MatrixMut<'_>, usize),
+        value: &[f32],
+        o: &mut [f32],
+    ) {
+        let width = state.width();
+        let mut first = 0;
+        while first + L::WIDTH <= width {
+            let columns = Columns { lanes, token: self, state, first_row, first, value, o };
+            let vectors = (width - first) / L::WIDTH;
+            first += L::WIDTH
+                * match vectors {
+                    8.. if L::TILE >= 8 => columns.call::<8>(),
+                    4.. => columns.call::<4>(),
+                    2.. => columns.call::<2>(),
+                    _ => columns.call::<1>(),
+                };
         }
-        o.fill(0.0);
-        for (c, (key, query)) in self.key.iter().zip(self.query).enumerate() {
-            let (row, keep) = (rows.row(c), keep(c));
-            for ((s, value), o) in row.iter_mut().zip(&*value).zip(&mut *o) {
-                *s = keep * *s + key * value;
+        self.write_last((state, first_row), (&value[first..], first), &mut o[first..]);
+    }
+
+    /// The columns behind whole vectors.
+    fn write_last(
+        &self,
+        (state, first_row): (&mut MatrixMut<'_>, usize),
+        (values, first): (&[f32], usize),
+        o: &mut [f32],
+    ) {
+        for (column, (&value, o)) in (first..).zip(values.iter().zip(o)) {
+            let mut written = value;
+            if let Some(beta) = self.beta {
+                let mut recalled = 0.0;
+                for (c, (key, keep)) in self.key.iter().zip(self.keep).enumerate() {
+                    recalled += key * keep * state.row(first_row + c)[column];
+                }
+                written = beta * (value - recalled);
+            }
+            *o = 0.0;
+            for (c, ((key, query), keep)) in self.key.iter().zip(self.query).zip(self.keep).enumerate() {
+                let s = &mut state.row(first_row + c)[column];
+                *s = keep * *s + key * written;
                 *o += query * *s;
             }
         }
+    }
+}
+
+/// Some whole vectors of a state's rows.
+struct Columns<'a, 'm, 's, L> {
+    lanes: L,
+    token: &'a Token<'m>,
+    state: &'a mut MatrixMut<'s>,
+    first_row: usize,
+    first: usize,
+    value: &'a [f32],
+    o: &'a mut [f32],
+}
+
+impl<L: Door> Columns<'_, '_, '_, L> {
+    /// Takes `V` vectors, and says how many they are.
+    #[inline(always)]
+    fn call<const V: usize>(self) -> usize {
+        self.lanes.call(Vectors::<L, V>(self));
+        V
+    }
+}
+
+/// One width: a function of its own, so that what is written and read keeps its registers.
+struct Vectors<'a, 'm, 's, L, const V: usize>(Columns<'a, 'm, 's, L>);
+
+impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Columns { lanes, token, state, first_row, first, value, o } = self.0;
+        let Token { query, key, keep, beta, ahead } = *token;
+        let columns = first..first + V * L::WIDTH;
+        let (address, stride) = (state.address(first_row), state.stride());
+        let [key, query, keep] = [key, query, keep].map(|row| &row[..key.len()]);
+        let ask = |row: *const f32| {
+            for line in columns.clone().step_by(LINE) {
+                lanes.prefetch(row.wrapping_add(line));
+            }
+        };
+        let mut value: [F32<L>; V] =
+            core::array::from_fn(|v| load_f32(lanes, &value[first + v * L::WIDTH..]));
+        if let Some(beta) = beta {
+            let mut recalled = [F32::splat(lanes, 0.0); V];
+            for (c, (key, keep)) in key.iter().zip(keep).enumerate() {
+                ask(address.wrapping_add((c + AHEAD) * stride));
+                let factor = F32::splat(lanes, key * keep);
+                let row = vectors_mut(lanes, &mut state.row(first_row + c)[columns.clone()]);
+                for (recalled, &s) in recalled.iter_mut().zip(&*row) {
+                    *recalled = F32::from_raw(lanes, s).mul_add(factor, *recalled);
+                }
+            }
+            let beta = F32::splat(lanes, beta);
+            for (value, recalled) in value.iter_mut().zip(recalled) {
+                *value = beta * (*value - recalled);
+            }
+        }
+        let mut read = [F32::splat(lanes, 0.0); V];
+        let rows = key.len();
+        if beta.is_some() {
+            // The state is at hand for the second time, its last rows in the nearest cache, and memory has time for the next one.
+            for c in (0..rows).rev() {
+                if let Some(ahead) = ahead {
+                    ask(ahead.wrapping_add((rows - 1 - c) * stride));
+                }
+                let factors = [key[c], query[c], keep[c]];
+                write(lanes, factors, &mut state.row(first_row + c)[columns.clone()], &value, &mut read);
+            }
+        } else {
+            for c in 0..rows {
+                match ((c + AHEAD).checked_sub(rows), ahead) {
+                    (None, _) => ask(address.wrapping_add((c + AHEAD) * stride)),
+                    (Some(row), Some(ahead)) => ask(ahead.wrapping_add(row * stride)),
+                    (Some(_), None) => {}
+                }
+                let factors = [key[c], query[c], keep[c]];
+                write(lanes, factors, &mut state.row(first_row + c)[columns.clone()], &value, &mut read);
+            }
+        }
+        for (to, read) in vectors_mut(lanes, &mut o[columns]).iter_mut().zip(read) {
+            *to = read.raw();
+        }
+    }
+}
+
+/// Decays vectors of a row of a state, writes to them, and adds to what is read of them.
+#[inline(always)]
+fn write<L: Door, const V: usize>(
+    lanes: L,
+    factors: [f32; 3],
+    row: &mut [f32],
+    value: &[F32<L>; V],
+    read: &mut [F32<L>; V],
+) {
+    let [key, query, keep] =
+        [F32::splat(lanes, factors[0]), F32::splat(lanes, factors[1]), F32::splat(lanes, factors[2])];
+    for ((s, &value), read) in vectors_mut(lanes, row).iter_mut().zip(value).zip(read) {
+        let after = F32::from_raw(lanes, *s).mul_add(keep, key * value);
+        *read = after.mul_add(query, *read);
+        *s = after.raw();
     }
 }

@@ -1,6 +1,7 @@
 //! `recurrence`: a running state in place of scores and weights. Linear attention.
 
 use regard_ir::expr::{Binary, Expr, Op, Tree, Var};
+use regard_ir::spec::CacheLayout;
 use regard_ir::variant::{Axis, Decay, Heads, InputType, Recurrence, Source};
 
 use super::captured::Learned;
@@ -218,7 +219,7 @@ fn table_entry<'a>(chain: &'a Chain, table: &str, key: &str) -> Option<&'a Entry
     }
 }
 
-/// Refuses what speaks of scores and weights, and of heads that share keys.
+/// Refuses what speaks of scores and weights, of cached keys and values, and of heads that share keys.
 fn refuse_others(chain: &Chain, normalize: bool, sink: &mut Sink) {
     let mut refuse = |entry: Option<&Entry>, what: &str, why: &str| {
         if let Some(entry) = entry {
@@ -227,8 +228,18 @@ fn refuse_others(chain: &Chain, normalize: bool, sink: &mut Sink) {
         }
     };
     refuse(chain.entry("weights"), "weights", "a state has no weights");
-    refuse(chain.entry("cache"), "cache", "a state takes the place of cached keys and values");
     let in_table = |table, key| table_entry(chain, table, key);
+    let contiguous = CacheLayout::Contiguous.name();
+    let other =
+        |entry: &&Entry| !matches!(&entry.value.kind, Kind::String(text) if text.decoded == contiguous);
+    let is_word = |entry: &&Entry| matches!(entry.value.kind, Kind::String(_));
+    let pages = "a state is in one piece, however long the text: its layout is contiguous";
+    refuse(chain.entry("cache").filter(is_word).filter(other), "cache", pages);
+    refuse(in_table("cache", "layout").filter(other), "cache.layout", pages);
+    for key in ["page", "k", "v", "dtype"] {
+        let why = "a state in f32 takes the place of cached keys and values";
+        refuse(in_table("cache", key), &format!("cache.{key}"), why);
+    }
     refuse(in_table("score", "modify"), "score.modify", "there are no scores; `feature_map` changes q and k");
     if normalize {
         refuse(in_table("score", "scale"), "score.scale", "it would cancel: `normalize` divides by as much");

@@ -19,10 +19,7 @@ pub fn generate(path: &Path, tensors: &Tensors) -> Result<[Vec<f32>; 2], Box<dyn
     let Tensors { q, k, v } = tensors;
     let (mut prompt_o, mut o) = (vec![f32::NAN; 8 * PROMPT * 64], vec![f32::NAN; 8 * 64]);
     // README: from here
-    use regard::{
-        CacheLimits, Kernel, Outputs, Pool, Problem, Queries, Threads, Tokens, View, ViewMut, Workspace,
-        machine,
-    };
+    use regard::{CacheLimits, Inputs, Kernel, Outputs, Pool, Threads, View, ViewMut, Workspace, machine};
 
     let spec = regard::from_file(path)?.spec;
     let kernel = Kernel::compile(&spec, &machine::host())?;
@@ -35,16 +32,13 @@ pub fn generate(path: &Path, tensors: &Tensors) -> Result<[Vec<f32>; 2], Box<dyn
     let sequence = cache.open()?;
 
     // The prompt: its keys are turned and rounded to 8 bits once, then its 100 queries attend to them.
-    kernel.append(&mut cache, sequence, Tokens::new(k.tokens(0..100), v.tokens(0..100)))?;
-    let schedule = kernel.schedule(&Problem::prefill(spec.source, 1, 100, 100)?, &[], pool.count())?;
-    let queries = Queries::new(q.tokens(0..100));
-    let outputs = Outputs { o: ViewMut::contiguous(&mut prompt_o, [1, 8, 100], 64)?, lse: None };
-    kernel.prefill(
+    let schedule = kernel.schedule_next(&cache, sequence, 100, &[], pool.count())?;
+    kernel.prefill_next(
         &schedule,
         &pool,
-        (&cache, &[sequence]),
-        queries,
-        outputs,
+        (&mut cache, sequence),
+        Inputs::new(q.tokens(0..100), k.tokens(0..100), v.tokens(0..100)),
+        Outputs { o: ViewMut::contiguous(&mut prompt_o, [1, 8, 100], 64)?, lse: None },
         &mut Workspace::new(&schedule),
     )?;
 
@@ -52,10 +46,9 @@ pub fn generate(path: &Path, tensors: &Tensors) -> Result<[Vec<f32>; 2], Box<dyn
     let mut step = kernel.step(&cache, 1, pool.count())?;
     for at in 100..400 {
         let now = at..at + 1;
-        kernel.append(&mut cache, sequence, Tokens::new(k.tokens(now.clone()), v.tokens(now.clone())))?;
-        let queries = Queries::new(q.tokens(now));
+        let inputs = Inputs::new(q.tokens(now.clone()), k.tokens(now.clone()), v.tokens(now));
         let outputs = Outputs { o: ViewMut::contiguous(&mut o, [1, 8, 1], 64)?, lse: None };
-        kernel.decode(&mut step, &pool, &cache, &[sequence], queries, outputs)?;
+        kernel.decode_next(&mut step, &pool, (&mut cache, &[sequence]), inputs, outputs)?;
     }
     // README: to here
     Ok([prompt_o, o])
