@@ -30,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("regard-layer", &["regard"]),
     ("regard-ffi", &["regard-runtime", "regard-kernels"]),
     ("regard-cli", &["regard", "regard-layer", "regard-oracle"]),
+    ("regard-examples", &["regard"]),
     ("regard-dev", &["regard-oracle"]),
     ("regard-testkit", &["regard-oracle"]),
     ("regard-tests", &["regard-codegen", "regard", "regard-layer", "regard-oracle", "regard-testkit"]),
