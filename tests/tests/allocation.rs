@@ -80,6 +80,7 @@ fn a_run_allocates_nothing() {
             for threads in [&Solo as &dyn Threads, &pool] {
                 assert_eq!(recur(&kernel, threads, LEN, 3), 0, "a prompt on {}", entry.isa.name());
                 assert_eq!(recur(&kernel, threads, 1, STEPS), 0, "tokens on {}", entry.isa.name());
+                assert_eq!(advance(&kernel, threads, STEPS), 0, "cached states on {}", entry.isa.name());
             }
         }
     }
@@ -172,6 +173,34 @@ fn recur(kernel: &Kernel, threads: &dyn Threads, tokens: usize, runs: usize) -> 
     run();
     let region = Region::new(ALLOCATOR);
     (0..runs).for_each(|_| run());
+    let change = region.change();
+    change.allocations + change.reallocations + change.deallocations
+}
+
+/// Allocations of steps of two cached states, of which the last three of each are kept, after a first one.
+fn advance(kernel: &Kernel, threads: &dyn Threads, steps: usize) -> usize {
+    let variant = kernel.variant();
+    let problem = Problem::packed(variant.source, &[0, 1, 2], &[0, 1, 2]).expect("two tokens");
+    let buffers = (0..variant.inputs.len()).map(|input| random::captured(&variant, &problem, input, 7));
+    let buffers: Vec<CapturedBuffer> = buffers.collect();
+    let captured: Vec<InputData<'_>> = buffers.iter().map(CapturedBuffer::data).collect();
+    let limits = CacheLimits { at_once: 3, ..CacheLimits::new(2, steps + 1) };
+    let mut cache = kernel.cache(limits).expect("small");
+    let sequences = [(); 2].map(|()| cache.open().expect("room for two"));
+    let mut step = kernel.step(&cache, 1, threads.count()).expect("few");
+    let rows = vec![0.1; 4 * 2 * 24];
+    let mut o = rows.clone();
+    let mut run = || {
+        let rows = View::contiguous(&rows, [1, 4, 2], 24).expect("it fits");
+        let o = ViewMut::contiguous(&mut o, [1, 4, 2], 24).expect("it fits");
+        let (inputs, outputs) = (Inputs::new(rows, rows, rows).captured(&captured), Outputs { o, lse: None });
+        kernel
+            .decode_next(&mut step, threads, (&mut cache, &sequences), inputs, outputs)
+            .expect("there is room");
+    };
+    run();
+    let region = Region::new(ALLOCATOR);
+    (0..steps).for_each(|_| run());
     let change = region.change();
     change.allocations + change.reallocations + change.deallocations
 }

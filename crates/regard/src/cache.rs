@@ -345,7 +345,7 @@ impl Cache {
     /// Whether it is no file, which is there for one sequence alone.
     fn is_shared(&self) -> Result<(), StoreError> {
         match self.memory {
-            Memory::Words(_) if self.is_recorded().is_none() => Ok(()),
+            Memory::Words(_) if self.recorded_in().is_none() => Ok(()),
             _ => Err(StoreError::Only),
         }
     }
@@ -445,7 +445,7 @@ impl Cache {
 
     pub(crate) fn probed(&self) -> Result<(), FileError> {
         match &self.memory {
-            Memory::Words(_) => self.is_recorded().map_or(Ok(()), StateFile::probe),
+            Memory::Words(_) => self.recorded_in().map_or(Ok(()), StateFile::probe),
             Memory::File(file) => file.probe(),
         }
     }

@@ -73,31 +73,60 @@ impl<'g, T> Blocks<'g, T> {
     }
 }
 
-/// Parts of the heads and channels of tasks, given out once, in the order of the tasks.
+/// The most workers that have parts of their own; more share these.
+const MAX_WORKERS: usize = 64;
+
+/// Parts of the heads and channels of tasks, given out once, in the order of the tasks. Worker `w` of `n` has each `n`th of them, so
+/// that from call to call it finds what it had in the cache of its core; when it is done with these it takes those of others.
 pub struct Parts<'g, T> {
     grid: &'g Grid<'g, T>,
     heads: usize,
     channels: usize,
-    next: AtomicUsize,
+    workers: usize,
+    /// Parts of a task.
+    per_task: usize,
+    /// How many of each worker's parts are given out.
+    turns: [Turn; MAX_WORKERS],
 }
+
+/// A counter in a line of its own.
+#[repr(align(64))]
+struct Turn(AtomicUsize);
 
 impl<'g, T> Parts<'g, T> {
     /// So many heads and channels each, at least 1; the last of a task may be fewer.
-    pub fn new(grid: &'g mut Grid<'_, T>, heads: usize, channels: usize) -> Self {
-        Self { grid, heads: heads.max(1), channels: channels.max(1), next: AtomicUsize::new(0) }
+    pub fn new(grid: &'g mut Grid<'_, T>, heads: usize, channels: usize, workers: usize) -> Self {
+        let (heads, channels) = (heads.max(1), channels.max(1));
+        let Part { heads: all, channels: width } = grid.whole();
+        let per_task = all.end.div_ceil(heads) * width.end.div_ceil(channels);
+        let turns = [const { Turn(AtomicUsize::new(0)) }; MAX_WORKERS];
+        Self { grid, heads, channels, workers: workers.clamp(1, MAX_WORKERS), per_task, turns }
     }
 
-    /// The next part, its heads and its channels; `None` when all are given out. It has no kept rows.
-    pub fn take(&self) -> Option<(Claim<'_, T>, Range<usize>, Range<usize>)> {
+    /// The next part for a worker, its heads and its channels; `None` when all are given out. It has no kept rows.
+    pub fn take(&self, worker: usize) -> Option<(Claim<'_, T>, Range<usize>, Range<usize>)> {
+        let part = (0..self.workers).find_map(|ahead| self.turn((worker + ahead) % self.workers))?;
+        // Most often a part is a task.
+        let (task, piece) = match self.per_task {
+            1 => (part, 0),
+            pieces => (part / pieces, part % pieces),
+        };
         let Part { heads, channels } = self.grid.whole();
-        let (by_heads, by_channels) = (heads.end.div_ceil(self.heads), channels.end.div_ceil(self.channels));
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let index = turn.checked_div(by_heads * by_channels)?;
-        let task = self.grid.tasks.tasks[*self.grid.tasks.order.get(index)? as usize];
-        let (head, channel) = (turn / by_channels % by_heads, turn % by_channels);
-        let heads = head * self.heads..heads.end.min((head + 1) * self.heads);
-        let channels = channel * self.channels..channels.end.min((channel + 1) * self.channels);
+        let by_channels = channels.end.div_ceil(self.channels).max(1);
+        let cut = |all: usize, each: usize, nth: usize| nth * each..all.min((nth + 1) * each);
+        let heads = cut(heads.end, self.heads, piece / by_channels);
+        let channels = cut(channels.end, self.channels, piece % by_channels);
+        let task = self.grid.tasks.tasks[*self.grid.tasks.order.get(task)? as usize];
         let part = Part { heads: heads.clone(), channels: channels.clone() };
         Some((Claim { grid: self.grid, task, kept: 0..0, part }, heads, channels))
+    }
+
+    /// The next of a worker's own parts.
+    fn turn(&self, worker: usize) -> Option<usize> {
+        let parts = self.grid.tasks.order.len() * self.per_task;
+        let part = |turn: usize| Some(turn * self.workers + worker).filter(|&part| part < parts);
+        let turns = &self.turns[worker].0;
+        // Counters stop at the parts and the workers together, so that they never wrap.
+        part(turns.load(Ordering::Relaxed)).and_then(|_| part(turns.fetch_add(1, Ordering::Relaxed)))
     }
 }

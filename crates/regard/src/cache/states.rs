@@ -232,8 +232,8 @@ impl Cache {
         self.states.as_mut()?.file.as_mut()
     }
 
-    /// As [`Cache::state_file`], to be looked at.
-    pub(super) fn is_recorded(&self) -> Option<&StateFile> {
+    /// The same, to be looked at.
+    pub(super) fn recorded_in(&self) -> Option<&StateFile> {
         self.states.as_ref()?.file.as_ref()
     }
 

@@ -43,18 +43,20 @@ pub(super) struct Rule {
     pub scale: f32,
 }
 
-/// Products of all queries and keys of a chunk up to each query, and of its keys with each other where they are erased.
+/// Products of all queries and keys of a chunk up to each query, and of its keys with each other where they are erased. `ask` is called
+/// from time to time.
 #[inline(always)]
 pub(super) fn products<L: Door>(
     lanes: L,
     layout: &Layout,
     memory: &mut Memory<'_>,
-    rows: usize,
-    delta: bool,
+    (rows, delta): (usize, bool),
+    ask: &mut impl FnMut(),
 ) {
     let Layout { chunk, dims, .. } = *layout;
     super::rows::turn(lanes, (memory.k, dims), [rows, dims], (memory.turned, chunk));
     for first in (0..rows).step_by(BLOCK) {
+        ask();
         let sizes = Sizes { rows: BLOCK, depth: dims, columns: first + BLOCK };
         let of = |rows: &[f32], to: &mut [f32]| {
             let left = Left::rows(&rows[first * dims..], dims);
@@ -148,7 +150,8 @@ fn weigh_row<L: Door>(
     }
 }
 
-/// What a head does with a chunk: outputs are left in `memory.o`, and the state is that after the last row.
+/// What a head does with a chunk: outputs are left in `memory.o`, and the state is that after the last row. `ask` is called from time to
+/// time.
 #[inline(always)]
 pub(super) fn step<L: Door>(
     lanes: L,
@@ -156,6 +159,7 @@ pub(super) fn step<L: Door>(
     memory: &mut Memory<'_>,
     (rows, head, width): (usize, usize, usize),
     (decays, rule): (Decays, Rule),
+    ask: &mut impl FnMut(),
 ) {
     let Layout { chunk, dims, width: stride, .. } = *layout;
     let Memory { q, k, weights, erased, values, o, decayed, factors, states, norms, .. } = &mut *memory;
@@ -177,6 +181,7 @@ pub(super) fn step<L: Door>(
         }
         solve(lanes, (erased, chunk), (values, stride), [rows, width]);
     }
+    ask();
     multiply(lanes, all, Left::rows(queries, dims), (state, stride), (o, stride), Before::Replaced);
     // What a row of the state's product is multiplied by.
     if decays == Decays::Tokens {
@@ -185,6 +190,7 @@ pub(super) fn step<L: Door>(
         read[..rows].fill(rule.scale);
     }
     for first in (0..rows).step_by(BLOCK) {
+        ask();
         let sizes = Sizes { rows: BLOCK, depth: first + BLOCK, columns: width };
         let left = Left::rows(&weights[first * chunk..], chunk);
         let to = (&mut o[first * stride..], stride);
@@ -207,6 +213,7 @@ pub(super) fn step<L: Door>(
             scale(lanes, &mut values[row * stride..][..width], rest[row]);
         }
     }
+    ask();
     write(lanes, layout, memory, (rows, (head, head), width), decays);
 }
 

@@ -5,6 +5,7 @@
 //! A part takes its tokens in chunks on a grid of absolute positions: inside a chunk products of matrices stand for the recurrence
 //! ([`chunk`]), between chunks the state is handed on. Few tokens are taken one after the other ([`step`]).
 
+mod ahead;
 mod channels;
 mod chunk;
 mod memory;
@@ -162,12 +163,12 @@ pub(crate) fn run<E: Engine, T: Element>(
         depth,
         finish: Finish::new(variant, &captured, gate),
     };
-    let grid = GridParts::new(&mut grid, layout.heads, layout.channels);
+    let grid = GridParts::new(&mut grid, layout.heads, layout.channels, threads.count());
     let lots = Lots::new(workers, layout.worker_len());
-    threads.run(&|_| {
+    threads.run(&|worker| {
         // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
         if let Some((_, memory)) = lots.take() {
-            engine.enter(Sweep { shared: &shared, grid: &grid, memory });
+            engine.enter(Sweep { shared: &shared, grid: &grid, worker, memory });
         }
     });
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
@@ -215,6 +216,7 @@ fn check_states(
 struct Sweep<'a, E: Engine, T> {
     shared: &'a Shared<'a, E, T>,
     grid: &'a GridParts<'a, T>,
+    worker: usize,
     memory: &'a mut [f32],
 }
 
@@ -224,9 +226,9 @@ impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
     #[inline(always)]
     fn run(self) {
         let mut memory = self.shared.layout.carve(self.memory);
-        let mut next = self.grid.take();
+        let mut next = self.grid.take(self.worker);
         while let Some((mut claim, heads, channels)) = next {
-            next = self.grid.take();
+            next = self.grid.take(self.worker);
             let ahead = next.as_mut().and_then(|(claim, heads, _)| claim.state_address(heads.start));
             part::run(self.shared, &mut claim, (heads, channels), (&mut memory, ahead));
         }

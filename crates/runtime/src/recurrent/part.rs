@@ -12,6 +12,7 @@ use regard_ir::plan::Plan;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
+use super::ahead::Ahead;
 use super::chunk::{self, Decays, Rule};
 use super::memory::{BLOCK, CELL, Layout, Memory};
 use super::rows::{are_finite, dot, scale};
@@ -313,8 +314,13 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let Shared { engine, layout, recurrence, .. } = self.shared;
         let (lanes, rows) = (engine.lanes(), span.rows());
         let by_channel = matches!(recurrence.decay, Decay::Channel(_));
+        let mut ahead = self.ahead(span.first + span.count);
+        // As often as `ask` is called: for each block of each product, and between products.
+        let calls = (rows / BLOCK + 2) * self.heads.len() + if by_channel { 0 } else { rows / BLOCK };
+        let tokens = layout.chunk.div_ceil(calls);
+        let mut ask = || ahead.ask(lanes, tokens);
         if !by_channel {
-            chunk::products(lanes, layout, memory, rows, self.rule.delta);
+            chunk::products(lanes, layout, memory, (rows, self.rule.delta), &mut ask);
         }
         for (at, head) in self.heads.clone().enumerate() {
             self.strengths(memory, head, span);
@@ -326,8 +332,25 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 chunk::weigh(lanes, layout, memory, rows, (decays, self.rule));
             }
             let width = self.channels.len().next_multiple_of(LINE);
-            chunk::step(lanes, layout, memory, (rows, at, width), (decays, self.rule));
+            chunk::step(lanes, layout, memory, (rows, at, width), (decays, self.rule), &mut ask);
             self.write(claim, memory, head, span);
+        }
+    }
+
+    /// The chunk that begins with a token.
+    fn ahead(&self, token: usize) -> Ahead<'_, T> {
+        let Shared { layout, q, k, v, variant, .. } = self.shared;
+        let (queries, keys) = (self.of.first_query as usize, self.of.first_key as usize);
+        let sequence = self.of.batch as usize;
+        Ahead {
+            tensors: [*q, *k, *v],
+            places: [
+                [sequence, self.kv_head, queries],
+                [sequence, self.kv_head, keys],
+                [sequence, self.value_head(variant, self.heads.start), keys],
+            ],
+            heads: self.heads.len(),
+            tokens: token..(token + layout.chunk).min(self.of.keys as usize),
         }
     }
 

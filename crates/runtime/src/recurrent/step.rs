@@ -210,7 +210,8 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
         let Token { query, key, keep, beta, ahead } = *token;
         let columns = first..first + V * L::WIDTH;
         let (address, stride) = (state.address(first_row), state.stride());
-        let [key, query, keep] = [key, query, keep].map(|row| &row[..key.len()]);
+        let rows = key.len();
+        let [key, query, keep] = [key, query, keep].map(|row| &row[..rows]);
         let ask = |row: *const f32| {
             for line in columns.clone().step_by(LINE) {
                 lanes.prefetch(row.wrapping_add(line));
@@ -221,7 +222,9 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
         if let Some(beta) = beta {
             let mut recalled = [F32::splat(lanes, 0.0); V];
             for (c, (key, keep)) in key.iter().zip(keep).enumerate() {
-                ask(address.wrapping_add((c + AHEAD) * stride));
+                if c + AHEAD < rows {
+                    ask(address.wrapping_add((c + AHEAD) * stride));
+                }
                 let factor = F32::splat(lanes, key * keep);
                 let row = vectors_mut(lanes, &mut state.row(first_row + c)[columns.clone()]);
                 for (recalled, &s) in recalled.iter_mut().zip(&*row) {
@@ -234,12 +237,11 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
             }
         }
         let mut read = [F32::splat(lanes, 0.0); V];
-        let rows = key.len();
         if beta.is_some() {
             // The state is at hand for the second time, its last rows in the nearest cache, and memory has time for the next one.
             for c in (0..rows).rev() {
-                if let Some(ahead) = ahead {
-                    ask(ahead.wrapping_add((rows - 1 - c) * stride));
+                if let Some(ahead) = ahead.filter(|_| c < AHEAD) {
+                    ask(ahead.wrapping_add((AHEAD - 1 - c) * stride));
                 }
                 let factors = [key[c], query[c], keep[c]];
                 write(lanes, factors, &mut state.row(first_row + c)[columns.clone()], &value, &mut read);

@@ -1,0 +1,43 @@
+//! Rows of the next chunk, which are asked for while this one is computed: else each chunk would begin with waiting for memory.
+
+use core::ops::Range;
+
+use regard_engine::element::Element;
+use regard_engine::engine::LINE;
+use regard_engine::isa::Door;
+
+use crate::view::View;
+
+/// Bytes of a line of a cache.
+const LINE_BYTES: usize = LINE * size_of::<f32>();
+
+/// Rows of some tensors' heads, to be asked for a few at a time.
+pub(super) struct Ahead<'a, T> {
+    /// Queries, keys and values.
+    pub tensors: [View<'a, T>; 3],
+    /// Its sequence and its head, and where its first token lies, in each.
+    pub places: [[usize; 3]; 3],
+    /// Value heads, from the first on.
+    pub heads: usize,
+    /// Tokens that are still to be asked for.
+    pub tokens: Range<usize>,
+}
+
+impl<T: Element> Ahead<'_, T> {
+    /// Asks for the rows of some more tokens.
+    #[inline(always)]
+    pub fn ask<L: Door>(&mut self, lanes: L, tokens: usize) {
+        let end = self.tokens.end.min(self.tokens.start.saturating_add(tokens));
+        for token in self.tokens.start..end {
+            for (i, (tensor, [sequence, head, first])) in self.tensors.iter().zip(self.places).enumerate() {
+                for head in head..head + if i == 2 { self.heads } else { 1 } {
+                    let row = tensor.row(sequence, head, first + token);
+                    for line in row.chunks(LINE_BYTES / size_of::<T>()) {
+                        lanes.prefetch(line.as_ptr());
+                    }
+                }
+            }
+        }
+        self.tokens.start = end;
+    }
+}
