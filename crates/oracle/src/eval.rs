@@ -3,6 +3,7 @@
 //! Exact floats are binary32 and go through [`regard_ir::exact`]; other floats are f64. The side of a guard that
 //! cannot change the result is not evaluated, so that an index is looked at only where the language looks at it.
 
+use core::cell::Cell;
 use core::fmt;
 
 use regard_ir::exact;
@@ -79,17 +80,22 @@ impl std::error::Error for IndexError {}
 /// # Panics
 /// If operands have types that the compiler does not produce, or an input is not among `captured`.
 pub fn eval(tree: Tree<'_>, scope: &Scope, captured: &Captured<'_>) -> Result<Value, IndexError> {
-    Reader { tree, scope, captured }.value(tree.root())
+    let reader = Reader { tree, scope, captured, wrong: Cell::new(None) };
+    reader
+        .value(tree.root())
+        .ok_or_else(|| reader.wrong.get().expect("where there is no value, an index is wrong"))
 }
 
 struct Reader<'a> {
     tree: Tree<'a>,
     scope: &'a Scope,
     captured: &'a Captured<'a>,
+    /// The index that is outside its axis, if one is: beside the values, which are many and small.
+    wrong: Cell<Option<IndexError>>,
 }
 
 impl Reader<'_> {
-    fn value(&self, id: NodeId) -> Result<Value, IndexError> {
+    fn value(&self, id: NodeId) -> Option<Value> {
         let Node { op, exact, .. } = self.tree.node(id);
         let value = match *op {
             Op::Bool(value) => Value::Bool(value),
@@ -104,7 +110,7 @@ impl Reader<'_> {
             Op::Alibi { head, heads } => Value::Float(exact::alibi_slope(self.int(head)?, heads)),
             Op::Input { input, rank, ref index } => self.element(input.into(), &index[..rank.into()])?,
         };
-        Ok(match value {
+        Some(match value {
             Value::Float(x) if *exact => Value::Float(f64::from(x as f32)),
             value => value,
         })
@@ -125,16 +131,17 @@ impl Reader<'_> {
         }
     }
 
-    fn element(&self, input: usize, index_nodes: &[NodeId]) -> Result<Value, IndexError> {
+    fn element(&self, input: usize, index_nodes: &[NodeId]) -> Option<Value> {
         let mut indices = [0; MAX_AXES];
         for (index, &node) in indices.iter_mut().zip(index_nodes) {
             *index = self.int(node)?;
         }
         let indices = &indices[..index_nodes.len()];
         let Some(offset) = self.captured.offset(input, indices) else {
-            return Err(self.out_of_axis(input, indices));
+            self.wrong.set(Some(self.out_of_axis(input, indices)));
+            return None;
         };
-        Ok(match self.captured.data(input) {
+        Some(match self.captured.data(input) {
             InputData::F32(data) => Value::Float(data[offset].into()),
             InputData::I32(data) => Value::Int(data[offset]),
             InputData::Bool(data) => Value::Bool(data[offset] != 0),
@@ -148,16 +155,16 @@ impl Reader<'_> {
         IndexError { input, axis, index: indices[axis], len: dims[axis], scope: *self.scope }
     }
 
-    fn bool(&self, id: NodeId) -> Result<bool, IndexError> {
+    fn bool(&self, id: NodeId) -> Option<bool> {
         match self.value(id)? {
-            Value::Bool(value) => Ok(value),
+            Value::Bool(value) => Some(value),
             other => unreachable!("node {id} is {other:?}, not a bool"),
         }
     }
 
-    fn int(&self, id: NodeId) -> Result<i32, IndexError> {
+    fn int(&self, id: NodeId) -> Option<i32> {
         match self.value(id)? {
-            Value::Int(value) => Ok(value),
+            Value::Int(value) => Some(value),
             other => unreachable!("node {id} is {other:?}, not an int"),
         }
     }

@@ -22,7 +22,6 @@ use regard_map::{CacheFile, StateFile, Words};
 use regard_runtime::cache::{
     self, CachedSequence, Caches, Capacity, Learned, RowOf, SequenceId, Store, StoreError,
 };
-use regard_runtime::flash;
 use regard_runtime::split::Tokens;
 
 pub use self::error::CacheError;
@@ -443,6 +442,11 @@ impl Cache {
         self.probed().map_err(CacheError::File)
     }
 
+    /// Whether it has keys, and not states in their place.
+    pub(crate) fn check_has_keys(&self) -> Result<(), RunError> {
+        if self.states.is_some() { Err(RunError::States) } else { Ok(()) }
+    }
+
     pub(crate) fn probed(&self) -> Result<(), FileError> {
         match &self.memory {
             Memory::Words(_) => self.recorded_in().map_or(Ok(()), StateFile::probe),
@@ -504,9 +508,7 @@ impl Cache {
         sequence: SequenceId,
         tokens: Tokens<'_, T>,
     ) -> Result<(), RunError> {
-        if self.states.is_some() {
-            return Err(RunError::Runtime(flash::RunError::Mechanism));
-        }
+        self.check_has_keys()?;
         let len = self.store.len(sequence).map_err(RunError::Store)? as usize;
         let [_, count] = tokens.kv.counts();
         let keys = len.saturating_add(count);

@@ -133,6 +133,8 @@ pub enum RunError {
         /// What there are.
         found: [usize; 2],
     },
+    /// Keys were to be appended to a cache of states, or queries to attend to its keys.
+    States,
     /// The file of the cache is not what it was: another program cut it or wrote to its records.
     File(FileError),
     /// What a cache cannot do.
@@ -173,6 +175,9 @@ impl fmt::Display for RunError {
             RunError::Step { most: [sequences, queries], found: [n, q] } => write!(
                 f,
                 "a call on {n} sequences with {q} queries each: the step was made for at most {sequences} and {queries}"
+            ),
+            RunError::States => f.write_str(
+                "a cache of states has no keys: `Kernel::prefill_next` and `decode_next` write and read a state at once",
             ),
             RunError::File(error) => error.fmt(f),
             RunError::Store(error) => error.fmt(f),

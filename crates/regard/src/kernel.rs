@@ -446,6 +446,7 @@ impl Kernel {
         outputs: Outputs<'_, T>,
     ) -> Result<(), RunError> {
         self.check_step::<T>(step, threads, cache)?;
+        cache.check_has_keys()?;
         let [_, _, count] = queries.q.counts();
         let of_each = count.checked_div(sequences.len()).unwrap_or(0);
         let variant = &self.variant();
@@ -476,6 +477,7 @@ impl Kernel {
     ) -> Result<(), RunError> {
         self.check::<T>(schedule, threads)?;
         self.check_cache::<T>(cache)?;
+        cache.check_has_keys()?;
         for &sequence in sequences {
             cache.len(sequence).map_err(RunError::Store)?;
         }

@@ -9,9 +9,9 @@ use regard_ir::variant::Axis;
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Inputs, Outputs};
 use regard_tests::states::{self, States};
-use regard_tests::{cached, cumulative};
+use regard_tests::{cached, cumulative, run};
 
-use crate::{RECURRENCES, Trial, elements, same_states, spec};
+use crate::{RECURRENCES, Trial, elements, same_states, serving, spec};
 
 /// Packed sequences that a cache takes.
 struct Story<'a> {
@@ -155,6 +155,14 @@ fn select(trial: &Trial<'_>, case: &Case<'_>, rows: &[usize]) -> Inputs {
     inputs
 }
 
+/// A spec's kernels, on every engine here that has states.
+fn kernels(lines: &str, dtype: Dtype) -> (Spec, Vec<Kernel>) {
+    let spec = spec("query = 2, value = 4, dim = 24, value_dim = 36", lines);
+    let kernels = serving(&spec, dtype).map(|entry| run::compile(&spec, entry, dtype)).collect();
+    (spec, kernels)
+}
+
+/// That of the engine that is chosen here.
 fn kernel(lines: &str, dtype: Dtype) -> (Spec, Kernel) {
     let spec = spec("query = 2, value = 4, dim = 24, value_dim = 36", lines);
     let options = regard::Options { dtype: Some(dtype), ..regard::Options::default() };
@@ -184,18 +192,17 @@ fn sequences_of_a_cache_are_what_they_are_at_once() {
     let pool = Pool::new(3).expect("three threads");
     for (seed, lines) in (0..).zip(RECURRENCES) {
         for dtype in [Dtype::F32, Dtype::ALL[1 + seed as usize % 2]] {
-            let (spec, kernel) = kernel(lines, dtype);
-            let told: Vec<_> = [(1, &Solo as &dyn Threads), (1, &pool), (7, &Solo)]
-                .into_iter()
-                .map(|(at_once, threads)| {
-                    let mut story = Story::new(&kernel, &spec, &LENGTHS, at_once, seed);
+            let (spec, kernels) = kernels(lines, dtype);
+            for kernel in &kernels {
+                let on = format!("{lines} on {} in {}", kernel.plan().isa.name(), dtype.name());
+                let told = [(1, &Solo as &dyn Threads), (1, &pool), (7, &Solo)].map(|(at_once, threads)| {
+                    let mut story = Story::new(kernel, &spec, &LENGTHS, at_once, seed);
                     tell(&mut story, threads);
-                    story.judge().unwrap_or_else(|error| panic!("{lines} {}: {error}", dtype.name()));
+                    story.judge().unwrap_or_else(|error| panic!("{on}: {error}"));
                     (elements(&story.outputs), story.states())
-                })
-                .collect();
-            for other in &told[1..2] {
-                assert!(told[0].0 == other.0 && same_states(&told[0].1, &other.1), "{lines}: threads show");
+                });
+                let [alone, together, _] = &told;
+                assert!(alone.0 == together.0 && same_states(&alone.1, &together.1), "{on}: threads show");
             }
         }
     }
@@ -205,45 +212,43 @@ fn sequences_of_a_cache_are_what_they_are_at_once() {
 #[test]
 fn tokens_that_are_taken_back_leave_nothing() {
     for (seed, lines) in (0..).zip(RECURRENCES) {
-        let (spec, kernel) = kernel(lines, Dtype::F32);
-        let story = |at_once| {
-            let mut story = Story::new(&kernel, &spec, &LENGTHS, at_once, seed);
-            story.prefill(0, 40, &Solo).expect("a prompt");
-            story
-        };
-        let mut plain = story(6);
-        plain.step(&[0], 2, &Solo).expect("two tokens");
-        let after_two = plain.states();
-        plain.step(&[0, 1], 4, &Solo).expect("four of each");
-        let expected = (elements(&plain.outputs), plain.states());
+        let (spec, kernels) = kernels(lines, Dtype::F32);
+        for kernel in &kernels {
+            let story = |at_once| {
+                let mut story = Story::new(kernel, &spec, &LENGTHS, at_once, seed);
+                story.prefill(0, 40, &Solo).expect("a prompt");
+                story
+            };
+            let mut plain = story(6);
+            plain.step(&[0], 2, &Solo).expect("two tokens");
+            let after_two = plain.states();
+            plain.step(&[0, 1], 4, &Solo).expect("four of each");
+            let expected = (elements(&plain.outputs), plain.states());
 
-        let mut story = story(6);
-        let first = story.sequences[0];
-        story.step(&[0], 5, &Solo).expect("five guesses");
-        story.cache.truncate(first, 42).expect("three were wrong");
-        assert!(same_states(&story.states(), &after_two), "{lines}");
-        let saved = story.cache.fork(first).expect("room for one more");
-        story.step(&[0, 1], 4, &Solo).expect("four of each");
-        assert!(
-            (elements(&story.outputs), story.states().state)
-                == (expected.0.clone(), expected.1.state.clone()),
-            "{lines}"
-        );
-        assert!(same_states(&story.states(), &expected.1), "{lines}");
+            let mut story = story(6);
+            let first = story.sequences[0];
+            story.step(&[0], 5, &Solo).expect("five guesses");
+            story.cache.truncate(first, 42).expect("three were wrong");
+            assert!(same_states(&story.states(), &after_two), "{lines}");
+            let saved = story.cache.fork(first).expect("room for one more");
+            story.step(&[0, 1], 4, &Solo).expect("four of each");
+            assert!(elements(&story.outputs) == expected.0, "{lines}");
+            assert!(same_states(&story.states(), &expected.1), "{lines}");
 
-        // Six states are kept: those after 41 tokens to 46.
-        let error = story.cache.truncate(first, 40).unwrap_err();
-        assert!(
-            matches!(error, CacheError::Store(StoreError::Overwritten { tokens: 40, least: 41 })),
-            "{error}"
-        );
-        story.cache.truncate(first, 41).expect("the first that is kept");
-        story.sequences[0] = saved;
-        assert_eq!(story.cache.len(saved).expect("open"), 42);
-        story.cache.truncate(story.sequences[1], 0).expect("all");
-        assert!(same_states(&story.states(), &after_two), "{lines}");
-        story.step(&[0, 1], 4, &Solo).expect("four of each");
-        assert!(same_states(&story.states(), &expected.1), "{lines}");
+            // Six states are kept: those after 41 tokens to 46.
+            let error = story.cache.truncate(first, 40).unwrap_err();
+            assert!(
+                matches!(error, CacheError::Store(StoreError::Overwritten { tokens: 40, least: 41 })),
+                "{error}"
+            );
+            story.cache.truncate(first, 41).expect("the first that is kept");
+            story.sequences[0] = saved;
+            assert_eq!(story.cache.len(saved).expect("open"), 42);
+            story.cache.truncate(story.sequences[1], 0).expect("all");
+            assert!(same_states(&story.states(), &after_two), "{lines}");
+            story.step(&[0, 1], 4, &Solo).expect("four of each");
+            assert!(same_states(&story.states(), &expected.1), "{lines}");
+        }
     }
 }
 
@@ -331,7 +336,7 @@ fn what_no_cache_of_states_can_do_is_refused() {
     let first = story.sequences[0];
     let error =
         cached::append(&kernel, (&story.trial.case, &story.trial.inputs), (&mut story.cache, first), 0, 2..3);
-    assert!(error.is_err());
+    assert!(matches!(error, Err(RunError::States)), "{error:?}");
     // A cache is as long as its longest sequence.
     story.prefill(0, 170, &Solo).expect("a prompt");
     let error = story.step(&[1, 0], 5, &Solo).unwrap_err();
