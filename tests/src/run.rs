@@ -117,13 +117,27 @@ pub fn judge(
     plan: &Plan,
 ) -> Result<(), Disagreement> {
     let sample = Sample::new(&case.problem, &case.variant.heads, plan.prefill.query_block, case.seed);
+    judge_rows(case, inputs, result, plan, &sample)
+}
+
+/// As [`judge`], of some rows.
+///
+/// # Errors
+/// If they disagree.
+pub fn judge_rows(
+    case: &Case<'_>,
+    inputs: &Inputs,
+    result: Result<Outputs, flash::RunError>,
+    plan: &Plan,
+    sample: &Sample,
+) -> Result<(), Disagreement> {
     let (outputs, refused) = match result {
         Ok(outputs) => (outputs, None),
         // Written but meaningless, so anything serves to ask the oracle.
         Err(error @ flash::RunError::Index { .. }) => (zeros(case), Some(error)),
         Err(error) => return Err(Disagreement::Refused(error)),
     };
-    match (case.judge_as(plan.precision(), inputs, &outputs, &sample), refused) {
+    match (case.judge_as(plan.precision(), inputs, &outputs, sample), refused) {
         (Err(Failure::Compare(CompareError::Index(_))), Some(_)) => Ok(()),
         (_, Some(error)) => Err(Disagreement::Refused(error)),
         (Err(Failure::Compare(error)), None) => Err(Disagreement::Accepted(error)),

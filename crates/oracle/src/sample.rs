@@ -24,6 +24,11 @@ impl Sample {
         Self { all: problem.pairs(heads) <= ALL_ROWS_PAIRS, query_block: query_block.max(1) as usize, seed }
     }
 
+    /// The same, with all rows only of a problem of so many pairs at most.
+    pub fn all_up_to(self, pairs: u64, problem: &Problem<'_>, heads: &Heads) -> Self {
+        Self { all: self.all && problem.pairs(heads) <= pairs, ..self }
+    }
+
     /// Whether every row is compared.
     pub const fn is_all(&self) -> bool {
         self.all
