@@ -17,7 +17,7 @@ use crate::linear::{Linear, normalise};
 const WIDTH: usize = 128;
 
 /// Different tokens.
-const TOKENS: usize = 256;
+pub const TOKENS: usize = 256;
 
 /// Softmax attention, every fourth layer.
 const SOFTMAX: &str = "

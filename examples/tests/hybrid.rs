@@ -1,5 +1,7 @@
 //! However a text reaches the model, the model has read the same.
 
+use std::process::Command;
+
 use regard_examples::hybrid::Model;
 
 fn distance(a: &[f32], b: &[f32]) -> f32 {
@@ -28,6 +30,14 @@ fn a_text_is_read_piece_by_piece_as_at_once() {
     assert_eq!(found.len(), expected.len());
     assert!(distance(&found, &expected) < 1e-4, "{}", distance(&found, &expected));
     assert!(model.truncate(&pieces, 60).is_err(), "states of so long ago are gone");
+}
+
+/// The program of the README.
+#[test]
+fn guesses_change_no_token() {
+    let program = Command::new(env!("CARGO_BIN_EXE_hybrid")).output().unwrap();
+    let said = String::from_utf8(program.stdout).unwrap();
+    assert!(program.status.success() && said.ends_with("and the same text: true\n"), "{said}");
 }
 
 #[test]

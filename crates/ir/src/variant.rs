@@ -465,7 +465,7 @@ impl<'a> Variant<'a> {
         self.output.mix.map_or(self.sum_heads(), |mix| mix.heads)
     }
 
-    /// Whether there must be a query for each key, from the first position on.
+    /// Whether there must be a query for each key that is given.
     pub const fn pairs_queries(&self) -> bool {
         match self.mechanism {
             Mechanism::Lookahead(_) => true,

@@ -176,7 +176,7 @@ fn cells(held_tokens: usize, limits: CacheLimits, key_cell: u32) -> usize {
 /// The keys and values of some sequences, as a kernel's spec keeps them, or the states of a recurrence.
 ///
 /// Memory is taken once, in huge pages where the system has them. Sequences are opened, grow by
-/// [`Kernel::append`], are cut, forked and closed.
+/// [`Kernel::prefill_next`] and [`Kernel::decode_next`] or by [`Kernel::append`], are cut, forked and closed.
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) identity: Identity,
@@ -467,7 +467,12 @@ impl Cache {
             lessons.fork(memory.floats_mut(), of, self.store.len(sequence)? as usize);
         }
         if let Some(states) = &mut self.states {
-            states.fork([self.store.index(sequence)?, self.store.index(forked)?]);
+            let of = [self.store.index(sequence)?, self.store.index(forked)?];
+            match self.store.len(sequence)? {
+                // There are no tokens that their memory was copied with.
+                0 => states.clear(self.memory.words_mut(), of[1]),
+                _ => states.fork(of),
+            }
         }
         Ok(forked)
     }

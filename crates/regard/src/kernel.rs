@@ -234,7 +234,8 @@ impl Kernel {
     /// [`Kernel::run`] begins with zeros.
     ///
     /// # Errors
-    /// As `run`, and if a causal recurrence has not a query for each key, from the first position on.
+    /// As `run`, and if a causal recurrence has not a query for each key. Where others came before the first, `Problem::with_q_offset`
+    /// says so.
     pub fn run_recurrence<T: Element>(
         &self,
         schedule: &Schedule,

@@ -111,6 +111,20 @@ impl<'a, T: Copy> KeyRows<'a, T> {
         }
     }
 
+    /// How many tokens each of its tensors has; `None` where they differ.
+    pub fn tokens_of_each(&self) -> Option<usize> {
+        let tokens = |view: &View<'a, T>| view.counts()[2];
+        let [_, first] = self.counts();
+        let are_same = match self {
+            KeyRows::Plain { k, v } => tokens(k) == tokens(v),
+            KeyRows::Latent { c_kv, k_rope } => tokens(c_kv) == tokens(k_rope),
+            KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u }) => {
+                [k_c, v_c, q_u, k_u, v_u].into_iter().all(|view| tokens(view) == first)
+            }
+        };
+        are_same.then_some(first)
+    }
+
     /// How many sequences and tokens there are.
     pub const fn counts(&self) -> [usize; 2] {
         let [sequences, _, tokens] = match self {

@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use regard_examples::hybrid::Model;
+use regard_examples::hybrid::{Model, TOKENS};
 
 /// Tokens that are guessed and then read in one call.
 const DRAFTS: usize = 4;
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             (from + 1..from + DRAFTS).map(|at| if at % 3 == 0 { 0 } else { said[at.min(answer - 1)] });
         let tokens: Vec<usize> = found.last().copied().into_iter().chain(guesses).collect();
         let likely = model.read(&other, &tokens)?;
-        let likely: Vec<usize> = likely.chunks_exact(likely.len() / DRAFTS).map(likeliest).collect();
+        let likely: Vec<usize> = likely.chunks_exact(TOKENS).map(likeliest).collect();
         let right = tokens[1..].iter().zip(&likely).take_while(|(guess, likely)| guess == likely).count();
         found.extend(&likely[..=right]);
         model.truncate(&other, prompt.len() + from + 1 + right)?;
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// What is said of the last token.
 fn last(likely: &[f32]) -> &[f32] {
-    &likely[likely.len() - 256..]
+    &likely[likely.len() - TOKENS..]
 }
 
 fn likeliest(next: &[f32]) -> usize {

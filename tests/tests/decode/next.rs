@@ -5,6 +5,7 @@ use core::ops::Range;
 use regard::{Dtype, Pool, Problem, RunError, Solo};
 use regard_ir::operands::Rows;
 use regard_ir::spec::CacheFormat;
+use regard_runtime::flash;
 use regard_testkit::{Case, Inputs};
 use regard_tests::cached;
 use regard_tests::{engines, picked, run, specs};
@@ -113,5 +114,37 @@ fn a_prompt_is_an_append_and_a_prefill() {
             }
             assert_eq!(cache.len(sequence).expect("open"), tokens);
         }
+    }
+}
+
+/// What does not fit is told as it is of tensors, and changes nothing.
+#[test]
+fn tensors_that_do_not_fit_are_refused() {
+    for (name, sequences) in [("causal", 1), ("causal", 3), ("mla", 1), ("mla", 2), ("castle", 2)] {
+        let spec = specs::narrow(named(name), 40, 24);
+        let entry = engines::serving(Dtype::F32)[0];
+        let kernel = run::compile(&spec, entry, Dtype::F32);
+        let sizes = Sizes::new(&vec![4; sequences], 4);
+        let case = sizes.case(&kernel, 1);
+        let mut inputs = case.inputs();
+        // The last tensor of keys has a token less than the others.
+        let last = case.variant.operands().collect::<Vec<_>>();
+        let last = last.iter().rposition(|operand| operand.rows == Rows::Keys).expect("it has keys");
+        let rows = case.problem.all_keys() as usize - 1;
+        inputs.operands[last] = picked(&case, &inputs.operands[last], core::slice::from_ref(&(0..rows)));
+
+        let mut cache = kernel.cache(cached::limits(&case)).expect("a case is small");
+        let ids: Vec<_> = (0..sequences).map(|_| cache.open().expect("room for each")).collect();
+        let mut step = kernel.step(&cache, 4, 1).expect("few");
+        let error =
+            cached::step(&kernel, &case, &inputs, (&mut cache, &ids), (&mut step, &Solo)).unwrap_err();
+        assert!(matches!(error, RunError::Runtime(flash::RunError::Shape { .. })), "{name}: {error}");
+        if sequences == 1 {
+            let problem = Problem::prefill(case.variant.source, 1, 4, 4).expect("short");
+            let part = Case { problem, ..case };
+            let error = cached::extend(&kernel, &part, &inputs, (&mut cache, ids[0]), &Solo).unwrap_err();
+            assert!(matches!(error, RunError::Runtime(flash::RunError::Shape { .. })), "{name}: {error}");
+        }
+        assert!(ids.iter().all(|&id| cache.len(id).expect("open") == 0), "{name}");
     }
 }

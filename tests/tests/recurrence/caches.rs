@@ -170,19 +170,23 @@ fn kernel(lines: &str, dtype: Dtype) -> (Spec, Kernel) {
     (spec, kernel)
 }
 
-/// Takes all tokens of three sequences: prompts and pieces, steps of one and of more, together and alone.
-fn tell(story: &mut Story<'_>, threads: &dyn Threads) {
+/// Takes all tokens of three sequences: prompts and pieces, steps of one and of more, of several at once or one after the other.
+fn tell(story: &mut Story<'_>, threads: &dyn Threads, is_together: bool) {
+    let step = |story: &mut Story<'_>, of: &[usize], tokens: usize| {
+        let calls = if is_together { of.len() } else { 1 };
+        of.chunks(calls).for_each(|of| story.step(of, tokens, threads).expect("some tokens"));
+    };
     story.prefill(0, 100, threads).expect("a prompt");
     story.prefill(1, 3, threads).expect("a short one");
-    story.step(&[1, 0, 2], 1, threads).expect("a token of each");
-    story.step(&[2, 1], 5, threads).expect("some of two");
+    step(story, &[1, 0, 2], 1);
+    step(story, &[2, 1], 5);
     story.prefill(2, 40, threads).expect("a piece");
     for _ in 0..6 {
-        story.step(&[2, 0], 4, threads).expect("some tokens");
+        step(story, &[2, 0], 4);
     }
-    story.step(&[1], 16, threads).expect("as many as may be");
+    step(story, &[1], 16);
     story.prefill(0, 51, threads).expect("the rest");
-    story.step(&[1], 15, threads).expect("the rest");
+    step(story, &[1], 15);
 }
 
 const LENGTHS: [i32; 4] = [0, 176, 216, 286];
@@ -195,14 +199,18 @@ fn sequences_of_a_cache_are_what_they_are_at_once() {
             let (spec, kernels) = kernels(lines, dtype);
             for kernel in &kernels {
                 let on = format!("{lines} on {} in {}", kernel.plan().isa.name(), dtype.name());
-                let told = [(1, &Solo as &dyn Threads), (1, &pool), (7, &Solo)].map(|(at_once, threads)| {
+                let told = |at_once, threads: &dyn Threads, is_together| {
                     let mut story = Story::new(kernel, &spec, &LENGTHS, at_once, seed);
-                    tell(&mut story, threads);
+                    tell(&mut story, threads, is_together);
                     story.judge().unwrap_or_else(|error| panic!("{on}: {error}"));
                     (elements(&story.outputs), story.states())
-                });
-                let [alone, together, _] = &told;
-                assert!(alone.0 == together.0 && same_states(&alone.1, &together.1), "{on}: threads show");
+                };
+                told(7, &Solo, true);
+                let expected = told(1, &Solo, true);
+                for (what, other) in [("threads", told(1, &pool, true)), ("others", told(1, &pool, false))] {
+                    let same = expected.0 == other.0 && same_states(&expected.1, &other.1);
+                    assert!(same, "{on}: {what} show");
+                }
             }
         }
     }
@@ -268,6 +276,25 @@ fn pieces_have_the_bits_of_the_whole() {
         let (whole, pieces) = (told(&[2 * piece + 70]), told(&[piece, piece, 70]));
         assert!(whole.0 == pieces.0 && same_states(&whole.1, &pieces.1), "{lines}");
     }
+}
+
+/// A sequence has nothing of one that had its place before it.
+#[test]
+fn a_place_that_was_taken_before_is_empty() {
+    let (spec, kernel) = kernel(RECURRENCES[1], Dtype::F32);
+    let mut story = Story::new(&kernel, &spec, &LENGTHS, 3, 2);
+    let limits = CacheLimits { at_once: 3, ..CacheLimits::new(LENGTHS.len(), 176) };
+    let size = kernel.planned().cache_size(limits).expect("small");
+    assert_eq!((size.bytes, size.held_tokens), (story.cache.bytes(), 176));
+    story.step(&[0], 2, &Solo).expect("some tokens");
+    let expected = story.states();
+    story.step(&[1, 2], 3, &Solo).expect("some tokens");
+    for i in [1, 2] {
+        story.cache.close(story.sequences[i]).expect("open");
+    }
+    story.sequences[1] = story.cache.open().expect("room");
+    story.sequences[2] = story.cache.fork(story.sequences[1]).expect("room");
+    assert!(same_states(&story.states(), &expected));
 }
 
 #[test]
@@ -348,6 +375,8 @@ fn what_no_cache_of_states_can_do_is_refused() {
     story.step(&[0], 2, &Solo).expect("anew");
     assert!(same_states(&story.states(), &before));
 
+    let many = kernel.cache(CacheLimits::new(65_537, 9)).unwrap_err();
+    assert!(matches!(many, CacheError::Sequences { found: 65_537 }), "{many}");
     let paged = Spec { cache: Cached { layout: CacheLayout::Paged, ..spec.cache }, ..spec.clone() };
     let paged = Kernel::compile(&paged, &machine::host()).expect("it is planned");
     let error = paged.cache(CacheLimits::new(1, 9)).unwrap_err();

@@ -177,11 +177,6 @@ impl<'a> MatrixMut<'a> {
         Self { start, stride, rows, width, lifetime: PhantomData }
     }
 
-    /// How many rows there are.
-    pub const fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Floats of a row.
     pub const fn width(&self) -> usize {
         self.width

@@ -5,6 +5,7 @@ use std::fmt;
 use regard_ir::spec::CacheLayout;
 use regard_map::file::FileError;
 use regard_runtime::cache::StoreError;
+use regard_runtime::schedule::MAX_TASKS;
 
 use crate::cache::CacheLimits;
 
@@ -13,6 +14,11 @@ use crate::cache::CacheLimits;
 pub enum CacheError {
     /// The limits ask for nothing, or for more than can be counted.
     Limits(CacheLimits),
+    /// More sequences than the states of one cache can be told apart.
+    Sequences {
+        /// How many.
+        found: usize,
+    },
     /// The system does not give the memory.
     Memory {
         /// How much.
@@ -57,6 +63,9 @@ impl fmt::Display for CacheError {
                 "a cache of {sequences} sequences of {tokens} tokens: both are at least 1, and tokens at most {}",
                 i32::MAX
             ),
+            CacheError::Sequences { found } => {
+                write!(f, "a cache of {found} sequences: a recurrence has states of at most {MAX_TASKS}")
+            }
             CacheError::Memory { bytes } => write!(f, "the system does not give {bytes} bytes for the cache"),
             CacheError::WantsFile => f.write_str(
                 "the spec says `cache.file = true`: `Kernel::create_cache` and `open_cache` take the file",

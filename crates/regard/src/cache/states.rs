@@ -13,6 +13,7 @@ use regard_map::{StateFile, Words};
 use regard_runtime::cache::{Capacity, SequenceId, Store, StoreError};
 use regard_runtime::flash::{self, Inputs, Outputs};
 use regard_runtime::recurrent::{self, CachedStates, States};
+use regard_runtime::schedule::MAX_TASKS;
 use regard_runtime::view::{View, ViewMut, contiguous_strides};
 
 use crate::cache::{Cache, CacheError, CacheLimits};
@@ -59,6 +60,9 @@ impl StateShape {
     /// Who has which state: one piece of memory for each sequence, however long it is.
     pub(super) fn store(&self, limits: CacheLimits) -> Result<Store, CacheError> {
         let fit = |n: usize| u32::try_from(n).ok().filter(|&n| n > 0 && n <= i32::MAX as u32);
+        if limits.sequences > MAX_TASKS as usize {
+            return Err(CacheError::Sequences { found: limits.sequences });
+        }
         let numbers = fit(limits.sequences).zip(fit(limits.tokens)).zip(self.state_len());
         let ((sequences, tokens), len) = numbers.ok_or(CacheError::Limits(limits))?;
         Ok(Store::new(Capacity::Contiguous { pages: 1 }, sequences, tokens, tokens, len))
@@ -183,9 +187,11 @@ impl Cache {
     ) -> Option<Result<(Self, SequenceId), CacheError>> {
         let shape = StateShape::new(kernel.spec(), limits)?;
         let create = || {
-            shape.store(limits)?;
+            // Memory first: where there is none, no file is left.
+            let (mut cache, sequence) = Self::with_one(kernel, limits)?;
             let file = describe(kernel, &shape, |description| StateFile::create(path, description))?;
-            Self::with_file(kernel, limits, file)
+            cache.record_in(file);
+            Ok((cache, sequence))
         };
         Some(create())
     }
@@ -199,32 +205,32 @@ impl Cache {
         let shape = StateShape::new(kernel.spec(), limits)?;
         let open = || {
             let (file, opened) = describe(kernel, &shape, |description| StateFile::open(path, description))?;
-            let (mut cache, sequence) = Self::with_file(kernel, limits, file)?;
+            let (mut cache, sequence) = Self::with_one(kernel, limits)?;
             cache.store.commit(sequence, opened.len).map_err(CacheError::Store)?;
-            if let Some(states) = &mut cache.states {
+            if let (Some(states), Some(recorded)) = (&mut cache.states, file.state()) {
+                let (state, norms) = recorded.split_at(cache.memory.words().len());
+                cache.memory.words_mut().copy_from_slice(state);
+                states.norms.as_mut_slice().copy_from_slice(norms);
                 states.least[0] = opened.len;
-                if let Some(recorded) = states.file.as_ref().and_then(StateFile::state) {
-                    let (state, norms) = recorded.split_at(cache.memory.words().len());
-                    cache.memory.words_mut().copy_from_slice(state);
-                    states.norms.as_mut_slice().copy_from_slice(norms);
-                }
             }
+            cache.record_in(file);
             Ok((cache, sequence, opened))
         };
         Some(open())
     }
 
-    fn with_file(
-        kernel: &Kernel,
-        limits: CacheLimits,
-        file: StateFile,
-    ) -> Result<(Self, SequenceId), CacheError> {
+    /// A cache in memory, and its only sequence.
+    fn with_one(kernel: &Kernel, limits: CacheLimits) -> Result<(Self, SequenceId), CacheError> {
         let mut cache = Self::in_memory(kernel, limits)?;
         let sequence = cache.open().map_err(CacheError::Store)?;
-        if let Some(states) = &mut cache.states {
+        Ok((cache, sequence))
+    }
+
+    /// Has states recorded in a file from now on.
+    fn record_in(&mut self, file: StateFile) {
+        if let Some(states) = &mut self.states {
             states.file = Some(file);
         }
-        Ok((cache, sequence))
     }
 
     /// The file that states are recorded in, if they are.

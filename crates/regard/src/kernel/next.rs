@@ -38,7 +38,7 @@ impl Kernel {
     ///
     /// `inputs` are of these tokens alone. Captured tensors are as long as the sequence is then; those of a recurrence are of these
     /// tokens alone too, as is all that it knows of the others is their state. `schedule` is of [`Kernel::schedule_next`]. Pieces give
-    /// the bits of one piece: with lookahead keys those that end with a query block of the plan, where the cache keeps all digits of
+    /// the bits of one piece, but of latents, whose form goes by the queries of a call: with lookahead keys those that end with a query block of the plan, where the cache keeps all digits of
     /// `q_u`, `k_c` and `v_c`; of recurrences those that end with a chunk, and of plain sums with the sixteenth.
     ///
     /// # Errors
@@ -124,13 +124,13 @@ impl Kernel {
         attend: impl FnOnce(&Cache, Queries<'_, T>) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
         let Inputs { q, kv, captured, gate } = inputs;
-        let [_, rows] = kv.counts();
-        let tokens = rows.checked_div(sequences.len()).unwrap_or(0);
+        let tokens = kv.tokens_of_each().map(|rows| rows.checked_div(sequences.len()).unwrap_or(0));
         let mut appended = 0;
         let run = || {
             for (i, &sequence) in sequences.iter().enumerate() {
-                let tokens = Tokens { kv: kv.tokens(i * tokens..(i + 1) * tokens), captured };
-                self.append_with(threads, cache, sequence, tokens)?;
+                // Of tensors that do not go together appending says which does not.
+                let kv = tokens.map_or(kv, |tokens| kv.tokens(i * tokens..(i + 1) * tokens));
+                self.append_with(threads, cache, sequence, Tokens { kv, captured })?;
                 appended += 1;
             }
             attend(cache, Queries { q, captured, gate })
@@ -140,7 +140,7 @@ impl Kernel {
             for &sequence in &sequences[..appended] {
                 let len = cache.len(sequence).map_err(RunError::Store)?;
                 // A ring that has written over what it would need keeps them.
-                let _ = cache.truncate(sequence, len.saturating_sub(tokens));
+                let _ = cache.truncate(sequence, len.saturating_sub(tokens.unwrap_or(0)));
             }
         }
         result

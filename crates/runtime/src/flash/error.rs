@@ -85,7 +85,7 @@ pub enum RunError {
         /// Whether the variant divides by them.
         wanted: bool,
     },
-    /// A problem of lookahead keys, or of a causal recurrence, has not a query for each key, from the first position on.
+    /// A problem of lookahead keys, or of a causal recurrence, has not a query for each key that is given.
     QueryForEachKey,
     /// More tokens with lookahead keys were appended at once than are kept until keys learn from them.
     AtOnce {
@@ -188,7 +188,7 @@ impl fmt::Display for RunError {
                 write!(f, "a `norm` was given, but the spec does not say `recurrence.normalize`")
             }
             RunError::QueryForEachKey => f.write_str(
-                "lookahead keys and causal recurrences need a query for each key, from the first position on",
+                "lookahead keys and causal recurrences need a query for each key that is given, the first at the position that the tokens before have led to",
             ),
             RunError::AtOnce { found, most } => write!(
                 f,

@@ -1,5 +1,5 @@
 //! Few tokens, one after the other: the state stays where it is, and each token reads and writes it once. A delta rule reads it once
-//! before, some columns at a time, which are in the nearest cache when they are written.
+//! before, from the first row to the last; it is written from the last row to the first, as those are still in the nearest cache.
 
 use core::ops::Range;
 
@@ -48,7 +48,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     layout.width,
                     self.channels.len(),
                 );
-                let (mut state, first_row) = match claim.state(head, self.all_rows()).filter(|_| is_kept) {
+                let kept = if is_kept { claim.state(head, self.all_rows()) } else { None };
+                let (mut state, first_row) = match kept {
                     Some(state) => (state, self.state_number(token + 1) * layout.dim),
                     None => (own, 0),
                 };
@@ -272,6 +273,7 @@ fn write<L: Door, const V: usize>(
     value: &[F32<L>; V],
     read: &mut [F32<L>; V],
 ) {
+    // One by one: a closure would be compiled without the engine's instructions where it is not inlined.
     let [key, query, keep] =
         [F32::splat(lanes, factors[0]), F32::splat(lanes, factors[1]), F32::splat(lanes, factors[2])];
     for ((s, &value), read) in vectors_mut(lanes, row).iter_mut().zip(value).zip(read) {
