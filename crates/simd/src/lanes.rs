@@ -57,6 +57,10 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn prefetch<T>(self, _at: *const T) {}
 
+    /// As [`Lanes::prefetch`], into the caches behind the nearest one: for what is read after more than that one holds.
+    #[inline(always)]
+    fn prefetch_far<T>(self, _at: *const T) {}
+
     /// Writes 8 × 8 floats turned: `to[j * stride + i] = from[i][j]`.
     ///
     /// # Panics

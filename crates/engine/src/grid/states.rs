@@ -89,14 +89,15 @@ impl<T> Claim<'_, T> {
         Some(unsafe { all.matrix(place, rows, start..end) })
     }
 
-    /// Where the rows of the state of one of the heads begin: for asking for them ahead. `None` where there are no states.
+    /// Where a row of the state of one of the heads lies, be it there or not: for asking for it ahead. `None` where there are no
+    /// states.
     ///
     /// # Panics
     /// If there is no such head.
-    pub fn state_address(&self, head_in_group: usize) -> Option<*const f32> {
+    pub fn state_address(&self, head_in_group: usize, row: usize) -> Option<*const f32> {
         let States { rows, of, .. } = self.grid.states.as_ref()?;
         let [state, head] = self.state_place(head_in_group, *of);
-        Some(rows.row([state, head, 0]).cast::<f32>().wrapping_add(self.part.channels.start))
+        Some(rows.row([state, head, row]).cast::<f32>().wrapping_add(self.part.channels.start))
     }
 
     /// Further rows of one of the heads, if all of its channels are claimed; `None` where there are none.
@@ -187,12 +188,6 @@ impl<'a> MatrixMut<'a> {
         self.stride
     }
 
-    /// Where a row lies, be it there or not: for asking for it ahead.
-    #[inline(always)]
-    pub const fn address(&self, row: usize) -> *const f32 {
-        self.start.wrapping_add(row * self.stride)
-    }
-
     /// A row.
     ///
     /// # Panics
@@ -202,16 +197,5 @@ impl<'a> MatrixMut<'a> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         // SAFETY: the row is one of those that whoever made the matrix has for `'a`, and `&mut self` keeps it to one borrow.
         unsafe { core::slice::from_raw_parts_mut(self.start.wrapping_add(row * self.stride), self.width) }
-    }
-
-    /// Copies one row to another.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    #[inline(always)]
-    pub fn copy_row(&mut self, from: usize, to: usize) {
-        let [from, to] = [from, to].map(|row| self.row(row).as_mut_ptr());
-        // SAFETY: both rows are this matrix's, of `width` floats, and `&mut self` keeps others from them.
-        unsafe { core::ptr::copy(from, to, self.width) }
     }
 }

@@ -2,8 +2,8 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{
-    __cpuid_count, __m128i, __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
-    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_dpbusd_avx_epi32, _mm256_setzero_ps,
+    __cpuid_count, __m128i, __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1,
+    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_dpbusd_avx_epi32, _mm256_setzero_ps,
 };
 
 use pulp::core_arch::x86::F16c;
@@ -106,7 +106,12 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
-        prefetch(at);
+        prefetch::<_MM_HINT_T0, T>(at);
+    }
+
+    #[inline(always)]
+    fn prefetch_far<T>(self, at: *const T) {
+        prefetch::<_MM_HINT_T1, T>(at);
     }
 
     #[inline(always)]
@@ -235,9 +240,9 @@ impl Door for Avx2 {
 
 /// Asks for a line of memory.
 #[inline(always)]
-pub(super) fn prefetch<T>(at: *const T) {
+pub(super) fn prefetch<const HINT: i32, T>(at: *const T) {
     // SAFETY: a prefetch reads nothing that the program can see and faults nowhere; every x86-64 processor has it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    unsafe { _mm_prefetch::<HINT>(at.cast()) }
 }
 
 /// Enables all that V3 names, so that every call of `pulp` is inlined.

@@ -2,8 +2,8 @@
 //! by AVX512-VNNI where the processor has it.
 
 use core::arch::x86_64::{
-    __cpuid_count, __m256i, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _mm512_dpbf16_ps,
-    _mm512_dpbusd_epi32,
+    __cpuid_count, __m256i, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1,
+    _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
 };
 use core::mem::transmute;
 
@@ -112,7 +112,12 @@ impl<const BF16: bool> Lanes for Level<BF16> {
 
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
-        avx2::prefetch(at);
+        avx2::prefetch::<_MM_HINT_T0, T>(at);
+    }
+
+    #[inline(always)]
+    fn prefetch_far<T>(self, at: *const T) {
+        avx2::prefetch::<_MM_HINT_T1, T>(at);
     }
 
     #[inline(always)]

@@ -229,7 +229,8 @@ impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
         let mut next = self.grid.take(self.worker);
         while let Some((mut claim, heads, channels)) = next {
             next = self.grid.take(self.worker);
-            let ahead = next.as_mut().and_then(|(claim, heads, _)| claim.state_address(heads.start));
+            let ahead =
+                next.as_ref().and_then(|(claim, heads, _)| self.shared.addresses(claim, heads.start, 0));
             part::run(self.shared, &mut claim, (heads, channels), (&mut memory, ahead));
         }
     }

@@ -43,6 +43,25 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub finish: Option<Finish<'a, T>>,
 }
 
+impl<E: Engine, T: Element> Shared<'_, E, T> {
+    /// Where the state of a head lies before a token of its sequence and after it, if states are kept.
+    pub fn addresses(&self, claim: &Claim<'_, T>, head: usize, token: usize) -> Option<[*const f32; 2]> {
+        let of = self.problem.sequence(claim.task().sequence);
+        let address = |token| claim.state_address(head, self.state_number(&of, token) * self.layout.dim);
+        Some([address(token)?, address(token + 1)?])
+    }
+
+    /// Tokens of a sequence that came before its first, and are in its state.
+    const fn before(&self, of: &Sequence) -> usize {
+        if self.recurrence.causal { of.q_offset as usize } else { 0 }
+    }
+
+    /// Which of the kept states of a head is that before a token of its sequence.
+    pub const fn state_number(&self, of: &Sequence, token: usize) -> usize {
+        (self.before(of) + token) % self.depth
+    }
+}
+
 /// Some tokens of a sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
@@ -85,8 +104,8 @@ pub(super) struct Part<'s, 'a, E: Engine, T> {
     /// Channels of their values.
     pub channels: Range<usize>,
     pub rule: Rule,
-    /// Where the state lies that the worker takes next.
-    pub ahead: Option<*const f32>,
+    /// Where the state lies that the worker takes next, and what comes of it after a token.
+    pub ahead: Option<[*const f32; 2]>,
 }
 
 /// Takes some heads and channels of a task from its first token to its last.
@@ -95,7 +114,7 @@ pub(super) fn run<E: Engine, T: Element>(
     shared: &Shared<'_, E, T>,
     claim: &mut Claim<'_, T>,
     (heads, channels): (Range<usize>, Range<usize>),
-    (memory, ahead): (&mut Memory<'_>, Option<*const f32>),
+    (memory, ahead): (&mut Memory<'_>, Option<[*const f32; 2]>),
 ) {
     let task = claim.task();
     let Recurrence { normalize_eps, delta, causal, .. } = shared.recurrence;
@@ -126,12 +145,12 @@ pub(super) fn run<E: Engine, T: Element>(
 impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// Tokens that came before the first, and are in its state.
     const fn before(&self) -> usize {
-        if self.shared.recurrence.causal { self.of.q_offset as usize } else { 0 }
+        self.shared.before(&self.of)
     }
 
     /// Which of the kept states of a head is that before a token.
     pub(super) const fn state_number(&self, token: usize) -> usize {
-        (self.before() + token) % self.shared.depth
+        self.shared.state_number(&self.of, token)
     }
 
     /// Rows of all states that are kept of a head.

@@ -1,5 +1,6 @@
 //! Few tokens, one after the other: the state stays where it is, and each token reads and writes it once. A delta rule reads it once
 //! before, from the first row to the last; it is written from the last row to the first, as those are still in the nearest cache.
+//! Meanwhile the state of the next head is asked for, evenly: memory that has to wait for the second pass is not at work.
 
 use core::ops::Range;
 
@@ -8,15 +9,12 @@ use regard_engine::engine::LINE;
 use regard_engine::grid::{Claim, MatrixMut};
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
-use regard_simd::{F32, load_f32, vectors_mut};
+use regard_simd::{F32, load_f32, vectors, vectors_mut};
 
 use super::chunk::Decays;
 use super::memory::Memory;
 use super::part::{Part, Span};
 use super::rows::dot;
-
-/// Rows that are asked for before they are read: enough to be there when the rows before them are done.
-const AHEAD: usize = 16;
 
 impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// Some tokens, one after the other: on the states that are the caller's, or on a worker's own.
@@ -42,6 +40,12 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     Decays::Channels => super::channels::keep(lanes, layout, memory),
                 }
                 let divisor = self.sum_features(claim, memory, (at, head, token), is_kept);
+                let next = head + 1;
+                let ahead = if next < self.heads.end {
+                    self.shared.addresses(claim, next, token)
+                } else {
+                    self.ahead
+                };
                 let Memory { q, k, values, o, keep, factors: [.., betas], states, .. } = &mut *memory;
                 let own = MatrixMut::new(
                     &mut states[at * layout.dims * layout.width..],
@@ -49,38 +53,30 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     self.channels.len(),
                 );
                 let kept = if is_kept { claim.state(head, self.all_rows()) } else { None };
-                let (mut state, first_row) = match kept {
-                    Some(state) => (state, self.state_number(token + 1) * layout.dim),
-                    None => (own, 0),
+                let (mut state, numbers) = match kept {
+                    Some(state) => (state, [token, token + 1].map(|token| self.state_number(token))),
+                    None => (own, [0; 2]),
                 };
+                let mut rows = numbers.map(|number| number * layout.dim);
+                if self.restarts(token) {
+                    rows = [rows[1]; 2];
+                    (rows[1]..rows[1] + layout.dim).for_each(|row| state.row(row).fill(0.0));
+                }
                 let (value, o) = (&values[..self.channels.len()], &mut o[..self.channels.len()]);
                 let of = Token {
                     query: &q[..layout.dim],
                     key: &k[..layout.dim],
                     keep: &keep[..layout.dim],
                     beta: self.rule.delta.then(|| betas[0]),
-                    ahead: if self.heads.end == head + 1 { self.ahead } else { None },
+                    ahead: ahead.filter(|_| is_kept),
                 };
-                self.bring(&mut state, first_row, (token, is_kept));
-                of.write(lanes, (&mut state, first_row), value, o);
+                of.write(lanes, (&mut state, rows), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);
                 for o in o {
                     *o *= factor;
                 }
                 self.write(claim, memory, head, span);
             }
-        }
-    }
-
-    /// Has the rows that a token writes to hold the state before it: that after the token before, or nothing.
-    #[inline(always)]
-    fn bring(&self, state: &mut MatrixMut<'_>, first_row: usize, (token, is_kept): (usize, bool)) {
-        let dim = self.shared.layout.dim;
-        let before = if is_kept { self.state_number(token) * dim } else { first_row };
-        if self.restarts(token) {
-            (0..dim).for_each(|c| state.row(first_row + c).fill(0.0));
-        } else if before != first_row {
-            (0..dim).for_each(|c| state.copy_row(before + c, first_row + c));
         }
     }
 
@@ -123,24 +119,24 @@ struct Token<'m> {
     keep: &'m [f32],
     /// How strongly a delta rule writes.
     beta: Option<f32>,
-    /// Where the state lies that is written next.
-    ahead: Option<*const f32>,
+    /// Where the state lies that is read next, and what comes of it, in rows as far apart as those of this one.
+    ahead: Option<[*const f32; 2]>,
 }
 
 impl Token<'_> {
-    /// Decays a state, from a row of its matrix on, writes to it and reads it.
+    /// Decays a state, writes to it and reads it. It lies in a matrix from the first of two rows on; what comes of it, from the second.
     #[inline(always)]
     fn write<L: Door>(
         &self,
         lanes: L,
-        (state, first_row): (&mut MatrixMut<'_>, usize),
+        (state, [before, after]): (&mut MatrixMut<'_>, [usize; 2]),
         value: &[f32],
         o: &mut [f32],
     ) {
         let width = state.width();
         let mut first = 0;
         while first + L::WIDTH <= width {
-            let columns = Columns { lanes, token: self, state, first_row, first, value, o };
+            let columns = Columns { lanes, token: self, state, before, after, first, value, o };
             let vectors = (width - first) / L::WIDTH;
             first += L::WIDTH
                 * match vectors {
@@ -150,13 +146,13 @@ impl Token<'_> {
                     _ => columns.call::<1>(),
                 };
         }
-        self.write_last((state, first_row), (&value[first..], first), &mut o[first..]);
+        self.write_last((state, [before, after]), (&value[first..], first), &mut o[first..]);
     }
 
     /// The columns behind whole vectors.
     fn write_last(
         &self,
-        (state, first_row): (&mut MatrixMut<'_>, usize),
+        (state, [before, after]): (&mut MatrixMut<'_>, [usize; 2]),
         (values, first): (&[f32], usize),
         o: &mut [f32],
     ) {
@@ -165,15 +161,15 @@ impl Token<'_> {
             if let Some(beta) = self.beta {
                 let mut recalled = 0.0;
                 for (c, (key, keep)) in self.key.iter().zip(self.keep).enumerate() {
-                    recalled += key * keep * state.row(first_row + c)[column];
+                    recalled += key * keep * state.row(before + c)[column];
                 }
                 written = beta * (value - recalled);
             }
             *o = 0.0;
             for (c, ((key, query), keep)) in self.key.iter().zip(self.query).zip(self.keep).enumerate() {
-                let s = &mut state.row(first_row + c)[column];
-                *s = keep * *s + key * written;
-                *o += query * *s;
+                let s = keep * state.row(before + c)[column] + key * written;
+                state.row(after + c)[column] = s;
+                *o += query * s;
             }
         }
     }
@@ -184,7 +180,8 @@ struct Columns<'a, 'm, 's, L> {
     lanes: L,
     token: &'a Token<'m>,
     state: &'a mut MatrixMut<'s>,
-    first_row: usize,
+    before: usize,
+    after: usize,
     first: usize,
     value: &'a [f32],
     o: &'a mut [f32],
@@ -207,15 +204,18 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
 
     #[inline(always)]
     fn run(self) {
-        let Columns { lanes, token, state, first_row, first, value, o } = self.0;
+        let Columns { lanes, token, state, before, after, first, value, o } = self.0;
         let Token { query, key, keep, beta, ahead } = *token;
         let columns = first..first + V * L::WIDTH;
-        let (address, stride) = (state.address(first_row), state.stride());
-        let rows = key.len();
+        let (rows, stride) = (key.len(), state.stride());
         let [key, query, keep] = [key, query, keep].map(|row| &row[..rows]);
-        let ask = |row: *const f32| {
+        let ask = |row: usize| {
+            let Some([before, after]) = ahead else { return };
             for line in columns.clone().step_by(LINE) {
-                lanes.prefetch(row.wrapping_add(line));
+                lanes.prefetch_far(before.wrapping_add(row * stride + line));
+                if after != before {
+                    lanes.prefetch_far(after.wrapping_add(row * stride + line));
+                }
             }
         };
         let mut value: [F32<L>; V] =
@@ -223,12 +223,12 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
         if let Some(beta) = beta {
             let mut recalled = [F32::splat(lanes, 0.0); V];
             for (c, (key, keep)) in key.iter().zip(keep).enumerate() {
-                if c + AHEAD < rows {
-                    ask(address.wrapping_add((c + AHEAD) * stride));
+                if c % 2 == 0 {
+                    ask(c / 2);
                 }
                 let factor = F32::splat(lanes, key * keep);
-                let row = vectors_mut(lanes, &mut state.row(first_row + c)[columns.clone()]);
-                for (recalled, &s) in recalled.iter_mut().zip(&*row) {
+                let row = vectors(lanes, &state.row(before + c)[columns.clone()]);
+                for (recalled, &s) in recalled.iter_mut().zip(row) {
                     *recalled = F32::from_raw(lanes, s).mul_add(factor, *recalled);
                 }
             }
@@ -239,46 +239,50 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
         }
         let mut read = [F32::splat(lanes, 0.0); V];
         if beta.is_some() {
-            // The state is at hand for the second time, its last rows in the nearest cache, and memory has time for the next one.
             for c in (0..rows).rev() {
-                if let Some(ahead) = ahead.filter(|_| c < AHEAD) {
-                    ask(ahead.wrapping_add((AHEAD - 1 - c) * stride));
+                if c % 2 == 0 {
+                    ask(rows - 1 - c / 2);
                 }
                 let factors = [key[c], query[c], keep[c]];
-                write(lanes, factors, &mut state.row(first_row + c)[columns.clone()], &value, &mut read);
+                let s = take(lanes, factors, &state.row(before + c)[columns.clone()], &value, &mut read);
+                put(lanes, s, &mut state.row(after + c)[columns.clone()]);
             }
         } else {
             for c in 0..rows {
-                match ((c + AHEAD).checked_sub(rows), ahead) {
-                    (None, _) => ask(address.wrapping_add((c + AHEAD) * stride)),
-                    (Some(row), Some(ahead)) => ask(ahead.wrapping_add(row * stride)),
-                    (Some(_), None) => {}
-                }
+                ask(c);
                 let factors = [key[c], query[c], keep[c]];
-                write(lanes, factors, &mut state.row(first_row + c)[columns.clone()], &value, &mut read);
+                let s = take(lanes, factors, &state.row(before + c)[columns.clone()], &value, &mut read);
+                put(lanes, s, &mut state.row(after + c)[columns.clone()]);
             }
         }
-        for (to, read) in vectors_mut(lanes, &mut o[columns]).iter_mut().zip(read) {
-            *to = read.raw();
-        }
+        put(lanes, read, &mut o[columns]);
     }
 }
 
-/// Decays vectors of a row of a state, writes to them, and adds to what is read of them.
+/// What vectors of a row of a state become, which are decayed and written to; adds to what is read of them.
 #[inline(always)]
-fn write<L: Door, const V: usize>(
+fn take<L: Door, const V: usize>(
     lanes: L,
     factors: [f32; 3],
-    row: &mut [f32],
+    row: &[f32],
     value: &[F32<L>; V],
     read: &mut [F32<L>; V],
-) {
+) -> [F32<L>; V] {
     // One by one: a closure would be compiled without the engine's instructions where it is not inlined.
     let [key, query, keep] =
         [F32::splat(lanes, factors[0]), F32::splat(lanes, factors[1]), F32::splat(lanes, factors[2])];
-    for ((s, &value), read) in vectors_mut(lanes, row).iter_mut().zip(value).zip(read) {
-        let after = F32::from_raw(lanes, *s).mul_add(keep, key * value);
+    let mut after = *value;
+    for ((after, &s), read) in after.iter_mut().zip(vectors(lanes, row)).zip(read) {
+        *after = F32::from_raw(lanes, s).mul_add(keep, key * *after);
         *read = after.mul_add(query, *read);
-        *s = after.raw();
+    }
+    after
+}
+
+/// Writes vectors to a row.
+#[inline(always)]
+fn put<L: Door, const V: usize>(lanes: L, vectors: [F32<L>; V], row: &mut [f32]) {
+    for (to, x) in vectors_mut(lanes, row).iter_mut().zip(vectors) {
+        *to = x.raw();
     }
 }
