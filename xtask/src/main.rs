@@ -105,10 +105,10 @@ enum Task {
     /// Run every check of the project: what a change must pass.
     ///
     /// Format, tidy, clippy with warnings as errors, each feature of the run-time crates alone, link, all tests, and
-    /// the demo, in release.
+    /// the demo, with the command as the tests have built it.
     /// Stops at the first step that fails and says how to run it by hand.
     Ci {
-        /// Run exhaustive tests too: those marked `#[ignore = "long"]`.
+        /// Run exhaustive tests too: those marked `#[ignore = "long"]`, and the demo as it ships.
         #[arg(long)]
         long: bool,
     },

@@ -23,9 +23,9 @@ const REPEAT: &str = "200";
 ///
 /// # Errors
 /// If a step fails.
-pub fn run(root: &Path) -> Result<(), Error> {
+pub fn run(root: &Path, profile: Profile) -> Result<(), Error> {
     chapter("Building the command")?;
-    let regard = Regard::build(root, Profile::Release)?;
+    let regard = Regard::build(root, profile)?;
     let outputs = root.join(OUTPUTS);
     fs::create_dir_all(&outputs).map_err(|error| Error::File { path: outputs, error })?;
 

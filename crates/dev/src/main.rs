@@ -21,7 +21,11 @@ enum Task {
     /// Plan, run, verify and time a spec on the activations of a real model.
     ///
     /// Builds the command regard and shows each of its commands as it is typed. Fails if any of them does.
-    Demo,
+    Demo {
+        /// Build in a fraction of the time: the times that it shows mean nothing.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Draw the masks of all specs, and the page that shows them.
     ///
     /// Builds the command regard, and writes docs/gallery.md and what is in docs/gallery.
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match args.task {
-        Task::Demo => demo::run(&root()),
+        Task::Demo { quick } => demo::run(&root(), if quick { Profile::Dev } else { Profile::Release }),
         Task::Gallery { check } => gallery(&root(), check),
         Task::Model => model::run(&root()),
         Task::Bench(args) => bench(&root(), args),

@@ -82,15 +82,22 @@ impl Entry {
         self.exact(dtype).is_some() || self.splits()
     }
 
-    /// Whether it computes recurrences, whose products are of f32 vectors.
-    pub const fn has_states(&self) -> bool {
-        matches!(self.engine, EngineKind::SimdF32)
+    /// Whether it computes recurrences of a storage type: matrix tiles multiply operands that are rounded to bf16, which is what
+    /// the bounds of bf16 leave room for.
+    pub const fn has_states(&self, dtype: Dtype) -> bool {
+        matches!((self.engine, dtype), (EngineKind::SimdF32, _) | (EngineKind::AmxBf16, Dtype::Bf16))
     }
 
     /// Whether it can split operands of any storage type into pieces.
     pub const fn splits(&self) -> bool {
         matches!(self.engine, EngineKind::AmxBf16)
     }
+}
+
+/// The engine on vectors of the instruction set that another works beside.
+pub fn vectors(entry: &Entry) -> Entry {
+    let on_vectors = |other: &&Entry| other.engine == EngineKind::SimdF32;
+    *runnable(entry.isa).find(on_vectors).unwrap_or(entry)
 }
 
 /// The engines that a machine with `isa` can run, the more capable instruction sets first and emulated units last.

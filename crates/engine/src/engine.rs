@@ -6,6 +6,7 @@ use regard_simd::{Lanes, vectors_mut};
 use crate::cached::CachedUnit;
 use crate::isa::Door;
 use crate::pack::Rows;
+use crate::product::{self, Before, Matrix, Right, Sizes};
 use crate::weigh::{Precise, Weigher};
 
 /// Keys whose odd values are told in one word.
@@ -51,8 +52,8 @@ pub trait Engine: Copy + Send + Sync + 'static {
     /// Storage types that it computes.
     const STORAGE: &'static [Dtype];
 
-    /// Whether recurrences run on it: their products are those of [`crate::product`], of f32 vectors, and need no other engine.
-    const STATES: bool = false;
+    /// Storage types of which it computes recurrences: those whose bounds the products of [`Engine::multiply`] keep.
+    const STATES: &'static [Dtype] = &[];
 
     /// Rows of a full row tile.
     const ROWS: usize;
@@ -140,6 +141,37 @@ pub trait Engine: Copy + Send + Sync + 'static {
 
     /// The weights of the key that was number `at` of the last step's block, `[width]`; see [`Engine::WEIGHTS_KEPT`].
     fn weights(shape: &Shape, scratch: &[f32], at: usize, to: &mut [f32]);
+
+    /// Floats that making a right operand takes, so deep and so wide, of a matrix that is turned or not.
+    fn right_len([depth, columns]: [usize; 2], is_turned: bool) -> usize {
+        if is_turned { depth.saturating_mul(columns) } else { 0 }
+    }
+
+    /// Floats that packing some rows of a left operand takes, so deep.
+    fn left_len(_depth: usize) -> usize {
+        0
+    }
+
+    /// Makes a right operand of a matrix: as deep and as wide as any product that it is for, in multiples of [`LINE`]. `room` is as
+    /// long as [`Engine::right_len`] says.
+    #[inline(always)]
+    fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
+        matrix.into_rows(self.lanes(), sizes, room)
+    }
+
+    /// Multiplies matrices of floats, as [`product::multiply`] does, with the precision of the engine's operands. Sizes are multiples
+    /// of [`LINE`]; `room` is as long as [`Engine::left_len`] says.
+    #[inline(always)]
+    fn multiply(
+        self,
+        sizes: Sizes,
+        (left, right): (Matrix<'_>, Right<'_>),
+        to: (&mut [f32], usize),
+        before: Before<'_>,
+        _room: &mut [f32],
+    ) {
+        product::multiply(self.lanes(), sizes, left, right, to, before);
+    }
 
     /// The scores of a step alone, as the engine gives them: `to` is `[live keys, rounded up to 8][width]`, and its shape has
     /// no channels of values.

@@ -7,7 +7,7 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Simd, vectors_mut};
+use regard_simd::{F32, Lanes, Simd, TRANSPOSE, vectors_mut};
 
 use crate::engine::{LINE, Op};
 use crate::isa::Door;
@@ -18,23 +18,106 @@ const CHAIN: usize = 64;
 /// Rows of a register tile. Counts of rows are multiples of it.
 const ROWS: usize = 4;
 
-/// The left operand.
+/// A matrix of floats.
 #[derive(Clone, Copy)]
-pub struct Left<'a> {
+pub struct Matrix<'a> {
     data: &'a [f32],
     stride: usize,
     turned: bool,
+    precise: bool,
 }
 
-impl<'a> Left<'a> {
+impl<'a> Matrix<'a> {
     /// Rows, so far apart.
     pub const fn rows(data: &'a [f32], stride: usize) -> Self {
-        Self { data, stride, turned: false }
+        Self { data, stride, turned: false, precise: false }
     }
 
     /// A matrix turned: its columns are the rows of `data`, so far apart.
     pub const fn turned(data: &'a [f32], stride: usize) -> Self {
-        Self { data, stride, turned: true }
+        Self { data, stride, turned: true, precise: false }
+    }
+
+    /// The same, if so with the digits of floats: an engine that rounds operands keeps what that takes, and multiplies by it too.
+    pub const fn precise(self, precise: bool) -> Self {
+        Self { precise, ..self }
+    }
+
+    /// What it is made of.
+    pub(crate) const fn data(self) -> &'a [f32] {
+        self.data
+    }
+
+    /// Floats from one row of the data to the next.
+    pub(crate) const fn stride(self) -> usize {
+        self.stride
+    }
+
+    /// Whether the rows of the data are its columns.
+    pub(crate) const fn is_turned(self) -> bool {
+        self.turned
+    }
+
+    /// Whether what rounding takes is kept.
+    pub(crate) const fn is_precise(self) -> bool {
+        self.precise
+    }
+
+    /// A right operand of rows, which are those of the matrix or, where it is turned, are written to `room`: so deep and so wide,
+    /// multiples of 8.
+    #[inline(always)]
+    pub(crate) fn into_rows<L: Lanes>(
+        self,
+        lanes: L,
+        [depth, columns]: [usize; 2],
+        room: &'a mut [f32],
+    ) -> Right<'a> {
+        if !self.turned {
+            return Right::rows(self.data, self.stride);
+        }
+        for column in (0..columns).step_by(TRANSPOSE) {
+            for row in (0..depth).step_by(TRANSPOSE) {
+                let from: [&[f32]; TRANSPOSE] =
+                    core::array::from_fn(|i| &self.data[(column + i) * self.stride + row..]);
+                lanes.transpose(from, &mut room[row * columns + column..], columns);
+            }
+        }
+        Right::rows(room, columns)
+    }
+}
+
+/// A right operand, as an engine multiplies by it ([`crate::Engine::right`]).
+#[derive(Clone, Copy)]
+pub struct Right<'a> {
+    data: &'a [f32],
+    stride: usize,
+    precise: bool,
+}
+
+impl<'a> Right<'a> {
+    /// Rows, so far apart.
+    pub const fn rows(data: &'a [f32], stride: usize) -> Self {
+        Self { data, stride, precise: false }
+    }
+
+    /// The same without what rounding took, or with it where that was kept.
+    pub const fn precise(self, precise: bool) -> Self {
+        Self { precise, ..self }
+    }
+
+    /// Whether what rounding took counts.
+    pub(crate) const fn is_precise(self) -> bool {
+        self.precise
+    }
+
+    /// What it is made of.
+    pub(crate) const fn data(self) -> &'a [f32] {
+        self.data
+    }
+
+    /// Floats from one row of what it is made of to the next.
+    pub(crate) const fn stride(self) -> usize {
+        self.stride
     }
 }
 
@@ -60,7 +143,7 @@ pub struct Sizes {
     pub columns: usize,
 }
 
-/// Multiplies; rows of `right` and `to` are so far apart.
+/// Multiplies by rows; those of `to` are so far apart.
 ///
 /// # Panics
 /// If an operand is too short, rows are not a multiple of 4, or columns, strides of `right` or `to` not of [`LINE`].
@@ -68,8 +151,8 @@ pub struct Sizes {
 pub fn multiply<D: Door>(
     lanes: D,
     sizes: Sizes,
-    left: Left<'_>,
-    (right, right_stride): (&[f32], usize),
+    left: Matrix<'_>,
+    Right { data: right, stride: right_stride, .. }: Right<'_>,
     (to, to_stride): (&mut [f32], usize),
     before: Before<'_>,
 ) {
@@ -98,7 +181,7 @@ struct Tile<'a, D> {
     depth: usize,
     /// The first column.
     first: usize,
-    left: Left<'a>,
+    left: Matrix<'a>,
     right: &'a [f32],
     right_stride: usize,
     to: &'a mut [f32],
@@ -260,10 +343,11 @@ mod tests {
                 let (right, given) = (numbers(depth * right_stride, 2), numbers(rows * to_stride, 3));
                 let factors: std::vec::Vec<f32> = (0..rows).map(|row| 0.5 + row as f32).collect();
                 for before in [Before::Replaced, Before::Kept, Before::Times(&factors)] {
-                    for left in [Left::rows(&left, left_stride), Left::turned(&turned, rows + 2)] {
+                    for left in [Matrix::rows(&left, left_stride), Matrix::turned(&turned, rows + 2)] {
                         let mut to = given.clone();
                         let sizes = Sizes { rows, depth, columns };
-                        multiply(self.0, sizes, left, (&right, right_stride), (&mut to, to_stride), before);
+                        let operand = Right::rows(&right, right_stride);
+                        multiply(self.0, sizes, left, operand, (&mut to, to_stride), before);
                         for (at, (&found, &given)) in to.iter().zip(&given).enumerate() {
                             let (i, n) = (at / to_stride, at % to_stride);
                             if n >= columns {

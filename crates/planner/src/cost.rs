@@ -31,8 +31,14 @@ mod cached;
 /// Operations on a vector that make scores into weights: what a modifier's are counted against.
 const SOFTMAX_OPERATIONS: f64 = 12.0;
 
-/// The share of an engine's rate that products of short chunks with a state reach, with what is done to rows beside them.
+/// The share of the rate of vectors that products of short chunks with a state reach, with what is done to rows beside them.
 const STATE_RATE: f64 = 0.5;
+
+/// The share of that time which is products, and which matrix tiles take over.
+const STATE_PRODUCTS: f64 = 0.5;
+
+/// The share of their rate that matrix tiles reach there: operands are packed for each product anew.
+const STATE_TILE_RATE: f64 = 0.25;
 
 /// Seconds to ask a mask about a step of a row tile.
 const CLASSIFY_S: f64 = 30e-9;
@@ -127,7 +133,8 @@ impl Case<'_> {
         Prediction { seconds, products_s, softmax_s, keys_s, rows_s, rates: known.origin }
     }
 
-    /// Of a recurrence: its chunks' products, at the share of an engine's rate that they reach, and rows read and written.
+    /// Of a recurrence: its chunks' products, at the share of an engine's rate that they reach, and rows read and written. What is
+    /// done to rows beside products is done on vectors, whatever the engine.
     fn predict_recurrence(
         &self,
         recurrence: &Recurrence,
@@ -137,13 +144,20 @@ impl Case<'_> {
     ) -> Prediction {
         let Self { plan, variant, problem, .. } = *self;
         let heads = &variant.heads;
-        let rate = STATE_RATE * known.engine(entry).products;
+        let vectors = known.engine(&catalog::vectors(entry)).products;
+        let per_product = match plan.engine {
+            EngineKind::SimdF32 => 1.0 / (STATE_RATE * vectors),
+            _ => {
+                let tiles = 1.0 / (STATE_TILE_RATE * known.engine(entry).products);
+                tiles + (1.0 - STATE_PRODUCTS) / (STATE_RATE * vectors)
+            }
+        };
         let threads = sharing.threads.clamp(1, self.machine.cores.max(1));
         let busiest = (1.0 + sharing.imbalance.max(0.0)) / f64::from(threads);
         let tokens = problem.all_keys().max(problem.all_queries()) as f64;
         let of_token =
             recurrence::products(heads, recurrence, plan.recurrence.map_or(1, |it| it.chunk)) as f64;
-        let products_s = busiest * tokens * f64::from(heads.value) * of_token / (rate * 1e9);
+        let products_s = busiest * tokens * f64::from(heads.value) * of_token * per_product / 1e9;
         let bytes = |rows: f64, width: u32| rows * f64::from(width) * f64::from(plan.dtype.size_bytes());
         let (queries, keys) = (problem.all_queries() as f64, problem.all_keys() as f64);
         let kept = work::state_bytes(variant, problem.batch);

@@ -4,7 +4,7 @@
 //! runs at full speed on some and at half on others, the estimate says half, and only a measurement makes a planner take it
 //! there. For the same reason rates that were measured are never held against rates that were not.
 
-use regard_engine::catalog::Entry;
+use regard_engine::catalog::{self, Entry};
 use regard_ir::machine::{Isa, Machine};
 use regard_ir::plan::EngineKind;
 use regard_ir::rates::{EngineRates, Origin, ReadRates};
@@ -90,8 +90,7 @@ impl<'a> Known<'a> {
 
     /// Multiply-adds of sums over heads, which are made on vectors whatever the engine.
     pub(crate) fn mixing(&self, entry: &Entry) -> f64 {
-        let vectors = Entry { engine: EngineKind::SimdF32, ..*entry };
-        self.engine(&vectors).products * MIXING_SHARE
+        self.engine(&catalog::vectors(entry)).products * MIXING_SHARE
     }
 
     /// How fast it reads what lies in so many bytes, by the smallest cache that holds them with as much again.

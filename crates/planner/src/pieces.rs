@@ -87,8 +87,8 @@ pub(crate) fn choose(
     dtype: Dtype,
     precision: Precision,
 ) -> Option<Split> {
-    if variant.recurrence().is_some() && !entry.has_states() {
-        return None;
+    if variant.recurrence().is_some() {
+        return entry.has_states(dtype).then_some(Split { pieces: Pieces::WHOLE, choice: None });
     }
     let traits = Traits::of(variant);
     if let Some(exact) = entry.exact(dtype) {

@@ -124,9 +124,9 @@ fn squares(row: &[f32]) -> f64 {
     let mut sums = [0.0f64; 8];
     let (eights, rest) = row.as_chunks::<8>();
     for x in eights {
-        for (sum, &x) in sums.iter_mut().zip(x) {
-            *sum += x as f64 * x as f64;
-        }
+        // All eight at each step: written one after the other they would not become vectors.
+        let x = x.map(f64::from);
+        sums = core::array::from_fn(|i| sums[i] + x[i] * x[i]);
     }
     for (sum, &x) in sums.iter_mut().zip(rest) {
         *sum += x as f64 * x as f64;

@@ -80,7 +80,16 @@ fn cut_to(case: &Case<'_>, inputs: &Inputs, tokens: Range<usize>) -> Inputs {
 
 #[test]
 fn a_prompt_and_steps_after_it_are_what_they_are_at_once() {
-    for (text, form) in specs_and_forms() {
+    prompts_and_steps(PseudoForm::Compact);
+}
+
+#[test]
+fn a_prompt_and_steps_of_rows_that_were_mixed_are_what_they_are_at_once() {
+    prompts_and_steps(PseudoForm::Expanded);
+}
+
+fn prompts_and_steps(form: PseudoForm) {
+    for text in SPECS {
         for dtype in Dtype::ALL {
             for entry in engines::serving(dtype) {
                 let spec = in_form(specs::parse(text), form);

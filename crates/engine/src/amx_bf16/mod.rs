@@ -9,6 +9,7 @@ pub mod hardware;
 
 pub mod emulated;
 mod layout;
+mod matrix;
 mod mend;
 mod product;
 mod step;
@@ -24,6 +25,7 @@ use self::unit::{SIDE, Unit};
 use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{Rows, is_odd};
+use crate::product::{Before, Matrix, Right};
 use crate::split::{pair_channels, pair_rows};
 
 /// bf16 products on the tiles of a unit, with the vectors of `D` between.
@@ -38,6 +40,7 @@ pub struct AmxBf16<U, D> {
 impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     type Lanes = D;
     const STORAGE: &'static [Dtype] = &Dtype::ALL;
+    const STATES: &'static [Dtype] = &[Dtype::Bf16];
     const ROWS: usize = ROWS;
     const ROW_STEP: usize = ROWS;
     const KEY_STEP: usize = GROUP;
@@ -189,6 +192,34 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     #[inline(always)]
     fn step<F: Fold<D>>(self, step: Step<'_>, fold: &mut F) {
         self.lanes.call(Pipeline { lanes: self.lanes, unit: self.unit, step, fold });
+    }
+
+    fn right_len(sizes: [usize; 2], _is_turned: bool) -> usize {
+        matrix::right_len(sizes)
+    }
+
+    fn left_len(depth: usize) -> usize {
+        matrix::left_len(depth)
+    }
+
+    #[inline(always)]
+    fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
+        let room = &mut room[..matrix::right_len(sizes)];
+        matrix::pack_right(self.lanes, matrix, sizes, room);
+        Right::rows(room, sizes[1]).precise(matrix.is_precise())
+    }
+
+    #[inline(always)]
+    fn multiply(
+        self,
+        sizes: crate::product::Sizes,
+        (left, right): (Matrix<'_>, Right<'_>),
+        (to, stride): (&mut [f32], usize),
+        before: Before<'_>,
+        room: &mut [f32],
+    ) {
+        let Self { unit, lanes } = self;
+        lanes.call(matrix::Multiply { unit, lanes, sizes, left, right, to, stride, before, room });
     }
 
     #[inline(always)]

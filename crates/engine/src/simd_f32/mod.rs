@@ -19,7 +19,7 @@ pub struct SimdF32<D>(pub D);
 impl<D: Door> Engine for SimdF32<D> {
     type Lanes = D;
     const STORAGE: &'static [Dtype] = &Dtype::ALL;
-    const STATES: bool = true;
+    const STATES: &'static [Dtype] = &Dtype::ALL;
     const ROWS: usize = D::VECTORS * D::WIDTH;
     const ROW_STEP: usize = D::WIDTH;
     const KEY_STEP: usize = PANEL;

@@ -8,6 +8,7 @@ use regard_engine::element::Element;
 use regard_engine::grid::Task;
 use regard_engine::pack::MAX_DIM;
 use regard_ir::cache::PageFormat;
+use regard_ir::plan::Dtype;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::Variant;
 
@@ -72,9 +73,18 @@ pub(crate) fn check_caches(
 
 /// Whether an engine computes a storage type.
 pub(super) const fn serves<E: Engine, T: Element>() -> bool {
+    contains(E::STORAGE, T::DTYPE)
+}
+
+/// Whether it computes recurrences of it.
+pub(super) const fn has_states<E: Engine, T: Element>() -> bool {
+    contains(E::STATES, T::DTYPE)
+}
+
+const fn contains(types: &[Dtype], dtype: Dtype) -> bool {
     let mut i = 0;
-    while i < E::STORAGE.len() {
-        if E::STORAGE[i] as u8 == T::DTYPE as u8 {
+    while i < types.len() {
+        if types[i] as u8 == dtype as u8 {
             return true;
         }
         i += 1;

@@ -31,7 +31,7 @@ use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
-use self::check::{check, serves};
+use self::check::{check, has_states, serves};
 pub(crate) use self::check::{check_caches, check_outputs, check_tokens, covers};
 pub use self::error::RunError;
 pub(crate) use self::keys::Source;
@@ -176,7 +176,7 @@ pub fn workspace<E: Engine>(
     threads: usize,
 ) -> WorkspaceLen {
     if let Mechanism::Recurrence(recurrence) = &variant.mechanism {
-        return recurrent::workspace_len((variant, recurrence), plan, code, problem, threads);
+        return recurrent::workspace_len::<E>((variant, recurrence), plan, code, problem, threads);
     }
     if let Mechanism::Latent(latent) = &variant.mechanism {
         return latent::workspace::<E>((variant, latent), plan, code, problem, threads);
@@ -221,7 +221,7 @@ pub fn run<E: Engine, T: Element>(
     let Inputs { q, kv, captured, gate } = inputs;
     operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
     if let Mechanism::Recurrence(recurrence) = parts.variant.mechanism {
-        if const { !E::STATES } {
+        if const { !has_states::<E, T>() } {
             return Err(RunError::Mechanism);
         }
         let Target::Whole(outputs) = target else { return Err(RunError::Mechanism) };
@@ -289,7 +289,7 @@ pub fn run_recurrence<E: Engine, T: Element>(
     if const { !serves::<E, T>() } {
         return Err(RunError::Storage { dtype: T::DTYPE });
     }
-    if const { !E::STATES } {
+    if const { !has_states::<E, T>() } {
         return Err(RunError::Mechanism);
     }
     operands::check(parts.variant, parts.problem, Some(&inputs.q), Some(&inputs.kv))?;

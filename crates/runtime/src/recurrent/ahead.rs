@@ -28,16 +28,26 @@ impl<T: Element> Ahead<'_, T> {
     #[inline(always)]
     pub fn ask<L: Door>(&mut self, lanes: L, tokens: usize) {
         let end = self.tokens.end.min(self.tokens.start.saturating_add(tokens));
-        for token in self.tokens.start..end {
-            for (i, (tensor, [sequence, head, first])) in self.tensors.iter().zip(self.places).enumerate() {
-                for head in head..head + if i == 2 { self.heads } else { 1 } {
-                    let row = tensor.row(sequence, head, first + token);
-                    for line in row.chunks(LINE_BYTES / size_of::<T>()) {
-                        lanes.prefetch(line.as_ptr());
-                    }
+        for (i, (tensor, [sequence, head, first])) in self.tensors.iter().zip(self.places).enumerate() {
+            for head in head..head + if i == 2 { self.heads } else { 1 } {
+                let at = [sequence, head, first + self.tokens.start];
+                if let Some(block) = tensor.block(at, end - self.tokens.start) {
+                    ask(lanes, block);
+                    continue;
+                }
+                for token in self.tokens.start..end {
+                    ask(lanes, tensor.row(sequence, head, first + token));
                 }
             }
         }
         self.tokens.start = end;
+    }
+}
+
+/// Asks for the lines of some elements.
+#[inline(always)]
+pub(super) fn ask<L: Door, T>(lanes: L, elements: &[T]) {
+    for line in elements.chunks(LINE_BYTES / size_of::<T>()) {
+        lanes.prefetch_far(line.as_ptr());
     }
 }

@@ -7,13 +7,14 @@
 //!
 //! Source: Yang et al., *Gated Linear Attention Transformers*, arXiv 2312.06635, section 4: two levels of blocks.
 
+use regard_engine::Engine;
 use regard_engine::isa::Door;
-use regard_engine::product::{Before, Left, Sizes, multiply};
+use regard_engine::product::{Before, Matrix, Sizes};
 use regard_simd::{F32, exp, load_f32, vectors, vectors_mut};
 
 use super::chunk::{FORGETS, Rule};
 use super::memory::{BLOCK, Layout, Memory};
-use super::rows::{decay, decay_more, scale, turn};
+use super::rows::{decay, decay_more, scale};
 
 /// Sums up log decays, whose rows `read` writes, over the rows of each block.
 #[inline(always)]
@@ -57,10 +58,12 @@ pub(super) fn sums<L: Door>(
 
 /// Makes weights of all queries and keys of a chunk up to each query, and what is erased.
 #[inline(always)]
-pub(super) fn pairs<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, rule: Rule) {
+pub(super) fn pairs<E: Engine>(engine: E, layout: &Layout, memory: &mut Memory<'_>, rows: usize, rule: Rule) {
     let Layout { chunk, dims, .. } = *layout;
+    let lanes = engine.lanes();
     for first in (0..rows).step_by(BLOCK) {
-        let Memory { q, k, turned, weights, erased, decayed, sums, .. } = &mut *memory;
+        let Memory { q, k, weights, erased, decayed, sums, keep: between, right: [pairs, ..], left, .. } =
+            &mut *memory;
         let [queries, keys, erasing] = decayed;
         let [up_to, after, whole] = sums;
         if first > 0 {
@@ -70,7 +73,6 @@ pub(super) fn pairs<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>,
                 decay_all(lanes, dims, (&k[here.clone()], &up_to[here]), &mut erasing[..BLOCK * dims]);
             }
             // Decays of the blocks between, from the nearest back.
-            let (between, _) = turned.split_at_mut(dims);
             between.fill(0.0);
             for block in (0..first / BLOCK).rev() {
                 for row in block * BLOCK..(block + 1) * BLOCK {
@@ -79,15 +81,17 @@ pub(super) fn pairs<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>,
                 }
                 add_to(lanes, between, &whole[block * dims..][..dims]);
             }
-            turn(lanes, (keys, dims), [first, dims], (turned, chunk));
             let sizes = Sizes { rows: BLOCK, depth: dims, columns: first };
-            let of = |rows: &[f32], to: &mut [f32]| {
+            let keys = Matrix::turned(keys, dims).precise(rule.delta);
+            let keys = engine.right(keys, [dims, first], pairs);
+            let mut of = |rows: &[f32], to: &mut [f32], precise: bool| {
                 let to = (&mut to[first * chunk..], chunk);
-                multiply(lanes, sizes, Left::rows(rows, dims), (turned, chunk), to, Before::Replaced);
+                let operands = (Matrix::rows(rows, dims).precise(precise), keys.precise(precise));
+                engine.multiply(sizes, operands, to, Before::Replaced, left);
             };
-            of(queries, weights);
+            of(queries, weights, false);
             if rule.delta {
-                of(erasing, erased);
+                of(erasing, erased, true);
             }
         }
         diagonal(lanes, layout, memory, first, rule.delta);

@@ -7,13 +7,17 @@
 //!   (I + A) W = β V. Of an addition W is V;
 //! * O = exp(G) Q S + P W, and S becomes exp(G_last) S + (exp(G_last − G) K)ᵀ W.
 //!
+//! What becomes of the state is asked for with the digits of floats, whatever an engine rounds its operands to: its bound is narrower
+//! than that of outputs, and it is handed on.
+//!
 //! Decays of channels are factors of the rows of Q and K; see [`super::channels`]. Nothing is the exponential of a positive number.
 //!
 //! Sources: Dao and Gu, *Transformers are SSMs*, arXiv 2405.21060; Yang et al., *Parallelizing Linear Transformers with the Delta
 //! Rule*, arXiv 2406.06484; *Gated Delta Networks*, arXiv 2412.06464.
 
+use regard_engine::Engine;
 use regard_engine::isa::Door;
-use regard_engine::product::{Before, Left, Sizes, multiply};
+use regard_engine::product::{self, Before, Matrix, Right, Sizes};
 use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
 
 use super::memory::{BLOCK, Layout, Memory};
@@ -37,6 +41,8 @@ pub(super) enum Decays {
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
     pub delta: bool,
+    /// Whether keys that are written are as they were given: bf16 holds them, where they are.
+    pub has_given_keys: bool,
     /// What is added to the divisor of outputs, where they are divided.
     pub normalize_eps: Option<f32>,
     /// What products of queries are multiplied by.
@@ -46,26 +52,27 @@ pub(super) struct Rule {
 /// Products of all queries and keys of a chunk up to each query, and of its keys with each other where they are erased. `ask` is called
 /// from time to time.
 #[inline(always)]
-pub(super) fn products<L: Door>(
-    lanes: L,
+pub(super) fn products<E: Engine>(
+    engine: E,
     layout: &Layout,
     memory: &mut Memory<'_>,
     (rows, delta): (usize, bool),
     ask: &mut impl FnMut(),
 ) {
     let Layout { chunk, dims, .. } = *layout;
-    super::rows::turn(lanes, (memory.k, dims), [rows, dims], (memory.turned, chunk));
+    let [pairs, ..] = &mut memory.right;
+    let keys = engine.right(Matrix::turned(memory.k, dims).precise(delta), [dims, rows], pairs);
     for first in (0..rows).step_by(BLOCK) {
         ask();
         let sizes = Sizes { rows: BLOCK, depth: dims, columns: first + BLOCK };
-        let of = |rows: &[f32], to: &mut [f32]| {
-            let left = Left::rows(&rows[first * dims..], dims);
+        let mut of = |rows: &[f32], to: &mut [f32], precise: bool| {
+            let left = Matrix::rows(&rows[first * dims..], dims).precise(precise);
             let to = (&mut to[first * chunk..], chunk);
-            multiply(lanes, sizes, left, (memory.turned, chunk), to, Before::Replaced);
+            engine.multiply(sizes, (left, keys.precise(precise)), to, Before::Replaced, memory.left);
         };
-        of(memory.q, memory.scores);
+        of(memory.q, memory.scores, false);
         if delta {
-            of(memory.k, memory.overlaps);
+            of(memory.k, memory.overlaps, true);
         }
     }
 }
@@ -84,11 +91,8 @@ pub(super) fn scalar<L: Door>(lanes: L, memory: &mut Memory<'_>, rows: usize, lo
     for ((&log, read), rest) in memory.logs[..rows].iter().zip(&mut **read).zip(&mut **rest) {
         (*read, *rest) = (log as f32, (sum - log) as f32);
     }
-    for factors in [&mut read[..rows], &mut rest[..rows]] {
-        for x in vectors_mut(lanes, factors) {
-            *x = exp(F32::from_raw(lanes, *x)).raw();
-        }
-    }
+    exps(lanes, &mut read[..rows]);
+    exps(lanes, &mut rest[..rows]);
     memory.keep.fill(libm::exp(sum) as f32);
 }
 
@@ -115,9 +119,7 @@ pub(super) fn weigh<L: Door>(
                 *to = (own - log) as f32;
             }
             factors[row + 1..].fill(0.0);
-            for to in vectors_mut(lanes, factors) {
-                *to = exp(F32::from_raw(lanes, *to)).raw();
-            }
+            exps(lanes, factors);
         }
         if rule.delta {
             let erased = &mut memory.erased[at.clone()];
@@ -150,11 +152,19 @@ fn weigh_row<L: Door>(
     }
 }
 
+/// Makes factors of logs.
+#[inline(always)]
+fn exps<L: Door>(lanes: L, logs: &mut [f32]) {
+    for x in vectors_mut(lanes, logs) {
+        *x = exp(F32::from_raw(lanes, *x)).raw();
+    }
+}
+
 /// What a head does with a chunk: outputs are left in `memory.o`, and the state is that after the last row. `ask` is called from time to
 /// time.
 #[inline(always)]
-pub(super) fn step<L: Door>(
-    lanes: L,
+pub(super) fn step<E: Engine>(
+    engine: E,
     layout: &Layout,
     memory: &mut Memory<'_>,
     (rows, head, width): (usize, usize, usize),
@@ -162,7 +172,11 @@ pub(super) fn step<L: Door>(
     ask: &mut impl FnMut(),
 ) {
     let Layout { chunk, dims, width: stride, .. } = *layout;
-    let Memory { q, k, weights, erased, values, o, decayed, factors, states, norms, .. } = &mut *memory;
+    let lanes = engine.lanes();
+    let Memory {
+        q, k, weights, erased, values, o, decayed, factors, states, norms, right, left: room, ..
+    } = &mut *memory;
+    let [_, state_room, values_room] = right;
     let state = &mut states[head * dims * stride..][..dims * stride];
     let values = &mut values[head * chunk * stride..][..chunk * stride];
     let [read_queries, _, erasing_keys] = decayed;
@@ -170,9 +184,11 @@ pub(super) fn step<L: Door>(
     let by_channel = decays == Decays::Channels;
     let queries = if by_channel { &**read_queries } else { &**q };
     let all = Sizes { rows, depth: dims, columns: width };
+    let state = engine.right(Matrix::rows(state, stride).precise(rule.delta), [dims, width], state_room);
     if rule.delta {
         let erasing = if by_channel { &**erasing_keys } else { &**k };
-        multiply(lanes, all, Left::rows(erasing, dims), (state, stride), (o, stride), Before::Replaced);
+        let operands = (Matrix::rows(erasing, dims).precise(true), state);
+        engine.multiply(all, operands, (o, stride), Before::Replaced, room);
         for row in 0..rows {
             let (value, recalled) = (&mut values[row * stride..][..width], &o[row * stride..][..width]);
             let decay = if decays == Decays::Tokens { -read[row] } else { -1.0 };
@@ -182,19 +198,21 @@ pub(super) fn step<L: Door>(
         solve(lanes, (erased, chunk), (values, stride), [rows, width]);
     }
     ask();
-    multiply(lanes, all, Left::rows(queries, dims), (state, stride), (o, stride), Before::Replaced);
+    let operands = (Matrix::rows(queries, dims), state.precise(false));
+    engine.multiply(all, operands, (o, stride), Before::Replaced, room);
     // What a row of the state's product is multiplied by.
     if decays == Decays::Tokens {
         read[..rows].iter_mut().for_each(|factor| *factor *= rule.scale);
     } else {
         read[..rows].fill(rule.scale);
     }
+    let written = engine.right(Matrix::rows(values, stride), [rows, width], values_room);
     for first in (0..rows).step_by(BLOCK) {
         ask();
         let sizes = Sizes { rows: BLOCK, depth: first + BLOCK, columns: width };
-        let left = Left::rows(&weights[first * chunk..], chunk);
+        let left = Matrix::rows(&weights[first * chunk..], chunk);
         let to = (&mut o[first * stride..], stride);
-        multiply(lanes, sizes, left, (values, stride), to, Before::Times(&read[first..]));
+        engine.multiply(sizes, (left, written), to, Before::Times(&read[first..]), room);
     }
     if let Some(eps) = rule.normalize_eps {
         let norm = &mut norms[head * dims..][..dims];
@@ -214,7 +232,7 @@ pub(super) fn step<L: Door>(
         }
     }
     ask();
-    write(lanes, layout, memory, (rows, (head, head), width), decays);
+    write(engine, layout, memory, (rows, (head, head), width), (decays, rule));
 }
 
 /// Adds features of a chunk's keys to their sum, of a head of the part, which decays before.
@@ -244,27 +262,32 @@ pub(super) fn sum_features<L: Door>(
 
 /// Adds what a chunk writes to the state of a head of the part, which decays before. The head's values have a number of their own.
 #[inline(always)]
-pub(super) fn write<L: Door>(
-    lanes: L,
+pub(super) fn write<E: Engine>(
+    engine: E,
     layout: &Layout,
     memory: &mut Memory<'_>,
     (rows, (head, value), width): (usize, (usize, usize), usize),
-    decays: Decays,
+    (decays, rule): (Decays, Rule),
 ) {
     let Layout { dims, chunk, width: stride, is_sum, .. } = *layout;
-    let Memory { k, decayed: [_, written, _], values, keep, states, lost: [lost, _], .. } = memory;
+    let Memory { k, decayed, values, keep, states, lost: [lost, _], right, left: room, .. } = memory;
+    let ([_, written, _], [.., values_room]) = (decayed, right);
     let keys = if decays == Decays::Channels { &**written } else { &**k };
     let values = &values[value * chunk * stride..][..chunk * stride];
     let state = &mut states[head * dims * stride..][..dims * stride];
     let sizes = Sizes { rows: dims, depth: rows, columns: width };
-    let left = Left::turned(keys, dims);
+    // Given values are bf16 already, where they are.
+    let values = Matrix::rows(values, stride).precise(rule.delta || decays == Decays::Tokens);
+    let values = engine.right(values, [rows, width], values_room);
+    let keys = Matrix::turned(keys, dims).precise(!rule.has_given_keys || decays == Decays::Channels);
+    let operands = (keys, values);
     if is_sum {
         let lost = &mut lost[head * dims * stride..][..dims * stride];
-        multiply(lanes, sizes, left, (values, stride), (lost, stride), Before::Kept);
-        return fold(lanes, lost, state);
+        engine.multiply(sizes, operands, (lost, stride), Before::Kept, room);
+        return fold(engine.lanes(), lost, state);
     }
     let before = if decays == Decays::None { Before::Kept } else { Before::Times(keep) };
-    multiply(lanes, sizes, left, (values, stride), (state, stride), before);
+    engine.multiply(sizes, operands, (state, stride), before, room);
 }
 
 /// Solves (I + A) W = V row by row for the rows of W, in the place of V; `erased` is −A.
@@ -279,8 +302,8 @@ fn solve<L: Door>(
         let (solved, rest) = values.split_at_mut(first * stride);
         if first > 0 {
             let sizes = Sizes { rows: BLOCK, depth: first, columns: width };
-            let left = Left::rows(&erased[first * chunk..], chunk);
-            multiply(lanes, sizes, left, (solved, stride), (rest, stride), Before::Kept);
+            let left = Matrix::rows(&erased[first * chunk..], chunk);
+            product::multiply(lanes, sizes, left, Right::rows(solved, stride), (rest, stride), Before::Kept);
         }
         let own = &erased[first * chunk + first..];
         for column in (0..width).step_by(L::WIDTH) {

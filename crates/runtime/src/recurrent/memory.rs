@@ -1,8 +1,8 @@
 //! What a worker computes in, and how large it is.
 
+use regard_engine::Engine;
 use regard_engine::engine::LINE;
-use regard_engine::isa::Door;
-use regard_ir::plan::{Plan, RecurrencePlan};
+use regard_ir::plan::{Dtype, Plan, RecurrencePlan};
 use regard_ir::problem::Problem;
 #[cfg(feature = "alloc")]
 use regard_ir::variant::Heads;
@@ -35,7 +35,8 @@ pub(super) struct Layout {
     pub chunk: usize,
     /// The most tokens that are taken one after the other.
     pub one_by_one: usize,
-    /// Whether the state is a plain sum, of whose roundings account is kept: nothing that decays or is erased adds up so many.
+    /// Whether the state is a plain sum of f32, of whose roundings account is kept: nothing that decays or is erased adds up so
+    /// many.
     pub is_sum: bool,
     /// Channels of a query and a key.
     pub dim: usize,
@@ -49,6 +50,8 @@ pub(super) struct Layout {
     pub width: usize,
     /// What is kept of tokens.
     pub tokens: TokenLayout,
+    /// Floats of the right operands, and of a left one.
+    packed: [usize; 4],
     per_channel: bool,
     delta: bool,
     finish: usize,
@@ -61,8 +64,10 @@ pub(super) struct Memory<'a> {
     pub q: &'a mut [f32],
     /// Features of keys.
     pub k: &'a mut [f32],
-    /// The same, or some of them, turned: a row for each channel.
-    pub turned: &'a mut [f32],
+    /// Where an engine makes right operands: of keys turned, of a state, and of values.
+    pub right: [&'a mut [f32]; 3],
+    /// Where it packs left operands.
+    pub left: &'a mut [f32],
     /// Products of queries and keys, `[chunk][chunk]`.
     pub scores: &'a mut [f32],
     /// Products of keys with each other.
@@ -141,12 +146,12 @@ impl Share {
 }
 
 impl Layout {
-    pub fn new<L: Door>(
+    pub fn new<E: Engine>(
         variant: &Variant<'_>,
         recurrence: &Recurrence,
         plan: &Plan,
         problem: &Problem<'_>,
-        (code, threads): (&dyn Code<L>, usize),
+        (code, threads): (&dyn Code<E::Lanes>, usize),
     ) -> Self {
         let heads = &variant.heads;
         let [dim, value_dim] = [heads.dim, heads.value_dim].map(|n| n as usize);
@@ -154,16 +159,22 @@ impl Layout {
             plan.recurrence.unwrap_or(RecurrencePlan { chunk: 1, one_by_one: 0 });
         let chunk = (chunk as usize).next_multiple_of(LINE);
         let Share { heads: part_heads, channels } = Share::new(variant, recurrence, problem, threads);
+        let [dims, width] = [dim, channels].map(|n| n.next_multiple_of(LINE));
+        let right = [([dims, chunk], true), ([dims, width], false), ([chunk, width], false)];
+        let right = right.map(|(sizes, is_turned)| E::right_len(sizes, is_turned));
+        // What is lost to rounding counts in the bounds of f32 alone.
+        let is_exact = plan.dtype == Dtype::F32;
         Self {
             chunk,
             one_by_one: one_by_one as usize,
-            is_sum: matches!(recurrence.decay, Decay::None) && recurrence.delta.is_none(),
+            is_sum: is_exact && matches!(recurrence.decay, Decay::None) && recurrence.delta.is_none(),
             dim,
-            dims: dim.next_multiple_of(LINE),
+            dims,
             heads: part_heads,
             channels,
-            width: channels.next_multiple_of(LINE),
+            width,
             tokens: TokenLayout::new(variant, problem),
+            packed: [right[0], right[1], right[2], E::left_len(dims.max(chunk))],
             per_channel: matches!(recurrence.decay, Decay::Channel(_)),
             delta: recurrence.delta.is_some(),
             finish: crate::finish::len(value_dim),
@@ -171,8 +182,8 @@ impl Layout {
         }
     }
 
-    fn sizes(&self) -> [usize; 27] {
-        let Self { chunk, dims, width, heads, per_channel, delta, is_sum, finish, code, .. } = *self;
+    fn sizes(&self) -> [usize; 30] {
+        let Self { chunk, dims, width, heads, packed, per_channel, delta, is_sum, finish, code, .. } = *self;
         let [rows, pairs, values] = [dims, chunk, width].map(|row| chunk.saturating_mul(row));
         let of = |wanted: bool, size: usize| if wanted { size } else { 0 };
         let norms = heads.saturating_mul(dims);
@@ -180,7 +191,10 @@ impl Layout {
         [
             rows,
             rows,
-            rows,
+            packed[0],
+            packed[1],
+            packed[2],
+            packed[3],
             pairs,
             of(delta, pairs),
             pairs,
@@ -225,7 +239,8 @@ impl Layout {
         Memory {
             q: carve.next(),
             k: carve.next(),
-            turned: carve.next(),
+            right: [carve.next(), carve.next(), carve.next()],
+            left: carve.next(),
             scores: carve.next(),
             overlaps: carve.next(),
             weights: carve.next(),

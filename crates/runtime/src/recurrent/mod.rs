@@ -15,7 +15,6 @@ mod step;
 
 use regard_engine::element::Element;
 use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, StateRows, Task, Tasks};
-use regard_engine::isa::Door;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{Captured, InputData};
@@ -71,14 +70,14 @@ pub fn leaves_each(plan: &Plan, tokens: usize, depth: usize) -> bool {
 }
 
 /// How much memory a run needs with `threads` workers.
-pub(crate) fn workspace_len<L: Door>(
+pub(crate) fn workspace_len<E: Engine>(
     (variant, recurrence): (&Variant<'_>, &Recurrence),
     plan: &Plan,
-    code: &dyn Code<L>,
+    code: &dyn Code<E::Lanes>,
     problem: &Problem<'_>,
     threads: usize,
 ) -> WorkspaceLen {
-    let layout = Layout::new(variant, recurrence, plan, problem, (code, threads));
+    let layout = Layout::new::<E>(variant, recurrence, plan, problem, (code, threads));
     WorkspaceLen { floats: layout.len(threads.max(1)), spans: 0 }
 }
 
@@ -110,7 +109,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     }
     let captured = Captured::bind(variant.inputs, data, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
-    let layout = Layout::new(variant, recurrence, plan, problem, (code, schedule.threads as usize));
+    let layout = Layout::new::<E>(variant, recurrence, plan, problem, (code, schedule.threads as usize));
     let needed = WorkspaceLen { floats: layout.len(threads.count()), spans: 0 };
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
     if found.floats < needed.floats {

@@ -5,14 +5,14 @@ use core::ops::Range;
 use regard_engine::Engine;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
-use regard_engine::grid::Claim;
-use regard_engine::product::{Before, Left, Sizes, multiply};
+use regard_engine::grid::{Claim, Row};
+use regard_engine::product::{Before, Matrix, Sizes};
 use regard_ir::inputs::Captured;
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
-use super::ahead::Ahead;
+use super::ahead::{self, Ahead};
 use super::chunk::{self, Decays, Rule};
 use super::memory::{BLOCK, CELL, Layout, Memory};
 use super::rows::{are_finite, dot, scale};
@@ -120,6 +120,7 @@ pub(super) fn run<E: Engine, T: Element>(
     let Recurrence { normalize_eps, delta, causal, .. } = shared.recurrence;
     let rule = Rule {
         delta: delta.is_some(),
+        has_given_keys: shared.changes[1].is_none() && !shared.code.modifies(),
         normalize_eps: normalize_eps.map(|eps| eps as f32),
         scale: if normalize_eps.is_some() { 1.0 } else { shared.variant.scale as f32 },
     };
@@ -339,20 +340,31 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let tokens = layout.chunk.div_ceil(calls);
         let mut ask = || ahead.ask(lanes, tokens);
         if !by_channel {
-            chunk::products(lanes, layout, memory, (rows, self.rule.delta), &mut ask);
+            chunk::products(*engine, layout, memory, (rows, self.rule.delta), &mut ask);
         }
         for (at, head) in self.heads.clone().enumerate() {
+            self.ask_outputs(claim, head, span);
             self.strengths(memory, head, span);
             let decays = self.decays(memory, head, span);
             if decays == Decays::Channels {
-                channels::pairs(lanes, layout, memory, rows, self.rule);
+                channels::pairs(*engine, layout, memory, rows, self.rule);
                 channels::rows(lanes, layout, memory, rows, self.rule.delta);
             } else {
                 chunk::weigh(lanes, layout, memory, rows, (decays, self.rule));
             }
             let width = self.channels.len().next_multiple_of(LINE);
-            chunk::step(lanes, layout, memory, (rows, at, width), (decays, self.rule), &mut ask);
+            chunk::step(*engine, layout, memory, (rows, at, width), (decays, self.rule), &mut ask);
             self.write(claim, memory, head, span);
+        }
+    }
+
+    /// Asks for the rows that outputs of a chunk go to.
+    #[inline(always)]
+    fn ask_outputs(&self, claim: &mut Claim<'_, T>, head: usize, span: Span) {
+        for query in span.first..span.first + span.count {
+            if let Row::Stored(row) = claim.output(head, query as u32) {
+                ahead::ask(self.shared.engine.lanes(), row);
+            }
         }
     }
 
@@ -453,7 +465,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             self.features(1, memory, span);
             for (at, head) in self.heads.clone().enumerate() {
                 self.values(memory, (0, head), span);
-                chunk::write(lanes, layout, memory, (span.rows(), (at, 0), width), Decays::None);
+                let rule = (Decays::None, self.rule);
+                chunk::write(*engine, layout, memory, (span.rows(), (at, 0), width), rule);
                 if self.rule.normalize_eps.is_some() {
                     chunk::sum_features(lanes, layout, memory, (span.rows(), at), Decays::None);
                 }
@@ -462,10 +475,11 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         for span in spans(self.of.queries) {
             self.features(0, memory, span);
             for (at, head) in self.heads.clone().enumerate() {
-                let Memory { q, o, states, norms, .. } = &mut *memory;
+                let Memory { q, o, states, norms, right: [_, room, _], left, .. } = &mut *memory;
                 let state = &states[at * dims * stride..][..dims * stride];
+                let state = engine.right(Matrix::rows(state, stride), [dims, width], room);
                 let sizes = Sizes { rows: span.rows(), depth: dims, columns: width };
-                multiply(lanes, sizes, Left::rows(q, dims), (state, stride), (o, stride), Before::Replaced);
+                engine.multiply(sizes, (Matrix::rows(q, dims), state), (o, stride), Before::Replaced, left);
                 for (query, o) in q.chunks_exact(dims).zip(o.chunks_exact_mut(stride)).take(span.count) {
                     let o = &mut o[..width];
                     match self.rule.normalize_eps {

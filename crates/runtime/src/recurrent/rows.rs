@@ -1,7 +1,7 @@
 //! What is done to rows of whole lines, one vector after the other.
 
 use regard_engine::isa::Door;
-use regard_simd::{F32, TRANSPOSE, exp, load_f32, vectors, vectors_mut};
+use regard_simd::{F32, exp, load_f32, vectors, vectors_mut};
 
 /// `to = from · factor`.
 #[inline(always)]
@@ -109,25 +109,16 @@ pub(super) fn sum<L: Door>(lanes: L, row: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn are_finite<L: Door>(lanes: L, row: &[f32]) -> bool {
     let zero = F32::splat(lanes, 0.0);
-    let mut sum = zero;
-    for &x in vectors(lanes, row) {
-        sum = F32::from_raw(lanes, x).mul_add(zero, sum);
-    }
-    sum.sum() == 0.0
-}
-
-/// Writes `count` rows of `width` turned, both multiples of 8: `to[c · to_stride + i] = from[i · stride + c]`.
-#[inline(always)]
-pub(super) fn turn<L: Door>(
-    lanes: L,
-    (from, stride): (&[f32], usize),
-    [count, width]: [usize; 2],
-    (to, to_stride): (&mut [f32], usize),
-) {
-    for i in (0..count).step_by(TRANSPOSE) {
-        for c in (0..width).step_by(TRANSPOSE) {
-            let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|row| &from[(i + row) * stride + c..]);
-            lanes.transpose(rows, &mut to[c * to_stride + i..], to_stride);
+    // Four sums, so that none waits for the one before.
+    let mut sums = [zero; 4];
+    let (fours, rest) = vectors(lanes, row).as_chunks::<4>();
+    for four in fours {
+        for (sum, &x) in sums.iter_mut().zip(four) {
+            *sum = F32::from_raw(lanes, x).mul_add(zero, *sum);
         }
     }
+    for &x in rest {
+        sums[0] = F32::from_raw(lanes, x).mul_add(zero, sums[0]);
+    }
+    ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum() == 0.0
 }
