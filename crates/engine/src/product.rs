@@ -100,9 +100,14 @@ impl<'a> Right<'a> {
         Self { data, stride, precise: false }
     }
 
-    /// The same without what rounding took, or with it where that was kept.
-    pub const fn precise(self, precise: bool) -> Self {
-        Self { precise, ..self }
+    /// The same without what rounding took.
+    pub const fn rounded(self) -> Self {
+        Self { precise: false, ..self }
+    }
+
+    /// The same, with what rounding took.
+    pub(crate) const fn precise(self) -> Self {
+        Self { precise: true, ..self }
     }
 
     /// Whether what rounding took counts.

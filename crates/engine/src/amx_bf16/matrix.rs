@@ -130,7 +130,8 @@ fn turn<L: Lanes>(lanes: L, from: &[f32; TILE], to: &mut [f32], stride: usize) {
     }
 }
 
-/// Words of two rows, the nearest bf16 of each element or of what that leaves; the second is zero where there is none, and all are past the first's end.
+/// Words of two rows, the nearest bf16 of each element or of what that leaves; the second is zero where there is none, and both are
+/// past the end of the first.
 #[inline(always)]
 fn pair<L: Lanes, const REST: bool>(lanes: L, first: &[f32], second: Option<&[f32]>, to: &mut [f32]) {
     let zero = F32::splat(lanes, 0.0);

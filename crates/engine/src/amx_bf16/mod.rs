@@ -206,7 +206,8 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
         let room = &mut room[..matrix::right_len(sizes)];
         matrix::pack_right(self.lanes, matrix, sizes, room);
-        Right::rows(room, sizes[1]).precise(matrix.is_precise())
+        let right = Right::rows(room, sizes[1]);
+        if matrix.is_precise() { right.precise() } else { right }
     }
 
     #[inline(always)]

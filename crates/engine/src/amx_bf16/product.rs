@@ -63,17 +63,18 @@ pub(super) const fn multiplications(depth: usize, a: usize, b: usize) -> usize {
 /// Blocks on their way through the unit.
 pub(super) struct Products<'c, T> {
     tiles: T,
-    /// The block whose sums are still in tiles 0 to 3.
-    pending: Option<Block<'c>>,
+    /// The block whose sums are still in tiles 0 to 3, without words where there is none: an `Option` would be moved in and out
+    /// between multiplications, by halves that loads then wait for.
+    pending: Block<'c>,
 }
 
 impl<'c, T: Tiles> Products<'c, T> {
     #[inline(always)]
     pub fn new(tiles: T) -> Self {
-        Self { tiles, pending: None }
+        Self { tiles, pending: Block { words: &mut [], stride: 0, adds: false } }
     }
 
-    /// Computes a block; its sums are in memory after the next block, or [`Products::finish`].
+    /// Computes a block, at least one step deep; its sums are in memory after the next block, or [`Products::finish`].
     #[inline(always)]
     pub fn multiply<W: Work>(
         &mut self,
@@ -83,55 +84,65 @@ impl<'c, T: Tiles> Products<'c, T> {
         block: Block<'c>,
         work: &mut W,
     ) {
+        self.four::<true, W>((a, 0), (b, 0), 0, &block, work);
         let most = a.pieces.max(b.pieces);
         for step in 0..depth {
             for i in 0..a.pieces {
                 for j in 0..b.pieces.min(most - i) {
-                    let first = step == 0 && i == 0 && j == 0;
-                    self.tiles.stream::<4>(a.at(0, step, i), a.stride);
-                    self.tiles.load::<6>(b.at(0, step, j), b.stride);
-                    self.begin::<0>(first, &block);
-                    self.tiles.dot::<0, 4, 6>();
-                    work.advance();
-                    self.tiles.load::<7>(b.at(1, step, j), b.stride);
-                    self.begin::<1>(first, &block);
-                    self.tiles.dot::<1, 4, 7>();
-                    work.advance();
-                    self.tiles.stream::<5>(a.at(1, step, i), a.stride);
-                    self.begin::<2>(first, &block);
-                    self.tiles.dot::<2, 5, 6>();
-                    work.advance();
-                    self.begin::<3>(first, &block);
-                    self.tiles.dot::<3, 5, 7>();
-                    work.advance();
+                    if step + i + j > 0 {
+                        self.four::<false, W>((a, i), (b, j), step, &block, work);
+                    }
                 }
             }
         }
-        self.pending = Some(block);
+        self.pending = block;
+    }
+
+    /// Multiplies two tiles by two, of a piece of each operand. The `FIRST` four of a block begin its sums, after those before them
+    /// were stored, each while the unit is at work.
+    #[inline(always)]
+    fn four<const FIRST: bool, W: Work>(
+        &mut self,
+        (a, i): (Operand<'_>, usize),
+        (b, j): (Operand<'_>, usize),
+        step: usize,
+        block: &Block<'c>,
+        work: &mut W,
+    ) {
+        self.tiles.stream::<4>(a.at(0, step, i), a.stride);
+        self.tiles.load::<6>(b.at(0, step, j), b.stride);
+        self.begin::<FIRST, 0>(block);
+        self.tiles.dot::<0, 4, 6>();
+        work.advance();
+        self.tiles.load::<7>(b.at(1, step, j), b.stride);
+        self.begin::<FIRST, 1>(block);
+        self.tiles.dot::<1, 4, 7>();
+        work.advance();
+        self.tiles.stream::<5>(a.at(1, step, i), a.stride);
+        self.begin::<FIRST, 2>(block);
+        self.tiles.dot::<2, 5, 6>();
+        work.advance();
+        self.begin::<FIRST, 3>(block);
+        self.tiles.dot::<3, 5, 7>();
+        work.advance();
     }
 
     /// Stores the last block's sums.
     #[inline(always)]
     pub fn finish(mut self) {
-        if let Some(mut block) = self.pending.take() {
-            self.store::<0>(&mut block);
-            self.store::<1>(&mut block);
-            self.store::<2>(&mut block);
-            self.store::<3>(&mut block);
-        }
+        self.store::<0>();
+        self.store::<1>();
+        self.store::<2>();
+        self.store::<3>();
     }
 
     /// Before a block's first multiplication into tile `C`: what it holds is stored, and what is added to is loaded.
     #[inline(always)]
-    fn begin<const C: usize>(&mut self, first: bool, block: &Block<'c>) {
-        if !first {
+    fn begin<const FIRST: bool, const C: usize>(&mut self, block: &Block<'c>) {
+        if const { !FIRST } {
             return;
         }
-        if let Some(mut pending) = self.pending.take() {
-            self.store::<C>(&mut pending);
-            // The last of the four is stored when it begins.
-            self.pending = (C < 3).then_some(pending);
-        }
+        self.store::<C>();
         if block.adds {
             self.tiles.load::<C>(&block.words[block.tile::<C>()..], block.stride);
         } else {
@@ -140,8 +151,10 @@ impl<'c, T: Tiles> Products<'c, T> {
     }
 
     #[inline(always)]
-    fn store<const C: usize>(&mut self, block: &mut Block<'c>) {
-        let at = block.tile::<C>();
-        self.tiles.store::<C>(&mut block.words[at..], block.stride);
+    fn store<const C: usize>(&mut self) {
+        if !self.pending.words.is_empty() {
+            let at = self.pending.tile::<C>();
+            self.tiles.store::<C>(&mut self.pending.words[at..], self.pending.stride);
+        }
     }
 }

@@ -73,7 +73,8 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
             if let Some((_, Change::Rescale)) = weighed {
                 rescale(lanes, output, fold.factors());
             }
-            let opened = scored.map(|part| {
+            // No closure: one that is not inlined would be compiled without the instructions of the lanes.
+            let opened = if let Some(part) = scored {
                 let (live, missing) = scores[1].split_at_mut(part.len() * ROWS);
                 if sizes.scores > 1 {
                     mend(&sizes, query, packed, part.clone(), live);
@@ -83,8 +84,10 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                 // Missing keys have no weight.
                 let nothing = if weigher.weighs() { f32::NEG_INFINITY } else { 0.0 };
                 missing[..(padded - part.len()) * ROWS].fill(nothing);
-                (part, change, weigher)
-            });
+                Some((part, change, weigher))
+            } else {
+                None
+            };
             let score_depth = sizes.row / SIDE;
             let groups = |part: &Range<usize>| part.len().div_ceil(GROUP);
             let multiplied = next

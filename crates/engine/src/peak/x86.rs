@@ -25,8 +25,10 @@ const SUMS: usize = 4;
 /// Sets of four operand tiles that take turns: 16 KiB, in every first-level cache.
 const SETS: usize = 4;
 
-/// A tile.
-type Tile = [u32; SIDE * SIDE];
+/// A tile whose rows are lines of the cache: a row across two of them takes several times as long to load.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Tile([u32; SIDE * SIDE]);
 
 /// Dots pairs of bf16 in vectors for `steps` turns, and says how many operations that were; `None` where the processor
 /// has no such instruction.
@@ -65,9 +67,9 @@ fn dot_chains(start: f32, steps: usize) -> f32 {
 /// first-level cache.
 fn tile_products<U: Unit>(unit: U, steps: usize) -> usize {
     let mut random = Random(1);
-    let operands: [Tile; 4 * SETS] = core::array::from_fn(|_| core::array::from_fn(|_| random.pair()));
+    let operands: [Tile; 4 * SETS] = core::array::from_fn(|_| Tile(core::array::from_fn(|_| random.pair())));
     let operands = black_box(operands);
-    let mut sums: Tile = [0; SIDE * SIDE];
+    let mut sums = Tile([0; SIDE * SIDE]);
     let _configured = unit.configure();
     let mut tiles = unit.tiles();
     tiles.zero::<0>();
@@ -75,7 +77,7 @@ fn tile_products<U: Unit>(unit: U, steps: usize) -> usize {
     tiles.zero::<2>();
     tiles.zero::<3>();
     for step in 0..steps {
-        let [a, b, c, d] = core::array::from_fn(|i| &operands[step % SETS * 4 + i]);
+        let [a, b, c, d] = core::array::from_fn(|i| &operands[step % SETS * 4 + i].0);
         tiles.load::<4>(a, SIDE);
         tiles.load::<6>(b, SIDE);
         tiles.dot::<0, 4, 6>();
@@ -85,8 +87,8 @@ fn tile_products<U: Unit>(unit: U, steps: usize) -> usize {
         tiles.dot::<2, 5, 6>();
         tiles.dot::<3, 5, 7>();
     }
-    tiles.store::<0>(&mut sums, SIDE);
-    black_box(sums);
+    tiles.store::<0>(&mut sums.0, SIDE);
+    black_box(sums.0);
     steps * SUMS * TILE_OPERATIONS
 }
 

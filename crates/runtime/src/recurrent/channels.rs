@@ -86,7 +86,8 @@ pub(super) fn pairs<E: Engine>(engine: E, layout: &Layout, memory: &mut Memory<'
             let keys = engine.right(keys, [dims, first], pairs);
             let mut of = |rows: &[f32], to: &mut [f32], precise: bool| {
                 let to = (&mut to[first * chunk..], chunk);
-                let operands = (Matrix::rows(rows, dims).precise(precise), keys.precise(precise));
+                let keys = if precise { keys } else { keys.rounded() };
+                let operands = (Matrix::rows(rows, dims).precise(precise), keys);
                 engine.multiply(sizes, operands, to, Before::Replaced, left);
             };
             of(queries, weights, false);

@@ -68,7 +68,8 @@ pub(super) fn products<E: Engine>(
         let mut of = |rows: &[f32], to: &mut [f32], precise: bool| {
             let left = Matrix::rows(&rows[first * dims..], dims).precise(precise);
             let to = (&mut to[first * chunk..], chunk);
-            engine.multiply(sizes, (left, keys.precise(precise)), to, Before::Replaced, memory.left);
+            let keys = if precise { keys } else { keys.rounded() };
+            engine.multiply(sizes, (left, keys), to, Before::Replaced, memory.left);
         };
         of(memory.q, memory.scores, false);
         if delta {
@@ -198,7 +199,7 @@ pub(super) fn step<E: Engine>(
         solve(lanes, (erased, chunk), (values, stride), [rows, width]);
     }
     ask();
-    let operands = (Matrix::rows(queries, dims), state.precise(false));
+    let operands = (Matrix::rows(queries, dims), state.rounded());
     engine.multiply(all, operands, (o, stride), Before::Replaced, room);
     // What a row of the state's product is multiplied by.
     if decays == Decays::Tokens {
