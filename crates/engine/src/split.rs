@@ -8,6 +8,9 @@ pub(crate) const MAX_PIECES: usize = 3;
 
 const _: () = assert!(Pieces::WHOLE.scores as usize <= MAX_PIECES);
 
+/// Bits of a bf16 that are all set where it is not finite.
+const INFINITE: u16 = 0x7f80;
+
 /// The bits of the bf16 nearest to a number, ties to even, as the upper half of a binary32. A finite number stays finite,
 /// NaN stays NaN.
 ///
@@ -64,6 +67,15 @@ fn pair_channels_of<const N: usize>(row: &[f32], to: &mut [u32]) {
     }
 }
 
+/// As [`pair_channels`] in one piece, of a row that is stored as bf16. Gives whether it has a number that is not finite.
+#[inline(always)]
+pub(crate) fn copy_channels(row: &[u16], to: &mut [u32]) -> bool {
+    let (whole, missing) = bytemuck::cast_slice_mut::<u32, u16>(to).split_at_mut(row.len());
+    whole.copy_from_slice(row);
+    missing.fill(0);
+    row.iter().fold(0, |odd, &bits| odd | u16::from(bits & INFINITE == INFINITE)) != 0
+}
+
 /// Writes the channels of two rows as words, piece by piece, as [`pair_channels`] does with the channels of one; what is
 /// not finite counts as 0.
 #[inline(always)]
@@ -91,12 +103,11 @@ fn pair_rows_of<const N: usize>(first: &[f32], second: &[f32], to: &mut [u32]) {
 /// As [`pair_rows`], of rows that are stored as bf16. Gives for each whether it has a number that is not finite.
 #[inline(always)]
 pub(crate) fn join_rows(first: &[u16], second: &[u16], to: &mut [u32]) -> [bool; 2] {
-    const INFINITY: u16 = 0x7f80;
     let (whole, missing) = to.split_at_mut(first.len());
     let mut odd = [0u16; 2];
     for ((word, &first), &second) in whole.iter_mut().zip(first).zip(second) {
         // All bits set where a number is not finite.
-        let [a, b] = [first, second].map(|bits| if bits & INFINITY == INFINITY { u16::MAX } else { 0 });
+        let [a, b] = [first, second].map(|bits| if bits & INFINITE == INFINITE { u16::MAX } else { 0 });
         odd = [odd[0] | a, odd[1] | b];
         *word = u32::from(first & !a) | u32::from(second & !b) << 16;
     }
@@ -149,6 +160,10 @@ mod tests {
             [true, false]
         );
         assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);
+        words.fill(u32::MAX);
+        assert!(!copy_channels(&[bits(1.0), bits(-2.0), bits(0.5)], &mut words));
+        assert_eq!(words, [half(1.0) | half(-2.0) << 16, half(0.5), 0, 0, 0, 0, 0, 0]);
+        assert!(copy_channels(&[bits(1.0), bits(f32::NEG_INFINITY)], &mut words));
         words.fill(u32::MAX);
         pair_rows(&[1.0, f32::NAN], &[2.0, 3.0], 1, &mut words);
         assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);

@@ -2,6 +2,9 @@
 
 use pulp::Simd;
 
+use crate::math;
+use crate::value::F32;
+
 /// Rows and columns of the block that [`Lanes::transpose`] turns.
 pub const TRANSPOSE: usize = 8;
 
@@ -42,6 +45,16 @@ pub trait Lanes: Copy + Send + Sync + 'static {
 
     /// 2^n for integral n from −126 to 127; n = −127 gives 0. Any other lane gives some float that is not NaN.
     fn pow2_integral(self, n: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s;
+
+    /// [`crate::softmax_weight_coarse`], for sets that have instructions for its parts.
+    #[inline(always)]
+    fn weight_coarse(
+        self,
+        score: <Self::Simd as Simd>::f32s,
+        reference: <Self::Simd as Simd>::f32s,
+    ) -> <Self::Simd as Simd>::f32s {
+        math::weight_coarse(F32::from_raw(self, score), F32::from_raw(self, reference)).raw()
+    }
 
     /// Widens `WIDTH` binary16 values, given as bits.
     fn load_f16(self, bits: &[u16]) -> <Self::Simd as Simd>::f32s;

@@ -1,7 +1,7 @@
 //! Elementary functions on lanes.
 //!
 //! Each states its error in units in the last place (ULP) of the exact result, as found by an exhaustive test over
-//! every binary32 on AVX2 and with unfused arithmetic on the scalar lanes (`crates/engine/tests/lane_math.rs`).
+//! every binary32 on AVX2 and with unfused arithmetic on the scalar lanes (`crates/engine/tests/lane_math`).
 //! Results below the smallest normal float are 0: nothing here forms or depends on subnormal results.
 
 use crate::lanes::Lanes;
@@ -28,8 +28,9 @@ fn polynomial<L: Lanes, const N: usize>(coefficients: &[f32; N], x: F32<L>) -> F
     p
 }
 
-/// 2^f on [0, 1] as precisely as bfloat16 can tell: relative error 7.5e-5, by the same exchange at degree 3.
-const EXP2_COARSE: [f32; 4] = [0.999_925_2, 0.695_833_5, 0.226_067_16, 0.078_024_52];
+/// Coefficients of 2^f on [0, 1] as precisely as bfloat16 can tell, the constant first: relative error 7.5e-5, by the same exchange at
+/// degree 3.
+pub const EXP2_COARSE: [f32; 4] = [0.999_925_2, 0.695_833_5, 0.226_067_16, 0.078_024_52];
 
 /// 2^n for integral n: 0 below −126, infinite above 127.
 #[inline(always)]
@@ -50,9 +51,16 @@ pub fn softmax_weight<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
     weight(&EXP2, s, reference)
 }
 
-/// As [`softmax_weight`], with a relative error of 7.5e-5: for weights that are rounded to bfloat16 next.
+/// As [`softmax_weight`], with a relative error of 7.5e-5: for weights that are rounded to bfloat16 next. A set's own instructions may
+/// make subnormal numbers of weights below 2^−126, and infinity of +inf.
 #[inline(always)]
 pub fn softmax_weight_coarse<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
+    F32::from_raw(s.lanes(), s.lanes().weight_coarse(s.raw(), reference.raw()))
+}
+
+/// The same where a set has no instructions for it.
+#[inline(always)]
+pub(crate) fn weight_coarse<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
     weight(&EXP2_COARSE, s, reference)
 }
 

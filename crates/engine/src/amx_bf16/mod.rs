@@ -26,7 +26,7 @@ use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{Rows, is_odd};
 use crate::product::{Before, Matrix, Right};
-use crate::split::{pair_channels, pair_rows};
+use crate::split::{copy_channels, join_rows, pair_channels, pair_rows};
 
 /// bf16 products on the tiles of a unit, with the vectors of `D` between.
 #[derive(Clone, Copy, Debug)]
@@ -102,9 +102,9 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             for (i, words) in words.chunks_exact_mut(sizes.scores * sizes.row).enumerate() {
                 let words = bytemuck::cast_slice_mut(words);
                 if first + i < count {
-                    let row = queries.row(self.lanes, first + i, row);
-                    odd |= u32::from(is_odd(row)) << (first + i);
-                    pair_channels(row, sizes.scores, words);
+                    let is_odd =
+                        channels(self.lanes, queries, (first + i, shape.dim), sizes.scores, row, words);
+                    odd |= u32::from(is_odd) << (first + i);
                 } else {
                     words.fill(0);
                 }
@@ -143,9 +143,9 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             let row = &mut words[..sizes.scores * sizes.row];
             let row = bytemuck::cast_slice_mut::<f32, u32>(row);
             if key < count {
-                let channels = keys.row(self.lanes, key, &mut rows[..shape.dim]);
-                odd |= u32::from(is_odd(channels)) << key;
-                pair_channels(channels, sizes.scores, row);
+                let is_odd =
+                    channels(self.lanes, keys, (key, shape.dim), sizes.scores, &mut rows[..shape.dim], row);
+                odd |= u32::from(is_odd) << key;
             } else {
                 row.fill(0);
             }
@@ -165,9 +165,16 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
         for first in (0..GROUP / 2).step_by(TRANSPOSE) {
             for (i, words) in words.chunks_exact_mut(sizes.values * sizes.value_width).enumerate() {
                 let key = 2 * (first + i);
+                let words = bytemuck::cast_slice_mut(words);
+                let bits = |key| if key < count && sizes.values == 1 { values.bf16_bits(key) } else { None };
+                if let (Some(a), Some(b)) = (bits(key), bits(key + 1)) {
+                    let [a_is_odd, b_is_odd] = join_rows(&a[..shape.value_dim], &b[..shape.value_dim], words);
+                    odd |= u32::from(a_is_odd) << key | u32::from(b_is_odd) << (key + 1);
+                    continue;
+                }
                 let a = value(self.lanes, values, [key, count, shape.value_dim], &mut odd, first_row);
                 let b = value(self.lanes, values, [key + 1, count, shape.value_dim], &mut odd, second_row);
-                pair_rows(a, b, sizes.values, bytemuck::cast_slice_mut(words));
+                pair_rows(a, b, sizes.values, words);
             }
             for piece in 0..sizes.values {
                 let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|i| {
@@ -233,6 +240,24 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             *to = halves.map(|half| f32::from_bits(half & 0xffff_0000)).sum();
         }
     }
+}
+
+/// Writes the channels of a row as words, piece by piece, and gives whether one of them is not finite.
+#[inline(always)]
+fn channels<'t, L: regard_simd::Lanes>(
+    lanes: L,
+    rows: &impl Rows<'t>,
+    (at, dim): (usize, usize),
+    pieces: usize,
+    scratch: &mut [f32],
+    to: &mut [u32],
+) -> bool {
+    if let Some(bits) = rows.bf16_bits(at).filter(|_| pieces == 1) {
+        return copy_channels(&bits[..dim], to);
+    }
+    let row = rows.row(lanes, at, scratch);
+    pair_channels(row, pieces, to);
+    is_odd(row)
 }
 
 /// The value of a key of a unit, zeros where there is none, and whether it is finite.

@@ -187,9 +187,24 @@ impl<L: Door> TileFold<'_, L> {
     #[inline(always)]
     fn raise<const V: usize>(&mut self, lanes: L, scores: &mut [f32]) -> bool {
         let mut largest = [F32::splat(lanes, f32::NEG_INFINITY); V];
-        for key in vectors_mut(lanes, scores).as_chunks::<V>().0 {
-            for (largest, &s) in largest.iter_mut().zip(key) {
+        // Four keys side by side, so that none waits for the one before.
+        let mut of_fours = [largest; 4];
+        let (fours, rest) = vectors_mut(lanes, scores).as_chunks::<V>().0.as_chunks::<4>();
+        for four in fours {
+            for (largest, key) in of_fours.iter_mut().zip(four) {
+                for (largest, &s) in largest.iter_mut().zip(key) {
+                    *largest = largest.max(F32::from_raw(lanes, s));
+                }
+            }
+        }
+        for key in rest {
+            for (largest, &s) in of_fours[0].iter_mut().zip(key) {
                 *largest = largest.max(F32::from_raw(lanes, s));
+            }
+        }
+        for four in of_fours {
+            for (largest, four) in largest.iter_mut().zip(four) {
+                *largest = largest.max(four);
             }
         }
         // Products round alike in the same order, so the largest score is the largest in log2 units.

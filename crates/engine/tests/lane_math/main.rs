@@ -3,6 +3,8 @@
 //! The usual run takes every 1,021st binary32 (a prime, so that all low bits occur); `cargo test -- --ignored` takes
 //! them all. Conversions, floor and transposes are compared bit by bit.
 
+mod weights;
+
 use half::{bf16, f16};
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::{ENTRIES, Entry};
@@ -290,55 +292,6 @@ fn sigmoid_on_every_float() {
 #[ignore = "long"]
 fn softmax_weight_on_every_float() {
     softmax_weight(1);
-}
-
-/// A weight against one reference, times a power of two, has the bits of a weight against another.
-#[test]
-fn a_weight_does_not_depend_on_when_it_is_rescaled() {
-    for entry in available() {
-        for from in batches(SAMPLE * 64, 0, 1) {
-            let near = map(entry, Weight(1.0), &from);
-            for distance in [2.0f32, 3.0, 17.0, 90.0] {
-                let far = map(entry, Weight(distance), &from);
-                for ((&s, &near), far) in from.iter().zip(&near).zip(far) {
-                    // Scores so large that the distance is rounded away have no such pair of references.
-                    if s.abs() < 1e5 {
-                        let scaled = near * (1.0 - distance).exp2();
-                        assert_eq!(
-                            scaled.to_bits(),
-                            far.to_bits(),
-                            "{s:e} at {distance} on {}",
-                            entry.isa.name()
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn weights_of_what_is_not_finite() {
-    let scores = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -0.0].repeat(8);
-    struct Against<'a>(&'a [f32], &'a mut [f32]);
-    impl OnLanes for Against<'_> {
-        #[inline(always)]
-        fn on<L: Lanes>(self, lanes: L) {
-            let reference = F32::splat(lanes, 3.0);
-            for (s, w) in vectors(lanes, self.0).iter().zip(vectors_mut(lanes, self.1)) {
-                *w = regard_simd::softmax_weight(F32::from_raw(lanes, *s), reference).raw();
-            }
-        }
-    }
-    for entry in available() {
-        let mut weights = vec![1.0; scores.len()];
-        enter(entry, Against(&scores, &mut weights));
-        for weights in weights.chunks(4) {
-            let [masked, infinite, nan, zero] = weights else { panic!("four of each") };
-            assert_eq!((*masked, *zero), (0.0, 0.125), "on {}", entry.isa.name());
-            assert!(infinite.is_nan() && nan.is_nan(), "on {}: {infinite} and {nan}", entry.isa.name());
-        }
-    }
 }
 
 #[test]
