@@ -14,6 +14,8 @@ use crate::error::Error;
 pub enum Profile {
     /// Quickly.
     Dev,
+    /// As the tests of the workspace are, which leave it behind: its crates have other features than alone.
+    Tests,
     /// As it ships, to be timed.
     Release,
 }
@@ -34,15 +36,17 @@ impl Regard {
     /// If cargo cannot be started or fails.
     pub fn build(root: &Path, profile: Profile) -> Result<Self, Error> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut args = vec!["build", "--package", "regard-cli", "--message-format=json-render-diagnostics"];
-        if profile == Profile::Release {
-            args.push("--release");
-        }
+        let mut args = vec!["build", "--message-format=json-render-diagnostics"];
+        args.extend(match profile {
+            Profile::Dev => &["--package", "regard-cli"][..],
+            Profile::Tests => &["--workspace", "--tests"],
+            Profile::Release => &["--package", "regard-cli", "--release"],
+        });
         let mut command = Command::new(cargo);
         command.args(&args).current_dir(root).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = succeed(&mut command, &format!("cargo {}", args.join(" ")))?;
         let binary = objects(&output)
-            .filter(|message| message["target"]["name"] == "regard")
+            .filter(|message| message["target"]["name"] == "regard" && message["profile"]["test"] == false)
             .find_map(|message| message["executable"].as_str().map(PathBuf::from));
         Ok(Self { binary: binary.ok_or(Error::NoBinary)?, root: root.to_owned(), env: Vec::new() })
     }
