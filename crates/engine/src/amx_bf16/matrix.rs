@@ -76,10 +76,11 @@ fn pack_right_piece<L: Lanes, const REST: bool>(
         }
         return;
     }
-    let row = |at: usize| (at < depth).then(|| &data[at * stride..][..columns]);
+    let row = |at: usize| &data[at * stride..][..columns];
     for (at, to) in to[..right_piece([depth, columns])].chunks_exact_mut(columns.max(1)).enumerate() {
         let first = at / SIDE * DEPTH + at % SIDE;
-        pair::<L, REST>(lanes, row(first).unwrap_or_default(), row(first + SIDE), to);
+        let second = (first + SIDE < depth).then(|| row(first + SIDE));
+        pair::<L, REST>(lanes, row(first), second, to);
     }
 }
 
@@ -130,17 +131,15 @@ fn turn<L: Lanes>(lanes: L, from: &[f32; TILE], to: &mut [f32], stride: usize) {
     }
 }
 
-/// Words of two rows, the nearest bf16 of each element or of what that leaves; the second is zero where there is none, and both are
-/// past the end of the first.
+/// Words of two rows, the nearest bf16 of each element or of what that leaves; the second is zero where there is none.
 #[inline(always)]
 fn pair<L: Lanes, const REST: bool>(lanes: L, first: &[f32], second: Option<&[f32]>, to: &mut [f32]) {
-    let zero = F32::splat(lanes, 0.0);
     let Some(second) = second else {
-        let (whole, rest) = to.split_at_mut(first.len());
-        for (to, &a) in vectors_mut(lanes, whole).iter_mut().zip(vectors(lanes, first)) {
+        let zero = F32::splat(lanes, 0.0);
+        for (to, &a) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, first)) {
             *to = pair_bf16(piece::<L, REST>(F32::from_raw(lanes, a)), zero).raw();
         }
-        return rest.fill(0.0);
+        return;
     };
     let rows = vectors(lanes, first).iter().zip(vectors(lanes, second));
     for (to, (&a, &b)) in vectors_mut(lanes, to).iter_mut().zip(rows) {

@@ -53,19 +53,17 @@ impl Function for Fixed {
 fn a_weight_does_not_depend_on_when_it_is_rescaled() {
     for entry in available() {
         for from in batches(SAMPLE * 64, 0, 1) {
-            let near = map(entry, Weight(1.0), &from);
+            let near = [map(entry, Weight(1.0), &from), map(entry, CoarseWeight(1.0), &from)];
             for distance in [2.0f32, 3.0, 17.0, 90.0] {
-                let far = map(entry, Weight(distance), &from);
-                for ((&s, &near), far) in from.iter().zip(&near).zip(far) {
-                    // Scores so large that the distance is rounded away have no such pair of references.
-                    if s.abs() < 1e5 {
-                        let scaled = near * (1.0 - distance).exp2();
-                        assert_eq!(
-                            scaled.to_bits(),
-                            far.to_bits(),
-                            "{s:e} at {distance} on {}",
-                            entry.isa.name()
-                        );
+                let far = [map(entry, Weight(distance), &from), map(entry, CoarseWeight(distance), &from)];
+                for (near, far) in near.iter().zip(far) {
+                    for ((&s, &near), far) in from.iter().zip(near).zip(far) {
+                        // Scores so large that the distance is rounded away have no such pair of references.
+                        if s.abs() < 1e5 {
+                            let scaled = near * (1.0 - distance).exp2();
+                            let on = entry.isa.name();
+                            assert_eq!(scaled.to_bits(), far.to_bits(), "{s:e} at {distance} on {on}");
+                        }
                     }
                 }
             }
