@@ -89,11 +89,10 @@ impl<T> Claim<'_, T> {
         Some(unsafe { all.matrix(place, rows, start..end) })
     }
 
-    /// Where a row of the state of one of the heads lies, be it there or not: for asking for it ahead. `None` where there are no
-    /// states.
+    /// Where a row of the state of one of the heads lies: for asking for it ahead. `None` where there are no states.
     ///
     /// # Panics
-    /// If there is no such head.
+    /// If there is no such head, or no such row.
     pub fn state_address(&self, head_in_group: usize, row: usize) -> Option<*const f32> {
         let States { rows, of, .. } = self.grid.states.as_ref()?;
         let [state, head] = self.state_place(head_in_group, *of);
