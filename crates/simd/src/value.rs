@@ -80,7 +80,9 @@ impl<L: Lanes> Neg for F32<L> {
     type Output = Self;
     #[inline(always)]
     fn neg(self) -> Self {
-        Self { raw: self.lanes.simd().neg_f32s(self.raw), ..self }
+        // Exact of every number, zeros among them. Functions of pulp that are not `#[inline(always)]`, as that for signs is not, may
+        // be compiled without the instruction set.
+        self.like(-0.0) - self
     }
 }
 
@@ -144,7 +146,8 @@ impl<L: Lanes> F32<L> {
     /// Absolute value.
     #[inline(always)]
     pub fn abs(self) -> Self {
-        Self { raw: self.lanes.simd().abs_f32s(self.raw), ..self }
+        let rest = self.like(f32::from_bits(0x7fff_ffff));
+        Self { raw: self.lanes.simd().and_f32s(self.raw, rest.raw), ..self }
     }
 
     /// A float that is not negative, with the sign of another.
@@ -338,13 +341,21 @@ impl<L: Lanes> Mask<L> {
     /// `if_true` where the lane is set, else `if_false`.
     #[inline(always)]
     pub fn select(self, if_true: F32<L>, if_false: F32<L>) -> F32<L> {
-        F32 { raw: self.lanes.simd().select_f32s(self.raw, if_true.raw, if_false.raw), ..if_true }
+        let simd = self.lanes.simd();
+        let (if_true, otherwise) =
+            (simd.transmute_u32s_f32s(if_true.raw), simd.transmute_u32s_f32s(if_false.raw));
+        let raw = simd.transmute_f32s_u32s(simd.select_u32s(self.raw, if_true, otherwise));
+        F32 { raw, ..if_false }
     }
 
     /// `if_true` where the lane is set, else `if_false`.
     #[inline(always)]
     pub fn select_i32(self, if_true: I32<L>, if_false: I32<L>) -> I32<L> {
-        I32 { raw: self.lanes.simd().select_i32s(self.raw, if_true.raw, if_false.raw), ..if_true }
+        let simd = self.lanes.simd();
+        let (if_true, otherwise) =
+            (simd.transmute_u32s_i32s(if_true.raw), simd.transmute_u32s_i32s(if_false.raw));
+        let raw = simd.transmute_i32s_u32s(simd.select_u32s(self.raw, if_true, otherwise));
+        I32 { raw, ..if_false }
     }
 
     /// Whether some lane is set.
