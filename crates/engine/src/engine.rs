@@ -246,7 +246,8 @@ pub struct Step<'a> {
 
 /// Turns scores into weights.
 ///
-/// Engines give scores part by part, in ascending order of keys. A part is opened, each of its vectors weighed, and
+/// Engines give scores part by part, in ascending order of keys; where weights are coarse, parts begin and end at fixed keys of a
+/// block, whichever of them are live. A part is opened, each of its vectors weighed, and
 /// closed; [`Fold::whole`] does all three.
 pub trait Fold<L: Lanes> {
     /// Masks and modifies the scores of a part, `[keys][V vectors]`, and moves the rows' references where they must.

@@ -2,28 +2,46 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Lanes, Simd, softmax_weight, softmax_weight_coarse};
+use regard_simd::{F32, Lanes, Simd, exp2_coarse, exp2_fine, softmax_weight};
 
 /// How precise weights are.
 pub trait Precise: Copy + 'static {
-    /// Whether they are as precise as f32; else as bfloat16.
-    const FULL: bool;
+    /// The weight of a score that is in log2 units when it is multiplied by `log2`, against an integral reference.
+    /// `#[inline(always)]`.
+    fn weight<L: Lanes>(score: F32<L>, log2: F32<L>, reference: F32<L>) -> F32<L>;
 }
 
-/// As precise as f32.
+/// As precise as f32, with bits that do not depend on the reference but for its power of two.
 #[derive(Clone, Copy, Debug)]
 pub struct Full;
+
+/// As precise as two pieces of bfloat16, into which they are split next.
+#[derive(Clone, Copy, Debug)]
+pub struct Fine;
 
 /// As precise as bfloat16, to which they are rounded next.
 #[derive(Clone, Copy, Debug)]
 pub struct Coarse;
 
 impl Precise for Full {
-    const FULL: bool = true;
+    #[inline(always)]
+    fn weight<L: Lanes>(score: F32<L>, log2: F32<L>, reference: F32<L>) -> F32<L> {
+        softmax_weight(score * log2, reference)
+    }
+}
+
+impl Precise for Fine {
+    #[inline(always)]
+    fn weight<L: Lanes>(score: F32<L>, log2: F32<L>, reference: F32<L>) -> F32<L> {
+        exp2_fine(score.mul_add(log2, -reference))
+    }
 }
 
 impl Precise for Coarse {
-    const FULL: bool = false;
+    #[inline(always)]
+    fn weight<L: Lanes>(score: F32<L>, log2: F32<L>, reference: F32<L>) -> F32<L> {
+        exp2_coarse(score.mul_add(log2, -reference))
+    }
 }
 
 /// Makes weights of scores and adds them up, for rows of `V` vectors.
@@ -68,12 +86,7 @@ impl<L: Lanes, const V: usize, P: Precise> Weigher<L, V, P> {
         let Some(log2) = self.log2 else { return scores };
         let mut weights = scores;
         for v in 0..V {
-            let score = F32::from_raw(lanes, scores[v]) * log2;
-            let weight = if P::FULL {
-                softmax_weight(score, self.references[v])
-            } else {
-                softmax_weight_coarse(score, self.references[v])
-            };
+            let weight = P::weight(F32::from_raw(lanes, scores[v]), log2, self.references[v]);
             self.sums[v] = self.sums[v] + weight;
             weights[v] = weight.raw();
         }

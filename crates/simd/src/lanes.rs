@@ -28,13 +28,15 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// `b > a ? b : a` in each lane: `a` where one of them is NaN.
     #[inline(always)]
     fn max(self, a: <Self::Simd as Simd>::f32s, b: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s {
-        self.simd().select_f32s(self.simd().less_than_f32s(a, b), b, a)
+        let (a, b) = (F32::from_raw(self, a), F32::from_raw(self, b));
+        a.lt(b).select(b, a).raw()
     }
 
     /// `b < a ? b : a` in each lane: `a` where one of them is NaN.
     #[inline(always)]
     fn min(self, a: <Self::Simd as Simd>::f32s, b: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s {
-        self.simd().select_f32s(self.simd().less_than_f32s(b, a), b, a)
+        let (a, b) = (F32::from_raw(self, a), F32::from_raw(self, b));
+        b.lt(a).select(b, a).raw()
     }
 
     /// Truncates each lane to an int; saturates outside `i32`, NaN gives 0.
@@ -46,14 +48,15 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// 2^n for integral n from −126 to 127; n = −127 gives 0. Any other lane gives some float that is not NaN.
     fn pow2_integral(self, n: <Self::Simd as Simd>::f32s) -> <Self::Simd as Simd>::f32s;
 
-    /// [`crate::softmax_weight_coarse`], for sets that have instructions for its parts.
+    /// 2^x for x up to 127, where a polynomial, its constant first, gives 2^f for f from 0 to 1: as [`crate::exp2_coarse`] does, for
+    /// sets that have instructions for its parts.
     #[inline(always)]
-    fn weight_coarse(
+    fn exp2_by<const N: usize>(
         self,
-        score: <Self::Simd as Simd>::f32s,
-        reference: <Self::Simd as Simd>::f32s,
+        fraction: &[f32; N],
+        x: <Self::Simd as Simd>::f32s,
     ) -> <Self::Simd as Simd>::f32s {
-        math::weight_coarse(F32::from_raw(self, score), F32::from_raw(self, reference)).raw()
+        math::exp2_by(fraction, F32::from_raw(self, x)).raw()
     }
 
     /// Widens `WIDTH` binary16 values, given as bits.

@@ -28,9 +28,13 @@ fn polynomial<L: Lanes, const N: usize>(coefficients: &[f32; N], x: F32<L>) -> F
     p
 }
 
-/// Coefficients of 2^f on [0, 1] as precisely as bfloat16 can tell, the constant first: relative error 7.5e-5, by the same exchange at
-/// degree 3.
-pub const EXP2_COARSE: [f32; 4] = [0.999_925_2, 0.695_833_5, 0.226_067_16, 0.078_024_52];
+/// The same of degree 3, relative error 7.5e-5. Half a unit in the last place of bfloat16 is 1.95e-3 or more. Degree 2 would leave
+/// 1.73e-3: rows of a few keys were then seen at 8.1e-3, which is past their bound.
+const EXP2_COARSE: [f32; 4] = [0.999_925_2, 0.695_833_5, 0.226_067_16, 0.078_024_52];
+
+/// The same of degree 5, relative error 7.5e-8 before rounding. Half a unit of two bfloat16 pieces is 7.6e-6 or more.
+const EXP2_FINE: [f32; 6] =
+    [0.999_999_94, 0.693_153_1, 0.240_153_61, 0.055_826_318, 0.008_989_34, 0.001_877_576_7];
 
 /// 2^n for integral n: 0 below −126, infinite above 127.
 #[inline(always)]
@@ -48,30 +52,34 @@ pub fn pow2<L: Lanes>(n: F32<L>) -> F32<L> {
 /// −inf gives 0, as does any weight below 2^−126; NaN and +inf give NaN. Error at most 1.7 ULP.
 #[inline(always)]
 pub fn softmax_weight<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
-    weight(&EXP2, s, reference)
-}
-
-/// As [`softmax_weight`], with a relative error of 7.5e-5: for weights that are rounded to bfloat16 next. A set's own instructions may
-/// make subnormal numbers of weights below 2^−126, and infinity of +inf.
-#[inline(always)]
-pub fn softmax_weight_coarse<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
-    F32::from_raw(s.lanes(), s.lanes().weight_coarse(s.raw(), reference.raw()))
-}
-
-/// The same where a set has no instructions for it.
-#[inline(always)]
-pub(crate) fn weight_coarse<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
-    weight(&EXP2_COARSE, s, reference)
-}
-
-#[inline(always)]
-fn weight<L: Lanes, const N: usize>(fraction: &[f32; N], s: F32<L>, reference: F32<L>) -> F32<L> {
     // The smallest finite float instead of −inf, so that −inf − −inf is never formed.
     let s = s.max(s.like(f32::MIN));
     let whole = s.floor();
     let exponent = (whole - reference).max(s.like(-127.0));
     let power = F32::from_raw(s.lanes(), s.lanes().pow2_integral(exponent.raw()));
-    polynomial(fraction, s - whole) * power
+    exp2_fraction(s - whole) * power
+}
+
+/// 2^x for x up to 127 with a relative error of 7.6e-5: for weights that are rounded to bfloat16 next. −inf gives 0. A set's own
+/// instructions may make subnormal numbers of results below 2^−126, and infinity of +inf; without them it gives 0 and NaN.
+#[inline(always)]
+pub fn exp2_coarse<L: Lanes>(x: F32<L>) -> F32<L> {
+    F32::from_raw(x.lanes(), x.lanes().exp2_by(&EXP2_COARSE, x.raw()))
+}
+
+/// As [`exp2_coarse`], with a relative error of 2e-7: for weights that are rounded to two bfloat16 pieces next.
+#[inline(always)]
+pub fn exp2_fine<L: Lanes>(x: F32<L>) -> F32<L> {
+    F32::from_raw(x.lanes(), x.lanes().exp2_by(&EXP2_FINE, x.raw()))
+}
+
+/// 2^x by a polynomial for its fraction, where a set has no instructions for it.
+#[inline(always)]
+pub(crate) fn exp2_by<L: Lanes, const N: usize>(fraction: &[f32; N], x: F32<L>) -> F32<L> {
+    let x = x.max(x.like(-127.0));
+    let whole = x.floor();
+    let power = F32::from_raw(x.lanes(), x.lanes().pow2_integral(whole.raw()));
+    polynomial(fraction, x - whole) * power
 }
 
 /// 2^x. Error at most 1.7 ULP, 1.31 where a multiply-add is fused.

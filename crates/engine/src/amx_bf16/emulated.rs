@@ -2,7 +2,7 @@
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, TDPBF16PS.
 
-use super::unit::{SIDE, Tiles, Unit, reach};
+use super::unit::{SIDE, Source, Tiles, Unit, reach};
 
 /// An emulated unit.
 #[derive(Clone, Copy, Debug)]
@@ -50,15 +50,12 @@ impl Tiles for EmulatedTiles {
         self.tiles[T] = [[0; SIDE]; SIDE];
     }
 
-    fn load<const T: usize>(&mut self, from: &[u32], stride: usize) {
-        let from = &from[..reach(stride)];
-        for (row, from) in self.tiles[T].iter_mut().zip(from.chunks(stride)) {
-            row.copy_from_slice(&from[..SIDE]);
-        }
+    fn load<const T: usize>(&mut self, from: Source<'_>) {
+        self.tiles[T] = from.rows().map(|row| *row);
     }
 
-    fn stream<const T: usize>(&mut self, from: &[u32], stride: usize) {
-        self.load::<T>(from, stride);
+    fn stream<const T: usize>(&mut self, from: Source<'_>) {
+        self.load::<T>(from);
     }
 
     fn store<const T: usize>(&mut self, to: &mut [u32], stride: usize) {
@@ -108,8 +105,8 @@ mod tests {
             b[i] = word(i as f32, 10.0);
             b[SIDE + i] = word(5.0, i as f32);
         }
-        tiles.load::<4>(&a, SIDE);
-        tiles.load::<6>(&b, SIDE);
+        tiles.load::<4>(Source::new(&a, SIDE));
+        tiles.load::<6>(Source::new(&b, SIDE));
         tiles.zero::<0>();
         tiles.dot::<0, 4, 6>();
         tiles.dot::<0, 4, 6>();
@@ -127,8 +124,8 @@ mod tests {
     fn numbers_below_the_smallest_normal_one_are_zero() {
         let mut tiles = Emulated.tiles();
         let tiny = f32::from_bits(0x0040_0000);
-        tiles.load::<4>(&[word(tiny, 1.0e-30); 256], SIDE);
-        tiles.load::<6>(&[word(1.0e30, 1.0e-30); 256], SIDE);
+        tiles.load::<4>(Source::new(&[word(tiny, 1.0e-30); 256], SIDE));
+        tiles.load::<6>(Source::new(&[word(1.0e30, 1.0e-30); 256], SIDE));
         tiles.zero::<0>();
         tiles.dot::<0, 4, 6>();
         let mut c = [1; 256];

@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::marker::PhantomData;
 
-use super::unit::{SIDE, Tiles, Unit, reach};
+use super::unit::{SIDE, Source, Tiles, Unit, reach};
 use crate::isa::avx512::Avx512;
 use crate::isa::probe::Probe;
 
@@ -158,24 +158,22 @@ impl Tiles for AmxTiles {
     }
 
     #[inline(always)]
-    fn load<const T: usize>(&mut self, from: &[u32], stride: usize) {
+    fn load<const T: usize>(&mut self, from: Source<'_>) {
         const { assert!(T < 8) };
-        assert!(from.len() >= reach(stride), "a tile of rows {stride} words apart");
-        // SAFETY: reads SIDE rows of 64 bytes, which the assertion found inside the slice, and writes one tile.
+        // SAFETY: reads SIDE rows of 64 bytes, which lie where the source says, and writes one tile.
         unsafe {
-            on_tile!(T, "tileloadd tmm{t}, [{from} + {stride}]", from = in(reg) from.as_ptr(),
-                stride = in(reg) stride * WORD, options(nostack, preserves_flags, readonly));
+            on_tile!(T, "tileloadd tmm{t}, [{from} + {stride}]", from = in(reg) from.first(),
+                stride = in(reg) from.stride() * WORD, options(nostack, preserves_flags, readonly));
         }
     }
 
     #[inline(always)]
-    fn stream<const T: usize>(&mut self, from: &[u32], stride: usize) {
+    fn stream<const T: usize>(&mut self, from: Source<'_>) {
         const { assert!(T < 8) };
-        assert!(from.len() >= reach(stride), "a tile of rows {stride} words apart");
-        // SAFETY: as for `load`.
+        // SAFETY: reads SIDE rows of 64 bytes, which lie where the source says, and writes one tile.
         unsafe {
-            on_tile!(T, "tileloaddt1 tmm{t}, [{from} + {stride}]", from = in(reg) from.as_ptr(),
-                stride = in(reg) stride * WORD, options(nostack, preserves_flags, readonly));
+            on_tile!(T, "tileloaddt1 tmm{t}, [{from} + {stride}]", from = in(reg) from.first(),
+                stride = in(reg) from.stride() * WORD, options(nostack, preserves_flags, readonly));
         }
     }
 

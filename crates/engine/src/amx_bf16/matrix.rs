@@ -8,7 +8,7 @@ use pulp::bytemuck;
 use regard_simd::{F32, Lanes, TRANSPOSE, pair_bf16, round_bf16, vectors, vectors_mut};
 
 use super::layout::DEPTH;
-use super::unit::{SIDE, Tiles, Unit};
+use super::unit::{SIDE, Source, Tiles, Unit};
 use crate::engine::Op;
 use crate::isa::Door;
 use crate::product::{Before, Matrix, Right, Sizes};
@@ -243,20 +243,20 @@ impl Block<'_> {
         self.begin::<T, 3, N>(tiles);
         for (a, b, _) in self.terms.into_iter().filter(|(.., counts)| *counts) {
             for step in 0..self.steps {
-                tiles.load::<4>(&a[step * TILE..], SIDE);
+                tiles.load::<4>(Source::new(&a[step * TILE..], SIDE));
                 let b = &b[step * SIDE * self.b_stride..];
-                tiles.load::<5>(b, self.b_stride);
+                tiles.load::<5>(Source::new(b, self.b_stride));
                 tiles.dot::<0, 4, 5>();
                 if const { N > 1 } {
-                    tiles.load::<6>(&b[SIDE..], self.b_stride);
+                    tiles.load::<6>(Source::new(&b[SIDE..], self.b_stride));
                     tiles.dot::<1, 4, 6>();
                 }
                 if const { N > 2 } {
-                    tiles.load::<7>(&b[2 * SIDE..], self.b_stride);
+                    tiles.load::<7>(Source::new(&b[2 * SIDE..], self.b_stride));
                     tiles.dot::<2, 4, 7>();
                 }
                 if const { N > 3 } {
-                    tiles.load::<5>(&b[3 * SIDE..], self.b_stride);
+                    tiles.load::<5>(Source::new(&b[3 * SIDE..], self.b_stride));
                     tiles.dot::<3, 4, 5>();
                 }
             }
@@ -274,7 +274,7 @@ impl Block<'_> {
             return;
         }
         if self.adds {
-            tiles.load::<C>(&self.to[C * SIDE..], self.stride);
+            tiles.load::<C>(Source::new(&self.to[C * SIDE..], self.stride));
         } else {
             tiles.zero::<C>();
         }

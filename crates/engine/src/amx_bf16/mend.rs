@@ -12,6 +12,10 @@ use crate::engine::GROUP;
 /// Mends the scores of a part, `[keys][ROWS]`, whose queries or keys were not all finite.
 pub(super) fn mend(sizes: &Sizes, query: &[u32], packed: &[u32], part: Range<usize>, scores: &mut [f32]) {
     let odd_rows = query[sizes.odd_queries()];
+    let mut groups = part.start / GROUP..part.end.div_ceil(GROUP);
+    if odd_rows == 0 && groups.all(|group| packed[group * sizes.unit() + sizes.odd_keys()] == 0) {
+        return;
+    }
     for (key, scores) in part.zip(scores.chunks_exact_mut(ROWS)) {
         let unit = &packed[key / GROUP * sizes.unit()..][..sizes.unit()];
         let odd_key = unit[sizes.odd_keys()] >> (key % GROUP) & 1 != 0;

@@ -11,6 +11,7 @@ pub mod emulated;
 mod layout;
 mod matrix;
 mod mend;
+mod operands;
 mod product;
 mod step;
 pub mod unit;

@@ -2,126 +2,183 @@
 //!
 //! The unit multiplies while vectors work, but the processor looks only a few tile instructions ahead: what is to
 //! overlap must stand side by side. Sums of a block are stored, one tile at a time, when the next block's first operands
-//! are on their way.
+//! are on their way. There is little room between two multiplications, so that where tiles lie is checked once for a whole operand.
 
-use super::unit::{SIDE, Tiles};
+use super::layout::ROWS;
+use super::unit::{SIDE, Source, Tiles};
 
 /// Work that is done in small portions.
 pub(super) trait Work {
-    /// Does the portion that goes with one multiplication of tiles. `#[inline(always)]`.
+    /// Does the portion that goes with two multiplications of tiles. `#[inline(always)]`.
     fn advance(&mut self);
 }
 
-/// Where the tiles of an operand lie: two side by side, each in so many steps of depth and pieces.
+/// How many words lie between tiles of an operand.
+#[derive(Clone, Copy)]
+pub(super) struct Spans {
+    /// Between rows of a tile.
+    pub row: usize,
+    /// Between the two tiles that are side by side.
+    pub tile: usize,
+    /// Between steps of depth.
+    pub step: usize,
+    /// Between pieces.
+    pub piece: usize,
+}
+
+/// An operand: two tiles side by side, each in so many steps of depth and pieces.
 #[derive(Clone, Copy)]
 pub(super) struct Operand<'a> {
-    pub words: &'a [u32],
-    /// Words between rows of a tile.
-    pub stride: usize,
-    /// Words between the two tiles.
-    pub tile: usize,
-    /// Words between steps of depth.
-    pub depth: usize,
-    /// Words between pieces.
-    pub piece: usize,
-    /// How many pieces there are.
-    pub pieces: usize,
+    first: Source<'a>,
+    spans: Spans,
+    steps: usize,
+    pieces: usize,
 }
 
 impl<'a> Operand<'a> {
+    /// Of words that begin with its first tile. There is a step, and a piece.
+    ///
+    /// # Panics
+    /// If the words end within its last tile.
     #[inline(always)]
-    fn at(&self, tile: usize, depth: usize, piece: usize) -> &'a [u32] {
-        &self.words[tile * self.tile + depth * self.depth + piece * self.piece..]
+    pub fn new(words: &'a [u32], spans: Spans, steps: usize, pieces: usize) -> Self {
+        let last = spans.tile + (steps - 1) * spans.step + (pieces - 1) * spans.piece;
+        let _ = Source::new(&words[last..], spans.row);
+        Self { first: Source::new(words, spans.row), spans, steps, pieces }
     }
 }
 
-/// Sums of a block, 32 rows of 32 words that are `stride` apart.
+/// One step and one piece of an operand: two tiles.
+struct Piece<'a> {
+    of: Operand<'a>,
+    step: usize,
+    piece: usize,
+    /// Whether the unit's tiles hold it already.
+    is_held: bool,
+}
+
+impl<'a> Piece<'a> {
+    #[inline(always)]
+    fn at<const TILE: usize>(&self) -> Source<'a> {
+        const { assert!(TILE < 2) };
+        let Operand { first, spans, steps, pieces } = self.of;
+        debug_assert!(self.step < steps && self.piece < pieces, "a tile of the operand");
+        // SAFETY: all distances are at most those to the last tile, which `new` found inside of the words: steps and pieces are
+        // those of `Products::step`.
+        unsafe { first.ahead(TILE * spans.tile + self.step * spans.step + self.piece * spans.piece) }
+    }
+}
+
+/// Sums of a block, rows of [`ROWS`] words.
+pub(super) type Sums = [u32; ROWS * ROWS];
+
+/// Where sums go.
 pub(super) struct Block<'c> {
-    pub words: &'c mut [u32],
-    pub stride: usize,
+    pub sums: &'c mut Sums,
     /// Whether products are added to what is there.
     pub adds: bool,
 }
 
-impl Block<'_> {
-    /// Where tile `T` of the four begins.
-    const fn tile<const T: usize>(&self) -> usize {
-        T / 2 * SIDE * self.stride + T % 2 * SIDE
-    }
+/// Where tile `T` of the four begins.
+const fn tile<const T: usize>() -> usize {
+    T / 2 * SIDE * ROWS + T % 2 * SIDE
 }
 
-/// Multiplications of tiles that blocks of this depth take.
-pub(super) const fn multiplications(depth: usize, a: usize, b: usize) -> usize {
+/// Pairs of pieces, of so many of one operand and of the other, whose products make up that of the whole.
+pub(super) const fn pairs(a: usize, b: usize) -> usize {
     let (most, mut i, mut pairs) = (if a > b { a } else { b }, 0, 0);
     while i < a {
         pairs += if most - i < b { most - i } else { b };
         i += 1;
     }
-    4 * depth * pairs
+    pairs
 }
 
 /// Blocks on their way through the unit.
 pub(super) struct Products<'c, T> {
     tiles: T,
-    /// The block whose sums are still in tiles 0 to 3, without words where there is none: an `Option` would be moved in and out
-    /// between multiplications, by halves that loads then wait for.
-    pending: Block<'c>,
+    /// The block whose sums are still in tiles 0 to 3.
+    pending: Option<&'c mut Sums>,
 }
 
 impl<'c, T: Tiles> Products<'c, T> {
     #[inline(always)]
     pub fn new(tiles: T) -> Self {
-        Self { tiles, pending: Block { words: &mut [], stride: 0, adds: false } }
+        Self { tiles, pending: None }
     }
 
-    /// Computes a block, at least one step deep; its sums are in memory after the next block, or [`Products::finish`].
+    /// Computes a block; its sums are in memory after the next block, or [`Products::finish`].
+    ///
+    /// # Panics
+    /// If the operands are not equally deep.
     #[inline(always)]
-    pub fn multiply<W: Work>(
+    pub fn multiply<W: Work>(&mut self, a: Operand<'_>, b: Operand<'_>, block: Block<'c>, work: &mut W) {
+        assert!(a.steps == b.steps, "operands of {} and {} steps", a.steps, b.steps);
+        self.step::<true, W>(a, b, 0, &block, work);
+        for step in 1..a.steps {
+            self.step::<false, W>(a, b, step, &block, work);
+        }
+        self.pending = Some(block.sums);
+    }
+
+    /// One step of depth, the first of which begins the block's sums: products of all pieces, in an order in which the next one
+    /// mostly has an operand of the last.
+    #[inline(always)]
+    fn step<const FIRST: bool, W: Work>(
         &mut self,
         a: Operand<'_>,
         b: Operand<'_>,
-        depth: usize,
-        block: Block<'c>,
-        work: &mut W,
-    ) {
-        self.four::<true, W>((a, 0), (b, 0), 0, &block, work);
-        let most = a.pieces.max(b.pieces);
-        for step in 0..depth {
-            for i in 0..a.pieces {
-                for j in 0..b.pieces.min(most - i) {
-                    if step + i + j > 0 {
-                        self.four::<false, W>((a, i), (b, j), step, &block, work);
-                    }
-                }
-            }
-        }
-        self.pending = block;
-    }
-
-    /// Multiplies two tiles by two, of a piece of each operand. The `FIRST` four of a block begin its sums, after those before them
-    /// were stored, each while the unit is at work.
-    #[inline(always)]
-    fn four<const FIRST: bool, W: Work>(
-        &mut self,
-        (a, i): (Operand<'_>, usize),
-        (b, j): (Operand<'_>, usize),
         step: usize,
         block: &Block<'c>,
         work: &mut W,
     ) {
-        self.tiles.stream::<4>(a.at(0, step, i), a.stride);
-        self.tiles.load::<6>(b.at(0, step, j), b.stride);
+        let most = a.pieces.max(b.pieces);
+        let mut held = b.pieces;
+        for i in 0..a.pieces {
+            let count = b.pieces.min(most - i);
+            for n in 0..count {
+                let j = if i % 2 == 0 { count - 1 - n } else { n };
+                let a = Piece { of: a, piece: i, step, is_held: n > 0 };
+                let b = Piece { of: b, piece: j, step, is_held: j == held };
+                held = j;
+                if FIRST && i == 0 && n == 0 {
+                    self.four::<true, W>(a, b, block, work);
+                } else {
+                    self.four::<false, W>(a, b, block, work);
+                }
+            }
+        }
+    }
+
+    /// Multiplies two tiles by two. The `FIRST` four of a block begin its sums, after those before them were stored, each while the
+    /// unit is at work.
+    #[inline(always)]
+    fn four<const FIRST: bool, W: Work>(
+        &mut self,
+        a: Piece<'_>,
+        b: Piece<'_>,
+        block: &Block<'c>,
+        work: &mut W,
+    ) {
+        if !a.is_held {
+            self.tiles.stream::<4>(a.at::<0>());
+        }
+        if !b.is_held {
+            self.tiles.load::<6>(b.at::<0>());
+        }
         self.begin::<FIRST, 0>(block);
         self.tiles.dot::<0, 4, 6>();
-        work.advance();
-        self.tiles.load::<7>(b.at(1, step, j), b.stride);
+        if !b.is_held {
+            self.tiles.load::<7>(b.at::<1>());
+        }
         self.begin::<FIRST, 1>(block);
         self.tiles.dot::<1, 4, 7>();
         work.advance();
-        self.tiles.stream::<5>(a.at(1, step, i), a.stride);
+        if !a.is_held {
+            self.tiles.stream::<5>(a.at::<1>());
+        }
         self.begin::<FIRST, 2>(block);
         self.tiles.dot::<2, 5, 6>();
-        work.advance();
         self.begin::<FIRST, 3>(block);
         self.tiles.dot::<3, 5, 7>();
         work.advance();
@@ -144,7 +201,7 @@ impl<'c, T: Tiles> Products<'c, T> {
         }
         self.store::<C>();
         if block.adds {
-            self.tiles.load::<C>(&block.words[block.tile::<C>()..], block.stride);
+            self.tiles.load::<C>(Source::new(&block.sums[tile::<C>()..], ROWS));
         } else {
             self.tiles.zero::<C>();
         }
@@ -152,9 +209,8 @@ impl<'c, T: Tiles> Products<'c, T> {
 
     #[inline(always)]
     fn store<const C: usize>(&mut self) {
-        if !self.pending.words.is_empty() {
-            let at = self.pending.tile::<C>();
-            self.tiles.store::<C>(&mut self.pending.words[at..], self.pending.stride);
+        if let Some(sums) = &mut self.pending {
+            self.tiles.store::<C>(&mut sums[tile::<C>()..], ROWS);
         }
     }
 }

@@ -6,15 +6,16 @@
 use core::ops::Range;
 
 use pulp::bytemuck;
+use regard_ir::plan::Pieces;
 use regard_simd::{F32, Lanes, pair_bf16, round_bf16, vectors, vectors_mut};
 
 use super::layout::{DEPTH, PART, ROWS, Scratch, Sizes};
 use super::mend::mend;
-use super::product::{Block, Operand, Products, Work, multiplications};
+use super::product::{Block, Products, Work};
 use super::unit::{SIDE, Unit};
 use crate::engine::{Change, Fold, GROUP, Op, Step};
 use crate::isa::Door;
-use crate::weigh::{Coarse, Full, Precise, Weigher};
+use crate::weigh::{Coarse, Fine, Full, Precise, Weigher};
 
 /// A step, as a function of its own inside the door.
 pub(super) struct Pipeline<'a, 'f, D, U, F> {
@@ -29,16 +30,11 @@ impl<D: Door, U: Unit, F: Fold<D>> Op for Pipeline<'_, '_, D, U, F> {
 
     #[inline(always)]
     fn run(self) {
-        let split = self.step.shape.pieces.weights > 1;
-        match (D::WIDTH, split) {
-            (16, false) => self.run_as::<{ ROWS / 16 }, Coarse>(),
-            (16, true) => self.run_as::<{ ROWS / 16 }, Full>(),
-            (8, false) => self.run_as::<{ ROWS / 8 }, Coarse>(),
-            (8, true) => self.run_as::<{ ROWS / 8 }, Full>(),
-            (4, false) => self.run_as::<{ ROWS / 4 }, Coarse>(),
-            (4, true) => self.run_as::<{ ROWS / 4 }, Full>(),
-            (_, false) => self.run_as::<ROWS, Coarse>(),
-            (_, true) => self.run_as::<ROWS, Full>(),
+        match D::WIDTH {
+            16 => self.run_rows::<{ ROWS / 16 }>(),
+            8 => self.run_rows::<{ ROWS / 8 }>(),
+            4 => self.run_rows::<{ ROWS / 4 }>(),
+            _ => self.run_rows::<ROWS>(),
         }
     }
 }
@@ -52,10 +48,25 @@ fn parts(keys: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone {
 
 impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
     #[inline(always)]
-    fn run_as<const V: usize, P: Precise>(self) {
+    fn run_rows<const V: usize>(self) {
+        let pieces = self.step.shape.pieces;
+        match pieces.weights {
+            1 if pieces == Pieces::WHOLE => self.run_as::<V, Coarse, true>(),
+            1 => self.run_as::<V, Coarse, false>(),
+            2 => self.run_as::<V, Fine, false>(),
+            _ => self.run_as::<V, Full, false>(),
+        }
+    }
+
+    /// `WHOLE` says that no operand is split, as a constant, so that there are no loops over pieces.
+    #[inline(always)]
+    fn run_as<const V: usize, P: Precise, const WHOLE: bool>(self) {
         let Self { lanes, unit, step, fold } = self;
         let Step { shape, query, packed, first_key, live_keys, scratch, output, .. } = step;
-        let sizes = Sizes::new(shape);
+        let mut sizes = Sizes::new(shape);
+        if WHOLE {
+            sizes = Sizes { scores: 1, weights: 1, values: 1, ..sizes };
+        }
         let (query, packed): (&[u32], &[u32]) = (bytemuck::cast_slice(query), bytemuck::cast_slice(packed));
         let output: &mut [f32] = output;
         let Scratch { mut scores, mut weights } = sizes.split(scratch);
@@ -88,84 +99,50 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
             } else {
                 None
             };
-            let score_depth = sizes.row / SIDE;
             let groups = |part: &Range<usize>| part.len().div_ceil(GROUP);
-            let multiplied = next
-                .as_ref()
-                .map_or(0, |part| groups(part) * multiplications(score_depth, sizes.scores, sizes.scores))
-                + weighed.as_ref().map_or(0, |(part, _)| {
-                    sizes.value_width / ROWS * multiplications(groups(part), sizes.values, sizes.weights)
-                });
+            let multiplied = next.as_ref().map_or(0, |part| groups(part) * sizes.score_products())
+                + weighed.as_ref().map_or(0, |(part, _)| groups(part) * sizes.output_products());
             let [scores_now, scores_before] = &mut scores;
             let [weights_now, weights_before] = &mut weights;
-            let mut work = opened.as_ref().map(|(part, _, weigher)| Weighing {
+            let pairs = opened.as_ref().map_or(0, |(part, ..)| groups(part) * GROUP / 2);
+            let mut work = Weighing {
                 lanes,
-                weigher: *weigher,
-                scores: &scores_before[..],
+                weigher: opened.as_ref().map_or(Weigher::identity(lanes), |(.., weigher)| *weigher),
+                scores: scores_before.as_chunks().0,
                 weights: &mut weights_now[..],
                 sizes,
                 pair: 0,
-                pairs: groups(part) * GROUP / 2,
-                multiplied,
-                due: 0,
-            });
+                pairs,
+                portion: pairs.div_ceil((multiplied / 2).max(1)),
+            };
             let mut products = Products::new(unit.tiles());
             if let Some(part) = &next {
-                let blocks = bytemuck::cast_slice_mut::<f32, u32>(scores_now).chunks_exact_mut(GROUP * ROWS);
-                for (group, words) in (part.start / GROUP..part.end.div_ceil(GROUP)).zip(blocks) {
-                    let keys = Operand {
-                        words: &packed[group * sizes.unit()..],
-                        stride: sizes.row,
-                        tile: SIDE * sizes.row,
-                        depth: SIDE,
-                        piece: sizes.key_piece(),
-                        pieces: sizes.scores,
-                    };
-                    let queries = Operand {
-                        words: query,
-                        stride: SIDE,
-                        tile: SIDE * sizes.row,
-                        depth: SIDE * SIDE,
-                        piece: sizes.query_piece(),
-                        pieces: sizes.scores,
-                    };
-                    let block = Block { words, stride: ROWS, adds: false };
-                    products.multiply(keys, queries, score_depth, block, &mut work);
+                let blocks = bytemuck::cast_slice_mut::<f32, u32>(scores_now).as_chunks_mut().0;
+                for (group, sums) in (part.start / GROUP..part.end.div_ceil(GROUP)).zip(blocks) {
+                    products.multiply(
+                        sizes.keys_of(packed, group),
+                        sizes.queries_of(query),
+                        Block { sums, adds: false },
+                        &mut work,
+                    );
                 }
             }
             if let Some((part, change)) = &weighed {
-                let blocks = bytemuck::cast_slice_mut::<f32, u32>(output).chunks_exact_mut(ROWS * ROWS);
-                for (panel, words) in blocks.enumerate().take(sizes.value_width / ROWS) {
-                    let unit = part.start / GROUP * sizes.unit() + sizes.keys();
-                    let values = Operand {
-                        words: &packed[unit + panel * ROWS * SIDE..],
-                        stride: SIDE,
-                        tile: SIDE * SIDE,
-                        depth: sizes.unit(),
-                        piece: sizes.value_piece(),
-                        pieces: sizes.values,
-                    };
-                    let weights = Operand {
-                        words: weights_before,
-                        stride: SIDE,
-                        tile: SIDE * SIDE,
-                        depth: 2 * SIDE * SIDE,
-                        piece: sizes.weight_piece(),
-                        pieces: sizes.weights,
-                    };
-                    let block = Block { words, stride: ROWS, adds: *change != Change::Replace };
-                    products.multiply(values, weights, groups(part), block, &mut work);
+                let blocks =
+                    bytemuck::cast_slice_mut::<f32, u32>(output).as_chunks_mut::<{ ROWS * ROWS }>().0;
+                for (panel, sums) in blocks.iter_mut().enumerate().take(sizes.value_width / ROWS) {
+                    let values = sizes.values_of(packed, part.start / GROUP, panel, groups(part));
+                    let weights = sizes.weights_of(weights_before, groups(part));
+                    let block = Block { sums, adds: *change != Change::Replace };
+                    products.multiply(values, weights, block, &mut work);
                 }
             }
             products.finish();
-            weighed = match (opened, work) {
-                (Some((part, change, _)), Some(mut work)) => {
-                    work.finish();
-                    fold.close(lanes, work.weigher);
-                    Some((part, change))
-                }
-                _ => None,
-            };
+            weighed = opened.map(|(part, change, _)| (part, change));
+            if weighed.is_some() {
+                work.finish();
+                fold.close(lanes, work.weigher);
+            }
             scored = next;
             scores.swap(0, 1);
             weights.swap(0, 1);
@@ -189,29 +166,22 @@ fn rescale<L: Lanes>(lanes: L, output: &mut [f32], factors: &[f32]) {
 struct Weighing<'a, L: Lanes, const V: usize, P> {
     lanes: L,
     weigher: Weigher<L, V, P>,
-    scores: &'a [f32],
+    /// Those of two keys, pair by pair.
+    scores: &'a [[f32; 2 * ROWS]],
     weights: &'a mut [u32],
     sizes: Sizes,
     /// The next pair of keys.
     pair: usize,
     /// Pairs in all.
     pairs: usize,
-    /// Multiplications that the pairs are spread over.
-    multiplied: usize,
-    /// What is due of a pair, in so many parts as there are multiplications.
-    due: usize,
+    /// Pairs that go with two multiplications.
+    portion: usize,
 }
 
-impl<L: Lanes, const V: usize, P: Precise> Work for Option<Weighing<'_, L, V, P>> {
+impl<L: Lanes, const V: usize, P: Precise> Work for Weighing<'_, L, V, P> {
     #[inline(always)]
     fn advance(&mut self) {
-        if let Some(work) = self {
-            work.due += work.pairs;
-            while work.due >= work.multiplied && work.pair < work.pairs {
-                work.due -= work.multiplied;
-                work.weigh();
-            }
-        }
+        self.weigh_to(self.pairs.min(self.pair + self.portion));
     }
 }
 
@@ -219,7 +189,12 @@ impl<L: Lanes, const V: usize, P: Precise> Weighing<'_, L, V, P> {
     /// What is left.
     #[inline(always)]
     fn finish(&mut self) {
-        while self.pair < self.pairs {
+        self.weigh_to(self.pairs);
+    }
+
+    #[inline(always)]
+    fn weigh_to(&mut self, end: usize) {
+        while self.pair < end {
             self.weigh();
         }
     }
@@ -228,8 +203,7 @@ impl<L: Lanes, const V: usize, P: Precise> Weighing<'_, L, V, P> {
     #[inline(always)]
     fn weigh(&mut self) {
         let Self { lanes, sizes, pair, .. } = *self;
-        let keys = &self.scores[2 * pair * ROWS..][..2 * ROWS];
-        let keys = vectors(lanes, keys).as_chunks::<V>().0;
+        let keys = vectors(lanes, &self.scores[pair]).as_chunks::<V>().0;
         let mut first = self.weigher.weigh(lanes, keys[0]);
         let mut second = self.weigher.weigh(lanes, keys[1]);
         for piece in 0..sizes.weights {

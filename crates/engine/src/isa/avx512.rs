@@ -10,7 +10,7 @@ use core::mem::transmute;
 use pulp::x86::V4;
 use pulp::{bytemuck, f32x16, i32x16, u32x16};
 use regard_ir::machine::Isa;
-use regard_simd::{EXP2_COARSE, Lanes, Simd, TRANSPOSE};
+use regard_simd::{Lanes, TRANSPOSE};
 
 use super::probe::Probe;
 use super::{Door, avx2};
@@ -127,16 +127,15 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     }
 
     #[inline(always)]
-    fn weight_coarse(self, score: f32x16, reference: f32x16) -> f32x16 {
-        let (avx512f, avx512dq) = (self.v4.avx512f, self.v4.avx512dq);
-        // What rounding down leaves, 0 of an infinite number; immediate as that of `floor`.
-        let rest = avx512dq._mm512_reduce_ps::<0b1001>(bytemuck::cast(score));
-        let exponent = self.v4.sub_f32s(self.floor(score), reference);
-        let mut fraction = avx512f._mm512_set1_ps(EXP2_COARSE[3]);
-        for coefficient in [EXP2_COARSE[2], EXP2_COARSE[1], EXP2_COARSE[0]] {
-            fraction = avx512f._mm512_fmadd_ps(fraction, rest, avx512f._mm512_set1_ps(coefficient));
+    fn exp2_by<const N: usize>(self, fraction: &[f32; N], x: f32x16) -> f32x16 {
+        let (avx512f, x) = (self.v4.avx512f, bytemuck::cast(x));
+        // What rounding down leaves, 0 of an infinite number; immediate as that of `floor`. `scalef` rounds down by itself.
+        let rest = self.v4.avx512dq._mm512_reduce_ps::<0b1001>(x);
+        let mut power = avx512f._mm512_set1_ps(fraction[N - 1]);
+        for &coefficient in fraction[..N - 1].iter().rev() {
+            power = avx512f._mm512_fmadd_ps(power, rest, avx512f._mm512_set1_ps(coefficient));
         }
-        bytemuck::cast(avx512f._mm512_scalef_ps(fraction, bytemuck::cast(exponent)))
+        bytemuck::cast(avx512f._mm512_scalef_ps(power, x))
     }
 
     // The instructions give their second operand where one is NaN.

@@ -7,7 +7,7 @@ use core::arch::x86_64::{
 use core::hint::black_box;
 
 use crate::amx_bf16::hardware::Amx;
-use crate::amx_bf16::unit::{SIDE, Tiles, Unit};
+use crate::amx_bf16::unit::{SIDE, Source, Tiles, Unit};
 use crate::isa::avx512::Avx512Bf16;
 
 /// Sums that run side by side: more than the latency of an instruction times the units that do it.
@@ -78,12 +78,12 @@ fn tile_products<U: Unit>(unit: U, steps: usize) -> usize {
     tiles.zero::<3>();
     for step in 0..steps {
         let [a, b, c, d] = core::array::from_fn(|i| &operands[step % SETS * 4 + i].0);
-        tiles.load::<4>(a, SIDE);
-        tiles.load::<6>(b, SIDE);
+        tiles.load::<4>(Source::new(a, SIDE));
+        tiles.load::<6>(Source::new(b, SIDE));
         tiles.dot::<0, 4, 6>();
-        tiles.load::<7>(c, SIDE);
+        tiles.load::<7>(Source::new(c, SIDE));
         tiles.dot::<1, 4, 7>();
-        tiles.load::<5>(d, SIDE);
+        tiles.load::<5>(Source::new(d, SIDE));
         tiles.dot::<2, 5, 6>();
         tiles.dot::<3, 5, 7>();
     }

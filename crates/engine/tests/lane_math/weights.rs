@@ -2,49 +2,49 @@
 
 use super::*;
 
-/// Weights that are rounded to bfloat16 next.
+/// What makes weights that are rounded to bfloat16 next.
 #[derive(Clone, Copy)]
-struct CoarseWeight(f32);
+struct Coarse;
 
-impl Function for CoarseWeight {
+impl Function for Coarse {
     #[inline(always)]
-    fn call<L: Lanes>(self, s: F32<L>) -> F32<L> {
-        regard_simd::softmax_weight_coarse(s, s.floor() + s.like(self.0))
+    fn call<L: Lanes>(self, x: F32<L>) -> F32<L> {
+        regard_simd::exp2_coarse(x)
+    }
+}
+
+/// What makes weights that are split into two pieces next.
+#[derive(Clone, Copy)]
+struct Fine;
+
+impl Function for Fine {
+    #[inline(always)]
+    fn call<L: Lanes>(self, x: F32<L>) -> F32<L> {
+        regard_simd::exp2_fine(x)
     }
 }
 
 #[test]
-fn coarse_weights_are_as_precise_as_bfloat16_can_tell() {
+fn weights_are_as_precise_as_their_pieces_can_tell() {
+    are_within(Coarse, 7.6e-5);
+    are_within(Fine, 2e-7);
+}
+
+/// Compares powers of two with f64, on a sample of all floats up to 127.
+fn are_within(function: impl Function, bound: f64) {
     const LEAST: f64 = f32::MIN_POSITIVE as f64;
     for entry in available() {
         for from in batches(SAMPLE, 0, 1) {
-            for distance in [1.0, 100.0, 140.0] {
-                let found = map(entry, CoarseWeight(distance), &from);
-                for (&s, found) in from.iter().zip(found).filter(|(s, _)| s.is_finite()) {
-                    let exact = weight(s.into(), distance.into());
-                    let error = (f64::from(found) - exact).abs();
-                    let told =
-                        || format!("{s:e} at {distance} on {}: {found:e} for {exact:e}", entry.isa.name());
-                    assert!(error <= if exact < LEAST { LEAST } else { 7.6e-5 * exact }, "{}", told());
-                }
+            let from: Vec<f32> = from.into_iter().map(|x| if x > 127.0 { -x } else { x }).collect();
+            for (&x, found) in from.iter().zip(map(entry, function, &from)).filter(|(x, _)| x.is_finite()) {
+                let exact = f64::from(x).exp2();
+                let error = (f64::from(found) - exact).abs();
+                let told = || format!("{x:e} on {}: {found:e} for {exact:e}", entry.isa.name());
+                assert!(error <= if exact < LEAST { LEAST } else { bound * exact }, "{}", told());
             }
         }
-        let [masked, nan] = [f32::NEG_INFINITY, f32::NAN].map(|s| {
-            let found = map(entry, Fixed, &[s; 16]);
-            found[15]
-        });
+        let [masked, nan] = [f32::NEG_INFINITY, f32::NAN].map(|x| map(entry, function, &[x; 16])[15]);
         assert!(masked == 0.0 && nan.is_nan(), "{masked} and {nan} on {}", entry.isa.name());
-    }
-}
-
-/// The same against a fixed reference.
-#[derive(Clone, Copy)]
-struct Fixed;
-
-impl Function for Fixed {
-    #[inline(always)]
-    fn call<L: Lanes>(self, s: F32<L>) -> F32<L> {
-        regard_simd::softmax_weight_coarse(s, s.like(3.0))
     }
 }
 
@@ -53,17 +53,15 @@ impl Function for Fixed {
 fn a_weight_does_not_depend_on_when_it_is_rescaled() {
     for entry in available() {
         for from in batches(SAMPLE * 64, 0, 1) {
-            let near = [map(entry, Weight(1.0), &from), map(entry, CoarseWeight(1.0), &from)];
+            let near = map(entry, Weight(1.0), &from);
             for distance in [2.0f32, 3.0, 17.0, 90.0] {
-                let far = [map(entry, Weight(distance), &from), map(entry, CoarseWeight(distance), &from)];
-                for (near, far) in near.iter().zip(far) {
-                    for ((&s, &near), far) in from.iter().zip(near).zip(far) {
-                        // Scores so large that the distance is rounded away have no such pair of references.
-                        if s.abs() < 1e5 {
-                            let scaled = near * (1.0 - distance).exp2();
-                            let on = entry.isa.name();
-                            assert_eq!(scaled.to_bits(), far.to_bits(), "{s:e} at {distance} on {on}");
-                        }
+                let far = map(entry, Weight(distance), &from);
+                for ((&s, &near), far) in from.iter().zip(&near).zip(far) {
+                    // Scores so large that the distance is rounded away have no such pair of references.
+                    if s.abs() < 1e5 {
+                        let scaled = near * (1.0 - distance).exp2();
+                        let on = entry.isa.name();
+                        assert_eq!(scaled.to_bits(), far.to_bits(), "{s:e} at {distance} on {on}");
                     }
                 }
             }
