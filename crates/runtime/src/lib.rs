@@ -21,6 +21,7 @@ pub mod head;
 #[cfg(feature = "alloc")]
 pub mod interpreter;
 mod latent;
+mod lines;
 mod mix;
 pub mod operands;
 mod operations;

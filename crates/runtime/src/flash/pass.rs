@@ -124,9 +124,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let KeyRange { begin, end } = self.block.of.held;
         let end = if lesson.is_some() { self.taught_to() } else { end };
         self.sweep(begin..end, claim, memory, lesson);
-        for tile in self.tiles() {
-            self.write(tile, claim, memory);
-        }
+        self.write_rows(claim, memory);
     }
 
     /// The keys that the block's tokens teach, where keys learn, are those before this one.
@@ -166,9 +164,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 let count = (blocks.key_block - first % blocks.key_block).min(keys.end - first);
                 if first / blocks.key_cell != cell {
                     cell = first / blocks.key_cell;
-                    for tile in self.tiles() {
-                        self.close_cell(tile, memory);
-                    }
+                    self.close_cells(memory);
                 }
                 let span = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
                 let seen = if teaches.is_some() { seen(span) } else { liveness };

@@ -3,13 +3,10 @@
 use core::ops::Range;
 
 use regard_engine::element::Element;
-use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 
+use crate::lines::ask;
 use crate::view::View;
-
-/// Bytes of a line of a cache.
-const LINE_BYTES: usize = LINE * size_of::<f32>();
 
 /// Rows of some tensors' heads, to be asked for a few at a time.
 pub(super) struct Ahead<'a, T> {
@@ -41,13 +38,5 @@ impl<T: Element> Ahead<'_, T> {
             }
         }
         self.tokens.start = end;
-    }
-}
-
-/// Asks for the lines of some elements.
-#[inline(always)]
-pub(super) fn ask<L: Door, T>(lanes: L, elements: &[T]) {
-    for line in elements.chunks(LINE_BYTES / size_of::<T>()) {
-        lanes.prefetch_far(line.as_ptr());
     }
 }

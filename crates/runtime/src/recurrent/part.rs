@@ -12,13 +12,14 @@ use regard_ir::plan::Plan;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
-use super::ahead::{self, Ahead};
+use super::ahead::Ahead;
 use super::chunk::{self, Decays, Rule};
 use super::memory::{BLOCK, CELL, Layout, Memory};
 use super::rows::{are_finite, dot, scale};
 use super::{channels, ids, leaves_each};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::finish::Finish;
+use crate::lines;
 use crate::rows::Change;
 use crate::view::View;
 
@@ -363,7 +364,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     fn ask_outputs(&self, claim: &mut Claim<'_, T>, head: usize, span: Span) {
         for query in span.first..span.first + span.count {
             if let Row::Stored(row) = claim.output(head, query as u32) {
-                ahead::ask(self.shared.engine.lanes(), row);
+                lines::ask(self.shared.engine.lanes(), row);
             }
         }
     }

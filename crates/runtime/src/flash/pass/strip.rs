@@ -157,13 +157,9 @@ impl<E: Engine, T: Element> Op for Merge<'_, E, T> {
             pass.prepare(&mut memory);
             for cell in 0..strips.cells {
                 pass.restore(&sums[strips.state(task, cell, (number - first) as usize)], &mut memory);
-                for tile in pass.tiles() {
-                    pass.close_cell(tile, &mut memory);
-                }
+                pass.close_cells(&mut memory);
             }
-            for tile in pass.tiles() {
-                pass.write(tile, &mut claim, &mut memory);
-            }
+            pass.write_rows(&mut claim, &mut memory);
         }
     }
 }

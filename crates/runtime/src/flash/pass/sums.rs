@@ -2,13 +2,14 @@
 
 use regard_engine::Engine;
 use regard_engine::element::Element;
-use regard_engine::grid::Claim;
+use regard_engine::grid::{Claim, Row};
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
 use super::super::fold::common_reference;
 use super::super::memory::Memory;
 use super::{EMPTY, Pass, RowTile, Shared};
+use crate::lines;
 use crate::sums::{add_scaled, divide, log_sum, logit, multiply, sunk_inverse, turn};
 
 /// How far a row tile's sums have come.
@@ -34,9 +35,27 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
+    /// Adds the cells of all row tiles to their totals and empties the cells.
+    #[inline(always)]
+    pub(super) fn close_cells(&self, memory: &mut Memory<'_>) {
+        if self.tiles().any(|tile| memory.total_sum[tile.first] != EMPTY) {
+            for tile in self.tiles() {
+                self.close_cell(tile, memory);
+            }
+            return;
+        }
+        // Nothing came before: the cells are the totals.
+        let Memory { cell_output, cell_reference, cell_sum, .. } = memory;
+        core::mem::swap(cell_output, &mut memory.total_output);
+        core::mem::swap(cell_reference, &mut memory.total_reference);
+        core::mem::swap(cell_sum, &mut memory.total_sum);
+        cell_reference.fill(f32::NEG_INFINITY);
+        cell_sum.fill(EMPTY);
+    }
+
     /// Adds a row tile's cell to its total and empties the cell.
     #[inline(always)]
-    pub(super) fn close_cell(&self, tile: RowTile, memory: &mut Memory<'_>) {
+    fn close_cell(&self, tile: RowTile, memory: &mut Memory<'_>) {
         let width = self.shared.layout.value_width;
         let lanes = self.shared.engine.lanes();
         let rows = tile.first..tile.first + tile.width;
@@ -69,9 +88,31 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         memory.cell_sum[rows].fill(EMPTY);
     }
 
+    /// Writes the rows of all row tiles. Lines that a tile's rows go to are asked for a tile ahead: else each row waits for its memory.
+    #[inline(always)]
+    pub(super) fn write_rows(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+        let mut coming = self.tiles();
+        self.ask_outputs(coming.next(), claim);
+        for tile in self.tiles() {
+            self.ask_outputs(coming.next(), claim);
+            self.write(tile, claim, memory);
+        }
+    }
+
+    #[inline(always)]
+    fn ask_outputs(&self, tile: Option<RowTile>, claim: &mut Claim<'_, T>) {
+        let Some(RowTile { first, rows, .. }) = tile else { return };
+        for row in first..first + rows {
+            let (head, query) = self.place(row);
+            if let Row::Stored(row) = claim.output(head as usize, query) {
+                lines::ask(self.shared.engine.lanes(), row);
+            }
+        }
+    }
+
     /// Divides a row tile's output by its sums and writes its rows.
     #[inline(always)]
-    pub(super) fn write(&self, tile: RowTile, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    fn write(&self, tile: RowTile, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         let RowTile { first, rows, width } = tile;
         let Shared { engine, parts, layout, .. } = self.shared;
         let lanes = engine.lanes();

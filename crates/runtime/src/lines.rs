@@ -1,0 +1,15 @@
+//! Lines of memory that are asked for before they are read or written.
+
+use regard_engine::engine::LINE;
+use regard_engine::isa::Door;
+
+/// Bytes of a line of a cache.
+const LINE_BYTES: usize = LINE * size_of::<f32>();
+
+/// Asks for the lines of some elements.
+#[inline(always)]
+pub(crate) fn ask<L: Door, T>(lanes: L, elements: &[T]) {
+    for line in elements.chunks(LINE_BYTES / size_of::<T>()) {
+        lanes.prefetch_far(line.as_ptr());
+    }
+}
