@@ -2,8 +2,8 @@
 //!
 //! An [`Engine`] multiplies packed operands into score and value tiles; the skeletons of `regard-runtime` are written
 //! once over it. Adding an engine is a module that implements the trait and a row in [`catalog`]. This crate is a home
-//! of `unsafe`: the doors into instruction sets ([`isa`]), the hand-out of disjoint output rows ([`grid`]) and the
-//! thread pool.
+//! of `unsafe`: the doors into instruction sets ([`isa`]), the hand-out of disjoint output rows ([`grid`]), the tiles of a matrix
+//! unit ([`amx_bf16`]) and the thread pool.
 #![no_std]
 
 #[cfg(feature = "std")]

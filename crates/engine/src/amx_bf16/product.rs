@@ -36,12 +36,13 @@ pub(super) struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    /// Of words that begin with its first tile. There is a step, and a piece.
+    /// Of words that begin with its first tile.
     ///
     /// # Panics
-    /// If the words end within its last tile.
+    /// If there is no step or no piece, or the words end within its last tile.
     #[inline(always)]
     pub fn new(words: &'a [u32], spans: Spans, steps: usize, pieces: usize) -> Self {
+        assert!(steps > 0 && pieces > 0, "an operand of {steps} steps and {pieces} pieces");
         let last = spans.tile + (steps - 1) * spans.step + (pieces - 1) * spans.piece;
         let _ = Source::new(&words[last..], spans.row);
         Self { first: Source::new(words, spans.row), spans, steps, pieces }
