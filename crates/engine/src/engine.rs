@@ -246,9 +246,9 @@ pub struct Step<'a> {
 
 /// Turns scores into weights.
 ///
-/// Engines give scores part by part, in ascending order of keys; where weights are coarse, parts begin and end at fixed keys of a
-/// block, whichever of them are live. A part is opened, each of its vectors weighed, and
-/// closed; [`Fold::whole`] does all three.
+/// Engines give scores part by part, in ascending order of keys. A part is opened, each of its vectors weighed, and
+/// closed; [`Fold::whole`] does all three. Where weights are less precise than [`crate::weigh::Full`], the parts of a block are
+/// cut at fixed keys, so that a row's references, and with them its bits, do not depend on what other rows may see.
 pub trait Fold<L: Lanes> {
     /// Masks and modifies the scores of a part, `[keys][V vectors]`, and moves the rows' references where they must.
     /// `first` is the part's first key, counted from the step's first live key. What `weigher` then makes of the scores

@@ -1,7 +1,9 @@
 //! The operands of a step, as tiles of what is packed.
 
+use regard_ir::plan::Pieces;
+
 use super::layout::{ROWS, Sizes};
-use super::product::{Operand, Spans, pairs};
+use super::product::{Operand, Spans};
 use super::unit::SIDE;
 
 impl Sizes {
@@ -11,16 +13,11 @@ impl Sizes {
         self.row / SIDE
     }
 
-    /// Multiplications of tiles that the scores of a group of keys take.
+    /// Multiplications of tiles that a group of keys takes: for its scores, and for its part of the outputs.
     #[inline(always)]
-    pub fn score_products(&self) -> usize {
-        4 * self.score_steps() * pairs(self.scores, self.scores)
-    }
-
-    /// Those that its part of the outputs takes.
-    #[inline(always)]
-    pub fn output_products(&self) -> usize {
-        4 * (self.value_width / ROWS) * pairs(self.values, self.weights)
+    pub fn products(&self, pieces: Pieces) -> [usize; 2] {
+        let [scores, outputs] = pieces.products();
+        [4 * self.score_steps() * scores as usize, 4 * (self.value_width / ROWS) * outputs as usize]
     }
 
     /// The keys of a group of a packed block.

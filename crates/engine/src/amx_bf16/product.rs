@@ -43,7 +43,9 @@ impl<'a> Operand<'a> {
     #[inline(always)]
     pub fn new(words: &'a [u32], spans: Spans, steps: usize, pieces: usize) -> Self {
         assert!(steps > 0 && pieces > 0, "an operand of {steps} steps and {pieces} pieces");
-        let last = spans.tile + (steps - 1) * spans.step + (pieces - 1) * spans.piece;
+        let last_step = (steps - 1).saturating_mul(spans.step);
+        let last_piece = (pieces - 1).saturating_mul(spans.piece);
+        let last = spans.tile.saturating_add(last_step).saturating_add(last_piece);
         let _ = Source::new(&words[last..], spans.row);
         Self { first: Source::new(words, spans.row), spans, steps, pieces }
     }
@@ -83,16 +85,6 @@ pub(super) struct Block<'c> {
 /// Where tile `T` of the four begins.
 const fn tile<const T: usize>() -> usize {
     T / 2 * SIDE * ROWS + T % 2 * SIDE
-}
-
-/// Pairs of pieces, of so many of one operand and of the other, whose products make up that of the whole.
-pub(super) const fn pairs(a: usize, b: usize) -> usize {
-    let (most, mut i, mut pairs) = (if a > b { a } else { b }, 0, 0);
-    while i < a {
-        pairs += if most - i < b { most - i } else { b };
-        i += 1;
-    }
-    pairs
 }
 
 /// Blocks on their way through the unit.
@@ -213,5 +205,39 @@ impl<'c, T: Tiles> Products<'c, T> {
         if let Some(sums) = &mut self.pending {
             self.tiles.store::<C>(&mut sums[tile::<C>()..], ROWS);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of 2 tiles that lie one after the other, in 3 steps.
+    fn operand(words: usize, step: usize) -> Operand<'static> {
+        static WORDS: [u32; 6 * 256] = [0; 6 * 256];
+        Operand::new(&WORDS[..words], Spans { row: SIDE, tile: SIDE * SIDE, step, piece: 0 }, 3, 1)
+    }
+
+    #[test]
+    fn an_operand_may_end_with_its_words() {
+        operand(6 * 256, 512);
+    }
+
+    #[test]
+    #[should_panic]
+    fn an_operand_does_not_pass_its_words() {
+        operand(6 * 256 - 1, 512);
+    }
+
+    #[test]
+    #[should_panic]
+    fn distances_do_not_wrap() {
+        operand(6 * 256, usize::MAX / 2 + 1);
+    }
+
+    #[test]
+    #[should_panic]
+    fn strides_do_not_wrap() {
+        let _ = Source::new(&[0; 256], usize::MAX / 15 + 1);
     }
 }

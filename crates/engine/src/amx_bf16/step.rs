@@ -71,6 +71,7 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
         let output: &mut [f32] = output;
         let Scratch { mut scores, mut weights } = sizes.split(scratch);
 
+        let [score_products, output_products] = sizes.products(shape.pieces);
         let mut coming = parts(first_key..first_key + live_keys);
         // What the last stage left: scores of a part, weights of the part before it.
         let mut scored: Option<Range<usize>> = None;
@@ -100,14 +101,17 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                 None
             };
             let groups = |part: &Range<usize>| part.len().div_ceil(GROUP);
-            let multiplied = next.as_ref().map_or(0, |part| groups(part) * sizes.score_products())
-                + weighed.as_ref().map_or(0, |(part, _)| groups(part) * sizes.output_products());
+            let multiplied = next.as_ref().map_or(0, |part| groups(part) * score_products)
+                + weighed.as_ref().map_or(0, |(part, _)| groups(part) * output_products);
             let [scores_now, scores_before] = &mut scores;
             let [weights_now, weights_before] = &mut weights;
-            let pairs = opened.as_ref().map_or(0, |(part, ..)| groups(part) * GROUP / 2);
+            let (pairs, weigher) = match &opened {
+                Some((part, _, weigher)) => (groups(part) * GROUP / 2, *weigher),
+                None => (0, Weigher::identity(lanes)),
+            };
             let mut work = Weighing {
                 lanes,
-                weigher: opened.as_ref().map_or(Weigher::identity(lanes), |(.., weigher)| *weigher),
+                weigher,
                 scores: scores_before.as_chunks().0,
                 weights: &mut weights_now[..],
                 sizes,

@@ -87,7 +87,7 @@ pub trait Tiles {
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
-/// Words that a tile reaches over.
+/// Words that a tile reaches over; saturates.
 pub(super) const fn reach(stride: usize) -> usize {
-    (SIDE - 1) * stride + SIDE
+    stride.saturating_mul(SIDE - 1).saturating_add(SIDE)
 }

@@ -4,9 +4,9 @@
 //! 2^(s − ⌊s⌋) · 2^(⌊s⌋ − reference), so that moving to another reference multiplies by a power of two and rounds
 //! nothing. What a row adds up therefore depends on its own keys alone, not on when it was rescaled.
 //!
-//! Weights that are rounded to bfloat16 next are 2^(s − reference), which a vector has in fewer steps, and whose last bits depend on
-//! the reference. That in turn depends on the row's own keys alone where parts lie on a fixed grid of keys, as those of such
-//! engines do.
+//! Weights that are rounded to bfloat16 next, or split into two, are 2^(s − reference), which takes fewer instructions, and whose
+//! last bits depend on the reference. That in turn depends on the row's own keys alone, as engines that make such weights cut
+//! parts at fixed keys.
 //!
 //! Source of the recurrence: Milakov and Gimelshein, *Online normalizer calculation for softmax*, algorithm 3.
 
