@@ -224,19 +224,19 @@ mod tests {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "a tile of rows 16 words apart")]
     fn an_operand_does_not_pass_its_words() {
         operand(6 * 256 - 1, 512);
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "out of range for slice")]
     fn distances_do_not_wrap() {
         operand(6 * 256, usize::MAX / 2 + 1);
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "a tile of rows")]
     fn strides_do_not_wrap() {
         let _ = Source::new(&[0; 256], usize::MAX / 15 + 1);
     }
