@@ -12,6 +12,7 @@ use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::Entry;
 use regard_engine::element::Element;
+use regard_engine::isa::scalar::Scalar;
 use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::inputs::InputData;
 use regard_ir::interval::{Span, Unknown};
@@ -36,10 +37,15 @@ use crate::views::{Stored, places, views};
 /// The kernel of a spec for this machine, with an engine on an instruction set of it; with fast precision where the engine
 /// has no exact one for the storage type.
 ///
+/// Generated code is that of specs which ship, so that loaded code has its tests: others may have the mask and modifier of one that
+/// does, and that both give the same bits has a test of its own.
+///
 /// # Panics
 /// If it cannot be compiled.
 pub fn compile(spec: &Spec, entry: &Entry, dtype: Dtype) -> Kernel {
-    compile_from(None, spec, entry, dtype).unwrap_or_else(|error| panic!("{}: {error}", spec.name))
+    let ships = regard_kernels::find::<Scalar>(spec.identity).is_some();
+    let source = if ships { None } else { Some(Source::Loaded) };
+    compile_from(source, spec, entry, dtype).unwrap_or_else(|error| panic!("{}: {error}", spec.name))
 }
 
 /// The same from a source of one's choice.

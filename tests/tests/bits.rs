@@ -221,6 +221,34 @@ fn aligned_cuts_of_the_prefill() {
     });
 }
 
+/// Where references stand, and whether anyone looks for the largest score, is each row's own business.
+#[test]
+fn beside_a_row_of_large_scores() {
+    each_kernel(|name, entry, kernel| {
+        const LONG: usize = 33;
+        let case = case(kernel, problem(kernel, 1, 70, 150));
+        let mut inputs = case.inputs();
+        let expected = rows(&run::run(kernel, &case, &inputs, &Solo).expect("it runs"));
+        let [_, heads, queries, _] = inputs.operands[0].view().shape();
+        for head in 0..heads {
+            let row = inputs.operands[0].view().row(0, head, LONG);
+            for (channel, x) in row.into_iter().enumerate() {
+                inputs.operands[0].set([0, head, LONG, channel], 100.0 * x as f32);
+            }
+        }
+        let found = rows(&run::run(kernel, &case, &inputs, &Solo).expect("it runs"));
+        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let is_long = at % queries == LONG;
+            let (head, query) = (at / queries, at % queries);
+            assert!(
+                is_long || found == expected,
+                "head {head}, query {query}: {}",
+                run::describe(name, entry, &case)
+            );
+        }
+    });
+}
+
 #[test]
 fn a_workspace_that_others_used() {
     each_kernel(|name, entry, kernel| {

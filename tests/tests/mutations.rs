@@ -204,8 +204,9 @@ impl<L: Lanes, F: Fold<L>> Fold<L> for MisledFold<'_, F> {
         lanes: L,
         first: usize,
         scores: &mut [f32],
+        most: f32,
     ) -> (Change, Weigher<L, V, P>) {
-        let (change, weigher) = self.fold.open::<V, P>(lanes, first, scores);
+        let (change, weigher) = self.fold.open::<V, P>(lanes, first, scores, most);
         self.factors[..V * L::WIDTH].copy_from_slice(self.fold.factors());
         let change = match (self.bug, change) {
             (Bug::RescaleIgnored, Change::Rescale) => Change::Keep,

@@ -198,7 +198,7 @@ pub(crate) struct RunArgs {
     /// The engine; the fastest if not given.
     #[arg(long, value_name = "NAME", value_parser = engines())]
     pub(crate) engine: Option<EngineKind>,
-    /// Where mask and modifier come from; generated if this build has the spec, else loaded.
+    /// Where mask and modifier come from; generated if this build has a spec of the same ones, else loaded.
     #[arg(long, value_name = "SOURCE", value_parser = sources())]
     pub(crate) kernel: Option<Source>,
     #[command(flatten)]
@@ -218,7 +218,7 @@ pub(crate) struct RunArgs {
 ///
 /// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: where the kernel comes
 /// from, engine, instruction set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
-/// the time of one run, ok or FAILED. Where this build has the spec's generated kernel, a line says whether it gives the
+/// the time of one run, ok or FAILED. Where this build has a generated kernel of the spec's mask and modifier, a line says whether it gives the
 /// same bits as the loaded one. Instruction sets that this processor lacks are named, and so is what this build
 /// does not have.
 ///
@@ -344,7 +344,7 @@ pub(crate) struct BenchArgs {
     /// The engine; the fastest if not given.
     #[arg(long, value_name = "NAME", value_parser = engines())]
     pub(crate) engine: Option<EngineKind>,
-    /// Where mask and modifier come from; generated if this build has the spec, else loaded.
+    /// Where mask and modifier come from; generated if this build has a spec of the same ones, else loaded.
     #[arg(long, value_name = "SOURCE", value_parser = sources())]
     pub(crate) kernel: Option<Source>,
     /// Timed runs; as many as take about a second if not given.

@@ -7,7 +7,7 @@ use regard_ir::expr::Tree;
 use regard_ir::identity::Identity;
 use regard_ir::lanes::{Lowered, ValueId};
 use regard_ir::spec::{self, Spec};
-use regard_ir::variant::{InputShape, Mechanism, Variant};
+use regard_ir::variant::{InputShape, Mechanism};
 
 use crate::graph::{Body, Graph};
 use crate::layout::{WIDTH, list};
@@ -29,7 +29,7 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> String {
         text,
         "/// What the spec is recognised by.\npub const IDENTITY: Identity = Identity(0x{identity:032x});\n"
     );
-    let teaches = teaches(&variant);
+    let teaches = variant.teaches();
     if let Some(allow) = teaches {
         let _ = writeln!(
             text,
@@ -65,14 +65,6 @@ pub(crate) fn module(spec: &Spec, origin: &str) -> String {
         text.push_str(&of.write(allow, None, &inputs));
     }
     text
-}
-
-/// Who teaches lookahead keys, of a variant with such.
-fn teaches<'a>(variant: &Variant<'a>) -> Option<Tree<'a>> {
-    match variant.mechanism {
-        Mechanism::Lookahead(lookahead) => Some(lookahead.allow),
-        Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => None,
-    }
 }
 
 /// A type that stands for a mask and maybe a modifier, with their code.

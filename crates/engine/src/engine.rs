@@ -205,6 +205,7 @@ impl<L: Lanes> Fold<L> for Kept<'_> {
         lanes: L,
         first: usize,
         scores: &mut [f32],
+        _: f32,
     ) -> (Change, Weigher<L, V, P>) {
         let to = &mut self.to[first * self.width..][..scores.len()];
         if self.adds {
@@ -251,13 +252,14 @@ pub struct Step<'a> {
 /// cut at fixed keys, so that a row's references, and with them its bits, do not depend on what other rows may see.
 pub trait Fold<L: Lanes> {
     /// Masks and modifies the scores of a part, `[keys][V vectors]`, and moves the rows' references where they must.
-    /// `first` is the part's first key, counted from the step's first live key. What `weigher` then makes of the scores
-    /// are their weights.
+    /// `first` is the part's first key, counted from the step's first live key; no score is larger than `most`, infinity where
+    /// nothing is known of them. What `weigher` then makes of the scores are their weights.
     fn open<const V: usize, P: Precise>(
         &mut self,
         lanes: L,
         first: usize,
         scores: &mut [f32],
+        most: f32,
     ) -> (Change, Weigher<L, V, P>);
 
     /// Takes up the sums of a part whose vectors were all weighed.
@@ -289,7 +291,7 @@ fn whole<L: Lanes, F: Fold<L> + ?Sized, const V: usize>(
     first: usize,
     scores: &mut [f32],
 ) -> Change {
-    let (change, mut weigher) = fold.open::<V, crate::weigh::Full>(lanes, first, scores);
+    let (change, mut weigher) = fold.open::<V, crate::weigh::Full>(lanes, first, scores, f32::INFINITY);
     if weigher.weighs() {
         for key in vectors_mut(lanes, scores).as_chunks_mut::<V>().0 {
             *key = weigher.weigh(lanes, *key);

@@ -2,6 +2,7 @@
 
 use pulp::bytemuck;
 use regard_ir::plan::Pieces;
+use regard_simd::{F32, Lanes, vectors_mut};
 
 /// The most pieces.
 pub(crate) const MAX_PIECES: usize = 3;
@@ -67,13 +68,34 @@ fn pair_channels_of<const N: usize>(row: &[f32], to: &mut [u32]) {
     }
 }
 
-/// As [`pair_channels`] in one piece, of a row that is stored as bf16. Gives whether it has a number that is not finite.
+/// As [`pair_channels`] in one piece, of a row that is stored as bf16.
 #[inline(always)]
-pub(crate) fn copy_channels(row: &[u16], to: &mut [u32]) -> bool {
-    let (whole, missing) = bytemuck::cast_slice_mut::<u32, u16>(to).split_at_mut(row.len());
-    whole.copy_from_slice(row);
-    missing.fill(0);
-    row.iter().fold(0, |odd, &bits| odd | u16::from(bits & INFINITE == INFINITE)) != 0
+pub(crate) fn copy_channels<L: Lanes>(lanes: L, row: &[u16], to: &mut [f32]) {
+    /// Halves that are copied at once past the last whole vector.
+    const FEW: usize = 8;
+    let halves = 2 * L::WIDTH;
+    // No copy is of unknown length: such a copy is a call.
+    let vectors = row.chunks_exact(halves);
+    let (few, last) = vectors.remainder().as_chunks::<FEW>();
+    let (whole, rest) = vectors_mut(lanes, to).split_at_mut(row.len() / halves);
+    for (to, row) in whole.iter_mut().zip(vectors) {
+        bytemuck::cast_slice_mut::<_, u16>(core::slice::from_mut(to)).copy_from_slice(row);
+    }
+    rest.fill(F32::splat(lanes, 0.0).raw());
+    let (rest, ends) = bytemuck::cast_slice_mut::<_, u16>(rest).as_chunks_mut::<FEW>();
+    for (to, row) in rest.iter_mut().zip(few) {
+        *to = *row;
+    }
+    let end = rest.get_mut(few.len()).map_or(ends, |rest| rest.as_mut_slice());
+    for (to, row) in end.iter_mut().zip(last) {
+        *to = *row;
+    }
+}
+
+/// Whether a row that is stored as bf16 has a number that is not finite.
+#[cold]
+pub(crate) fn is_odd_bf16(row: &[u16]) -> bool {
+    row.iter().any(|bits| bits & INFINITE == INFINITE)
 }
 
 /// Writes the channels of two rows as words, piece by piece, as [`pair_channels`] does with the channels of one; what is
@@ -118,6 +140,7 @@ pub(crate) fn join_rows(first: &[u16], second: &[u16], to: &mut [u32]) -> [bool;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::scalar::Scalar;
 
     fn value(piece: u32) -> f32 {
         f32::from_bits(piece)
@@ -161,11 +184,41 @@ mod tests {
         );
         assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);
         words.fill(u32::MAX);
-        assert!(!copy_channels(&[bits(1.0), bits(-2.0), bits(0.5)], &mut words));
-        assert_eq!(words, [half(1.0) | half(-2.0) << 16, half(0.5), 0, 0, 0, 0, 0, 0]);
-        assert!(copy_channels(&[bits(1.0), bits(f32::NEG_INFINITY)], &mut words));
-        words.fill(u32::MAX);
         pair_rows(&[1.0, f32::NAN], &[2.0, 3.0], 1, &mut words);
         assert_eq!(words, [half(1.0) | half(2.0) << 16, half(3.0) << 16, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn rows_of_bf16_are_copied_as_they_are() {
+        copy_rows(Scalar);
+        #[cfg(target_arch = "x86_64")]
+        {
+            crate::isa::avx2::Avx2::detect().map_or_else(|| skipped("avx2"), copy_rows);
+            crate::isa::avx512::Avx512::detect().map_or_else(|| skipped("avx512"), copy_rows);
+        }
+    }
+
+    fn skipped(isa: &str) {
+        std::eprintln!("skipped {isa}: not on this CPU");
+    }
+
+    /// Whole vectors, some eights, a few more, and words that have none.
+    fn copy_rows<L: Lanes>(lanes: L) {
+        for len in 0..=81 {
+            let row: std::vec::Vec<u16> = (1..=len).map(|i| i * 0x123).collect();
+            let mut to = std::vec![f32::NAN; 48];
+            copy_channels(lanes, &row, &mut to);
+            let halves: &[u16] = bytemuck::cast_slice(&to);
+            assert_eq!(halves[..row.len()], row);
+            assert!(halves[row.len()..].iter().all(|&half| half == 0), "{len} channels");
+        }
+    }
+
+    #[test]
+    fn a_row_is_odd_that_has_an_infinity_or_nan() {
+        let bits = |x: f32| (x.to_bits() >> 16) as u16;
+        assert!(!is_odd_bf16(&[bits(1.0), bits(f32::MAX), 0]));
+        assert!(is_odd_bf16(&[bits(1.0), bits(f32::NEG_INFINITY)]));
+        assert!(is_odd_bf16(&[bits(f32::NAN), bits(1.0)]));
     }
 }

@@ -427,6 +427,23 @@ impl<'a> Variant<'a> {
         Variant { heads, position: self.position.map(turned), ..*self }
     }
 
+    /// Who teaches lookahead keys, of a variant with such.
+    pub const fn teaches(&self) -> Option<Tree<'a>> {
+        match self.mechanism {
+            Mechanism::Lookahead(lookahead) => Some(lookahead.allow),
+            Mechanism::Plain | Mechanism::Latent(_) | Mechanism::Pseudo(_) | Mechanism::Recurrence(_) => None,
+        }
+    }
+
+    /// Whether the code of another variant's mask and modifier is this one's too: their expressions are the same, and so are the
+    /// inputs that these count.
+    pub fn has_code_of(&self, other: &Variant<'_>) -> bool {
+        self.allow == other.allow
+            && self.modify == other.modify
+            && self.teaches() == other.teaches()
+            && self.inputs == other.inputs
+    }
+
     /// What heads are mixed into, where they are mixed into pseudo-heads.
     pub const fn pseudo(&self) -> Option<Pseudo> {
         match self.mechanism {

@@ -34,14 +34,14 @@ impl Source {
 pub enum VariantCode {
     /// A lane program.
     Loaded(LaneProgram),
-    /// The module of an identity, which exists.
+    /// The module of an identity, which exists. It need not be the variant's own.
     #[cfg(feature = "shipped")]
     Generated(regard_ir::identity::Identity),
 }
 
 impl VariantCode {
-    /// The code of a variant from the source that is asked for, else generated where there is such a module. `None` if
-    /// there is nothing from that source.
+    /// The code of a variant from the source that is asked for, else generated where there is a module of its expressions. `None`
+    /// if there is nothing from that source.
     pub fn new(variant: &Variant<'_>, asked: Option<Source>) -> Option<Self> {
         if asked != Some(Source::Loaded)
             && let Some(code) = Self::generated(variant)
@@ -54,7 +54,11 @@ impl VariantCode {
     #[cfg(feature = "shipped")]
     fn generated(variant: &Variant<'_>) -> Option<Self> {
         // A module has code for every instruction set or for none.
-        regard_kernels::find::<Scalar>(variant.identity).map(|_| Self::Generated(variant.identity))
+        if regard_kernels::find::<Scalar>(variant.identity).is_some() {
+            return Some(Self::Generated(variant.identity));
+        }
+        let (_, module) = regard_kernels::ALL.iter().find(|(_, module)| variant.has_code_of(module))?;
+        Some(Self::Generated(module.identity))
     }
 
     #[cfg(not(feature = "shipped"))]

@@ -18,6 +18,9 @@ use crate::report::{Choice, Reason, Rejected};
 /// runs over thousands of keys.
 const KEY_CELL: u32 = 1024;
 
+/// The same where weights are bfloat16, whose rounding is coarser than that of any such sum.
+const COARSE_KEY_CELL: u32 = 4096;
+
 /// Channels of one chain of sums: a longer one would pass the error bound of f32. Half as long where a product and a sum
 /// round apart: over 64 such channels an error of 2.2e-6 was met, over 32 it was 9e-7.
 const fn channel_chain(isa: Isa) -> u32 {
@@ -122,15 +125,25 @@ impl Target<'_> {
             }
         };
         let channel_chain = Choice::fixed("channel_chain", chain.into(), reason);
+        let key_cell = self.key_cell();
         let blocks = Blocks {
             query_block: query_block.value as u32,
             key_block: keys,
-            key_cell: KEY_CELL,
+            key_cell: key_cell.value as u32,
             mask_step: mask_step.value as u32,
             channel_chain: channel_chain.value as u32,
         };
-        let key_cell = Choice::fixed("key_cell", KEY_CELL as u64, Reason::KeyCell);
         (blocks, vec![key_block, query_block, key_cell, mask_step, channel_chain])
+    }
+
+    /// Few merges where sums may be long; where keys learn, threads share cells out.
+    fn key_cell(&self) -> Choice {
+        let is_coarse = matches!(self.entry.engine, EngineKind::AmxBf16) && self.pieces.weights == 1;
+        let (keys, reason) = match is_coarse && !self.learns {
+            true => (COARSE_KEY_CELL, Reason::CoarseKeyCell),
+            false => (KEY_CELL, Reason::KeyCell),
+        };
+        Choice::fixed("key_cell", keys.into(), reason)
     }
 
     /// The most keys, in powers of two, that keep the row tile in L1d and the packed block in its share of the pass.

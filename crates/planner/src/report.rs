@@ -89,6 +89,8 @@ pub enum Reason {
     },
     /// The grid of sums.
     KeyCell,
+    /// As [`Reason::KeyCell`], of weights that are rounded more coarsely than long sums.
+    CoarseKeyCell,
     /// The fewest keys worth a classification.
     MaskStep,
     /// The error bound of f32.
@@ -293,6 +295,9 @@ impl fmt::Display for Reason {
             Reason::KeyCell => {
                 f.write_str("sums start anew here whatever the threads; a split of keys is whole cells")
             }
+            Reason::CoarseKeyCell => f.write_str(
+                "sums start anew here whatever the threads; sums of so many bf16 weights are more precise than the weights",
+            ),
             Reason::MaskStep => f.write_str("keys of a partial block that are classified together:"),
             Reason::ChannelChain => {
                 f.write_str("channels of one chain of f32 sums: a longer one would pass the error bound")

@@ -52,7 +52,7 @@ impl fmt::Display for CompileError {
             CompileError::NotGenerated { name } if cfg!(feature = "shipped") => {
                 write!(
                     f,
-                    "{name} has no generated kernel: the build has those of the shipped specs; take `loaded`"
+                    "{name} has no generated kernel: the build has those of the shipped specs, none of which has its mask and modifier; take `loaded`"
                 )
             }
             CompileError::NotGenerated { name } => write!(

@@ -39,7 +39,7 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// The engine to use; the fastest where absent.
     pub engine: Option<EngineKind>,
-    /// Where mask and modifier come from; generated where absent and this build has such a module, else loaded.
+    /// Where mask and modifier come from; generated where absent and this build has a module of the same ones, else loaded.
     pub kernel: Option<Source>,
 }
 

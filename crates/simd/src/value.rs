@@ -182,6 +182,15 @@ impl<L: Lanes> F32<L> {
         I32 { lanes: self.lanes, raw: self.lanes.to_i32(self.raw) }
     }
 
+    /// One lane.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline(always)]
+    pub fn lane(self, lane: usize) -> f32 {
+        bytemuck::cast_slice::<_, f32>(core::slice::from_ref(&self.raw))[lane]
+    }
+
     /// Each lane through a scalar function.
     #[inline(always)]
     pub fn map(self, f: impl Fn(f32) -> f32) -> Self {

@@ -290,6 +290,7 @@ impl<L: Lanes> Fold<L> for Untouched {
         lanes: L,
         _: usize,
         _: &mut [f32],
+        _: f32,
     ) -> (Change, Weigher<L, V, P>) {
         (Change::Keep, Weigher::identity(lanes))
     }

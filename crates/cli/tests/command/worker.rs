@@ -47,7 +47,7 @@ fn a_kernel_is_set_up_timed_and_read() {
         "run\tslot=a\tseconds=0".to_owned(),
     ];
     let [set_up, time, output, free, gone] = &answers(&lines)[..] else { panic!("five answers") };
-    assert!(set_up.starts_with("ok\tkernel=loaded\tengine="), "{set_up}");
+    assert!(set_up.starts_with("ok\tkernel=generated\tengine="), "{set_up}");
     assert!(time.starts_with("time\tseconds=") && time.contains("\tcalls="), "{time}");
     assert_eq!((&**output, &**free), ("ok", "ok"));
     assert_eq!(gone, "err\tmessage=slot \"a\" is not set up");
@@ -73,7 +73,10 @@ fn keys_and_values_are_cached_for_one_query_of_each_sequence() {
         "limits\tbytes=4096".to_owned(),
     ];
     let [set_up, time, output, few, limits] = &answers(&lines)[..] else { panic!("five answers") };
-    assert!(set_up.starts_with("ok\tkernel=loaded\t") && set_up.ends_with("\tcache=k f32 v f32"), "{set_up}");
+    assert!(
+        set_up.starts_with("ok\tkernel=generated\t") && set_up.ends_with("\tcache=k f32 v f32"),
+        "{set_up}"
+    );
     assert!(time.starts_with("time\tseconds="), "{time}");
     assert_eq!(output, "ok");
     // Scores are all zero: each sequence's output is the mean of its values.

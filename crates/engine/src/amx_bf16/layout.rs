@@ -1,8 +1,8 @@
 //! How operands of matrix tiles lie in memory: the format of a cache for them.
 //!
 //! A unit is 32 keys of a key head with their values, in words of two bf16 each. Keys are rows of channels, padded to a
-//! whole number of tiles: the row-major operand of the scores, so that a key is appended by a copy. Values are turned,
-//! `[channel][key]`: the row-major operand of the outputs. Operands of several pieces have one such part for each.
+//! whole number of tiles, tile by tile: the row-major operand of the scores, each tile one after the other in memory. Values are
+//! turned, `[channel][key]`: the row-major operand of the outputs. Operands of several pieces have one such part for each.
 
 use pulp::bytemuck;
 
@@ -54,9 +54,25 @@ impl Sizes {
         self.scores * self.query_piece()
     }
 
+    /// Where the greatest length of a row tile's queries is.
+    pub fn longest_query(&self) -> usize {
+        self.odd_queries() + 1
+    }
+
+    /// Of a row tile's queries.
+    pub fn queries(&self) -> usize {
+        (self.longest_query() + 1).next_multiple_of(SIDE)
+    }
+
     /// Of one piece of a unit's keys.
     pub fn key_piece(&self) -> usize {
         GROUP * self.row
+    }
+
+    /// Where in a piece of keys a word of a key of the unit is: tiles of 16 keys by 16 words.
+    #[inline(always)]
+    pub fn key(&self, key: usize, word: usize) -> usize {
+        key / SIDE * SIDE * self.row + word / SIDE * SIDE * SIDE + key % SIDE * SIDE + word % SIDE
     }
 
     /// Of one piece of a unit's values.
@@ -79,9 +95,14 @@ impl Sizes {
         self.odd_values() + 1
     }
 
+    /// Where the greatest length of a unit's keys is.
+    pub fn longest_key(&self) -> usize {
+        self.odd_keys() + 1
+    }
+
     /// Of a unit, in whole lines of cache.
     pub fn unit(&self) -> usize {
-        (self.odd_keys() + 1).next_multiple_of(LINE)
+        (self.longest_key() + 1).next_multiple_of(LINE)
     }
 
     /// Of one piece of a part's weights.

@@ -42,7 +42,7 @@ fn again(sizes: &Sizes, query: &[u32], row: usize, unit: &[u32], key: usize) -> 
         for half in 0..2 {
             let at = (row / SIDE * sizes.row + word) * SIDE + row % SIDE;
             let q = channel(query, sizes.query_piece(), at, half);
-            score += q * channel(unit, sizes.key_piece(), key * sizes.row + word, half);
+            score += q * channel(unit, sizes.key_piece(), sizes.key(key, word), half);
         }
     }
     score

@@ -9,6 +9,7 @@ pub mod hardware;
 
 pub mod emulated;
 mod layout;
+mod longest;
 mod matrix;
 mod mend;
 mod operands;
@@ -21,13 +22,14 @@ use regard_ir::plan::Dtype;
 use regard_simd::TRANSPOSE;
 
 use self::layout::{PART, ROWS, Sizes};
+use self::longest::Longest;
 use self::step::Pipeline;
 use self::unit::{SIDE, Unit};
 use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{Rows, is_odd};
 use crate::product::{Before, Matrix, Right};
-use crate::split::{copy_channels, join_rows, pair_channels, pair_rows};
+use crate::split::{copy_channels, is_odd_bf16, join_rows, pair_channels, pair_rows};
 
 /// bf16 products on the tiles of a unit, with the vectors of `D` between.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +49,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     const KEY_STEP: usize = GROUP;
     const CHANNEL_STEP: usize = ROWS;
     const UNSCALED: bool = true;
-    const SLACK: f32 = 8.0;
+    const SLACK: f32 = 32.0;
     const WEIGHTS_KEPT: usize = PART;
 
     #[inline(always)]
@@ -62,8 +64,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     }
 
     fn query_len(shape: &Shape) -> usize {
-        let sizes = Sizes::new(shape);
-        (sizes.odd_queries() + 1).next_multiple_of(SIDE)
+        Sizes::new(shape).queries()
     }
 
     fn unit_keys(_: &Shape) -> usize {
@@ -98,16 +99,15 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
         let sizes = Sizes::new(shape);
         let (row, words) = scratch.split_at_mut(shape.dim);
         let words = &mut words[..TRANSPOSE * sizes.scores * sizes.row];
-        let mut odd = 0u32;
+        let (mut odd, mut longest) = (0u32, Longest::default());
         for first in (0..ROWS).step_by(TRANSPOSE) {
             for (i, words) in words.chunks_exact_mut(sizes.scores * sizes.row).enumerate() {
-                let words = bytemuck::cast_slice_mut(words);
                 if first + i < count {
-                    let is_odd =
-                        channels(self.lanes, queries, (first + i, shape.dim), sizes.scores, row, words);
+                    let at = (first + i, shape.dim);
+                    let is_odd = channels(self.lanes, queries, at, sizes.scores, row, words, &mut longest);
                     odd |= u32::from(is_odd) << (first + i);
                 } else {
-                    words.fill(0);
+                    words.fill(0.0);
                 }
             }
             // Tiles of 16 words of channels by 16 rows.
@@ -125,6 +125,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             }
         }
         to[sizes.odd_queries()] = f32::from_bits(odd);
+        to[sizes.longest_query()] = longest.length(self.lanes);
     }
 
     #[inline(always)]
@@ -139,23 +140,26 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     ) {
         let sizes = Sizes::new(shape);
         let (rows, words) = scratch.split_at_mut(2 * shape.dim.max(shape.value_dim));
-        let mut odd = 0u32;
+        let (mut odd, mut longest) = (0u32, Longest::default());
         for key in 0..GROUP {
             let row = &mut words[..sizes.scores * sizes.row];
-            let row = bytemuck::cast_slice_mut::<f32, u32>(row);
+            let scratch = &mut rows[..shape.dim];
             if key < count {
                 let is_odd =
-                    channels(self.lanes, keys, (key, shape.dim), sizes.scores, &mut rows[..shape.dim], row);
+                    channels(self.lanes, keys, (key, shape.dim), sizes.scores, scratch, row, &mut longest);
                 odd |= u32::from(is_odd) << key;
             } else {
-                row.fill(0);
+                row.fill(0.0);
             }
             for (piece, row) in row.chunks_exact(sizes.row).enumerate() {
-                let at = piece * sizes.key_piece() + key * sizes.row;
-                to[at..at + sizes.row].copy_from_slice(bytemuck::cast_slice(row));
+                for (channel, words) in row.as_chunks::<SIDE>().0.iter().enumerate() {
+                    let at = piece * sizes.key_piece() + sizes.key(key, channel * SIDE);
+                    to[at..at + SIDE].copy_from_slice(words);
+                }
             }
         }
         to[sizes.odd_keys()] = f32::from_bits(odd);
+        to[sizes.longest_key()] = longest.length(self.lanes);
         odd = 0;
         if sizes.value_width == 0 {
             to[sizes.odd_values()] = 0.0;
@@ -251,13 +255,18 @@ fn channels<'t, L: regard_simd::Lanes>(
     (at, dim): (usize, usize),
     pieces: usize,
     scratch: &mut [f32],
-    to: &mut [u32],
+    to: &mut [f32],
+    longest: &mut Longest,
 ) -> bool {
     if let Some(bits) = rows.bf16_bits(at).filter(|_| pieces == 1) {
-        return copy_channels(&bits[..dim], to);
+        let bits = &bits[..dim];
+        copy_channels(lanes, bits, to);
+        // Squares of numbers that are not finite are not.
+        return !longest.see_row(lanes, to) && is_odd_bf16(bits);
     }
     let row = rows.row(lanes, at, scratch);
-    pair_channels(row, pieces, to);
+    pair_channels(row, pieces, bytemuck::cast_slice_mut(to));
+    longest.see_row(lanes, &to[..to.len() / pieces]);
     is_odd(row)
 }
 

@@ -23,7 +23,7 @@ impl Sizes {
     /// The keys of a group of a packed block.
     #[inline(always)]
     pub fn keys_of<'a>(&self, packed: &'a [u32], group: usize) -> Operand<'a> {
-        let spans = Spans { row: self.row, tile: SIDE * self.row, step: SIDE, piece: self.key_piece() };
+        let spans = Spans { row: SIDE, tile: SIDE * self.row, step: SIDE * SIDE, piece: self.key_piece() };
         Operand::new(&packed[group * self.unit()..], spans, self.score_steps(), self.scores)
     }
 

@@ -75,11 +75,12 @@ impl<'a> Piece<'a> {
 /// Sums of a block, rows of [`ROWS`] words.
 pub(super) type Sums = [u32; ROWS * ROWS];
 
-/// Where sums go.
-pub(super) struct Block<'c> {
-    pub sums: &'c mut Sums,
-    /// Whether products are added to what is there.
-    pub adds: bool,
+/// What is multiplied.
+pub(super) struct Factors<'a> {
+    pub a: Operand<'a>,
+    pub b: Operand<'a>,
+    /// What products are added to; `None` for zero.
+    pub to: Option<&'a Sums>,
 }
 
 /// Where tile `T` of the four begins.
@@ -87,31 +88,30 @@ const fn tile<const T: usize>() -> usize {
     T / 2 * SIDE * ROWS + T % 2 * SIDE
 }
 
-/// Blocks on their way through the unit.
-pub(super) struct Products<'c, T> {
+/// Blocks on their way through the unit: tiles 0 to 3 hold the sums of the last one.
+pub(super) struct Products<T> {
     tiles: T,
-    /// The block whose sums are still in tiles 0 to 3.
-    pending: Option<&'c mut Sums>,
 }
 
-impl<'c, T: Tiles> Products<'c, T> {
+impl<T: Tiles> Products<T> {
     #[inline(always)]
     pub fn new(tiles: T) -> Self {
-        Self { tiles, pending: None }
+        Self { tiles }
     }
 
-    /// Computes a block; its sums are in memory after the next block, or [`Products::finish`].
+    /// Computes a block, whose sums stay in tiles until the next one begins, or [`Products::store`]. Those of the block before go
+    /// to `last`, if they are still there.
     ///
     /// # Panics
     /// If the operands are not equally deep.
     #[inline(always)]
-    pub fn multiply<W: Work>(&mut self, a: Operand<'_>, b: Operand<'_>, block: Block<'c>, work: &mut W) {
+    pub fn multiply<W: Work>(&mut self, factors: Factors<'_>, mut last: Option<&mut Sums>, work: &mut W) {
+        let Factors { a, b, .. } = factors;
         assert!(a.steps == b.steps, "operands of {} and {} steps", a.steps, b.steps);
-        self.step::<true, W>(a, b, 0, &block, work);
+        self.step::<true, W>(&factors, 0, &mut last, work);
         for step in 1..a.steps {
-            self.step::<false, W>(a, b, step, &block, work);
+            self.step::<false, W>(&factors, step, &mut last, work);
         }
-        self.pending = Some(block.sums);
     }
 
     /// One step of depth, the first of which begins the block's sums: products of all pieces, in an order in which the next one
@@ -119,12 +119,12 @@ impl<'c, T: Tiles> Products<'c, T> {
     #[inline(always)]
     fn step<const FIRST: bool, W: Work>(
         &mut self,
-        a: Operand<'_>,
-        b: Operand<'_>,
+        factors: &Factors<'_>,
         step: usize,
-        block: &Block<'c>,
+        last: &mut Option<&mut Sums>,
         work: &mut W,
     ) {
+        let Factors { a, b, to } = *factors;
         let most = a.pieces.max(b.pieces);
         let mut held = b.pieces;
         for i in 0..a.pieces {
@@ -135,9 +135,9 @@ impl<'c, T: Tiles> Products<'c, T> {
                 let b = Piece { of: b, piece: j, step, is_held: j == held };
                 held = j;
                 if FIRST && i == 0 && n == 0 {
-                    self.four::<true, W>(a, b, block, work);
+                    self.four::<true, W>(a, b, (to, last), work);
                 } else {
-                    self.four::<false, W>(a, b, block, work);
+                    self.four::<false, W>(a, b, (to, last), work);
                 }
             }
         }
@@ -150,7 +150,7 @@ impl<'c, T: Tiles> Products<'c, T> {
         &mut self,
         a: Piece<'_>,
         b: Piece<'_>,
-        block: &Block<'c>,
+        (to, last): (Option<&Sums>, &mut Option<&mut Sums>),
         work: &mut W,
     ) {
         if !a.is_held {
@@ -159,52 +159,51 @@ impl<'c, T: Tiles> Products<'c, T> {
         if !b.is_held {
             self.tiles.load::<6>(b.at::<0>());
         }
-        self.begin::<FIRST, 0>(block);
+        self.begin::<FIRST, 0>(to, last);
         self.tiles.dot::<0, 4, 6>();
         if !b.is_held {
             self.tiles.load::<7>(b.at::<1>());
         }
-        self.begin::<FIRST, 1>(block);
+        self.begin::<FIRST, 1>(to, last);
         self.tiles.dot::<1, 4, 7>();
         work.advance();
         if !a.is_held {
             self.tiles.stream::<5>(a.at::<1>());
         }
-        self.begin::<FIRST, 2>(block);
+        self.begin::<FIRST, 2>(to, last);
         self.tiles.dot::<2, 5, 6>();
-        self.begin::<FIRST, 3>(block);
+        self.begin::<FIRST, 3>(to, last);
         self.tiles.dot::<3, 5, 7>();
         work.advance();
     }
 
-    /// Stores the last block's sums.
+    /// Stores the sums of the last block.
     #[inline(always)]
-    pub fn finish(mut self) {
-        self.store::<0>();
-        self.store::<1>();
-        self.store::<2>();
-        self.store::<3>();
+    pub fn store(&mut self, last: &mut Sums) {
+        self.store_tile::<0>(last);
+        self.store_tile::<1>(last);
+        self.store_tile::<2>(last);
+        self.store_tile::<3>(last);
     }
 
     /// Before a block's first multiplication into tile `C`: what it holds is stored, and what is added to is loaded.
     #[inline(always)]
-    fn begin<const FIRST: bool, const C: usize>(&mut self, block: &Block<'c>) {
+    fn begin<const FIRST: bool, const C: usize>(&mut self, to: Option<&Sums>, last: &mut Option<&mut Sums>) {
         if const { !FIRST } {
             return;
         }
-        self.store::<C>();
-        if block.adds {
-            self.tiles.load::<C>(Source::new(&block.sums[tile::<C>()..], ROWS));
-        } else {
-            self.tiles.zero::<C>();
+        if let Some(last) = last {
+            self.store_tile::<C>(last);
+        }
+        match to {
+            Some(sums) => self.tiles.load::<C>(Source::new(&sums[tile::<C>()..], ROWS)),
+            None => self.tiles.zero::<C>(),
         }
     }
 
     #[inline(always)]
-    fn store<const C: usize>(&mut self) {
-        if let Some(sums) = &mut self.pending {
-            self.tiles.store::<C>(&mut sums[tile::<C>()..], ROWS);
-        }
+    fn store_tile<const C: usize>(&mut self, sums: &mut Sums) {
+        self.tiles.store::<C>(&mut sums[tile::<C>()..], ROWS);
     }
 }
 

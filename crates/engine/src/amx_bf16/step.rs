@@ -11,7 +11,7 @@ use regard_simd::{F32, Lanes, pair_bf16, round_bf16, vectors, vectors_mut};
 
 use super::layout::{DEPTH, PART, ROWS, Scratch, Sizes};
 use super::mend::mend;
-use super::product::{Block, Products, Work};
+use super::product::{Factors, Products, Sums, Work};
 use super::unit::{SIDE, Unit};
 use crate::engine::{Change, Fold, GROUP, Op, Step};
 use crate::isa::Door;
@@ -72,6 +72,11 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
         let Scratch { mut scores, mut weights } = sizes.split(scratch);
 
         let [score_products, output_products] = sizes.products(shape.pieces);
+        let panels = sizes.value_width / ROWS;
+        let longest_query = f32::from_bits(query[sizes.longest_query()]);
+        let mut products = Products::new(unit.tiles());
+        // Whether the last panel of the outputs is still in tiles.
+        let mut is_carried = false;
         let mut coming = parts(first_key..first_key + live_keys);
         // What the last stage left: scores of a part, weights of the part before it.
         let mut scored: Option<Range<usize>> = None;
@@ -81,8 +86,13 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
             if next.is_none() && scored.is_none() && weighed.is_none() {
                 break;
             }
+            let rescales = matches!(weighed, Some((_, Change::Rescale)));
+            if is_carried && (rescales || next.is_none()) {
+                products.store(&mut blocks(output)[panels - 1]);
+                is_carried = false;
+            }
             // Before the next part's references move.
-            if let Some((_, Change::Rescale)) = weighed {
+            if rescales {
                 rescale(lanes, output, fold.factors());
             }
             // No closure: one that is not inlined would be compiled without the instructions of the lanes.
@@ -91,7 +101,11 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                 if sizes.scores > 1 {
                     mend(&sizes, query, packed, part.clone(), live);
                 }
-                let (change, weigher) = fold.open::<V, P>(lanes, part.start - first_key, live);
+                let lengths = (part.start / GROUP..part.end.div_ceil(GROUP))
+                    .map(|group| packed[group * sizes.unit() + sizes.longest_key()]);
+                // Bits of floats that are not negative; those of NaN are above all of them.
+                let most = longest_query * f32::from_bits(lengths.max().unwrap_or(0));
+                let (change, weigher) = fold.open::<V, P>(lanes, part.start - first_key, live, most);
                 let padded = part.len().next_multiple_of(GROUP);
                 // Missing keys have no weight.
                 let nothing = if weigher.weighs() { f32::NEG_INFINITY } else { 0.0 };
@@ -119,29 +133,33 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                 pairs,
                 portion: pairs.div_ceil((multiplied / 2).max(1)),
             };
-            let mut products = Products::new(unit.tiles());
-            if let Some(part) = &next {
-                let blocks = bytemuck::cast_slice_mut::<f32, u32>(scores_now).as_chunks_mut().0;
-                for (group, sums) in (part.start / GROUP..part.end.div_ceil(GROUP)).zip(blocks) {
-                    products.multiply(
-                        sizes.keys_of(packed, group),
-                        sizes.queries_of(query),
-                        Block { sums, adds: false },
-                        &mut work,
-                    );
-                }
+            let (scores_now, output_panels) = (blocks(scores_now), blocks(output));
+            // The block of scores that is still in tiles.
+            let mut last_scores = None;
+            for group in next.iter().flat_map(|part| part.start / GROUP..part.end.div_ceil(GROUP)) {
+                let last = match last_scores {
+                    Some(last) => Some(&mut scores_now[last]),
+                    None if is_carried => Some(&mut output_panels[panels - 1]),
+                    None => None,
+                };
+                let (a, b) = (sizes.keys_of(packed, group), sizes.queries_of(query));
+                products.multiply(Factors { a, b, to: None }, last, &mut work);
+                last_scores = Some(last_scores.map_or(0, |last| last + 1));
             }
+            is_carried = weighed.is_some() && panels > 0;
             if let Some((part, change)) = &weighed {
-                let blocks =
-                    bytemuck::cast_slice_mut::<f32, u32>(output).as_chunks_mut::<{ ROWS * ROWS }>().0;
-                for (panel, sums) in blocks.iter_mut().enumerate().take(sizes.value_width / ROWS) {
-                    let values = sizes.values_of(packed, part.start / GROUP, panel, groups(part));
-                    let weights = sizes.weights_of(weights_before, groups(part));
-                    let block = Block { sums, adds: *change != Change::Replace };
-                    products.multiply(values, weights, block, &mut work);
+                for panel in 0..panels {
+                    let (before, rest) = output_panels.split_at_mut(panel);
+                    let last = before.last_mut().or_else(|| last_scores.map(|last| &mut scores_now[last]));
+                    let a = sizes.values_of(packed, part.start / GROUP, panel, groups(part));
+                    let b = sizes.weights_of(weights_before, groups(part));
+                    let to = (*change != Change::Replace).then_some(&rest[0]);
+                    products.multiply(Factors { a, b, to }, last, &mut work);
                 }
             }
-            products.finish();
+            if let (Some(last), false) = (last_scores, is_carried) {
+                products.store(&mut scores_now[last]);
+            }
             weighed = opened.map(|(part, change, _)| (part, change));
             if weighed.is_some() {
                 work.finish();
@@ -151,7 +169,16 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
             scores.swap(0, 1);
             weights.swap(0, 1);
         }
+        if is_carried {
+            products.store(&mut blocks(output)[panels - 1]);
+        }
     }
+}
+
+/// Scores or outputs as blocks of sums.
+#[inline(always)]
+fn blocks(sums: &mut [f32]) -> &mut [Sums] {
+    bytemuck::cast_slice_mut::<f32, u32>(sums).as_chunks_mut().0
 }
 
 const _: () = assert!(DEPTH == 2 * SIDE && GROUP == 2 * SIDE);

@@ -149,7 +149,8 @@ fn weigh<D: Door, F: Fold<D>, const V: usize>(
     scratch: &mut [f32],
 ) -> Change {
     let row = V * D::WIDTH;
-    let (change, mut weigher) = fold.open::<V, Coarse>(lanes, 0, &mut scratch[..live_keys * row]);
+    let scores = &mut scratch[..live_keys * row];
+    let (change, mut weigher) = fold.open::<V, Coarse>(lanes, 0, scores, f32::INFINITY);
     let pairs = live_keys.div_ceil(2);
     if live_keys < 2 * pairs {
         let nothing = if weigher.weighs() { f32::NEG_INFINITY } else { 0.0 };

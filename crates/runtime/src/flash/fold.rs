@@ -1,8 +1,10 @@
 //! From scores to weights, one row tile and one key block at a time: the online softmax, or an activation.
 //!
-//! A row's reference is an integer in log2 units, at least its largest score rounded up; weights are
+//! A row's reference is an integer in log2 units, which no score passes by more than the engine's slack; weights are
 //! 2^(s − ⌊s⌋) · 2^(⌊s⌋ − reference), so that moving to another reference multiplies by a power of two and rounds
-//! nothing. What a row adds up therefore depends on its own keys alone, not on when it was rescaled.
+//! nothing. What a row adds up therefore depends on its own keys alone, not on when it was rescaled. It begins at 0 where the
+//! scores of the first part are within the slack of that, and at the largest of them elsewhere. Where lengths of queries and keys
+//! say that no score is larger than the slack, a reference of 0 or more stays, and nobody looks for the largest.
 //!
 //! Weights that are rounded to bfloat16 next, or split into two, are 2^(s − reference), which takes fewer instructions, and whose
 //! last bits depend on the reference. That in turn depends on the row's own keys alone, as engines that make such weights cut
@@ -15,7 +17,7 @@ use regard_engine::weigh::{Precise, Weigher};
 use regard_engine::{Change, Fold};
 use regard_ir::interval::Liveness;
 use regard_ir::variant::Weights;
-use regard_simd::{F32, Lanes, load_f32, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, vectors, vectors_mut};
 
 use crate::code::{Code, Place};
 use crate::softmax::{activate, factor, finite, subtract_silu};
@@ -93,6 +95,9 @@ pub(super) struct TileFold<'a, L> {
     pub scratch: &'a mut [i32],
 }
 
+/// Where a row's reference begins if its first scores are no further from there than the slack.
+const START: f32 = 0.0;
+
 /// What scores are as an engine gives them, and what they are to become.
 #[derive(Clone, Copy)]
 pub(super) struct Units {
@@ -111,8 +116,9 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
         lanes: L,
         first: usize,
         scores: &mut [f32],
+        most: f32,
     ) -> (Change, Weigher<L, V, P>) {
-        self.shape(lanes, first, scores);
+        let as_given = self.shape(lanes, first, scores);
         let fresh = core::mem::take(&mut self.fresh);
         if !matches!(self.weights, Weights::Softmax { .. }) {
             activate(lanes, self.weights, scores);
@@ -121,7 +127,12 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
             self.factors.fill(1.0);
             return (if fresh { Change::Replace } else { Change::Keep }, Weigher::identity(lanes));
         }
-        let moved = self.raise::<V>(lanes, scores);
+        let moved = if as_given && self.stay(lanes, fresh, most) {
+            self.factors.fill(1.0);
+            false
+        } else {
+            self.raise::<V>(lanes, scores)
+        };
         let change = match (fresh, moved) {
             (true, _) => Change::Replace,
             (false, false) => Change::Keep,
@@ -151,9 +162,10 @@ impl<L: Door> Fold<L> for TileFold<'_, L> {
 }
 
 impl<L: Door> TileFold<'_, L> {
-    /// Modifies and masks the scores.
+    /// Modifies and masks the scores. Gives whether they are as the engine gave them.
     #[inline(always)]
-    fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) {
+    fn shape(&mut self, lanes: L, first: usize, scores: &mut [f32]) -> bool {
+        let mut as_given = self.units.scale.is_none() && self.learned.is_none();
         let modifies = self.code.modifies();
         if let Some(scale) = self.units.scale {
             let scale = F32::splat(lanes, scale);
@@ -174,6 +186,7 @@ impl<L: Door> TileFold<'_, L> {
             let mut key = 0;
             while key < keys {
                 let (class, end) = self.steps.run(self.step_keys, first, key, keys);
+                as_given &= class == Liveness::Full && !modifies;
                 let place = Place { first_key: self.place.first_key + (first + key) as i32, ..self.place };
                 let scores = &mut scores[key * self.width..end * self.width];
                 match class {
@@ -185,6 +198,23 @@ impl<L: Door> TileFold<'_, L> {
                 key = end;
             }
         }
+        as_given
+    }
+
+    /// Whether scores of no more than `most` leave all references where they are, or where they begin: those of a fresh cell are
+    /// set. Nothing has to be looked for among such scores.
+    #[inline(always)]
+    fn stay(&mut self, lanes: L, fresh: bool, most: f32) -> bool {
+        let are_small = most * self.units.log2 <= self.units.slack;
+        if are_small && fresh {
+            self.sums.reference.fill(START);
+        }
+        let start = F32::splat(lanes, START);
+        let mut are_lower = false;
+        for &reference in vectors(lanes, self.sums.reference) {
+            are_lower |= F32::from_raw(lanes, reference).lt(start).any();
+        }
+        are_small && !are_lower
     }
 
     /// Moves each row's reference where a score passes it. Gives whether one moved, its factor then being in `factors`.
@@ -220,7 +250,9 @@ impl<L: Door> TileFold<'_, L> {
             let before = F32::from_raw(lanes, *old);
             let largest = largest[v] * log2;
             let passes = (before + slack).lt(largest);
-            let after = passes.select(largest.ceil(), before);
+            let begins = before.eq(before.like(f32::NEG_INFINITY));
+            let start = largest.abs().le(slack).select(before.like(START), largest.ceil());
+            let after = passes.select(begins.select(start, largest.ceil()), before);
             *old = after.raw();
             moved |= passes.any();
             vectors_mut(lanes, self.factors)[v] = factor(before, after).raw();

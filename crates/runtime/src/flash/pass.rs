@@ -459,36 +459,26 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             return Some((0..count, Steps::default()));
         }
         let region = self.region(tile.first, tile.rows);
-        let classify = |keys: Range<u32>| {
-            let k = Span { lo: (first + keys.start) as i32, hi: (first + keys.end) as i32 - 1 };
+        let classify = |keys: Span| {
+            let k = Span { lo: first as i32 + keys.lo, hi: first as i32 + keys.hi };
             tiles::liveness(allow, &Region { k, ..region }, ranges)
         };
-        match classify(0..count) {
-            Liveness::Dead => return None,
-            Liveness::Full => return Some((0..count, Steps::default())),
-            Liveness::Partial => {}
-        }
-        let (mut live, mut steps) = (0..0, Steps::default());
-        for begin in (0..count).step_by(blocks.mask_step as usize) {
-            let end = (begin + blocks.mask_step).min(count);
-            let liveness = classify(begin..end);
-            if liveness == Liveness::Dead && live.is_empty() {
-                continue;
-            }
+        let mut live = 0..0;
+        let (mut alive, mut partial) = (0u64, 0u64);
+        for (run, liveness) in tiles::runs(0..count, blocks.mask_step, classify) {
             if live.is_empty() {
-                live = begin..end;
+                live.start = run.start;
             }
-            let bit = 1 << ((begin - live.start) / blocks.mask_step);
-            match liveness {
-                Liveness::Dead => steps.dead |= bit,
-                Liveness::Partial => steps.partial |= bit,
-                Liveness::Full => {}
-            }
-            if liveness != Liveness::Dead {
-                live.end = end;
+            live.end = run.end;
+            let first = (run.start - live.start) / blocks.mask_step;
+            let bits = ones(run.len().div_ceil(blocks.mask_step as usize)) << first;
+            alive |= bits;
+            if liveness == Liveness::Partial {
+                partial |= bits;
             }
         }
-        (!live.is_empty()).then_some((live, steps))
+        let dead = !alive & ones(live.len().div_ceil(blocks.mask_step as usize));
+        (!live.is_empty()).then_some((live, Steps { partial, dead }))
     }
 
     /// Adds what a value that is not finite does to the rows that may see its key: the product left it out.
@@ -519,6 +509,11 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             }
         }
     }
+}
+
+/// So many bits, from the lowest on; all of them at most.
+const fn ones(count: usize) -> u64 {
+    if count >= u64::BITS as usize { u64::MAX } else { (1 << count) - 1 }
 }
 
 /// The most rows of a row tile: 3 vectors of 16 lanes.

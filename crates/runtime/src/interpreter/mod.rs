@@ -18,7 +18,7 @@ use regard_engine::Op;
 use regard_engine::isa::Door;
 use regard_ir::expr::Tree;
 use regard_ir::lanes::Lowered;
-use regard_ir::variant::{InputShape, Mechanism, Variant};
+use regard_ir::variant::{InputShape, Variant};
 
 use self::fuse::Work;
 use self::slots::{Sizes, Slot};
@@ -44,10 +44,7 @@ impl LaneProgram {
     pub fn new(variant: &Variant<'_>) -> Self {
         let Variant { allow, modify, inputs, .. } = *variant;
         let modify = (!modify.is_var(variant.element())).then(|| Lowered::modifier(modify, inputs));
-        let teaches = match variant.mechanism {
-            Mechanism::Lookahead(lookahead) => Some(Box::new(Self::mask(lookahead.allow, inputs))),
-            _ => None,
-        };
+        let teaches = variant.teaches().map(|allow| Box::new(Self::mask(allow, inputs)));
         Self {
             modify: modify.as_ref().map(|modify| compile::program(modify, true)),
             guarded: modify.is_some_and(|modify| modify.checks()),
