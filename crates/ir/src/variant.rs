@@ -436,12 +436,18 @@ impl<'a> Variant<'a> {
     }
 
     /// Whether the code of another variant's mask and modifier is this one's too: their expressions are the same, and so are the
-    /// inputs that these count.
+    /// inputs that these read.
     pub fn has_code_of(&self, other: &Variant<'_>) -> bool {
-        self.allow == other.allow
-            && self.modify == other.modify
-            && self.teaches() == other.teaches()
-            && self.inputs == other.inputs
+        let (allow, modify, teaches) = (self.allow, self.modify, self.teaches());
+        let reads = |input: usize| {
+            let mut all = [Some(allow), Some(modify), teaches].into_iter().flatten();
+            all.any(|tree| tree.reads_input(input as u16))
+        };
+        let is_alike = |input: usize| !reads(input) || self.inputs.get(input) == other.inputs.get(input);
+        allow == other.allow
+            && modify == other.modify
+            && teaches == other.teaches()
+            && (0..self.inputs.len()).all(is_alike)
     }
 
     /// What heads are mixed into, where they are mixed into pseudo-heads.

@@ -100,6 +100,9 @@ fn a_generated_kernel_is_taken_where_there_is_one() {
     let input =
         "heads = { query = 8, dim = 128 }\ninputs = { doc = 'i32[b, k]' }\nmask = 'causal & same(doc)'";
     assert_eq!(of(&specs::parse(input)), Ok(Source::Generated));
+    // Nor are tables that it does not read.
+    let window = "heads = { query = 8, dim = 128 }\nmask = 'causal & window(1024)'";
+    assert_eq!(of(&specs::parse(window)), Ok(Source::Generated));
 
     let options = Options { kernel: Some(Source::Generated), ..Options::default() };
     let error = Kernel::compile_with(&other, &machine::host(), options).expect_err("there is none");
