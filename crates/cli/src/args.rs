@@ -217,10 +217,10 @@ pub(crate) struct RunArgs {
 /// Compare kernels with the oracle.
 ///
 /// The oracle is the formula itself, in f64, one row at a time. Prints a line for each comparison: where the kernel comes
-/// from, engine, instruction set, storage type, size, the largest relative error over 64 rows of a head, its bound, how many rows were compared,
-/// the time of one run, ok or FAILED. Where this build has a generated kernel of the spec's mask and modifier, a line says whether it gives the
-/// same bits as the loaded one. Instruction sets that this processor lacks are named, and so is what this build
-/// does not have.
+/// from, engine, instruction set, storage type, size, the largest relative error over 64 rows of a head, its bound, how
+/// many rows were compared, the time of one run, ok or FAILED. Where this build has a generated kernel of the spec's mask
+/// and modifier, a line says whether it gives the same bits as the loaded one. Instruction sets that this processor lacks
+/// are named, and so is what this build does not have.
 ///
 /// Without sizes a few awkward ones are taken; q, k and v are N(0, 1) from a fixed seed. With a file, its tensors are.
 #[derive(Debug, clap::Args)]

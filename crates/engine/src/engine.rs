@@ -70,8 +70,9 @@ pub trait Engine: Copy + Send + Sync + 'static {
     /// Whether scores come without the scale, because packed queries could not take it up without a rounding.
     const UNSCALED: bool;
 
-    /// How far, in log2 units, a score may pass its row's reference before that moves: weights may be as large as 2 to
-    /// this.
+    /// How far, in log2 units, a score may pass its row's reference before that moves, and how far the first ones of a row may be
+    /// from a reference of 0: the largest weight of a row is between 2 to the negative of this and 2 to this, so that values as far
+    /// from the ends of f32's range as that are summed up without loss.
     const SLACK: f32;
 
     /// Keys, from one of their multiples, whose weights are there after a step; no more live keys than that may be

@@ -71,25 +71,16 @@ fn pair_channels_of<const N: usize>(row: &[f32], to: &mut [u32]) {
 /// As [`pair_channels`] in one piece, of a row that is stored as bf16.
 #[inline(always)]
 pub(crate) fn copy_channels<L: Lanes>(lanes: L, row: &[u16], to: &mut [f32]) {
-    /// Halves that are copied at once past the last whole vector.
-    const FEW: usize = 8;
     let halves = 2 * L::WIDTH;
-    // No copy is of unknown length: such a copy is a call.
     let vectors = row.chunks_exact(halves);
-    let (few, last) = vectors.remainder().as_chunks::<FEW>();
+    let last = vectors.remainder();
     let (whole, rest) = vectors_mut(lanes, to).split_at_mut(row.len() / halves);
+    // Vector by vector: a copy of unknown length is a call.
     for (to, row) in whole.iter_mut().zip(vectors) {
         bytemuck::cast_slice_mut::<_, u16>(core::slice::from_mut(to)).copy_from_slice(row);
     }
     rest.fill(F32::splat(lanes, 0.0).raw());
-    let (rest, ends) = bytemuck::cast_slice_mut::<_, u16>(rest).as_chunks_mut::<FEW>();
-    for (to, row) in rest.iter_mut().zip(few) {
-        *to = *row;
-    }
-    let end = rest.get_mut(few.len()).map_or(ends, |rest| rest.as_mut_slice());
-    for (to, row) in end.iter_mut().zip(last) {
-        *to = *row;
-    }
+    bytemuck::cast_slice_mut::<_, u16>(rest)[..last.len()].copy_from_slice(last);
 }
 
 /// Whether a row that is stored as bf16 has a number that is not finite.
@@ -202,7 +193,7 @@ mod tests {
         std::eprintln!("skipped {isa}: not on this CPU");
     }
 
-    /// Whole vectors, some eights, a few more, and words that have none.
+    /// Whole vectors, what is left, and words that have no channel.
     fn copy_rows<L: Lanes>(lanes: L) {
         for len in 0..=81 {
             let row: std::vec::Vec<u16> = (1..=len).map(|i| i * 0x123).collect();

@@ -258,16 +258,15 @@ fn channels<'t, L: regard_simd::Lanes>(
     to: &mut [f32],
     longest: &mut Longest,
 ) -> bool {
+    // A row whose square is finite has no number that is not.
     if let Some(bits) = rows.bf16_bits(at).filter(|_| pieces == 1) {
         let bits = &bits[..dim];
         copy_channels(lanes, bits, to);
-        // Squares of numbers that are not finite are not.
         return !longest.see_row(lanes, to) && is_odd_bf16(bits);
     }
     let row = rows.row(lanes, at, scratch);
     pair_channels(row, pieces, bytemuck::cast_slice_mut(to));
-    longest.see_row(lanes, &to[..to.len() / pieces]);
-    is_odd(row)
+    !longest.see_row(lanes, &to[..to.len() / pieces]) && is_odd(row)
 }
 
 /// The value of a key of a unit, zeros where there is none, and whether it is finite.

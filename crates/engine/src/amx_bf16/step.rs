@@ -134,31 +134,31 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                 portion: pairs.div_ceil((multiplied / 2).max(1)),
             };
             let (scores_now, output_panels) = (blocks(scores_now), blocks(output));
-            // The block of scores that is still in tiles.
-            let mut last_scores = None;
-            for group in next.iter().flat_map(|part| part.start / GROUP..part.end.div_ceil(GROUP)) {
-                let last = match last_scores {
+            let (first_group, score_blocks) =
+                next.as_ref().map_or((0, 0), |part| (part.start / GROUP, groups(part)));
+            for block in 0..score_blocks {
+                let last = match block.checked_sub(1) {
                     Some(last) => Some(&mut scores_now[last]),
                     None if is_carried => Some(&mut output_panels[panels - 1]),
                     None => None,
                 };
-                let (a, b) = (sizes.keys_of(packed, group), sizes.queries_of(query));
+                let (a, b) = (sizes.keys_of(packed, first_group + block), sizes.queries_of(query));
                 products.multiply(Factors { a, b, to: None }, last, &mut work);
-                last_scores = Some(last_scores.map_or(0, |last| last + 1));
             }
+            let scores_now = &mut scores_now[..score_blocks];
             is_carried = weighed.is_some() && panels > 0;
             if let Some((part, change)) = &weighed {
                 for panel in 0..panels {
                     let (before, rest) = output_panels.split_at_mut(panel);
-                    let last = before.last_mut().or_else(|| last_scores.map(|last| &mut scores_now[last]));
+                    let last = before.last_mut().or(scores_now.last_mut());
                     let a = sizes.values_of(packed, part.start / GROUP, panel, groups(part));
                     let b = sizes.weights_of(weights_before, groups(part));
                     let to = (*change != Change::Replace).then_some(&rest[0]);
                     products.multiply(Factors { a, b, to }, last, &mut work);
                 }
             }
-            if let (Some(last), false) = (last_scores, is_carried) {
-                products.store(&mut scores_now[last]);
+            if let (Some(last), false) = (scores_now.last_mut(), is_carried) {
+                products.store(last);
             }
             weighed = opened.map(|(part, change, _)| (part, change));
             if weighed.is_some() {

@@ -205,16 +205,21 @@ impl<L: Door> TileFold<'_, L> {
     /// set. Nothing has to be looked for among such scores.
     #[inline(always)]
     fn stay(&mut self, lanes: L, fresh: bool, most: f32) -> bool {
+        // NaN is not small.
         let are_small = most * self.units.log2 <= self.units.slack;
-        if are_small && fresh {
+        if !are_small {
+            return false;
+        }
+        if fresh {
             self.sums.reference.fill(START);
+            return true;
         }
         let start = F32::splat(lanes, START);
         let mut are_lower = false;
         for &reference in vectors(lanes, self.sums.reference) {
             are_lower |= F32::from_raw(lanes, reference).lt(start).any();
         }
-        are_small && !are_lower
+        !are_lower
     }
 
     /// Moves each row's reference where a score passes it. Gives whether one moved, its factor then being in `factors`.
