@@ -72,7 +72,7 @@ impl Entry {
             (EngineKind::SimdF32, _) | (EngineKind::DotBf16 | EngineKind::AmxBf16, Dtype::Bf16) => {
                 Some(Pieces::WHOLE)
             }
-            (EngineKind::AmxBf16, Dtype::F16) => Some(Pieces { scores: 2, weights: 2, values: 2 }),
+            (EngineKind::AmxBf16, Dtype::F16) => Some(Pieces { scores: 2, weights: 2, values: 2, order: 2 }),
             (EngineKind::DotBf16, _) | (EngineKind::AmxBf16, Dtype::F32) => None,
         }
     }

@@ -2,13 +2,19 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Lanes, Simd, exp2_coarse, exp2_fine, softmax_weight};
+use regard_simd::{F32, Lanes, Simd, exp2_coarse, exp2_fine, round_bf16, softmax_weight};
 
 /// How precise weights are.
 pub trait Precise: Copy + 'static {
     /// The weight of a score that is in log2 units when it is multiplied by `log2`, against an integral reference.
     /// `#[inline(always)]`.
     fn weight<L: Lanes>(score: F32<L>, log2: F32<L>, reference: F32<L>) -> F32<L>;
+
+    /// What a weight counts in the sum that outputs are divided by. `#[inline(always)]`.
+    #[inline(always)]
+    fn counted<L: Lanes>(weight: F32<L>) -> F32<L> {
+        weight
+    }
 }
 
 /// As precise as f32, with bits that do not depend on the reference but for its power of two.
@@ -34,6 +40,14 @@ impl Precise for Fine {
     #[inline(always)]
     fn weight<L: Lanes>(score: F32<L>, log2: F32<L>, reference: F32<L>) -> F32<L> {
         exp2_fine(score.mul_add(log2, -reference))
+    }
+
+    /// The two pieces, which is what values are multiplied by: of rows of few keys, whose roundings do not average out, an output
+    /// then loses nothing by the weights'.
+    #[inline(always)]
+    fn counted<L: Lanes>(weight: F32<L>) -> F32<L> {
+        let first = round_bf16(weight);
+        first + round_bf16(weight - first)
     }
 }
 
@@ -87,7 +101,7 @@ impl<L: Lanes, const V: usize, P: Precise> Weigher<L, V, P> {
         let mut weights = scores;
         for v in 0..V {
             let weight = P::weight(F32::from_raw(lanes, scores[v]), log2, self.references[v]);
-            self.sums[v] = self.sums[v] + weight;
+            self.sums[v] = self.sums[v] + P::counted(weight);
             weights[v] = weight.raw();
         }
         weights

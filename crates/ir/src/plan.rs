@@ -83,8 +83,8 @@ impl EngineKind {
 
 /// How many bf16 pieces, the first the nearest, each operand of a product is the sum of.
 ///
-/// Of the products of pieces i and j those with i + j below the larger count are computed: 1, 3 or 6 of them for 1, 2 or
-/// 3 pieces of both.
+/// Of the products of pieces i and j those with i + j below an order are computed: of 2 pieces of both, 3 below the order of 2 and
+/// all 4 below that of 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Pieces {
@@ -94,24 +94,25 @@ pub struct Pieces {
     pub weights: u8,
     /// Of values.
     pub values: u8,
+    /// The order of products of weights and values; that of queries and keys is the number of their pieces.
+    pub order: u8,
 }
 
 impl Pieces {
     /// Operands that are not split.
-    pub const WHOLE: Self = Self { scores: 1, weights: 1, values: 1 };
+    pub const WHOLE: Self = Self { scores: 1, weights: 1, values: 1, order: 1 };
 
     /// Products that make up one of queries and keys, and one of weights and values.
     pub const fn products(self) -> [u32; 2] {
-        [pairs(self.scores, self.scores), pairs(self.weights, self.values)]
+        [pairs(self.scores, self.scores, self.scores), pairs(self.weights, self.values, self.order)]
     }
 }
 
-/// Pairs of pieces below the larger count.
-const fn pairs(a: u8, b: u8) -> u32 {
-    let most = if a > b { a } else { b };
+/// Pairs of pieces below an order.
+const fn pairs(a: u8, b: u8, order: u8) -> u32 {
     let (mut i, mut pairs) = (0, 0);
     while i < a {
-        let rest = most - i;
+        let rest = order.saturating_sub(i);
         pairs += if rest < b { rest } else { b } as u32;
         i += 1;
     }

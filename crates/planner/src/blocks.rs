@@ -18,7 +18,7 @@ use crate::report::{Choice, Reason, Rejected};
 /// runs over thousands of keys.
 const KEY_CELL: u32 = 1024;
 
-/// The same where weights are bfloat16, whose rounding is coarser than that of any such sum.
+/// The same where operands are pieces of bfloat16, which leave out more than any such sum.
 const COARSE_KEY_CELL: u32 = 4096;
 
 /// Channels of one chain of sums: a longer one would pass the error bound of f32. Half as long where a product and a sum
@@ -138,7 +138,7 @@ impl Target<'_> {
 
     /// Few merges where sums may be long; where keys learn, threads share cells out.
     fn key_cell(&self) -> Choice {
-        let is_coarse = matches!(self.entry.engine, EngineKind::AmxBf16) && self.pieces.weights == 1;
+        let is_coarse = matches!(self.entry.engine, EngineKind::AmxBf16);
         let (keys, reason) = match is_coarse && !self.learns {
             true => (COARSE_KEY_CELL, Reason::CoarseKeyCell),
             false => (KEY_CELL, Reason::KeyCell),

@@ -296,7 +296,7 @@ impl fmt::Display for Reason {
                 f.write_str("sums start anew here whatever the threads; a split of keys is whole cells")
             }
             Reason::CoarseKeyCell => f.write_str(
-                "sums start anew here whatever the threads; sums of so many bf16 weights are more precise than the weights",
+                "sums start anew here whatever the threads; those of so many keys are more precise than bf16 pieces",
             ),
             Reason::MaskStep => f.write_str("keys of a partial block that are classified together:"),
             Reason::ChannelChain => {

@@ -256,7 +256,7 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
     for (spec, dtype, products) in [
         (&exact, Dtype::Bf16, [1, 1]),
         (&exact, Dtype::F16, [3, 3]),
-        (&fast(128), Dtype::F32, [3, 5]),
+        (&fast(128), Dtype::F32, [3, 4]),
         (&fast(16), Dtype::F32, [6, 5]),
         (&fast(16), Dtype::Bf16, [1, 1]),
     ] {
@@ -272,7 +272,7 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
     );
     let report = forced(&fast(128)).expect("it plans").1.to_string();
     assert!(
-        report.contains("3 and 5 products for one: an error of 1.9e-5, bound 2e-5; not 3 and 3: 2.5e-5"),
+        report.contains("3 and 4 products for one: an error of 2.0e-5, bound 2e-5; not 3 and 3: 2.4e-5"),
         "{report}"
     );
     // A unit that the machine lacks is never taken unasked.

@@ -190,7 +190,7 @@ impl Trial<'_> {
 /// What an engine must split operands into, as planners decide it.
 fn pieces(entry: &Entry, dtype: Dtype, turns: bool) -> Pieces {
     match (entry.engine, dtype) {
-        (EngineKind::AmxBf16, Dtype::F32) => Pieces { scores: 3, weights: 3, values: 3 },
+        (EngineKind::AmxBf16, Dtype::F32) => Pieces { scores: 3, weights: 3, values: 3, order: 3 },
         (EngineKind::AmxBf16, Dtype::Bf16) => Pieces { scores: 1 + u8::from(turns), ..Pieces::WHOLE },
         _ => entry.exact(dtype).expect("it is served"),
     }

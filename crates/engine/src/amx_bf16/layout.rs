@@ -29,6 +29,8 @@ pub(super) struct Sizes {
     pub scores: usize,
     pub weights: usize,
     pub values: usize,
+    /// The order of products of weights and values.
+    pub order: usize,
 }
 
 impl Sizes {
@@ -41,6 +43,7 @@ impl Sizes {
             scores: pieces.scores.into(),
             weights: pieces.weights.into(),
             values: pieces.values.into(),
+            order: pieces.order.into(),
         }
     }
 

@@ -79,6 +79,8 @@ pub(super) type Sums = [u32; ROWS * ROWS];
 pub(super) struct Factors<'a> {
     pub a: Operand<'a>,
     pub b: Operand<'a>,
+    /// Products of pieces whose numbers add up to less than this are computed.
+    pub order: usize,
     /// What products are added to; `None` for zero.
     pub to: Option<&'a Sums>,
 }
@@ -124,11 +126,10 @@ impl<T: Tiles> Products<T> {
         last: &mut Option<&mut Sums>,
         work: &mut W,
     ) {
-        let Factors { a, b, to } = *factors;
-        let most = a.pieces.max(b.pieces);
+        let Factors { a, b, order, to } = *factors;
         let mut held = b.pieces;
-        for i in 0..a.pieces {
-            let count = b.pieces.min(most - i);
+        for i in 0..a.pieces.min(order) {
+            let count = b.pieces.min(order - i);
             for n in 0..count {
                 let j = if i % 2 == 0 { count - 1 - n } else { n };
                 let a = Piece { of: a, piece: i, step, is_held: n > 0 };

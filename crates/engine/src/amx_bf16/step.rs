@@ -65,7 +65,7 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
         let Step { shape, query, packed, first_key, live_keys, scratch, output, .. } = step;
         let mut sizes = Sizes::new(shape);
         if WHOLE {
-            sizes = Sizes { scores: 1, weights: 1, values: 1, ..sizes };
+            sizes = Sizes { scores: 1, weights: 1, values: 1, order: 1, ..sizes };
         }
         let (query, packed): (&[u32], &[u32]) = (bytemuck::cast_slice(query), bytemuck::cast_slice(packed));
         let output: &mut [f32] = output;
@@ -131,7 +131,8 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                 sizes,
                 pair: 0,
                 pairs,
-                portion: pairs.div_ceil((multiplied / 2).max(1)),
+                portions: (multiplied / 2).max(1),
+                due: 0,
             };
             let (scores_now, output_panels) = (blocks(scores_now), blocks(output));
             let (first_group, score_blocks) =
@@ -143,7 +144,7 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                     None => None,
                 };
                 let (a, b) = (sizes.keys_of(packed, first_group + block), sizes.queries_of(query));
-                products.multiply(Factors { a, b, to: None }, last, &mut work);
+                products.multiply(Factors { a, b, order: sizes.scores, to: None }, last, &mut work);
             }
             let scores_now = &mut scores_now[..score_blocks];
             is_carried = weighed.is_some() && panels > 0;
@@ -154,7 +155,7 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
                     let a = sizes.values_of(packed, part.start / GROUP, panel, groups(part));
                     let b = sizes.weights_of(weights_before, groups(part));
                     let to = (*change != Change::Replace).then_some(&rest[0]);
-                    products.multiply(Factors { a, b, to }, last, &mut work);
+                    products.multiply(Factors { a, b, order: sizes.order, to }, last, &mut work);
                 }
             }
             if let (Some(last), false) = (scores_now.last_mut(), is_carried) {
@@ -205,14 +206,20 @@ struct Weighing<'a, L: Lanes, const V: usize, P> {
     pair: usize,
     /// Pairs in all.
     pairs: usize,
-    /// Pairs that go with two multiplications.
-    portion: usize,
+    /// Portions in which the pairs are shared out evenly.
+    portions: usize,
+    /// How much of a pair is due, in parts of which a pair has `portions`.
+    due: usize,
 }
 
 impl<L: Lanes, const V: usize, P: Precise> Work for Weighing<'_, L, V, P> {
     #[inline(always)]
     fn advance(&mut self) {
-        self.weigh_to(self.pairs.min(self.pair + self.portion));
+        self.due += self.pairs;
+        while self.due >= self.portions && self.pair < self.pairs {
+            self.due -= self.portions;
+            self.weigh();
+        }
     }
 }
 
@@ -220,12 +227,7 @@ impl<L: Lanes, const V: usize, P: Precise> Weighing<'_, L, V, P> {
     /// What is left.
     #[inline(always)]
     fn finish(&mut self) {
-        self.weigh_to(self.pairs);
-    }
-
-    #[inline(always)]
-    fn weigh_to(&mut self, end: usize) {
-        while self.pair < end {
+        while self.pair < self.pairs {
             self.weigh();
         }
     }
