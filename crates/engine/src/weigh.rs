@@ -25,7 +25,7 @@ pub struct Full;
 #[derive(Clone, Copy, Debug)]
 pub struct Fine;
 
-/// As precise as bfloat16, to which they are rounded next.
+/// As precise as 16-bit storage asks for: rounded next to bfloat16, or to two pieces of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Coarse;
 

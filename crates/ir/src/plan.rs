@@ -94,7 +94,8 @@ pub struct Pieces {
     pub weights: u8,
     /// Of values.
     pub values: u8,
-    /// The order of products of weights and values; that of queries and keys is the number of their pieces.
+    /// The order of products of weights and values, and with it how precise weights are before they are split: below 3 as 16-bit
+    /// storage asks for. The order of products of queries and keys is the number of their pieces.
     pub order: u8,
 }
 

@@ -305,9 +305,11 @@ impl fmt::Display for Reason {
             Reason::WholeRow => {
                 f.write_str("channels of one chain of f32 sums: bf16 leaves errors beside which those of a whole row are nothing")
             }
-            Reason::Pieces { dtype: Dtype::F16, .. } => f.write_str(
-                "bf16 pieces of f16 operands and of weights, 3 products for one: weights of one piece pass the bound",
-            ),
+            Reason::Pieces { dtype: Dtype::F16, pieces } => {
+                let [scores, outputs] = pieces.products();
+                let what = "bf16 pieces of f16 operands and of weights";
+                write!(f, "{what}, {scores} and {outputs} products for one: weights of one piece pass the bound")
+            }
             Reason::Pieces { dtype, pieces } => {
                 let dtype = dtype.name();
                 match pieces.scores {

@@ -271,10 +271,7 @@ fn tiles_take_what_they_can_compute_within_the_bound() {
         "{refused}"
     );
     let report = forced(&fast(128)).expect("it plans").1.to_string();
-    assert!(
-        report.contains("3 and 4 products for one: an error of 2.0e-5, bound 2e-5; not 3 and 3: 2.4e-5"),
-        "{report}"
-    );
+    assert!(report.contains("3 and 4 products for one: an error of 2.0e-5, bound 2e-5"), "{report}");
     // A unit that the machine lacks is never taken unasked.
     let desktop = built_in("desktop-avx2");
     assert_eq!(plan(&exact, &desktop, Dtype::Bf16, None).expect("it plans").0.engine, EngineKind::SimdF32);

@@ -50,10 +50,10 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
     #[inline(always)]
     fn run_rows<const V: usize>(self) {
         let pieces = self.step.shape.pieces;
-        match pieces.weights {
-            1 if pieces == Pieces::WHOLE => self.run_as::<V, Coarse, true>(),
-            1 => self.run_as::<V, Coarse, false>(),
-            2 => self.run_as::<V, Fine, false>(),
+        match (pieces.weights, pieces.order) {
+            _ if pieces == Pieces::WHOLE => self.run_as::<V, Coarse, true>(),
+            (_, ..=2) => self.run_as::<V, Coarse, false>(),
+            (..=2, _) => self.run_as::<V, Fine, false>(),
             _ => self.run_as::<V, Full, false>(),
         }
     }
