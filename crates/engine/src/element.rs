@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use regard_ir::plan::Dtype;
-use regard_simd::{F32, Lanes, vectors_mut};
+use regard_simd::{F32, Lanes, vectors, vectors_mut};
 
 /// A storage type: how its rows become f32 and back.
 pub trait Element: Copy + Default + Send + Sync + 'static {
@@ -27,6 +27,14 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
 
     /// The nearest value, ties to even.
     fn narrow(x: f32) -> Self;
+
+    /// Writes the nearest values of a row of floats, which is as long, ties to even.
+    #[inline(always)]
+    fn narrow_into<L: Lanes>(_lanes: L, row: &[f32], to: &mut [Self]) {
+        for (to, &x) in to.iter_mut().zip(row) {
+            *to = Self::narrow(x);
+        }
+    }
 
     /// One value as a float.
     fn to_f32(self) -> f32;
@@ -89,6 +97,19 @@ impl Element for f16 {
     #[inline(always)]
     fn narrow(x: f32) -> f16 {
         f16::from_f32(x)
+    }
+
+    /// By the instruction of the set: `narrow` has to do without.
+    #[inline(always)]
+    fn narrow_into<L: Lanes>(lanes: L, row: &[f32], to: &mut [f16]) {
+        let whole = row.len() / L::WIDTH * L::WIDTH;
+        let words: &mut [u16] = to.reinterpret_cast_mut();
+        for (&x, to) in vectors(lanes, &row[..whole]).iter().zip(words.chunks_exact_mut(L::WIDTH)) {
+            lanes.store_f16(x, to);
+        }
+        for (to, &x) in to.iter_mut().zip(row).skip(whole) {
+            *to = Self::narrow(x);
+        }
     }
 
     #[inline(always)]

@@ -13,6 +13,8 @@ pub use self::lots::{LotRuns, Lots};
 pub use self::pieces::{Blocks, Parts, Strips};
 use self::states::States;
 pub use self::states::{MatrixMut, StateRows};
+use regard_simd::Lanes;
+
 use crate::element::Element;
 
 mod lots;
@@ -206,14 +208,10 @@ pub enum Row<'a, T> {
 impl<T: Element> Row<'_, T> {
     /// Writes floats, of which there are at least as many as the row is wide.
     #[inline(always)]
-    pub fn write(self, values: &[f32]) {
+    pub fn write<L: Lanes>(self, lanes: L, values: &[f32]) {
         match self {
             Row::Floats(row) => row.copy_from_slice(&values[..row.len()]),
-            Row::Stored(row) => {
-                for (to, &x) in row.iter_mut().zip(values) {
-                    *to = T::narrow(x);
-                }
-            }
+            Row::Stored(row) => T::narrow_into(lanes, &values[..row.len()], row),
         }
     }
 }

@@ -124,9 +124,7 @@ impl<T: Element> Mixing<'_, T> {
                         if let Some(finish) = &self.finish {
                             finish.apply(lanes, [band.sequence, head, query], row, scratch);
                         }
-                        for (to, &x) in band.row(head, query).iter_mut().zip(&*row) {
-                            *to = T::narrow(x);
-                        }
+                        T::narrow_into(lanes, row, band.row(head, query));
                     }
                 }
             }

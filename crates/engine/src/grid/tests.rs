@@ -3,6 +3,7 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
+use crate::isa::scalar::Scalar;
 
 fn task(sequence: u32, kv_head: u32, queries: core::ops::Range<u32>) -> Task {
     Task { sequence, kv_head, query_begin: queries.start, query_end: queries.end, live: 0 }
@@ -65,9 +66,9 @@ fn packed_sequences_have_rows_of_their_own() {
     let tasks = Tasks { tasks: &tasks, order: &[2, 1, 0], group: 1, starts: Some(&[0, 3, 3, 8]) };
     let grid = Grid::new(tasks, output, None).unwrap();
     let (mut a, mut b, mut c) = (grid.claim().unwrap(), grid.claim().unwrap(), grid.claim().unwrap());
-    a.output(0, 4).write(&[1.0]);
-    b.output(0, 0).write(&[2.0]);
-    c.output(0, 2).write(&[3.0]);
+    a.output(0, 4).write(Scalar, &[1.0]);
+    b.output(0, 0).write(Scalar, &[2.0]);
+    c.output(0, 2).write(Scalar, &[3.0]);
     assert_eq!(data, [0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 0.0, 1.0]);
 }
 
@@ -81,8 +82,8 @@ fn each_task_and_each_lot_is_given_out_once() {
     let mut first = grid.claim().unwrap();
     let mut second = grid.claim().unwrap();
     assert!(grid.claim().is_none());
-    first.output(0, 3).write(&[3.0; 2]);
-    second.output(0, 0).write(&[1.0; 2]);
+    first.output(0, 3).write(Scalar, &[3.0; 2]);
+    second.output(0, 0).write(Scalar, &[1.0; 2]);
     assert_eq!(first.stats(0, 2), None);
     assert_eq!(data, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]);
 
@@ -178,7 +179,7 @@ fn strips_and_blocks_are_given_out_once() {
     let mut seen = Vec::new();
     while let Some((mut claim, index, number)) = blocks.take() {
         let Task { query_begin, query_end, .. } = claim.task();
-        (query_begin..query_end).for_each(|query| claim.output(0, query).write(&[7.0]));
+        (query_begin..query_end).for_each(|query| claim.output(0, query).write(Scalar, &[7.0]));
         seen.push((index, number, query_begin..query_end));
     }
     assert_eq!(seen, [(0, 1, 2..4), (0, 2, 4..5), (1, 1, 2..4), (1, 2, 4..5)]);

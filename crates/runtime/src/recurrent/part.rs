@@ -448,7 +448,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 let at = [self.of.batch as usize, self.value_head(variant, head), token];
                 finish.apply(engine.lanes(), at, o, memory.finish);
             }
-            claim.output(head, query as u32).write(o);
+            claim.output(head, query as u32).write(engine.lanes(), o);
         }
     }
 

@@ -155,7 +155,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     let at = [batch, memory.heads[first + row + i] as usize, self.query_row(query)];
                     finish.apply(lanes, at, &mut values[..layout.shape.value_dim], memory.finish);
                 }
-                claim.output(head as usize, query).write(values);
+                claim.output(head as usize, query).write(lanes, values);
                 let empty = progress == Progress::Empty;
                 match claim.stats(head as usize, query) {
                     Some([total, its_reference]) => {
