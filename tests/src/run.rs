@@ -401,7 +401,23 @@ impl Direct<'_> {
     /// # Panics
     /// If the engine is not available.
     pub fn run(&self, inputs: &Inputs, threads: &dyn Threads) -> Result<Outputs, flash::RunError> {
-        self.run_leaving(inputs, launch::Left::Nothing, threads)
+        self.run_planned(&self.plan(), inputs, threads)
+    }
+
+    /// The same by another plan.
+    ///
+    /// # Errors
+    /// As [`flash::RunError`] says.
+    ///
+    /// # Panics
+    /// If the engine is not available.
+    pub fn run_planned(
+        &self,
+        plan: &Plan,
+        inputs: &Inputs,
+        threads: &dyn Threads,
+    ) -> Result<Outputs, flash::RunError> {
+        self.run_leaving(plan, inputs, launch::Left::Nothing, threads)
     }
 
     /// The same of a recurrence, whose states begin as they are and end as the last tokens leave them.
@@ -417,26 +433,28 @@ impl Direct<'_> {
         states: &mut States,
         threads: &dyn Threads,
     ) -> Result<Outputs, flash::RunError> {
-        self.run_leaving(inputs, launch::Left::States(states.view().into()), threads)
+        self.run_leaving(&self.plan(), inputs, launch::Left::States(states.view().into()), threads)
     }
 
     fn run_leaving(
         &self,
+        plan: &Plan,
         inputs: &Inputs,
         left: launch::Left<'_>,
         threads: &dyn Threads,
     ) -> Result<Outputs, flash::RunError> {
         let mut outputs = self.case.outputs();
         match self.case.dtype {
-            Dtype::F32 => self.launch::<f32>(inputs, &mut outputs, left, threads)?,
-            Dtype::F16 => self.launch::<f16>(inputs, &mut outputs, left, threads)?,
-            Dtype::Bf16 => self.launch::<bf16>(inputs, &mut outputs, left, threads)?,
+            Dtype::F32 => self.launch::<f32>(plan, inputs, &mut outputs, left, threads)?,
+            Dtype::F16 => self.launch::<f16>(plan, inputs, &mut outputs, left, threads)?,
+            Dtype::Bf16 => self.launch::<bf16>(plan, inputs, &mut outputs, left, threads)?,
         }
         Ok(outputs)
     }
 
     fn launch<T: Stored>(
         &self,
+        plan: &Plan,
         inputs: &Inputs,
         outputs: &mut Outputs,
         left: launch::Left<'_>,
@@ -444,7 +462,7 @@ impl Direct<'_> {
     ) -> Result<(), flash::RunError> {
         let captured = inputs.captured();
         let code = &VariantCode::Loaded(LaneProgram::new(&self.case.variant));
-        self.cut(threads.count(), |parts| {
+        self.cut(plan, threads.count(), |parts| {
             let mut memory = Poisoned::new(parts, code, threads.count());
             launched(T::run(launch::Run {
                 parts,
@@ -474,7 +492,7 @@ impl Direct<'_> {
     ) -> Result<Outputs, flash::RunError> {
         let captured = inputs.captured();
         let mut outputs = self.case.outputs();
-        self.cut(threads.count(), |parts| {
+        self.cut(&self.plan(), threads.count(), |parts| {
             let call = Call::<T, C, W> {
                 parts,
                 code,
@@ -490,14 +508,13 @@ impl Direct<'_> {
     }
 
     /// Cuts the case into tasks and gives what a run of them consists of to `run`.
-    fn cut<R>(&self, threads: usize, run: impl FnOnce(Parts<'_>) -> R) -> R {
+    fn cut<R>(&self, plan: &Plan, threads: usize, run: impl FnOnce(Parts<'_>) -> R) -> R {
         let case = self.case;
-        let plan = self.plan();
         let positions = case.positions();
         let problem = &positions.view();
         let cut = |variant: &Variant<'_>, of| {
             let inputs = &Unknown(case.variant.inputs);
-            let work = Work { plan: &plan, variant, problem, inputs, threads: threads as u32, of };
+            let work = Work { plan, variant, problem, inputs, threads: threads as u32, of };
             OwnedSchedule::new(&work).expect("a case is small")
         };
         let [schedule, absorbed] = match &case.variant.mechanism {
@@ -508,7 +525,7 @@ impl Direct<'_> {
             _ => [cut(&case.variant.scored(), Share::All), OwnedSchedule::empty(1)],
         };
         let (schedule, absorbed) = (schedule.view(), absorbed.view());
-        run(Parts { variant: &case.variant, plan: &plan, problem, schedule, absorbed })
+        run(Parts { variant: &case.variant, plan, problem, schedule, absorbed })
     }
 }
 

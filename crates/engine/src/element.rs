@@ -61,6 +61,14 @@ fn widen_words<'a, L: Lanes>(
     scratch
 }
 
+/// Narrows whole vectors of floats to the bits of the nearest binary16.
+#[inline(always)]
+pub(crate) fn store_f16<L: Lanes>(lanes: L, floats: &[f32], to: &mut [u16]) {
+    for (&x, to) in vectors(lanes, floats).iter().zip(to.chunks_exact_mut(L::WIDTH)) {
+        lanes.store_f16(x, to);
+    }
+}
+
 impl Element for f32 {
     const DTYPE: Dtype = Dtype::F32;
 
@@ -99,14 +107,11 @@ impl Element for f16 {
         f16::from_f32(x)
     }
 
-    /// By the instruction of the set: `narrow` has to do without.
+    /// By the instruction of the set, which `narrow` has to do without.
     #[inline(always)]
     fn narrow_into<L: Lanes>(lanes: L, row: &[f32], to: &mut [f16]) {
         let whole = row.len() / L::WIDTH * L::WIDTH;
-        let words: &mut [u16] = to.reinterpret_cast_mut();
-        for (&x, to) in vectors(lanes, &row[..whole]).iter().zip(words.chunks_exact_mut(L::WIDTH)) {
-            lanes.store_f16(x, to);
-        }
+        store_f16(lanes, &row[..whole], to.reinterpret_cast_mut());
         for (to, &x) in to.iter_mut().zip(row).skip(whole) {
             *to = Self::narrow(x);
         }

@@ -9,12 +9,12 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use regard_simd::Lanes;
+
 pub use self::lots::{LotRuns, Lots};
 pub use self::pieces::{Blocks, Parts, Strips};
 use self::states::States;
 pub use self::states::{MatrixMut, StateRows};
-use regard_simd::Lanes;
-
 use crate::element::Element;
 
 mod lots;

@@ -7,6 +7,7 @@ use regard_simd::{F32, I32, Simd, vectors, vectors_mut};
 
 use super::Step;
 use crate::cached::LANES;
+use crate::element::store_f16;
 use crate::isa::Door;
 
 /// What is added to integers, so that none is negative.
@@ -109,13 +110,6 @@ impl Scales {
             Codec::Int4 => bytemuck::cast_slice_mut::<u32, u16>(to)[at] = self.halves[i],
             _ => to[at] = self.scales[i].to_bits(),
         }
-    }
-}
-
-#[inline(always)]
-fn store_f16<D: Door>(lanes: D, x: &[f32; LANES], to: &mut [u16; LANES]) {
-    for (&x, to) in vectors(lanes, x).iter().zip(to.chunks_exact_mut(D::WIDTH)) {
-        lanes.store_f16(x, to);
     }
 }
 
