@@ -15,7 +15,7 @@ use regard_engine::element::Element;
 use regard_engine::isa::scalar::Scalar;
 use regard_ir::cache::{Codec, PageFormat};
 use regard_ir::inputs::InputData;
-use regard_ir::interval::{Span, Unknown};
+use regard_ir::interval::Unknown;
 use regard_ir::operands::Rows;
 use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, RecurrencePlan, Split};
 use regard_ir::spec::Spec;
@@ -31,6 +31,7 @@ use regard_runtime::schedule::{OwnedSchedule, Share, Work};
 use regard_testkit::{Case, Failure, Inputs, Outputs};
 
 use crate::cut;
+use crate::poisoned::Poisoned;
 use crate::states::States;
 use crate::views::{Stored, places, views};
 
@@ -538,45 +539,6 @@ pub fn launched(result: Result<(), LaunchError>) -> Result<(), flash::RunError> 
         LaunchError::Runtime(error) => error,
         LaunchError::Unavailable(error) => panic!("{error}"),
     })
-}
-
-/// A workspace full of what no run must read.
-#[derive(Clone, Debug)]
-pub struct Poisoned {
-    floats: Vec<f32>,
-    spans: Vec<Span>,
-}
-
-impl Poisoned {
-    /// As large as a run needs it.
-    ///
-    /// # Panics
-    /// If the engine is not available.
-    pub fn new<C: AnyCode>(parts: Parts<'_>, code: &C, threads: usize) -> Self {
-        let size = Size { parts, code, threads };
-        let len = any::with(parts.plan.engine, parts.plan.isa, size).expect("only what is available is run");
-        Self { floats: vec![f32::NAN; len.floats], spans: vec![Span { lo: 7, hi: -7 }; len.spans] }
-    }
-
-    /// The memory.
-    pub fn view(&mut self) -> flash::Workspace<'_> {
-        flash::Workspace { floats: &mut self.floats, spans: &mut self.spans }
-    }
-}
-
-struct Size<'a, C> {
-    parts: Parts<'a>,
-    code: &'a C,
-    threads: usize,
-}
-
-impl<C: AnyCode> Visit for Size<'_, C> {
-    type Output = flash::WorkspaceLen;
-
-    fn visit<E: Engine>(self, engine: E) -> flash::WorkspaceLen {
-        let Parts { variant, plan, problem, .. } = self.parts;
-        flash::workspace(engine, variant, plan, self.code.on(), problem, self.threads)
-    }
 }
 
 struct Call<'a, T, C, W> {

@@ -19,7 +19,8 @@ use regard_runtime::interpreter::LaneProgram;
 use regard_runtime::operands::{KeyRows, LookaheadKeys, QueryRows};
 use regard_runtime::schedule::{OwnedSchedule, Schedule, Share, Work};
 use regard_testkit::{Input, Layout, Output};
-use regard_tests::run::{self, Poisoned};
+use regard_tests::poisoned::Poisoned;
+use regard_tests::run;
 use regard_tests::views::{Stored, place, view};
 
 /// What is run.
