@@ -113,6 +113,10 @@ pub(super) struct Groups<'a> {
     pub depth: usize,
 }
 
+/// Lines ahead in a panel that come into the nearest cache: products of a line are so many that the next lines' loads would begin
+/// late.
+const NEAR: usize = 4;
+
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
@@ -178,12 +182,15 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> 
                     }
                 }
             }
-            for u in 0..U {
+            for (u, rows) in rows.iter().enumerate() {
                 if (first + u) % per_panel == 0 {
                     if let Some(step) = ahead.get(line) {
-                        lanes.prefetch(step);
+                        lanes.prefetch_far(step);
                     }
                     line += 1;
+                    if let Some(step) = rows.get(j + NEAR) {
+                        lanes.prefetch(step);
+                    }
                 }
             }
         }

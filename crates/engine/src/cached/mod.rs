@@ -91,8 +91,17 @@ impl Words<'_> {
         self.words[..self.block.words].as_chunks().0
     }
 
+    /// The lines of what is read next, of which products ask for as many as they read. They come into the second cache: there
+    /// are more of them than the first one has room for, and requests from there than from the first.
     fn ahead(&self) -> &[Step] {
         self.ahead.as_chunks().0
+    }
+
+    /// Asks for the lines of what is read next that hold scales: as many as products do not read.
+    #[inline(always)]
+    fn ask_for_scales<D: Door>(&self, lanes: D) {
+        let scales = self.ahead().get(self.block.words / LANES..).unwrap_or_default();
+        scales.iter().for_each(|line| lanes.prefetch_far(line));
     }
 }
 

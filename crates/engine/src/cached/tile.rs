@@ -103,7 +103,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
             for u in 0..U {
                 if (first + u) % per_panel == 0 {
                     if let Some(step) = ahead.get(line) {
-                        lanes.prefetch(step);
+                        lanes.prefetch_far(step);
                     }
                     line += 1;
                 }

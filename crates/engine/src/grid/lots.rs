@@ -60,6 +60,12 @@ impl<'a, T> LotRuns<'a, T> {
         Self { start, len, size, starts, next: AtomicUsize::new(0), lifetime: PhantomData }
     }
 
+    /// The number of the run that is given out next, unless all are: a guess, as others take runs too.
+    pub fn upcoming(&self) -> Option<usize> {
+        let turn = self.next.load(Ordering::Relaxed);
+        (turn + 1 < self.starts.len()).then_some(turn)
+    }
+
     /// The next run and its number, or `None` when all are given out.
     pub fn take(&self) -> Option<(usize, &'a mut [T])> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Cached keys and values: where the pages of a sequence lie, and who has which page.
 
+mod blocks;
 mod learned;
 #[cfg(feature = "alloc")]
 mod store;
@@ -10,6 +11,7 @@ use regard_engine::cached::{self, LANES};
 use regard_ir::cache::PageShape;
 use regard_simd::Lanes;
 
+pub(crate) use self::blocks::Blocks;
 #[cfg(feature = "alloc")]
 pub use self::learned::Lessons;
 pub use self::learned::{LESSON, Learned, LearnedMut, LearnedShape, WAITING};
@@ -58,6 +60,14 @@ impl Pages<'_> {
                 let turn = if page < kept { page } else { kept + (page - kept) % (pages as usize - kept) };
                 first as usize + turn
             }
+        }
+    }
+
+    /// Whether a page that the sequence is long enough for lies somewhere.
+    const fn has(&self, page: usize) -> bool {
+        match *self {
+            Pages::From { begin, .. } => page >= begin as usize,
+            Pages::Run { .. } | Pages::Table(_) | Pages::Ring { .. } => true,
         }
     }
 
@@ -183,6 +193,12 @@ impl<'a> CachedSequence<'a> {
     #[inline(always)]
     pub fn page(&self, shape: &PageShape, page: usize) -> &'a [u32] {
         &self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    }
+
+    /// What a key head reads of its pages.
+    #[inline(always)]
+    pub(crate) fn blocks(&self, shape: &PageShape, head: usize) -> Blocks<'a> {
+        Blocks::new(*self, shape, head)
     }
 
     /// Reads the key of a token and key head, or its value and value head, widened.

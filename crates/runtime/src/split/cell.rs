@@ -5,6 +5,7 @@ use core::ops::Range;
 use regard_engine::Op;
 use regard_engine::cached::{self, Before, LANES, Target, Weights, Words};
 use regard_engine::element::Element;
+use regard_engine::grid::LotRuns;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::cache::{Codec, PageShape};
@@ -20,7 +21,7 @@ use super::live::dead_pages;
 use super::memory::{Layout, Memory, STATS};
 use super::stacks::{Pass, Stacks};
 use super::weigh::{Row, Units};
-use crate::cache::{CachedSequence, Learned};
+use crate::cache::{Blocks, Learned};
 use crate::code::{Code, Fault, Keys, Place};
 use crate::rows::{Change, Changed, Tensor};
 use crate::sight::Sight;
@@ -166,6 +167,8 @@ pub(super) struct Cell<'a, 'm, D: Door> {
     pub lanes: D,
     pub call: &'a Call<'a, D>,
     pub pass: Pass<'a>,
+    /// What is yet to be given out.
+    pub slots: &'a LotRuns<'a, f32>,
     pub memory: &'a mut Memory<'m>,
     /// Weighted values of the rows, and what is beside them.
     pub sums: (&'a mut [f32], &'a mut [[f32; STATS]]),
@@ -179,6 +182,8 @@ struct Chunk {
     /// Keys that the sequence has there.
     keys: usize,
     liveness: Liveness,
+    /// Whether no chunk of the cell comes after it.
+    is_last: bool,
 }
 
 impl<D: Door> Op for Cell<'_, '_, D> {
@@ -188,7 +193,8 @@ impl<D: Door> Op for Cell<'_, '_, D> {
     fn run(mut self) {
         let Call { parts, layout, .. } = *self.call;
         // The same for all.
-        let cache = &parts.caches.get(self.pass.sequences[0] as usize);
+        let cache = parts.caches.get(self.pass.sequences[0] as usize);
+        let blocks = cache.blocks(&layout.page, self.pass.head);
         let (cell, chunk) = (parts.plan.decode.key_cell, layout.chunk as u32);
         let rows = self.call.rows(self.pass);
         self.memory.references[..rows].fill(f32::NEG_INFINITY);
@@ -200,7 +206,8 @@ impl<D: Door> Op for Cell<'_, '_, D> {
             let keys = chunk.min(end - first);
             let liveness = self.liveness(first..first + keys);
             if liveness != Liveness::Dead {
-                self.chunk(cache, Chunk { first, keys: keys as usize, liveness }, &mut fresh);
+                let is_last = first + keys == end;
+                self.chunk(&blocks, Chunk { first, keys: keys as usize, liveness, is_last }, &mut fresh);
             }
         }
         let (outputs, stats) = self.sums;
@@ -217,7 +224,7 @@ impl<D: Door> Op for Cell<'_, '_, D> {
     }
 }
 
-impl<D: Door> Cell<'_, '_, D> {
+impl<'a, D: Door> Cell<'a, '_, D> {
     /// What the mask is over some keys for all rows.
     fn liveness(&self, keys: Range<u32>) -> Liveness {
         let Parts { variant, problem, .. } = self.call.parts;
@@ -228,17 +235,14 @@ impl<D: Door> Cell<'_, '_, D> {
     }
 
     #[inline(always)]
-    fn chunk(&mut self, cache: &CachedSequence<'_>, chunk: Chunk, fresh: &mut bool) {
+    fn chunk(&mut self, blocks: &Blocks<'a>, chunk: Chunk, fresh: &mut bool) {
         let layout = self.call.layout;
         let shape = &layout.page;
         let (tokens, pairs) = (shape.tokens, self.call.pairs());
         let first_page = chunk.first as usize / tokens;
         let pages = chunk.keys.div_ceil(tokens);
-        let keys_at = shape.keys_at(self.pass.head);
-        let values_at = shape.values_at(shape.value_head(self.pass.head));
-        let keys_of = |page: usize| &cache.page(shape, first_page + page)[keys_at..][..shape.keys_len()];
-        let values_of =
-            |page: usize| &cache.page(shape, first_page + page)[values_at..][..shape.values_len()];
+        let keys_of = |page: usize| blocks.keys(first_page + page);
+        let values_of = |page: usize| blocks.values(first_page + page);
         let range = chunk.first..chunk.first + chunk.keys as u32;
         let dead = dead_pages(range, tokens as u32, chunk.liveness, |keys| self.liveness(keys));
         if dead.count_ones() as usize == pages {
@@ -257,10 +261,7 @@ impl<D: Door> Cell<'_, '_, D> {
                 false if shape.shared => &[],
                 false => values_of(0),
             };
-            let asks = shape.asks.then(|| {
-                let asks_at = shape.asks_at(self.pass.head);
-                &cache.page(shape, first_page + page)[asks_at..][..shape.keys_len()]
-            });
+            let asks = blocks.asks(first_page + page);
             let ahead = asks.unwrap_or(next);
             let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
             let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
@@ -272,9 +273,7 @@ impl<D: Door> Cell<'_, '_, D> {
             }
         }
         let moved = self.weigh(chunk, dead, rows);
-        let next = chunk.first as usize + layout.chunk;
-        let follows = next < (cache.len as usize)
-            && !next.is_multiple_of(self.call.parts.plan.decode.key_cell as usize);
+        let after = self.after(blocks, chunk);
         let mut before = match (*fresh, moved) {
             (true, _) => Before::Nothing,
             (false, false) => Before::Kept,
@@ -287,8 +286,7 @@ impl<D: Door> Cell<'_, '_, D> {
             let ahead = match page + 1 < pages {
                 true if shape.shared => &[],
                 true => values_of(page + 1),
-                false if follows => &cache.page(shape, next / tokens)[keys_at..][..shape.keys_len()],
-                false => &[],
+                false => after,
             };
             let stored = values_of(page);
             let mended = match shape.shared {
@@ -314,6 +312,17 @@ impl<D: Door> Cell<'_, '_, D> {
             }
         }
         *fresh = false;
+    }
+
+    /// The keys that are read after a chunk: of the next one, or of the cell that the worker will probably take next.
+    fn after(&self, blocks: &Blocks<'a>, chunk: Chunk) -> &'a [u32] {
+        let Call { parts, layout, stacks, .. } = self.call;
+        if !chunk.is_last {
+            return blocks.keys_ahead(chunk.first as usize + layout.chunk);
+        }
+        let Some(pass) = self.slots.upcoming().map(|number| stacks.pass(number)) else { return &[] };
+        let cache = parts.caches.get(pass.sequences[0] as usize);
+        cache.blocks(&layout.page, pass.head).keys_ahead((pass.cell * parts.plan.decode.key_cell) as usize)
     }
 
     /// Finds what the queries find at the lookahead keys of a page, which are number `begin` of the chunk and after.

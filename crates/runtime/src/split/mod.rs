@@ -313,14 +313,14 @@ impl<D: Door, T: Element> Op for Attend<'_, D, T> {
         let call = &shared.call;
         let mut memory = call.layout.carve(memory);
         let mut packed = None;
-        while let Some((number, slots)) = slots.take() {
+        while let Some((number, sums)) = slots.take() {
             let pass = call.stacks.pass(number);
             if packed != Some((pass.head, pass.sequences)) {
                 shared.pack(lanes, pass, &mut memory);
                 packed = Some((pass.head, pass.sequences));
             }
-            let sums = call.layout.slot.of(pass.sequences.len()).split(slots);
-            lanes.call(Cell { lanes, call, pass, memory: &mut memory, sums });
+            let sums = call.layout.slot.of(pass.sequences.len()).split(sums);
+            lanes.call(Cell { lanes, call, pass, slots, memory: &mut memory, sums });
         }
     }
 }
