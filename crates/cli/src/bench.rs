@@ -11,11 +11,11 @@ use std::io::Write;
 
 use regard::ir::problem::Phase;
 use regard::{Kernel, Machine, Options, Pool, Source, Spec, Threads, machine};
+use regard_engine::detect;
 
 use crate::args::{BenchArgs, BenchPhase};
 use crate::execute::Execution;
 use crate::failure::Failure;
-use crate::host;
 use crate::peaks::{Limit, Peaks};
 use crate::progress::{self, Progress};
 use crate::run::pool;
@@ -67,7 +67,7 @@ pub(crate) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let other = other.as_ref().map(|kernel| Subject::new(size, kernel)).transpose()?;
     let (machine, pool) = (machine::host(), pool(args.choice.threads)?);
     let peaks = Peaks::measure(&pool, &machine, isa)?;
-    let place = Place { cpu: host::processor(), machine, pool, peaks };
+    let place = Place { cpu: detect::processor(), machine, pool, peaks };
     if !args.json {
         header::write(out, &place, isa)?;
     }

@@ -1,19 +1,8 @@
 //! What the system tells about the computer at hand, beyond what a plan needs.
 
 use sysinfo::{
-    CpuRefreshKind, MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
-    get_current_pid,
+    MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System, get_current_pid,
 };
-
-/// The processor's name as the system has it, or "unknown".
-pub(crate) fn processor() -> String {
-    let cpu = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
-    let name = System::new_with_specifics(cpu).ok().and_then(|system| {
-        let brand = system.cpus().first()?.brand().trim();
-        (!brand.is_empty()).then(|| brand.to_owned())
-    });
-    name.unwrap_or_else(|| "unknown".to_owned())
-}
 
 /// Bytes that this process could take without another being pressed; a container's limit counts. `None` where the
 /// system does not say.
@@ -43,12 +32,6 @@ mod tests {
         // Other tests take and give back memory meanwhile: only what this one holds is certain.
         let written = std::hint::black_box(vec![1u8; 64 << 20]);
         assert!(resident_bytes().unwrap() >= written.len() as u64);
-    }
-
-    #[test]
-    fn the_processor_has_one_line_for_a_name() {
-        let name = processor();
-        assert!(!name.is_empty() && name.trim() == name && !name.contains('\n'), "{name:?}");
     }
 
     #[test]

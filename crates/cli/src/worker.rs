@@ -14,10 +14,10 @@ use std::time::Instant;
 
 use regard::ir::problem::Phase;
 use regard::{Dtype, Isa, Kernel, Options, Pool, Threads, machine};
+use regard_engine::detect;
 
 use crate::args::WorkerArgs;
 use crate::failure::Failure;
-use crate::host;
 use crate::peaks::{self, Rates};
 use crate::run::pool;
 use crate::source;
@@ -101,7 +101,7 @@ impl Worker {
         let machine = machine::host();
         let rates = Rates::measure(&self.pool, machine.isa);
         let mut answer =
-            format!("ok\tcpu={}\tisa={}\tcores={}", host::processor(), machine.isa.name(), machine.cores);
+            format!("ok\tcpu={}\tisa={}\tcores={}", detect::processor(), machine.isa.name(), machine.cores);
         for (name, rate) in rates.named() {
             answer.push_str(&format!("\t{name}={rate:.2}"));
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 use regard::{Dtype, Kernel, Machine, Pool, Queries, Spec, Threads, machine};
+use regard_engine::detect;
 use regard_ir::bounds;
 use regard_ir::cache::PageFormat;
 use regard_ir::expr::Var;
@@ -21,7 +22,6 @@ use crate::args::BenchArgs;
 use crate::cached::{self, Contents, Filled};
 use crate::execute::{Outcome, gate, operands, timed};
 use crate::failure::Failure;
-use crate::host;
 use crate::peaks::{self, Limit};
 use crate::progress::{self, Progress};
 use crate::run::pool;
@@ -49,7 +49,8 @@ pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) ->
     specs.iter().try_for_each(cached::refuse_states)?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
     let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
-    let place = Place { cpu: host::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
+    let place =
+        Place { cpu: detect::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
     if !args.json {
         header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
         writeln!(

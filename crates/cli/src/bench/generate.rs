@@ -11,6 +11,7 @@ use regard::{
     CacheLimits, Dtype, EngineKind, Gate, Kernel, KeyRows, Outputs, Problem, Queries, QueryRows, RunError,
     Spec, Threads, Tokens, machine,
 };
+use regard_engine::detect;
 use regard_ir::inputs::InputData;
 use regard_ir::operands::Rows;
 use regard_ir::variant::{Axis, Source};
@@ -120,7 +121,8 @@ pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let specs = specs.collect::<Result<Vec<_>, Failure>>()?;
     let kernels = specs.iter().map(|spec| compile(args, spec, args.kernel)).collect::<Result<Vec<_>, _>>()?;
     let Some(isa) = kernels.first().map(|kernel| kernel.plan().isa) else { return Ok(()) };
-    let place = Place { cpu: host::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
+    let place =
+        Place { cpu: detect::processor(), machine: machine::host(), pool: pool(args.choice.threads)? };
     if !args.json {
         header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
         let Windows { early, late } = &windows;

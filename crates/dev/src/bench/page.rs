@@ -63,8 +63,12 @@ fn about(machine: &Machine) -> String {
     let (first, last) =
         (dates.iter().min().copied().unwrap_or(""), dates.iter().max().copied().unwrap_or(""));
     let when = if first == last { first.to_owned() } else { format!("{first} to {last}") };
-    let mut commits: Vec<_> = machine.rows.iter().map(|row| row.commit.as_str()).collect();
-    commits.dedup();
+    let mut commits: Vec<&str> = Vec::new();
+    for row in &machine.rows {
+        if !commits.contains(&row.commit.as_str()) {
+            commits.push(&row.commit);
+        }
+    }
     let _ = writeln!(text, "{when}, commit {}. Last run: `{}`.\n", commits.join(", "), session.command);
     let versions = session.versions.iter().filter(|(name, _)| *name != OURS);
     let versions: Vec<_> = versions.map(|(name, version)| format!("{name} {version}")).collect();
