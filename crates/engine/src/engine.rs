@@ -160,6 +160,12 @@ pub trait Engine: Copy + Send + Sync + 'static {
         matrix.into_rows(self.lanes(), sizes, room)
     }
 
+    /// What [`Engine::right`] made in `room` of a turned matrix that was not precise, so deep and so wide.
+    #[inline(always)]
+    fn packed_right(self, [_, columns]: [usize; 2], room: &[f32]) -> Right<'_> {
+        Right::rows(room, columns)
+    }
+
     /// Multiplies matrices of floats, as [`product::multiply`] does, with the precision of the engine's operands. Sizes are multiples
     /// of [`LINE`]; `room` is as long as [`Engine::left_len`] says.
     #[inline(always)]

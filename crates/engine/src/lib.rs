@@ -24,6 +24,7 @@ pub mod grid;
 pub mod isa;
 pub mod pack;
 pub mod pages;
+mod pairs;
 mod panel;
 pub mod peak;
 #[cfg(feature = "threads")]

@@ -1,4 +1,5 @@
-//! Products of matrices that lie in memory as rows: `to[i][·] = … + Σ_l left[i][l] · right[l][·]`.
+//! Products of matrices that lie in memory as rows: `to[i][·] = … + Σ_l left[i][l] · right[l][·]`. Elements are floats, or words of
+//! two bf16.
 //!
 //! Lanes run along the rows of `right` and `to`, so that nothing is packed but a left operand that is needed turned: an element of
 //! it is broadcast, from wherever it lies. A tile of 4 broadcast rows by 4 vectors keeps its sums in 16 registers, and loads 8
@@ -11,8 +12,9 @@ use regard_simd::{F32, Lanes, Simd, TRANSPOSE, vectors_mut};
 
 use crate::engine::{LINE, Op};
 use crate::isa::Door;
+use crate::panel::tile::{Elements, Floats};
 
-/// Products of one chain of sums.
+/// Numbers of one chain of sums.
 const CHAIN: usize = 64;
 
 /// Rows of a register tile. Counts of rows are multiples of it.
@@ -92,12 +94,13 @@ pub struct Right<'a> {
     data: &'a [f32],
     stride: usize,
     precise: bool,
+    paired: bool,
 }
 
 impl<'a> Right<'a> {
     /// Rows, so far apart.
     pub const fn rows(data: &'a [f32], stride: usize) -> Self {
-        Self { data, stride, precise: false }
+        Self { data, stride, precise: false, paired: false }
     }
 
     /// The same without what rounding took.
@@ -113,6 +116,16 @@ impl<'a> Right<'a> {
     /// Whether what rounding took counts.
     pub(crate) const fn is_precise(self) -> bool {
         self.precise
+    }
+
+    /// Rows of words of two bf16 each.
+    pub(crate) const fn pairs(data: &'a [f32], stride: usize) -> Self {
+        Self { paired: true, ..Self::rows(data, stride) }
+    }
+
+    /// Whether its rows are of such words.
+    pub(crate) const fn is_paired(self) -> bool {
+        self.paired
     }
 
     /// What it is made of.
@@ -157,6 +170,19 @@ pub fn multiply<D: Door>(
     lanes: D,
     sizes: Sizes,
     left: Matrix<'_>,
+    right: Right<'_>,
+    to: (&mut [f32], usize),
+    before: Before<'_>,
+) {
+    multiply_elements::<D, Floats>(lanes, sizes, left, right, to, before);
+}
+
+/// The same of any elements, in which depth is counted.
+#[inline(always)]
+pub(crate) fn multiply_elements<D: Door, K: Elements>(
+    lanes: D,
+    sizes: Sizes,
+    left: Matrix<'_>,
     Right { data: right, stride: right_stride, .. }: Right<'_>,
     (to, to_stride): (&mut [f32], usize),
     before: Before<'_>,
@@ -167,8 +193,10 @@ pub fn multiply<D: Door>(
     let mut first = 0;
     while first < columns {
         let vectors = (columns - first) / D::WIDTH;
+        let elements = PhantomData::<K>;
+        let to = &mut *to;
         let mut tile =
-            Tile { lanes, rows, depth, first, left, right, right_stride, to: &mut *to, to_stride, before };
+            Tile { lanes, rows, depth, first, left, right, right_stride, to, to_stride, before, elements };
         first += D::WIDTH
             * match vectors {
                 4.. if D::TILE >= 8 => tile.call::<4>(),
@@ -180,7 +208,7 @@ pub fn multiply<D: Door>(
 }
 
 /// Some vectors of all rows.
-struct Tile<'a, D> {
+struct Tile<'a, D, K> {
     lanes: D,
     rows: usize,
     depth: usize,
@@ -192,54 +220,51 @@ struct Tile<'a, D> {
     to: &'a mut [f32],
     to_stride: usize,
     before: Before<'a>,
+    elements: PhantomData<K>,
 }
 
-impl<D: Door> Tile<'_, D> {
+impl<D: Door, K: Elements> Tile<'_, D, K> {
     /// Multiplies `V` vectors of all rows, and says how many they are.
     #[inline(always)]
     fn call<const V: usize>(&mut self) -> usize {
         if self.left.turned {
-            self.lanes.call(Columns::<D, V, true>(self));
+            self.lanes.call(Columns::<D, K, V, true>(self));
         } else {
-            self.lanes.call(Columns::<D, V, false>(self));
+            self.lanes.call(Columns::<D, K, V, false>(self));
         }
         V
     }
 }
 
 /// One width and orientation: a function of its own, so that its sums keep every register.
-struct Columns<'t, 'a, D, const V: usize, const TURNED: bool>(&'t mut Tile<'a, D>);
+struct Columns<'t, 'a, D, K, const V: usize, const TURNED: bool>(&'t mut Tile<'a, D, K>);
 
-impl<D: Door, const V: usize, const TURNED: bool> Op for Columns<'_, '_, D, V, TURNED> {
+impl<D: Door, K: Elements, const V: usize, const TURNED: bool> Op for Columns<'_, '_, D, K, V, TURNED> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let &mut Tile { lanes, rows, depth, first, left, right, right_stride, ref mut to, to_stride, before } =
-            self.0;
-        let width = V * D::WIDTH;
-        for panel in (0..rows).step_by(ROWS) {
-            let mut before = before;
-            let mut chain = 0;
-            while chain < depth || chain == 0 {
-                let count = CHAIN.min(depth - chain);
-                let right = Rows::new(right, [chain * right_stride + first, right_stride, 1], [count, width]);
-                let sums: [[_; V]; ROWS] = if TURNED {
-                    let left =
-                        Rows::new(left.data, [chain * left.stride + panel, left.stride, 1], [count, ROWS]);
-                    sum::<D, V>(lanes, left, right)
-                } else {
-                    let left =
-                        Rows::new(left.data, [panel * left.stride + chain, 1, left.stride], [count, ROWS]);
-                    sum::<D, V>(lanes, left, right)
+        let Tile { lanes, rows, depth, first, left, right, right_stride, to, to_stride, before, .. } = self.0;
+        let (lanes, depth, first) = (*lanes, *depth, *first);
+        let (width, chain) = (V * D::WIDTH, CHAIN / K::NUMBERS);
+        let mut before = *before;
+        // What all rows are multiplied by stays near: the elements of one chain.
+        for begin in (0..depth.max(1)).step_by(chain) {
+            let count = chain.min(depth - begin);
+            let right = Rows::new(right, [begin * *right_stride + first, *right_stride, 1], [count, width]);
+            for panel in (0..*rows).step_by(ROWS) {
+                let at = match TURNED {
+                    true => [begin * left.stride + panel, left.stride, 1],
+                    false => [panel * left.stride + begin, 1, left.stride],
                 };
+                let left = Rows::new(left.data, at, [count, ROWS]);
+                let sums: [[_; V]; ROWS] = sum::<D, K, V>(lanes, left, right);
                 for (row, sums) in sums.iter().enumerate() {
-                    let to = &mut to[(panel + row) * to_stride + first..][..width];
+                    let to = &mut to[(panel + row) * *to_stride + first..][..width];
                     write(lanes, sums, to, before, panel + row);
                 }
-                before = Before::Kept;
-                chain += CHAIN;
             }
+            before = Before::Kept;
         }
     }
 }
@@ -272,7 +297,7 @@ impl<'a> Rows<'a> {
 
 /// Sums of 4 rows by `V` vectors.
 #[inline(always)]
-fn sum<D: Door, const V: usize>(
+fn sum<D: Door, K: Elements, const V: usize>(
     lanes: D,
     left: Rows<'_>,
     right: Rows<'_>,
@@ -288,7 +313,7 @@ fn sum<D: Door, const V: usize>(
             // SAFETY: as above, of the left operand's elements.
             let element = simd.splat_f32s(unsafe { a.wrapping_add(row * left.apart).read() });
             for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                *sum = simd.mul_add_e_f32s(element, vector, *sum);
+                *sum = K::mul_add(lanes, element, vector, *sum);
             }
         }
         (a, b) = (a.wrapping_add(left.step), b.wrapping_add(right.step));

@@ -28,6 +28,7 @@ use self::unit::{SIDE, Unit};
 use crate::engine::{Engine, Fold, GROUP, Op, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{Rows, is_odd};
+use crate::pairs;
 use crate::product::{Before, Matrix, Right};
 use crate::split::{copy_channels, is_odd_bf16, join_rows, pair_channels, pair_rows};
 
@@ -203,21 +204,21 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
 
     #[inline(always)]
     fn step<F: Fold<D>>(self, step: Step<'_>, fold: &mut F) {
-        self.lanes.call(Pipeline { lanes: self.lanes, unit: self.unit, step, fold });
+        Pipeline { lanes: self.lanes, unit: self.unit, step, fold }.run();
     }
 
     fn right_len(sizes: [usize; 2], _is_turned: bool) -> usize {
-        matrix::right_len(sizes)
+        pairs::right_len(sizes)
     }
 
     fn left_len(depth: usize) -> usize {
-        matrix::left_len(depth)
+        pairs::left_len(depth)
     }
 
     #[inline(always)]
     fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
-        let room = &mut room[..matrix::right_len(sizes)];
-        matrix::pack_right(self.lanes, matrix, sizes, room);
+        let room = &mut room[..pairs::right_len(sizes)];
+        pairs::pack_right(self.lanes, matrix, sizes, room);
         let right = Right::rows(room, sizes[1]);
         if matrix.is_precise() { right.precise() } else { right }
     }

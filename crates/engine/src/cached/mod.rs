@@ -29,7 +29,7 @@ pub use self::store::{
     read_value_channel, sanitise, write_key, write_value,
 };
 
-pub use self::turn::{Lane, copy_keys, turn_keys, turn_rows, widen_keys, widen_value, widen_values};
+pub use self::turn::{Lane, turn_keys, turn_rows, widen_keys, widen_value, widen_values};
 
 /// Words of a panel's row.
 pub const LANES: usize = regard_ir::cache::LANES as usize;

@@ -141,18 +141,6 @@ fn widen_step<L: Lanes>(lanes: L, codec: Codec, (step, n): (&Step, usize), scale
     }
 }
 
-/// Copies the first channels of a panel of keys, as many steps as there is room for, as they are stored.
-///
-/// # Panics
-/// If the block has no such panel.
-#[inline(always)]
-pub fn copy_keys(block: &Block, words: &[u32], panel: usize, to: &mut [Lane]) {
-    let steps = Steps::new(block, words);
-    for (step, to) in to.iter_mut().enumerate() {
-        *to = bytemuck::cast(*steps.get(panel, step));
-    }
-}
-
 /// Widens number `n` of each lane of a step of binary16.
 #[inline(always)]
 fn widen_halves<L: Lanes>(lanes: L, step: &Step, n: usize, to: &mut Lane) {

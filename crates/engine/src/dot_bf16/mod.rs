@@ -6,6 +6,8 @@
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VDPBF16PS.
 
+mod matrix;
+
 use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::{F32, TRANSPOSE, pair_bf16, round_bf16, vectors_mut};
@@ -14,7 +16,9 @@ use crate::cached::{CachedUnit, repack_pairs};
 use crate::engine::{Change, Engine, Fold, Op, Rescale, Shape, Step};
 use crate::isa::Door;
 use crate::pack::{self, PANEL, Paired, Rows, ValueBlock};
+use crate::pairs;
 use crate::panel::{self, depth, tile::Pairs};
+use crate::product::{Before, Matrix, Right, Sizes};
 use crate::weigh::Coarse;
 
 /// bf16 products on the vectors of `D`.
@@ -128,6 +132,36 @@ impl<D: Door> Engine for DotBf16<D> {
     #[inline(always)]
     fn add_scores(self, step: Step<'_>, channels: usize, to: &mut [f32]) {
         panel::some_scores::<D, Pairs>(self.0, &mut Step { scratch: to, ..step }, channels, Rescale::Keep);
+    }
+
+    fn right_len(sizes: [usize; 2], is_turned: bool) -> usize {
+        matrix::right_len(sizes, is_turned)
+    }
+
+    fn left_len(depth: usize) -> usize {
+        pairs::left_piece(depth)
+    }
+
+    #[inline(always)]
+    fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
+        matrix::right(self.0, matrix, sizes, room)
+    }
+
+    #[inline(always)]
+    fn packed_right(self, [_, columns]: [usize; 2], room: &[f32]) -> Right<'_> {
+        Right::pairs(room, columns)
+    }
+
+    #[inline(always)]
+    fn multiply(
+        self,
+        sizes: Sizes,
+        operands: (Matrix<'_>, Right<'_>),
+        to: (&mut [f32], usize),
+        before: Before<'_>,
+        room: &mut [f32],
+    ) {
+        matrix::multiply(self.0, sizes, operands, to, before, room);
     }
 
     #[inline(always)]

@@ -120,8 +120,8 @@ impl<T: Element> Keys<'_, T> {
             Source::Cached { caches, page } => {
                 let cache = caches.get(sequence as usize);
                 if page.shared {
-                    let (of, unit) = ((head, shape.value_dim), E::unit_keys(shape));
-                    let [k, v] = expand::read_rows(engine.lanes(), (&cache, &page), of, keys, unit, memory);
+                    let of = (head, shape.value_dim);
+                    let [k, v] = expand::read_rows(engine.lanes(), (&cache, &page), of, keys, memory);
                     called::pack(engine, shape, (&k, &v), count, scratch, to);
                     return;
                 }
@@ -148,7 +148,7 @@ impl<T: Element> Keys<'_, T> {
             Source::Latents { caches, page, expansion } => {
                 let cache = (&caches.get(sequence as usize), &page);
                 let unit = E::unit_keys(shape);
-                let [k, v] = expansion.make(engine.lanes(), cache, kv_head, keys, unit, (memory, expanded));
+                let [k, v] = expansion.make(engine, cache, (kv_head, keys), unit, (memory, expanded));
                 called::pack(engine, shape, (&k, &v), count, scratch, to);
             }
         }

@@ -163,7 +163,7 @@ impl Layout {
             kept: if is_pseudo { room } else { [0; 2] },
             code: code.scratch_len(tile.rows),
             expansion: match keys {
-                KeysFrom::Latents(latent) => expand::len(latent, units.keys),
+                KeysFrom::Latents(latent) => expand::len::<E>(latent, units.keys, plan.dtype),
                 KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
                 KeysFrom::Tensors | KeysFrom::Pages => 0,
             },

@@ -18,7 +18,7 @@ use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::{Region, Span, Unknown};
-use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::plan::Plan;
 use regard_ir::problem::{KeyRange, Packed, Problem, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::{Latent, LatentForm, Mechanism, Variant};
@@ -249,8 +249,7 @@ pub(crate) fn run<E: Engine, T: Element>(
         Keys::Cached { caches, page } => (caches, page),
     };
     let LatentQueries { q_nope, q_rope, w_uk, w_uv } = queries;
-    let pairs = plan.engine == EngineKind::DotBf16;
-    let expansion = Expansion { latent: *latent, w_uk, w_uv, pairs };
+    let expansion = Expansion { latent: *latent, w_uk, w_uv };
     let expand = |target: Target<'_, T>, gate, spans: &mut [Span], core: &mut [f32]| {
         let q = Tensor::Two([q_nope, q_rope]);
         let source = Source::Latents { caches, page, expansion };
