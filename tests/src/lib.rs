@@ -18,6 +18,7 @@ pub mod drawn;
 pub mod engines;
 pub mod held;
 pub mod hidden;
+pub mod mutants;
 pub mod poisoned;
 pub mod run;
 pub mod said;

@@ -212,6 +212,19 @@ impl<'a> Oracle<'a> {
     fn memory(&self, b: usize, g: usize) -> Memory {
         let of = self.problem.sequence(b as u32);
         let (heads, keys) = (&self.heads(), 0..of.keys as usize * self.per_token());
+        if let Mechanism::Latent(_) = self.variant.mechanism {
+            let [for_keys, for_values] = [4, 5].map(|operand| self.columns(operand, g));
+            return Memory {
+                keys: Matrix::new(
+                    heads.dim,
+                    keys.clone().flat_map(|j| self.key_of_latent(&of, &for_keys, j)),
+                ),
+                values: Matrix::new(
+                    heads.value_dim,
+                    keys.flat_map(|j| self.value_of_latent(&of, &for_values, j)),
+                ),
+            };
+        }
         Memory {
             keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
             values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.value(&of, g, j))),

@@ -58,31 +58,32 @@ impl Oracle<'_> {
     /// Key row `j` of a head, normalised and turned by its position, if it was not before.
     pub(crate) fn key(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
         let at = self.turned_by(of, j);
-        let [batch, token] = [of.batch as usize, of.first_key as usize + j];
-        if let Mechanism::Latent(_) = self.variant.mechanism {
-            let rope = self.row(3, [batch, 0, token]);
-            let rope = if self.keys == Keys::Given { self.turned(rope, at) } else { rope };
-            return [self.product(4, g, &self.row(2, [batch, 0, token])), rope].concat();
-        }
         match self.keys {
             Keys::Mixed => self.given(Side::Key, of, [g, j]),
-            Keys::Cached if self.pseudo().is_none() => self.row(1, [batch, g, token]),
+            Keys::Cached if self.pseudo().is_none() => {
+                self.row(1, [of.batch as usize, g, of.first_key as usize + j])
+            }
             Keys::Given | Keys::Cached => self.prepare(Side::Key, of, [g, j], at),
         }
     }
 
     /// Value row `j` of what a key head reads.
     pub(crate) fn value(&self, of: &Sequence, g: usize, j: usize) -> Vec<f64> {
-        match self.variant.mechanism {
-            Mechanism::Latent(_) => {
-                let token = of.first_key as usize + j;
-                self.product(5, g, &self.row(2, [of.batch as usize, 0, token]))
-            }
-            _ => {
-                let heads = self.heads();
-                self.given(Side::Value, of, [g / (heads.kv / heads.value) as usize, j])
-            }
-        }
+        let heads = self.heads();
+        self.given(Side::Value, of, [g / (heads.kv / heads.value) as usize, j])
+    }
+
+    /// Key row `j` of the head whose matrix makes keys: what that makes of the latent, and the rotary key.
+    pub(crate) fn key_of_latent(&self, of: &Sequence, matrix: &[Vec<f64>], j: usize) -> Vec<f64> {
+        let rope = self.row(3, [of.batch as usize, 0, of.first_key as usize + j]);
+        let rope = if self.keys == Keys::Given { self.turned(rope, self.turned_by(of, j)) } else { rope };
+        [self.value_of_latent(of, matrix, j), rope].concat()
+    }
+
+    /// What a head's matrix makes of latent `j`.
+    pub(crate) fn value_of_latent(&self, of: &Sequence, matrix: &[Vec<f64>], j: usize) -> Vec<f64> {
+        let latent = self.row(2, [of.batch as usize, 0, of.first_key as usize + j]);
+        combine(latent.into_iter(), matrix)
     }
 
     /// Value row `j` of a value head.
@@ -95,11 +96,11 @@ impl Oracle<'_> {
         self.tensors.operands[operand].row(b, h, n)
     }
 
-    /// A head's matrix times a vector.
-    fn product(&self, operand: usize, head: usize, x: &[f64]) -> Vec<f64> {
-        let rows = self.tensors.operands[operand].shape()[2];
-        let dot = |row: Vec<f64>| row.iter().zip(x).map(|(w, x)| w * x).sum();
-        (0..rows).map(|row| dot(self.row(operand, [0, head, row]))).collect()
+    /// A head's matrix, column by column.
+    pub(crate) fn columns(&self, operand: usize, head: usize) -> Vec<Vec<f64>> {
+        let [.., rows, width] = self.tensors.operands[operand].shape();
+        let rows: Vec<_> = (0..rows).map(|row| self.row(operand, [0, head, row])).collect();
+        (0..width).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
     }
 
     /// A row turned by a position, where rows are.
@@ -162,7 +163,7 @@ impl Oracle<'_> {
                     .map(|source| self.row(operand, [of.batch as usize, source, token]))
                     .collect();
                 let of_head = (0..sources.len()).map(|source| factors[(source * n + to) * p + i % p]);
-                combine(&of_head.collect::<Vec<_>>(), &sources)
+                combine(of_head.map(f64::from), &sources)
             }
         }
     }
@@ -213,7 +214,7 @@ impl Oracle<'_> {
         let mix = self.pseudo().map(|pseudo| pseudo.collapse).or(output.mix.map(|mix| mix.input));
         if let Some(mix) = mix {
             let factors = self.factors(mix).chunks_exact(rows.len());
-            rows = factors.map(|factors| combine(factors, &rows)).collect();
+            rows = factors.map(|factors| combine(factors.iter().copied().map(f64::from), &rows)).collect();
         }
         if let Some(norm) = output.norm {
             let learned = norm.learned.map(|input| self.factors(input));
@@ -248,10 +249,10 @@ fn normalise(rows: &mut [Vec<f64>], kind: NormKind, eps: f64, learned: Option<&[
 }
 
 /// Σ factor · row.
-fn combine(factors: &[f32], rows: &[Vec<f64>]) -> Vec<f64> {
+fn combine(factors: impl Iterator<Item = f64>, rows: &[Vec<f64>]) -> Vec<f64> {
     let mut sum = vec![0.0; rows.first().map_or(0, Vec::len)];
-    for (&factor, row) in factors.iter().zip(rows) {
-        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(factor) * x);
+    for (factor, row) in factors.zip(rows) {
+        sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += factor * x);
     }
     sum
 }

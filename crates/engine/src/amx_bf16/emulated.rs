@@ -40,9 +40,19 @@ fn flush(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x }
 }
 
-/// The two halves of a word as floats.
-fn halves(word: u32) -> [f32; 2] {
-    [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)].map(flush)
+/// The first and the second halves of a tile's words as floats: apart, so that loops over a row become vectors.
+fn halves(tile: &[[u32; SIDE]; SIDE]) -> [[[f32; SIDE]; SIDE]; 2] {
+    let first = |word: u32| flush(f32::from_bits(word << 16));
+    let second = |word: u32| flush(f32::from_bits(word & 0xffff_0000));
+    [tile.map(|row| row.map(first)), tile.map(|row| row.map(second))]
+}
+
+/// Adds the products of a number and a row. The product of two bf16 has at most 16 bits, so it is exact and the sum rounds once.
+#[inline(always)]
+fn add(sums: &mut [f32; SIDE], a: f32, row: &[f32; SIDE]) {
+    for (sum, b) in sums.iter_mut().zip(row) {
+        *sum = flush(flush(a * b) + *sum);
+    }
 }
 
 impl Tiles for EmulatedTiles {
@@ -66,19 +76,15 @@ impl Tiles for EmulatedTiles {
     }
 
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self) {
-        let (a, b) = (self.tiles[A].map(|row| row.map(halves)), self.tiles[B].map(|row| row.map(halves)));
-        for (row, a) in self.tiles[C].iter_mut().zip(&a) {
+        let ([a_first, a_second], [b_first, b_second]) = (halves(&self.tiles[A]), halves(&self.tiles[B]));
+        for ((row, a_first), a_second) in self.tiles[C].iter_mut().zip(&a_first).zip(&a_second) {
             // Sums of first and of second halves, each fused and in order, joined at the end.
-            let mut sums = [[0.0f32; 2]; SIDE];
-            for (a, b) in a.iter().zip(&b) {
-                for (sums, b) in sums.iter_mut().zip(b) {
-                    for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                        // The product of two bf16 has at most 16 bits, so it is exact and the sum rounds once.
-                        *sum = flush(flush(a * b) + *sum);
-                    }
-                }
+            let [mut first, mut second] = [[0.0; SIDE]; 2];
+            for k in 0..SIDE {
+                add(&mut first, a_first[k], &b_first[k]);
+                add(&mut second, a_second[k], &b_second[k]);
             }
-            for (c, [first, second]) in row.iter_mut().zip(sums) {
+            for (c, (first, second)) in row.iter_mut().zip(first.into_iter().zip(second)) {
                 *c = flush(flush(f32::from_bits(*c)) + flush(first + second)).to_bits();
             }
         }
