@@ -107,7 +107,7 @@ pub fn measure(regard: Regard, root: &Path, options: &Options) -> Result<(), Err
 /// If a file of results cannot be read, or what is made of them cannot be written.
 pub fn render(root: &Path) -> Result<(), Error> {
     let machines = summary::machines(&History::all(root)?);
-    for machine in &machines {
+    for machine in machines.iter().filter(|machine| machine.has_others()) {
         let path = root.join(history::FOLDER).join(machine.plot_name());
         plot::draw(machine, &path)?;
     }

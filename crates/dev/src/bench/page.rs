@@ -95,20 +95,25 @@ fn about(machine: &Machine) -> String {
         }
         text.push('\n');
     }
-    let _ =
-        writeln!(text, "\n![How many times as long as regard others take](bench/{})\n", machine.plot_name());
+    if machine.has_others() {
+        let plot = machine.plot_name();
+        let _ = writeln!(text, "\n![How many times as long as regard others take](bench/{plot})");
+    }
+    text.push('\n');
     text
 }
 
 fn measurements(machine: &Machine) -> String {
-    let mut text = String::from("### Every measurement\n\n");
     let (decoded, others): (Vec<_>, Vec<_>) = machine.rows.iter().partition(|row| row.gbs.is_some());
-    text.push_str(&table("GFLOP/s", &others, |row| row.gflops));
-    if !decoded.is_empty() {
-        text.push_str("\n### Decoding\n\n");
-        text.push_str(&table("GB/s", &decoded, |row| row.gbs.unwrap_or(0.0)));
+    let mut sections = Vec::new();
+    if !others.is_empty() {
+        sections.push(format!("### Every measurement\n\n{}", table("GFLOP/s", &others, |row| row.gflops)));
     }
-    text
+    if !decoded.is_empty() {
+        let rate = |row: &Row| row.gbs.unwrap_or(0.0);
+        sections.push(format!("### Decoding\n\n{}", table("GB/s", &decoded, rate)));
+    }
+    sections.join("\n")
 }
 
 /// Measurements and their rates.

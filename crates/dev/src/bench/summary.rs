@@ -130,6 +130,11 @@ impl Machine {
         self.rows.iter().find(is)
     }
 
+    /// Whether any of its rows has others beside it.
+    pub fn has_others(&self) -> bool {
+        self.rows.iter().any(|row| !row.others.is_empty())
+    }
+
     /// The name of its picture, beside its results.
     pub fn plot_name(&self) -> String {
         format!("{}.svg", super::history::slug(&self.session))
