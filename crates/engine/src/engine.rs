@@ -154,16 +154,11 @@ pub trait Engine: Copy + Send + Sync + 'static {
     }
 
     /// Makes a right operand of a matrix: as deep and as wide as any product that it is for, in multiples of [`LINE`]. `room` is as
-    /// long as [`Engine::right_len`] says.
+    /// long as [`Engine::right_len`] says. What it leaves there of a turned matrix that is not precise is the operand again, as
+    /// [`Right::rows`] of `columns`.
     #[inline(always)]
     fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
         matrix.into_rows(self.lanes(), sizes, room)
-    }
-
-    /// What [`Engine::right`] made in `room` of a turned matrix that was not precise, so deep and so wide.
-    #[inline(always)]
-    fn packed_right(self, [_, columns]: [usize; 2], room: &[f32]) -> Right<'_> {
-        Right::rows(room, columns)
     }
 
     /// Multiplies matrices of floats, as [`product::multiply`] does, with the precision of the engine's operands. Sizes are multiples

@@ -7,7 +7,7 @@
 use regard_simd::{F32, Lanes, TRANSPOSE, pair_bf16, round_bf16, vectors, vectors_mut};
 
 use crate::engine::LINE;
-use crate::product::Matrix;
+use crate::product::{Matrix, Right};
 
 /// Words of a row of a block: elements of two such rows are packed to one.
 const SIDE: usize = LINE;
@@ -19,7 +19,7 @@ pub(crate) const DEPTH: usize = 2 * SIDE;
 const BLOCK: usize = SIDE * SIDE;
 
 /// Words of a piece of a packed right operand.
-pub(crate) const fn right_piece([depth, columns]: [usize; 2]) -> usize {
+const fn right_piece([depth, columns]: [usize; 2]) -> usize {
     (depth.next_multiple_of(DEPTH) / 2).saturating_mul(columns)
 }
 
@@ -38,23 +38,32 @@ pub(crate) const fn left_len(depth: usize) -> usize {
     left_piece(depth).saturating_mul(2)
 }
 
-/// Packs a right operand: `[pieces][depth / 2][columns]` words.
+/// Packs a right operand: `[pieces][depth / 2][columns]` words, two pieces where it is precise.
 ///
 /// # Panics
 /// If depth or columns are no multiple of 16, or there are too few.
 #[inline(always)]
-pub(crate) fn pack_right<L: Lanes>(
+pub(crate) fn right<'a, L: Lanes>(
     lanes: L,
     matrix: Matrix<'_>,
     [depth, columns]: [usize; 2],
-    to: &mut [f32],
-) {
+    room: &'a mut [f32],
+) -> Right<'a> {
     assert!(depth.is_multiple_of(SIDE) && columns.is_multiple_of(SIDE), "whole tiles");
-    let (nearest, rest) = to.split_at_mut(right_piece([depth, columns]));
+    let room = &mut room[..right_len([depth, columns])];
+    let (nearest, rest) = room.split_at_mut(right_piece([depth, columns]));
     pack_right_piece::<L, false>(lanes, matrix, [depth, columns], nearest);
     if matrix.is_precise() {
         pack_right_piece::<L, true>(lanes, matrix, [depth, columns], rest);
     }
+    let right = Right::rows(room, columns);
+    if matrix.is_precise() { right.precise() } else { right }
+}
+
+/// The second piece of a precise right operand.
+#[inline(always)]
+pub(crate) fn second_piece<'a>(right: &Right<'a>) -> &'a [f32] {
+    &right.data()[right.data().len() / 2..]
 }
 
 #[inline(always)]
@@ -271,7 +280,7 @@ mod tests {
                 };
                 let product = |k| element(left, row, k) * element(right, k, column);
                 let expected = kept + (0..depth).map(product).sum::<f64>();
-                // The product of what rounding takes of both may be left out.
+                // The product of what rounding takes of both is left out.
                 let left_out = if left.is_precise() && right.is_precise() { 0.5f64.powi(18) } else { 0.0 };
                 let allowed = 1e-5 + depth as f64 * left_out;
                 assert!((f64::from(found) - expected).abs() < allowed, "{found} for {expected}: {sizes:?}");

@@ -94,13 +94,12 @@ pub struct Right<'a> {
     data: &'a [f32],
     stride: usize,
     precise: bool,
-    paired: bool,
 }
 
 impl<'a> Right<'a> {
     /// Rows, so far apart.
     pub const fn rows(data: &'a [f32], stride: usize) -> Self {
-        Self { data, stride, precise: false, paired: false }
+        Self { data, stride, precise: false }
     }
 
     /// The same without what rounding took.
@@ -116,16 +115,6 @@ impl<'a> Right<'a> {
     /// Whether what rounding took counts.
     pub(crate) const fn is_precise(self) -> bool {
         self.precise
-    }
-
-    /// Rows of words of two bf16 each.
-    pub(crate) const fn pairs(data: &'a [f32], stride: usize) -> Self {
-        Self { paired: true, ..Self::rows(data, stride) }
-    }
-
-    /// Whether its rows are of such words.
-    pub(crate) const fn is_paired(self) -> bool {
-        self.paired
     }
 
     /// What it is made of.

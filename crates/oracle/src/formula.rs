@@ -221,7 +221,7 @@ impl<'a> Oracle<'a> {
                 ),
                 values: Matrix::new(
                     heads.value_dim,
-                    keys.flat_map(|j| self.value_of_latent(&of, &for_values, j)),
+                    keys.flat_map(|j| self.made_of_latent(&of, &for_values, j)),
                 ),
             };
         }

@@ -77,11 +77,11 @@ impl Oracle<'_> {
     pub(crate) fn key_of_latent(&self, of: &Sequence, matrix: &[Vec<f64>], j: usize) -> Vec<f64> {
         let rope = self.row(3, [of.batch as usize, 0, of.first_key as usize + j]);
         let rope = if self.keys == Keys::Given { self.turned(rope, self.turned_by(of, j)) } else { rope };
-        [self.value_of_latent(of, matrix, j), rope].concat()
+        [self.made_of_latent(of, matrix, j), rope].concat()
     }
 
     /// What a head's matrix makes of latent `j`.
-    pub(crate) fn value_of_latent(&self, of: &Sequence, matrix: &[Vec<f64>], j: usize) -> Vec<f64> {
+    pub(crate) fn made_of_latent(&self, of: &Sequence, matrix: &[Vec<f64>], j: usize) -> Vec<f64> {
         let latent = self.row(2, [of.batch as usize, 0, of.first_key as usize + j]);
         combine(latent.into_iter(), matrix)
     }

@@ -19,7 +19,7 @@ pub(super) struct Multiply<'a, U, D> {
     pub lanes: D,
     pub sizes: Sizes,
     pub left: Matrix<'a>,
-    /// As [`pairs::pack_right`] left it.
+    /// As [`pairs::right`] made it.
     pub right: Right<'a>,
     pub to: &'a mut [f32],
     pub stride: usize,
@@ -37,8 +37,8 @@ impl<U: Unit, D: Door> Op for Multiply<'_, U, D> {
         let Sizes { rows, depth, columns } = sizes;
         assert!([rows, depth, columns].iter().all(|n| n.is_multiple_of(SIDE)), "whole tiles");
         let mut tiles = unit.tiles();
-        // Where the second piece of the right operand begins, of two of the same length.
-        let right_rest = right.data().len() / 2;
+        // Of an operand that is not precise no second piece is read.
+        let right_rest = if right.is_precise() { pairs::second_piece(&right) } else { right.data() };
         for panel in (0..rows).step_by(SIDE) {
             let (nearest, rest) = room.split_at_mut(pairs::left_piece(depth));
             let rows = Panel { first: panel, depth, row_stride: SIDE, step_stride: TILE };
@@ -58,7 +58,7 @@ impl<U: Unit, D: Door> Op for Multiply<'_, U, D> {
             }
             for first in (0..columns).step_by(4 * SIDE) {
                 let b: &[u32] = bytemuck::cast_slice(&right.data()[first..]);
-                let b_rest = &b[if right.is_precise() { right_rest } else { 0 }..];
+                let b_rest: &[u32] = bytemuck::cast_slice(&right_rest[first..]);
                 let terms = [(a, b, true), (a_rest, b, left.is_precise()), (a, b_rest, right.is_precise())];
                 let block = Block {
                     terms,

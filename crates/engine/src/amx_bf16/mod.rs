@@ -204,7 +204,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
 
     #[inline(always)]
     fn step<F: Fold<D>>(self, step: Step<'_>, fold: &mut F) {
-        Pipeline { lanes: self.lanes, unit: self.unit, step, fold }.run();
+        self.lanes.call(Pipeline { lanes: self.lanes, unit: self.unit, step, fold });
     }
 
     fn right_len(sizes: [usize; 2], _is_turned: bool) -> usize {
@@ -217,10 +217,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
 
     #[inline(always)]
     fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
-        let room = &mut room[..pairs::right_len(sizes)];
-        pairs::pack_right(self.lanes, matrix, sizes, room);
-        let right = Right::rows(room, sizes[1]);
-        if matrix.is_precise() { right.precise() } else { right }
+        pairs::right(self.lanes, matrix, sizes, room)
     }
 
     #[inline(always)]

@@ -3,7 +3,6 @@
 //! Parts of 64 keys pass through three stages. While the unit multiplies the scores of one part and the outputs of the
 //! part two before it, vectors make weights of the scores of the part between.
 
-use core::marker::PhantomData;
 use core::ops::Range;
 
 use pulp::bytemuck;
@@ -18,7 +17,7 @@ use crate::engine::{Change, Fold, GROUP, Op, Step};
 use crate::isa::Door;
 use crate::weigh::{Coarse, Fine, Full, Precise, Weigher};
 
-/// A step.
+/// A step, as a function of its own inside the door.
 pub(super) struct Pipeline<'a, 'f, D, U, F> {
     pub lanes: D,
     pub unit: U,
@@ -26,10 +25,11 @@ pub(super) struct Pipeline<'a, 'f, D, U, F> {
     pub fold: &'f mut F,
 }
 
-impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
-    /// Takes it: in one of several functions inside the door, as compilers take very long for all of them in one.
+impl<D: Door, U: Unit, F: Fold<D>> Op for Pipeline<'_, '_, D, U, F> {
+    type Output = ();
+
     #[inline(always)]
-    pub fn run(self) {
+    fn run(self) {
         match D::WIDTH {
             16 => self.run_rows::<{ ROWS / 16 }>(),
             8 => self.run_rows::<{ ROWS / 8 }>(),
@@ -37,7 +37,16 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
             _ => self.run_rows::<ROWS>(),
         }
     }
+}
 
+/// The keys of a part, counted in the block; parts end at multiples of [`PART`].
+fn parts(keys: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone {
+    let first = keys.start / PART;
+    (first..keys.end.div_ceil(PART))
+        .map(move |part| (part * PART).max(keys.start)..((part + 1) * PART).min(keys.end))
+}
+
+impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
     #[inline(always)]
     fn run_rows<const V: usize>(self) {
         let pieces = self.step.shape.pieces;
@@ -49,33 +58,10 @@ impl<D: Door, U: Unit, F: Fold<D>> Pipeline<'_, '_, D, U, F> {
         }
     }
 
+    /// `WHOLE` says that no operand is split, as a constant, so that there are no loops over pieces.
     #[inline(always)]
     fn run_as<const V: usize, P: Precise, const WHOLE: bool>(self) {
-        self.lanes.call(As::<_, V, P, WHOLE> { pipeline: self, precision: PhantomData });
-    }
-}
-
-/// A step on rows of `V` vectors. `WHOLE` says that no operand is split, as a constant, so that there are no loops over pieces.
-struct As<T, const V: usize, P, const WHOLE: bool> {
-    pipeline: T,
-    precision: PhantomData<P>,
-}
-
-/// The keys of a part, counted in the block; parts end at multiples of [`PART`].
-fn parts(keys: Range<usize>) -> impl Iterator<Item = Range<usize>> + Clone {
-    let first = keys.start / PART;
-    (first..keys.end.div_ceil(PART))
-        .map(move |part| (part * PART).max(keys.start)..((part + 1) * PART).min(keys.end))
-}
-
-impl<D: Door, U: Unit, F: Fold<D>, const V: usize, P: Precise, const WHOLE: bool> Op
-    for As<Pipeline<'_, '_, D, U, F>, V, P, WHOLE>
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Pipeline { lanes, unit, step, fold } = self.pipeline;
+        let Self { lanes, unit, step, fold } = self;
         let Step { shape, query, packed, first_key, live_keys, scratch, output, .. } = step;
         let mut sizes = Sizes::new(shape);
         if WHOLE {

@@ -76,7 +76,6 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     count: usize,
     target: Target<'_>,
 ) {
-    words.ask_for_scales(lanes);
     let block = words.block;
     let numbers = WORD * N;
     let (depth, panels) = (block.channels.div_ceil(numbers), count.div_ceil(LANES));
@@ -125,7 +124,6 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    words.ask_for_scales(lanes);
     let block = words.block;
     let numbers = WORD * N;
     let (panel, panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));

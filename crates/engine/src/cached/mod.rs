@@ -97,11 +97,12 @@ impl Words<'_> {
         self.ahead.as_chunks().0
     }
 
-    /// Asks for the lines of what is read next that hold scales: as many as products do not read.
+    /// Asks for the lines of what is read next that products of this block do not ask for: those of scales, and what a larger block
+    /// has more.
     #[inline(always)]
-    fn ask_for_scales<D: Door>(&self, lanes: D) {
-        let scales = self.ahead().get(self.block.words / LANES..).unwrap_or_default();
-        scales.iter().for_each(|line| lanes.prefetch_far(line));
+    fn ask_for_rest<D: Door>(&self, lanes: D) {
+        let rest = self.ahead().get(self.block.words / LANES..).unwrap_or_default();
+        rest.iter().for_each(|line| lanes.prefetch_far(line));
     }
 }
 
@@ -138,6 +139,7 @@ pub fn scores<D: Door>(
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
+    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
             floats::scores(lanes, words, (queries, rows), (chain, count), target);
@@ -158,6 +160,7 @@ pub fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
+    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
             floats::outputs(lanes, words, weights, scratch, before, target);

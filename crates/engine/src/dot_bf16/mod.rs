@@ -134,22 +134,17 @@ impl<D: Door> Engine for DotBf16<D> {
         panel::some_scores::<D, Pairs>(self.0, &mut Step { scratch: to, ..step }, channels, Rescale::Keep);
     }
 
-    fn right_len(sizes: [usize; 2], is_turned: bool) -> usize {
-        matrix::right_len(sizes, is_turned)
+    fn right_len(sizes: [usize; 2], _is_turned: bool) -> usize {
+        pairs::right_len(sizes)
     }
 
     fn left_len(depth: usize) -> usize {
-        pairs::left_piece(depth)
+        pairs::left_len(depth)
     }
 
     #[inline(always)]
     fn right<'a>(self, matrix: Matrix<'a>, sizes: [usize; 2], room: &'a mut [f32]) -> Right<'a> {
-        matrix::right(self.0, matrix, sizes, room)
-    }
-
-    #[inline(always)]
-    fn packed_right(self, [_, columns]: [usize; 2], room: &[f32]) -> Right<'_> {
-        Right::pairs(room, columns)
+        pairs::right(self.0, matrix, sizes, room)
     }
 
     #[inline(always)]

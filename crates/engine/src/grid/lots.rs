@@ -78,3 +78,22 @@ impl<'a, T> LotRuns<'a, T> {
         Some((turn, unsafe { core::slice::from_raw_parts_mut(self.start.add(begin), end - begin) }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_that_is_told_is_the_one_that_is_taken() {
+        let mut data = [0u8; 6];
+        let runs = LotRuns::new(&mut data, 2, &[0, 1, 1, 3]);
+        for (number, pieces) in [1, 0, 2].into_iter().enumerate() {
+            assert_eq!(runs.upcoming(), Some(number));
+            let (taken, run) = runs.take().expect("there are three");
+            assert_eq!((taken, run.len()), (number, 2 * pieces));
+        }
+        assert_eq!(runs.upcoming(), None);
+        assert!(runs.take().is_none());
+        assert_eq!(runs.upcoming(), None);
+    }
+}

@@ -73,3 +73,32 @@ impl<'a> Blocks<'a> {
         &self.cache.memory[self.cache.pages.place(page) * words..][at..at + len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use regard_ir::cache::{Codec, PageFormat};
+    use regard_ir::variant::Heads;
+
+    use super::*;
+    use crate::cache::Pages;
+
+    #[test]
+    fn only_keys_that_are_somewhere_are_read_ahead() {
+        let format = PageFormat { tokens: 16, k: Codec::F32, v: Codec::F32, mixed: false };
+        let shape = format.of_heads(&Heads { query: 2, kv: 2, value: 2, dim: 3, value_dim: 5 });
+        // Pages 2 and 3 of a sequence whose first two are nowhere.
+        let memory: std::vec::Vec<u32> = (0..2 * shape.len() as u32).collect();
+        let pages = Pages::From { begin: 2, first: 0 };
+        let cache = CachedSequence { memory: &memory, pages, len: 50, written: 50 };
+        let blocks = cache.blocks(&shape, 1);
+        let first = |token| blocks.keys_ahead(token).first().map(|&word| word as usize);
+        assert_eq!([0, 31].map(first), [None; 2]);
+        assert_eq!([32, 47].map(first), [Some(shape.keys_at(1)); 2]);
+        assert_eq!([48, 49].map(first), [Some(shape.len() + shape.keys_at(1)); 2]);
+        assert_eq!([50, 64].map(first), [None; 2]);
+        assert_eq!(blocks.values(2).len(), shape.values_len());
+        assert_eq!(blocks.asks(2), None);
+    }
+}

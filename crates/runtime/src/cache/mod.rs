@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use regard_engine::cached::{self, LANES};
 use regard_ir::cache::PageShape;
-use regard_simd::Lanes;
+use regard_simd::{Lanes, TRANSPOSE};
 
 pub(crate) use self::blocks::Blocks;
 #[cfg(feature = "alloc")]
@@ -227,6 +227,28 @@ impl<'a> CachedSequence<'a> {
         }
     }
 
+    /// Turns up to sixteen channels of a key head's keys, in the panel of sixteen tokens that a token begins, to rows of tokens that are
+    /// so far apart; zeros fill up a multiple of channels.
+    ///
+    /// # Panics
+    /// If there are no such tokens or channels, or `to` is shorter.
+    #[inline(always)]
+    pub(crate) fn turn_keys<L: Lanes>(
+        &self,
+        lanes: L,
+        shape: &PageShape,
+        (head, token): (usize, usize),
+        (channels, multiple): (Range<usize>, usize),
+        to: &mut [f32],
+        stride: usize,
+    ) {
+        let words = &self.page(shape, token / shape.tokens)[shape.keys_at(head)..][..shape.keys_len()];
+        let written = channels.len().next_multiple_of(multiple);
+        let mut columns = [[0.0; LANES]; LANES];
+        cached::widen_keys(lanes, &shape.keys, words, token % shape.tokens / LANES, channels, &mut columns);
+        cached::turn_rows(lanes, &columns[..written], to, stride);
+    }
+
     /// Reads the keys that a key head has at some tokens, row by row.
     ///
     /// # Panics
@@ -241,17 +263,14 @@ impl<'a> CachedSequence<'a> {
         to: &mut [f32],
     ) {
         let width = shape.keys.channels;
-        for panel in tokens.start / LANES..tokens.end.div_ceil(LANES) {
-            let first = panel * LANES;
-            let words = &self.page(shape, first / shape.tokens)[shape.keys_at(head)..][..shape.keys_len()];
+        for first in (tokens.start / LANES * LANES..tokens.end).step_by(LANES) {
             let here = tokens.start.max(first)..tokens.end.min(first + LANES);
             for channel in (0..width).step_by(LANES) {
                 let channels = channel..width.min(channel + LANES);
-                let (mut columns, mut rows) = ([[0.0; LANES]; LANES], [[0.0; LANES]; LANES]);
-                let columns = &mut columns[..channels.len()];
-                let of = first % shape.tokens / LANES;
-                cached::widen_keys(lanes, &shape.keys, words, of, channels.clone(), columns);
-                cached::turn_rows(lanes, columns, rows.as_flattened_mut(), LANES);
+                let mut rows = [[0.0; LANES]; LANES];
+                let panel = (head, first);
+                let to_rows = rows.as_flattened_mut();
+                self.turn_keys(lanes, shape, panel, (channels.clone(), TRANSPOSE), to_rows, LANES);
                 for token in here.clone() {
                     let to = &mut to[(token - tokens.start) * width..][channels.clone()];
                     to.copy_from_slice(&rows[token - first][..to.len()]);

@@ -5,11 +5,11 @@
 
 use core::ops::Range;
 
-use regard_engine::cached::{self, LANES, Lane};
+use regard_engine::cached::LANES;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::pack::Rows;
-use regard_engine::product::{Before, Matrix, Sizes as Product};
+use regard_engine::product::{Before, Matrix, Right, Sizes as Product};
 use regard_engine::{Engine, SimdF32};
 use regard_ir::cache::{Codec, PageShape};
 use regard_ir::plan::Dtype;
@@ -172,12 +172,12 @@ impl<T: Element> Expansion<'_, T> {
         let strides = [sizes.key_stride(), columns[1]];
         let (keys, values) = made.split_at_mut(tokens * strides[0]);
         let count = turn_keys(lanes, cached, (0, &range), (0..rank, LINE), latents, depth);
-        let left = Matrix::rows(latents, depth).precise(cached.1.keys.codec != Codec::Bf16);
+        let (_, page) = cached;
+        let left = Matrix::rows(latents, depth).precise(page.keys.codec != Codec::Bf16);
         let to = [(&mut *keys, strides[0]), (&mut *values, strides[1])];
         for ((room, columns), to) in matrices.iter().zip(columns).zip(to) {
             let product = Product { rows: count, depth, columns };
-            let right = engine.packed_right([depth, columns], room);
-            engine.multiply(product, (left, right), to, Before::Replaced, packing);
+            engine.multiply(product, (left, Right::rows(room, columns)), to, Before::Replaced, packing);
         }
         // In the place of what is beside the others.
         let rotary = (rank..rank + rope, TRANSPOSE);
@@ -220,18 +220,13 @@ fn turn_keys<L: Lanes>(
     to: &mut [f32],
     stride: usize,
 ) -> usize {
-    let (first, end) = (range.start as usize / LANES, (range.end as usize).div_ceil(LANES));
-    for panel in first..end {
-        let token = panel * LANES;
-        let words = &cache.page(page, token / page.tokens)[page.keys_at(head)..][..page.keys_len()];
-        for (at, channel) in channels.clone().step_by(LANES).enumerate() {
-            let some = channel..channels.end.min(channel + LANES);
-            let written = some.len().next_multiple_of(multiple);
-            let mut lines: [Lane; LANES] = [[0.0; LANES]; LANES];
-            cached::widen_keys(lanes, &page.keys, words, token % page.tokens / LANES, some, &mut lines);
-            let to = &mut to[(panel - first) * LANES * stride + at * LANES..];
-            cached::turn_rows(lanes, &lines[..written], to, stride);
+    let begin = range.start as usize / LANES * LANES;
+    let panels = (begin..range.end as usize).step_by(LANES);
+    for (token, to) in panels.clone().zip(to.chunks_mut(LANES * stride)) {
+        for (first, channel) in channels.clone().step_by(LANES).enumerate() {
+            let some = (channel..channels.end.min(channel + LANES), multiple);
+            cache.turn_keys(lanes, page, (head, token), some, &mut to[first * LANES..], stride);
         }
     }
-    (end - first) * LANES
+    panels.len() * LANES
 }
