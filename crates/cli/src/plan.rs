@@ -113,8 +113,9 @@ fn text(shown: &Shown<'_>, out: &mut dyn Write) -> Result<(), Failure> {
         None => write!(out, "{}", shown.schedule)?,
         // Of queries and keys no pair is made.
         Some(_) => {
-            let ScheduleOverview { tasks, threads, .. } = shown.schedule;
-            writeln!(out, "tasks     = {tasks} for {threads} thread{}", if threads == 1 { "" } else { "s" })?
+            let ScheduleOverview { tasks, threads, recurrence, .. } = shown.schedule;
+            writeln!(out, "tasks     = {tasks} for {threads} thread{}", if threads == 1 { "" } else { "s" })?;
+            recurrence.map_or(Ok(()), |shares| write!(out, "{shares}"))?
         }
     }
     if let Some(predicted) = shown.predicted {

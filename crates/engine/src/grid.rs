@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use regard_simd::Lanes;
 
 pub use self::lots::{LotRuns, Lots};
-pub use self::pieces::{Blocks, Parts, Strips};
+pub use self::pieces::{Blocks, Cell, Cells, Cut, Parts, Strips};
 use self::states::States;
 pub use self::states::{MatrixMut, StateRows};
 use crate::element::Element;
@@ -125,6 +125,11 @@ impl fmt::Display for GridError {
 impl core::error::Error for GridError {}
 
 impl<T> RowsMut<'_, T> {
+    /// The same for a while.
+    pub fn reborrow(&mut self) -> RowsMut<'_, T> {
+        RowsMut { data: &mut *self.data, ..*self }
+    }
+
     /// Checks that no two rows share an element and that all lie inside the data.
     pub fn check(&self) -> Result<(), GridError> {
         let overlap = GridError::Overlap { counts: self.counts, strides: self.strides, width: self.width };
@@ -246,7 +251,7 @@ pub struct Grid<'a, T> {
 }
 
 // SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller, or, while the grid is borrowed for
-// them alone, through `Strips`, `Blocks` or `Parts`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
+// them alone, through `Strips`, `Blocks`, `Parts` or `Cells`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
 // f32 are sent to those threads.
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 
@@ -432,8 +437,8 @@ impl<T> Claim<'_, T> {
             // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all
             // others; the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the
             // task was given out once (`claim` counts up and `order` names it once; so do `Blocks`, whose blocks are
-            // apart, and `Parts`, whose heads or channels are; strips have no such row), and `&mut self` keeps it to one
-            // borrow.
+            // apart, `Parts`, whose heads or channels are, and `Cells`, whose queries are too; strips have no such row), and
+            // `&mut self` keeps it to one borrow.
             SharedRows::Stored(rows) => Row::Stored(unsafe { &mut *self.part.of(rows.row(place)) }),
             // SAFETY: as above.
             SharedRows::Floats(rows) => Row::Floats(unsafe { &mut *self.part.of(rows.row(place)) }),

@@ -276,6 +276,36 @@ pub struct ScheduleOverview {
     pub tiles: Tiles,
     /// How much longer the busiest thread works than the average, as a fraction, if time goes by live pairs.
     pub imbalance: f64,
+    /// How the tasks of a recurrence are shared out, where it is one.
+    pub recurrence: Option<RecurrenceShares>,
+}
+
+/// How threads share the tasks of a recurrence, each of which is the value heads of a key head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct RecurrenceShares {
+    /// Parts of all tasks.
+    pub parts: u32,
+    /// Value heads of a part at most.
+    pub heads: u32,
+    /// Channels of their values at most.
+    pub channels: u32,
+    /// Tokens of a cell.
+    pub cell: u32,
+    /// Cells of a part that are shared out at a time; 0 where a part takes one after the other.
+    pub wave: u32,
+}
+
+impl fmt::Display for RecurrenceShares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { parts, heads, channels, cell, wave } = self;
+        let plural = if *heads == 1 { "" } else { "s" };
+        writeln!(f, "parts     = {parts}, each of {heads} value head{plural} and {channels} channels")?;
+        match wave {
+            0 => Ok(()),
+            _ => writeln!(f, "cells     = of {cell} tokens, {wave} of each part shared out at a time"),
+        }
+    }
 }
 
 impl ScheduleOverview {
@@ -292,6 +322,7 @@ impl ScheduleOverview {
                 partial: sum(self.tiles.partial, other.tiles.partial),
             },
             imbalance: self.imbalance.max(other.imbalance),
+            recurrence: self.recurrence.or(other.recurrence),
         }
     }
 }

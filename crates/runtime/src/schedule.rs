@@ -446,7 +446,7 @@ mod owned {
     use alloc::vec::Vec;
     use core::cmp::Reverse;
 
-    use regard_ir::plan::ScheduleOverview;
+    use regard_ir::plan::{RecurrenceShares, ScheduleOverview};
 
     use super::{Mechanism, Schedule, ScheduleError, Task, Work, keep_waiting};
     use crate::recurrent::Share;
@@ -500,7 +500,15 @@ mod owned {
                 live_share: if pairs > 0.0 { live as f64 / pairs } else { 0.0 },
                 tiles: work.count_tiles(),
                 imbalance: self.imbalance(work),
+                recurrence: self.shares(work),
             }
+        }
+
+        /// How a recurrence is shared out.
+        fn shares(&self, work: &Work<'_>) -> Option<RecurrenceShares> {
+            let recurrence = work.variant.recurrence()?;
+            let Work { variant, plan, problem, .. } = work;
+            Some(Share::new((variant, &recurrence), plan, problem, self.threads as usize).overview(plan))
         }
 
         /// How much longer the busiest thread works than the average, as a fraction, if each thread takes the next
@@ -514,11 +522,12 @@ mod owned {
                 Mechanism::Lookahead(_) if keep_waiting(self.tasks.len(), self.threads as usize) => {
                     (u128::from(keys.div_ceil(work.plan.prefill.key_cell.max(1))).max(1), false)
                 }
-                Mechanism::Recurrence(recurrence) => {
-                    let threads = self.threads as usize;
-                    let share = Share::new(work.variant, recurrence, work.problem, threads);
-                    (share.parts(&work.variant.heads) as u128, true)
-                }
+                Mechanism::Recurrence(_) => match self.shares(work) {
+                    Some(RecurrenceShares { parts, wave, .. }) => {
+                        (u128::from(parts / (self.tasks.len() as u32).max(1) * wave.max(1)), true)
+                    }
+                    None => (1, true),
+                },
                 _ => (1, true),
             };
             let threads = (self.threads as usize).min(self.tasks.len().saturating_mul(pieces as usize));

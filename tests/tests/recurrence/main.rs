@@ -2,6 +2,7 @@
 //! packed sequences, decays that forget all, and numbers that are none.
 
 mod caches;
+mod cells;
 mod identities;
 mod lengths;
 

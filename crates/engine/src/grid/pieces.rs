@@ -1,5 +1,5 @@
 //! Pieces of tasks, where these are fewer than those who work on them: kept rows in strips, queries in blocks, heads and channels in
-//! parts.
+//! parts, and the queries of these in cells.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -76,15 +76,49 @@ impl<'g, T> Blocks<'g, T> {
 /// The most workers that have parts of their own; more share these.
 const MAX_WORKERS: usize = 64;
 
+/// How tasks are cut into parts: so many heads and channels each; the last of a task may be fewer.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Heads of a task, and of a part.
+    heads: [usize; 2],
+    /// Channels of its rows, and of a part.
+    channels: [usize; 2],
+}
+
+impl Cut {
+    /// Tasks of so many heads, whose rows are so wide, into parts of so many heads and channels, at least 1.
+    pub fn new([group, width]: [usize; 2], [heads, channels]: [usize; 2]) -> Self {
+        Self { heads: [group, heads.max(1)], channels: [width, channels.max(1)] }
+    }
+
+    /// How many there are of a task.
+    pub const fn parts(&self) -> usize {
+        self.heads[0].div_ceil(self.heads[1]) * self.channels[0].div_ceil(self.channels[1])
+    }
+
+    /// Which part of all tasks is which of one task's.
+    pub const fn task(&self, part: usize) -> [usize; 2] {
+        // Most often a part is a task.
+        match self.parts() {
+            0 | 1 => [part, 0],
+            parts => [part / parts, part % parts],
+        }
+    }
+
+    /// Heads and channels of a part of a task.
+    pub fn part(&self, part: usize) -> (Range<usize>, Range<usize>) {
+        let by_channels = self.channels[0].div_ceil(self.channels[1]).max(1);
+        let of = |[all, each]: [usize; 2], nth: usize| nth * each..all.min((nth + 1) * each);
+        (of(self.heads, part / by_channels), of(self.channels, part % by_channels))
+    }
+}
+
 /// Parts of the heads and channels of tasks, given out once, in the order of the tasks. Worker `w` of `n` has each `n`th of them, so
 /// that from call to call it finds what it had in the cache of its core; when it is done with these it takes those of others.
 pub struct Parts<'g, T> {
     grid: &'g Grid<'g, T>,
-    heads: usize,
-    channels: usize,
+    cut: Cut,
     workers: usize,
-    /// Parts of a task.
-    per_task: usize,
     /// How many of each worker's parts are given out.
     turns: [Turn; MAX_WORKERS],
 }
@@ -94,28 +128,18 @@ pub struct Parts<'g, T> {
 struct Turn(AtomicUsize);
 
 impl<'g, T> Parts<'g, T> {
-    /// So many heads and channels each, at least 1; the last of a task may be fewer.
-    pub fn new(grid: &'g mut Grid<'_, T>, heads: usize, channels: usize, workers: usize) -> Self {
-        let (heads, channels) = (heads.max(1), channels.max(1));
-        let Part { heads: all, channels: width } = grid.whole();
-        let per_task = all.end.div_ceil(heads) * width.end.div_ceil(channels);
+    /// Parts of so many heads and channels.
+    pub fn new(grid: &'g mut Grid<'_, T>, [heads, channels]: [usize; 2], workers: usize) -> Self {
+        let cut = grid.cut([heads, channels]);
         let turns = [const { Turn(AtomicUsize::new(0)) }; MAX_WORKERS];
-        Self { grid, heads, channels, workers: workers.clamp(1, MAX_WORKERS), per_task, turns }
+        Self { grid, cut, workers: workers.clamp(1, MAX_WORKERS), turns }
     }
 
     /// The next part for a worker, its heads and its channels; `None` when all are given out. It has no kept rows.
     pub fn take(&self, worker: usize) -> Option<(Claim<'_, T>, Range<usize>, Range<usize>)> {
         let part = (0..self.workers).find_map(|ahead| self.turn((worker + ahead) % self.workers))?;
-        // Most often a part is a task.
-        let (task, piece) = match self.per_task {
-            1 => (part, 0),
-            pieces => (part / pieces, part % pieces),
-        };
-        let Part { heads, channels } = self.grid.whole();
-        let by_channels = channels.end.div_ceil(self.channels).max(1);
-        let cut = |all: usize, each: usize, nth: usize| nth * each..all.min((nth + 1) * each);
-        let heads = cut(heads.end, self.heads, piece / by_channels);
-        let channels = cut(channels.end, self.channels, piece % by_channels);
+        let [task, piece] = self.cut.task(part);
+        let (heads, channels) = self.cut.part(piece);
         let task = self.grid.tasks.tasks[*self.grid.tasks.order.get(task)? as usize];
         let part = Part { heads: heads.clone(), channels: channels.clone() };
         Some((Claim { grid: self.grid, task, kept: 0..0, part }, heads, channels))
@@ -123,10 +147,68 @@ impl<'g, T> Parts<'g, T> {
 
     /// The next of a worker's own parts.
     fn turn(&self, worker: usize) -> Option<usize> {
-        let parts = self.grid.tasks.order.len() * self.per_task;
+        let parts = self.grid.tasks.order.len() * self.cut.parts();
         let part = |turn: usize| Some(turn * self.workers + worker).filter(|&part| part < parts);
         let turns = &self.turns[worker].0;
         // Counters stop at the parts and the workers together, so that they never wrap.
         part(turns.load(Ordering::Relaxed)).and_then(|_| part(turns.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// Cells of the queries of parts of tasks, given out once, a part's one after the other.
+pub struct Cells<'g, T> {
+    grid: &'g Grid<'g, T>,
+    cut: Cut,
+    queries: u32,
+    numbers: Range<u32>,
+    next: AtomicUsize,
+}
+
+/// A piece of [`Cells`].
+pub struct Cell<'g, T> {
+    /// Its rows.
+    pub claim: Claim<'g, T>,
+    /// Its number among those of all tasks' parts.
+    pub part: usize,
+    /// Its number in the part.
+    pub number: u32,
+}
+
+impl<'g, T> Cells<'g, T> {
+    /// Those of some numbers, of `queries` queries each, of each part. The grid has no states.
+    pub fn new(
+        grid: &'g mut Grid<'_, T>,
+        [heads, channels]: [usize; 2],
+        (queries, numbers): (u32, Range<u32>),
+    ) -> Self {
+        let cut = grid.cut([heads, channels]);
+        Self { grid, cut, queries, numbers, next: AtomicUsize::new(0) }
+    }
+
+    /// The next cell, also one without queries; `None` when all are given out. It has no kept rows.
+    pub fn take(&self) -> Option<Cell<'_, T>> {
+        if self.grid.states.is_some() {
+            return None;
+        }
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let part = turn.checked_div(self.numbers.len())?;
+        let number = self.numbers.start + (turn % self.numbers.len()) as u32;
+        let [task, piece] = self.cut.task(part);
+        let whole = self.grid.tasks.tasks[*self.grid.tasks.order.get(task)? as usize];
+        let at = |number: u32| {
+            whole.query_begin.saturating_add(number.saturating_mul(self.queries)).min(whole.query_end)
+        };
+        let task = Task { query_begin: at(number), query_end: at(number.saturating_add(1)), ..whole };
+        let (heads, channels) = self.cut.part(piece);
+        let claim = Claim { grid: self.grid, task, kept: 0..0, part: Part { heads, channels } };
+        Some(Cell { claim, part, number })
+    }
+}
+
+impl<T> Grid<'_, T> {
+    /// Parts of its tasks.
+    fn cut(&self, sizes: [usize; 2]) -> Cut {
+        let Part { heads, channels } = self.whole();
+        Cut::new([heads.end, channels.end], sizes)
     }
 }

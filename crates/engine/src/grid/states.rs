@@ -16,6 +16,13 @@ pub struct StateRows<'a> {
     pub of: Option<&'a [u32]>,
 }
 
+impl StateRows<'_> {
+    /// The same for a while.
+    pub fn reborrow(&mut self) -> StateRows<'_> {
+        StateRows { rows: self.rows.reborrow(), norm: self.norm.as_mut().map(RowsMut::reborrow), of: self.of }
+    }
+}
+
 /// [`StateRows`] that were checked.
 pub(super) struct States<'a> {
     rows: Shared<'a, f32>,
@@ -84,8 +91,8 @@ impl<T> Claim<'_, T> {
         assert!(start <= end && end <= all.width, "channels of the row");
         // SAFETY: the rows lie in the data that `Grid::with_states` was given, apart from all others; they are of a head of this
         // task's sequence, of which there is no other task and whose state no other sequence has (`Grid::with_states` checked), the
-        // task was given out once, or its parts were, whose heads or channels are apart (`Parts`; strips and blocks are of grids
-        // without states: they have no heads here), and `&mut self` keeps them to one borrow.
+        // task was given out once, or its parts were, whose heads or channels are apart (`Parts`; strips, blocks and cells are
+        // of grids without states, or have no heads here), and `&mut self` keeps them to one borrow.
         Some(unsafe { all.matrix(place, rows, start..end) })
     }
 

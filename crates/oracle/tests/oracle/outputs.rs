@@ -97,6 +97,26 @@ fn a_mix_by_the_identity_changes_nothing() {
     }
 }
 
+/// The difference of two maps over shared values, of which the second counts for nothing, is the first.
+#[test]
+fn a_differential_head_with_lambda_zero_is_its_first_map() {
+    let draw = |seed, len| normal(seed).take(len).collect::<Vec<_>>();
+    let heads = Heads { query: 2, kv: 2, value: 1, dim: 3, value_dim: 4 };
+    let ([q, k], v) = ([1, 2].map(|seed| draw(seed, 24)), draw(3, 16));
+    let norm = Some(OutputNorm { eps: 1e-5, learned: None });
+    let of_two = Case::new(heads, causal(), &q, &k, &v);
+    let output = Output { mix: Some(Mix { heads: 1, input: 0 }), norm, ..plain(&of_two) };
+    let of_one = Case::new(Heads { query: 1, kv: 1, ..heads }, causal(), &q[..12], &k[..12], &v);
+    let first = Case { output: Output { norm, ..plain(&of_one) }, ..of_one };
+    let difference = |lambda: f32| Case { output, ..of_two.clone() }.input(&[1.0, -lambda]);
+    for i in 0..4 {
+        all_close(&difference(0.0).part_row(0, i).unwrap().o[0], &first.row(0, i).o);
+    }
+    // And with another lambda it is not.
+    let [row, first] = [difference(0.5).part_row(0, 3).unwrap().o[0].clone(), first.row(0, 3).o];
+    assert!(row.iter().zip(&first).any(|(a, b)| (a - b).abs() > 1e-3), "{row:?} and {first:?}");
+}
+
 #[test]
 fn a_norm_is_over_the_channels_of_a_head() {
     let norm = |eps, learned| {

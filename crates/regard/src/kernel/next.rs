@@ -39,7 +39,8 @@ impl Kernel {
     /// `inputs` are of these tokens alone. Captured tensors are as long as the sequence is then; those of a recurrence are of these
     /// tokens alone too, as is all that it knows of the others is their state. `schedule` is of [`Kernel::schedule_next`]. Pieces give
     /// the bits of one piece, but of latents, whose form goes by the queries of a call: with lookahead keys those that end with a query block of the plan, where the cache keeps all digits of
-    /// `q_u`, `k_c` and `v_c`; of recurrences those that end with a chunk, and of plain sums with the sixteenth.
+    /// `q_u`, `k_c` and `v_c`; of recurrences those that end with a chunk, and where tokens only add to a
+    /// state with the sixteenth.
     ///
     /// # Errors
     /// As [`Kernel::run`], [`Kernel::append`] and [`Kernel::prefill`]. The sequence has no further token then; after an index outside of

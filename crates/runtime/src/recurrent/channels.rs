@@ -167,14 +167,11 @@ fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: 
     }
 }
 
-/// Leaves rows as they meet the state: queries and erasing keys decayed from the chunk's first row on, written keys to its last; and
-/// what is left of the state's rows.
+/// Leaves rows as they read the state: queries and erasing keys, decayed from the chunk's first row on.
 #[inline(always)]
-pub(super) fn rows<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, delta: bool) {
+pub(super) fn reading<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, delta: bool) {
     let dims = layout.dims;
-    let Memory { q, k, decayed, sums, keep, .. } = memory;
-    let [queries, keys, erasing] = decayed;
-    let [up_to, after, whole] = sums;
+    let Memory { q, k, decayed: [queries, _, erasing], sums: [up_to, _, whole], keep, .. } = memory;
     keep.fill(0.0);
     for first in (0..rows).step_by(BLOCK) {
         for row in first..first + BLOCK {
@@ -186,6 +183,13 @@ pub(super) fn rows<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, 
         }
         add_to(lanes, keep, &whole[first / BLOCK * dims..][..dims]);
     }
+}
+
+/// Leaves keys as they are written to the state, decayed to the chunk's last row, and what is left of the state's rows.
+#[inline(always)]
+pub(super) fn writing<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize) {
+    let dims = layout.dims;
+    let Memory { k, decayed: [_, keys, _], sums: [_, after, whole], keep, .. } = memory;
     keep.fill(0.0);
     for first in (0..rows).step_by(BLOCK).rev() {
         for row in first..first + BLOCK {

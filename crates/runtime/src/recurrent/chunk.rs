@@ -20,8 +20,9 @@ use regard_engine::isa::Door;
 use regard_engine::product::{self, Before, Matrix, Right, Sizes};
 use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
 
+use super::cell;
 use super::memory::{BLOCK, Layout, Memory};
-use super::rows::{add, add_rows, dot, fold, scale, sum};
+use super::rows::{add, add_rows, dot, scale, sum};
 
 /// The smallest log of a decay that is told from others: its exponential is 0.
 pub(super) const FORGETS: f64 = -1000.0;
@@ -174,11 +175,26 @@ pub(super) fn step<E: Engine>(
 ) {
     let Layout { chunk, dims, width: stride, .. } = *layout;
     let lanes = engine.lanes();
+    if layout.adds {
+        cell::enter(lanes, layout, memory, head);
+    }
     let Memory {
-        q, k, weights, erased, values, o, decayed, factors, states, norms, right, left: room, ..
+        q,
+        k,
+        weights,
+        erased,
+        values,
+        o,
+        decayed,
+        factors,
+        states,
+        entering,
+        right,
+        left: room,
+        ..
     } = &mut *memory;
-    let [_, state_room, values_room] = right;
-    let state = &mut states[head * dims * stride..][..dims * stride];
+    let ([_, state_room, values_room], [entering, norm]) = (right, entering);
+    let state = if layout.adds { &**entering } else { &states[head * dims * stride..][..dims * stride] };
     let values = &mut values[head * chunk * stride..][..chunk * stride];
     let [read_queries, _, erasing_keys] = decayed;
     let [read, _, betas] = factors;
@@ -216,13 +232,29 @@ pub(super) fn step<E: Engine>(
         engine.multiply(sizes, (left, written), to, Before::Times(&read[first..]), room);
     }
     if let Some(eps) = rule.normalize_eps {
-        let norm = &mut norms[head * dims..][..dims];
         for row in 0..rows {
             let own = dot(lanes, &queries[row * dims..][..dims], norm) * read[row];
             let columns = (row / BLOCK + 1) * BLOCK;
             let divisor = own + sum(lanes, &weights[row * chunk..][..columns]) + eps;
             scale(lanes, &mut o[row * stride..][..width], 1.0 / divisor);
         }
+    }
+    ask();
+    leave(engine, layout, memory, (rows, head, width), (decays, rule));
+}
+
+/// Leaves what a chunk writes to the state of a head of the part, and to its sum of features.
+#[inline(always)]
+pub(super) fn leave<E: Engine>(
+    engine: E,
+    layout: &Layout,
+    memory: &mut Memory<'_>,
+    (rows, head, width): (usize, usize, usize),
+    (decays, rule): (Decays, Rule),
+) {
+    let Layout { chunk, width: stride, .. } = *layout;
+    let lanes = engine.lanes();
+    if rule.normalize_eps.is_some() {
         sum_features(lanes, layout, memory, (rows, head), decays);
     }
     let Memory { values, factors: [_, rest, _], .. } = &mut *memory;
@@ -232,63 +264,52 @@ pub(super) fn step<E: Engine>(
             scale(lanes, &mut values[row * stride..][..width], rest[row]);
         }
     }
-    ask();
-    write(engine, layout, memory, (rows, (head, head), width), (decays, rule));
+    write(engine, layout, memory, (rows, head, width), (decays, rule));
+    if layout.adds && decays != Decays::None {
+        cell::keep(lanes, layout, memory, head);
+    }
 }
 
-/// Adds features of a chunk's keys to their sum, of a head of the part, which decays before.
+/// Adds features of a chunk's keys to the sum of their cell, of a head of the part, which decays before.
 #[inline(always)]
-pub(super) fn sum_features<L: Door>(
+fn sum_features<L: Door>(
     lanes: L,
     layout: &Layout,
     memory: &mut Memory<'_>,
     (rows, head): (usize, usize),
     decays: Decays,
 ) {
-    let Layout { dims, is_sum, .. } = *layout;
-    let Memory { k, decayed: [_, written, _], factors: [_, rest, _], keep, norms, lost: [_, lost], .. } =
-        memory;
+    let dims = layout.dims;
+    let Memory { k, decayed: [_, written, _], factors: [_, rest, _], keep, added: [_, norms], .. } = memory;
     let keys = if decays == Decays::Channels { &**written } else { &**k };
-    let keys = &keys[..rows * dims];
-    let norm = &mut norms[head * dims..][..dims];
-    if is_sum {
-        let lost = &mut lost[head * dims..][..dims];
-        add_rows(lanes, keys, None, None, lost);
-        return fold(lanes, lost, norm);
-    }
     let rest = if decays == Decays::Tokens { Some(&**rest) } else { None };
     let keep = if decays == Decays::None { None } else { Some(&**keep) };
-    add_rows(lanes, keys, rest, keep, norm);
+    add_rows(lanes, &keys[..rows * dims], rest, keep, &mut norms[head * dims..][..dims]);
 }
 
-/// Adds what a chunk writes to the state of a head of the part, which decays before. The head's values have a number of their own.
+/// Adds what a chunk writes to the state of a head of the part, or to what its cell has added, which decays before.
 #[inline(always)]
-pub(super) fn write<E: Engine>(
+fn write<E: Engine>(
     engine: E,
     layout: &Layout,
     memory: &mut Memory<'_>,
-    (rows, (head, value), width): (usize, (usize, usize), usize),
+    (rows, head, width): (usize, usize, usize),
     (decays, rule): (Decays, Rule),
 ) {
-    let Layout { dims, chunk, width: stride, is_sum, .. } = *layout;
-    let Memory { k, decayed, values, keep, states, lost: [lost, _], right, left: room, .. } = memory;
+    let Layout { dims, chunk, width: stride, adds, .. } = *layout;
+    let Memory { k, decayed, values, keep, states, added: [added, _], right, left: room, .. } = memory;
     let ([_, written, _], [.., values_room]) = (decayed, right);
     let keys = if decays == Decays::Channels { &**written } else { &**k };
-    let values = &values[value * chunk * stride..][..chunk * stride];
-    let state = &mut states[head * dims * stride..][..dims * stride];
+    let values = &values[head * chunk * stride..][..chunk * stride];
+    let to = if adds { added } else { states };
+    let to = &mut to[head * dims * stride..][..dims * stride];
     let sizes = Sizes { rows: dims, depth: rows, columns: width };
     // Given values are bf16 already, where they are.
     let values = Matrix::rows(values, stride).precise(rule.delta || decays == Decays::Tokens);
     let values = engine.right(values, [rows, width], values_room);
     let keys = Matrix::turned(keys, dims).precise(!rule.has_given_keys || decays == Decays::Channels);
-    let operands = (keys, values);
-    if is_sum {
-        let lost = &mut lost[head * dims * stride..][..dims * stride];
-        engine.multiply(sizes, operands, (lost, stride), Before::Kept, room);
-        return fold(engine.lanes(), lost, state);
-    }
     let before = if decays == Decays::None { Before::Kept } else { Before::Times(keep) };
-    engine.multiply(sizes, operands, (state, stride), before, room);
+    engine.multiply(sizes, (keys, values), (to, stride), before, room);
 }
 
 /// Solves (I + A) W = V row by row for the rows of W, in the place of V; `erased` is −A.

@@ -2,12 +2,13 @@
 
 use regard_engine::Engine;
 use regard_engine::engine::LINE;
-use regard_ir::plan::{Dtype, Plan, RecurrencePlan};
-use regard_ir::problem::Problem;
+use regard_ir::plan::Plan;
 #[cfg(feature = "alloc")]
-use regard_ir::variant::Heads;
+use regard_ir::plan::RecurrenceShares;
+use regard_ir::problem::Problem;
 use regard_ir::variant::{Decay, Recurrence, Variant};
 
+use super::leaves_each;
 use crate::carve::{self, Carve};
 use crate::code::Code;
 use crate::tokens::TokenLayout;
@@ -18,8 +19,8 @@ const MOST_HEADS: usize = 4;
 /// Rows of a chunk that are decayed against one of them at a time: a line.
 pub(super) const BLOCK: usize = LINE;
 
-/// Chunks whose sum is kept apart from what rounding takes of it: what is kept so ends with the last of them, so that pieces of a
-/// prompt that end there leave nothing behind but the state.
+/// Chunks of a cell: of tokens that only add to a state, those of a cell are summed up from zero, beside the state that it begins with
+/// ([`super::cell`]).
 pub(super) const CELL: usize = 16;
 
 /// The fewest channels that a state is cut at.
@@ -28,6 +29,9 @@ const LEAST_CHANNELS: usize = 2 * LINE;
 /// Parts of the work for each thread, so that the last ones even out.
 const PARTS_PER_THREAD: usize = 4;
 
+/// Cells that are shared out at a time for each thread: the more, the less threads wait for each other, and the more memory it takes.
+const CELLS_PER_THREAD: usize = 4;
+
 /// Sizes of a worker's memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -35,9 +39,8 @@ pub(super) struct Layout {
     pub chunk: usize,
     /// The most tokens that are taken one after the other.
     pub one_by_one: usize,
-    /// Whether the state is a plain sum of f32, of whose roundings account is kept: nothing that decays or is erased adds up so
-    /// many.
-    pub is_sum: bool,
+    /// Whether tokens only add to a state, which may decay, and erase nothing of it.
+    pub adds: bool,
     /// Channels of a query and a key.
     pub dim: usize,
     /// The same in whole lines.
@@ -46,7 +49,11 @@ pub(super) struct Layout {
     pub heads: usize,
     /// Channels of values in a part at most.
     pub channels: usize,
-    /// The same in whole lines.
+    /// How many parts all tasks are.
+    pub parts: usize,
+    /// How many of a part's cells are shared out at a time; 0 where a part takes one after the other.
+    pub wave: usize,
+    /// Channels of a part in whole lines.
     pub width: usize,
     /// What is kept of tokens.
     pub tokens: TokenLayout,
@@ -92,12 +99,16 @@ pub(super) struct Memory<'a> {
     pub factors: [&'a mut [f32]; 3],
     /// Factors of the state's rows.
     pub keep: &'a mut [f32],
-    /// The states of the part's heads, `[heads][dims][width]`.
+    /// The states of the part's heads, `[heads][dims][width]`: where tokens only add, those that the cell begins with.
     pub states: &'a mut [f32],
     /// Their sums of features, `[heads][dims]`.
     pub norms: &'a mut [f32],
-    /// What rounding took of states and sums of features, where account is kept of it.
-    pub lost: [&'a mut [f32]; 2],
+    /// Where tokens only add, what the cell's have added to each.
+    pub added: [&'a mut [f32]; 2],
+    /// What the cell's tokens have left of rows of the states, `[heads][dims]`.
+    pub kept: &'a mut [f32],
+    /// The state of a head and its sum of features that enter a chunk.
+    pub entering: [&'a mut [f32]; 2],
     /// Where code works.
     pub code: &'a mut [i32],
     /// Where outputs are finished.
@@ -111,12 +122,16 @@ pub(crate) struct Share {
     heads: usize,
     /// Channels of their values at most.
     channels: usize,
+    /// How many parts all tasks are.
+    parts: usize,
+    /// How many of a part's cells are shared out at a time; 0 where a part takes one after the other.
+    wave: usize,
 }
 
 impl Share {
     pub fn new(
-        variant: &Variant<'_>,
-        recurrence: &Recurrence,
+        (variant, recurrence): (&Variant<'_>, &Recurrence),
+        plan: &Plan,
         problem: &Problem<'_>,
         threads: usize,
     ) -> Self {
@@ -134,15 +149,43 @@ impl Share {
         let few = threads.saturating_mul(2).div_ceil((tasks * group.div_ceil(part_heads)).max(1));
         let by_channels = if is_whole || threads <= 1 { 1 } else { few.max(1) };
         let channels = value_dim.div_ceil(by_channels).next_multiple_of(LEAST_CHANNELS).min(value_dim);
-        Self { heads: part_heads, channels }
+        let parts = tasks * group.div_ceil(part_heads) * value_dim.div_ceil(channels.max(1));
+        // What is added is made twice: it pays where threads would wait for half as long again.
+        let rounds = parts.div_ceil(threads.max(1)).saturating_mul(threads);
+        let waits = threads > 1 && parts > 0 && rounds.saturating_mul(2) >= parts.saturating_mul(3);
+        let shares_cells = waits && recurrence.delta.is_none() && has_cells(recurrence, plan, problem);
+        let wave = if shares_cells { (threads * CELLS_PER_THREAD).div_ceil(parts) } else { 0 };
+        Self { heads: part_heads, channels, parts, wave }
     }
 
-    /// How many there are of a task.
+    /// What a person wants to know of it.
     #[cfg(feature = "alloc")]
-    pub fn parts(&self, heads: &Heads) -> usize {
-        let group = (heads.value / heads.kv.max(1)) as usize;
-        group.div_ceil(self.heads.max(1)) * (heads.value_dim as usize).div_ceil(self.channels.max(1))
+    pub fn overview(&self, plan: &Plan) -> RecurrenceShares {
+        let [parts, heads, channels, cell, wave] =
+            [self.parts, self.heads, self.channels, cell(plan), self.wave].map(|n| n as u32);
+        RecurrenceShares { parts, heads, channels, cell, wave }
     }
+}
+
+/// Whether some sequence has several cells, and all begin with one and are not so short that their tokens are taken one after the other.
+fn has_cells(recurrence: &Recurrence, plan: &Plan, problem: &Problem<'_>) -> bool {
+    let cell = cell(plan);
+    let is_in_cells = |b| {
+        let of = problem.sequence(b);
+        of.q_offset.rem_euclid(cell as i32) == 0 && !(of.keys > 0 && leaves_each(plan, of.keys as usize, 1))
+    };
+    let is_long = problem.keys.max(problem.queries) as usize > cell;
+    is_long && (!recurrence.causal || (0..problem.batch).all(is_in_cells))
+}
+
+/// Tokens of a chunk of a plan.
+fn chunk(plan: &Plan) -> usize {
+    plan.recurrence.map_or(1, |recurrence| recurrence.chunk as usize).next_multiple_of(LINE)
+}
+
+/// Tokens of a cell.
+fn cell(plan: &Plan) -> usize {
+    CELL * chunk(plan)
 }
 
 impl Layout {
@@ -155,23 +198,23 @@ impl Layout {
     ) -> Self {
         let heads = &variant.heads;
         let [dim, value_dim] = [heads.dim, heads.value_dim].map(|n| n as usize);
-        let RecurrencePlan { chunk, one_by_one } =
-            plan.recurrence.unwrap_or(RecurrencePlan { chunk: 1, one_by_one: 0 });
-        let chunk = (chunk as usize).next_multiple_of(LINE);
-        let Share { heads: part_heads, channels } = Share::new(variant, recurrence, problem, threads);
+        let one_by_one = plan.recurrence.map_or(0, |recurrence| recurrence.one_by_one);
+        let chunk = chunk(plan);
+        let Share { heads: part_heads, channels, parts, wave } =
+            Share::new((variant, recurrence), plan, problem, threads);
         let [dims, width] = [dim, channels].map(|n| n.next_multiple_of(LINE));
         let right = [([dims, chunk], true), ([dims, width], false), ([chunk, width], false)];
         let right = right.map(|(sizes, is_turned)| E::right_len(sizes, is_turned));
-        // What is lost to rounding counts in the bounds of f32 alone.
-        let is_exact = plan.dtype == Dtype::F32;
         Self {
             chunk,
             one_by_one: one_by_one as usize,
-            is_sum: is_exact && matches!(recurrence.decay, Decay::None) && recurrence.delta.is_none(),
+            adds: recurrence.delta.is_none(),
             dim,
             dims,
             heads: part_heads,
             channels,
+            parts,
+            wave,
             width,
             tokens: TokenLayout::new(variant, problem),
             packed: [right[0], right[1], right[2], E::left_len(dims.max(chunk))],
@@ -182,8 +225,8 @@ impl Layout {
         }
     }
 
-    fn sizes(&self) -> [usize; 30] {
-        let Self { chunk, dims, width, heads, packed, per_channel, delta, is_sum, finish, code, .. } = *self;
+    fn sizes(&self) -> [usize; 33] {
+        let Self { chunk, dims, width, heads, packed, per_channel, delta, adds, finish, code, .. } = *self;
         let [rows, pairs, values] = [dims, chunk, width].map(|row| chunk.saturating_mul(row));
         let of = |wanted: bool, size: usize| if wanted { size } else { 0 };
         let norms = heads.saturating_mul(dims);
@@ -215,8 +258,11 @@ impl Layout {
             dims,
             states,
             norms,
-            of(is_sum, states),
-            of(is_sum, norms),
+            of(adds, states),
+            of(adds, norms),
+            of(adds, norms),
+            of(adds, dims.saturating_mul(width)),
+            of(adds, dims),
             code,
             finish,
         ]
@@ -227,9 +273,15 @@ impl Layout {
         carve::len(self.sizes())
     }
 
-    /// Floats of all: what is known of tokens, and each worker's.
+    /// Tokens of a cell.
+    pub const fn cell(&self) -> usize {
+        CELL * self.chunk
+    }
+
+    /// Floats of all: what is known of tokens, what is kept of cells, and each worker's.
     pub fn len(&self, threads: usize) -> usize {
-        let common = carve::len([self.tokens.frequencies_len(), self.tokens.table_len()]);
+        let common =
+            carve::len([self.tokens.frequencies_len(), self.tokens.table_len(), super::scan::len(self)]);
         common.saturating_add(self.worker_len().saturating_mul(threads)).saturating_add(carve::ALIGN)
     }
 
@@ -255,7 +307,9 @@ impl Layout {
             keep: carve.next(),
             states: carve.next(),
             norms: carve.next(),
-            lost: [carve.next(), carve.next()],
+            added: [carve.next(), carve.next()],
+            kept: carve.next(),
+            entering: [carve.next(), carve.next()],
             code: carve.next_as(),
             finish: carve.next(),
         }

@@ -6,15 +6,18 @@
 //! ([`chunk`]), between chunks the state is handed on. Few tokens are taken one after the other ([`step`]).
 
 mod ahead;
+mod cell;
 mod channels;
 mod chunk;
+mod inputs;
 mod memory;
 mod part;
 mod rows;
+mod scan;
 mod step;
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Grid, Lots, Parts as GridParts, Rows, StateRows, Task, Tasks};
+use regard_engine::grid::{Cut, Grid, Lots, Parts as GridParts, Rows, StateRows, Task, Tasks};
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{Captured, InputData};
@@ -115,20 +118,23 @@ pub(crate) fn run<E: Engine, T: Element>(
     if found.floats < needed.floats {
         return Err(RunError::Workspace { needed, found });
     }
-    let mut carve =
-        Carve::new(align(memory.floats), [layout.tokens.frequencies_len(), layout.tokens.table_len()]);
-    let (frequencies, table) = (carve.next(), carve.next());
+    let sizes = [layout.tokens.frequencies_len(), layout.tokens.table_len(), scan::len(&layout)];
+    let mut carve = Carve::new(align(memory.floats), sizes);
+    let (frequencies, table, slots) = (carve.next(), carve.next(), carve.next());
     let workers = carve.rest();
 
     let group = (variant.heads.value / variant.heads.kv) as usize;
     let starts = problem.packed.as_ref().map(Packed::cu_q);
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
-    let mut grid = Grid::new(tasks, Rows::Stored(outputs.o.0), None).map_err(RunError::Output)?;
     let depth = states.as_ref().map_or(1, |states| states.depth.max(1));
-    if let Some(CachedStates { states: States { state, norm }, of, .. }) = states {
-        let states = StateRows { rows: state.0, norm: norm.map(|norm| norm.0), of };
-        grid = grid.with_states(states).map_err(RunError::Output)?;
-    }
+    let mut to = scan::To {
+        o: outputs.o.0,
+        states: states.map(|CachedStates { states: States { state, norm }, of, .. }| StateRows {
+            rows: state.0,
+            norm: norm.map(|norm| norm.0),
+            of,
+        }),
+    };
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
@@ -162,14 +168,28 @@ pub(crate) fn run<E: Engine, T: Element>(
         depth,
         finish: Finish::new(variant, &captured, gate),
     };
-    let grid = GridParts::new(&mut grid, layout.heads, layout.channels, threads.count());
-    let lots = Lots::new(workers, layout.worker_len());
-    threads.run(&|worker| {
-        // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
-        if let Some((_, memory)) = lots.take() {
-            engine.enter(Sweep { shared: &shared, grid: &grid, worker, memory });
-        }
+    let is_whole = (0..problem.batch).all(|b| {
+        let tokens = problem.sequence(b).keys as usize;
+        !recurrence.causal || tokens == 0 || !leaves_each(plan, tokens, depth)
     });
+    if layout.wave > 0 && is_whole {
+        let cut = Cut::new([group, variant.heads.value_dim as usize], [layout.heads, layout.channels]);
+        let scan = scan::Scan { shared: &shared, tasks, cut, has_states: to.states.is_some() };
+        scan::run(&scan, to, threads, (workers, slots)).map_err(RunError::Output)?;
+    } else {
+        let mut grid = Grid::new(tasks, Rows::Stored(to.o.reborrow()), None).map_err(RunError::Output)?;
+        if let Some(states) = to.states {
+            grid = grid.with_states(states).map_err(RunError::Output)?;
+        }
+        let grid = GridParts::new(&mut grid, [layout.heads, layout.channels], threads.count());
+        let lots = Lots::new(workers, layout.worker_len());
+        threads.run(&|worker| {
+            // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.
+            if let Some((_, memory)) = lots.take() {
+                engine.enter(Sweep { shared: &shared, grid: &grid, worker, memory });
+            }
+        });
+    }
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
 }
 

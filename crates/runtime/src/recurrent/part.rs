@@ -2,11 +2,12 @@
 
 use core::ops::Range;
 
-use regard_engine::Engine;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
-use regard_engine::grid::{Claim, Row};
+use regard_engine::grid::{Claim, Row, Task};
+use regard_engine::isa::Door;
 use regard_engine::product::{Before, Matrix, Sizes};
+use regard_engine::{Engine, Op};
 use regard_ir::inputs::Captured;
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Problem, Sequence};
@@ -14,10 +15,11 @@ use regard_ir::variant::{Decay, Recurrence, Variant};
 
 use super::ahead::Ahead;
 use super::chunk::{self, Decays, Rule};
-use super::memory::{BLOCK, CELL, Layout, Memory};
-use super::rows::{are_finite, dot, scale};
-use super::{channels, ids, leaves_each};
-use crate::code::{Code, Fault, Keys, Place};
+use super::memory::{BLOCK, Layout, Memory};
+use super::rows::{dot, scale};
+use super::step::At;
+use super::{cell, channels, ids, leaves_each};
+use crate::code::{Code, Fault};
 use crate::finish::Finish;
 use crate::lines;
 use crate::rows::Change;
@@ -83,13 +85,18 @@ impl Span {
         Self { first, count: 1, is_alone: true }
     }
 
+    /// The token after its last.
+    const fn end(self) -> usize {
+        self.first + self.count
+    }
+
     /// Its rows and those that fill up a block.
-    fn rows(self) -> usize {
+    pub(super) fn rows(self) -> usize {
         self.count.next_multiple_of(BLOCK)
     }
 
     /// Rows of queries, keys and values that are written for it.
-    fn written(self) -> usize {
+    pub(super) fn written(self) -> usize {
         if self.is_alone { self.count } else { self.rows() }
     }
 }
@@ -97,9 +104,9 @@ impl Span {
 /// What a part is of.
 pub(super) struct Part<'s, 'a, E: Engine, T> {
     pub shared: &'s Shared<'a, E, T>,
-    sequence: usize,
+    pub sequence: usize,
     pub of: Sequence,
-    kv_head: usize,
+    pub kv_head: usize,
     /// Value heads, counted in the task.
     pub heads: Range<usize>,
     /// Channels of their values.
@@ -117,34 +124,46 @@ pub(super) fn run<E: Engine, T: Element>(
     (heads, channels): (Range<usize>, Range<usize>),
     (memory, ahead): (&mut Memory<'_>, Option<[*const f32; 2]>),
 ) {
-    let task = claim.task();
-    let Recurrence { normalize_eps, delta, causal, .. } = shared.recurrence;
-    let rule = Rule {
-        delta: delta.is_some(),
-        has_given_keys: shared.changes[1].is_none() && !shared.code.modifies(),
-        normalize_eps: normalize_eps.map(|eps| eps as f32),
-        scale: if normalize_eps.is_some() { 1.0 } else { shared.variant.scale as f32 },
-    };
-    let (sequence, of) = (task.sequence as usize, shared.problem.sequence(task.sequence));
-    let part = Part { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule, ahead };
+    let part = Part::new(shared, &claim.task(), (heads, channels), ahead);
+    let causal = shared.recurrence.causal;
     let is_kept = claim.has_states();
     let tokens = part.of.keys as usize;
     if causal && leaves_each(shared.plan, tokens, shared.depth) {
         if !is_kept {
             part.begin(claim, memory);
         }
-        return part.one_by_one(claim, memory, 0..tokens, is_kept);
+        let at = if is_kept { At::Caller } else { At::Worker };
+        return part.one_by_one(claim, memory, (part.heads.clone(), 0..tokens), at);
     }
     part.begin(claim, memory);
     if causal {
-        part.causal(claim, memory)
+        part.causal(claim, memory, 0..tokens);
     } else {
-        part.all_keys(claim, memory)
+        part.add_all(memory, 0..tokens);
+        part.read_all(claim, memory, 0..part.of.queries as usize);
     }
     part.end(claim, memory);
 }
 
-impl<E: Engine, T: Element> Part<'_, '_, E, T> {
+impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
+    /// Some heads and channels of a task.
+    pub fn new(
+        shared: &'s Shared<'a, E, T>,
+        task: &Task,
+        (heads, channels): (Range<usize>, Range<usize>),
+        ahead: Option<[*const f32; 2]>,
+    ) -> Self {
+        let Recurrence { normalize_eps, delta, .. } = shared.recurrence;
+        let rule = Rule {
+            delta: delta.is_some(),
+            has_given_keys: shared.changes[1].is_none() && !shared.code.modifies(),
+            normalize_eps: normalize_eps.map(|eps| eps as f32),
+            scale: if normalize_eps.is_some() { 1.0 } else { shared.variant.scale as f32 },
+        };
+        let (sequence, of) = (task.sequence as usize, shared.problem.sequence(task.sequence));
+        Self { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule, ahead }
+    }
+
     /// Tokens that came before the first, and are in its state.
     const fn before(&self) -> usize {
         self.shared.before(&self.of)
@@ -162,7 +181,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 
     /// The state of each head before the first token.
     #[inline(always)]
-    fn begin(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    pub(super) fn begin(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         let Layout { dim, dims, width, .. } = *self.shared.layout;
         self.clear(memory);
         let number = self.state_number(0);
@@ -186,12 +205,12 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     fn clear(&self, memory: &mut Memory<'_>) {
         memory.states.fill(0.0);
         memory.norms.fill(0.0);
-        memory.lost.iter_mut().for_each(|lost| lost.fill(0.0));
+        cell::begin(memory);
     }
 
     /// Gives the states back.
     #[inline(always)]
-    fn end(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    pub(super) fn end(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
         let Layout { dim, dims, width, .. } = *self.shared.layout;
         let number = self.state_number(self.of.keys as usize);
         for (at, head) in self.heads.clone().enumerate() {
@@ -209,29 +228,66 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         }
     }
 
-    /// Chunk by chunk, each on the grid of absolute positions and inside one document.
+    /// Some tokens, cell by cell and in these chunk by chunk: on the grid of absolute positions, and each chunk inside one document.
     #[inline(always)]
-    fn causal(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
-        let (tokens, chunk, before) = (self.of.keys as usize, self.shared.layout.chunk, self.before());
-        let mut first = 0;
-        while first < tokens {
-            let position = before + first;
-            let end = (first + chunk - position % chunk).min(tokens);
-            let end = self.document_end(first, end);
-            if self.restarts(first) {
-                self.clear(memory);
-            } else if position.is_multiple_of(CELL * chunk) {
-                memory.lost.iter_mut().for_each(|lost| lost.fill(0.0));
+    pub(super) fn causal(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, tokens: Range<usize>) {
+        let Layout { adds, .. } = *self.shared.layout;
+        let mut first = tokens.start;
+        while first < tokens.end {
+            let cell = first..self.next_multiple(first, self.shared.layout.cell()).min(tokens.end);
+            if adds {
+                cell::begin(memory);
             }
-            let span = Span::chunk(first, end - first);
-            // What is no number would reach rows before its own, by factors of zero.
-            if span.count > self.shared.layout.one_by_one && self.load(memory, span) {
-                self.step(claim, memory, span);
-            } else {
-                self.one_by_one(claim, memory, first..end, false);
+            while let Some(span) = self.next_chunk(memory, first..cell.end) {
+                self.call(Chunk { part: self, claim: Some(claim), memory, span });
+                first = span.end();
             }
-            first = end;
+            if adds {
+                cell::end(self.shared.engine.lanes(), self.shared.layout, memory, self.heads.len());
+            }
         }
+    }
+
+    /// The next chunk of some tokens of a cell, if there are any. What came before a document is forgotten.
+    fn next_chunk(&self, memory: &mut Memory<'_>, tokens: Range<usize>) -> Option<Span> {
+        let Range { start: first, end } = tokens;
+        if first >= end {
+            return None;
+        }
+        if self.restarts(first) {
+            self.clear(memory);
+        }
+        let end = self.next_multiple(first, self.shared.layout.chunk).min(end);
+        Some(Span::chunk(first, self.document_end(first, end) - first))
+    }
+
+    /// Runs what is large and is called from several places as a function of its own.
+    #[inline(always)]
+    pub(super) fn call<O: Op<Output = ()>>(&self, op: O) {
+        self.shared.engine.lanes().call(op);
+    }
+
+    /// The token after one whose position is the next multiple of a length.
+    const fn next_multiple(&self, token: usize, length: usize) -> usize {
+        token + length - (self.before() + token) % length
+    }
+
+    /// Outputs of a chunk, and what it leaves of the states.
+    #[inline(always)]
+    fn read(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, span: Span) {
+        // What is no number would reach rows before its own, by factors of zero.
+        if span.count > self.shared.layout.one_by_one && self.load(memory, span) {
+            return self.step(claim, memory, span);
+        }
+        let tokens = span.first..span.end();
+        if !self.shared.layout.adds {
+            return self.one_by_one(claim, memory, (self.heads.clone(), tokens), At::Worker);
+        }
+        for (at, head) in self.heads.clone().enumerate() {
+            cell::enter(self.shared.engine.lanes(), self.shared.layout, memory, at);
+            self.one_by_one(claim, memory, (head..head + 1, tokens.clone()), At::Entering);
+        }
+        self.add_each(memory, tokens);
     }
 
     /// Where the document of a token ends, if before an end.
@@ -253,89 +309,13 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         id(token) != id(token - 1)
     }
 
-    /// Loads queries and keys of some tokens, and says whether keys, and values of all heads, are numbers.
-    #[inline(always)]
-    fn load(&self, memory: &mut Memory<'_>, span: Span) -> bool {
-        let Shared { engine, layout, .. } = self.shared;
-        let lanes = engine.lanes();
-        self.features(0, memory, span);
-        self.features(1, memory, span);
-        let mut finite = are_finite(lanes, &memory.k[..span.rows() * layout.dims]);
-        for (at, head) in self.heads.clone().enumerate() {
-            let values = self.values(memory, (at, head), span);
-            finite &= are_finite(lanes, values);
-        }
-        finite
-    }
-
-    /// Writes features of queries (0) or keys (1) to their rows of `memory`; rows past the last token are zero.
-    #[inline(always)]
-    pub(super) fn features(&self, side: usize, memory: &mut Memory<'_>, span: Span) {
-        let Shared { engine, layout, q, k, changes, code, .. } = self.shared;
-        let (lanes, Layout { dim, dims, .. }) = (engine.lanes(), **layout);
-        let (tensor, first, to) = match side {
-            0 => (q, self.of.first_query, &mut *memory.q),
-            _ => (k, self.of.first_key, &mut *memory.k),
-        };
-        let to = &mut to[..span.written() * dims];
-        let (own, rest) = to.split_at_mut(span.count * dims);
-        rest.fill(0.0);
-        let token = first as usize + span.first;
-        let at = [self.of.batch as usize, self.kv_head, token];
-        read_rows::<E, T>(*engine, tensor, (at, span.count), 0..dim, (own, dims));
-        if let Some(change) = &changes[side] {
-            change.apply_all(at, dim, own, dims);
-        }
-        if code.modifies() {
-            let zeros = [0; LINE];
-            let place = Place {
-                b: self.sequence as i32,
-                g: self.kv_head as i32,
-                nq: self.of.queries as i32,
-                nk: self.of.keys as i32,
-                q: &zeros,
-                h: &zeros,
-                first_key: 0,
-                keys: Keys::Rows,
-                captured: self.shared.captured,
-                fault: self.shared.fault,
-            };
-            code.apply(lanes, &place, own, false, memory.code);
-            own.chunks_exact_mut(dims).for_each(|row| row[dim..].fill(0.0));
-        }
-    }
-
-    /// Writes values of a head of the part, with its number among the task's, to their rows; those past the last token are zero.
-    #[inline(always)]
-    pub(super) fn values<'m>(
-        &self,
-        memory: &'m mut Memory<'_>,
-        (at, head): (usize, usize),
-        span: Span,
-    ) -> &'m [f32] {
-        let Shared { engine, layout, v, variant, .. } = self.shared;
-        let stride = layout.width;
-        let all = &mut memory.values[at * layout.chunk * stride..][..span.written() * stride];
-        let (own, rest) = all.split_at_mut(span.count * stride);
-        rest.fill(0.0);
-        let token = self.of.first_key as usize + span.first;
-        let at = [self.of.batch as usize, self.value_head(variant, head), token];
-        read_rows::<E, T>(*engine, v, (at, span.count), self.channels.clone(), (own, stride));
-        all
-    }
-
-    /// A value head of the task, counted over all.
-    fn value_head(&self, variant: &Variant<'_>, head: usize) -> usize {
-        self.kv_head * (variant.heads.value / variant.heads.kv) as usize + head
-    }
-
     /// One chunk, whose queries and keys are loaded.
     #[inline(always)]
     fn step(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, span: Span) {
         let Shared { engine, layout, recurrence, .. } = self.shared;
         let (lanes, rows) = (engine.lanes(), span.rows());
         let by_channel = matches!(recurrence.decay, Decay::Channel(_));
-        let mut ahead = self.ahead(span.first + span.count);
+        let mut ahead = self.ahead(span.end());
         // As often as `ask` is called: for each block of each product, and between products.
         let calls = (rows / BLOCK + 2) * self.heads.len() + if by_channel { 0 } else { rows / BLOCK };
         let tokens = layout.chunk.div_ceil(calls);
@@ -349,7 +329,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             let decays = self.decays(memory, head, span);
             if decays == Decays::Channels {
                 channels::pairs(*engine, layout, memory, rows, self.rule);
-                channels::rows(lanes, layout, memory, rows, self.rule.delta);
+                channels::reading(lanes, layout, memory, rows, self.rule.delta);
+                channels::writing(lanes, layout, memory, rows);
             } else {
                 chunk::weigh(lanes, layout, memory, rows, (decays, self.rule));
             }
@@ -362,7 +343,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// Asks for the rows that outputs of a chunk go to.
     #[inline(always)]
     fn ask_outputs(&self, claim: &mut Claim<'_, T>, head: usize, span: Span) {
-        for query in span.first..span.first + span.count {
+        for query in span.first..span.end() {
             if let Row::Stored(row) = claim.output(head, query as u32) {
                 lines::ask(self.shared.engine.lanes(), row);
             }
@@ -386,94 +367,56 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         }
     }
 
-    /// How strongly a delta rule writes each row.
+    /// Adds some tokens to the states, cell by cell.
     #[inline(always)]
-    pub(super) fn strengths(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
-        let Some(input) = self.shared.recurrence.delta else { return };
-        let [.., betas] = &mut memory.factors;
-        betas.fill(0.0);
-        for (row, to) in betas[..span.count].iter_mut().enumerate() {
-            *to = self.of_token(input, head, span.first + row).first().copied().unwrap_or(0.0);
+    pub(super) fn add_all(&self, memory: &mut Memory<'_>, tokens: Range<usize>) {
+        let Shared { engine, layout, .. } = self.shared;
+        let mut first = tokens.start;
+        while first < tokens.end {
+            let cell = first..self.next_multiple(first, layout.cell()).min(tokens.end);
+            self.add_cell(memory, cell.clone());
+            cell::end(engine.lanes(), layout, memory, self.heads.len());
+            first = cell.end;
         }
     }
 
-    /// Elements of an input from those of a token of a head on.
+    /// Sums up what the tokens of a cell add.
     #[inline(always)]
-    fn of_token(&self, input: u16, head: usize, token: usize) -> &[f32] {
-        let Shared { captured, variant, .. } = self.shared;
-        let index = [self.sequence as i32, self.value_head(variant, head) as i32, token as i32, 0];
-        let offset = captured.offset(input.into(), &index);
-        offset.zip(captured.floats(input)).and_then(|(offset, data)| data.get(offset..)).unwrap_or_default()
-    }
-
-    /// Reads the decays of a head's rows; those past the last token have none.
-    #[inline(always)]
-    pub(super) fn decays(&self, memory: &mut Memory<'_>, head: usize, span: Span) -> Decays {
-        let Shared { engine, layout, captured, variant, recurrence, .. } = self.shared;
-        let (lanes, rows) = (engine.lanes(), span.rows());
-        match recurrence.decay {
-            Decay::None => return Decays::None,
-            Decay::Head(input) => {
-                let of_head =
-                    captured.floats(input).and_then(|data| data.get(self.value_head(variant, head)));
-                let log = of_head.copied().unwrap_or(0.0);
-                chunk::scalar(lanes, memory, rows, |row| if row < span.count { log } else { 0.0 });
-            }
-            Decay::Token(input) => chunk::scalar(lanes, memory, rows, |row| {
-                let log = |row| self.of_token(input, head, span.first + row).first().copied().unwrap_or(0.0);
-                if row < span.count { log(row) } else { 0.0 }
-            }),
-            Decay::Channel(input) => {
-                channels::sums(lanes, layout, memory, rows, |row, to| {
-                    to.fill(0.0);
-                    if row < span.count {
-                        let (logs, dim) = (self.of_token(input, head, span.first + row), layout.dim);
-                        to[..dim].copy_from_slice(&logs[..dim]);
-                    }
-                });
-                return Decays::Channels;
-            }
-        }
-        Decays::Tokens
-    }
-
-    /// Finishes and stores the outputs of a chunk.
-    #[inline(always)]
-    pub(super) fn write(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, head: usize, span: Span) {
-        let Shared { engine, layout, variant, finish, .. } = self.shared;
-        for (row, o) in memory.o.chunks_exact_mut(layout.width).take(span.count).enumerate() {
-            let (query, o) = (span.first + row, &mut o[..self.channels.len()]);
-            if let Some(finish) = finish {
-                let token = self.of.first_query as usize + query;
-                let at = [self.of.batch as usize, self.value_head(variant, head), token];
-                finish.apply(engine.lanes(), at, o, memory.finish);
-            }
-            claim.output(head, query as u32).write(engine.lanes(), o);
+    pub(super) fn add_cell(&self, memory: &mut Memory<'_>, cell: Range<usize>) {
+        cell::begin(memory);
+        let mut first = cell.start;
+        while let Some(span) = self.next_chunk(memory, first..cell.end) {
+            self.call(Chunk { part: self, claim: None, memory, span });
+            first = span.end();
         }
     }
 
-    /// Without a mask: the state of all keys, and then what each query reads of it.
+    /// What a chunk adds, as [`Part::read`] does it.
     #[inline(always)]
-    fn all_keys(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    fn add(&self, memory: &mut Memory<'_>, span: Span) {
+        let Shared { engine, layout, .. } = self.shared;
+        if span.count <= layout.one_by_one || !self.load_keys(memory, span) {
+            return self.add_each(memory, span.first..span.end());
+        }
+        let width = self.channels.len().next_multiple_of(LINE);
+        for (at, head) in self.heads.clone().enumerate() {
+            let decays = self.decays(memory, head, span);
+            if decays == Decays::Channels {
+                channels::writing(engine.lanes(), layout, memory, span.rows());
+            }
+            let rule = (decays, self.rule);
+            chunk::leave(*engine, layout, memory, (span.rows(), at, width), rule);
+        }
+    }
+
+    /// What some queries read of the states, without a mask.
+    #[inline(always)]
+    pub(super) fn read_all(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, queries: Range<usize>) {
         let Shared { engine, layout, .. } = self.shared;
         let Layout { chunk, dims, width: stride, .. } = **layout;
         let (lanes, width) = (engine.lanes(), self.channels.len().next_multiple_of(LINE));
-        let spans = |tokens: u32| {
-            let tokens = tokens as usize;
-            (0..tokens).step_by(chunk).map(move |first| Span::chunk(first, chunk.min(tokens - first)))
-        };
-        for span in spans(self.of.keys) {
-            self.features(1, memory, span);
-            for (at, head) in self.heads.clone().enumerate() {
-                self.values(memory, (0, head), span);
-                let rule = (Decays::None, self.rule);
-                chunk::write(*engine, layout, memory, (span.rows(), (at, 0), width), rule);
-                if self.rule.normalize_eps.is_some() {
-                    chunk::sum_features(lanes, layout, memory, (span.rows(), at), Decays::None);
-                }
-            }
-        }
-        for span in spans(self.of.queries) {
+        for first in queries.clone().step_by(chunk) {
+            let span = Span::chunk(first, chunk.min(queries.end - first));
             self.features(0, memory, span);
             for (at, head) in self.heads.clone().enumerate() {
                 let Memory { q, o, states, norms, right: [_, room, _], left, .. } = &mut *memory;
@@ -497,26 +440,23 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     }
 }
 
-/// Writes some channels of rows, of which the first is given, to rows so far apart; what of these is left is zero.
-#[inline(always)]
-fn read_rows<E: Engine, T: Element>(
-    engine: E,
-    from: &View<'_, T>,
-    (at, count): ([usize; 3], usize),
-    channels: Range<usize>,
-    (to, stride): (&mut [f32], usize),
-) {
-    let lanes = engine.lanes();
-    if channels == (0..stride)
-        && from.width() == stride
-        && let Some(block) = from.block(at, count)
-    {
-        return T::widen_into(lanes, block, to);
-    }
-    let [sequence, head, token] = at;
-    for (row, to) in to.chunks_exact_mut(stride).enumerate() {
-        let (to, padding) = to.split_at_mut(channels.len());
-        T::widen_into(lanes, &from.row(sequence, head, token + row)[channels.clone()], to);
-        padding.fill(0.0);
+/// A chunk, of which outputs are asked for or what it adds alone.
+struct Chunk<'p, 's, 'a, 'c, 'g, 'm, E: Engine, T> {
+    part: &'p Part<'s, 'a, E, T>,
+    claim: Option<&'p mut Claim<'g, T>>,
+    memory: &'c mut Memory<'m>,
+    span: Span,
+}
+
+impl<E: Engine, T: Element> Op for Chunk<'_, '_, '_, '_, '_, '_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { part, claim, memory, span } = self;
+        match claim {
+            Some(claim) => part.read(claim, memory, span),
+            None => part.add(memory, span),
+        }
     }
 }

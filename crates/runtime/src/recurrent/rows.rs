@@ -21,6 +21,14 @@ pub(super) fn add<L: Door>(lanes: L, from: &[f32], factor: f32, to: &mut [f32]) 
     }
 }
 
+/// `to *= from`.
+#[inline(always)]
+pub(super) fn times<L: Door>(lanes: L, from: &[f32], to: &mut [f32]) {
+    for (to, &from) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)) {
+        *to = (F32::from_raw(lanes, *to) * F32::from_raw(lanes, from)).raw();
+    }
+}
+
 /// `to = from · exp(logs)`.
 #[inline(always)]
 pub(super) fn decay<L: Door>(lanes: L, from: &[f32], logs: &[f32], to: &mut [f32]) {
@@ -67,21 +75,6 @@ pub(super) fn add_rows<L: Door>(
             None => before + sum,
         }
         .raw();
-    }
-}
-
-/// `to += more`, and what rounding takes of the sum becomes `more`: nothing where it is no number. Source: Knuth, *Seminumerical
-/// Algorithms*, 4.2.2, theorem B.
-#[inline(always)]
-pub(super) fn fold<L: Door>(lanes: L, more: &mut [f32], to: &mut [f32]) {
-    let zero = F32::splat(lanes, 0.0);
-    for (more, to) in vectors_mut(lanes, more).iter_mut().zip(vectors_mut(lanes, to)) {
-        let [a, b] = [*to, *more].map(|x| F32::from_raw(lanes, x));
-        let sum = a + b;
-        let of_b = sum - a;
-        let lost = (a - (sum - of_b)) + (b - of_b);
-        *more = (lost * zero).eq(zero).select(lost, zero).raw();
-        *to = sum.raw();
     }
 }
 

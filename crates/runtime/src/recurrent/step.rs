@@ -11,48 +11,67 @@ use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_simd::{F32, load_f32, vectors, vectors_mut};
 
+use super::cell;
 use super::chunk::Decays;
-use super::memory::Memory;
+use super::memory::{Layout, Memory};
 use super::part::{Part, Span};
 use super::rows::dot;
 
+/// Where the states are that tokens read and write one after the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// They are the caller's, and each token leaves one.
+    Caller,
+    /// They are a worker's own.
+    Worker,
+    /// There is one, which enters a chunk.
+    Entering,
+}
+
 impl<E: Engine, T: Element> Part<'_, '_, E, T> {
-    /// Some tokens, one after the other: on the states that are the caller's, or on a worker's own.
+    /// Some tokens of some heads, one after the other.
     #[inline(always)]
     pub(super) fn one_by_one(
         &self,
         claim: &mut Claim<'_, T>,
         memory: &mut Memory<'_>,
-        tokens: Range<usize>,
-        is_kept: bool,
+        (heads, tokens): (Range<usize>, Range<usize>),
+        states: At,
     ) {
-        let (lanes, layout) = (self.shared.engine.lanes(), self.shared.layout);
+        self.call(Each { part: self, claim, memory, heads, tokens, states });
+    }
+
+    #[inline(always)]
+    fn each(
+        &self,
+        claim: &mut Claim<'_, T>,
+        memory: &mut Memory<'_>,
+        (heads, tokens): (Range<usize>, Range<usize>),
+        states: At,
+    ) {
+        let layout = self.shared.layout;
         for token in tokens {
             let span = Span::token(token);
             self.features(0, memory, span);
             self.features(1, memory, span);
-            for (at, head) in self.heads.clone().enumerate() {
-                self.values(memory, (0, head), span);
-                self.strengths(memory, head, span);
-                match self.decays(memory, head, span) {
-                    Decays::None => memory.keep.fill(1.0),
-                    Decays::Tokens => {}
-                    Decays::Channels => super::channels::keep(lanes, layout, memory),
-                }
-                let divisor = self.sum_features(claim, memory, (at, head, token), is_kept);
+            for head in heads.clone() {
+                let at = head - self.heads.start;
+                self.write_alone(memory, head, span);
+                let divisor = self.sum_features(claim, memory, (at, head, token), states);
                 let next = head + 1;
                 let ahead = if next < self.heads.end {
                     self.shared.addresses(claim, next, token)
                 } else {
                     self.ahead
                 };
-                let Memory { q, k, values, o, keep, factors: [.., betas], states, .. } = &mut *memory;
-                let own = MatrixMut::new(
-                    &mut states[at * layout.dims * layout.width..],
-                    layout.width,
-                    self.channels.len(),
-                );
-                let kept = if is_kept { claim.state(head, self.all_rows()) } else { None };
+                let Memory { q, k, values, o, keep, factors: [.., betas], states: own, entering, .. } =
+                    &mut *memory;
+                let own = match states {
+                    At::Entering => &mut *entering[0],
+                    _ => &mut own[at * layout.dims * layout.width..],
+                };
+                let own = MatrixMut::new(own, layout.width, self.channels.len());
+                let kept = if states == At::Caller { claim.state(head, self.all_rows()) } else { None };
                 let (mut state, numbers) = match kept {
                     Some(state) => (state, [token, token + 1].map(|token| self.state_number(token))),
                     None => (own, [0; 2]),
@@ -68,14 +87,50 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     key: &k[..layout.dim],
                     keep: &keep[..layout.dim],
                     beta: self.rule.delta.then(|| betas[0]),
-                    ahead: ahead.filter(|_| is_kept),
+                    ahead: ahead.filter(|_| states == At::Caller),
                 };
-                of.write(lanes, (&mut state, rows), value, o);
+                of.write(self.shared.engine.lanes(), (&mut state, rows), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);
                 for o in o {
                     *o *= factor;
                 }
                 self.write(claim, memory, head, span);
+            }
+        }
+    }
+
+    /// Reads what a head's token writes, whose key is there, and how much of the state it keeps.
+    #[inline(always)]
+    fn write_alone(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
+        let (lanes, layout) = (self.shared.engine.lanes(), self.shared.layout);
+        self.values(memory, (0, head), span);
+        self.strengths(memory, head, span);
+        match self.decays(memory, head, span) {
+            Decays::None => memory.keep.fill(1.0),
+            Decays::Tokens => {}
+            Decays::Channels => super::channels::keep(lanes, layout, memory),
+        }
+    }
+
+    /// What some tokens add to their cell, one after the other.
+    #[inline(always)]
+    pub(super) fn add_each(&self, memory: &mut Memory<'_>, tokens: Range<usize>) {
+        let (lanes, layout) = (self.shared.engine.lanes(), self.shared.layout);
+        let Layout { dim, dims, width, .. } = *layout;
+        for token in tokens {
+            let span = Span::token(token);
+            self.features(1, memory, span);
+            for (at, head) in self.heads.clone().enumerate() {
+                self.write_alone(memory, head, span);
+                cell::keep(lanes, layout, memory, at);
+                let Memory { k, values, o, keep, added: [added, norms], .. } = &mut *memory;
+                let mut state = MatrixMut::new(&mut added[at * dims * width..], width, self.channels.len());
+                let [key, keep] = [&k[..dim], &keep[..dim]];
+                // What the token reads there is no output.
+                let of = Token { query: key, key, keep, beta: None, ahead: None };
+                let value = &values[..self.channels.len()];
+                of.write(lanes, (&mut state, [0; 2]), value, &mut o[..self.channels.len()]);
+                add_key(key, keep, &mut norms[at * dims..][..dim]);
             }
         }
     }
@@ -87,13 +142,16 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         claim: &mut Claim<'_, T>,
         memory: &mut Memory<'_>,
         (at, head, token): (usize, usize, usize),
-        is_kept: bool,
+        states: At,
     ) -> Option<f32> {
         let eps = self.rule.normalize_eps?;
         let layout = self.shared.layout;
-        let Memory { q, k, keep, norms, .. } = memory;
-        let norm = &mut norms[at * layout.dims..][..layout.dims];
-        let mut kept = claim.norm(head, 0..self.shared.depth).filter(|_| is_kept);
+        let Memory { q, k, keep, norms, entering: [_, entering], .. } = memory;
+        let norm = match states {
+            At::Entering => &mut **entering,
+            _ => &mut norms[at * layout.dims..][..layout.dims],
+        };
+        let mut kept = claim.norm(head, 0..self.shared.depth).filter(|_| states == At::Caller);
         if let Some(kept) = &mut kept {
             norm.fill(0.0);
             norm[..layout.dim].copy_from_slice(kept.row(self.state_number(token)));
@@ -101,13 +159,38 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         if self.restarts(token) {
             norm.fill(0.0);
         }
-        for ((norm, key), keep) in norm.iter_mut().zip(&**k).zip(&**keep) {
-            *norm = *norm * keep + key;
-        }
+        add_key(k, keep, norm);
         if let Some(kept) = &mut kept {
             kept.row(self.state_number(token + 1)).copy_from_slice(&norm[..layout.dim]);
         }
         Some(dot(self.shared.engine.lanes(), &q[..layout.dims], norm) + eps)
+    }
+}
+
+/// Tokens one after the other.
+struct Each<'p, 's, 'a, 'g, 'm, E: Engine, T> {
+    part: &'p Part<'s, 'a, E, T>,
+    claim: &'p mut Claim<'g, T>,
+    memory: &'p mut Memory<'m>,
+    heads: Range<usize>,
+    tokens: Range<usize>,
+    states: At,
+}
+
+impl<E: Engine, T: Element> Op for Each<'_, '_, '_, '_, '_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { part, claim, memory, heads, tokens, states } = self;
+        part.each(claim, memory, (heads, tokens), states);
+    }
+}
+
+/// Adds a key to a sum of features, which decays before.
+fn add_key(key: &[f32], keep: &[f32], norm: &mut [f32]) {
+    for ((norm, key), keep) in norm.iter_mut().zip(key).zip(keep) {
+        *norm = *norm * keep + key;
     }
 }
 
