@@ -202,13 +202,3 @@ pub(super) fn writing<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_
         *keep = exp(F32::from_raw(lanes, *keep)).raw();
     }
 }
-
-/// Leaves what is left of the state's rows after a single token, whose decays were summed up alone.
-#[inline(always)]
-pub(super) fn keep<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>) {
-    let Memory { sums: [.., whole], keep, .. } = memory;
-    let logs = vectors(lanes, &whole[..layout.dims]);
-    for (keep, &log) in vectors_mut(lanes, keep).iter_mut().zip(logs) {
-        *keep = exp(F32::from_raw(lanes, log)).raw();
-    }
-}

@@ -98,6 +98,21 @@ pub(super) fn scalar<L: Door>(lanes: L, memory: &mut Memory<'_>, rows: usize, lo
     memory.keep.fill(libm::exp(sum) as f32);
 }
 
+/// What is left after a decay.
+pub(super) fn keep(log: f32) -> f32 {
+    let log = f64::from(log);
+    libm::exp(if log < FORGETS { FORGETS } else { log }) as f32
+}
+
+/// What is left of rows, in the place of their log decays.
+#[inline(always)]
+pub(super) fn keep_rows<L: Door>(lanes: L, logs: &mut [f32]) {
+    let least = F32::splat(lanes, FORGETS as f32);
+    for x in vectors_mut(lanes, logs) {
+        *x = exp(F32::from_raw(lanes, *x).max(least)).raw();
+    }
+}
+
 /// Makes weights of products, and what is erased: decayed where there are decays, and zero where a key is later than its query.
 /// `betas` are of the chunk's rows; those past the last token are zero.
 #[inline(always)]

@@ -119,22 +119,31 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         offset.zip(captured.floats(input)).and_then(|(offset, data)| data.get(offset..)).unwrap_or_default()
     }
 
+    /// The log decay of a head.
+    fn head_log(&self, input: u16, head: usize) -> f32 {
+        let Shared { captured, variant, .. } = self.shared;
+        let of_head = captured.floats(input).and_then(|data| data.get(self.value_head(variant, head)));
+        of_head.copied().unwrap_or(0.0)
+    }
+
+    /// The log decay of a token of a head.
+    fn token_log(&self, input: u16, head: usize, token: usize) -> f32 {
+        self.of_token(input, head, token).first().copied().unwrap_or(0.0)
+    }
+
     /// Reads the decays of a head's rows; those past the last token have none.
     #[inline(always)]
     pub(super) fn decays(&self, memory: &mut Memory<'_>, head: usize, span: Span) -> Decays {
-        let Shared { engine, layout, captured, variant, recurrence, .. } = self.shared;
+        let Shared { engine, layout, recurrence, .. } = self.shared;
         let (lanes, rows) = (engine.lanes(), span.rows());
         match recurrence.decay {
             Decay::None => return Decays::None,
             Decay::Head(input) => {
-                let of_head =
-                    captured.floats(input).and_then(|data| data.get(self.value_head(variant, head)));
-                let log = of_head.copied().unwrap_or(0.0);
+                let log = self.head_log(input, head);
                 chunk::scalar(lanes, memory, rows, |row| if row < span.count { log } else { 0.0 });
             }
             Decay::Token(input) => chunk::scalar(lanes, memory, rows, |row| {
-                let log = |row| self.of_token(input, head, span.first + row).first().copied().unwrap_or(0.0);
-                if row < span.count { log(row) } else { 0.0 }
+                if row < span.count { self.token_log(input, head, span.first + row) } else { 0.0 }
             }),
             Decay::Channel(input) => {
                 channels::sums(lanes, layout, memory, rows, |row, to| {
@@ -148,6 +157,25 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             }
         }
         Decays::Tokens
+    }
+
+    /// Leaves what is left of the rows of a head's state after a single token.
+    #[inline(always)]
+    pub(super) fn keep(&self, memory: &mut Memory<'_>, head: usize, token: usize) {
+        let Shared { engine, layout, recurrence, .. } = self.shared;
+        let lanes = engine.lanes();
+        let keep = &mut memory.keep[..layout.dims];
+        let log = match recurrence.decay {
+            Decay::None => return keep.fill(1.0),
+            Decay::Head(input) => self.head_log(input, head),
+            Decay::Token(input) => self.token_log(input, head, token),
+            Decay::Channel(input) => {
+                keep.fill(0.0);
+                keep[..layout.dim].copy_from_slice(&self.of_token(input, head, token)[..layout.dim]);
+                return chunk::keep_rows(lanes, keep);
+            }
+        };
+        keep.fill(chunk::keep(log));
     }
 
     /// Finishes and stores the outputs of a chunk.

@@ -12,7 +12,6 @@ use regard_engine::{Engine, Op};
 use regard_simd::{F32, load_f32, vectors, vectors_mut};
 
 use super::cell;
-use super::chunk::Decays;
 use super::memory::{Layout, Memory};
 use super::part::{Part, Span};
 use super::rows::dot;
@@ -102,14 +101,9 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// Reads what a head's token writes, whose key is there, and how much of the state it keeps.
     #[inline(always)]
     fn write_alone(&self, memory: &mut Memory<'_>, head: usize, span: Span) {
-        let (lanes, layout) = (self.shared.engine.lanes(), self.shared.layout);
         self.values(memory, (0, head), span);
         self.strengths(memory, head, span);
-        match self.decays(memory, head, span) {
-            Decays::None => memory.keep.fill(1.0),
-            Decays::Tokens => {}
-            Decays::Channels => super::channels::keep(lanes, layout, memory),
-        }
+        self.keep(memory, head, span.first);
     }
 
     /// What some tokens add to their cell, one after the other.
