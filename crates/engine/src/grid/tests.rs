@@ -189,6 +189,45 @@ fn strips_and_blocks_are_given_out_once() {
 }
 
 #[test]
+fn cells_of_parts_are_given_out_once() {
+    let tasks = [task(0, 0, 0..5), task(0, 1, 0..5)];
+    let tasks = Tasks { tasks: &tasks, order: &[1, 0], group: 2, starts: None };
+    let mut data = [0.0f32; 4 * 5 * 3];
+    fn output(data: &mut [f32]) -> Rows<'_, f32> {
+        Rows::Stored(rows(data, [1, 4, 5], [60, 15, 3], 3))
+    }
+    let mut grid = Grid::new(tasks, output(&mut data), None).unwrap();
+    // A head each, two channels and then the third, two queries at a time: the last of four cells has none.
+    for numbers in [0..4, 1..2] {
+        let cells = Cells::new(&mut grid, [1, 2], (2, numbers.clone()));
+        let (cut, mut seen) = (Cut::new([2, 3], [1, 2]), Vec::new());
+        while let Some(Cell { mut claim, part, number }) = cells.take() {
+            let Task { kv_head, query_begin, query_end, .. } = claim.task();
+            let [task, piece] = cut.task(part);
+            let (heads, channels) = cut.part(piece);
+            assert_eq!((kv_head as usize, heads.len()), (1 - task, 1));
+            for query in query_begin..query_end {
+                let Row::Stored(row) = claim.output(heads.start, query) else { panic!("stored") };
+                assert_eq!(row.len(), channels.len());
+                row.iter_mut().for_each(|x| *x += 1.0);
+            }
+            seen.push((part, number, query_begin..query_end));
+        }
+        assert_eq!(seen.len(), 8 * numbers.len());
+        assert_eq!(seen[..1], [(0, numbers.start, 2 * numbers.start..2 * numbers.start + 2)]);
+        assert!(!seen.iter().any(|(_, number, queries)| *number == 3 && !queries.is_empty()));
+    }
+    let told: Vec<_> = data.chunks(3).map(|row| row.to_vec()).collect();
+    let expected = |query: usize| if (2..4).contains(&query) { 2.0 } else { 1.0 };
+    assert!(told.iter().enumerate().all(|(i, row)| row.iter().all(|&x| x == expected(i % 5))), "{told:?}");
+    // Beside states there are none: a state is a head's, whichever its queries.
+    let (mut o, mut state) = ([0.0f32; 60], [0.0f32; 24]);
+    let states = StateRows { rows: rows(&mut state, [1, 4, 2], [24, 6, 3], 3), norm: None, of: None };
+    let mut grid = Grid::new(tasks, output(&mut o), None).unwrap().with_states(states).unwrap();
+    assert!(Cells::new(&mut grid, [1, 2], (2, 0..4)).take().is_none());
+}
+
+#[test]
 #[should_panic = "a kept row of the claim"]
 fn a_strip_has_no_other_rows() {
     let tasks = [task(0, 0, 0..5)];

@@ -113,7 +113,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     let captured = Captured::bind(variant.inputs, data, &variant.heads, variant.source, problem)
         .map_err(RunError::Captured)?;
     let layout = Layout::new::<E>(variant, recurrence, plan, problem, (code, schedule.threads as usize));
-    let needed = WorkspaceLen { floats: layout.len(threads.count()), spans: 0 };
+    let needed = WorkspaceLen { floats: layout.len(threads.count().max(1)), spans: 0 };
     let found = WorkspaceLen { floats: memory.floats.len(), spans: memory.spans.len() };
     if found.floats < needed.floats {
         return Err(RunError::Workspace { needed, found });
