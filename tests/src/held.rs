@@ -110,18 +110,19 @@ pub fn relative_rms(found: &Tensor4<'_>, expected: &Tensor4<'_>) -> f64 {
     (0..heads).map(of_head).fold(0.0, f64::max)
 }
 
-/// Judges outputs by the oracle on the inputs that a cache holds, in f32.
+/// Judges outputs by the oracle on the inputs that a cache holds, in f32, and says how far they are off by the largest.
 ///
 /// # Errors
 /// As [`Case::judge`].
-pub fn judge(kernel: &Kernel, case: &Case<'_>, held: &Inputs, outputs: &Outputs) -> Result<(), Failure> {
+pub fn judge(kernel: &Kernel, case: &Case<'_>, held: &Inputs, outputs: &Outputs) -> Result<f64, Failure> {
     let (wide, precision) = (Case { dtype: Dtype::F32, ..*case }, kernel.plan().precision());
     let allowed = bounds::held(&kernel.plan().cache, case.dtype, precision)
         / bounds::bound(Quantity::Output, Dtype::F32, precision, 0.0);
     let sample = Sample::new(&case.problem, &case.variant.heads, 1, case.seed);
     match wide.judge_as(precision, held, &widened(&wide, outputs), &sample) {
         Err(Failure::Bound(report)) if report.share() > allowed => Err(Failure::Bound(report)),
-        Ok(_) | Err(Failure::Bound(_)) => Ok(()),
+        Ok(report) => Ok(report.output.error),
+        Err(Failure::Bound(report)) => Ok(report.output.error),
         Err(failure) => Err(failure),
     }
 }

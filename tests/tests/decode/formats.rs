@@ -46,11 +46,12 @@ fn every_format_holds_its_bounds() {
                 let outputs = attend(&kernel, &case, &inputs, &filled, &Solo);
                 let told = || format!("{} in {:?}", run::describe(name, entry, &case), kernel.plan().cache);
                 let held = held::inputs(&kernel, &case, &inputs, &filled);
-                held::judge(&kernel, &case, &held, &outputs)
+                let of_held = held::judge(&kernel, &case, &held, &outputs)
                     .unwrap_or_else(|error| panic!("{}: {error}", told()));
                 let rms = held::allowed_rms(&kernel);
                 let exact = run::run(&kernel, &case, &inputs, &Solo).expect("a case that was judged");
                 let found = held::relative_rms(&outputs.o.view(), &exact.o.view());
+                println!("{}: {of_held:.1e} of what is held, {found:.1e} of what was given", told());
                 assert!(found <= rms, "{}: {found:.1e} of {rms:.1e}", told());
             }
         }

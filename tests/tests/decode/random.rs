@@ -300,7 +300,7 @@ impl Telling<'_> {
             let mut found = part.outputs();
             copy((outputs, rows.start - first), (&mut found, 0), rows.len());
             let judged = match held {
-                Some(_) => held::judge(kernel, &part, &given, &found),
+                Some(_) => held::judge(kernel, &part, &given, &found).map(|_| ()),
                 None => {
                     let sample = Sample::new(&part.problem, &part.variant.heads, 1, case.seed);
                     part.judge_as(kernel.plan().precision(), &given, &found, &sample).map(|_| ())

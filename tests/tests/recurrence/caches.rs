@@ -260,20 +260,22 @@ fn tokens_that_are_taken_back_leave_nothing() {
     }
 }
 
-/// Where a piece ends with a chunk, or where tokens only add with the sixteenth, it shows nowhere.
+/// Where a piece ends with a chunk, or where tokens only add with the sixteenth, it shows nowhere. Three threads share cells of the
+/// whole where outputs are divided.
 #[test]
 fn pieces_have_the_bits_of_the_whole() {
+    let pool = Pool::new(3).expect("three threads");
     for (seed, lines) in (0..).zip(RECURRENCES) {
         let (spec, kernel) = kernel(lines, Dtype::F32);
         let chunk = kernel.plan().recurrence.expect("a recurrence").chunk as usize;
         let piece = if lines.contains("delta") { chunk } else { 16 * chunk };
         let cu = [0, 2 * piece as i32 + 70];
-        let told = |pieces: &[usize]| {
+        let told = |pieces: &[usize], threads: &dyn Threads| {
             let mut story = Story::new(&kernel, &spec, &cu, 1, seed);
-            pieces.iter().for_each(|&tokens| story.prefill(0, tokens, &Solo).expect("a piece"));
+            pieces.iter().for_each(|&tokens| story.prefill(0, tokens, threads).expect("a piece"));
             (elements(&story.outputs), story.states())
         };
-        let (whole, pieces) = (told(&[2 * piece + 70]), told(&[piece, piece, 70]));
+        let (whole, pieces) = (told(&[2 * piece + 70], &pool), told(&[piece, piece, 70], &Solo));
         assert!(whole.0 == pieces.0 && same_states(&whole.1, &pieces.1), "{lines}");
     }
 }
