@@ -29,6 +29,8 @@ class Problem:
     softcap: float
     alibi: bool
     documents: tuple
+    # What takes the place of softmax: "sum", "gated-delta" or nothing.
+    recurrence: str
     folder: Path = field(repr=False)
 
     @staticmethod
@@ -52,6 +54,7 @@ class Problem:
             softcap=float(fields.get("softcap", 0)),
             alibi=fields.get("alibi") == "1",
             documents=tuple(int(n) for n in lengths.split(",") if n),
+            recurrence=fields.get("recurrence", ""),
             folder=Path(fields["dir"]),
         )
 
@@ -92,6 +95,13 @@ class Problem:
         }
         return [
             np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(shape) for name, shape in shapes.items()
+        ]
+
+    def gates(self):
+        """Log decays and strengths of a gated delta rule, [head, token]."""
+        return [
+            np.fromfile(self.folder / f"{name}.f32", np.float32).reshape(self.heads, self.tokens)
+            for name in ("decay", "beta")
         ]
 
     def document_of(self):

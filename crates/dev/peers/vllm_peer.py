@@ -15,7 +15,7 @@ BLOCK = 128
 
 class Vllm:
     """Ways: `paged`, vLLM's own kernel, and `paged-fp8`, the same on a cache of fp8; `sgl`, that of SGLang which the same
-    library carries.
+    library carries; `delta`, its gated delta rule.
     """
 
     def __init__(self, threads, libraries):
@@ -34,6 +34,8 @@ class Vllm:
         dtype = DTYPES[problem.dtype]
         if problem.decodes:
             return self.decode(problem, dtype)
+        if problem.recurrence:
+            return self.gated_delta(problem, dtype)
         q, k, v = (torch.from_numpy(x).to(dtype).transpose(0, 1).contiguous() for x in problem.tensors())
         out = torch.zeros_like(q)
         call, note = (self.sgl if problem.way == "sgl" else self.paged)(problem, q, k, v, out)
@@ -90,6 +92,23 @@ class Vllm:
             )
 
         return call, "extend_attention_cpu"
+
+    def gated_delta(self, problem, dtype):
+        if not hasattr(self.ops, "chunk_gated_delta_rule_cpu"):
+            raise NotImplementedError(f"{self.library} has no gated delta rule")
+        # [sequence, token, head, channel], and [sequence, token, head].
+        q, k, v = (torch.from_numpy(x).to(dtype).transpose(0, 1)[None].contiguous() for x in problem.tensors())
+        decay, beta = (torch.from_numpy(x).T[None].contiguous() for x in problem.gates())
+        beta = beta.to(dtype)
+        state = torch.zeros(1, problem.heads, problem.dim, problem.dim)
+        starts, request = torch.tensor([0, problem.tokens], dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+
+        def call():
+            return self.ops.chunk_gated_delta_rule_cpu(
+                q, k, v, decay, beta, state.zero_(), False, starts, False, True, request, 1e-6
+            )[0]
+
+        return call, lambda: call().transpose(1, 2).float().numpy(), f"chunk_gated_delta_rule_cpu, {self.library}"
 
     def decode(self, problem, dtype):
         """One token of each request; its keys and values are in the cache already."""

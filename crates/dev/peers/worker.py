@@ -21,6 +21,7 @@ from problem import Problem
 PEERS = {
     "torch-sdpa": ("torch_peers", "Sdpa"),
     "torch-flex": ("torch_peers", "Flex"),
+    "torch-chunks": ("chunk_peer", "Chunks"),
     "vllm": ("vllm_peer", "Vllm"),
     "onnxruntime": ("onnxruntime_peer", "OnnxRuntime"),
     "openvino": ("openvino_peer", "OpenVino"),

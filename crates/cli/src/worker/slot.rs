@@ -6,9 +6,10 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use regard::{Dtype, Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, View, Workspace};
-use regard_ir::inputs::{self, InputData};
+use regard_ir::inputs;
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::variant::InputType;
+use regard_oracle::random::CapturedBuffer;
 
 use super::Refusal;
 use super::request::{BadRequest, Request};
@@ -39,13 +40,13 @@ struct Slot<T> {
     /// Queries and matrices.
     queries: Vec<Stored<'static>>,
     keys: Vec<Stored<'static>>,
-    captured: Vec<Vec<i32>>,
+    captured: Vec<CapturedBuffer>,
     o: Vec<T>,
     o_shape: [usize; 4],
 }
 
 /// Reads a kernel's tensors from the folder that `request` names: its operands, as q, k and v, as raw f32
-/// `[head, token, channel]`, which are rounded to the kernel's storage, and each declared input as raw i32.
+/// `[head, token, channel]`, which are rounded to the kernel's storage, and each declared input as raw i32 or f32.
 ///
 /// # Errors
 /// If a file is missing or has another length, the spec declares inputs of another type, or the problem cannot be
@@ -83,7 +84,7 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
             if rows == Rows::Keys { keys.push(stored) } else { queries.push(stored) }
         }
         let captured = captured(kernel.spec(), &problem, dir)?;
-        let data: Vec<_> = captured.iter().map(|ints| InputData::I32(ints)).collect();
+        let data: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
         let schedule = kernel
             .schedule(&problem, &data, threads)
             .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
@@ -100,7 +101,7 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
 
 impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
-        let captured: Vec<_> = self.captured.iter().map(|ints| InputData::I32(ints)).collect();
+        let captured: Vec<_> = self.captured.iter().map(CapturedBuffer::data).collect();
         let q = query_rows(&self.kernel, &views(&self.queries)?)?;
         let inputs = Inputs::of(q, key_rows(&self.kernel, &views(&self.keys)?)?).captured(&captured);
         let outputs = Outputs { o: view_mut::<T>(&mut self.o, self.o_shape, LAYOUT)?, lse: None };
@@ -115,18 +116,21 @@ impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     }
 }
 
-fn captured(spec: &Spec, problem: &Problem<'_>, dir: &Path) -> Result<Vec<Vec<i32>>, Refusal> {
+fn captured(spec: &Spec, problem: &Problem<'_>, dir: &Path) -> Result<Vec<CapturedBuffer>, Refusal> {
     let lens = inputs::lens(&spec.inputs.shapes, &spec.heads, spec.source, problem);
     let declared = spec.inputs.names.iter().zip(&spec.inputs.shapes).zip(lens);
     declared
         .map(|((name, shape), len)| {
-            if shape.dtype != InputType::I32 {
-                let found = format!("{:?}", shape.dtype);
-                return Err(
-                    BadRequest::Value { key: "spec", found, expected: "inputs of i32".to_owned() }.into()
-                );
-            }
-            Ok(read(&dir.join(format!("{name}.i32")), len as u128, i32::from_le_bytes)?)
+            let (file, len) = (|ending: &str| dir.join(format!("{name}.{ending}")), len as u128);
+            Ok(match shape.dtype {
+                InputType::F32 => CapturedBuffer::F32(read(&file("f32"), len, f32::from_le_bytes)?),
+                InputType::I32 => CapturedBuffer::I32(read(&file("i32"), len, i32::from_le_bytes)?),
+                InputType::Bool => {
+                    let found = format!("{:?}", shape.dtype);
+                    let expected = "inputs of i32 or f32".to_owned();
+                    return Err(BadRequest::Value { key: "spec", found, expected }.into());
+                }
+            })
         })
         .collect()
 }

@@ -56,6 +56,28 @@ fn a_kernel_is_set_up_timed_and_read() {
 }
 
 #[test]
+fn inputs_of_a_recurrence_are_read() {
+    let folder = Folder::new("worker-recurrence");
+    let path = |name: &str| folder.path(name).display().to_string();
+    let spec = "heads = { query = 1, dim = 1 }\nmask = \"causal\"\nscore = { scale = 1.0 }\n";
+    fs::write(folder.path("tiny.toml"), format!("{spec}recurrence = {{ decay = \"token\" }}\n")).unwrap();
+    // The second token forgets what came before, the third keeps all.
+    let decay = [0.0, -1e4, 0.0];
+    for (name, tensor) in [("q", [1.0; 3]), ("k", [1.0; 3]), ("v", [1.0, 2.0, 4.0]), ("decay", decay)] {
+        fs::write(folder.path(&format!("{name}.f32")), numbers(&tensor)).unwrap();
+    }
+    let lines = [
+        format!("setup\tslot=a\tspec={}\tdtype=f32\ttokens=3\tdir={}", path("tiny.toml"), path("")),
+        "run\tslot=a\tseconds=0".to_owned(),
+        format!("output\tslot=a\tpath={}", path("o.f32")),
+    ];
+    let [set_up, time, output] = &answers(&lines)[..] else { panic!("three answers") };
+    assert!(set_up.starts_with("ok\t") && time.starts_with("time\t"), "{set_up}, {time}");
+    assert_eq!(output, "ok");
+    assert_eq!(fs::read(folder.path("o.f32")).unwrap(), numbers(&[1.0, 2.0, 6.0]));
+}
+
+#[test]
 fn keys_and_values_are_cached_for_one_query_of_each_sequence() {
     let folder = Folder::new("worker-decode");
     let path = |name: &str| folder.path(name).display().to_string();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use regard_ir::plan::Dtype;
 
-use super::workload::{Cache, Call, Mask, Score, Workload};
+use super::workload::{Cache, Call, Mask, Recurrence, Score, Workload};
 use environment::Environment;
 use pins::Part;
 
@@ -65,6 +65,8 @@ pub const PEERS: &[Peer] = &[
         program: Program::Python,
         ways: |workload, dtype| match (workload.mask, workload.score, dtype) {
             _ if workload.is_rounded() => &["paged-fp8"],
+            (_, _, Dtype::Bf16) if workload.recurrence == Some(Recurrence::GatedDelta) => &["delta"],
+            _ if workload.recurrence.is_some() => &[],
             (Mask::Causal | Mask::Window(_), Score::Plain | Score::Softcap(_), Dtype::Bf16) => {
                 &["paged", "sgl"]
             }
@@ -128,7 +130,17 @@ pub const PEERS: &[Peer] = &[
             _ => &["flash"],
         },
     },
+    Peer {
+        name: "torch-chunks",
+        title: "torch chunks",
+        parts: &[Part::Python, Part::Torch, Part::Transformers],
+        program: Program::Python,
+        ways: |workload, _| if workload.recurrence.is_some() { &["eager", "compile"] } else { &[] },
+    },
 ];
+
+/// Those that have some recurrence.
+const HAVE_RECURRENCES: [&str; 2] = ["torch-chunks", "vllm"];
 
 /// Those that can be asked for attention over latents: they compute heads of any width, values narrower than keys.
 const HAVE_LATENTS: [&str; 2] = ["torch-sdpa", "torch-flex"];
@@ -136,7 +148,8 @@ const HAVE_LATENTS: [&str; 2] = ["torch-sdpa", "torch-flex"];
 impl Peer {
     /// The ways in which it computes a workload in a storage type, the fastest unknown.
     pub fn ways(&self, workload: &Workload, dtype: Dtype) -> &'static [&'static str] {
-        let lacks = workload.latents.is_some() && !HAVE_LATENTS.contains(&self.name);
+        let lacks = workload.latents.is_some() && !HAVE_LATENTS.contains(&self.name)
+            || workload.recurrence.is_some() && !HAVE_RECURRENCES.contains(&self.name);
         if lacks || workload.is_ours_alone() { &[] } else { (self.ways)(workload, dtype) }
     }
 
@@ -217,6 +230,11 @@ mod tests {
         assert_eq!(ways("vllm", "alibi-2048", Dtype::Bf16), ["paged"]);
         assert_eq!(ways("vllm", "decode-1x4096", Dtype::Bf16), ["paged", "sgl"]);
         assert_eq!(ways("openvino", "decode-1x4096", Dtype::F16), [""; 0]);
+        assert_eq!(ways("torch-sdpa", "linear-4096", Dtype::F32), [""; 0]);
+        assert_eq!(ways("torch-chunks", "linear-4096", Dtype::F32), ["eager", "compile"]);
+        assert_eq!(ways("torch-chunks", "gqa-4096", Dtype::F32), [""; 0]);
+        assert_eq!(ways("vllm", "delta-4096", Dtype::F32), [""; 0]);
+        assert_eq!(ways("vllm", "delta-4096", Dtype::Bf16), ["delta"]);
         let rounded: Vec<_> = PEERS
             .iter()
             .flat_map(|peer| peer.ways(workload("decode-1x65536-8bit").unwrap(), Dtype::Bf16))

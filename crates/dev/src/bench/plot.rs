@@ -21,7 +21,7 @@ const TOP: i32 = 104;
 const BOTTOM: i32 = 46;
 
 /// Colours that people of any sight tell apart, in the order of peers.
-const COLORS: [RGBColor; 7] = [
+const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(213, 94, 0),
@@ -29,6 +29,7 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
     RGBColor(110, 110, 110),
+    RGBColor(240, 228, 66),
 ];
 
 const INK: RGBColor = RGBColor(34, 34, 34);

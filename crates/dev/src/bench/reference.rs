@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use half::bf16;
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::cache::Codec;
 use regard_ir::inputs::{Captured, InputData};
@@ -24,6 +25,9 @@ use crate::error::Error;
 
 /// What tensors are drawn from; each adds its place.
 const SEED: u64 = 7;
+
+/// The same of a recurrence's gates.
+const GATE_SEED: u64 = 107;
 
 /// What rows are drawn from.
 const SAMPLE_SEED: u64 = 3;
@@ -44,6 +48,19 @@ pub struct Inputs {
     /// Of keys, the tokens that all sequences begin with, then the others of each.
     tensors: Vec<(Rows, Vec<f32>)>,
     documents: Option<Vec<i32>>,
+    /// Of a recurrence, `[head, token]`, by their names.
+    gates: Vec<(&'static str, Vec<f32>)>,
+}
+
+/// What a recurrence reads of each head and token: decays are logs of numbers near 1, strengths lie between 0 and 1 and are numbers of
+/// bf16, as others have them in the storage type.
+fn gate(workload: &Workload, seed: u64, name: &'static str) -> (&'static str, Vec<f32>) {
+    let draws = random::normal(seed).take(workload.heads as usize * workload.tokens as usize);
+    let of = |x: f32| match name {
+        "decay" => -0.1 * x.exp().ln_1p(),
+        _ => bf16::from_f32(1.0 / (1.0 + (-x).exp())).to_f32(),
+    };
+    (name, draws.map(of).collect())
 }
 
 impl Inputs {
@@ -58,7 +75,9 @@ impl Inputs {
             (tensor, random::normal(seed).take(len).map(|x| factor * x).collect())
         };
         let tensors = (SEED..).zip(workload.tensors()).map(tensor).collect();
-        Self { tensors, documents: workload.documents() }
+        let gates =
+            (GATE_SEED..).zip(workload.gates()).map(|(seed, name)| gate(workload, seed, name)).collect();
+        Self { tensors, documents: workload.documents(), gates }
     }
 
     /// Rows of one sequence, `[head, token, channel]`, of which it has `common` as all others do.
@@ -82,8 +101,9 @@ impl Inputs {
             fs::write(&path, bytes).map_err(Error::file(&path))
         };
         fs::create_dir_all(dir).map_err(Error::file(dir))?;
-        for (tensor, numbers) in &self.tensors {
-            save(&format!("{}.f32", tensor.name), numbers.iter().flat_map(|x| x.to_le_bytes()).collect())?;
+        let of_tensors = self.tensors.iter().map(|(tensor, numbers)| (tensor.name, numbers));
+        for (name, numbers) in of_tensors.chain(self.gates.iter().map(|(name, numbers)| (*name, numbers))) {
+            save(&format!("{name}.f32"), numbers.iter().flat_map(|x| x.to_le_bytes()).collect())?;
         }
         if let Some(documents) = &self.documents {
             save("doc.i32", documents.iter().flat_map(|id| id.to_le_bytes()).collect())?;
@@ -152,7 +172,9 @@ impl Reference {
             [workload.sequences(), workload.queries(), workload.tokens, workload.value_dim()]
                 .map(|n| n as usize);
         let problem = Problem::prefill(spec.source, 1, queries, keys).map_err(|e| wrong(&e))?;
-        let data: Vec<_> = inputs.documents.iter().map(|ids| InputData::I32(ids)).collect();
+        let documents = inputs.documents.iter().map(|ids| InputData::I32(ids));
+        let data: Vec<_> =
+            documents.chain(inputs.gates.iter().map(|(_, numbers)| InputData::F32(numbers))).collect();
         let captured = Captured::bind(variant.inputs, &data, &variant.heads, variant.source, &problem)
             .map_err(|e| wrong(&e))?;
         let sample = Sample::new(&problem, &variant.heads, EDGE, SAMPLE_SEED);

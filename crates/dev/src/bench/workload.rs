@@ -90,6 +90,15 @@ pub struct Latents {
     pub value: u32,
 }
 
+/// A state that takes the place of scores and their softmax.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recurrence {
+    /// Products of keys and values are added to it.
+    Sum,
+    /// It decays with each token, and what a key recalls is taken off what is written.
+    GatedDelta,
+}
+
 /// One problem of attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Workload {
@@ -111,6 +120,8 @@ pub struct Workload {
     pub mask: Mask,
     /// The modifier.
     pub score: Score,
+    /// What there is in place of softmax, where there is something.
+    pub recurrence: Option<Recurrence>,
 }
 
 /// A tensor of a workload.
@@ -171,6 +182,13 @@ impl Workload {
             }
             Score::Alibi => text.push_str("score = { modify = \"s + alibi(h) * (k - q)\" }\n"),
         }
+        match self.recurrence {
+            None => {}
+            Some(Recurrence::Sum) => text.push_str("recurrence = {}\n"),
+            Some(Recurrence::GatedDelta) => {
+                text.push_str("qk_norm = \"l2\"\nrecurrence = { update = \"delta\", decay = \"token\" }\n");
+            }
+        }
         let dtype = self.codec().map(|codec| format!("dtype = \"{}\"", codec.name()));
         let layout = match self.prefix() {
             Prefix::Shared(_) => Some("layout = \"paged\"".to_owned()),
@@ -229,6 +247,14 @@ impl Workload {
         let Mask::Documents(lengths) = self.mask else { return None };
         let ids = lengths.iter().enumerate();
         Some(ids.flat_map(|(id, &len)| std::iter::repeat_n(id as i32, len as usize)).collect())
+    }
+
+    /// What a recurrence reads of each head and token beside the tensors, in the order of the spec's inputs.
+    pub fn gates(&self) -> &'static [&'static str] {
+        match self.recurrence {
+            None | Some(Recurrence::Sum) => &[],
+            Some(Recurrence::GatedDelta) => &["decay", "beta"],
+        }
     }
 
     /// Sequences.
@@ -341,10 +367,15 @@ impl Workload {
     }
 
     /// Multiplications and additions of all heads: two for each channel of q and of v, for each pair; and, of latents, those that
-    /// make keys and values or, of few queries, bring these to latents and their outputs back.
+    /// make keys and values or, of few queries, bring these to latents and their outputs back. Of a recurrence two for each element
+    /// of the state, when it is written and when it is read, and by a delta rule when it is recalled.
     pub fn operations(&self) -> f64 {
         let all_heads = f64::from(self.heads) * f64::from(self.sequences());
         let width = |width: u32| 2.0 * f64::from(width) * all_heads;
+        if let Some(recurrence) = self.recurrence {
+            let times = if recurrence == Recurrence::GatedDelta { 3.0 } else { 2.0 };
+            return times * width(self.dim) * f64::from(self.value_dim()) * f64::from(self.tokens);
+        }
         let Some(Latents { rank, nope, value }) = self.latents else {
             return width(2 * self.dim) * self.pairs();
         };
@@ -382,7 +413,14 @@ impl Workload {
             }
         };
         match self.call {
-            Call::Prefill => format!("{of} of {dim}, {tokens} tokens, {mask}{score}"),
+            Call::Prefill => {
+                let recurrence = match self.recurrence {
+                    None => "",
+                    Some(Recurrence::Sum) => ", linear",
+                    Some(Recurrence::GatedDelta) => ", gated delta rule",
+                };
+                format!("{of} of {dim}, {tokens} tokens, {mask}{score}{recurrence}")
+            }
             Call::Decode { sequences, queries, prefix, cache } => {
                 let each = if queries == 1 { "a query".to_owned() } else { format!("{queries} queries") };
                 let each =
@@ -447,6 +485,11 @@ impl Workload {
             Score::Softcap(cap) => fields.push(("softcap", cap.to_string())),
             Score::Alibi => fields.push(("alibi", "1".to_owned())),
         }
+        match self.recurrence {
+            None => {}
+            Some(Recurrence::Sum) => fields.push(("recurrence", "sum".to_owned())),
+            Some(Recurrence::GatedDelta) => fields.push(("recurrence", "gated-delta".to_owned())),
+        }
         fields
     }
 }
@@ -484,6 +527,8 @@ mod tests {
                     })
                     .collect();
                 assert_eq!(workload.tensors(), expected);
+                let gates = parsed.spec.inputs.names.iter().filter(|name| *name != "doc");
+                assert!(gates.eq(workload.gates()), "{text}");
             }
         }
     }
@@ -526,6 +571,15 @@ mod tests {
         assert_eq!(latents.cached_bytes(Dtype::Bf16), Some(2.0 * (576.0 * 4096.0 + matrices + ends)));
         assert_eq!(latents.operations(), 2.0 * 16.0 * (1088.0 * 4096.0 + 512.0 * 256.0));
         assert!(eight.words().contains("8 sequences on 16384 cached keys, causal"), "{}", eight.words());
+    }
+
+    #[test]
+    fn a_recurrence_takes_as_long_for_each_token() {
+        let of = |name| workload(name).unwrap();
+        assert_eq!(of("linear-4096").operations(), 4.0 * 64.0 * 64.0 * 4096.0 * 16.0);
+        assert_eq!(of("delta-4096-128").operations(), 6.0 * 128.0 * 128.0 * 4096.0 * 16.0);
+        assert!(of("delta-4096").words().ends_with("causal, gated delta rule"));
+        assert!(of("linear-4096").fields().contains(&("recurrence", "sum".to_owned())));
     }
 
     #[test]

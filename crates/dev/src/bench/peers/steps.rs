@@ -51,7 +51,7 @@ pub(super) fn of(part: Part, environment: &Environment) -> Result<Vec<Step>, Str
                 Step { words: "taking its kernel libraries", command: unpack },
             ]
         }
-        Part::Onnxruntime | Part::Openvino => {
+        Part::Transformers | Part::Onnxruntime | Part::Openvino => {
             vec![Step { words: "installing", command: pip(environment, &["install"], pins) }]
         }
         Part::Ggml => ggml(environment)?,

@@ -82,6 +82,9 @@ const TABLE: &[&[Round]] = rounds! {
     ["alibi-2048"]     [F32, Bf16]       2  []              Peers;
     ["documents-4096"] [F32, Bf16]       2  []              Peers;
     ["mla-2048"]       [F32, Bf16]       2  []              Peers;
+    ["linear-4096"]    [F32, Bf16]       2  []              Peers;
+    ["delta-4096"]     [F32, Bf16]       2  []              Peers;
+    ["delta-4096-128"] [F32, Bf16]       2  []              Peers;
     ["small-64"]       [F32, Bf16]       1  []              Peers;
     ["small-128"]      [F32, Bf16]       1  []              Peers;
     ["decode-1x1024"]  [F32, Bf16]       2  []              Peers;

@@ -1,11 +1,11 @@
 //! The workloads: a row each.
 
-use super::{Cache, Call, Latents, Mask, Prefix, Score, Workload};
+use super::{Cache, Call, Latents, Mask, Prefix, Recurrence, Score, Workload};
 
 const fn row(name: &'static str, heads: [u32; 2], dim: u32, tokens: u32, mask: Mask) -> Workload {
     let [heads, kv_heads] = heads;
     let (call, score) = (Call::Prefill, Score::Plain);
-    Workload { name, heads, kv_heads, dim, latents: None, tokens, call, mask, score }
+    Workload { name, heads, kv_heads, dim, latents: None, tokens, call, mask, score, recurrence: None }
 }
 
 const fn decode(name: &'static str, sequences: u32, tokens: u32, cache: Cache) -> Workload {
@@ -36,6 +36,10 @@ const fn scored(workload: Workload, score: Score) -> Workload {
     Workload { score, ..workload }
 }
 
+const fn recurrent(workload: Workload, recurrence: Recurrence) -> Workload {
+    Workload { recurrence: Some(recurrence), ..workload }
+}
+
 /// Every workload.
 #[rustfmt::skip]
 pub const WORKLOADS: &[Workload] = &[
@@ -52,6 +56,9 @@ pub const WORKLOADS: &[Workload] = &[
     scored(row("alibi-2048", [16, 16], 128, 2048, Mask::Causal), Score::Alibi),
     row("documents-4096", [16, 16], 128, 4096, Mask::Documents(&[512, 1024, 300, 900, 1360])),
     latent(row("mla-2048", [16, 16], 192, 2048, Mask::Causal)),
+    recurrent(row("linear-4096",    [16, 16],  64, 4096, Mask::Causal), Recurrence::Sum),
+    recurrent(row("delta-4096",     [16, 16],  64, 4096, Mask::Causal), Recurrence::GatedDelta),
+    recurrent(row("delta-4096-128", [16, 16], 128, 4096, Mask::Causal), Recurrence::GatedDelta),
     row("small-64",    [1, 1],     64,    64, Mask::None),
     row("small-128",   [1, 1],    128,    64, Mask::None),
     row("width-64",    [32, 8],    64,  1024, Mask::Causal),
