@@ -2,6 +2,7 @@
 
 use regard::{Dtype, Kernel, RowOf};
 use regard_ir::bounds::{self, Quantity};
+use regard_ir::cache::Codec;
 use regard_ir::plan::Precision;
 use regard_oracle::sample::Sample;
 use regard_oracle::{Keys, Tensor4};
@@ -115,12 +116,16 @@ pub fn relative_rms(found: &Tensor4<'_>, expected: &Tensor4<'_>) -> f64 {
 /// # Errors
 /// As [`Case::judge`].
 pub fn judge(kernel: &Kernel, case: &Case<'_>, held: &Inputs, outputs: &Outputs) -> Result<f64, Failure> {
+    let cache = kernel.plan().cache;
+    // Queries and weights of 16 bits leave more than f32 does, and less than any bound on 16-bit storage.
+    let of_integers = [cache.k, cache.v].iter().any(|codec| matches!(codec, Codec::Int8 | Codec::Int4));
+    let allowed = if of_integers && case.dtype == Dtype::F32 { Dtype::F16 } else { case.dtype };
     let (wide, precision) = (Case { dtype: Dtype::F32, ..*case }, kernel.plan().precision());
-    let allowed = bounds::held(&kernel.plan().cache, case.dtype, precision)
-        / bounds::bound(Quantity::Output, Dtype::F32, precision, 0.0);
     let sample = Sample::new(&case.problem, &case.variant.heads, 1, case.seed);
     match wide.judge_as(precision, held, &widened(&wide, outputs), &sample) {
-        Err(Failure::Bound(report)) if report.share() > allowed => Err(Failure::Bound(report)),
+        Err(Failure::Bound(report)) if report.share() > loosened(allowed, precision) => {
+            Err(Failure::Bound(report))
+        }
         Ok(report) => Ok(report.output.error),
         Err(Failure::Bound(report)) => Ok(report.output.error),
         Err(failure) => Err(failure),
@@ -132,4 +137,10 @@ pub fn allowed_rms(kernel: &Kernel) -> f64 {
     let (cache, dtype) = (kernel.plan().cache, kernel.plan().dtype);
     let storage = bounds::bound(Quantity::Output, dtype, Precision::Exact, 0.0);
     bounds::kept(&cache, dtype).unwrap_or(storage)
+}
+
+/// How much wider the bounds of a storage type are than those of f32.
+fn loosened(dtype: Dtype, precision: Precision) -> f64 {
+    let of = |dtype| bounds::bound(Quantity::Output, dtype, precision, 0.0);
+    of(dtype) / of(Dtype::F32)
 }

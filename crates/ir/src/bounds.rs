@@ -71,21 +71,6 @@ pub fn denominator(quantity: Quantity, max_oracle: f64) -> f64 {
     }
 }
 
-/// The bound on outputs against the formula on what a cache of some format holds.
-///
-/// Queries and weights of 16 bits, which integers are multiplied by, leave more than f32 does and less than any bound on 16-bit storage;
-/// weights of values of 4 bits have 8. Holds as [`bound`] does, and is widened as it is by larger scores.
-pub fn held(format: &PageFormat, dtype: Dtype, precision: Precision) -> f64 {
-    let storage = |dtype| bound(Quantity::Output, dtype, precision, 0.0);
-    let is_integer = |codec| matches!(codec, Codec::Int8 | Codec::Int4);
-    let of_integers = match format.v {
-        Codec::Int4 => 1e-2,
-        v if is_integer(v) || is_integer(format.k) => storage(Dtype::F16),
-        _ => 0.0,
-    };
-    libm::fmax(storage(dtype), of_integers)
-}
-
 /// How far the outputs of a head may be from those of the very keys and values that a cache was given, rms by rms, where it
 /// keeps fewer digits than their type has; `None` where it keeps all.
 ///

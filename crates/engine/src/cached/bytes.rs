@@ -1,8 +1,8 @@
 //! Products of bytes: rows are quantised as well, so that one instruction multiplies four numbers of a lane.
 //!
 //! Queries are rounded to 16 bits once a call, weights once a page, each row with a scale of its own, and multiplied as an
-//! upper and a lower byte: of 8 bits alone either would leave an error near 1e-2 where keys are few. Weights of values of 4 bits
-//! have 8, as such a value is itself off by a fifteenth. Sums are exact integers; what a page adds is converted and scaled once.
+//! upper and a lower byte: of 8 bits alone either would leave an error near 1e-2 where keys are few. Sums are exact integers;
+//! what a page adds is converted and scaled once.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -19,9 +19,6 @@ use crate::isa::Door;
 pub(super) trait Stored<const N: usize>: Copy + 'static {
     /// What stored bytes of keys are more than their numbers.
     const KEY_BIAS: i32;
-
-    /// Bytes that weights of values are rounded to.
-    const WEIGHT_BYTES: usize;
 
     /// The words of vector `v` of the row's lanes, bytes of 0 to 255. `#[inline(always)]`.
     fn keys<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; N];
@@ -44,7 +41,6 @@ pub(super) struct Bytes;
 
 impl Stored<1> for Bytes {
     const KEY_BIAS: i32 = 128;
-    const WEIGHT_BYTES: usize = 2;
 
     #[inline(always)]
     fn keys<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; 1] {
@@ -69,7 +65,6 @@ pub(super) struct Nibbles;
 
 impl Stored<2> for Nibbles {
     const KEY_BIAS: i32 = 8;
-    const WEIGHT_BYTES: usize = 1;
 
     #[inline(always)]
     fn keys<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::u32s; 2] {
@@ -94,8 +89,7 @@ impl Stored<2> for Nibbles {
     }
 }
 
-/// Rows of numbers of two bytes, four to a word of upper and one of lower bytes: `depth` times `N` words of each. Numbers of one byte
-/// are lower ones.
+/// Rows of numbers of two bytes, four to a word of upper and one of lower bytes: `depth` times `N` words of each.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub words: &'a [u32],
@@ -143,20 +137,19 @@ pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: us
     pub stored: PhantomData<S>,
 }
 
-/// Sums of upper and lower bytes of each row, or of lower ones.
-type Sums<D, const R: usize, const U: usize, const H: usize> =
-    [[[<<D as Lanes>::Simd as Simd>::i32s; U]; H]; R];
+/// Sums of upper and lower bytes of each row.
+type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::i32s; U]; 2]; R];
 
 impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> ByteTile<'a, D, S, N, R, U> {
     /// Adds the products of some rows of the panels.
     #[inline(always)]
-    fn add<const KEYS: bool, const H: usize>(&self, sums: &mut Sums<D, R, U, H>, range: Range<usize>) {
+    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, range: Range<usize>) {
         let Self { lanes, a, panels, panel, first, ahead, .. } = *self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
         let count = range.len();
-        let mut halves: [[&[[u32; N]]; H]; R] = [[&[]; H]; R];
+        let mut halves: [[&[[u32; N]]; 2]; R] = [[&[]; 2]; R];
         for (r, halves) in halves.iter_mut().enumerate() {
             for (half, row) in halves.iter_mut().enumerate() {
                 let begin = r.min(a.rows - 1) * a.stride + half * a.lower + range.start * N;
@@ -236,7 +229,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
                         *sums = [simd.splat_i32s(start as i32); U];
                     }
                 }
-                self.add::<true, 2>(&mut sums, group * depth..self.a.depth.min((group + 1) * depth));
+                self.add::<true>(&mut sums, group * depth..self.a.depth.min((group + 1) * depth));
                 for u in 0..U {
                     let (panel, v) = ((self.first + u) / per_panel, (self.first + u) % per_panel);
                     let at = (panel * count + group) * super::LANES + v * D::WIDTH;
@@ -246,15 +239,9 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
                     }
                 }
             }
-        } else if S::WEIGHT_BYTES == 1 {
-            let mut sums = [[[simd.splat_i32s(0); U]; 1]; R];
-            self.add::<false, 1>(&mut sums, 0..self.a.depth);
-            for (floats, [sums]) in floats.iter_mut().zip(&sums) {
-                *floats = sums.map(|sum| I32::from_raw(lanes, sum).to_f32());
-            }
         } else {
             let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-            self.add::<false, 2>(&mut sums, 0..self.a.depth);
+            self.add::<false>(&mut sums, 0..self.a.depth);
             for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
                 for u in 0..U {
                     floats[u] = Self::joined([upper[u], lower[u]], lanes);
@@ -291,11 +278,11 @@ pub(super) fn quantise_query<D: Door>(lanes: D, row: &[f32], to: &mut [u8]) -> f
     scale
 }
 
-/// Rounds a row of weights, none of them negative, times scales to numbers of so many bytes: for each of the groups of scales the
-/// upper, if there are two, and then the lower bytes, all by one scale, which it gives. `largest` is the largest scale of each weight
-/// over the groups; `row` is memory. All are whole vectors. Of a row that is not finite the scale is NaN.
+/// Rounds a row of weights, none of them negative, times scales to numbers of two bytes: for each of the groups of scales the
+/// upper and then the lower bytes, all by one scale, which it gives. `largest` is the largest scale of each weight over the
+/// groups; `row` is memory. All are whole vectors. Of a row that is not finite the scale is NaN.
 #[inline(always)]
-pub(super) fn quantise_weights<D: Door, const BYTES: usize>(
+pub(super) fn quantise_weights<D: Door>(
     lanes: D,
     weights: &[f32],
     [largest, scales]: [&[f32]; 2],
@@ -306,25 +293,24 @@ pub(super) fn quantise_weights<D: Door, const BYTES: usize>(
     for (&largest, &weight) in vectors(lanes, largest).iter().zip(vectors(lanes, weights)) {
         peak.see(F32::from_raw(lanes, largest) * F32::from_raw(lanes, weight));
     }
-    let Some((scale, inverse)) = peak.scale(if BYTES == 1 { 255.0 } else { 65535.0 }) else {
+    let Some((scale, inverse)) = peak.scale(65535.0) else {
         to.fill(0);
         return f32::NAN;
     };
     let (inverse, up) = (F32::splat(lanes, inverse), F32::splat(lanes, ROUND));
     let len = weights.len();
-    for (scales, to) in scales.chunks_exact(len).zip(to.chunks_exact_mut(BYTES * len)) {
+    for (scales, to) in scales.chunks_exact(len).zip(to.chunks_exact_mut(2 * len)) {
         let of_weights = vectors(lanes, scales).iter().zip(vectors(lanes, weights));
         for (x, (&scale, &weight)) in vectors_mut(lanes, row).iter_mut().zip(of_weights) {
             let product = F32::from_raw(lanes, scale) * F32::from_raw(lanes, weight);
             // The lowest bits of the sum are the integer.
             *x = (product * inverse + up).raw();
         }
-        let (upper, lower) = to.split_at_mut((BYTES - 1) * len);
-        for (lower, numbers) in lower.as_chunks_mut().0.iter_mut().zip(row.as_chunks().0) {
-            *lower = bytes::<0>(numbers);
-        }
-        for (upper, numbers) in upper.as_chunks_mut().0.iter_mut().zip(row.as_chunks().0) {
+        let (upper, lower) = to.split_at_mut(len);
+        let halves = upper.as_chunks_mut().0.iter_mut().zip(lower.as_chunks_mut().0);
+        for ((upper, lower), numbers) in halves.zip(row.as_chunks().0) {
             *upper = bytes::<8>(numbers);
+            *lower = bytes::<0>(numbers);
         }
     }
     scale

@@ -137,7 +137,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
         for (group, first) in (0..panels).step_by(group_panels.max(1)).enumerate() {
             let panels = group_panels.min(panels - first);
             // Past the bytes of the groups before.
-            let at = group * S::WEIGHT_BYTES * len / WORD;
+            let at = group * 2 * len / WORD;
             let tiles = IntegerTiles::<S, N> {
                 a: Rows { words: &rounded.words[at..], beside: rounded.beside - at, depth, ..rounded },
                 panels: &words.steps()[first * panel + begin / numbers..],
@@ -154,16 +154,14 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     }
 }
 
-/// Words of a row of weights over so many keys, rounded to so many bytes: for each group its upper, if there are two, and its lower
-/// ones, then its scale.
-const fn rounded_row(block: &Block, len: usize, bytes: usize) -> usize {
-    block.groups * bytes * len / WORD + 1
+/// Words of a row of rounded weights over so many keys: for each group its upper and its lower bytes, then its scale.
+const fn rounded_row(block: &Block, len: usize) -> usize {
+    block.groups * 2 * len / WORD + 1
 }
 
 /// See [`super::scratch_len`]: scales of each group and their largest, a row on its way, and the rounded rows.
 pub(super) const fn scratch_len(block: &Block, rows: usize, chain: usize) -> usize {
-    let bytes = if matches!(block.codec, Codec::Int4) { Nibbles::WEIGHT_BYTES } else { Bytes::WEIGHT_BYTES };
-    (block.groups + 2) * chain + rows * rounded_row(block, chain, bytes)
+    (block.groups + 2) * chain + rows * rounded_row(block, chain)
 }
 
 /// Rounds the weights of some keys times their scales.
@@ -190,15 +188,12 @@ fn round_weights<'a, D: Door, S: Stored<N>, const N: usize>(
             *largest = if group == 0 { scale } else { scale.max(F32::from_raw(lanes, *largest)) }.raw();
         }
     }
-    let stride = rounded_row(block, len, S::WEIGHT_BYTES);
+    let stride = rounded_row(block, len);
     for (r, to) in rest.chunks_exact_mut(stride).take(weights.rows).enumerate() {
         let weights = &weights.numbers[r * weights.stride + keys.start..][..len];
         let (scale, bytes) = to.split_last_mut().expect("a row has a scale");
         let bytes = bytemuck::cast_slice_mut(bytes);
-        *scale = match S::WEIGHT_BYTES {
-            1 => bytes::quantise_weights::<D, 1>(lanes, weights, [largest, scales], row, bytes),
-            _ => bytes::quantise_weights::<D, 2>(lanes, weights, [largest, scales], row, bytes),
-        };
+        *scale = bytes::quantise_weights(lanes, weights, [largest, scales], row, bytes);
     }
     Rows {
         words: bytemuck::cast_slice(rest),
