@@ -367,6 +367,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn recurrences_have_their_truth() {
+        for name in ["linear-4096", "delta-4096"] {
+            let small = Workload { heads: 2, kv_heads: 2, dim: 4, tokens: 9, ..*workload(name).unwrap() };
+            let inputs = Inputs::new(&small);
+            let reference = Reference::new(&small, &inputs, Dtype::F32).unwrap();
+            assert_eq!(reference.rows.len(), 18);
+            let mut answer: Vec<f32> =
+                (0..2).flat_map(|head| token_by_token(&inputs, head, [9, 4])).collect();
+            assert!(reference.judge(&answer, Precision::Exact).unwrap().error < 1e-6, "{name}");
+            answer.rotate_left(4);
+            assert!(
+                reference.judge(&answer, Precision::Exact).unwrap().error > 0.1,
+                "{name}, the next token's"
+            );
+        }
+    }
+
+    /// A head's answer: the recurrence as its papers have it.
+    fn token_by_token(inputs: &Inputs, head: usize, [tokens, dim]: [usize; 2]) -> Vec<f32> {
+        let rule = !inputs.gates.is_empty();
+        let row = |tensor: usize, token: usize| -> Vec<f64> {
+            let row = &inputs.tensors[tensor].1[(head * tokens + token) * dim..][..dim];
+            row.iter().map(|&x| x.into()).collect()
+        };
+        let unit = |row: Vec<f64>| -> Vec<f64> {
+            let len = (row.iter().map(|x| x * x).sum::<f64>() + 1e-6).sqrt();
+            row.iter().map(|x| if rule { x / len } else { *x }).collect()
+        };
+        let gate = |gate: usize, token: usize, none: f64| {
+            inputs.gates.get(gate).map_or(none, |(_, numbers)| numbers[head * tokens + token].into())
+        };
+        let mut state = vec![vec![0.0; dim]; dim];
+        let mut answer = Vec::new();
+        for token in 0..tokens {
+            let (q, k, v) = (unit(row(0, token)), unit(row(1, token)), row(2, token));
+            let (decay, strength) = (gate(0, token, 0.0).exp(), gate(1, token, 1.0));
+            for c in 0..dim {
+                state.iter_mut().for_each(|row| row[c] *= decay);
+                let recalled: f64 = if rule { (0..dim).map(|r| k[r] * state[r][c]).sum() } else { 0.0 };
+                (0..dim).for_each(|r| state[r][c] += strength * k[r] * (v[c] - recalled));
+                let read: f64 = (0..dim).map(|r| q[r] * state[r][c]).sum();
+                answer.push((read / (dim as f64).sqrt()) as f32);
+            }
+        }
+        answer
+    }
+
+    #[test]
+    fn states_decay_and_strengths_are_the_same_in_every_storage() {
+        let small = Workload { heads: 2, tokens: 64, ..*workload("delta-4096").unwrap() };
+        let Inputs { gates, .. } = Inputs::new(&small);
+        let [("decay", decay), ("beta", beta)] = &gates[..] else { panic!("{gates:?}") };
+        assert_eq!([decay.len(), beta.len()], [128; 2]);
+        assert!(decay.iter().all(|&x| -1.0 < x && x < 0.0), "{decay:?}");
+        assert!(beta.iter().all(|&x| 0.0 < x && x < 1.0 && bf16::from_f32(x).to_f32() == x), "{beta:?}");
+        assert_ne!(beta[..64], beta[64..], "heads have their own");
+    }
+
     fn lengths(inputs: &Inputs) -> Vec<usize> {
         inputs.tensors.iter().map(|(_, numbers)| numbers.len()).collect()
     }
