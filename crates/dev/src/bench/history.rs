@@ -1,7 +1,8 @@
 //! Results as they are kept: JSON lines, one file for each machine and date below docs/bench.
 //!
 //! A session line says on what machine and with what versions the rounds after it were measured; each round is one line,
-//! written when all of it is known; an end line closes what was asked for. A session that was interrupted has no end,
+//! written when all of it is known; an end line closes what was asked for. Lines are never changed: what turns out to be wrong of them
+//! a remark says, which is added by hand. A session that was interrupted has no end,
 //! and the next call that asks for the same goes on after its last round.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub enum Line {
     Session(Session),
     /// What was measured together.
     Round(Round),
+    /// What is to be known of the rounds of its file, as it was found out later.
+    Remark(String),
     /// All that was asked for is there.
     End,
 }
@@ -221,7 +224,7 @@ impl History {
             match line {
                 Line::Session(it) => same = (&it.command, &it.commit) == (&session.command, &session.commit),
                 Line::Round(round) if same => done.push(round.name.clone()),
-                Line::Round(_) | Line::End => {}
+                Line::Round(_) | Line::Remark(_) | Line::End => {}
             }
         }
         done

@@ -78,6 +78,9 @@ fn about(machine: &Machine) -> String {
     if !versions.is_empty() {
         let _ = writeln!(text, "Others: {}.\n", versions.join(", "));
     }
+    for remark in &machine.remarks {
+        let _ = writeln!(text, "**Remark.** {remark}\n");
+    }
     text.push_str("| GFLOP/s at most |");
     let units = ["fma", "fma_avx2", "dot_bf16", "tiles_bf16"];
     let names = ["f32 multiply-adds", "of AVX2", "bf16 dots", "bf16 tiles"];

@@ -23,6 +23,8 @@ pub struct Machine {
     pub rows: Vec<Row>,
     /// Who could not compute something.
     pub failures: Vec<Failure>,
+    /// What is to be known of the rows.
+    pub remarks: Vec<String>,
 }
 
 /// Someone's way that did not work, and for which reason.
@@ -145,6 +147,7 @@ impl Machine {
 pub fn machines(histories: &[History]) -> Vec<Machine> {
     let mut newest: BTreeMap<String, BTreeMap<String, (Session, Round)>> = BTreeMap::new();
     let mut sessions: BTreeMap<String, (usize, Session)> = BTreeMap::new();
+    let mut remarks: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     let mut place = 0;
     for history in histories {
         let mut current = None;
@@ -162,7 +165,11 @@ pub fn machines(histories: &[History]) -> Vec<Machine> {
                         rounds.insert(round.name.clone(), (session.clone(), round.clone()));
                     }
                 }
-                (Line::Round(_) | Line::End, _) => {}
+                (Line::Remark(text), Some(session)) => {
+                    let of = remarks.entry(super::history::slug(session)).or_default();
+                    of.push((session.date.clone(), text.clone()));
+                }
+                (Line::Round(_) | Line::Remark(_) | Line::End, _) => {}
             }
         }
     }
@@ -177,6 +184,10 @@ pub fn machines(histories: &[History]) -> Vec<Machine> {
                     note_failures(&measured, &mut machine.failures);
                 }
             }
+            // Of a day of which rows are left.
+            let of_day = remarks.remove(&slug).unwrap_or_default().into_iter();
+            let of_day = of_day.filter(|(date, _)| machine.rows.iter().any(|row| row.date == *date));
+            machine.remarks = of_day.map(|(_, text)| text).collect();
             Some((place, machine))
         })
         .collect();
@@ -395,6 +406,16 @@ mod tests {
         assert_eq!(median(vec![round(1.0, &[]), round(2.0, &[])]), 2.0);
         assert_eq!(median(vec![round(1.0, &others), round(2.0, &others)]), 2.0);
         assert_eq!(median(vec![round(1.0, &others), round(2.0, &[])]), 1.0);
+    }
+
+    #[test]
+    fn a_remark_stays_as_long_as_a_row_of_its_day() {
+        let of_day = |date: &str| Line::Session(Session { date: date.to_owned(), ..Session::default() });
+        let remark = Line::Remark("asleep".to_owned());
+        let mut lines = vec![of_day("2026-11-25"), round(1.0, &[]), remark];
+        assert_eq!(machines(&[History::with(lines.clone())])[0].remarks, ["asleep"]);
+        lines.extend([of_day("2026-11-26"), round(1.0, &[])]);
+        assert_eq!(machines(&[History::with(lines)])[0].remarks, [""; 0]);
     }
 
     #[test]

@@ -343,14 +343,35 @@ fn solve<L: Door>(
             product::multiply(lanes, sizes, left, Right::rows(solved, stride), (rest, stride), Before::Kept);
         }
         let own = &erased[first * chunk + first..];
-        for column in (0..width).step_by(L::WIDTH) {
-            lanes.call(Block { lanes, erased: own, chunk, values: &mut rest[column..], stride });
+        let mut column = 0;
+        while column < width {
+            let values = &mut rest[column..];
+            column += L::WIDTH
+                * match (width - column) / L::WIDTH {
+                    4.. if L::TILE >= 8 => diagonal::<L, 4>(lanes, (own, chunk), (values, stride)),
+                    2.. => diagonal::<L, 2>(lanes, (own, chunk), (values, stride)),
+                    _ => diagonal::<L, 1>(lanes, (own, chunk), (values, stride)),
+                };
         }
     }
 }
 
-/// A block on the diagonal, of one vector of each row.
-struct Block<'a, L> {
+/// Solves a block on the diagonal for `V` vectors of its rows, and says how many they are.
+#[inline(always)]
+fn diagonal<L: Door, const V: usize>(
+    lanes: L,
+    (erased, chunk): (&[f32], usize),
+    (values, stride): (&mut [f32], usize),
+) -> usize {
+    lanes.call(Diagonal::<L, V> { lanes, erased, chunk, values, stride });
+    V
+}
+
+/// Rows of a block that are solved together, in registers.
+const TOGETHER: usize = 4;
+
+/// A block on the diagonal, of `V` vectors of each row: a function of its own, so that its sums keep every register.
+struct Diagonal<'a, L, const V: usize> {
     lanes: L,
     erased: &'a [f32],
     chunk: usize,
@@ -358,26 +379,43 @@ struct Block<'a, L> {
     stride: usize,
 }
 
-impl<L: Door> regard_engine::Op for Block<'_, L> {
+impl<L: Door, const V: usize> regard_engine::Op for Diagonal<'_, L, V> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let Self { lanes, erased, chunk, values, stride } = self;
         let simd = lanes.simd();
-        let mut rows = [simd.splat_f32s(0.0); BLOCK];
-        for (to, row) in rows.iter_mut().zip(values.chunks(stride)) {
-            *to = vectors(lanes, &row[..L::WIDTH])[0];
-        }
-        // Of each row that is solved the others take what is theirs: no sum waits for the one before.
-        for solved in 0..BLOCK {
-            let own = rows[solved];
-            for (row, erased) in rows.iter_mut().zip(erased.chunks(chunk)).skip(solved + 1) {
-                *row = simd.mul_add_e_f32s(simd.splat_f32s(erased[solved]), own, *row);
+        let width = V * L::WIDTH;
+        for first in (0..BLOCK).step_by(TOGETHER) {
+            let (solved, rest) = values.split_at_mut(first * stride);
+            let erased: [&[f32]; TOGETHER] =
+                core::array::from_fn(|i| &erased[(first + i) * chunk..][..first + TOGETHER]);
+            let mut sums = [[simd.splat_f32s(0.0); V]; TOGETHER];
+            for (sums, row) in sums.iter_mut().zip(rest.chunks(stride)) {
+                sums.copy_from_slice(vectors(lanes, &row[..width]));
             }
-        }
-        for (&from, row) in rows.iter().zip(values.chunks_mut(stride)) {
-            vectors_mut(lanes, &mut row[..L::WIDTH])[0] = from;
+            for (at, row) in solved.chunks(stride).enumerate() {
+                let row = vectors(lanes, &row[..width]);
+                for (sums, erased) in sums.iter_mut().zip(&erased) {
+                    let factor = simd.splat_f32s(erased[at]);
+                    for (sum, &solved) in sums.iter_mut().zip(row) {
+                        *sum = simd.mul_add_e_f32s(factor, solved, *sum);
+                    }
+                }
+            }
+            for i in 0..TOGETHER {
+                let own = sums[i];
+                for j in i + 1..TOGETHER {
+                    let factor = simd.splat_f32s(erased[j][first + i]);
+                    for (sum, &solved) in sums[j].iter_mut().zip(&own) {
+                        *sum = simd.mul_add_e_f32s(factor, solved, *sum);
+                    }
+                }
+            }
+            for (sums, row) in sums.iter().zip(rest.chunks_mut(stride)) {
+                vectors_mut(lanes, &mut row[..width]).copy_from_slice(sums);
+            }
         }
     }
 }

@@ -105,8 +105,9 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let Some(input) = self.shared.recurrence.delta else { return };
         let [.., betas] = &mut memory.factors;
         betas.fill(0.0);
+        let (given, apart) = self.of_tokens(input, head, span.first);
         for (row, to) in betas[..span.count].iter_mut().enumerate() {
-            *to = self.of_token(input, head, span.first + row).first().copied().unwrap_or(0.0);
+            *to = given.get(row * apart).copied().unwrap_or(0.0);
         }
     }
 
@@ -117,6 +118,14 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let index = [self.sequence as i32, self.value_head(variant, head) as i32, token as i32, 0];
         let offset = captured.offset(input.into(), &index);
         offset.zip(captured.floats(input)).and_then(|(offset, data)| data.get(offset..)).unwrap_or_default()
+    }
+
+    /// Elements of an input of one number a token, from those of a token of a head on, and how far apart they are.
+    #[inline(always)]
+    fn of_tokens(&self, input: u16, head: usize, token: usize) -> (&[f32], usize) {
+        let [first, second] = [token, token + 1].map(|token| self.of_token(input, head, token));
+        // None comes after the last.
+        (first, if second.is_empty() { 1 } else { first.len() - second.len() })
     }
 
     /// The log decay of a head.
@@ -142,9 +151,11 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 let log = self.head_log(input, head);
                 chunk::scalar(lanes, memory, rows, |row| if row < span.count { log } else { 0.0 });
             }
-            Decay::Token(input) => chunk::scalar(lanes, memory, rows, |row| {
-                if row < span.count { self.token_log(input, head, span.first + row) } else { 0.0 }
-            }),
+            Decay::Token(input) => {
+                let (given, apart) = self.of_tokens(input, head, span.first);
+                let log = |row: usize| given.get(row * apart).copied().unwrap_or(0.0);
+                chunk::scalar(lanes, memory, rows, |row| if row < span.count { log(row) } else { 0.0 });
+            }
             Decay::Channel(input) => {
                 channels::sums(lanes, layout, memory, rows, |row, to| {
                     to.fill(0.0);

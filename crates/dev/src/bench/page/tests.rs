@@ -52,6 +52,7 @@ fn machine() -> Machine {
     let half = Row { gflops: 160.0, ..wrong.clone() };
     Machine {
         session,
+        remarks: vec!["The others were asleep.".to_owned()],
         limits,
         rows: vec![
             row("gqa-4096", Dtype::F32, &[("vllm", 0.6), ("torch-sdpa", 1.5)]),
@@ -72,7 +73,7 @@ fn a_measurement_stands_beside_the_best_other_and_the_rest() {
     let row = "| gqa-4096 | f32 | loaded simd-f32 | 500.0 ms | 475.0 ms to 525.0 ms | 320 | 80 % fma | vLLM, 600.0 ms | 1.20 (1.20) | torch SDPA 3.00 | 25 % |";
     assert!(page.contains(row), "{page}");
     assert!(page.contains("2026-11-25, commit 0123456789."), "{page}");
-    assert!(page.contains("Others: vllm 0.32.0."), "{page}");
+    assert!(page.contains("Others: vllm 0.32.0.\n\n**Remark.** The others were asleep.\n\n"), "{page}");
     assert!(
         page.contains("| GFLOP/s at most | f32 multiply-adds |\n|---|---:|\n| 2 threads | 400 |"),
         "{page}"

@@ -22,8 +22,7 @@ pub(super) enum Part {
 }
 
 /// Interpreters that all wheels below exist for, the one wanted most first.
-pub(super) const INTERPRETERS: [&str; 5] =
-    ["python3.11", "python3.12", "python3.13", "python3.10", "python3"];
+pub(super) const INTERPRETERS: [&str; 4] = ["python3.11", "python3.12", "python3.13", "python3"];
 
 impl Part {
     /// As messages and files call it.
