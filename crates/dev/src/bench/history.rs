@@ -1,9 +1,9 @@
 //! Results as they are kept: JSON lines, one file for each machine and date below docs/bench.
 //!
 //! A session line says on what machine and with what versions the rounds after it were measured; each round is one line,
-//! written when all of it is known; an end line closes what was asked for. Lines are never changed: what turns out to be wrong of them
-//! a remark says, which is added by hand. A session that was interrupted has no end,
-//! and the next call that asks for the same goes on after its last round.
+//! written when all of it is known; an end line closes what was asked for. Lines are never changed: what turns out to be wrong
+//! of them a remark says, which is added by hand. A session that was interrupted has no end, and the next call that asks for
+//! the same goes on after its last round.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};

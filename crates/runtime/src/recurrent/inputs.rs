@@ -120,11 +120,12 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         offset.zip(captured.floats(input)).and_then(|(offset, data)| data.get(offset..)).unwrap_or_default()
     }
 
-    /// Elements of an input of one number a token, from those of a token of a head on, and how far apart they are.
+    /// Elements of an input of one number a token, from that of a token of a head on, and how far apart tokens are: those of packed
+    /// sequences have all heads between them.
     #[inline(always)]
     fn of_tokens(&self, input: u16, head: usize, token: usize) -> (&[f32], usize) {
         let [first, second] = [token, token + 1].map(|token| self.of_token(input, head, token));
-        // None comes after the last.
+        // After the last there is none.
         (first, if second.is_empty() { 1 } else { first.len() - second.len() })
     }
 
