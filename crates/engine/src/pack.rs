@@ -5,7 +5,7 @@
 //! packed once a run, or once for each key block and query block, and shared by all rows of a pass.
 
 use pulp::bytemuck;
-use regard_simd::{Lanes, TRANSPOSE, vectors_mut};
+use regard_simd::{Lanes, TRANSPOSE, rows_from, vectors_mut};
 
 use crate::element::Element;
 use crate::engine::GROUP;
@@ -164,7 +164,7 @@ fn turn_rows<L: Lanes>(lanes: L, rows: [&[f32]; TRANSPOSE], columns: usize, widt
     let dim = rows[0].len();
     let turned = if columns == TRANSPOSE { dim / TRANSPOSE * TRANSPOSE } else { 0 };
     for channel in (0..turned).step_by(TRANSPOSE) {
-        lanes.transpose(rows.map(|row| &row[channel..]), &mut to[channel * width..], width);
+        lanes.transpose(rows_from(rows, channel), &mut to[channel * width..], width);
     }
     for channel in turned..dim {
         for (row, to) in rows[..columns].iter().zip(&mut to[channel * width..]) {

@@ -4,7 +4,7 @@
 //! The terms of a sum may come in any order that both operands share: a word holds two elements that are 16 apart in depth, so that
 //! rows are packed vector by vector, without a shuffle.
 
-use regard_simd::{F32, Lanes, TRANSPOSE, pair_bf16, round_bf16, vectors, vectors_mut};
+use regard_simd::{F32, Lanes, TRANSPOSE, pair_bf16, round_bf16, rows_apart, vectors, vectors_mut};
 
 use crate::engine::LINE;
 use crate::product::{Matrix, Right};
@@ -149,7 +149,7 @@ fn pair_channels<L: Lanes, const REST: bool>(lanes: L, row: &[f32], has_second: 
 fn turn<L: Lanes>(lanes: L, from: &[f32; BLOCK], to: &mut [f32], stride: usize) {
     for row in (0..SIDE).step_by(TRANSPOSE) {
         for column in (0..SIDE).step_by(TRANSPOSE) {
-            let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|i| &from[(row + i) * SIDE + column..]);
+            let rows = rows_apart(&from[row * SIDE + column..], SIDE);
             lanes.transpose(rows, &mut to[column * stride + row..], stride);
         }
     }

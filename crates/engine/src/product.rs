@@ -8,7 +8,7 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Lanes, Simd, TRANSPOSE, vectors_mut};
+use regard_simd::{F32, Lanes, Simd, TRANSPOSE, rows_apart, rows_from, vectors_mut};
 
 use crate::engine::{LINE, Op};
 use crate::isa::Door;
@@ -78,10 +78,9 @@ impl<'a> Matrix<'a> {
             return Right::rows(self.data, self.stride);
         }
         for column in (0..columns).step_by(TRANSPOSE) {
+            let eight = rows_apart(&self.data[column * self.stride..], self.stride);
             for row in (0..depth).step_by(TRANSPOSE) {
-                let from: [&[f32]; TRANSPOSE] =
-                    core::array::from_fn(|i| &self.data[(column + i) * self.stride + row..]);
-                lanes.transpose(from, &mut room[row * columns + column..], columns);
+                lanes.transpose(rows_from(eight, row), &mut room[row * columns + column..], columns);
             }
         }
         Right::rows(room, columns)

@@ -3,7 +3,7 @@
 use regard_engine::pack::PANEL;
 use regard_ir::inputs::Captured;
 use regard_ir::variant::Sink;
-use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, vectors_mut};
+use regard_simd::{F32, Lanes, TRANSPOSE, load_f32, rows_apart, vectors_mut};
 
 /// Turns eight lanes from `lane` on of an output, `[value_width][width]`, into rows of `value_width`.
 #[inline(always)]
@@ -23,8 +23,7 @@ pub(crate) fn turn<L: Lanes>(
         return;
     }
     for (panel, channels) in output.chunks_exact(PANEL * width).enumerate() {
-        let from = core::array::from_fn(|i| &channels[i * width + lane..][..TRANSPOSE]);
-        lanes.transpose(from, &mut to[panel * PANEL..], value_width);
+        lanes.transpose(rows_apart(&channels[lane..], width), &mut to[panel * PANEL..], value_width);
     }
 }
 

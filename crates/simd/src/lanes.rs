@@ -8,6 +8,32 @@ use crate::value::F32;
 /// Rows and columns of the block that [`Lanes::transpose`] turns.
 pub const TRANSPOSE: usize = 8;
 
+/// Rows that are so far apart, as [`Lanes::transpose`] takes them. A loop, as `core::array::from_fn` is called where it is not inlined,
+/// and that for each block.
+///
+/// # Panics
+/// If the last row begins past the end of the data.
+#[inline(always)]
+pub fn rows_apart(data: &[f32], stride: usize) -> [&[f32]; TRANSPOSE] {
+    let mut rows = [data; TRANSPOSE];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = &data[i * stride..];
+    }
+    rows
+}
+
+/// The same rows, each from an element on.
+///
+/// # Panics
+/// If a row ends before.
+#[inline(always)]
+pub fn rows_from(mut rows: [&[f32]; TRANSPOSE], first: usize) -> [&[f32]; TRANSPOSE] {
+    for row in &mut rows {
+        *row = &row[first..];
+    }
+    rows
+}
+
 /// The vectors of one instruction set.
 ///
 /// A value of this type is a proof that the processor has the set: it is made by detection alone. Methods are

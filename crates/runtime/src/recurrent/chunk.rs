@@ -389,8 +389,11 @@ impl<L: Door, const V: usize> regard_engine::Op for Diagonal<'_, L, V> {
         let width = V * L::WIDTH;
         for first in (0..BLOCK).step_by(TOGETHER) {
             let (solved, rest) = values.split_at_mut(first * stride);
-            let erased: [&[f32]; TOGETHER] =
-                core::array::from_fn(|i| &erased[(first + i) * chunk..][..first + TOGETHER]);
+            let mut of_rows = [erased; TOGETHER];
+            for (i, row) in of_rows.iter_mut().enumerate() {
+                *row = &erased[(first + i) * chunk..][..first + TOGETHER];
+            }
+            let erased = of_rows;
             let mut sums = [[simd.splat_f32s(0.0); V]; TOGETHER];
             for (sums, row) in sums.iter_mut().zip(rest.chunks(stride)) {
                 sums.copy_from_slice(vectors(lanes, &row[..width]));

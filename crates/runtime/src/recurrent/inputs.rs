@@ -124,7 +124,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     /// sequences have all heads between them.
     #[inline(always)]
     fn of_tokens(&self, input: u16, head: usize, token: usize) -> (&[f32], usize) {
-        let [first, second] = [token, token + 1].map(|token| self.of_token(input, head, token));
+        let (first, second) = (self.of_token(input, head, token), self.of_token(input, head, token + 1));
         // After the last there is none.
         (first, if second.is_empty() { 1 } else { first.len() - second.len() })
     }
