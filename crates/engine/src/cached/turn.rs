@@ -16,7 +16,7 @@ use crate::pages::numbers::{BYTE_BIAS, NIBBLE_BIAS, nibble};
 pub type Lane = [f32; LANES];
 
 /// A step of a panel that there is not.
-static NONE: Step = [0; LANES];
+const NONE: Step = [0; LANES];
 
 /// The steps of a block of keys.
 struct Steps<'a> {
@@ -34,7 +34,24 @@ impl<'a> Steps<'a> {
     /// Number `step` of a panel; zeros past its last.
     #[inline(always)]
     fn get(&self, panel: usize, step: usize) -> &'a Step {
-        if step < self.depth { &self.steps[panel * self.depth + step] } else { &NONE }
+        if step < self.depth { &self.steps[panel * self.depth + step] } else { const { &NONE } }
+    }
+
+    /// `N` steps of a panel from number `first` on, where they lie, or in `room` if some are past its last.
+    #[inline(always)]
+    fn some<'s, const N: usize>(&self, panel: usize, first: usize, room: &'s mut [Step; N]) -> &'s [Step; N]
+    where
+        'a: 's,
+    {
+        if first + N <= self.depth
+            && let Some(there) = self.steps[panel * self.depth + first..].first_chunk()
+        {
+            return there;
+        }
+        for (i, to) in room.iter_mut().enumerate() {
+            *to = *self.get(panel, first + i);
+        }
+        room
     }
 }
 
@@ -190,8 +207,8 @@ pub fn turn_rows<L: Lanes>(lanes: L, channels: &[Lane], to: &mut [f32], stride: 
 
 /// Eight steps, each from lane `lane` on, as floats.
 #[inline(always)]
-fn eight<'a>(step: impl Fn(usize) -> &'a Step, first: usize, lane: usize) -> [&'a [f32]; TRANSPOSE] {
-    let row = |i: usize| -> &'a [f32] { bytemuck::cast_slice(&step(first + i)[lane..]) };
+fn eight(steps: &[Step; TRANSPOSE], lane: usize) -> [&[f32]; TRANSPOSE] {
+    let row = |i: usize| -> &[f32] { bytemuck::cast_slice(&steps[i][lane..]) };
     [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]
 }
 
@@ -209,22 +226,23 @@ pub fn turn_keys<D: Door>(
     to: &mut [u32],
 ) {
     let steps = Steps::new(keys, from);
-    let depth = tokens / values.codec.numbers() as usize;
-    for panel in 0..tokens / LANES {
-        for sixteen in 0..values.channels.div_ceil(LANES) {
-            let numbers = keys.codec.numbers() as usize;
-            let step = |i: usize| steps.get(panel, sixteen * LANES / numbers + i);
-            let first = sixteen * depth + panel * LANES / numbers;
-            let to: &mut [Step] = to[..values.words].as_chunks_mut().0;
-            let to = &mut to[first..][..LANES / numbers];
+    let numbers = keys.codec.numbers() as usize;
+    let depth = tokens / numbers;
+    let panels = to[..values.words].as_chunks_mut::<LANES>().0;
+    // What is written to lies together: pages are larger than the first cache.
+    for (sixteen, to) in panels.chunks_exact_mut(depth).enumerate() {
+        let first = sixteen * LANES / numbers;
+        for (panel, to) in to.chunks_exact_mut(LANES / numbers).enumerate() {
             match keys.codec {
-                Codec::F32 => turn_words(lanes, step, to.as_flattened_mut()),
-                Codec::F16 => turn_halves(lanes, step, to),
-                Codec::Bf16 => turn_pairs(lanes, step, to),
-                Codec::Int8 => turn_bytes(step, to),
-                Codec::Int4 => turn_nibbles(step, to),
+                Codec::F32 => turn_words(lanes, steps.some(panel, first, &mut [NONE; 16]), to),
+                Codec::F16 => turn_halves(lanes, steps.some(panel, first, &mut [NONE; 8]), to),
+                Codec::Bf16 => turn_pairs(lanes, steps.some(panel, first, &mut [NONE; 8]), to),
+                Codec::Int8 => turn_bytes(steps.some(panel, first, &mut [NONE; 4]), to),
+                Codec::Int4 => turn_nibbles(steps.some(panel, first, &mut [NONE; 2]), to),
             }
         }
+    }
+    for panel in 0..tokens / LANES {
         for group in 0..values.groups {
             let from_at = (panel * keys.groups + group) * LANES;
             let to_at = group * tokens + panel * LANES;
@@ -245,20 +263,22 @@ pub fn turn_keys<D: Door>(
 
 /// Sixteen steps of a word each.
 #[inline(always)]
-fn turn_words<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut [u32]) {
-    let to: &mut [f32] = bytemuck::cast_slice_mut(to);
-    for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-        let from = eight(&step, i * TRANSPOSE, j * TRANSPOSE);
-        lanes.transpose(from, &mut to[j * TRANSPOSE * LANES + i * TRANSPOSE..], LANES);
+fn turn_words<D: Door>(lanes: D, steps: &[Step; LANES], to: &mut [Step]) {
+    let to: &mut [f32] = bytemuck::cast_slice_mut(to.as_flattened_mut());
+    for (i, steps) in steps.as_chunks().0.iter().enumerate() {
+        for j in 0..LANES / TRANSPOSE {
+            let from = eight(steps, j * TRANSPOSE);
+            lanes.transpose(from, &mut to[j * TRANSPOSE * LANES + i * TRANSPOSE..], LANES);
+        }
     }
 }
 
 /// Eight steps of two halves, each contiguous.
 #[inline(always)]
-fn turn_halves<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+fn turn_halves<D: Door>(lanes: D, steps: &[Step; LANES / 2], to: &mut [Step]) {
     let mut channels = [[0.0; LANES]; LANES];
     for (c, channel) in channels.iter_mut().enumerate() {
-        widen_halves(lanes, step(c / 2), c % 2, channel);
+        widen_halves(lanes, &steps[c / 2], c % 2, channel);
     }
     let mut rows = [[0.0; LANES]; LANES];
     turn_rows(lanes, &channels, rows.as_flattened_mut(), LANES);
@@ -276,12 +296,12 @@ fn turn_halves<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut
 
 /// Eight steps of two bf16 a word.
 #[inline(always)]
-fn turn_pairs<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+fn turn_pairs<D: Door>(lanes: D, steps: &[Step; LANES / 2], to: &mut [Step]) {
     // Words of two channels, a row for each token.
     let mut rows = [[0u32; TRANSPOSE]; LANES];
     let words: &mut [f32] = bytemuck::cast_slice_mut(rows.as_flattened_mut());
     for half in 0..LANES / TRANSPOSE {
-        let from = eight(&step, 0, half * TRANSPOSE);
+        let from = eight(steps, half * TRANSPOSE);
         lanes.transpose(from, &mut words[half * TRANSPOSE * TRANSPOSE..], TRANSPOSE);
     }
     for (pair, to) in to.iter_mut().enumerate() {
@@ -296,10 +316,10 @@ fn turn_pairs<'a, D: Door>(lanes: D, step: impl Fn(usize) -> &'a Step, to: &mut 
 
 /// Four steps of four bytes a word.
 #[inline(always)]
-fn turn_bytes<'a>(step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+fn turn_bytes(steps: &[Step; LANES / 4], to: &mut [Step]) {
     let mut channels = [[0u8; LANES]; LANES];
     for (channel, bytes) in channels.iter_mut().enumerate() {
-        *bytes = step(channel / 4).map(|word| (word >> (8 * (channel % 4))) as u8);
+        *bytes = steps[channel / 4].map(|word| (word >> (8 * (channel % 4))) as u8);
     }
     for (four, to) in to.iter_mut().enumerate() {
         for (to, bytes) in to.iter_mut().zip(&channels) {
@@ -310,11 +330,11 @@ fn turn_bytes<'a>(step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
 
 /// Two steps of eight half bytes a word.
 #[inline(always)]
-fn turn_nibbles<'a>(step: impl Fn(usize) -> &'a Step, to: &mut [Step]) {
+fn turn_nibbles(steps: &[Step; LANES / 8], to: &mut [Step]) {
     let mut channels = [[0u8; LANES]; LANES];
     for (channel, bytes) in channels.iter_mut().enumerate() {
         let shift = nibble(channel % 8);
-        *bytes = step(channel / 8).map(|word| (word >> shift & 0xf) as u8);
+        *bytes = steps[channel / 8].map(|word| (word >> shift & 0xf) as u8);
     }
     for (eight, to) in to.iter_mut().enumerate() {
         for (to, bytes) in to.iter_mut().zip(&channels) {

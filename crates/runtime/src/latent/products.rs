@@ -8,6 +8,7 @@ use regard_ir::machine::Isa;
 use regard_simd::{F32, load_f32, vectors_mut};
 
 use crate::carve::ALIGN;
+use crate::lines;
 use crate::view::View;
 
 /// Rows of a matrix that are multiplied at a time.
@@ -47,6 +48,10 @@ impl<'a, T: Element> Matrix<'a, T> {
         'a: 's,
     {
         let (rank, count) = (self.rows.width(), self.rows.counts()[2]);
+        // Each row is read once: without being asked for, it would be waited for.
+        for next in (first + ROWS..first + 2 * ROWS).take_while(|&next| next < count) {
+            lines::ask(lanes, self.rows.row(0, self.head, next));
+        }
         let mut found: [&[f32]; ROWS] = [&[]; ROWS];
         let pieces = scratch.chunks_exact_mut(padded(rank)).take(ROWS).enumerate();
         for (i, piece) in pieces {
