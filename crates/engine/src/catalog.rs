@@ -15,6 +15,8 @@ pub struct TileShape {
     pub row_step: u32,
     /// Keys that a partial block is cut at multiples of.
     pub keys: u32,
+    /// Whether each vector of a full row tile is multiplied by the keys alone that it may see.
+    pub stairs: bool,
 }
 
 /// One engine on one instruction set.
@@ -46,7 +48,9 @@ pub const ENTRIES: &[Entry] = &[
 
 const fn simd_f32(isa: Isa) -> Entry {
     let row_step = isa.f32_lanes();
-    let tile = TileShape { rows: 3 * row_step, row_step, keys: PANEL as u32 };
+    // Where a tile of 8 keys has registers for all its sums.
+    let stairs = isa.registers() >= 32;
+    let tile = TileShape { rows: 3 * row_step, row_step, keys: PANEL as u32, stairs };
     Entry { engine: EngineKind::SimdF32, isa, tile, emulated: false }
 }
 
@@ -56,7 +60,7 @@ const fn dot_bf16(isa: Isa) -> Entry {
 }
 
 const fn amx_bf16(isa: Isa) -> Entry {
-    let tile = TileShape { rows: 32, row_step: 32, keys: GROUP as u32 };
+    let tile = TileShape { rows: 32, row_step: 32, keys: GROUP as u32, stairs: false };
     Entry { engine: EngineKind::AmxBf16, isa, tile, emulated: !matches!(isa, Isa::Amx) }
 }
 

@@ -7,6 +7,7 @@ use crate::cached::CachedUnit;
 use crate::isa::Door;
 use crate::pack::Rows;
 use crate::product::{self, Before, Matrix, Right, Sizes};
+use crate::stairs::Stairs;
 use crate::weigh::{Precise, Weigher};
 
 /// Keys whose odd values are told in one word.
@@ -69,6 +70,9 @@ pub trait Engine: Copy + Send + Sync + 'static {
 
     /// Whether scores come without the scale, because packed queries could not take it up without a rounding.
     const UNSCALED: bool;
+
+    /// Whether a step of a full row tile leaves out of its products what the stairs say that its rows do not see.
+    const HAS_STAIRS: bool;
 
     /// How far, in log2 units, a score may pass its row's reference before that moves, and how far the first ones of a row may be
     /// from a reference of 0: the largest weight of a row is between 2 to the negative of this and 2 to this, so that values as far
@@ -245,6 +249,8 @@ pub struct Step<'a> {
     pub output: &'a mut [f32],
     /// Rows of the tile.
     pub width: usize,
+    /// Which of the live keys its vectors see, where they differ; none of engines without [`Engine::HAS_STAIRS`].
+    pub stairs: Option<Stairs>,
 }
 
 /// Turns scores into weights.

@@ -32,8 +32,10 @@ pub mod pool;
 pub mod product;
 pub mod simd_f32;
 mod split;
+pub mod stairs;
 pub mod threads;
 pub mod weigh;
 
 pub use engine::{Change, Engine, Fold, Op, Rescale, Shape, Step};
 pub use simd_f32::SimdF32;
+pub use stairs::Stairs;

@@ -5,14 +5,14 @@ use regard_engine::any::{self, Visit};
 use regard_engine::catalog::ENTRIES;
 use regard_ir::plan::Dtype;
 
-/// Storage types, those of which there are recurrences, rows of a row tile, and the steps of rows and keys.
+/// Storage types, those of which there are recurrences, rows of a row tile, the steps of rows and keys, and whether there are stairs.
 struct Shown;
 
 impl Visit for Shown {
-    type Output = ([&'static [Dtype]; 2], [usize; 3]);
+    type Output = ([&'static [Dtype]; 2], [usize; 3], bool);
 
     fn visit<E: Engine>(self, _: E) -> Self::Output {
-        ([E::STORAGE, E::STATES], [E::ROWS, E::ROW_STEP, E::KEY_STEP])
+        ([E::STORAGE, E::STATES], [E::ROWS, E::ROW_STEP, E::KEY_STEP], E::HAS_STAIRS)
     }
 }
 
@@ -20,7 +20,7 @@ impl Visit for Shown {
 fn entries_are_what_engines_are() {
     let mut compared = 0;
     for entry in ENTRIES {
-        let Ok(([storage, states], tile)) = any::with(entry.engine, entry.isa, Shown) else {
+        let Ok(([storage, states], tile, has_stairs)) = any::with(entry.engine, entry.isa, Shown) else {
             println!("skipped {} on {}: not on this CPU", entry.engine.name(), entry.isa.name());
             continue;
         };
@@ -33,6 +33,7 @@ fn entries_are_what_engines_are() {
             tile,
             "{entry:?}"
         );
+        assert_eq!(entry.tile.stairs, has_stairs, "{entry:?}");
         compared += 1;
     }
     assert!(compared > 0);

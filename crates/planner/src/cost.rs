@@ -232,6 +232,9 @@ impl Case<'_> {
         let mut count = |tile| tiles::count(variant.allow, &region, tile, inputs, looks);
         let visited = count((blocks.query_block, blocks.key_block));
         let steps = count((span, blocks.mask_step));
+        // Products may leave out what single vectors of a tile do not see.
+        let lanes = if entry.tile.stairs { entry.tile.row_step.min(span) } else { span };
+        let seen = if lanes < span { count((lanes, blocks.mask_step)) } else { steps };
 
         let taught = match variant.mechanism {
             Mechanism::Lookahead(lookahead) => {
@@ -246,8 +249,11 @@ impl Case<'_> {
         let padded = |queries: u32| (u64::from(queries) * u64::from(group)).next_multiple_of(row_step) as f64;
         let rows = f64::from(queries / blocks.query_block) * padded(blocks.query_block)
             + padded(queries % blocks.query_block);
-        let step_pairs = rows / f64::from(queries.div_ceil(span)) * f64::from(blocks.mask_step.min(keys));
+        let step_keys = f64::from(blocks.mask_step.min(keys));
+        let step_pairs = rows / f64::from(queries.div_ceil(span)) * step_keys;
         let pairs = (steps.full + steps.partial) as f64 * step_pairs;
+        let multiplied =
+            (seen.full + seen.partial) as f64 * rows / f64::from(queries.div_ceil(lanes)) * step_keys;
         let masked = steps.partial as f64 * step_pairs;
         let [score_products, output_products] = plan.pieces.products().map(f64::from);
         let (dim, value_dim) = (f64::from(heads.dim), f64::from(heads.value_dim));
@@ -282,7 +288,7 @@ impl Case<'_> {
         });
         Amounts {
             passes,
-            products: pairs * (dim * score_products + value_dim * output_products) + learning.products,
+            products: multiplied * (dim * score_products + value_dim * output_products) + learning.products,
             weighed: pairs * (1.0 + operations / SOFTMAX_OPERATIONS)
                 + masked * weight(variant.allow) / SOFTMAX_OPERATIONS
                 + learning.weighed,

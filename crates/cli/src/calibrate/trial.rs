@@ -202,6 +202,7 @@ impl<E: Engine, T: Element> Operands<E, T> {
             scratch: self.scratch.view_mut(),
             output: &mut self.outputs.view_mut()[tile * output_len..][..output_len],
             width: E::ROWS,
+            stairs: None,
         };
         if part == Part::Products {
             return engine.step(step, &mut Untouched);

@@ -19,7 +19,7 @@ pub mod unit;
 
 use pulp::bytemuck;
 use regard_ir::plan::Dtype;
-use regard_simd::TRANSPOSE;
+use regard_simd::{TRANSPOSE, rows_apart, rows_from};
 
 use self::layout::{PART, ROWS, Sizes};
 use self::longest::Longest;
@@ -50,6 +50,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
     const KEY_STEP: usize = GROUP;
     const CHANNEL_STEP: usize = ROWS;
     const UNSCALED: bool = true;
+    const HAS_STAIRS: bool = false;
     const SLACK: f32 = 32.0;
     const WEIGHTS_KEPT: usize = PART;
 
@@ -113,15 +114,10 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
             }
             // Tiles of 16 words of channels by 16 rows.
             for piece in 0..sizes.scores {
-                let rows: [&[f32]; TRANSPOSE] =
-                    core::array::from_fn(|i| &words[(i * sizes.scores + piece) * sizes.row..][..sizes.row]);
+                let rows = rows_apart(&words[piece * sizes.row..], sizes.scores * sizes.row);
                 let to = &mut to[piece * sizes.query_piece() + first / SIDE * SIDE * sizes.row..];
                 for at in (0..sizes.row).step_by(TRANSPOSE) {
-                    self.lanes.transpose(
-                        rows.map(|row| &row[at..]),
-                        &mut to[at * SIDE + first % SIDE..],
-                        SIDE,
-                    );
+                    self.lanes.transpose(rows_from(rows, at), &mut to[at * SIDE + first % SIDE..], SIDE);
                 }
             }
         }
@@ -183,13 +179,11 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
                 pair_rows(a, b, sizes.values, words);
             }
             for piece in 0..sizes.values {
-                let rows: [&[f32]; TRANSPOSE] = core::array::from_fn(|i| {
-                    &words[(i * sizes.values + piece) * sizes.value_width..][..sizes.value_width]
-                });
+                let rows = rows_apart(&words[piece * sizes.value_width..], sizes.values * sizes.value_width);
                 let to = &mut to[sizes.keys() + piece * sizes.value_piece()..][..sizes.value_piece()];
                 for channel in (0..sizes.value_width).step_by(TRANSPOSE) {
                     let to = &mut to[channel * SIDE + first..];
-                    self.lanes.transpose(rows.map(|row| &row[channel..]), to, SIDE);
+                    self.lanes.transpose(rows_from(rows, channel), to, SIDE);
                 }
             }
         }

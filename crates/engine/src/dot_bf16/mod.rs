@@ -33,6 +33,7 @@ impl<D: Door> Engine for DotBf16<D> {
     const KEY_STEP: usize = PANEL;
     const CHANNEL_STEP: usize = PANEL;
     const UNSCALED: bool = true;
+    const HAS_STAIRS: bool = panel::has_stairs::<D>();
     const SLACK: f32 = 8.0;
     const WEIGHTS_KEPT: usize = usize::MAX;
 

@@ -11,7 +11,13 @@ pub(crate) mod tile;
 use crate::engine::{GROUP, LINE, Rescale, Shape, Step};
 use crate::isa::Door;
 use crate::pack::PANEL;
+use crate::stairs::VECTORS;
 use tile::Elements;
+
+/// Whether a full row tile leaves out what its vectors do not see: where one function keeps the sums of a whole panel.
+pub(crate) const fn has_stairs<D: Door>() -> bool {
+    D::TILE == PANEL && D::VECTORS == VECTORS
+}
 
 /// Elements that so many numbers take.
 pub(crate) const fn depth<K: Elements>(numbers: usize) -> usize {
@@ -75,13 +81,22 @@ pub(crate) fn some_scores<D: Door, K: Elements>(
     let some = channels.div_ceil(K::NUMBERS).min(depth);
     let query = &step.query[..some * width];
     let panels = keys.chunks_exact(depth * PANEL).zip(step.scratch.chunks_exact_mut(width * PANEL));
-    for (keys, scores) in panels.take(step.live_keys.div_ceil(PANEL)) {
+    for (panel, (keys, scores)) in panels.take(step.live_keys.div_ceil(PANEL)).enumerate() {
+        let of_panel = panel * PANEL..(panel + 1) * PANEL;
+        let some_vectors = step.stairs.map(|stairs| stairs.vectors(of_panel)).filter(|it| it.len() < VECTORS);
+        if some_vectors.is_some() {
+            // What is not seen is masked, whatever it is.
+            scores.fill(0.0);
+        }
         // Each chain starts from zero and is added to those before it: one running sum over more channels than
         // that would not meet the bound.
         let mut rescale = first;
         let chains = keys[..some * PANEL].chunks(chain * PANEL).zip(query.chunks(chain * width));
         for (keys, query) in chains {
-            tile::multiply::<D, K>(lanes, keys, query, scores, width, rescale);
+            match &some_vectors {
+                None => tile::multiply::<D, K>(lanes, keys, query, scores, width, rescale),
+                Some(vectors) => tile::multiply_some::<D, K>(lanes, keys, query, scores, vectors, rescale),
+            }
             rescale = Rescale::Keep;
         }
     }
@@ -91,7 +106,7 @@ pub(crate) fn some_scores<D: Door, K: Elements>(
 /// rescaled first.
 #[inline(always)]
 pub(crate) fn values<D: Door, K: Elements>(lanes: D, step: &mut Step<'_>, rescale: Rescale<'_>) {
-    let Step { first_key, live_keys, width, .. } = *step;
+    let Step { first_key, live_keys, width, stairs, .. } = *step;
     let values = Packed::new::<K>(step.shape, step.packed).values;
     let (first, live) = (first_key / K::NUMBERS, depth::<K>(live_keys));
     let weights = &step.scratch[..live * width];
@@ -100,6 +115,9 @@ pub(crate) fn values<D: Door, K: Elements>(lanes: D, step: &mut Step<'_>, rescal
         .zip(step.output.chunks_exact_mut(width * PANEL));
     for (values, output) in panels {
         let values = &values[first * PANEL..][..live * PANEL];
-        tile::multiply::<D, K>(lanes, values, weights, output, width, rescale);
+        match stairs {
+            None => tile::multiply::<D, K>(lanes, values, weights, output, width, rescale),
+            Some(stairs) => tile::multiply_seen::<D, K>(lanes, values, weights, output, stairs, rescale),
+        }
     }
 }

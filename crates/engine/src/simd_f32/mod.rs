@@ -25,6 +25,7 @@ impl<D: Door> Engine for SimdF32<D> {
     const KEY_STEP: usize = PANEL;
     const CHANNEL_STEP: usize = PANEL;
     const UNSCALED: bool = false;
+    const HAS_STAIRS: bool = panel::has_stairs::<D>();
     const SLACK: f32 = 0.0;
     const WEIGHTS_KEPT: usize = usize::MAX;
 

@@ -45,6 +45,11 @@ impl Steps {
         Self { partial: self.partial >> step, dead: self.dead >> step }
     }
 
+    /// Whether step number `step` is neither dead nor full.
+    pub const fn is_partial(self, step: u32) -> bool {
+        self.partial >> step & 1 != 0
+    }
+
     /// The liveness of key `key`, counted from `first`, and the end of the run of `keys` that share it; a step is
     /// `step_keys` of them.
     pub fn run(self, step_keys: usize, first: usize, key: usize, keys: usize) -> (Liveness, usize) {

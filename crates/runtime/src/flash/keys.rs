@@ -17,6 +17,7 @@ use regard_simd::Lanes;
 use super::expand::{self, Expansion};
 use crate::cache::{CachedSequence, Caches, RowOf};
 use crate::called;
+use crate::lines;
 use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Tensor};
 use crate::summary::Summaries;
@@ -102,6 +103,13 @@ impl<T: Element> Keys<'_, T> {
         }
         match self.source {
             Source::Given { k, v } => {
+                // Keys are turned some rows at a time, so that each of their lines would be waited for.
+                for i in first..first + count {
+                    lines::ask(engine.lanes(), k.row(batch, head, i));
+                }
+                for i in first..first + count {
+                    lines::ask(engine.lanes(), v.row(batch, value_head, i));
+                }
                 let key = |i: usize| k.row(batch, head, first + i);
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
                 match self.change {

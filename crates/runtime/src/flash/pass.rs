@@ -1,5 +1,6 @@
 //! One pass: a query block over the keys that it can see.
 
+mod edges;
 pub(super) mod strip;
 mod sums;
 mod sweep;
@@ -10,7 +11,6 @@ use regard_engine::element::Element;
 use regard_engine::engine::GROUP;
 use regard_engine::grid::{Claim, Task};
 use regard_engine::{Engine, Step, pack};
-use regard_ir::expr::Tree;
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{KeyRange, Sequence};
@@ -26,6 +26,7 @@ use super::memory::{Layout, Memory};
 use crate::called;
 use crate::code::{Code, Fault, Keys as LaneKeys, Place};
 use crate::finish::Finish;
+use crate::lines;
 use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
@@ -254,7 +255,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let Parts { variant, .. } = parts;
         let Sequence { batch, q_offset, .. } = self.block.of;
         let group = variant.heads.group();
+        let mut coming = self.tiles();
+        self.ask_queries(coming.next());
         for tile in self.tiles() {
+            self.ask_queries(coming.next());
             let RowTile { first, rows, width } = tile;
             let to = &mut memory.query[layout.queries(first)];
             let at = |i: usize| {
@@ -294,6 +298,19 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             memory.cell_sum[first..][..width].fill(EMPTY);
             memory.total_reference[first..][..width].fill(f32::NEG_INFINITY);
             memory.total_sum[first..][..width].fill(EMPTY);
+        }
+    }
+
+    /// Asks for the queries of a row tile, where they are rows of a tensor.
+    #[inline(always)]
+    fn ask_queries(&self, tile: Option<RowTile>) {
+        let Shared { engine, q, mixes: None, parts, .. } = self.shared else { return };
+        let (Some(RowTile { first, rows, .. }), Some(q)) = (tile, q.one()) else { return };
+        let (batch, head) = (self.block.of.batch, self.block.kv_head * parts.variant.heads.group());
+        for row in first..first + rows {
+            let (of_group, query) = self.place(row);
+            let row = q.row(batch as usize, (head + of_group) as usize, self.query_row(query));
+            lines::ask(engine.lanes(), row);
         }
     }
 
@@ -389,6 +406,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let has_odd = groups.clone().any(|group| odd(group) != 0);
         let most = if has_odd { E::WEIGHTS_KEPT } else { usize::MAX };
         let output = &mut memory.cell_output[row * layout.value_width..][..width * layout.value_width];
+        let stairs = if has_odd { None } else { self.stairs(tile, first, &live, steps) };
         let mut begin = live.start as usize;
         while begin < live.end as usize {
             let end = (live.end as usize).min((begin / most + 1).saturating_mul(most));
@@ -424,6 +442,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 scratch: memory.scratch,
                 output,
                 width,
+                stairs,
             };
             called::step(*engine, step, &mut fold);
             if has_odd {
@@ -441,44 +460,6 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             }
             begin = end;
         }
-    }
-
-    /// Which keys of a block a mask lets a row tile see, as a range within the block that starts on the mask's steps, and the
-    /// liveness of its steps. `None` where there are none.
-    #[inline(always)]
-    fn live_steps(
-        &self,
-        allow: Tree<'_>,
-        tile: RowTile,
-        first: u32,
-        count: u32,
-        block: Liveness,
-    ) -> Option<(Range<u32>, Steps)> {
-        let (blocks, ranges) = (&self.shared.parts.plan.prefill, self.shared.ranges);
-        if block == Liveness::Full {
-            return Some((0..count, Steps::default()));
-        }
-        let region = self.region(tile.first, tile.rows);
-        let classify = |keys: Span| {
-            let k = Span { lo: first as i32 + keys.lo, hi: first as i32 + keys.hi };
-            tiles::liveness(allow, &Region { k, ..region }, ranges)
-        };
-        let mut live = 0..0;
-        let (mut alive, mut partial) = (0u64, 0u64);
-        for (run, liveness) in tiles::runs(0..count, blocks.mask_step, classify) {
-            if live.is_empty() {
-                live.start = run.start;
-            }
-            live.end = run.end;
-            let first = (run.start - live.start) / blocks.mask_step;
-            let bits = ones(run.len().div_ceil(blocks.mask_step as usize)) << first;
-            alive |= bits;
-            if liveness == Liveness::Partial {
-                partial |= bits;
-            }
-        }
-        let dead = !alive & ones(live.len().div_ceil(blocks.mask_step as usize));
-        (!live.is_empty()).then_some((live, Steps { partial, dead }))
     }
 
     /// Adds what a value that is not finite does to the rows that may see its key: the product left it out.
@@ -509,11 +490,6 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             }
         }
     }
-}
-
-/// So many bits, from the lowest on; all of them at most.
-const fn ones(count: usize) -> u64 {
-    if count >= u64::BITS as usize { u64::MAX } else { (1 << count) - 1 }
 }
 
 /// The most rows of a row tile: 3 vectors of 16 lanes.

@@ -461,5 +461,5 @@ fn step<'a>(
     scratch: &'a mut [f32],
 ) -> Step<'a> {
     let (first_key, live_keys) = (live.start, live.len());
-    Step { shape, query, packed, first_key, live_keys, scratch, output: &mut [], width }
+    Step { shape, query, packed, first_key, live_keys, scratch, output: &mut [], width, stairs: None }
 }
