@@ -75,13 +75,11 @@ impl<'a> Change<'a> {
                 }
                 continue;
             };
-            let (mut sums, mut factors) = ([0.0; TOGETHER], [0.0; TOGETHER]);
+            let mut sums = [0.0; TOGETHER];
             for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(stride)) {
                 *sum = squares(&row[..dim]);
             }
-            for (factor, sum) in factors.iter_mut().zip(sums) {
-                *factor = inverse(norm, sum, dim);
-            }
+            let factors = sums.map(|sum| inverse(norm, sum, dim));
             for (row, (to, factor)) in rows.chunks_exact_mut(stride).zip(factors).enumerate() {
                 let to = &mut to[..dim];
                 self.multiply(factor, 0, to);
@@ -126,9 +124,9 @@ fn squares(row: &[f32]) -> f64 {
     let mut sums = [0.0f64; 8];
     let (eights, rest) = row.as_chunks::<8>();
     for x in eights {
-        for (sum, &x) in sums.iter_mut().zip(x) {
-            *sum += f64::from(x) * f64::from(x);
-        }
+        // All eight at each step: written one after the other they would not become vectors.
+        let x = x.map(f64::from);
+        sums = core::array::from_fn(|i| sums[i] + x[i] * x[i]);
     }
     for (sum, &x) in sums.iter_mut().zip(rest) {
         *sum += x as f64 * x as f64;
