@@ -104,11 +104,10 @@ impl<T: Element> Keys<'_, T> {
         match self.source {
             Source::Given { k, v } => {
                 // Keys are turned some rows at a time, so that each of their lines would be waited for.
-                for i in first..first + count {
-                    lines::ask(engine.lanes(), k.row(batch, head, i));
-                }
-                for i in first..first + count {
-                    lines::ask(engine.lanes(), v.row(batch, value_head, i));
+                for (rows, head) in [(k, head), (v, value_head)] {
+                    for i in first..first + count {
+                        lines::ask(engine.lanes(), rows.row(batch, head, i));
+                    }
                 }
                 let key = |i: usize| k.row(batch, head, first + i);
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));

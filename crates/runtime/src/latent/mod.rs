@@ -442,7 +442,7 @@ impl<D: Door, T: Element> Op for BringBack<'_, D, T> {
                 let (sums, _) = rows.row([batch, head, query], rank);
                 row[..rank].copy_from_slice(sums);
                 row[rank..].fill(0.0);
-                bring_back(lanes, matrix, row, to, scratch);
+                bring_back(lanes, matrix, (row, query == 0), to, scratch);
             }
         }
     }

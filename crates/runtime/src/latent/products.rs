@@ -41,6 +41,15 @@ pub(super) struct Matrix<'a, T> {
 }
 
 impl<'a, T: Element> Matrix<'a, T> {
+    /// Asks for the rows behind the four from number `first` on: the first product to read a matrix would wait for each.
+    #[inline(always)]
+    fn ask_behind<D: Door>(&self, lanes: D, first: usize) {
+        let count = self.rows.counts()[2];
+        for row in (first + ROWS).min(count)..(first + 2 * ROWS).min(count) {
+            lines::ask(lanes, self.rows.row(0, self.head, row));
+        }
+    }
+
     /// Up to four rows from number `first` on, widened where they must be, each in whole vectors; zeros past the last.
     #[inline(always)]
     fn four<'s, D: Door>(&self, lanes: D, first: usize, scratch: &'s mut [f32]) -> [&'s [f32]; ROWS]
@@ -48,10 +57,6 @@ impl<'a, T: Element> Matrix<'a, T> {
         'a: 's,
     {
         let (rank, count) = (self.rows.width(), self.rows.counts()[2]);
-        // Each row is read once: without being asked for, it would be waited for.
-        for next in (first + ROWS..first + 2 * ROWS).take_while(|&next| next < count) {
-            lines::ask(lanes, self.rows.row(0, self.head, next));
-        }
         let mut found: [&[f32]; ROWS] = [&[]; ROWS];
         let pieces = scratch.chunks_exact_mut(padded(rank)).take(ROWS).enumerate();
         for (i, piece) in pieces {
@@ -99,6 +104,9 @@ pub(super) fn absorb<D: Door, T: Element>(
             let sums = &mut sums[..padded(rank)];
             sums.fill(0.0);
             for n in (begin..end).step_by(ROWS) {
+                if query == 0 {
+                    matrix.ask_behind(lanes, n);
+                }
                 let four = matrix.four(lanes, n, rows);
                 let x: [f32; ROWS] =
                     core::array::from_fn(|i| if n + i < end { row[n + i].to_f32() } else { 0.0 });
@@ -119,17 +127,20 @@ pub(super) fn absorb<D: Door, T: Element>(
     }
 }
 
-/// `to[v] = Σ_c row[c] · matrix[v][c]`, of a row in whole vectors.
+/// `to[v] = Σ_c row[c] · matrix[v][c]`, of a row in whole vectors, which may be the first to be multiplied by the matrix.
 #[inline(always)]
 pub(super) fn bring_back<D: Door, T: Element>(
     lanes: D,
     matrix: Matrix<'_, T>,
-    row: &[f32],
+    (row, is_first): (&[f32], bool),
     to: &mut [f32],
     scratch: &mut [f32],
 ) {
     let vectors = padded(matrix.rows.width()) / D::WIDTH;
     for (four, to) in to.chunks_mut(ROWS).enumerate() {
+        if is_first {
+            matrix.ask_behind(lanes, four * ROWS);
+        }
         let four = matrix.four(lanes, four * ROWS, scratch);
         let mut totals = [0.0; ROWS];
         for begin in (0..vectors).step_by(chain(D::ISA)) {

@@ -65,27 +65,26 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             return None;
         }
         let Parts { variant, plan, .. } = self.shared.parts;
-        let step = plan.prefill.mask_step;
+        let (step, begin, count) = (plan.prefill.mask_step, first + live.start, live.end - live.start);
         let mut seen = [const { 0..0 }; stairs::VECTORS];
         for (v, seen) in seen.iter_mut().enumerate() {
-            let begin = v * E::ROW_STEP;
-            let region = self.region(row + begin, E::ROW_STEP.min(rows - begin));
+            let above = v * E::ROW_STEP;
+            let region = self.region(row + above, E::ROW_STEP.min(rows - above));
             let is_dead = |number: u32| {
-                let (lo, hi) = (number * step, ((number + 1) * step).min(live.end - live.start));
-                let k =
-                    Span { lo: (first + live.start + lo) as i32, hi: (first + live.start + hi) as i32 - 1 };
+                let (lo, hi) = (number * step, ((number + 1) * step).min(count));
+                let k = Span { lo: (begin + lo) as i32, hi: (begin + hi) as i32 - 1 };
                 steps.is_partial(number)
                     && tiles::liveness(variant.allow, &Region { k, ..region }, self.shared.ranges)
                         == Liveness::Dead
             };
-            let (mut low, mut high) = (0, (live.end - live.start).div_ceil(step));
+            let (mut low, mut high) = (0, count.div_ceil(step));
             while low < high && is_dead(high - 1) {
                 high -= 1;
             }
             while low < high && is_dead(low) {
                 low += 1;
             }
-            *seen = (low * step) as usize..(high * step).min(live.end - live.start) as usize;
+            *seen = (low * step) as usize..(high * step).min(count) as usize;
         }
         Some(Stairs::over(seen))
     }
