@@ -1,7 +1,7 @@
 //! Keys that are turned to values and widened, against the same numbers read one by one, on every instruction set.
 
 use regard_engine::any::{self, Visit};
-use regard_engine::cached::{self, LANES, Lane};
+use regard_engine::cached::{self, Before, Columns, LANES, Lane, Target, Weights, Words};
 use regard_engine::catalog::ENTRIES;
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
@@ -33,12 +33,12 @@ impl Page {
     }
 }
 
-struct InDoor<'a, D>(D, &'a Page);
+struct InDoor<'a, D, T>(D, &'a T);
 
 /// Turned values; channels of each panel; its rows.
 type Made = (Vec<u32>, Vec<Vec<Lane>>, Vec<Vec<f32>>);
 
-impl<D: Door> Op for InDoor<'_, D> {
+impl<D: Door> Op for InDoor<'_, D, Page> {
     type Output = Made;
 
     #[inline(always)]
@@ -91,6 +91,87 @@ fn keys_that_are_turned_hold_the_same_numbers() {
                     assert_eq!(&key[1..], &row[..dim - 1], "{what}: token {token}");
                     let last = cached::read_key_channel(&shape.keys, token, dim - 1, &page.words);
                     assert_eq!(last, key[dim - 1]);
+                }
+            }
+        }
+    }
+}
+
+/// Outputs of some rows on a page, by keys as they lie and by values that these are turned to, each added to what is there.
+struct Outputs<'a> {
+    page: &'a Page,
+    pairs: bool,
+    /// Weights of each row, `[row][token]`, of which so many keys are there.
+    weights: &'a [f32],
+    count: usize,
+    factors: Option<&'a [f32]>,
+}
+
+impl<D: Door> Op for InDoor<'_, D, Outputs<'_>> {
+    type Output = [Vec<f32>; 2];
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Self(lanes, &Outputs { page: Page { shape, words }, pairs, weights, count, factors }) = self;
+        let (tokens, channels) = (shape.tokens, shape.values.channels);
+        let rows = weights.len() / tokens;
+        let width = channels.next_multiple_of(LANES);
+        let weights = Weights { numbers: weights, stride: tokens, rows, count, chain: 64 };
+        let mut values = vec![0; shape.value_block_len()];
+        cached::turn_keys(lanes, (&shape.keys, &shape.values), tokens, words, &mut values);
+        let mut turned = vec![1.0; rows * width];
+        let whole = rows.next_multiple_of(D::WIDTH);
+        let mut scratch = vec![0.0; cached::columns_scratch_len(whole, 64).max(rows * 64)];
+        let before = |rows: usize| factors.map_or(Before::Kept, |factors| Before::Scaled(&factors[..rows]));
+        let of_values = Words { block: &shape.values, tokens, pairs, words: &values, ahead: &[] };
+        let target = Target { to: &mut turned, stride: width };
+        cached::outputs(lanes, of_values, weights, &mut scratch, before(rows), target);
+
+        let mut columns = vec![1.0; channels * whole];
+        let of_keys = Words { block: &shape.keys, tokens, pairs, words, ahead: &[] };
+        let to = Columns { to: &mut columns, rows: whole };
+        cached::columns(lanes, of_keys, weights, &mut scratch, before(whole), to);
+        let mut lying = vec![0.0; rows * width];
+        cached::turn_columns(lanes, (&columns, whole), &mut lying, width);
+        for (turned, lying) in turned.chunks_mut(width).zip(lying.chunks_mut(width)) {
+            turned[channels..].fill(0.0);
+            lying[channels..].fill(0.0);
+        }
+        [turned, lying]
+    }
+}
+
+impl Visit for &Outputs<'_> {
+    type Output = [Vec<f32>; 2];
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        engine.enter(InDoor(engine.lanes(), self))
+    }
+}
+
+#[test]
+fn outputs_of_keys_as_they_lie_have_the_bits_of_those_of_turned_ones() {
+    for (codec, pairs) in [(Codec::F32, false), (Codec::Bf16, true)] {
+        for (tokens, widths) in
+            [(16, [40, 33]), (64, [120, 96]), (48, [5, 2]), (32, [96, 96]), (16, [77, 64])]
+        {
+            let page = Page::new(codec, tokens, widths);
+            for (rows, count) in [(16, tokens), (13, tokens - 3), (1, 1), (48, tokens - 16), (30, tokens)] {
+                let count = count.max(1);
+                let mut weights: Vec<f32> =
+                    (0..rows * tokens).map(|i| (i * 29 % 31) as f32 / 32.0 + 0.01).collect();
+                weights.chunks_mut(tokens).for_each(|row| row[count..].fill(0.0));
+                let factors: Vec<f32> = (0..64).map(|row| (-(row % 5) as f32).exp2()).collect();
+                for factors in [None, Some(&factors[..])] {
+                    let outputs = Outputs { page: &page, pairs, weights: &weights, count, factors };
+                    for entry in ENTRIES.iter().filter(|entry| any::available(entry.engine, entry.isa)) {
+                        let [turned, lying] =
+                            any::with(entry.engine, entry.isa, &outputs).expect("it is here");
+                        let bits = |sums: Vec<f32>| sums.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                        let what =
+                            format!("{codec:?}, {rows} rows, {count} of {tokens} of {widths:?} on {entry:?}");
+                        assert!(bits(turned) == bits(lying), "{what}");
+                    }
                 }
             }
         }

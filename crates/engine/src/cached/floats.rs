@@ -117,7 +117,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
 
 /// Weights of some keys as they are multiplied: where they lie, or in words of two made in `scratch`.
 #[inline(always)]
-fn operand<'a, S: Stored<N>, const N: usize>(
+pub(super) fn operand<'a, S: Stored<N>, const N: usize>(
     weights: &Weights<'a>,
     keys: Range<usize>,
     scratch: &'a mut [f32],

@@ -190,6 +190,26 @@ pub fn mend(block: &Block, tokens: usize, to: &mut [u32]) {
     }
 }
 
+/// Copies as many of the first channels of a block of floats that are keys as `values` have, with zeros in place of what is not finite,
+/// and says how they lie.
+pub fn mend_keys(keys: &Block, values: &Block, tokens: usize, from: &[u32], to: &mut [u32]) -> Block {
+    let numbers = keys.codec.numbers() as usize;
+    let [depth, some] = [keys.channels, values.channels].map(|channels| channels.div_ceil(numbers));
+    let block = Block { channels: values.channels, words: tokens * some, ..*keys };
+    let from: &[Step] = from[..keys.words].as_chunks().0;
+    for (from, to) in from.chunks_exact(depth).zip(steps_mut(&block, to).chunks_exact_mut(some)) {
+        to.copy_from_slice(&from[..some]);
+        for step in to {
+            for (lane, n) in (0..LANES).flat_map(|lane| (0..numbers).map(move |n| (lane, n))) {
+                if !get(block.codec, step, lane, n).is_finite() {
+                    set(block.codec, step, lane, n, 0.0);
+                }
+            }
+        }
+    }
+    block
+}
+
 fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
     for (group, row) in row.chunks(group_of(block)).enumerate() {
         let mut inverse = None;

@@ -244,6 +244,14 @@ impl Door for Avx512Bf16 {
     }
 
     #[inline(always)]
+    fn halves_together(self, words: &[u32; 16]) -> [u32; 16] {
+        /// Bytes of two words each, four times over: the lower halves, then the upper ones.
+        const ORDER: [[u8; 16]; 4] = [[0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]; 4];
+        let words: __m512i = bytemuck::cast(*words);
+        bytemuck::cast(self.v4.avx512bw._mm512_shuffle_epi8(words, bytemuck::cast(ORDER)))
+    }
+
+    #[inline(always)]
     fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
         self.products_of_bytes(a, b, c)
     }

@@ -59,6 +59,16 @@ pub trait Door: Lanes {
         simd.mul_add_e_f32s(second_a.raw(), second_b.raw(), first)
     }
 
+    /// Words (a, b) and (c, d) of two halves, side by side, as words (a, c) and (b, d).
+    #[inline(always)]
+    fn halves_together(self, words: &[u32; 16]) -> [u32; 16] {
+        let mut to = [0; 16];
+        for (to, [first, second]) in to.as_chunks_mut::<2>().0.iter_mut().zip(words.as_chunks().0) {
+            *to = [first & 0xffff | second << 16, first >> 16 | second & 0xffff_0000];
+        }
+        to
+    }
+
     /// `Σ_i a.i · b.i + c` in each lane, where words of a are four bytes of 0 to 255 and words of b four of −128 to 127.
     #[inline(always)]
     fn dot_bytes(

@@ -84,7 +84,7 @@ pub(crate) fn some_scores<D: Door, K: Elements>(
     for (panel, (keys, scores)) in panels.take(step.live_keys.div_ceil(PANEL)).enumerate() {
         let of_panel = panel * PANEL..(panel + 1) * PANEL;
         let some_vectors = step.stairs.map(|stairs| stairs.vectors(of_panel)).filter(|it| it.len() < VECTORS);
-        if some_vectors.is_some() {
+        if some_vectors.is_some() && matches!(first, Rescale::Replace) {
             // What is not seen is masked, whatever it is.
             scores.fill(0.0);
         }

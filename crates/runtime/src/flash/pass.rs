@@ -10,6 +10,7 @@ use core::ops::Range;
 use regard_engine::element::Element;
 use regard_engine::engine::GROUP;
 use regard_engine::grid::{Claim, Task};
+use regard_engine::stairs::Stairs;
 use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
@@ -337,13 +338,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             }
             let allow = self.shared.parts.variant.allow;
             for tile in self.tiles() {
-                let Some(live) = self.live_steps(allow, tile, first, count, seen) else { continue };
+                let Some((live, steps)) = self.live_steps(allow, tile, first, count, seen) else { continue };
+                let stairs = self.stairs(allow, tile, first, &live, steps);
                 let mut learned = None;
                 if let Some(lesson) = lesson {
-                    self.find(lesson, block, (tile, live.0.clone()), memory);
+                    self.find(lesson, block, (tile, live.clone(), stairs), memory);
                     learned = Some(Learned { scores: lesson.own.scores, scale: self.scale() });
                 }
-                self.step(tile, first, live, (unit, learned), memory);
+                self.step(tile, first, (live, steps, stairs), (unit, learned), memory);
             }
         }
         if let (Some(lesson), true) = (lesson, is_taught) {
@@ -380,7 +382,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         &self,
         tile: RowTile,
         first: u32,
-        (live, steps): (Range<u32>, Steps),
+        (live, steps, stairs): (Range<u32>, Steps, Option<Stairs>),
         (unit, learned): (usize, Option<Learned<'_>>),
         memory: &mut Memory<'_>,
     ) {
@@ -406,7 +408,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let has_odd = groups.clone().any(|group| odd(group) != 0);
         let most = if has_odd { E::WEIGHTS_KEPT } else { usize::MAX };
         let output = &mut memory.cell_output[row * layout.value_width..][..width * layout.value_width];
-        let stairs = if has_odd { None } else { self.stairs(tile, first, &live, steps) };
+        let stairs = stairs.filter(|_| !has_odd);
         let mut begin = live.start as usize;
         while begin < live.end as usize {
             let end = (live.end as usize).min((begin / most + 1).saturating_mul(most));

@@ -3,12 +3,12 @@
 use core::ops::Range;
 
 use regard_engine::Op;
-use regard_engine::cached::{self, Before, LANES, Target, Weights, Words};
+use regard_engine::cached::{self, Before, Columns, LANES, Target, Weights, Words};
 use regard_engine::element::Element;
 use regard_engine::grid::LotRuns;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
-use regard_ir::cache::{Codec, PageShape};
+use regard_ir::cache::{Block, Codec, PageShape};
 use regard_ir::inputs::Captured;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::plan::EngineKind;
@@ -199,6 +199,7 @@ impl<D: Door> Op for Cell<'_, '_, D> {
         let rows = self.call.rows(self.pass);
         self.memory.references[..rows].fill(f32::NEG_INFINITY);
         self.memory.totals[..rows * D::WIDTH].fill(0.0);
+        self.memory.factors[rows..].fill(1.0);
         let mut fresh = true;
         let begin = self.pass.cell * cell;
         let end = cache.len.min(begin + cell);
@@ -213,6 +214,10 @@ impl<D: Door> Op for Cell<'_, '_, D> {
         let (outputs, stats) = self.sums;
         if fresh {
             outputs.fill(0.0);
+        } else if let Some(whole) = layout.column_rows(rows) {
+            let columns = (&self.memory.columns[..whole * layout.page.values.channels], whole);
+            let width = layout.slot.width;
+            cached::turn_columns(self.lanes, columns, &mut outputs[..rows * width], width);
         }
         for (r, stats) in stats.iter_mut().enumerate().take(rows) {
             let mut total = 0.0;
@@ -288,15 +293,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 true => values_of(page + 1),
                 false => after,
             };
-            let stored = values_of(page);
-            let mended = match shape.shared {
-                true => Some(turned(self.lanes, shape, [keys_of(page), stored], self.memory.mended)),
-                false => {
-                    cached::sanitise(&shape.values, tokens, stored, self.memory.mended).map(|it| (it, true))
-                }
-            };
-            let (values, is_odd) = mended.unwrap_or((stored, false));
-            let words = Words { block: &shape.values, tokens, pairs, words: values, ahead };
+            let (stored, mended) = (values_of(page), &mut *self.memory.mended);
             let weights = Weights {
                 numbers: &self.memory.scores[page * tokens..],
                 stride: layout.chunk,
@@ -304,8 +301,24 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 count: count_of(page),
                 chain: VALUE_CHAIN,
             };
-            let target = Target { to: &mut *self.sums.0, stride: layout.slot.width };
-            cached::outputs(self.lanes, words, weights, self.memory.weights, before, target);
+            let scratch = &mut *self.memory.weights;
+            let is_odd = if let Some(rows) = layout.column_rows(rows) {
+                let (block, words, is_odd) = first_channels(shape, [keys_of(page), stored], mended);
+                let words = Words { block: &block, tokens, pairs, words, ahead };
+                let to = &mut self.memory.columns[..rows * shape.values.channels];
+                cached::columns(self.lanes, words, weights, scratch, before, Columns { to, rows });
+                is_odd
+            } else {
+                let mended = match shape.shared {
+                    true => Some(turned(self.lanes, shape, [keys_of(page), stored], mended)),
+                    false => cached::sanitise(&shape.values, tokens, stored, mended).map(|it| (it, true)),
+                };
+                let (values, is_odd) = mended.unwrap_or((stored, false));
+                let words = Words { block: &shape.values, tokens, pairs, words: values, ahead };
+                let target = Target { to: &mut *self.sums.0, stride: layout.slot.width };
+                cached::outputs(self.lanes, words, weights, scratch, before, target);
+                is_odd
+            };
             before = Before::Kept;
             if is_odd {
                 self.add_odd_values([keys_of(page), stored], chunk, page);
@@ -422,11 +435,13 @@ impl<'a, D: Door> Cell<'a, '_, D> {
         let layout = self.call.layout;
         let shape = &layout.page;
         let (begin, rows) = (page * shape.tokens, self.call.rows(self.pass));
+        let columns = layout.column_rows(rows);
         for token in 0..shape.tokens.min(chunk.keys - begin) {
             if !cached::is_odd_at(shape.odd_at(), token, stored) {
                 continue;
             }
-            let Memory { scores, lanes: [h, q, allowed], code: scratch, value, .. } = &mut *self.memory;
+            let Memory { scores, lanes: [h, q, allowed], code: scratch, value, columns: sums, .. } =
+                &mut *self.memory;
             let value = &mut value[..shape.values.channels];
             if shape.shared {
                 cached::read_key(&shape.keys, token, keys, value);
@@ -447,9 +462,10 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                     continue;
                 }
                 let weight = scores[row * layout.chunk + begin + token];
-                for (o, &x) in self.sums.0[row * layout.slot.width..].iter_mut().zip(&*value) {
-                    if !x.is_finite() {
-                        *o += weight * x;
+                for (channel, &x) in value.iter().enumerate().filter(|(_, x)| !x.is_finite()) {
+                    match columns {
+                        Some(rows) => sums[channel * rows + row] += weight * x,
+                        None => self.sums.0[row * layout.slot.width + channel] += weight * x,
                     }
                 }
             }
@@ -479,6 +495,21 @@ pub(super) fn apply<D: Door>(
         let place = Place { first_key, keys: Keys::Lanes(&after), ..place };
         code.apply(lanes, &place, &mut scores[whole..whole + D::WIDTH], masked, scratch);
     }
+}
+
+/// The words of a page of keys whose first channels are values, how they lie, and whether some value is not finite: of such pages a
+/// copy is read that has zeros there.
+#[inline(always)]
+fn first_channels<'a>(
+    shape: &PageShape,
+    [keys, odd]: [&'a [u32]; 2],
+    to: &'a mut [u32],
+) -> (Block, &'a [u32], bool) {
+    if odd[..shape.tokens.div_ceil(u32::BITS as usize)].iter().all(|&word| word == 0) {
+        return (shape.keys, keys, false);
+    }
+    let block = cached::mend_keys(&shape.keys, &shape.values, shape.tokens, keys, to);
+    (block, to, true)
 }
 
 /// The values of a page that are the first channels of its keys, with zeros in place of what is not finite, and whether some is

@@ -1,9 +1,9 @@
 //! The workspace: what all workers share, the sums of each cell, and a piece for each worker.
 
 use regard_engine::Engine;
-use regard_engine::cached::{LANES, packed_row, scratch_len};
+use regard_engine::cached::{LANES, column_rows, columns_scratch_len, has_columns, packed_row, scratch_len};
 use regard_ir::cache::PageShape;
-use regard_ir::plan::Plan;
+use regard_ir::plan::{EngineKind, Plan};
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
@@ -71,6 +71,8 @@ pub(super) struct Layout {
     pub tokens: TokenLayout,
     /// Lanes of a vector.
     lanes: usize,
+    /// Whether values are read from keys as these lie, where there are rows enough.
+    columns: bool,
     sequences: usize,
     heads: usize,
     code: usize,
@@ -112,6 +114,8 @@ pub(super) struct Memory<'a> {
     pub factors: &'a mut [f32],
     /// A block of values without what is not finite.
     pub mended: &'a mut [u32],
+    /// Sums of weighted values as columns, a vector of rows after the other for each channel.
+    pub columns: &'a mut [f32],
     /// One value.
     pub value: &'a mut [f32],
     /// Query head and query position in each lane, and which keys are allowed.
@@ -147,11 +151,17 @@ impl Layout {
             packed_row: packed_row(&page.keys),
             tokens: TokenLayout::of_queries(variant, problem),
             lanes: E::Lanes::WIDTH,
+            columns: page.shared && has_columns(&page.keys, plan.engine == EngineKind::DotBf16),
             sequences: problem.batch as usize,
             heads: heads.kv as usize,
             code: scratch(code),
             learning: code.teaches().map(|code| learn::Layout::new(&page, all, chunk, scratch(code))),
         }
+    }
+
+    /// So many rows of a pass in whole vectors, where their sums are columns.
+    pub fn column_rows(&self, rows: usize) -> Option<usize> {
+        column_rows(rows, self.lanes).filter(|_| self.columns)
     }
 
     /// How large the lists of passes are.
@@ -181,17 +191,23 @@ impl Layout {
     }
 
     /// The operands' sizes, in the order of [`Memory`]'s fields.
-    fn sizes(&self) -> [usize; 13] {
+    fn sizes(&self) -> [usize; 14] {
         let Self { page, chunk, rows, lanes, .. } = *self;
+        let (chain, whole) = (page.tokens.min(VALUE_CHAIN), rows.next_multiple_of(lanes));
+        let [as_columns, columns] = match self.columns {
+            true => [columns_scratch_len(whole, VALUE_CHAIN), whole * page.values.channels],
+            false => [0, 0],
+        };
         [
             rows * self.packed_row,
             page.keys.channels,
             rows * chunk,
-            scratch_len(&page.values, rows, page.tokens.min(VALUE_CHAIN)),
+            scratch_len(&page.values, rows, chain).max(as_columns),
             rows * lanes,
             rows,
-            rows,
+            whole,
             page.value_block_len(),
+            columns,
             self.slot.width,
             LANES,
             LANES,
@@ -250,6 +266,7 @@ impl Layout {
             references: pieces.next(),
             factors: pieces.next(),
             mended: pieces.next_as(),
+            columns: pieces.next(),
             value: pieces.next(),
             lanes: [pieces.next_as(), pieces.next_as(), pieces.next_as()],
             code: pieces.next_as(),

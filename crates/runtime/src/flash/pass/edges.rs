@@ -10,7 +10,7 @@ use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::tiles;
 
 use super::super::fold::Steps;
-use super::{Parts, Pass, RowTile};
+use super::{Pass, RowTile};
 
 impl<E: Engine, T: Element> Pass<'_, E, T> {
     /// Which keys of a block a mask lets a row tile see, as a range within the block that starts on the mask's steps, and the
@@ -51,10 +51,11 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         (!live.is_empty()).then_some((live, Steps { partial, dead }))
     }
 
-    /// Which of its live keys each vector of a full row tile sees, by the mask's steps, where some of these are partial.
+    /// Which of its live keys each vector of a full row tile sees, by a mask's steps, where some of these are partial.
     #[inline(always)]
     pub(super) fn stairs(
         &self,
+        allow: Tree<'_>,
         tile: RowTile,
         first: u32,
         live: &Range<u32>,
@@ -64,8 +65,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         if !E::HAS_STAIRS || width < E::ROWS || steps.partial == 0 {
             return None;
         }
-        let Parts { variant, plan, .. } = self.shared.parts;
-        let (step, begin, count) = (plan.prefill.mask_step, first + live.start, live.end - live.start);
+        let (step, begin, count) =
+            (self.shared.parts.plan.prefill.mask_step, first + live.start, live.end - live.start);
         let mut seen = [const { 0..0 }; stairs::VECTORS];
         for (v, seen) in seen.iter_mut().enumerate() {
             let above = v * E::ROW_STEP;
@@ -74,8 +75,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 let (lo, hi) = (number * step, ((number + 1) * step).min(count));
                 let k = Span { lo: (begin + lo) as i32, hi: (begin + hi) as i32 - 1 };
                 steps.is_partial(number)
-                    && tiles::liveness(variant.allow, &Region { k, ..region }, self.shared.ranges)
-                        == Liveness::Dead
+                    && tiles::liveness(allow, &Region { k, ..region }, self.shared.ranges) == Liveness::Dead
             };
             let (mut low, mut high) = (0, count.div_ceil(step));
             while low < high && is_dead(high - 1) {

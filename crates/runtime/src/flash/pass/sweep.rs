@@ -5,6 +5,7 @@ use core::ops::Range;
 use regard_engine::element::Element;
 use regard_engine::grid::Claim;
 use regard_engine::pack::Rows;
+use regard_engine::stairs::Stairs;
 use regard_engine::{Engine, Shape, Step, pack};
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::tiles;
@@ -228,7 +229,8 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                 (begin..end, width),
                 own.scratch,
             );
-            called::scores(*engine, step, own.scores);
+            let stairs = self.stairs(learning.allow, tile, first, &live, steps);
+            called::scores(*engine, Step { stairs, ..step }, own.scores);
             let scores = &mut own.scores[..(end - begin) * width];
             if let Some(scale) = self.scale() {
                 pack::scale(lanes, scores, scale);
@@ -319,7 +321,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         &self,
         lesson: &mut Lesson<'_, '_, E, T>,
         block: KeyBlock,
-        (tile, live): (RowTile, Range<u32>),
+        (tile, live, stairs): (RowTile, Range<u32>, Option<Stairs>),
         memory: &Memory<'_>,
     ) {
         let Lesson { of: learning, layout, own } = lesson;
@@ -327,14 +329,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         let live_keys = live.start as usize..live.end as usize;
         let found = [&memory.query[self.shared.layout.queries(tile.first)], own.found];
         let all = step(&layout.ask, found, (live_keys.clone(), tile.width), own.scratch);
-        called::scores(engine, all, own.scores);
+        called::scores(engine, Step { stairs, ..all }, own.scores);
         if block.taught == Liveness::Dead {
             return;
         }
         let taught = [&own.finders[layout.finder(tile.first)], own.weighed];
         let more = step(&layout.add, taught, (live_keys, tile.width), own.scratch);
         // Tokens teach nothing to queries before them.
-        called::add_scores(engine, more, tile.first + tile.rows, own.scores);
+        called::add_scores(engine, Step { stairs, ..more }, tile.first + tile.rows, own.scores);
         if own.has_odd_values || own.has_odd_weights {
             self.find_odd(learning, layout, tile, live, own);
         }
