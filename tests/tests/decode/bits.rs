@@ -4,7 +4,7 @@ use regard::{Dtype, Pool, Solo};
 use regard_tests::cached;
 use regard_tests::{engines, run, specs};
 
-use crate::{FORMATS, Sizes, attend, bits, cached_as, named};
+use crate::{FORMATS, Sizes, attend, bits, cached_as, judge_one_by_one, named};
 
 #[test]
 fn threads_and_neighbours_change_no_bit() {
@@ -52,7 +52,6 @@ fn threads_and_neighbours_change_no_bit() {
 
 #[test]
 fn queries_at_once_are_what_they_are_one_by_one() {
-    let (len, queries) = (1100, 7);
     for entry in engines::available() {
         for (format, name) in FORMATS.into_iter().zip(["causal", "sliding_window", "alibi", "rope"]) {
             for dtype in [Dtype::F32, Dtype::Bf16] {
@@ -61,24 +60,7 @@ fn queries_at_once_are_what_they_are_one_by_one() {
                     continue;
                 }
                 let kernel = run::compile(&cached_as(spec, format.0, format.1, format.2), entry, dtype);
-                let sizes = Sizes::new(&[len], queries);
-                let case = sizes.case(&kernel, 5);
-                let inputs = case.inputs();
-                let mut filled = cached::fill(&kernel, &case, &inputs, 64).expect("a case is small");
-                let together = attend(&kernel, &case, &inputs, &filled, &Solo);
-                // From the last one back: each is then the last token.
-                for query in (0..queries).rev() {
-                    let keys = len - (queries - 1 - query);
-                    filled.cache.truncate(filled.sequences[0], keys).expect("it is as long");
-                    let one = Sizes::new(&[keys], 1);
-                    let one = one.case(&kernel, 5);
-                    let inputs = regard_tests::with_queries(&one, &inputs, dtype, query..query + 1);
-                    let outputs = attend(&kernel, &one, &inputs, &filled, &Solo);
-                    assert!(
-                        bits(&outputs, 0, 1) == bits(&together, query, 1),
-                        "{name} on {entry:?}: query {query}"
-                    );
-                }
+                judge_one_by_one(&kernel, [1100, 7], |_| (), &format!("{name} on {entry:?}"));
             }
         }
     }

@@ -16,7 +16,7 @@ mod specs;
 mod stacks;
 mod story;
 
-use regard::{Dtype, Kernel, Problem, SHIPPED, Threads};
+use regard::{Dtype, Kernel, Problem, SHIPPED, Solo, Threads};
 use regard_ir::spec::{self, CacheFormat, Spec};
 use regard_oracle::Tensor4;
 use regard_testkit::{Case, Inputs, Layout, Outputs};
@@ -95,5 +95,30 @@ impl Dice {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as usize % n
+    }
+}
+
+/// Holds queries that are attended together against each by itself, at the end of a cache that holds so many keys.
+fn judge_one_by_one(
+    kernel: &Kernel,
+    [len, queries]: [usize; 2],
+    spoil: impl FnOnce(&mut Inputs),
+    told: &str,
+) {
+    let sizes = Sizes::new(&[len], queries);
+    let case = sizes.case(kernel, 5);
+    let mut inputs = case.inputs();
+    spoil(&mut inputs);
+    let mut filled = cached::fill(kernel, &case, &inputs, 64).expect("a case is small");
+    let together = attend(kernel, &case, &inputs, &filled, &Solo);
+    // From the last one back: each is then the last token.
+    for query in (0..queries).rev() {
+        let keys = len - (queries - 1 - query);
+        filled.cache.truncate(filled.sequences[0], keys).expect("it is as long");
+        let one = Sizes::new(&[keys], 1);
+        let one = one.case(kernel, 5);
+        let inputs = regard_tests::with_queries(&one, &inputs, case.dtype, query..query + 1);
+        let outputs = attend(kernel, &one, &inputs, &filled, &Solo);
+        assert!(bits(&outputs, 0, 1) == bits(&together, query, 1), "{told}: query {query}");
     }
 }

@@ -27,8 +27,8 @@ pub use self::columns::{Columns, column_rows, columns, columns_scratch_len, has_
 pub use self::repack::CachedUnit;
 pub(crate) use self::repack::{repack_floats, repack_pairs};
 pub use self::store::{
-    clear_keys, clear_odd, clear_values, is_odd, is_odd_at, mend, mend_keys, read_key, read_key_channel,
-    read_value, read_value_channel, sanitise, write_key, write_value,
+    clear_keys, clear_odd, clear_values, has_odd, is_odd, is_odd_at, mend, mend_keys, read_key,
+    read_key_channel, read_value, read_value_channel, sanitise, write_key, write_value,
 };
 
 pub use self::turn::{Lane, turn_keys, turn_rows, widen_keys, widen_value, widen_values};

@@ -157,10 +157,14 @@ pub fn is_odd_at(at: usize, token: usize, from: &[u32]) -> bool {
     from[at + token / u32::BITS as usize] >> (token % u32::BITS as usize) & 1 != 0
 }
 
+/// Whether the values of some of so many tokens are not all finite, by bits that begin at word `at`.
+pub fn has_odd(at: usize, tokens: usize, from: &[u32]) -> bool {
+    from[at..][..tokens.div_ceil(u32::BITS as usize)].iter().any(|&word| word != 0)
+}
+
 /// Copies a block of values with zeros in place of what is not finite. `None` where all is, and nothing is copied.
 pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32]) -> Option<&'a [u32]> {
-    let odd = &from[block.scaled_words(tokens)..][..tokens.div_ceil(u32::BITS as usize)];
-    if odd.iter().all(|&word| word == 0) {
+    if !has_odd(block.scaled_words(tokens), tokens, from) {
         return None;
     }
     to.copy_from_slice(from);

@@ -505,7 +505,7 @@ fn first_channels<'a>(
     [keys, odd]: [&'a [u32]; 2],
     to: &'a mut [u32],
 ) -> (Block, &'a [u32], bool) {
-    if odd[..shape.tokens.div_ceil(u32::BITS as usize)].iter().all(|&word| word == 0) {
+    if !cached::has_odd(0, shape.tokens, odd) {
         return (shape.keys, keys, false);
     }
     let block = cached::mend_keys(&shape.keys, &shape.values, shape.tokens, keys, to);
@@ -524,7 +524,7 @@ fn turned<'a, D: Door>(
     cached::turn_keys(lanes, (&shape.keys, &shape.values), shape.tokens, keys, to);
     let bits = shape.tokens.div_ceil(u32::BITS as usize);
     to[shape.values.scaled_words(shape.tokens)..][..bits].copy_from_slice(&odd[..bits]);
-    let is_odd = odd[..bits].iter().any(|&word| word != 0);
+    let is_odd = cached::has_odd(0, shape.tokens, odd);
     if is_odd {
         cached::mend(&shape.values, shape.tokens, to);
     }
