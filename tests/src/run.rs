@@ -384,10 +384,12 @@ impl Direct<'_> {
                 mixed: false,
             },
             latent,
-            recurrence: case
-                .variant
-                .recurrence()
-                .map(|_| RecurrencePlan { chunk: blocks.query_block, one_by_one: blocks.mask_step.min(8) }),
+            recurrence: case.variant.recurrence().map(|_| RecurrencePlan {
+                chunk: blocks.query_block,
+                one_by_one: blocks.mask_step.min(8),
+                // Of some cases the states are more for one thread, and fewer for three.
+                held_bytes: 20 << 10,
+            }),
             reach: None,
             pack_ahead_bytes,
             tasks_per_thread: 3,

@@ -100,6 +100,12 @@ fn plans_in_full() {
         ("minilm", "desktop-avx2", Dtype::F32),
         ("cross", "cortex-a72", Dtype::F32),
         ("softcap_bias", "server-avx512-amx", Dtype::F16),
+        ("mla", "server-avx512-bf16", Dtype::Bf16),
+        ("iha_window", "desktop-avx2", Dtype::F32),
+        ("castle", "server-avx512-amx", Dtype::Bf16),
+        ("linear_attention", "server-avx512-amx", Dtype::F32),
+        ("gated_deltanet", "server-avx512-bf16", Dtype::Bf16),
+        ("kda", "cortex-m7", Dtype::F32),
     ];
     for (name, machine, dtype) in chosen {
         let text = report(&spec(name), machine, dtype).to_string();

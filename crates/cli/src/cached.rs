@@ -132,7 +132,7 @@ impl Filled {
             };
             let sequence = opened.map_err(|error| fail(RunError::Store(error)))?;
             if index == 0 && shared > 0 {
-                append(&mut cache, sequence, Part { batch, keys, index, tokens: shared }, common)?;
+                append(&mut cache, sequence, Part { batch, keys, index, tokens: 0..shared }, common)?;
             }
             sequences.push(sequence);
         }
@@ -140,7 +140,7 @@ impl Filled {
             let rows = own(index);
             for begin in (0..keys - shared).step_by(piece) {
                 let end = (keys - shared).min(begin.saturating_add(piece));
-                let of = Part { batch, keys, index, tokens: shared + end };
+                let of = Part { batch, keys, index, tokens: 0..shared + end };
                 append(&mut cache, sequence, of, rows.tokens(begin..end))?;
             }
         }
@@ -173,19 +173,21 @@ fn all_tokens(batch: usize, keys: usize, shared: usize, page_tokens: u32) -> usi
     own.saturating_mul(batch).saturating_add(common).saturating_mul(page)
 }
 
-/// The first tokens of one of some sequences of one length.
-struct Part {
-    batch: usize,
-    keys: usize,
+/// Tokens of one of some sequences of one length.
+pub(crate) struct Part {
+    /// How many sequences there are.
+    pub(crate) batch: usize,
+    /// Tokens of each.
+    pub(crate) keys: usize,
     /// Which sequence.
-    index: usize,
-    /// How many of its tokens.
-    tokens: usize,
+    pub(crate) index: usize,
+    /// Which of its tokens.
+    pub(crate) tokens: Range<usize>,
 }
 
 impl Part {
     /// What a captured tensor of all sequences is to these tokens, without queries.
-    fn cut(&self, data: InputData<'_>, shape: &InputShape, spec: &Spec) -> CapturedBuffer {
+    pub(crate) fn cut(&self, data: InputData<'_>, shape: &InputShape, spec: &Spec) -> CapturedBuffer {
         let axes = self.axes(shape, spec);
         match data {
             InputData::F32(data) => CapturedBuffer::F32(cut(data, &axes)),
@@ -196,12 +198,12 @@ impl Part {
 
     /// Length of each axis of a tensor as packed sequences have them, and which part of it is to be had.
     fn axes(&self, shape: &InputShape, spec: &Spec) -> Vec<(usize, Range<usize>)> {
-        let &Self { batch, keys, index, tokens } = self;
+        let Self { batch, keys, index, ref tokens } = *self;
         let is_query = |axis: Axis| axis == Axis::Query && spec.source == Source::Cross;
         let axis = |axis: Axis| match axis {
             // As long as the longest sequence; how many queries that is makes no difference.
             axis if is_query(axis) => (1, 0..0),
-            Axis::Query | Axis::Key => (keys, 0..tokens),
+            Axis::Query | Axis::Key => (keys, tokens.clone()),
             Axis::Batch => (batch, index..index + 1),
             Axis::Head => (spec.heads.query as usize, 0..spec.heads.query as usize),
             Axis::KvHead => (spec.heads.kv as usize, 0..spec.heads.kv as usize),
@@ -212,7 +214,7 @@ impl Part {
         let Some(token) = token else { return axes.iter().map(|&at| axis(at)).collect() };
         let packed = match is_query(axes[token]) {
             true => (1, 0..0),
-            false => (batch * keys, index * keys..index * keys + tokens),
+            false => (batch * keys, index * keys + tokens.start..index * keys + tokens.end),
         };
         let others = axes.iter().enumerate().filter(|&(at, of)| at != token && *of != Axis::Batch);
         [packed].into_iter().chain(others.map(|(_, &of)| axis(of))).collect()
@@ -309,7 +311,11 @@ mod tests {
         let part = |spec: &Spec, axes: &[Axis], len: i32, tokens| {
             let shape = InputShape::new(regard_ir::variant::InputType::I32, axes);
             let ints: Vec<i32> = (0..len).collect();
-            match (Part { batch: 3, keys: 2, index: 1, tokens }).cut(InputData::I32(&ints), &shape, spec) {
+            match (Part { batch: 3, keys: 2, index: 1, tokens: 0..tokens }).cut(
+                InputData::I32(&ints),
+                &shape,
+                spec,
+            ) {
                 CapturedBuffer::I32(part) => part,
                 other => panic!("{other:?}"),
             }

@@ -223,7 +223,8 @@ impl fmt::Display for Failure {
             ),
             Failure::NoCache { spec } => write!(
                 f,
-                "spec {spec} has states in place of a cache: leave --phase away, and say `--q 1` for a step of one token"
+                "spec {spec} has states in place of a cache: leave --phase away, and say `--q 1` for a step of one token; \
+                 bench times steps one after the other with `--phase generate`"
             ),
             Failure::Cache { spec, error } => write!(f, "spec {spec}: {error}"),
             Failure::Problem(error) => error.fmt(f),

@@ -93,6 +93,16 @@ impl Peaks {
         Ok(Peaks { fma_gflops, fma_one_gflops, dot_gflops, tile_gflops, levels })
     }
 
+    /// What a pool reads and writes in place at most, in 10⁹ bytes a second, of `bytes` that its threads share out; both ways count.
+    ///
+    /// # Errors
+    /// If there is no memory for as many.
+    pub(crate) fn read_write_gbs(pool: &Pool, isa: Isa, bytes: usize) -> Result<f64, OutOfMemory> {
+        let share = traffic::whole_bytes((bytes / pool.count()) as u64);
+        let buffers = Buffers::filled(pool, share)?;
+        Ok(buffers.rate(pool, with_vectors(isa), share, Loop::ReadWrite).max)
+    }
+
     /// The unit that an engine multiplies with, and what all threads do with it; of an emulated one what the vectors do.
     pub(crate) fn products(&self, engine: EngineKind) -> (&'static str, f64) {
         match (engine, self.dot_gflops, self.tile_gflops) {

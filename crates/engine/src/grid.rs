@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use regard_simd::Lanes;
 
 pub use self::lots::{LotRuns, Lots};
-pub use self::pieces::{Blocks, Cell, Cells, Cut, Parts, Strips};
+pub use self::pieces::{Blocks, Cell, Cells, Cut, Parts, Sharing, Strips};
 use self::states::States;
 pub use self::states::{MatrixMut, StateRows};
 use crate::element::Element;

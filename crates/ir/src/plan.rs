@@ -195,6 +195,8 @@ pub struct RecurrencePlan {
     /// The most tokens of a sequence that are taken one after the other instead, each of which reads and writes the state where it
     /// is.
     pub one_by_one: u32,
+    /// Bytes of all states that a worker goes through in a call which its caches hold from one call to the next.
+    pub held_bytes: u32,
 }
 
 /// A plan: one spec on one machine for one storage type.

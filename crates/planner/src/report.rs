@@ -131,6 +131,11 @@ pub enum Reason {
     },
     /// Tokens that read and write a state where it is.
     OneByOne,
+    /// States that are near when they are read.
+    HeldStates {
+        /// The cache.
+        cache: &'static str,
+    },
     /// Memory for what is packed once a run.
     PackAhead,
     /// The balance of threads.
@@ -368,6 +373,10 @@ impl fmt::Display for Reason {
                 "tokens whose recurrence is products of matrices, the cheapest at {products} multiply-adds a token and head, with:"
             ),
             Reason::OneByOne => f.write_str("tokens at most that are taken one after the other, each with a pass over the state where it is"),
+            Reason::HeldStates { cache } => write!(
+                f,
+                "bytes of a thread's states that its {cache} holds from token to token: more are asked for before they are read"
+            ),
             Reason::PackAhead => f.write_str(
                 "at most, 16 times the last cache, of keys and values packed once a run where a sequence has several query blocks",
             ),

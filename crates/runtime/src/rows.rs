@@ -69,7 +69,8 @@ impl<'a> Change<'a> {
         let alone = self.norm.filter(|norm| !norm.after_rope && !norm.all_heads);
         for (at, rows) in rows.chunks_mut(TOGETHER * stride).enumerate() {
             let token = token + at * TOGETHER;
-            let Some(norm) = alone else {
+            // One row waits for one root, not for those of rows that are not there.
+            let Some(norm) = alone.filter(|_| rows.len() > stride) else {
                 for (row, to) in rows.chunks_exact_mut(stride).enumerate() {
                     self.apply([batch, head, token + row], &mut to[..dim]);
                 }

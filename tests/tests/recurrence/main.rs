@@ -118,6 +118,7 @@ fn every_recurrence_is_within_its_bounds() {
         for (heads, tokens, chunk) in [
             ("query = 2, dim = 16", 1, 16),
             ("query = 2, value = 4, dim = 20, value_dim = 12", 37, 16),
+            ("query = 2, dim = 20, value_dim = 77", 5, 16),
             ("query = 1, value = 7, dim = 24, value_dim = 40", 70, 32),
             ("query = 1, dim = 72, value_dim = 136", 130, 64),
         ] {

@@ -8,31 +8,35 @@ use std::time::Instant;
 use half::{bf16, f16};
 use regard::ir::problem::Phase;
 use regard::{
-    CacheLimits, Dtype, EngineKind, Gate, Kernel, KeyRows, Outputs, Problem, Queries, QueryRows, RunError,
-    Spec, Threads, Tokens, machine,
+    Cache, CacheLimits, Dtype, EngineKind, Gate, Inputs, Kernel, KeyRows, Outputs, QueryRows, RunError,
+    SequenceId, Spec, Threads, View, machine,
 };
 use regard_engine::detect;
 use regard_ir::inputs::InputData;
 use regard_ir::operands::Rows;
 use regard_ir::variant::{Axis, Source};
+use regard_ir::work;
+use regard_oracle::random::CapturedBuffer;
 use serde::Serialize;
 
 use super::cached::{Place, format, judge, stored};
 use super::lines::Judged;
 use super::{CACHED, compile, header};
 use crate::args::{BenchArgs, BenchPhase};
-use crate::cached;
+use crate::cached::{self, Part};
 use crate::execute::{Outcome, gate, operands, run_failure, view_mut};
 use crate::failure::Failure;
 use crate::host;
 use crate::memory::{self, Bytes};
+use crate::peaks::Peaks;
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
 use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
-use crate::tensors::stored::Stored;
+use crate::tensors::stored::{Stored, StoredStates};
 use crate::timing::{Seconds, median};
+use crate::verify::judge::{self, Judge};
 use crate::verify::problem::{self, Size};
 
 /// Rows of q, k and v that are drawn; a longer sequence takes them again in turn, so that memory is that of the cache. So long
@@ -94,12 +98,16 @@ struct Grown {
     late_mean_s: f64,
     /// The second median by the first.
     ratio: f64,
+    /// 10⁹ bytes a second that are read and written in place at most, of as many as the states of a recurrence are; and how much of
+    /// that the second median is.
+    readwrite_gbs: Option<f64>,
+    share: Option<f64>,
     /// Bytes that the cache has room for.
     cache_bytes: usize,
     /// How much more memory the process has at the end than at the end of the first window, where the system tells.
     grown_bytes: Option<i64>,
     cpu: String,
-    /// The last step's error and bound, and whether it is within; absent of sequences that are not held against the oracle.
+    /// The last step's error and bound, of a recurrence those of all steps, and whether it is within; absent of sequences that are not held against the oracle.
     error: Option<f64>,
     bound: Option<f64>,
     passed: Option<bool>,
@@ -114,7 +122,6 @@ pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let windows = Windows::new(tokens).ok_or(Failure::Steps { found: tokens, least: PART })?;
     let specs = args.specs.iter().map(|name| {
         let spec = stored(args, source::spec(name)?)?;
-        cached::refuse_states(&spec)?;
         check_constant(&spec)?;
         Ok(spec)
     });
@@ -153,10 +160,14 @@ pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     if failed > 0 { Err(Failure::Failed { n: failed, of: kernels.len() }) } else { Ok(()) }
 }
 
-/// Whether all that a spec takes beside q, k and v is the same however many tokens there are.
+/// Whether all that a spec takes beside q, k and v is the same however many tokens there are. A recurrence takes what it has of each
+/// token with the token.
 fn check_constant(spec: &Spec) -> Result<(), Failure> {
     if spec.source == Source::Cross {
         return Err(Failure::GrowsCross { spec: spec.name.clone() });
+    }
+    if has_states(spec) {
+        return Ok(());
     }
     let is_along = |axis: &Axis| matches!(axis, Axis::Query | Axis::Key);
     let mut inputs = spec.inputs.names.iter().zip(&spec.inputs.shapes);
@@ -166,8 +177,14 @@ fn check_constant(spec: &Spec) -> Result<(), Failure> {
     }
 }
 
+/// Whether states stand in place of keys and values.
+fn has_states(spec: &Spec) -> bool {
+    spec.variant().recurrence().is_some()
+}
+
 /// Tensors that a sequence takes its tokens from.
 struct Drawn<'a, T> {
+    spec: &'a Spec,
     q: QueryRows<'a, T>,
     kv: KeyRows<'a, T>,
     gate: Option<Gate<'a, T>>,
@@ -177,26 +194,36 @@ struct Drawn<'a, T> {
 
 impl<'a, T: Storage> Drawn<'a, T> {
     fn new(
-        kernel: &Kernel,
+        kernel: &'a Kernel,
         bound: &'a Bound<'_>,
         captured: &'a [InputData<'a>],
         rows: usize,
     ) -> Result<Self, Failure> {
         let gate = bound.gate.as_ref().map(gate).transpose()?;
         let (q, kv) = operands(kernel, bound)?;
-        Ok(Self { q, kv, gate, captured, rows })
+        Ok(Self { spec: kernel.spec(), q, kv, gate, captured, rows })
     }
 
-    /// Key and value, and query and gate, of a step.
-    fn step(&self, at: usize) -> (Tokens<'a, T>, Queries<'a, T>) {
+    /// Captured tensors of the token of a step alone, where it takes such.
+    fn own(&self, at: usize) -> Vec<CapturedBuffer> {
+        if !has_states(self.spec) {
+            return Vec::new();
+        }
+        let at = at % self.rows;
+        let of = Part { batch: 1, keys: self.rows, index: 0, tokens: at..at + 1 };
+        let shapes = self.spec.inputs.shapes.iter().zip(self.captured);
+        shapes.map(|(shape, data)| of.cut(*data, shape, self.spec)).collect()
+    }
+
+    /// What a step takes beside captured tensors.
+    fn step(&self, at: usize) -> Inputs<'a, T> {
         let row = at % self.rows..at % self.rows + 1;
         let gate = self.gate.map(|gate| match gate {
             Gate::Stored(gate) => Gate::Stored(gate.tokens(row.clone())),
             Gate::Floats(gate) => Gate::Floats(gate.tokens(row.clone())),
         });
-        let captured = self.captured;
-        let tokens = Tokens { kv: self.kv.tokens(row.clone()), captured };
-        (tokens, Queries { q: self.q.tokens(row), captured, gate })
+        let (q, kv) = (self.q.tokens(row.clone()), self.kv.tokens(row));
+        Inputs { q, kv, captured: self.captured, gate }
     }
 }
 
@@ -213,25 +240,38 @@ fn grow<T: Storage>(
     // What is too long is told before anything is drawn.
     let mut cache =
         kernel.cache(limits).map_err(|error| Failure::Cache { spec: spec.name.clone(), error })?;
-    let problem = Problem::prefill(spec.source, 1, rows, rows)?;
-    let bound = problem::tensors(spec, plan.dtype, &problem, LAYOUT)?;
+    let problem = cached::problem(spec, Phase::Prefill, Size { batch: 1, queries: rows, keys: rows })?;
+    let bound = problem::tensors(spec, plan.dtype, &problem.view(), LAYOUT)?;
     let captured = bound.captured();
     let drawn = Drawn::<T>::new(kernel, &bound, &captured, rows)?;
     let sequence = cache.open().map_err(|error| fail(RunError::Store(error)))?;
     let mut step = kernel.step(&cache, 1, pool.count()).map_err(fail)?;
     let mut output = Output::<T>::new(kernel)?;
+    let state_bytes = has_states(spec).then(|| work::state_bytes(&kernel.variant(), 1));
+    let readwrite_gbs =
+        state_bytes.map(|bytes| Peaks::read_write_gbs(pool, plan.isa, bytes as usize)).transpose()?;
+    let mut all: Option<Vec<T>> = match has_states(spec) && tokens == rows {
+        true => Some(memory::zeroed("the outputs of all steps", (rows * output.o.len()) as u128)?),
+        false => None,
+    };
     let mut early = memory::zeroed("the times", windows.early.len() as u128)?;
     let mut late = memory::zeroed("the times", windows.late.len() as u128)?;
     // The first look takes memory of its own.
     let mut resident = host::resident_bytes();
     let progress = Progress::new("percent of the steps", PROGRESS as u64);
     for at in 0..tokens {
-        let (token, query) = drawn.step(at);
+        let own = drawn.own(at);
+        let own: Vec<_> = own.iter().map(CapturedBuffer::data).collect();
+        let inputs = drawn.step(at);
+        let inputs = if own.is_empty() { inputs } else { Inputs { captured: &own, ..inputs } };
         let outputs = output.view()?;
         let start = Instant::now();
-        kernel.append_with(pool, &mut cache, sequence, token).map_err(fail)?;
-        kernel.decode(&mut step, pool, &cache, &[sequence], query, outputs).map_err(fail)?;
+        kernel.decode_next(&mut step, pool, (&mut cache, &[sequence]), inputs, outputs).map_err(fail)?;
         let seconds = start.elapsed().as_secs_f64();
+        if let Some(all) = &mut all {
+            let len = output.o.len();
+            all[at * len..][..len].copy_from_slice(&output.o);
+        }
         for (window, times) in [(&windows.early, &mut early), (&windows.late, &mut late)] {
             if window.contains(&at) {
                 times[at - window.start] = seconds;
@@ -247,10 +287,13 @@ fn grow<T: Storage>(
     drop(progress);
     let grown = host::resident_bytes().zip(resident).map(|(now, then)| now as i64 - then as i64);
     let cache_bytes = cache.bytes();
-    drop(cache);
-    let judged = match tokens == rows {
-        true => Some(judge_last::<T>(kernel, bound, output, place)?),
-        false => None,
+    let judged = match (tokens == rows, all) {
+        (true, Some(all)) => Some(judge_all::<T>(kernel, &bound, (all, (&cache, sequence)), place)?),
+        (true, None) => {
+            drop(cache);
+            Some(judge_last::<T>(kernel, bound, output, place)?)
+        }
+        (false, _) => None,
     };
     let late_mean_s = late.iter().sum::<f64>() / late.len() as f64;
     let [early_s, late_s] = [early, late].map(|mut times: Vec<f64>| {
@@ -263,7 +306,7 @@ fn grow<T: Storage>(
         engine: plan.engine,
         isa: plan.isa.name(),
         dtype: plan.dtype.name(),
-        cache: format(&plan.cache),
+        cache: if has_states(spec) { "states f32".to_owned() } else { format(&plan.cache) },
         cache_layout: spec.cache.layout.name(),
         phase: BenchPhase::Generate.name(),
         k: tokens,
@@ -274,6 +317,8 @@ fn grow<T: Storage>(
         late_s,
         late_mean_s,
         ratio: if early_s > 0.0 { late_s / early_s } else { 0.0 },
+        readwrite_gbs,
+        share: state_bytes.zip(readwrite_gbs).map(|(bytes, gbs)| 2.0 * bytes / late_s / 1e9 / gbs),
         cache_bytes,
         grown_bytes: grown,
         cpu: place.cpu.clone(),
@@ -306,6 +351,40 @@ impl<T: Storage> Output<T> {
         let lse = self.lse.as_deref_mut().map(|lse| view_mut(lse, self.lse_shape, LAYOUT)).transpose()?;
         Ok(Outputs { o: view_mut(&mut self.o, self.o_shape, LAYOUT)?, lse })
     }
+}
+
+/// Holds all steps of a recurrence against the oracle, and its states.
+fn judge_all<T: Storage>(
+    kernel: &Kernel,
+    bound: &Bound<'_>,
+    (all, (cache, sequence)): (Vec<T>, (&Cache, SequenceId)),
+    place: &Place,
+) -> Result<Judged, Failure> {
+    let variant = kernel.variant();
+    let [heads, width] = [variant.output_heads(), variant.heads.value_dim].map(|n| n as usize);
+    let shape = [1, heads, all.len() / (heads * width).max(1), width];
+    let states =
+        cache.states(sequence).map_err(|error| run_failure(kernel.spec(), RunError::Store(error)))?;
+    let outcome = Outcome {
+        o: Stored { elements: T::store(all), shape, strides: LAYOUT.strides(shape) },
+        lse: None,
+        u: None,
+        states: states.map(|(state, norm)| StoredStates { state: copied(state), norm: norm.map(copied) }),
+        seconds: Vec::new(),
+    };
+    let (operands, captured) = (judge::operands(bound)?, bound.captured());
+    let positions = judge::positions(kernel, bound)?;
+    let judge = Judge::new(kernel, bound, (&operands, &captured), &positions, &place.pool)?;
+    Ok((&judge.against_oracle(&outcome)?).into())
+}
+
+/// A copy of what a sequence's states are.
+fn copied(view: View<'_, f32>) -> Stored<'static> {
+    let [sequences, heads, rows] = view.counts();
+    let shape = [sequences, heads, rows, view.width()];
+    let of = (0..heads).flat_map(|head| (0..rows).map(move |row| (head, row)));
+    let elements = of.flat_map(|(head, row)| view.row(0, head, row).iter().copied()).collect();
+    Stored { elements: f32::store(elements), shape, strides: Layout::Bhnd.strides(shape) }
 }
 
 /// Holds the last step against the oracle: the last row of what was drawn attends to all of it.
@@ -362,7 +441,7 @@ fn row(cells: [&str; 12]) -> String {
 }
 
 impl Grown {
-    /// A row of the table.
+    /// A row of the table, and a line beneath it where there are states.
     fn text(&self) -> String {
         let Self { spec, kernel, dtype, cache, cache_layout, k, early_s, late_s, late_mean_s, ratio, .. } =
             self;
@@ -380,7 +459,25 @@ impl Grown {
         };
         let [early, late, mean] = [early_s, late_s, late_mean_s].map(|&s| Seconds(s).to_string());
         let (k, ratio) = (k.to_string(), format!("{ratio:.3}"));
-        row([spec, *kernel, *dtype, cache, *cache_layout, &k, &early, &late, &mean, &ratio, &memory, &error])
+        let row = row([
+            spec,
+            *kernel,
+            *dtype,
+            cache,
+            *cache_layout,
+            &k,
+            &early,
+            &late,
+            &mean,
+            &ratio,
+            &memory,
+            &error,
+        ]);
+        let Some((gbs, share)) = self.readwrite_gbs.zip(self.share) else { return row };
+        let share = 100.0 * share;
+        format!(
+            "{row}\n  late: {share:.0} % of {gbs:.1} GB/s, at which as many bytes are read and written in place at most"
+        )
     }
 }
 

@@ -189,8 +189,36 @@ fn the_last_step_is_held_against_the_oracle() {
     assert_eq!(
         keys.collect::<Vec<_>>().join(" "),
         "spec kernel engine isa dtype cache cache_layout phase k threads window early_from early_s late_s \
-         late_mean_s ratio cache_bytes grown_bytes cpu error bound passed"
+         late_mean_s ratio readwrite_gbs share cache_bytes grown_bytes cpu error bound passed"
     );
+}
+
+#[test]
+fn steps_of_a_state_are_held_against_the_oracle() {
+    let folder = Folder::new("generate-states");
+    // Inputs of each token, sums of features, and states of several heads over one of keys.
+    folder.file(
+        "wide.toml",
+        "name = 'wide'\nheads = { query = 2, value = 4, dim = 24, value_dim = 70 }\nmask = 'causal'\nqk_norm = 'l2'\n\
+         recurrence = { update = 'delta', decay = 'channel' }\n",
+    );
+    let specs = ["bench", "linear_attention", "gated_deltanet", "mamba2", "wide.toml"];
+    let flags = ["--phase", "generate", "--k", "70"];
+    for chosen in [&["--dtype", "bf16", "--threads", "1"][..], &["--dtype", "f32", "--threads", "2"]] {
+        let lines = folder.regard(&[&specs[..], &flags, chosen, &["--json"]].concat()).ok().objects();
+        assert_eq!(lines.len(), specs.len() - 1);
+        for line in lines {
+            let number = |key: &str| line[key].as_f64().unwrap();
+            assert!(number("error") > 0.0 && number("error") <= number("bound"), "{line:?}");
+            assert_eq!((&line["passed"], &line["cache"]), (&true.into(), &"states f32".into()), "{line:?}");
+            // A state is read and written once; what a cache has beside it are whole lines.
+            let share = 2.0 * number("cache_bytes") / number("late_s") / 1e9 / number("readwrite_gbs");
+            assert!((number("share") / share - 1.0).abs() < 0.02, "{line:?}");
+        }
+    }
+    let told = folder.regard(&[&specs[..], &flags].concat()).ok();
+    assert_eq!(told.stdout.matches("\n  late: ").count(), specs.len() - 1, "{told:?}");
+    assert!(told.stdout.lines().all(|line| line.chars().count() <= 120), "{told:?}");
 }
 
 #[test]

@@ -113,12 +113,22 @@ impl Cut {
     }
 }
 
-/// Parts of the heads and channels of tasks, given out once, in the order of the tasks. Worker `w` of `n` has each `n`th of them, so
-/// that from call to call it finds what it had in the cache of its core; when it is done with these it takes those of others.
+/// Which parts a worker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Of `n` workers each has every `n`th, and when it is done with these it takes those of others.
+    Even,
+    /// Each has as many that follow each other, and these alone: from call to call it finds what they read in the cache of its core,
+    /// whose sets one piece of memory fills evenly.
+    Own,
+}
+
+/// Parts of the heads and channels of tasks, given out once, in the order of the tasks.
 pub struct Parts<'g, T> {
     grid: &'g Grid<'g, T>,
     cut: Cut,
     workers: usize,
+    sharing: Sharing,
     /// How many of each worker's parts are given out.
     turns: [Turn; MAX_WORKERS],
 }
@@ -128,16 +138,21 @@ pub struct Parts<'g, T> {
 struct Turn(AtomicUsize);
 
 impl<'g, T> Parts<'g, T> {
-    /// Parts of so many heads and channels.
-    pub fn new(grid: &'g mut Grid<'_, T>, [heads, channels]: [usize; 2], workers: usize) -> Self {
+    /// Parts of so many heads and channels, for so many workers.
+    pub fn new(
+        grid: &'g mut Grid<'_, T>,
+        [heads, channels]: [usize; 2],
+        (workers, sharing): (usize, Sharing),
+    ) -> Self {
         let cut = grid.cut([heads, channels]);
         let turns = [const { Turn(AtomicUsize::new(0)) }; MAX_WORKERS];
-        Self { grid, cut, workers: workers.clamp(1, MAX_WORKERS), turns }
+        Self { grid, cut, workers: workers.clamp(1, MAX_WORKERS), sharing, turns }
     }
 
     /// The next part for a worker, its heads and its channels; `None` when all are given out. It has no kept rows.
     pub fn take(&self, worker: usize) -> Option<(Claim<'_, T>, Range<usize>, Range<usize>)> {
-        let part = (0..self.workers).find_map(|ahead| self.turn((worker + ahead) % self.workers))?;
+        let others = if self.sharing == Sharing::Even { self.workers } else { 1 };
+        let part = (0..others).find_map(|ahead| self.turn((worker + ahead) % self.workers))?;
         let [task, piece] = self.cut.task(part);
         let (heads, channels) = self.cut.part(piece);
         let task = self.grid.tasks.tasks[*self.grid.tasks.order.get(task)? as usize];
@@ -148,7 +163,11 @@ impl<'g, T> Parts<'g, T> {
     /// The next of a worker's own parts.
     fn turn(&self, worker: usize) -> Option<usize> {
         let parts = self.grid.tasks.order.len() * self.cut.parts();
-        let part = |turn: usize| Some(turn * self.workers + worker).filter(|&part| part < parts);
+        let start = |worker: usize| parts * worker / self.workers;
+        let part = |turn: usize| match self.sharing {
+            Sharing::Even => Some(turn * self.workers + worker).filter(|&part| part < parts),
+            Sharing::Own => Some(start(worker) + turn).filter(|&part| part < start(worker + 1)),
+        };
         let turns = &self.turns[worker].0;
         // Counters stop at the parts and the workers together, so that they never wrap.
         part(turns.load(Ordering::Relaxed)).and_then(|_| part(turns.fetch_add(1, Ordering::Relaxed)))

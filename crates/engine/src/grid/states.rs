@@ -184,6 +184,12 @@ impl<'a> MatrixMut<'a> {
         Self { start, stride, rows, width, lifetime: PhantomData }
     }
 
+    /// The same matrix for a while, in a value of its own: where it lies need not be looked up after each write.
+    #[inline(always)]
+    pub const fn reborrow(&mut self) -> MatrixMut<'_> {
+        MatrixMut { lifetime: PhantomData, ..*self }
+    }
+
     /// Floats of a row.
     pub const fn width(&self) -> usize {
         self.width
@@ -200,8 +206,17 @@ impl<'a> MatrixMut<'a> {
     /// If there is no such row.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
+        if row >= self.rows {
+            no_row(row, self.rows);
+        }
         // SAFETY: the row is one of those that whoever made the matrix has for `'a`, and `&mut self` keeps it to one borrow.
         unsafe { core::slice::from_raw_parts_mut(self.start.wrapping_add(row * self.stride), self.width) }
     }
+}
+
+/// Panics. Numbers are passed by value: a message beside a loop would have them written to memory in each turn.
+#[cold]
+#[inline(never)]
+fn no_row(row: usize, rows: usize) -> ! {
+    panic!("row {row} of {rows}")
 }

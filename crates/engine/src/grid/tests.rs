@@ -1,5 +1,6 @@
 extern crate std;
 
+use std::vec;
 use std::vec::Vec;
 
 use super::*;
@@ -225,6 +226,31 @@ fn cells_of_parts_are_given_out_once() {
     let states = StateRows { rows: rows(&mut state, [1, 4, 2], [24, 6, 3], 3), norm: None, of: None };
     let mut grid = Grid::new(tasks, output(&mut o), None).unwrap().with_states(states).unwrap();
     assert!(Cells::new(&mut grid, [1, 2], (2, 0..4)).take().is_none());
+}
+
+#[test]
+fn parts_are_given_out_once() {
+    let tasks = [task(0, 0, 0..1), task(0, 1, 0..1), task(0, 2, 0..1)];
+    let tasks = Tasks { tasks: &tasks, order: &[2, 0, 1], group: 1, starts: None };
+    let mut data = [0.0f32; 9];
+    let output = Rows::Stored(rows(&mut data, [1, 3, 1], [9, 3, 3], 3));
+    let mut grid = Grid::new(tasks, output, None).unwrap();
+    // Key head and channels of those that a worker takes until there are none: two parts of each task.
+    let mut taken = |sharing: Sharing, workers: &[usize]| {
+        let parts = Parts::new(&mut grid, [1, 2], (4, sharing));
+        let of = |worker: usize| {
+            let take =
+                || parts.take(worker).map(|(claim, _, channels)| (claim.task().kv_head, channels.start));
+            core::iter::from_fn(take).collect::<Vec<_>>()
+        };
+        workers.iter().map(|&worker| of(worker)).collect::<Vec<_>>()
+    };
+    let all = [(2, 0), (2, 2), (0, 0), (0, 2), (1, 0), (1, 2)];
+    let own = taken(Sharing::Own, &[3, 0, 1, 2, 3]);
+    assert_eq!(own, [&all[4..], &all[..1], &all[1..3], &all[3..4], &[]]);
+    // The fourth begins with its own, then takes those of the first, the second and the third.
+    let even = taken(Sharing::Even, &[3, 0]);
+    assert_eq!(even, [vec![all[3], all[0], all[4], all[1], all[5], all[2]], vec![]]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use regard_ir::plan::Plan;
 use regard_ir::plan::RecurrenceShares;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Decay, Recurrence, Variant};
+use regard_ir::work;
 
 use super::leaves_each;
 use crate::carve::{self, Carve};
@@ -39,6 +40,8 @@ pub(super) struct Layout {
     pub chunk: usize,
     /// The most tokens that are taken one after the other.
     pub one_by_one: usize,
+    /// Whether a worker's states are in its caches when they are read again.
+    pub holds_states: bool,
     /// Whether tokens only add to a state, which may decay, and erase nothing of it.
     pub adds: bool,
     /// Channels of a query and a key.
@@ -198,7 +201,9 @@ impl Layout {
     ) -> Self {
         let heads = &variant.heads;
         let [dim, value_dim] = [heads.dim, heads.value_dim].map(|n| n as usize);
-        let one_by_one = plan.recurrence.map_or(0, |recurrence| recurrence.one_by_one);
+        let (one_by_one, held_bytes) =
+            plan.recurrence.map_or((0, 0), |recurrence| (recurrence.one_by_one, recurrence.held_bytes));
+        let state_bytes = work::state_bytes(variant, problem.batch) / threads.max(1) as f64;
         let chunk = chunk(plan);
         let Share { heads: part_heads, channels, parts, wave } =
             Share::new((variant, recurrence), plan, problem, threads);
@@ -208,6 +213,7 @@ impl Layout {
         Self {
             chunk,
             one_by_one: one_by_one as usize,
+            holds_states: state_bytes <= f64::from(held_bytes),
             adds: recurrence.delta.is_none(),
             dim,
             dims,

@@ -17,7 +17,7 @@ mod scan;
 mod step;
 
 use regard_engine::element::Element;
-use regard_engine::grid::{Cut, Grid, Lots, Parts as GridParts, Rows, StateRows, Task, Tasks};
+use regard_engine::grid::{Cut, Grid, Lots, Parts as GridParts, Rows, Sharing, StateRows, Task, Tasks};
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{Captured, InputData};
@@ -181,7 +181,10 @@ pub(crate) fn run<E: Engine, T: Element>(
         if let Some(states) = to.states {
             grid = grid.with_states(states).map_err(RunError::Output)?;
         }
-        let grid = GridParts::new(&mut grid, [layout.heads, layout.channels], threads.count());
+        let is_step = (0..problem.batch).all(|b| problem.sequence(b).queries as usize <= layout.one_by_one);
+        // A state that another core has had comes from there, and has to go back for the next step.
+        let sharing = if is_step && layout.holds_states { Sharing::Own } else { Sharing::Even };
+        let grid = GridParts::new(&mut grid, [layout.heads, layout.channels], (threads.count(), sharing));
         let lots = Lots::new(workers, layout.worker_len());
         threads.run(&|worker| {
             // More calls than lots mean a `Threads` that calls more often than it counts: the others do the work.

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use regard_engine::element::Element;
 use regard_engine::grid::{
-    Cell, Cells, Claim, Cut, Grid, GridError, Lots, Parts, Rows, RowsMut, StateRows, Tasks,
+    Cell, Cells, Claim, Cut, Grid, GridError, Lots, Parts, Rows, RowsMut, Sharing, StateRows, Tasks,
 };
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -100,7 +100,7 @@ impl<'a, E: Engine, T: Element> Scan<'_, 'a, E, T> {
         if let Some(states) = &mut to.states {
             grid = grid.with_states(states.reborrow())?;
         }
-        let parts = Parts::new(&mut grid, [layout.heads, layout.channels], 1);
+        let parts = Parts::new(&mut grid, [layout.heads, layout.channels], (1, Sharing::Even));
         let mut memory = layout.carve(&mut workers[..layout.worker_len()]);
         let all = slots.chunks_exact_mut(Slot::len(layout) * (layout.wave + 1)).enumerate();
         for (number, slots) in all {

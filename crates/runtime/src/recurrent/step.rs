@@ -1,6 +1,10 @@
-//! Few tokens, one after the other: the state stays where it is, and each token reads and writes it once. A delta rule reads it once
-//! before, from the first row to the last; it is written from the last row to the first, as those are still in the nearest cache.
-//! Meanwhile the state of the next head is asked for, evenly: memory that has to wait for the second pass is not at work.
+//! Few tokens, one after the other: the state stays where it is, and each token reads and writes it once.
+//!
+//! A delta rule reads it once before, from the first row to the last; it is written from the last row to the first, as those are still
+//! in the nearest cache. States that come from memory are read in the order in which they lie, and meanwhile that of the next head is
+//! asked for, evenly: memory that has to wait for the second pass is not at work. Where a worker's states stay in its caches nothing is
+//! asked for, as that costs half as much as reading; and a delta rule goes through a state by panels of few columns, of which one is
+//! written while the next is read for the first time: so neither waits for the caches while the other multiplies.
 
 use core::ops::Range;
 
@@ -86,7 +90,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     key: &k[..layout.dim],
                     keep: &keep[..layout.dim],
                     beta: self.rule.delta.then(|| betas[0]),
-                    ahead: ahead.filter(|_| states == At::Caller),
+                    is_near: layout.holds_states,
+                    ahead: ahead.filter(|_| states == At::Caller && !layout.holds_states),
                 };
                 of.write(self.shared.engine.lanes(), (&mut state, rows), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);
@@ -121,7 +126,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 let mut state = MatrixMut::new(&mut added[at * dims * width..], width, self.channels.len());
                 let [key, keep] = [&k[..dim], &keep[..dim]];
                 // What the token reads there is no output.
-                let of = Token { query: key, key, keep, beta: None, ahead: None };
+                let of = Token { query: key, key, keep, beta: None, is_near: true, ahead: None };
                 let value = &values[..self.channels.len()];
                 of.write(lanes, (&mut state, [0; 2]), value, &mut o[..self.channels.len()]);
                 add_key(key, keep, &mut norms[at * dims..][..dim]);
@@ -196,6 +201,8 @@ struct Token<'m> {
     keep: &'m [f32],
     /// How strongly a delta rule writes.
     beta: Option<f32>,
+    /// Whether the state is in a cache.
+    is_near: bool,
     /// Where the state lies that is read next, and what comes of it, in rows as far apart as those of this one.
     ahead: Option<[*const f32; 2]>,
 }
@@ -211,15 +218,22 @@ impl Token<'_> {
         o: &mut [f32],
     ) {
         let width = state.width();
+        // Vectors of two lines: of one, what a row has in common would be loaded for it alone.
+        let panel = (2 * LINE / L::WIDTH).clamp(2, 8);
         let mut first = 0;
         while first + L::WIDTH <= width {
             let columns = Columns { lanes, token: self, state, before, after, first, value, o };
             let vectors = (width - first) / L::WIDTH;
             first += L::WIDTH
-                * match vectors {
-                    8.. if L::TILE >= 8 => columns.call::<8>(),
-                    4.. => columns.call::<4>(),
-                    2.. => columns.call::<2>(),
+                * match (self.beta.filter(|_| self.is_near), vectors) {
+                    (Some(beta), _) if vectors >= panel => match panel {
+                        2 => columns.panels::<2>(beta),
+                        4 => columns.panels::<4>(beta),
+                        _ => columns.panels::<8>(beta),
+                    },
+                    (_, 8..) if L::TILE >= 8 => columns.call::<8>(),
+                    (_, 4..) => columns.call::<4>(),
+                    (_, 2..) => columns.call::<2>(),
                     _ => columns.call::<1>(),
                 };
         }
@@ -273,6 +287,66 @@ impl<L: Door> Columns<'_, '_, '_, L> {
     }
 }
 
+impl<L: Door> Columns<'_, '_, '_, L> {
+    /// Takes panels of `V` vectors of a delta rule, as many as there are, and says how many vectors they are.
+    #[inline(always)]
+    fn panels<const V: usize>(self, beta: f32) -> usize {
+        let count = (self.state.width() - self.first) / (V * L::WIDTH);
+        self.lanes.call(Panels::<L, V> { columns: self, beta, count });
+        V * count
+    }
+}
+
+/// Some panels of `V` vectors, one written while the next is read for the first time.
+struct Panels<'a, 'm, 's, L, const V: usize> {
+    columns: Columns<'a, 'm, 's, L>,
+    beta: f32,
+    count: usize,
+}
+
+impl<L: Door, const V: usize> Op for Panels<'_, '_, '_, L, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { columns: Columns { lanes, token, state, before, after, first, value, o }, beta, count } =
+            self;
+        let mut state = state.reborrow();
+        let Token { query, key, keep, .. } = *token;
+        let rows = key.len();
+        let [key, query, keep] = [key, query, keep].map(|row| &row[..rows]);
+        let width = V * L::WIDTH;
+        let beta = F32::splat(lanes, beta);
+        let zeros = [F32::splat(lanes, 0.0); V];
+        let mut recalled = zeros;
+        for c in 0..rows {
+            recall(lanes, key[c] * keep[c], &state.row(before + c)[first..first + width], &mut recalled);
+        }
+        for panel in 0..count {
+            let columns = first + panel * width..first + (panel + 1) * width;
+            let next = columns.end..columns.end + width;
+            let mut written = zeros;
+            let values = vectors(lanes, &value[columns.clone()]);
+            for ((written, &value), recalled) in written.iter_mut().zip(values).zip(recalled) {
+                *written = beta * (F32::from_raw(lanes, value) - recalled);
+            }
+            let mut read = zeros;
+            recalled = zeros;
+            for c in 0..rows {
+                if panel + 1 < count {
+                    recall(lanes, key[c] * keep[c], &state.row(before + c)[next.clone()], &mut recalled);
+                }
+                let last = rows - 1 - c;
+                let factors = [key[last], query[last], keep[last]];
+                let row = &state.row(before + last)[columns.clone()];
+                let s = take(lanes, factors, row, &written, &mut read);
+                put(lanes, s, &mut state.row(after + last)[columns.clone()]);
+            }
+            put(lanes, read, &mut o[columns]);
+        }
+    }
+}
+
 /// One width: a function of its own, so that what is written and read keeps its registers.
 struct Vectors<'a, 'm, 's, L, const V: usize>(Columns<'a, 'm, 's, L>);
 
@@ -282,7 +356,8 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
     #[inline(always)]
     fn run(self) {
         let Columns { lanes, token, state, before, after, first, value, o } = self.0;
-        let Token { query, key, keep, beta, ahead } = *token;
+        let mut state = state.reborrow();
+        let Token { query, key, keep, beta, ahead, .. } = *token;
         let columns = first..first + V * L::WIDTH;
         let (rows, stride) = (key.len(), state.stride());
         let [key, query, keep] = [key, query, keep].map(|row| &row[..rows]);
@@ -303,11 +378,7 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
                 if c % 2 == 0 {
                     ask(c / 2);
                 }
-                let factor = F32::splat(lanes, key * keep);
-                let row = vectors(lanes, &state.row(before + c)[columns.clone()]);
-                for (recalled, &s) in recalled.iter_mut().zip(row) {
-                    *recalled = F32::from_raw(lanes, s).mul_add(factor, *recalled);
-                }
+                recall(lanes, key * keep, &state.row(before + c)[columns.clone()], &mut recalled);
             }
             let beta = F32::splat(lanes, beta);
             for (value, recalled) in value.iter_mut().zip(recalled) {
@@ -333,6 +404,15 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
             }
         }
         put(lanes, read, &mut o[columns]);
+    }
+}
+
+/// Adds to what a key finds in a state: a row times its factor.
+#[inline(always)]
+fn recall<L: Door, const V: usize>(lanes: L, factor: f32, row: &[f32], recalled: &mut [F32<L>; V]) {
+    let factor = F32::splat(lanes, factor);
+    for (recalled, &s) in recalled.iter_mut().zip(vectors(lanes, row)) {
+        *recalled = F32::from_raw(lanes, s).mul_add(factor, *recalled);
     }
 }
 
