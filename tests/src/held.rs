@@ -4,6 +4,7 @@ use regard::{Dtype, Kernel, RowOf};
 use regard_ir::bounds::{self, Quantity};
 use regard_ir::cache::Codec;
 use regard_ir::plan::Precision;
+use regard_ir::variant::Mechanism;
 use regard_oracle::sample::Sample;
 use regard_oracle::{Keys, Tensor4};
 use regard_testkit::{Case, Failure, Input, Inputs, Layout, Outputs};
@@ -123,7 +124,9 @@ pub fn judge(kernel: &Kernel, case: &Case<'_>, held: &Inputs, outputs: &Outputs)
     let (wide, precision) = (Case { dtype: Dtype::F32, ..*case }, kernel.plan().precision());
     let sample = Sample::new(&case.problem, &case.variant.heads, 1, case.seed);
     match wide.judge_as(precision, held, &widened(&wide, outputs), &sample) {
-        Err(Failure::Bound(report)) if report.share() > loosened(allowed, precision) => {
+        Err(Failure::Bound(report))
+            if report.share() > loosened(&case.variant.mechanism, allowed, precision) =>
+        {
             Err(Failure::Bound(report))
         }
         Ok(report) => Ok(report.output.error),
@@ -139,8 +142,8 @@ pub fn allowed_rms(kernel: &Kernel) -> f64 {
     bounds::kept(&cache, dtype).unwrap_or(storage)
 }
 
-/// How much wider the bounds of a storage type are than those of f32.
-fn loosened(dtype: Dtype, precision: Precision) -> f64 {
-    let of = |dtype| bounds::bound(Quantity::Output, dtype, precision, 0.0);
+/// How much wider the bounds of a mechanism are in a storage type than in f32.
+fn loosened(mechanism: &Mechanism<'_>, dtype: Dtype, precision: Precision) -> f64 {
+    let of = |dtype| bounds::bound_of(mechanism, Quantity::Output, dtype, precision, 0.0);
     of(dtype) / of(Dtype::F32)
 }

@@ -8,7 +8,7 @@ use regard_ir::cache::{Block, Codec};
 
 use super::load::Step;
 use super::{GROUP, LANES};
-use crate::pages::numbers::{BYTE_BIAS, NIBBLE_BIAS, limit, nibble, peak, rounded, scale_of};
+use crate::pages::numbers::{BYTE_BIAS, NIBBLE_BIAS, limit, nibble, rounded, scale_of, step_of};
 
 /// Where in a block a token's numbers and scales are: for each channel the step, lane and number, for each group the scale.
 #[derive(Clone, Copy)]
@@ -218,7 +218,7 @@ fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
     for (group, row) in row.chunks(group_of(block)).enumerate() {
         let mut inverse = None;
         if block.groups > 0 {
-            let (scale, by) = scale_of(block.codec, peak(row));
+            let (scale, by) = scale_of(block.codec, step_of(block.codec, row));
             set_scale(block, to, place.scale(block, group), scale);
             inverse = Some(by);
         }

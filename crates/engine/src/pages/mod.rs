@@ -11,7 +11,7 @@ pub(crate) mod numbers;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::TRANSPOSE;
 
-use self::numbers::{Bytes, Floats, Halves, Nibbles, Pairs, Scales, Stored, peak, sixteen};
+use self::numbers::{Bytes, Floats, Halves, Nibbles, Pairs, Scales, Stored, peak, sixteen, step_of};
 use crate::cached::LANES;
 use crate::engine::Op;
 use crate::isa::Door;
@@ -131,11 +131,11 @@ impl<D: Door> Keys<'_, D> {
             let end = block.channels.min(begin + group_of(block));
             let mut by = [1.0; LANES];
             if block.groups > 0 {
-                let mut peaks = [0.0; LANES];
-                for (i, to) in peaks[..rows.count].iter_mut().enumerate() {
-                    *to = peak(&rows.row(block, i)[begin..end]);
+                let mut scales = [0.0; LANES];
+                for (i, to) in scales[..rows.count].iter_mut().enumerate() {
+                    *to = step_of(S::CODEC, &rows.row(block, i)[begin..end]);
                 }
-                let scales = Scales::new(lanes, S::CODEC, &peaks);
+                let scales = Scales::new(lanes, S::CODEC, &scales);
                 let at = (panel * block.groups + group) * LANES + lane;
                 (0..rows.count).for_each(|i| scales.put(i, block, to, at + i));
                 by = scales.inverses;
@@ -259,13 +259,13 @@ impl<D: Door> Values<'_, D> {
         let mut is_finite = true;
         for first in (0..block.groups).step_by(LANES) {
             let groups = LANES.min(block.groups - first);
-            let mut peaks = [0.0; LANES];
-            for (i, to) in peaks[..groups].iter_mut().enumerate() {
+            let mut scales = [0.0; LANES];
+            for (i, to) in scales[..groups].iter_mut().enumerate() {
                 let (begin, end) = of(first + i);
-                *to = peak(&row[begin..end]);
-                is_finite &= *to < numbers::limit(S::CODEC);
+                *to = step_of(S::CODEC, &row[begin..end]);
+                is_finite &= peak(&row[begin..end]) < numbers::limit(S::CODEC);
             }
-            let scales = Scales::new(lanes, S::CODEC, &peaks);
+            let scales = Scales::new(lanes, S::CODEC, &scales);
             for i in 0..groups {
                 scales.put(i, block, to, (first + i) * tokens + token);
                 channels::<D, S, N>(lanes, at, row, of(first + i), scales.inverses[i], to);

@@ -23,11 +23,20 @@ pub(crate) const fn nibble(n: usize) -> usize {
     n % 4 * 8 + n / 4 * 4
 }
 
-/// The largest integer of a codec; its negative is the smallest that is stored.
-const fn largest(codec: Codec) -> f32 {
+/// The smallest and the largest integer of a codec.
+const fn ends(codec: Codec) -> [f32; 2] {
     match codec {
-        Codec::Int4 => 7.0,
-        _ => 127.0,
+        Codec::Int4 => [-8.0, 7.0],
+        _ => [-127.0, 127.0],
+    }
+}
+
+/// How many steps negative and positive numbers have. Where integers are few, half a step past the last one counts too: what lies there
+/// is as near to it as others are to theirs, and steps are shorter.
+const fn steps(codec: Codec) -> [f32; 2] {
+    match codec {
+        Codec::Int4 => [8.5, 7.5],
+        _ => [127.0, 127.0],
     }
 }
 
@@ -38,14 +47,14 @@ pub(crate) const fn limit(codec: Codec) -> f32 {
         // Half a unit past the largest numbers, of which the last bit is odd.
         Codec::F16 => 65520.0,
         Codec::Bf16 => f32::from_bits(0x7f7f_8000),
-        Codec::Int4 => 7.0 * 65520.0,
+        Codec::Int4 => 7.5 * 65520.0,
     }
 }
 
 /// The nearest integer with its bias, ties to even; NaN gives 0.
 pub(crate) fn rounded(x: f32, codec: Codec, bias: f32) -> u32 {
-    let most = largest(codec);
-    (x.clamp(-most, most) + ROUND - ROUND + bias) as u32
+    let [least, most] = ends(codec);
+    (x.clamp(least, most) + ROUND - ROUND + bias) as u32
 }
 
 /// The largest magnitude of some numbers; the first NaN where one is.
@@ -60,9 +69,26 @@ pub(crate) fn peak(numbers: &[f32]) -> f32 {
     f32::from_bits(largest)
 }
 
-/// The scale of numbers up to a peak as it is kept, and what they are multiplied by before they are rounded.
-pub(crate) fn scale_of(codec: Codec, peak: f32) -> (f32, f32) {
-    let scale = peak / largest(codec);
+/// The shortest step by which a codec reaches all numbers; the first NaN where one is.
+#[inline(always)]
+pub(crate) fn step_of(codec: Codec, numbers: &[f32]) -> f32 {
+    let [down, up] = steps(codec);
+    if down == up {
+        return peak(numbers) / up;
+    }
+    // As [`peak`]: bits of positive numbers are ordered as integers with a sign are, and those of negative ones are below 0.
+    let [least, most] = numbers.iter().fold([0, 0], |[least, most], &x| {
+        [(-x).to_bits().cast_signed().max(least), x.to_bits().cast_signed().max(most)]
+    });
+    if least.max(most) > f32::INFINITY.to_bits().cast_signed() {
+        return peak(numbers);
+    }
+    let [least, most] = [least, most].map(|bits| f32::from_bits(bits.cast_unsigned()));
+    (least / down).max(most / up)
+}
+
+/// A scale as it is kept, and what numbers are multiplied by before they are rounded.
+pub(crate) fn scale_of(codec: Codec, scale: f32) -> (f32, f32) {
     let scale = if codec == Codec::Int4 { f16::from_f32(scale).to_f32() } else { scale };
     (scale, inverse_of(scale))
 }
@@ -73,7 +99,7 @@ fn inverse_of(scale: f32) -> f32 {
     if scale.is_nan() || inverse.is_finite() { inverse } else { 0.0 }
 }
 
-/// [`scale_of`] of sixteen peaks.
+/// [`scale_of`] of sixteen steps.
 pub(super) struct Scales {
     /// The scales.
     scales: [f32; LANES],
@@ -85,11 +111,8 @@ pub(super) struct Scales {
 
 impl Scales {
     #[inline(always)]
-    pub(super) fn new<D: Door>(lanes: D, codec: Codec, peaks: &[f32; LANES]) -> Self {
-        let (mut scales, mut halves, mut inverses) = ([0.0; LANES], [0; LANES], [0.0; LANES]);
-        for (scale, peak) in scales.iter_mut().zip(peaks) {
-            *scale = peak / largest(codec);
-        }
+    pub(super) fn new<D: Door>(lanes: D, codec: Codec, steps: &[f32; LANES]) -> Self {
+        let (mut scales, mut halves, mut inverses) = (*steps, [0; LANES], [0.0; LANES]);
         if codec == Codec::Int4 {
             store_f16(lanes, &scales, &mut halves);
             for (halves, scales) in halves.chunks_exact(D::WIDTH).zip(vectors_mut(lanes, &mut scales)) {
@@ -220,8 +243,8 @@ impl Words<2> for Pairs {
 /// Integers as [`rounded`] gives them.
 #[inline(always)]
 fn integers<D: Door>(x: F32<D>, codec: Codec, bias: f32) -> I32<D> {
-    let (most, round) = (largest(codec), x.like(ROUND));
-    let x = x.max(x.like(-most)).min(x.like(most));
+    let ([least, most], round) = (ends(codec), x.like(ROUND));
+    let x = x.max(x.like(least)).min(x.like(most));
     (x + round - round + x.like(bias)).to_i32()
 }
 
@@ -297,4 +320,37 @@ impl Stored<2> for Halves {
 #[inline(always)]
 pub(super) fn sixteen(row: &[f32], first: usize) -> &[f32; LANES] {
     row[first..].first_chunk().expect("rows are padded to whole vectors")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_the_shortest_that_reaches_all() {
+        let step = |numbers: &[f32]| step_of(Codec::Int4, numbers);
+        assert_eq!([step(&[0.5, 7.5, -3.0]), step(&[0.5, 7.5, -8.5]), step(&[-8.5])], [1.0; 3]);
+        assert_eq!([step(&[15.0, -8.5]), step(&[7.5, -17.0])], [2.0; 2]);
+        assert_eq!([step(&[]), step(&[0.0, -0.0])], [0.0; 2]);
+        assert_eq!([step(&[1.0, f32::INFINITY]), step(&[f32::NEG_INFINITY])], [f32::INFINITY; 2]);
+        assert!([f32::NAN, -f32::NAN].into_iter().all(|nan| step(&[1.0, nan]).is_nan()));
+        assert_eq!(step_of(Codec::Int8, &[-254.0, 127.0]), 2.0);
+    }
+
+    /// By numbers whose scale has its digits in binary16.
+    #[test]
+    fn no_number_is_further_from_what_is_stored_than_half_a_step() {
+        for (codec, bias) in [(Codec::Int8, BYTE_BIAS), (Codec::Int4, NIBBLE_BIAS)] {
+            let [down, up] = steps(codec);
+            let row: [f32; 1001] = core::array::from_fn(|i| -down + (down + up) * i as f32 / 1000.0);
+            let (scale, by) = scale_of(codec, step_of(codec, &row));
+            assert_eq!(scale, 1.0);
+            for x in row {
+                let stored = rounded(x * by, codec, bias) as f32 - bias;
+                assert!((stored - x).abs() <= 0.5, "{codec:?}: {x} as {stored}");
+                let [least, most] = ends(codec);
+                assert!((least..=most).contains(&stored), "{codec:?}: {x} as {stored}");
+            }
+        }
+    }
 }
