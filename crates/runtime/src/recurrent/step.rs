@@ -3,8 +3,8 @@
 //! A delta rule reads it once before, from the first row to the last; it is written from the last row to the first, as those are still
 //! in the nearest cache. States that come from memory are read in the order in which they lie, and meanwhile that of the next head is
 //! asked for, evenly: memory that has to wait for the second pass is not at work. Where a worker's states stay in its caches nothing is
-//! asked for, as that costs half as much as reading; and a delta rule goes through a state by panels of few columns, of which one is
-//! written while the next is read for the first time: so neither waits for the caches while the other multiplies.
+//! asked for, as requests for lines that are there take their time too; and a delta rule goes through a state by panels of two lines,
+//! of which one is written while the next is read for the first time: neither waits for the caches while the other multiplies.
 
 use core::ops::Range;
 
