@@ -1,6 +1,6 @@
 //! Plans of the shipped specs on the shipped machines, as a person reviews them.
 //!
-//! A table for each machine has a line for each spec; about ten plans are shown in full, chosen so that every reason,
+//! A table for each machine has a line for each spec; some plans are shown in full, chosen so that every reason,
 //! bound and note occurs. When a snapshot moves, the commit says why.
 
 use std::fmt::Write;

@@ -63,15 +63,17 @@ pub(crate) fn problem(spec: &Spec, phase: Phase, size: Size) -> Result<OwnedProb
     Ok((&Problem { phase, ..packed }).into())
 }
 
-/// Refuses a spec that has states in place of a cache.
+/// Whether a spec has states in place of a cache.
+pub(crate) fn has_states(spec: &Spec) -> bool {
+    matches!(spec.mechanism, Mechanism::Recurrence(_))
+}
+
+/// Refuses a spec that has.
 ///
 /// # Errors
 /// If it has.
 pub(crate) fn refuse_states(spec: &Spec) -> Result<(), Failure> {
-    match spec.mechanism {
-        Mechanism::Recurrence(_) => Err(Failure::NoCache { spec: spec.name.clone() }),
-        _ => Ok(()),
-    }
+    if has_states(spec) { Err(Failure::NoCache { spec: spec.name.clone() }) } else { Ok(()) }
 }
 
 /// What goes into a cache.

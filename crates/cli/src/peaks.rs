@@ -21,6 +21,7 @@ use crate::progress::Progress;
 pub(crate) use limit::Limit;
 pub(crate) use rates::Rates;
 pub(crate) use streams::read_gbs;
+pub(crate) use traffic::read_write_gbs;
 use traffic::{Buffers, Loop};
 
 /// What a pool on a machine does at most, on one instruction set.
@@ -91,16 +92,6 @@ impl Peaks {
         let levels = levels.collect();
         let (dot_gflops, tile_gflops) = (rates::dots(pool), rates::tiles(pool));
         Ok(Peaks { fma_gflops, fma_one_gflops, dot_gflops, tile_gflops, levels })
-    }
-
-    /// What a pool reads and writes in place at most, in 10⁹ bytes a second, of `bytes` that its threads share out; both ways count.
-    ///
-    /// # Errors
-    /// If there is no memory for as many.
-    pub(crate) fn read_write_gbs(pool: &Pool, isa: Isa, bytes: usize) -> Result<f64, OutOfMemory> {
-        let share = traffic::whole_bytes((bytes / pool.count()) as u64);
-        let buffers = Buffers::filled(pool, share)?;
-        Ok(buffers.rate(pool, with_vectors(isa), share, Loop::ReadWrite).max)
     }
 
     /// The unit that an engine multiplies with, and what all threads do with it; of an emulated one what the vectors do.

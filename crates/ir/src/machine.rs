@@ -92,6 +92,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The cache that what is gone through again and again lives in, with its bytes: L2, or what there is.
+    pub const fn pass_cache(&self) -> (&'static str, u32) {
+        if self.l2_bytes > 0 { ("L2", self.l2_bytes) } else { ("L1d", self.l1d_bytes) }
+    }
+
     /// The same machine with nothing above `ceiling`, as `--isa` asks. `None` where it does not include `ceiling`.
     pub fn with_ceiling(self, ceiling: Isa) -> Option<Self> {
         self.isa.includes(ceiling).then_some(Self { isa: ceiling, ..self })

@@ -318,12 +318,9 @@ impl Target<'_> {
         Limit { what: "L1d", value: self.machine.l1d_bytes as u64, numerator, denominator }
     }
 
-    /// Where a pass lives: L2, or what there is.
     const fn pass_cache(&self, numerator: u64, denominator: u64) -> Limit {
-        if self.machine.l2_bytes == 0 {
-            return self.l1d(numerator, denominator);
-        }
-        Limit { what: "L2", value: self.machine.l2_bytes as u64, numerator, denominator }
+        let (what, bytes) = self.machine.pass_cache();
+        Limit { what, value: bytes as u64, numerator, denominator }
     }
 }
 

@@ -83,11 +83,11 @@ pub(crate) fn choose(
 /// The most keys, in whole pages that double, whose latents stay in a part of the cache that a pass lives in until they are read again
 /// as values.
 fn latent_chunk(latent: &Latent, machine: &Machine, cache: &PageFormat) -> Choice {
-    let (what, bytes) = pass_cache(machine);
+    let (what, bytes) = machine.pass_cache();
     let row = cache.k.row_bytes(latent.rank + latent.rope_dim);
     let bound = |keys: u32| Inequality {
         terms: vec![term("latents", &[factor(keys.into(), "keys"), factor(row, "B")])],
-        limit: Limit { what, value: bytes, numerator: 1, denominator: 2 },
+        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 2 },
         unit: Unit::Bytes,
     };
     let (mut keys, mut rejected) = (cache.tokens, Vec::new());
@@ -106,7 +106,7 @@ fn latent_chunk(latent: &Latent, machine: &Machine, cache: &PageFormat) -> Choic
 /// The most tokens, doubled as far as they divide a page, whose cached keys stay in a part of the cache that a pass lives in until
 /// all heads have mixed theirs of them: each is read from memory once for all heads.
 fn mixed_chunk(spec: &Spec, pseudo: &Pseudo, machine: &Machine, cache: &PageFormat) -> Choice {
-    let (what, bytes) = pass_cache(machine);
+    let (what, bytes) = machine.pass_cache();
     let heads = &spec.heads;
     let mixed = pseudo.heads.max(MIXED_ROWS);
     let row = heads.dim.max(heads.value_dim);
@@ -121,7 +121,7 @@ fn mixed_chunk(spec: &Spec, pseudo: &Pseudo, machine: &Machine, cache: &PageForm
                 &[factor(tokens.into(), "tokens"), factor((mixed * row).into(), ""), factor(4, "B")],
             ),
         ],
-        limit: Limit { what, value: bytes, numerator: 1, denominator: 2 },
+        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 2 },
         unit: Unit::Bytes,
     };
     let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());
@@ -141,13 +141,13 @@ fn mixed_chunk(spec: &Spec, pseudo: &Pseudo, machine: &Machine, cache: &PageForm
 /// in a part of the cache that it lives in, beside the keys and values that stream through it. More rows read keys less often,
 /// but a row tile takes the same time whichever sequences its rows are of.
 fn stack(spec: &Spec, machine: &Machine, key_chunk: u32) -> Choice {
-    let (what, bytes) = pass_cache(machine);
+    let (what, bytes) = machine.pass_cache();
     let bound = |rows: u32| Inequality {
         terms: vec![term(
             "scores, queries and sums of a pass",
             &[factor(rows.into(), "rows"), factor((key_chunk + width(spec)).into(), ""), factor(4, "B")],
         )],
-        limit: Limit { what, value: bytes, numerator: 1, denominator: 4 },
+        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 4 },
         unit: Unit::Bytes,
     };
     let (mut rows, mut rejected) = (FEWEST_ROWS, Vec::new());
@@ -176,15 +176,10 @@ fn width(spec: &Spec) -> u32 {
     }
 }
 
-/// The cache that a pass lives in.
-fn pass_cache(machine: &Machine) -> (&'static str, u64) {
-    if machine.l2_bytes > 0 { ("L2", machine.l2_bytes.into()) } else { ("L1d", machine.l1d_bytes.into()) }
-}
-
 /// The most tokens, in powers of two, whose keys and values of a head, so many rows of each, fit a small part of the cache that a
 /// pass lives in.
 fn page(spec: &Spec, machine: &Machine, rows: u32) -> Choice {
-    let (what, bytes) = pass_cache(machine);
+    let (what, bytes) = machine.pass_cache();
     let per_row = [factor(width(spec).into(), ""), factor(4, "B")];
     let of_token = (rows > 1).then(|| factor(rows.into(), "rows"));
     let factors = |tokens: u32| -> Vec<_> {
@@ -192,7 +187,7 @@ fn page(spec: &Spec, machine: &Machine, rows: u32) -> Choice {
     };
     let bound = |tokens: u32| Inequality {
         terms: vec![term("K and V of a head", &factors(tokens))],
-        limit: Limit { what, value: bytes, numerator: 1, denominator: 8 },
+        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 8 },
         unit: Unit::Bytes,
     };
     let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());

@@ -52,7 +52,7 @@ pub(crate) fn choose(
         channel_chain: CHANNEL_CHAIN,
     };
     let steps = Choice::fixed("one_by_one", ONE_BY_ONE.into(), Reason::OneByOne);
-    let (cache, held_bytes) = nearest(machine);
+    let (cache, held_bytes) = machine.pass_cache();
     let held = Choice::fixed("held_bytes", held_bytes.into(), Reason::HeldStates { cache });
     (RecurrencePlan { chunk, one_by_one: ONE_BY_ONE, held_bytes }, blocks, vec![choice, steps, held])
 }
@@ -76,16 +76,11 @@ pub(crate) fn products(heads: &Heads, recurrence: &Recurrence, chunk: u32) -> u6
     (1 + rows) * state + handed_on + pairs * (scored + value_dim * rows)
 }
 
-/// The second-level cache of a core, or where there is none, the first.
-const fn nearest(machine: &Machine) -> (&'static str, u32) {
-    if machine.l2_bytes > 0 { ("L2", machine.l2_bytes) } else { ("L1d", machine.l1d_bytes) }
-}
-
 /// That a chunk and the state stay in the second-level cache, or where there is none, in the first.
 fn memory(heads: &Heads, recurrence: &Recurrence, machine: &Machine, chunk: u32) -> Inequality {
     let [dim, value_dim, chunk] = [heads.dim, heads.value_dim, chunk].map(u64::from);
     let rows = if matches!(recurrence.decay, Decay::Channel(_)) { 8 } else { 3 };
-    let (what, value) = nearest(machine);
+    let (what, value) = machine.pass_cache();
     Inequality {
         terms: vec![
             term("state", &[factor(dim, "dim"), factor(value_dim, "value_dim"), factor(4, "")]),

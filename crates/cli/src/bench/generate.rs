@@ -1,5 +1,7 @@
 //! A sequence that grows from nothing, token by token, as when a model generates: whether steps get slower, and memory grows, as
-//! it gets long.
+//! it gets long; and of a recurrence, whose states stay as large as they are, how near steps come to what the machine can do.
+
+mod held;
 
 use std::io::Write;
 use std::ops::Range;
@@ -8,35 +10,31 @@ use std::time::Instant;
 use half::{bf16, f16};
 use regard::ir::problem::Phase;
 use regard::{
-    Cache, CacheLimits, Dtype, EngineKind, Gate, Inputs, Kernel, KeyRows, Outputs, QueryRows, RunError,
-    SequenceId, Spec, Threads, View, machine,
+    CacheLimits, Dtype, EngineKind, Gate, Inputs, Kernel, KeyRows, Outputs, QueryRows, RunError, Spec,
+    Threads, machine,
 };
 use regard_engine::detect;
 use regard_ir::inputs::InputData;
-use regard_ir::operands::Rows;
 use regard_ir::variant::{Axis, Source};
 use regard_ir::work;
 use regard_oracle::random::CapturedBuffer;
 use serde::Serialize;
 
-use super::cached::{Place, format, judge, stored};
-use super::lines::Judged;
+use super::cached::{Place, format, stored};
 use super::{CACHED, compile, header};
 use crate::args::{BenchArgs, BenchPhase};
-use crate::cached::{self, Part};
-use crate::execute::{Outcome, gate, operands, run_failure, view_mut};
+use crate::cached::{self, Part, has_states};
+use crate::execute::{gate, operands, run_failure, view_mut};
 use crate::failure::Failure;
 use crate::host;
 use crate::memory::{self, Bytes};
-use crate::peaks::Peaks;
+use crate::peaks;
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
 use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
-use crate::tensors::stored::{Stored, StoredStates};
 use crate::timing::{Seconds, median};
-use crate::verify::judge::{self, Judge};
 use crate::verify::problem::{self, Size};
 
 /// Rows of q, k and v that are drawn; a longer sequence takes them again in turn, so that memory is that of the cache. So long
@@ -107,7 +105,8 @@ struct Grown {
     /// How much more memory the process has at the end than at the end of the first window, where the system tells.
     grown_bytes: Option<i64>,
     cpu: String,
-    /// The last step's error and bound, of a recurrence those of all steps, and whether it is within; absent of sequences that are not held against the oracle.
+    /// The last step's error and bound, of a recurrence those of all steps, and whether it is within; absent of sequences that are
+    /// not held against the oracle.
     error: Option<f64>,
     bound: Option<f64>,
     passed: Option<bool>,
@@ -177,11 +176,6 @@ fn check_constant(spec: &Spec) -> Result<(), Failure> {
     }
 }
 
-/// Whether states stand in place of keys and values.
-fn has_states(spec: &Spec) -> bool {
-    spec.variant().recurrence().is_some()
-}
-
 /// Tensors that a sequence takes its tokens from.
 struct Drawn<'a, T> {
     spec: &'a Spec,
@@ -249,7 +243,7 @@ fn grow<T: Storage>(
     let mut output = Output::<T>::new(kernel)?;
     let state_bytes = has_states(spec).then(|| work::state_bytes(&kernel.variant(), 1));
     let readwrite_gbs =
-        state_bytes.map(|bytes| Peaks::read_write_gbs(pool, plan.isa, bytes as usize)).transpose()?;
+        state_bytes.map(|bytes| peaks::read_write_gbs(pool, plan.isa, bytes as usize)).transpose()?;
     let mut all: Option<Vec<T>> = match has_states(spec) && tokens == rows {
         true => Some(memory::zeroed("the outputs of all steps", (rows * output.o.len()) as u128)?),
         false => None,
@@ -288,10 +282,10 @@ fn grow<T: Storage>(
     let grown = host::resident_bytes().zip(resident).map(|(now, then)| now as i64 - then as i64);
     let cache_bytes = cache.bytes();
     let judged = match (tokens == rows, all) {
-        (true, Some(all)) => Some(judge_all::<T>(kernel, &bound, (all, (&cache, sequence)), place)?),
+        (true, Some(all)) => Some(held::all::<T>(kernel, &bound, (all, (&cache, sequence)), place)?),
         (true, None) => {
             drop(cache);
-            Some(judge_last::<T>(kernel, bound, output, place)?)
+            Some(held::last::<T>(kernel, bound, output, place)?)
         }
         (false, _) => None,
     };
@@ -351,80 +345,6 @@ impl<T: Storage> Output<T> {
         let lse = self.lse.as_deref_mut().map(|lse| view_mut(lse, self.lse_shape, LAYOUT)).transpose()?;
         Ok(Outputs { o: view_mut(&mut self.o, self.o_shape, LAYOUT)?, lse })
     }
-}
-
-/// Holds all steps of a recurrence against the oracle, and its states.
-fn judge_all<T: Storage>(
-    kernel: &Kernel,
-    bound: &Bound<'_>,
-    (all, (cache, sequence)): (Vec<T>, (&Cache, SequenceId)),
-    place: &Place,
-) -> Result<Judged, Failure> {
-    let variant = kernel.variant();
-    let [heads, width] = [variant.output_heads(), variant.heads.value_dim].map(|n| n as usize);
-    let shape = [1, heads, all.len() / (heads * width).max(1), width];
-    let states =
-        cache.states(sequence).map_err(|error| run_failure(kernel.spec(), RunError::Store(error)))?;
-    let outcome = Outcome {
-        o: Stored { elements: T::store(all), shape, strides: LAYOUT.strides(shape) },
-        lse: None,
-        u: None,
-        states: states.map(|(state, norm)| StoredStates { state: copied(state), norm: norm.map(copied) }),
-        seconds: Vec::new(),
-    };
-    let (operands, captured) = (judge::operands(bound)?, bound.captured());
-    let positions = judge::positions(kernel, bound)?;
-    let judge = Judge::new(kernel, bound, (&operands, &captured), &positions, &place.pool)?;
-    Ok((&judge.against_oracle(&outcome)?).into())
-}
-
-/// A copy of what a sequence's states are.
-fn copied(view: View<'_, f32>) -> Stored<'static> {
-    let [sequences, heads, rows] = view.counts();
-    let shape = [sequences, heads, rows, view.width()];
-    let of = (0..heads).flat_map(|head| (0..rows).map(move |row| (head, row)));
-    let elements = of.flat_map(|(head, row)| view.row(0, head, row).iter().copied()).collect();
-    Stored { elements: f32::store(elements), shape, strides: Layout::Bhnd.strides(shape) }
-}
-
-/// Holds the last step against the oracle: the last row of what was drawn attends to all of it.
-fn judge_last<T: Storage>(
-    kernel: &Kernel,
-    drawn: Bound<'static>,
-    output: Output<T>,
-    place: &Place,
-) -> Result<Judged, Failure> {
-    let kinds: Vec<Rows> = kernel.variant().operands().map(|operand| operand.rows).collect();
-    let of_keys = drawn.operands.iter().zip(&kinds).find(|(_, rows)| **rows == Rows::Keys);
-    let rows = of_keys.map_or(0, |(stored, _)| stored.shape[2]);
-    let size = Size { batch: 1, queries: 1, keys: rows };
-    let problem = cached::problem(kernel.spec(), Phase::Decode, size)?;
-    let gate = drawn.gate.as_ref().map(last_row::<T>).transpose()?;
-    let operands = drawn.operands.into_iter().zip(kinds).map(|(stored, rows)| match rows {
-        Rows::Queries => last_row::<T>(&stored),
-        Rows::Keys | Rows::Matrix(_) => Ok(stored),
-    });
-    let operands = operands.collect::<Result<_, _>>()?;
-    let bound = Bound { problem, operands, gate, ..drawn };
-    let stored = |elements, shape| Stored { elements, shape, strides: LAYOUT.strides(shape) };
-    let outcome = Outcome {
-        o: stored(T::store(output.o), output.o_shape),
-        lse: output.lse.map(|lse| stored(f32::store(lse), output.lse_shape)),
-        u: None,
-        states: None,
-        seconds: Vec::new(),
-    };
-    judge(kernel, &bound, &bound.captured(), &place.pool, &outcome)
-}
-
-/// The last token of what one sequence has.
-fn last_row<T: Storage>(stored: &Stored<'_>) -> Result<Stored<'static>, Failure> {
-    let [_, heads, tokens, width] = stored.shape;
-    let shape = [1, heads, 1, width];
-    let row = T::of(&stored.elements).and_then(|elements| elements.get((tokens - 1) * heads * width..));
-    let row =
-        row.ok_or_else(|| Failure::Bug("a drawn tensor has another type than the kernel's".to_owned()))?;
-    Ok(Stored { elements: T::store(row.to_vec()), shape, strides: LAYOUT.strides(shape) })
 }
 
 /// What is above the columns.
@@ -493,14 +413,5 @@ mod tests {
         assert_eq!(of(99_999), Some((9_999..19_998, 90_000..99_999)));
         assert_eq!(of(100_000), Some((10_000..20_000, 90_000..100_000)));
         assert_eq!(of(1_000_000), Some((10_000..20_000, 990_000..1_000_000)));
-    }
-
-    #[test]
-    fn the_last_row_is_that_of_the_last_token() {
-        let shape = [1, 2, 3, 2];
-        let elements = f32::store((0..12).map(|i| i as f32).collect());
-        let stored = Stored { elements, shape, strides: LAYOUT.strides(shape) };
-        let row = last_row::<f32>(&stored).unwrap();
-        assert_eq!((f32::of(&row.elements), row.shape), (Some(&[8.0, 9.0, 10.0, 11.0][..]), [1, 2, 1, 2]));
     }
 }

@@ -17,7 +17,7 @@ use regard_engine::{Engine, Op};
 use regard_oracle::random;
 use regard_simd::{F32, Lanes, Simd, vectors, vectors_mut};
 
-use super::{Spread, turns};
+use super::{Spread, turns, with_vectors};
 use crate::memory::{self, OutOfMemory};
 
 /// Vectors that a step of the reading loop takes.
@@ -49,6 +49,16 @@ pub(super) enum Loop {
 /// As many of `bytes` as buffers can have, and at least a step.
 pub(super) fn whole_bytes(bytes: u64) -> u64 {
     (bytes / STEP_BYTES).max(1) * STEP_BYTES
+}
+
+/// What a pool reads and writes in place at most, in 10⁹ bytes a second, of `bytes` that its threads share out; both ways count.
+///
+/// # Errors
+/// If there is no memory for as many.
+pub(crate) fn read_write_gbs(pool: &Pool, isa: Isa, bytes: usize) -> Result<f64, OutOfMemory> {
+    let share = whole_bytes((bytes / pool.count()) as u64);
+    let buffers = Buffers::filled(pool, share)?;
+    Ok(buffers.rate(pool, with_vectors(isa), share, Loop::ReadWrite).max)
 }
 
 /// A buffer for each thread of a pool.

@@ -234,6 +234,11 @@ fn what_does_not_grow_is_told() {
              the sequence\n",
         ),
         (
+            &["linear_attention_global", "--k", "20"],
+            "error: spec linear_attention_global: a recurrence without `mask = \"causal\"` has no cache: `Kernel::run_recurrence` \
+             takes all keys at once\n",
+        ),
+        (
             &["cross", "--k", "20"],
             "error: spec cross: its keys are of another sequence than its queries; --phase generate expects a spec without \
              `source = \"cross\"`\n",
