@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use regard_ir::plan::Dtype;
-use regard_simd::{F32, Lanes, vectors, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, vectors, vectors_mut};
 
 /// A storage type: how its rows become f32 and back.
 pub trait Element: Copy + Default + Send + Sync + 'static {
@@ -12,6 +12,12 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
 
     /// The row as floats: itself where it is stored so, else widened into `scratch`, which is at least as long.
     fn widen<'a, L: Lanes>(lanes: L, row: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
+
+    /// The first vector of a row, as floats.
+    ///
+    /// # Panics
+    /// If the row is shorter than a vector.
+    fn load<L: Lanes>(lanes: L, row: &[Self]) -> F32<L>;
 
     /// Writes the row as floats to `to`, which is as long.
     #[inline(always)]
@@ -40,23 +46,17 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     fn to_f32(self) -> f32;
 }
 
-/// Widens 16-bit words vector by vector, and the rest through `one`.
+/// Widens a row vector by vector, and the rest one by one.
 #[inline(always)]
-fn widen_words<'a, L: Lanes>(
-    lanes: L,
-    words: &[u16],
-    scratch: &'a mut [f32],
-    vector: impl Fn(&[u16]) -> F32<L>,
-    one: impl Fn(u16) -> f32,
-) -> &'a [f32] {
-    let scratch = &mut scratch[..words.len()];
-    let whole = words.len() / L::WIDTH * L::WIDTH;
+fn widen_row<'a, L: Lanes, T: Element>(lanes: L, row: &[T], scratch: &'a mut [f32]) -> &'a [f32] {
+    let scratch = &mut scratch[..row.len()];
+    let whole = row.len() / L::WIDTH * L::WIDTH;
     let (body, tail) = scratch.split_at_mut(whole);
-    for (words, to) in words.chunks_exact(L::WIDTH).zip(vectors_mut(lanes, body)) {
-        *to = vector(words).raw();
+    for (row, to) in row.chunks_exact(L::WIDTH).zip(vectors_mut(lanes, body)) {
+        *to = T::load(lanes, row).raw();
     }
-    for (&word, to) in words[whole..].iter().zip(tail) {
-        *to = one(word);
+    for (&x, to) in row[whole..].iter().zip(tail) {
+        *to = x.to_f32();
     }
     scratch
 }
@@ -75,6 +75,11 @@ impl Element for f32 {
     #[inline(always)]
     fn widen<'a, L: Lanes>(_: L, row: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
         row
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, row: &[f32]) -> F32<L> {
+        load_f32(lanes, row)
     }
 
     #[inline(always)]
@@ -98,8 +103,12 @@ impl Element for f16 {
 
     #[inline(always)]
     fn widen<'a, L: Lanes>(lanes: L, row: &'a [f16], scratch: &'a mut [f32]) -> &'a [f32] {
-        let vector = |words: &[u16]| F32::from_raw(lanes, lanes.load_f16(words));
-        widen_words(lanes, row.reinterpret_cast(), scratch, vector, |word| f16::from_bits(word).to_f32())
+        widen_row(lanes, row, scratch)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, row: &[f16]) -> F32<L> {
+        F32::from_raw(lanes, lanes.load_f16(row.reinterpret_cast()))
     }
 
     #[inline(always)]
@@ -128,8 +137,12 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn widen<'a, L: Lanes>(lanes: L, row: &'a [bf16], scratch: &'a mut [f32]) -> &'a [f32] {
-        let vector = |words: &[u16]| F32::from_raw(lanes, lanes.load_bf16(words));
-        widen_words(lanes, row.reinterpret_cast(), scratch, vector, |word| bf16::from_bits(word).to_f32())
+        widen_row(lanes, row, scratch)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, row: &[bf16]) -> F32<L> {
+        F32::from_raw(lanes, lanes.load_bf16(row.reinterpret_cast()))
     }
 
     #[inline(always)]

@@ -28,6 +28,9 @@ const MIXED_ROWS: u32 = 8;
 /// behind is little beside what is read.
 const CELL: u32 = 1024;
 
+/// The same where one head has all keys: nothing but cells is there to be shared out.
+const CELL_OF_ONE: u32 = 512;
+
 /// The pages of a spec's cache and the sizes of decoding on it, with the reason for each.
 ///
 /// Where heads are mixed into pseudo-heads, `mixed` says that they are before they are cached.
@@ -74,9 +77,12 @@ pub(crate) fn choose(
     let stack = is_stacked.then(|| stack(spec, machine, key_chunk.saturating_mul(rows)));
     let stack_rows = stack.as_ref().map_or(0, |choice| choice.value as u32);
     let unit = if is_read_mixed { key_chunk } else { cache.tokens };
-    let key_cell = whole(tokens(CELL, per_token), unit);
+    let has_one_head = spec.heads.kv == 1 || matches!(spec.mechanism, Mechanism::Latent(_));
+    let most = if has_one_head { CELL_OF_ONE } else { CELL };
+    let key_cell = whole(tokens(most, per_token), unit);
     let decode = Split { key_cell, key_chunk, stack_rows };
-    let sizes = [page, chunk, Choice::fixed("decode_cell", decode.key_cell.into(), Reason::DecodeCell)];
+    let reason = Reason::DecodeCell { of_one_head: has_one_head };
+    let sizes = [page, chunk, Choice::fixed("decode_cell", decode.key_cell.into(), reason)];
     (cache, decode, sizes.into_iter().chain(stack).collect())
 }
 

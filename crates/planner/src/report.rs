@@ -119,7 +119,10 @@ pub enum Reason {
         otherwise_bytes: u64,
     },
     /// What threads share out.
-    DecodeCell,
+    DecodeCell {
+        /// Whether one head has all keys.
+        of_one_head: bool,
+    },
     /// Queries of sequences that share a prefix.
     DecodeStack,
     /// Queries that see a key from which on it is made of its latent.
@@ -359,8 +362,9 @@ impl fmt::Display for Reason {
                     bytes(otherwise_bytes)
                 )
             }
-            Reason::DecodeCell => {
-                f.write_str("cached keys whose sums start anew whatever the threads, which share out these")
+            Reason::DecodeCell { of_one_head } => {
+                f.write_str("cached keys whose sums start anew whatever the threads, which share out these")?;
+                if *of_one_head { f.write_str("; few, as one head has all keys") } else { Ok(()) }
             }
             Reason::DecodeStack => {
                 f.write_str("rows of sequences with a prefix in common that take one pass over its keys")

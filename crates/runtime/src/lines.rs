@@ -9,7 +9,7 @@ const LINE_BYTES: usize = LINE * size_of::<f32>();
 /// Asks for the lines of some elements.
 #[inline(always)]
 pub(crate) fn ask<L: Door, T>(lanes: L, elements: &[T]) {
-    for line in elements.chunks(LINE_BYTES / size_of::<T>()) {
-        lanes.prefetch_far(line.as_ptr());
+    for at in (0..elements.len()).step_by(LINE_BYTES / size_of::<T>()) {
+        lanes.prefetch_far(elements.as_ptr().wrapping_add(at));
     }
 }

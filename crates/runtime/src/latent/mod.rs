@@ -24,7 +24,7 @@ use regard_ir::tiles;
 use regard_ir::variant::{Latent, LatentForm, Mechanism, Variant};
 
 use self::pages::{Made, Places, Writing};
-use self::products::{Matrix, absorb, bring_back, padded, scratch_len};
+use self::products::{Matrix, absorb, bring_back, padded};
 use crate::cache::Caches;
 use crate::carve::{self, ALIGN, Carve, align};
 use crate::code::{Code, Fault};
@@ -153,7 +153,7 @@ impl Layout {
         let where_absorbed = |width: usize| if absorbs { rows.saturating_mul(width) } else { 0 };
         let places = Places { problem, shape: own_page(variant, plan) };
         let rank = latent.rank as usize;
-        let products = threads.max(1).saturating_mul(scratch_len(rank) + padded(rank));
+        let products = products_len(rank, threads);
         Self {
             pages: if given { places.count().saturating_mul(places.shape.len()) } else { 0 },
             writing: if given { Writing::new(&absorbed, problem).len(threads) } else { 0 },
@@ -343,7 +343,7 @@ impl<T: Element> Brought<'_, T> {
 
 /// Elements that products with matrices of so many channels work in, with so many workers; saturates.
 pub(crate) fn products_len(rank: usize, threads: usize) -> usize {
-    threads.max(1).saturating_mul(scratch_len(rank) + padded(rank))
+    threads.max(1).saturating_mul(padded(rank))
 }
 
 /// One worker's share of the heads whose queries are brought to the latents, inside the engine's instruction set.
@@ -431,7 +431,7 @@ impl<D: Door, T: Element> Op for BringBack<'_, D, T> {
         let Self { lanes, back, heads, memory } = self;
         let Back { rows, w_uv, counts: [_, n_heads, queries], is_wanted } = *back;
         let rank = w_uv.width();
-        let (row, scratch) = memory.split_at_mut(padded(rank));
+        let row = &mut memory[..padded(rank)];
         while let Some((number, to)) = heads.take() {
             let [batch, head] = [number / n_heads, number % n_heads];
             let matrix = Matrix { rows: w_uv, head };
@@ -442,7 +442,7 @@ impl<D: Door, T: Element> Op for BringBack<'_, D, T> {
                 let (sums, _) = rows.row([batch, head, query], rank);
                 row[..rank].copy_from_slice(sums);
                 row[rank..].fill(0.0);
-                bring_back(lanes, matrix, (row, query == 0), to, scratch);
+                bring_back(lanes, matrix, (&*row, query == 0), to);
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Matrices are read as they are given, four rows at a time, once for all queries of a head.
 
+use regard_engine::cached::LANES;
 use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_ir::machine::Isa;
@@ -27,12 +28,6 @@ pub(super) const fn padded(rank: usize) -> usize {
     rank.next_multiple_of(ALIGN)
 }
 
-/// Floats that a product works in.
-pub(super) const fn scratch_len(rank: usize) -> usize {
-    // Rows of the matrix, and a chain of sums.
-    (ROWS + 1) * padded(rank)
-}
-
 /// A head's matrix, row by row.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a, T> {
@@ -50,36 +45,27 @@ impl<'a, T: Element> Matrix<'a, T> {
         }
     }
 
-    /// Up to four rows from number `first` on, widened where they must be, each in whole vectors; zeros past the last.
+    /// So many rows from number `first` on.
     #[inline(always)]
-    fn four<'s, D: Door>(&self, lanes: D, first: usize, scratch: &'s mut [f32]) -> [&'s [f32]; ROWS]
-    where
-        'a: 's,
-    {
-        let (rank, count) = (self.rows.width(), self.rows.counts()[2]);
-        let mut found: [&[f32]; ROWS] = [&[]; ROWS];
-        let pieces = scratch.chunks_exact_mut(padded(rank)).take(ROWS).enumerate();
-        for (i, piece) in pieces {
-            found[i] = if first + i >= count {
-                piece.fill(0.0);
-                piece
-            } else {
-                let row = self.rows.row(0, self.head, first + i);
-                if rank.is_multiple_of(ALIGN) {
-                    T::widen(lanes, row, piece)
-                } else {
-                    let (there, behind) = piece.split_at_mut(rank);
-                    T::widen_into(lanes, row, there);
-                    behind.fill(0.0);
-                    piece
-                }
-            };
-        }
-        found
+    fn some<const N: usize>(&self, first: usize) -> [&'a [T]; N] {
+        core::array::from_fn(|i| self.rows.row(0, self.head, first + i))
     }
 }
 
-/// `to[c] = Σ_n query[n] · matrix[n][c]` for each of some queries, whose rows in `to` begin `stride` apart.
+/// A row from its last whole vector on, with zeros behind it; `None` where whole vectors are all of it.
+#[inline(always)]
+fn tail<D: Door, T: Element>(lanes: D, row: &[T]) -> Option<F32<D>> {
+    let rest = &row[row.len() / D::WIDTH * D::WIDTH..];
+    if rest.is_empty() {
+        return None;
+    }
+    let mut padded = [T::default(); LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    Some(T::load(lanes, &padded))
+}
+
+/// `to[c] = Σ_n query[n] · matrix[n][c]` for each of some queries, whose rows in `to` begin `stride` apart. Works in `sums`, as
+/// long as [`padded`] says.
 #[inline(always)]
 pub(super) fn absorb<D: Door, T: Element>(
     lanes: D,
@@ -87,12 +73,11 @@ pub(super) fn absorb<D: Door, T: Element>(
     queries: View<'_, T>,
     of: [usize; 2],
     (to, stride): (&mut [f32], usize),
-    scratch: &mut [f32],
+    sums: &mut [f32],
 ) {
     let [batch, head] = of;
     let (rank, depth) = (matrix.rows.width(), matrix.rows.counts()[2]);
     let count = queries.counts()[2];
-    let (rows, sums) = scratch.split_at_mut(ROWS * padded(rank));
     for query in 0..count {
         to[query * stride..][..rank].fill(0.0);
     }
@@ -103,26 +88,50 @@ pub(super) fn absorb<D: Door, T: Element>(
             let row = queries.row(batch, head, query);
             let sums = &mut sums[..padded(rank)];
             sums.fill(0.0);
-            for n in (begin..end).step_by(ROWS) {
+            let mut n = begin;
+            while n + ROWS <= end {
                 if query == 0 {
                     matrix.ask_behind(lanes, n);
                 }
-                let four = matrix.four(lanes, n, rows);
-                let x: [f32; ROWS] =
-                    core::array::from_fn(|i| if n + i < end { row[n + i].to_f32() } else { 0.0 });
-                let x = x.map(|x| F32::splat(lanes, x));
-                for (v, sum) in vectors_mut(lanes, sums).iter_mut().enumerate() {
-                    let at = v * D::WIDTH;
-                    let mut total = F32::from_raw(lanes, *sum);
-                    for (x, w) in x.iter().zip(&four) {
-                        total = x.mul_add(load_f32(lanes, &w[at..]), total);
-                    }
-                    *sum = total.raw();
-                }
+                add_rows::<_, _, ROWS>(lanes, matrix, n, row, sums);
+                n += ROWS;
+            }
+            for n in n..end {
+                add_rows::<_, _, 1>(lanes, matrix, n, row, sums);
             }
             for (to, sum) in to[query * stride..][..rank].iter_mut().zip(&*sums) {
                 *to += sum;
             }
+        }
+    }
+}
+
+/// Adds the products of some rows from number `first` on with a query's numbers of theirs.
+#[inline(always)]
+fn add_rows<D: Door, T: Element, const N: usize>(
+    lanes: D,
+    matrix: Matrix<'_, T>,
+    first: usize,
+    query: &[T],
+    sums: &mut [f32],
+) {
+    let rows: [&[T]; N] = matrix.some(first);
+    let mut x = [F32::splat(lanes, 0.0); N];
+    for (x, number) in x.iter_mut().zip(&query[first..]) {
+        *x = F32::splat(lanes, number.to_f32());
+    }
+    let whole = matrix.rows.width() / D::WIDTH;
+    let (whole, rest) = vectors_mut(lanes, sums).split_at_mut(whole);
+    for (v, sum) in whole.iter_mut().enumerate() {
+        let mut total = F32::from_raw(lanes, *sum);
+        for (x, row) in x.iter().zip(&rows) {
+            total = x.mul_add(T::load(lanes, &row[v * D::WIDTH..]), total);
+        }
+        *sum = total.raw();
+    }
+    for (x, row) in x.iter().zip(&rows) {
+        if let (Some(tail), Some(sum)) = (tail(lanes, row), rest.first_mut()) {
+            *sum = x.mul_add(tail, F32::from_raw(lanes, *sum)).raw();
         }
     }
 }
@@ -134,27 +143,44 @@ pub(super) fn bring_back<D: Door, T: Element>(
     matrix: Matrix<'_, T>,
     (row, is_first): (&[f32], bool),
     to: &mut [f32],
-    scratch: &mut [f32],
 ) {
-    let vectors = padded(matrix.rows.width()) / D::WIDTH;
-    for (four, to) in to.chunks_mut(ROWS).enumerate() {
+    let (fours, rest) = to.as_chunks_mut::<ROWS>();
+    let behind = fours.len() * ROWS;
+    for (four, to) in fours.iter_mut().enumerate() {
         if is_first {
             matrix.ask_behind(lanes, four * ROWS);
         }
-        let four = matrix.four(lanes, four * ROWS, scratch);
-        let mut totals = [0.0; ROWS];
-        for begin in (0..vectors).step_by(chain(D::ISA)) {
-            let mut sums = [F32::splat(lanes, 0.0); ROWS];
-            for v in begin..vectors.min(begin + chain(D::ISA)) {
-                let x = load_f32(lanes, &row[v * D::WIDTH..]);
-                for (sum, w) in sums.iter_mut().zip(&four) {
-                    *sum = x.mul_add(load_f32(lanes, &w[v * D::WIDTH..]), *sum);
-                }
-            }
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                *total += sum.sum();
+        *to = products(lanes, matrix.some(four * ROWS), row);
+    }
+    for (i, to) in rest.iter_mut().enumerate() {
+        [*to] = products(lanes, matrix.some(behind + i), row);
+    }
+}
+
+/// Products of a row in whole vectors with some rows of a matrix.
+#[inline(always)]
+fn products<D: Door, T: Element, const N: usize>(lanes: D, rows: [&[T]; N], row: &[f32]) -> [f32; N] {
+    let whole = rows.first().map_or(0, |row| row.len() / D::WIDTH);
+    let mut totals = [0.0; N];
+    for begin in (0..row.len() / D::WIDTH).step_by(chain(D::ISA)) {
+        let end = begin + chain(D::ISA);
+        let mut sums = [F32::splat(lanes, 0.0); N];
+        for v in begin..whole.min(end) {
+            let x = load_f32(lanes, &row[v * D::WIDTH..]);
+            for (sum, w) in sums.iter_mut().zip(&rows) {
+                *sum = x.mul_add(T::load(lanes, &w[v * D::WIDTH..]), *sum);
             }
         }
-        to.copy_from_slice(&totals[..to.len()]);
+        if (begin..end).contains(&whole) {
+            for (sum, w) in sums.iter_mut().zip(&rows) {
+                if let Some(w) = tail(lanes, w) {
+                    *sum = load_f32(lanes, &row[whole * D::WIDTH..]).mul_add(w, *sum);
+                }
+            }
+        }
+        for (total, sum) in totals.iter_mut().zip(sums) {
+            *total += sum.sum();
+        }
     }
+    totals
 }
