@@ -302,8 +302,9 @@ pub(crate) struct VerifyArgs {
 /// its query; tokens are drawn once and taken again in turn, so that nothing but the cache grows. Printed are the median step of
 /// the second tenth and of the last (of 100,000 steps or more, 10,000 each), the mean of the latter, the medians' ratio, and how
 /// much the process's resident memory grew between the end of the one and the end of the other. The last step of 4096 or fewer is
-/// held against the oracle; of a longer sequence nothing is. Of a recurrence a step reads and writes the states of all heads: its
-/// median is held against how fast as many bytes are read and written in place, and all steps of 4096 or fewer against the oracle.
+/// held against the oracle; of a longer sequence nothing is. The last median is also held against how fast as many bytes are read
+/// as the last step reads. Of a recurrence a step reads and writes the states of all heads: its median is held against how fast as
+/// many bytes are read and written in place, and all steps of 4096 or fewer against the oracle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -363,7 +363,7 @@ pub struct SplitOverview {
     pub pairs: u64,
     /// Those that the mask is asked about one by one.
     pub masked_pairs: u64,
-    /// Lookahead keys among them, over all passes, that the last tokens may teach.
+    /// Lookahead keys among them, over all passes, that the last tokens may teach: what they ask was read when these were appended.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "none"))]
     pub learners: u64,
     /// Bytes of those keys and values, with their scales.

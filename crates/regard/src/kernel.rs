@@ -351,8 +351,9 @@ impl Kernel {
         self.append_with(&Solo, cache, sequence, tokens)
     }
 
-    /// As [`Kernel::append`], with the same bits, on threads: lookahead keys learn on all of them, which every sixteenth token of a
-    /// sequence has them do. The first call with more threads than before takes memory.
+    /// As [`Kernel::append`], with the same bits, on threads: all of them work out what the tokens weigh for lookahead keys, for which
+    /// what all of these ask is read, and have these learn, which every sixteenth token of a sequence has them do. The first call
+    /// with more threads than before takes memory.
     ///
     /// # Errors
     /// As [`Kernel::append`].

@@ -227,15 +227,10 @@ fn work(
         if mixed { rows / of_each * f64::from(heads_of(&variant)) } else { rows }
     };
     let (keys, values) = (stored(keys, heads.kv), stored(values, heads.value));
-    let call = kernel
-        .planned()
-        .call(&bound.problem(), Some(captured), 1)
-        .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
-    // Tokens that teach lookahead keys came with earlier calls; keys that learned are read, and what they ask.
+    // Tokens that teach lookahead keys came with earlier calls; keys that learned are read.
     let (teachers, learned) = match variant.mechanism {
         Mechanism::Lookahead(_) => {
-            let asks = call.learners as f64 * k.row_bytes(heads.dim) as f64;
-            (3.0 * live * f64::from(heads.kv) * row(heads.dim), asks + 4.0 * keys * f64::from(heads.dim))
+            (3.0 * live * f64::from(heads.kv) * row(heads.dim), 4.0 * keys * f64::from(heads.dim))
         }
         _ => (0.0, 0.0),
     };

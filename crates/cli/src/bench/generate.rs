@@ -10,7 +10,7 @@ use std::time::Instant;
 use half::{bf16, f16};
 use regard::ir::problem::Phase;
 use regard::{
-    CacheLimits, Dtype, EngineKind, Gate, Inputs, Kernel, KeyRows, Outputs, QueryRows, RunError, Spec,
+    CacheLimits, Dtype, EngineKind, Gate, Inputs, Isa, Kernel, KeyRows, Outputs, QueryRows, RunError, Spec,
     Threads, machine,
 };
 use regard_engine::detect;
@@ -96,10 +96,12 @@ struct Grown {
     late_mean_s: f64,
     /// The second median by the first.
     ratio: f64,
-    /// 10⁹ bytes a second that are read and written in place at most, of as many as the states of a recurrence are; and how much of
-    /// that the second median is.
-    readwrite_gbs: Option<f64>,
-    share: Option<f64>,
+    /// What a step of the last does, "read" or, of states, "readwrite", of so many bytes; 10⁹ bytes a second of it at most, of as
+    /// many; and how much of that the second median is.
+    limit: &'static str,
+    step_bytes: u64,
+    peak: f64,
+    share: f64,
     /// Bytes that the cache has room for.
     cache_bytes: usize,
     /// How much more memory the process has at the end than at the end of the first window, where the system tells.
@@ -241,9 +243,8 @@ fn grow<T: Storage>(
     let sequence = cache.open().map_err(|error| fail(RunError::Store(error)))?;
     let mut step = kernel.step(&cache, 1, pool.count()).map_err(fail)?;
     let mut output = Output::<T>::new(kernel)?;
-    let state_bytes = has_states(spec).then(|| work::state_bytes(&kernel.variant(), 1));
-    let readwrite_gbs =
-        state_bytes.map(|bytes| peaks::read_write_gbs(pool, plan.isa, bytes as usize)).transpose()?;
+    let moved = Moved::new(kernel, tokens, &captured)?;
+    let peak = moved.peak(place, plan.isa)?;
     let mut all: Option<Vec<T>> = match has_states(spec) && tokens == rows {
         true => Some(memory::zeroed("the outputs of all steps", (rows * output.o.len()) as u128)?),
         false => None,
@@ -311,8 +312,10 @@ fn grow<T: Storage>(
         late_s,
         late_mean_s,
         ratio: if early_s > 0.0 { late_s / early_s } else { 0.0 },
-        readwrite_gbs,
-        share: state_bytes.zip(readwrite_gbs).map(|(bytes, gbs)| 2.0 * bytes / late_s / 1e9 / gbs),
+        limit: if moved.in_place { "readwrite" } else { "read" },
+        step_bytes: moved.bytes,
+        peak,
+        share: moved.bytes as f64 / late_s / 1e9 / peak,
         cache_bytes,
         grown_bytes: grown,
         cpu: place.cpu.clone(),
@@ -320,6 +323,40 @@ fn grow<T: Storage>(
         bound: judged.map(|judged| judged.bound),
         passed: judged.map(|judged| judged.passed),
     })
+}
+
+/// What a step moves.
+struct Moved {
+    /// Whether what is read is written back.
+    in_place: bool,
+    /// Both ways then.
+    bytes: u64,
+}
+
+impl Moved {
+    /// Of the last of so many tokens: states, or keys and values of the pages that it sees, and what lookahead keys among them ask.
+    fn new(kernel: &Kernel, tokens: usize, captured: &[InputData<'_>]) -> Result<Self, Failure> {
+        let (spec, variant) = (kernel.spec(), kernel.variant());
+        if has_states(spec) {
+            return Ok(Self { in_place: true, bytes: 2 * work::state_bytes(&variant, 1) as u64 });
+        }
+        let problem = cached::problem(spec, Phase::Decode, Size { batch: 1, queries: 1, keys: tokens })?;
+        let call = kernel
+            .planned()
+            .call(&problem.view(), Some(captured), 1)
+            .map_err(|error| Failure::Schedule { spec: spec.name.clone(), error })?;
+        let asks = call.learners.saturating_mul(kernel.plan().cache.k.row_bytes(variant.heads.dim));
+        Ok(Self { in_place: false, bytes: call.read_bytes.saturating_add(asks) })
+    }
+
+    /// 10⁹ bytes that move so a second at most.
+    fn peak(&self, place: &Place, isa: Isa) -> Result<f64, Failure> {
+        let bytes = self.bytes as usize;
+        Ok(match self.in_place {
+            true => peaks::read_write_gbs(&place.pool, isa, bytes / 2)?,
+            false => peaks::read_gbs(&place.pool, isa, bytes)?,
+        })
+    }
 }
 
 /// Where steps write.
@@ -361,7 +398,7 @@ fn row(cells: [&str; 12]) -> String {
 }
 
 impl Grown {
-    /// A row of the table, and a line beneath it where there are states.
+    /// A row of the table, and a line beneath it.
     fn text(&self) -> String {
         let Self { spec, kernel, dtype, cache, cache_layout, k, early_s, late_s, late_mean_s, ratio, .. } =
             self;
@@ -393,11 +430,9 @@ impl Grown {
             &memory,
             &error,
         ]);
-        let Some((gbs, share)) = self.readwrite_gbs.zip(self.share) else { return row };
-        let share = 100.0 * share;
-        format!(
-            "{row}\n  late: {share:.0} % of {gbs:.1} GB/s, at which as many bytes are read and written in place at most"
-        )
+        let (share, peak) = (100.0 * self.share, self.peak);
+        let done = if self.limit == "read" { "read" } else { "read and written in place" };
+        format!("{row}\n  late: {share:.0} % of {peak:.1} GB/s, at which as many bytes are {done} at most")
     }
 }
 

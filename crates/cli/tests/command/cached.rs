@@ -180,6 +180,9 @@ fn the_last_step_is_held_against_the_oracle() {
             let number = |key: &str| line[key].as_f64().unwrap();
             assert!(number("error") > 0.0 && number("error") <= number("bound"), "{line:?}");
             assert_eq!((&line["passed"], &line["window"]), (&true.into(), &30.into()), "{line:?}");
+            let share = number("step_bytes") / number("late_s") / 1e9 / number("peak");
+            assert!(share > 0.0 && (number("share") / share - 1.0).abs() < 1e-6, "{line:?}");
+            assert_eq!(line["limit"], "read", "{line:?}");
         }
     }
     let args = ["bench", "gqa", "--phase", "generate", "--k", "10", "--json"];
@@ -189,7 +192,7 @@ fn the_last_step_is_held_against_the_oracle() {
     assert_eq!(
         keys.collect::<Vec<_>>().join(" "),
         "spec kernel engine isa dtype cache cache_layout phase k threads window early_from early_s late_s \
-         late_mean_s ratio readwrite_gbs share cache_bytes grown_bytes cpu error bound passed"
+         late_mean_s ratio limit step_bytes peak share cache_bytes grown_bytes cpu error bound passed"
     );
 }
 
@@ -212,8 +215,9 @@ fn steps_of_a_state_are_held_against_the_oracle() {
             assert!(number("error") > 0.0 && number("error") <= number("bound"), "{line:?}");
             assert_eq!((&line["passed"], &line["cache"]), (&true.into(), &"states f32".into()), "{line:?}");
             // A state is read and written once; what a cache has beside it are whole lines.
-            let share = 2.0 * number("cache_bytes") / number("late_s") / 1e9 / number("readwrite_gbs");
+            let share = 2.0 * number("cache_bytes") / number("late_s") / 1e9 / number("peak");
             assert!((number("share") / share - 1.0).abs() < 0.02, "{line:?}");
+            assert_eq!(line["limit"], "readwrite", "{line:?}");
         }
     }
     let told = folder.regard(&[&specs[..], &flags].concat()).ok();

@@ -62,9 +62,6 @@ pub enum CachedBound {
     Arithmetic,
 }
 
-/// Tokens whose lessons wait, on average: the last one, and those since a multiple of 16.
-const LESSON_TOKENS: f64 = 8.5;
-
 impl CachedBound {
     /// As it is printed.
     pub const fn name(self) -> &'static str {
@@ -107,16 +104,13 @@ impl CachedCase<'_> {
         let (dim, value_dim) = (f64::from(variant.heads.dim), f64::from(variant.heads.value_dim));
         let [of_keys, of_values] = [known.engine(keys), known.engine(values)];
         let reading_s = per_thread(bytes, known.read_gbs(bytes));
-        // Lookahead keys meet each query once more, and those that learn each token whose lesson waits.
-        let (met, lessons) = match variant.mechanism {
-            Mechanism::Lookahead(_) => (2.0 * pairs, call.learners as f64 * LESSON_TOKENS),
-            _ => (pairs, 0.0),
-        };
-        let products_s = per_thread((met + lessons) * dim, of_keys.products)
+        // Lookahead keys meet each query once more.
+        let met = if let Mechanism::Lookahead(_) = variant.mechanism { 2.0 * pairs } else { pairs };
+        let products_s = per_thread(met * dim, of_keys.products)
             + per_thread(pairs * value_dim, of_values.products)
             + per_thread(mixing * dim, known.mixing(keys))
             + per_thread(mixing * value_dim, known.mixing(values));
-        let softmax_s = per_thread(weighed + (met - pairs) + lessons, of_values.softmax);
+        let softmax_s = per_thread(weighed + (met - pairs), of_values.softmax);
         let waking_s = if call.threads > 1 { wakes(call) * WAKE_S } else { 0.0 };
         let arithmetic_s = products_s + softmax_s;
         let bound = if reading_s >= arithmetic_s { CachedBound::Reads } else { CachedBound::Arithmetic };

@@ -25,7 +25,7 @@ pub(super) struct LookaheadKeys {
 
 impl LookaheadKeys {
     pub(super) fn new(shape: LearnedShape, limits: CacheLimits) -> Result<Self, CacheError> {
-        let words = shape.keys_len().checked_mul(limits.sequences).ok_or(CacheError::Limits(limits))?;
+        let words = shape.memory_len().checked_mul(limits.sequences).ok_or(CacheError::Limits(limits))?;
         let bytes = words.saturating_mul(size_of::<f32>());
         let memory = Words::new(words).map_err(|_| CacheError::Memory { bytes })?;
         let kept = u32::try_from(limits.at_once).unwrap_or(u32::MAX);

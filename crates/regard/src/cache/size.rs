@@ -35,8 +35,9 @@ impl CacheSize {
         let page_bytes = plan.cache.shape(&variant).len().checked_mul(size_of::<u32>());
         let pages = capacity.all_pages(limits.sequences);
         let bytes = pages.zip(page_bytes).and_then(|(pages, page)| pages.checked_mul(page));
-        let learned = learned_shape(spec, &plan.cache.shape(&variant), limits.tokens)
-            .map_or(Some(0), |it| it.keys_len().checked_mul(size_of::<f32>())?.checked_mul(limits.sequences));
+        let learned = learned_shape(spec, &plan.cache.shape(&variant), limits.tokens).map_or(Some(0), |it| {
+            it.memory_len().checked_mul(size_of::<f32>())?.checked_mul(limits.sequences)
+        });
         let bytes = bytes.zip(learned).and_then(|(pages, learned)| pages.checked_add(learned));
         let held_tokens = capacity.pages() as usize * plan.cache.tokens as usize;
         Ok(Self {

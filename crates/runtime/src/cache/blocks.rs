@@ -13,8 +13,6 @@ pub(crate) struct Blocks<'a> {
     /// Where in a page keys begin, and how many words they are.
     keys: [usize; 2],
     values: [usize; 2],
-    /// Where what keys ask of later tokens begins, where they do.
-    asks: Option<usize>,
 }
 
 impl<'a> Blocks<'a> {
@@ -25,7 +23,6 @@ impl<'a> Blocks<'a> {
             page: [shape.tokens, shape.len()],
             keys: [shape.keys_at(head), shape.keys_len()],
             values: [shape.values_at(shape.value_head(head)), shape.values_len()],
-            asks: shape.asks.then(|| shape.asks_at(head)),
         }
     }
 
@@ -45,15 +42,6 @@ impl<'a> Blocks<'a> {
     #[inline(always)]
     pub fn values(&self, page: usize) -> &'a [u32] {
         self.block(page, self.values)
-    }
-
-    /// What the keys of a page ask of later tokens, where they do.
-    ///
-    /// # Panics
-    /// As [`Self::keys`].
-    #[inline(always)]
-    pub fn asks(&self, page: usize) -> Option<&'a [u32]> {
-        self.asks.map(|at| self.block(page, [at, self.keys[1]]))
     }
 
     /// The keys of the page of a token, to be read soon: none where the sequence has no such token or page.
@@ -99,6 +87,5 @@ mod tests {
         assert_eq!([48, 49].map(first), [Some(shape.len() + shape.keys_at(1)); 2]);
         assert_eq!([50, 64].map(first), [None; 2]);
         assert_eq!(blocks.values(2).len(), shape.values_len());
-        assert_eq!(blocks.asks(2), None);
     }
 }

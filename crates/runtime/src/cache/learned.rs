@@ -1,8 +1,9 @@
 //! Lookahead keys of cached sequences, and the tokens that they are still to learn from for good.
 //!
-//! What a token teaches is added to the keys before it [`LESSON`] tokens at a time, and until then is worked out anew by each
-//! call that reads them: `k_u` and `v_u` of the tokens that wait are kept. So a step of decoding writes nothing, keys are written
-//! once in so many steps instead of in each, and tokens that wait can be taken back.
+//! What a token teaches is added to the keys before it [`LESSON`] tokens at a time, and until then is added up by each call that
+//! reads them: of the tokens that wait, `v_u` is kept, and what each weighs for each key. So a step of decoding writes nothing,
+//! keys are written once in so many steps instead of in each, what they ask is read once for a token, when it is appended, and
+//! tokens that wait can be taken back.
 
 #[cfg(feature = "alloc")]
 use alloc::vec;
@@ -31,6 +32,8 @@ pub struct LearnedShape {
     pub stride: usize,
     /// Tokens that each head has room for, whole pages.
     pub room: usize,
+    /// Tokens of a page.
+    pub page: usize,
     /// Numbers of a packed row of `k_u`.
     pub packed: usize,
 }
@@ -42,6 +45,7 @@ impl LearnedShape {
             heads: page.key_head_count(),
             stride: page.keys.channels.next_multiple_of(LANES),
             room: tokens.next_multiple_of(page.tokens),
+            page: page.tokens,
             packed: packed_row(&page.keys),
         }
     }
@@ -49,6 +53,21 @@ impl LearnedShape {
     /// Numbers of a sequence's lookahead keys; saturates.
     pub const fn keys_len(&self) -> usize {
         self.heads.saturating_mul(self.room).saturating_mul(self.stride)
+    }
+
+    /// Numbers of what the tokens that wait weigh for a sequence's keys; saturates.
+    pub const fn weights_len(&self) -> usize {
+        self.heads.saturating_mul(self.room).saturating_mul(WAITING)
+    }
+
+    /// Numbers of both; saturates.
+    pub const fn memory_len(&self) -> usize {
+        self.keys_len().saturating_add(self.weights_len())
+    }
+
+    /// Which row of a page's weights is of the token at a position: those that wait have rows of their own.
+    pub(crate) const fn weights_row(position: usize) -> usize {
+        position % WAITING
     }
 
     /// Numbers of the tokens of a sequence that wait.
@@ -68,6 +87,8 @@ pub struct Learned<'a> {
     pub shape: LearnedShape,
     /// Lookahead keys, `[head][token]` rows.
     pub keys: &'a [f32],
+    /// What the tokens that wait weigh for them, `[page][head][WAITING][key]`.
+    pub weights: &'a [f32],
     /// Of each head the `k_u` of the tokens that wait, packed, and then their `v_u`.
     pub waiting: &'a [f32],
     /// How many tokens the keys have learned from.
@@ -82,13 +103,22 @@ impl<'a> Learned<'a> {
         &self.keys[(head * room + first) * stride..][..count * stride]
     }
 
-    /// The packed `k_u` of the tokens of a head that wait.
+    /// What the tokens that wait weigh for the keys of the page that begins with token `first`; none past the last page.
     #[inline(always)]
-    pub fn askers(&self, head: usize) -> &'a [f32] {
-        &self.waiting[head * self.shape.head_len()..][..WAITING * self.shape.packed]
+    pub fn weights(&self, head: usize, first: usize) -> &'a [f32] {
+        let LearnedShape { heads, room, page, .. } = self.shape;
+        let begin = (first * heads + head * page) * WAITING;
+        if first < room { &self.weights[begin..][..page * WAITING] } else { &[] }
     }
 
-    /// Their `v_u`.
+    /// The packed `k_u` of the tokens of a head that wait, from one of them on.
+    #[inline(always)]
+    pub fn askers(&self, head: usize, from: usize) -> &'a [f32] {
+        let packed = self.shape.packed;
+        &self.waiting[head * self.shape.head_len()..][from * packed..WAITING * packed]
+    }
+
+    /// The `v_u` of all of them.
     #[inline(always)]
     pub fn values(&self, head: usize) -> &'a [f32] {
         let behind = WAITING * self.shape.packed;
@@ -103,6 +133,8 @@ pub struct LearnedMut<'a> {
     pub shape: LearnedShape,
     /// As [`Learned::keys`].
     pub keys: &'a mut [f32],
+    /// As [`Learned::weights`].
+    pub weights: &'a mut [f32],
     /// As [`Learned::waiting`].
     pub waiting: &'a mut [f32],
     /// How many tokens the keys have learned from.
@@ -114,19 +146,14 @@ pub struct LearnedMut<'a> {
 impl LearnedMut<'_> {
     /// The same for a while; whether tokens wait.
     pub(crate) fn reborrow(&mut self, waits: bool) -> LearnedMut<'_> {
-        let Self { shape, keys, waiting, taught, kept } = self;
-        LearnedMut { shape: *shape, keys, waiting, taught, kept: kept.filter(|_| waits) }
+        let Self { shape, keys, weights, waiting, taught, kept } = self;
+        LearnedMut { shape: *shape, keys, weights, waiting, taught, kept: kept.filter(|_| waits) }
     }
 
     /// The first keys of each head, of so many channels: `[1][head][token]`.
     pub(crate) fn rows(&mut self, tokens: usize, dim: usize) -> Result<ViewMut<'_, f32>, GridError> {
         let LearnedShape { heads, stride, room, .. } = self.shape;
         ViewMut::new(self.keys, [1, heads, tokens], [0, room * stride, stride], dim)
-    }
-
-    /// The same, to be read.
-    pub fn view(&self) -> Learned<'_> {
-        Learned { shape: self.shape, keys: self.keys, waiting: self.waiting, taught: *self.taught }
     }
 
     /// How many tokens the keys are to have learned from before `count` more follow `len`, if that is more than they have.
@@ -205,11 +232,14 @@ impl Lessons {
 
     /// Gives a sequence what another has, which is `len` tokens long.
     pub fn fork(&mut self, memory: &mut [f32], [from, to]: [usize; 2], len: usize) {
-        let LearnedShape { heads, stride, room, .. } = self.shape;
+        let LearnedShape { heads, stride, room, page, .. } = self.shape;
+        let [begin, end] = [from, to].map(|sequence| sequence * self.shape.memory_len());
         for head in 0..heads {
-            let [from, to] = [from, to].map(|sequence| (sequence * heads + head) * room * stride);
-            memory.copy_within(from..from + len * stride, to);
+            let keys = head * room * stride;
+            memory.copy_within(begin + keys..begin + keys + len * stride, end + keys);
         }
+        let (weights, all) = (self.shape.keys_len(), len.next_multiple_of(page) * heads * WAITING);
+        memory.copy_within(begin + weights..begin + weights + all, end + weights);
         let waiting = self.shape.waiting_len();
         self.waiting.copy_within(from * waiting..(from + 1) * waiting, to * waiting);
         self.taught[to] = self.taught[from];
@@ -217,10 +247,12 @@ impl Lessons {
 
     /// What a sequence has.
     pub fn learned<'a>(&'a self, memory: &'a [f32], sequence: usize) -> Learned<'a> {
-        let (keys, waiting) = (self.shape.keys_len(), self.shape.waiting_len());
+        let (len, waiting) = (self.shape.memory_len(), self.shape.waiting_len());
+        let (keys, weights) = memory[sequence * len..][..len].split_at(self.shape.keys_len());
         Learned {
             shape: self.shape,
-            keys: &memory[sequence * keys..][..keys],
+            keys,
+            weights,
             waiting: &self.waiting[sequence * waiting..][..waiting],
             taught: self.taught[sequence],
         }
@@ -228,10 +260,12 @@ impl Lessons {
 
     /// The same, to be written.
     pub fn learned_mut<'a>(&'a mut self, memory: &'a mut [f32], sequence: usize) -> LearnedMut<'a> {
-        let (keys, waiting) = (self.shape.keys_len(), self.shape.waiting_len());
+        let (len, waiting) = (self.shape.memory_len(), self.shape.waiting_len());
+        let (keys, weights) = memory[sequence * len..][..len].split_at_mut(self.shape.keys_len());
         LearnedMut {
             shape: self.shape,
-            keys: &mut memory[sequence * keys..][..keys],
+            keys,
+            weights,
             waiting: &mut self.waiting[sequence * waiting..][..waiting],
             taught: &mut self.taught[sequence],
             kept: Some(self.kept),

@@ -15,8 +15,8 @@ use regard_ir::problem::{KeyRange, MAX_FEW, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
 use super::expanded;
-use super::learn::Product;
 use super::lesson::{Learners, Lesson};
+use super::teach::{Product, Weighing};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
 use crate::code::{Code, Fault};
@@ -117,12 +117,11 @@ pub fn append_len<E: Engine>(
     problem: &Problem<'_>,
     threads: usize,
 ) -> usize {
-    let page = plan.cache.shape(variant);
     let variant = &stored((variant, plan));
     let per_token = variant.per_token();
     let piece = piece(problem, problem.sequence(0).held, per_token);
     let layout = TokenLayout::of_keys(variant, &piece);
-    let lesson = code.teaches().map_or(0, |code| Lesson::<E::Lanes>::len(&page, code));
+    let lesson = code.teaches().map_or(0, Weighing::<E::Lanes>::len);
     let mixed = variant.pseudo().map_or(0, |_| {
         let held = piece.sequence(0).held;
         expanded::kv_len(variant, (held.len() / per_token) as usize)
@@ -152,10 +151,12 @@ pub(crate) fn rows_len(variant: &Variant<'_>) -> usize {
 
 /// Writes the tokens that `problem` holds, a part of one sequence without queries, to its cache.
 ///
-/// Lookahead keys first learn for good from tokens that are not to be taken back, on all threads; the rest is the work of one.
+/// Lookahead keys first learn for good from tokens that are not to be taken back, and at last those that are written weigh what they
+/// teach, both on all threads; the rest is the work of one.
 ///
 /// # Errors
-/// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says of one thread. Nothing is written then.
+/// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says of one thread. Nothing is written then, or, where who
+/// teaches whom reads outside of a captured tensor, nothing but the tokens.
 pub fn append<E: Engine, T: Element>(
     engine: E,
     (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
@@ -182,7 +183,7 @@ pub fn append<E: Engine, T: Element>(
     let mixes = Mixes::new(variant, &captured).map_err(RunError::Captured)?;
     let held = problem.sequence(0).held;
     if let Mechanism::Lookahead(lookahead) = &variant.mechanism {
-        let (Some(learned), Some(code)) = (&cache.learned, code.teaches()) else {
+        let (Some(learned), Some(_)) = (&mut cache.learned, code.teaches()) else {
             return Err(RunError::Mechanism);
         };
         if learned.kept.is_some() && held.len() > MAX_FEW {
@@ -190,8 +191,7 @@ pub fn append<E: Engine, T: Element>(
         }
         if let Some(until) = learned.due(held.begin, held.len()) {
             let (lanes, allow) = (engine.lanes(), lookahead.allow);
-            let of = Lesson { lanes, variant, plan, problem, page, captured: &captured, code, allow, until };
-            of.give(engine, &mut cache, threads, align(floats));
+            Lesson { lanes, variant, problem, allow, until }.give(engine, learned, threads);
         }
     }
     let variant = &stored((variant, plan));
@@ -243,6 +243,15 @@ pub fn append<E: Engine, T: Element>(
             rows: &mut *rows,
         });
         begin = now.end;
+    }
+    let waits = cache.learned.as_ref().is_some_and(|learned| learned.kept.is_some());
+    if let (Mechanism::Lookahead(lookahead), Some(code), true) = (&variant.mechanism, code.teaches(), waits) {
+        let (lanes, allow, fault) = (engine.lanes(), lookahead.allow, &Fault::new());
+        let weighing =
+            Weighing { lanes, variant, plan, problem, page, captured: &captured, code, allow, fault };
+        weighing.weigh(engine, &mut cache, [held.begin, held.end], threads, align(floats));
+        // The caller does not count the tokens then.
+        return fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use regard_ir::tiles;
 use regard_ir::variant::{Mechanism, Weights as Kind};
 
 use super::Parts;
-use super::learn::{Class, Product, Taught};
+use super::learn::{Taught, Teachers};
 use super::live::dead_pages;
 use super::memory::{Layout, Memory, STATS};
 use super::stacks::{Pass, Stacks};
@@ -266,15 +266,16 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 false if shape.shared => &[],
                 false => values_of(0),
             };
-            let asks = blocks.asks(first_page + page);
-            let ahead = asks.unwrap_or(next);
+            let learned =
+                layout.learning.as_ref().map(|_| self.learned_keys(chunk, page * tokens, count_of(page)));
+            let ahead = learned.map_or(next, pulp::bytemuck::cast_slice);
             let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
             let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
             let queries = (&*self.memory.query, rows);
             cached::scores(self.lanes, words, queries, (chain, count_of(page)), target);
-            if let Some(asks) = asks {
-                self.find(chunk, [asks, next], (page * tokens, count_of(page)));
+            if let Some(learned) = learned {
+                self.find(chunk, (learned, next), (page * tokens, count_of(page)));
             }
         }
         let moved = self.weigh(chunk, dead, rows);
@@ -338,39 +339,33 @@ impl<'a, D: Door> Cell<'a, '_, D> {
         cache.blocks(&layout.page, pass.head).keys_ahead((pass.cell * parts.plan.decode.key_cell) as usize)
     }
 
+    /// The lookahead keys of a page, which are number `begin` of the chunk and after, as the last lesson left them.
+    fn learned_keys(&self, chunk: Chunk, begin: usize, count: usize) -> &'a [f32] {
+        self.call.learned(self.pass).keys(self.pass.head, chunk.first as usize + begin, count)
+    }
+
     /// Finds what the queries find at the lookahead keys of a page, which are number `begin` of the chunk and after.
     #[inline(always)]
-    fn find(&mut self, chunk: Chunk, [asks, ahead]: [&[u32]; 2], (begin, count): (usize, usize)) {
+    fn find(&mut self, chunk: Chunk, (keys, ahead): (&[f32], &[u32]), (begin, count): (usize, usize)) {
         let (call, pass) = (self.call, self.pass);
-        let Parts { variant, plan, problem, .. } = call.parts;
-        let Memory { lanes: [h, q, _], learning, .. } = &mut *self.memory;
-        let (Mechanism::Lookahead(lookahead), Some(code)) = (&variant.mechanism, call.code.teaches()) else {
-            return;
-        };
-        let (Some(layout), Some(memory)) = (&call.layout.learning, learning) else { return };
+        let Parts { variant, problem, .. } = call.parts;
+        let Mechanism::Lookahead(lookahead) = &variant.mechanism else { return };
+        let (Some(layout), Some(memory)) = (&call.layout.learning, &mut self.memory.learning) else { return };
         let learned = call.learned(pass);
         let first = chunk.first as usize + begin;
         let of = problem.sequence(pass.sequences[0]);
         let all = of.region(pass.sequences[0], &variant.heads, pass.head as u32);
-        let region = Region {
-            q: Span { lo: learned.taught as i32, hi: all.q.hi },
-            k: Span { lo: first as i32, hi: (first + count) as i32 - 1 },
-            ..all
-        };
-        let liveness = tiles::liveness(lookahead.allow, &region, call.ranges);
-        let class = Class {
-            lanes: self.lanes,
-            shape: &call.layout.page,
-            product: Product::new(variant, plan, &call.layout.page),
-            code,
-            place: call.place_of(pass, 0, [&mut h[..D::WIDTH], &mut q[..D::WIDTH]]),
-            head: pass.head,
-            learned,
-        };
+        let waiting = (all.q.hi + 1 - learned.taught as i32) as usize;
+        let teachers = Teachers::new(waiting, |tokens| {
+            let at = |token: usize| (learned.taught as usize + token) as i32;
+            let q = Span { lo: at(tokens.start), hi: at(tokens.end) - 1 };
+            let k = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
+            tiles::liveness(lookahead.allow, &Region { q, k, ..all }, call.ranges)
+        });
         let queries = (of.q_offset as u32, of.queries as usize);
-        let keys = learned.keys(pass.head, first, count);
-        let keys = Taught { first, count, keys, asks, liveness, ahead };
-        class.find(layout, keys, queries, (begin, call.layout.chunk), memory);
+        let keys = Taught { first, count, keys, teachers, ahead };
+        let to = (begin, call.layout.chunk);
+        layout.find(self.lanes, (&learned, pass.head), keys, queries, to, memory);
     }
 
     /// Makes weights of a chunk's scores. Says whether the sums so far must be multiplied by their factors.

@@ -1,4 +1,4 @@
-//! Lookahead keys in a pass: what the tokens that wait teach a page's keys, and what queries find there.
+//! Lookahead keys in a pass: what queries find at a page's keys, and in what the tokens that wait teach these.
 //!
 //! A query at position p finds keys as the tokens before the last lesson left them, b = p rounded down to whole lessons, and what
 //! the tokens from b to p teach them: ⟨q, u⟩ + Σⱼ wⱼ · ⟨q, vⱼ⟩. So its bits depend on its position alone, whichever tokens came in one
@@ -6,20 +6,17 @@
 
 use core::ops::Range;
 
-use regard_engine::cached::{self, LANES, Target, Words};
+use regard_engine::cached::LANES;
 use regard_engine::isa::Door;
-use regard_engine::pack;
-use regard_ir::cache::{Codec, PageShape};
+use regard_ir::cache::PageShape;
 use regard_ir::interval::Liveness;
-use regard_ir::plan::{EngineKind, Plan};
-use regard_ir::variant::Variant;
-use regard_simd::{F32, Lanes, load_f32, sigmoid, vectors, vectors_mut};
+use regard_simd::{F32, Lanes, load_f32, vectors, vectors_mut};
 
-use super::{Parts, cell};
+use super::Parts;
 use crate::cache::{LESSON, Learned, LearnedShape, WAITING};
 use crate::carve::{self, Carve};
-use crate::code::{Code, Place};
 use crate::flash::RunError;
+use crate::lines;
 
 /// Sizes of what a pass has beside, in numbers.
 #[derive(Clone, Copy)]
@@ -28,7 +25,7 @@ pub(super) struct Layout {
     stride: usize,
     /// Tokens of a page.
     tokens: usize,
-    sizes: [usize; 6],
+    sizes: [usize; 4],
 }
 
 /// What a pass has beside.
@@ -37,21 +34,17 @@ pub(super) struct Memory<'a> {
     pub queries: &'a mut [f32],
     /// What they find in the tokens that wait, `[row][WAITING]`.
     pub finds: &'a mut [f32],
-    /// What these weigh in what they teach the keys of a page, `[token][key]`.
-    weights: &'a mut [f32],
     /// What queries find at lookahead keys, `[row][chunk]`.
     pub found: &'a mut [f32],
     /// Keys of a page after more lessons than they have had.
     ahead: &'a mut [f32],
-    /// Scratch of the code that says who teaches whom.
-    code: &'a mut [i32],
 }
 
 impl Layout {
-    /// Of passes of so many rows, over chunks of so many keys, with so much scratch for code.
-    pub fn new(page: &PageShape, rows: usize, chunk: usize, code: usize) -> Self {
+    /// Of passes of so many rows, over chunks of so many keys.
+    pub fn new(page: &PageShape, rows: usize, chunk: usize) -> Self {
         let (stride, tokens) = (page.keys.channels.next_multiple_of(LANES), page.tokens);
-        let sizes = [rows * stride, rows * WAITING, WAITING * tokens, rows * chunk, tokens * stride, code];
+        let sizes = [rows * stride, rows * WAITING, rows * chunk, tokens * stride];
         Self { stride, tokens, sizes }
     }
 
@@ -63,14 +56,7 @@ impl Layout {
     /// Carves it.
     pub fn carve<'a>(&self, memory: &'a mut [f32]) -> Memory<'a> {
         let mut pieces = Carve::new(memory, self.sizes);
-        Memory {
-            queries: pieces.next(),
-            finds: pieces.next(),
-            weights: pieces.next(),
-            found: pieces.next(),
-            ahead: pieces.next(),
-            code: pieces.next_as(),
-        }
+        Memory { queries: pieces.next(), finds: pieces.next(), found: pieces.next(), ahead: pieces.next() }
     }
 
     /// Writes a query, a row times a factor, at a position, and what it finds in the tokens that wait.
@@ -96,6 +82,59 @@ impl Layout {
             finds[token] = product(lanes, query, value);
         }
     }
+
+    /// What queries, so many rows from position `first` on, find at the keys of a page: rows of a chunk from `at` on.
+    #[inline(always)]
+    pub fn find<D: Door>(
+        &self,
+        lanes: D,
+        (learned, head): (&Learned<'_>, usize),
+        keys: Taught<'_>,
+        (first, rows): (u32, usize),
+        (at, chunk): (usize, usize),
+        memory: &mut Memory<'_>,
+    ) {
+        let (stored, weights) = (keys.keys, learned.weights(head, keys.first));
+        let next = learned.weights(head, keys.first + self.tokens);
+        let mut rows_ahead = keys.ahead.chunks_exact(self.stride);
+        let mut had = 0;
+        for row in 0..rows {
+            let own = own_tokens(first + row as u32, learned.taught);
+            if keys.teachers.any() && own.start > had {
+                let rows = &mut memory.ahead[..stored.len()];
+                if had == 0 {
+                    rows.copy_from_slice(stored);
+                }
+                let weighed = Weighed { weights, taught: learned.taught, teachers: keys.teachers };
+                learn(lanes, rows, (self.stride, self.tokens), learned.values(head), weighed, had..own.start);
+                had = own.start;
+            }
+            let learned_keys = if had == 0 { stored } else { &memory.ahead[..stored.len()] };
+            let query = &memory.queries[row * self.stride..][..self.stride];
+            let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
+            let mut fours = learned_keys.chunks_exact(4 * self.stride);
+            let (whole, rest) = found[..keys.count].as_chunks_mut();
+            for (found, keys) in whole.iter_mut().zip(&mut fours) {
+                let mut soon = [&[][..]; 4];
+                for (soon, row) in soon.iter_mut().zip(rows_ahead.by_ref()) {
+                    *soon = row;
+                }
+                *found = products(lanes, query, keys, soon);
+            }
+            for (found, key) in rest.iter_mut().zip(fours.remainder().chunks_exact(self.stride)) {
+                *found = product(lanes, query, key);
+            }
+            for token in own.filter(|&token| keys.teachers.has(token)) {
+                let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
+                let at = row_of(learned.taught, token) * self.tokens;
+                if row == 0 && !next.is_empty() {
+                    lines::ask(lanes, &next[at..][..self.tokens]);
+                }
+                let weights = vectors(lanes, &weights[at..][..found.len()]);
+                add(lanes, vectors_mut(lanes, found), weights, find);
+            }
+        }
+    }
 }
 
 /// Whether each sequence has lookahead keys of the right shape, from which its queries' tokens and the last ones before them are
@@ -106,11 +145,12 @@ pub(super) fn check(parts: &Parts<'_>) -> Result<(), RunError> {
     for sequence in 0..caches.count() {
         let of = problem.sequence(sequence as u32);
         let Some(learned) = caches.learned(sequence) else { return Err(RunError::Caches) };
-        let Learned { shape, keys, waiting, taught } = learned;
+        let Learned { shape, keys, weights, waiting, taught } = learned;
         let fits = shape == LearnedShape { room: shape.room, ..LearnedShape::new(&page, 0) }
             && shape.room.is_multiple_of(page.tokens)
             && shape.room >= of.keys as usize
-            && (keys.len(), waiting.len()) == (shape.keys_len(), shape.waiting_len())
+            && [keys.len(), weights.len(), waiting.len()]
+                == [shape.keys_len(), shape.weights_len(), shape.waiting_len()]
             && (of.keys.saturating_sub(taught) as usize) <= WAITING;
         if !fits || of.q_offset as i64 + of.queries as i64 > of.keys as i64 {
             return Err(RunError::Caches);
@@ -122,39 +162,44 @@ pub(super) fn check(parts: &Parts<'_>) -> Result<(), RunError> {
     Ok(())
 }
 
-/// How what keys ask meets tokens.
-#[derive(Clone, Copy)]
-pub(super) struct Product {
-    /// Whether bf16 is multiplied in pairs.
-    pub pairs: bool,
-    /// Channels of a chain of sums.
-    chain: usize,
-    scale: f32,
-    /// Whether rows of `k_u` stay as they are, since a factor would round them, so that products are scaled instead.
-    keeps_rows: bool,
-}
-
-impl Product {
-    pub fn new(variant: &Variant<'_>, plan: &Plan, page: &PageShape) -> Self {
-        let pairs = plan.engine == EngineKind::DotBf16;
-        let keeps_rows = pairs && page.keys.codec == Codec::Bf16;
-        let (chain, scale) = (plan.prefill.channel_chain as usize, variant.scale as f32);
-        Self { pairs, chain, scale, keeps_rows }
-    }
-
-    /// What rows of `k_u` are multiplied by before they are packed.
-    pub const fn factor(&self) -> f32 {
-        if self.keeps_rows { 1.0 } else { self.scale }
-    }
-}
-
 /// Which of the tokens that wait a query at a position finds apart from the keys: those since the last lesson before it.
 fn own_tokens(position: u32, taught: u32) -> Range<usize> {
     let begin = (position - position % LESSON as u32).max(taught);
     (begin - taught) as usize..(position + 1 - taught) as usize
 }
 
-/// The keys of a page on which tokens and queries meet.
+/// The row of a page's weights that is of a token, by its number among those that wait.
+fn row_of(taught: u32, token: usize) -> usize {
+    LearnedShape::weights_row(taught as usize + token)
+}
+
+/// Which of the tokens that wait may teach some key of a page; others have no weights there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Teachers(u32);
+
+impl Teachers {
+    /// Those of the tokens that wait, so many, of which a mask says so: asked about a range of them, by number.
+    pub fn new(count: usize, liveness: impl Fn(Range<usize>) -> Liveness) -> Self {
+        match liveness(0..count) {
+            Liveness::Dead => Self(0),
+            Liveness::Full => Self(((1u64 << count) - 1) as u32),
+            Liveness::Partial => {
+                let lives = |&token: &usize| liveness(token..token + 1) != Liveness::Dead;
+                Self((0..count).filter(lives).fold(0, |all, token| all | 1 << token))
+            }
+        }
+    }
+
+    const fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    const fn has(self, token: usize) -> bool {
+        self.0 >> token & 1 != 0
+    }
+}
+
+/// The keys of a page at which queries find something.
 #[derive(Clone, Copy)]
 pub(crate) struct Taught<'a> {
     /// Position of the first key.
@@ -163,125 +208,19 @@ pub(crate) struct Taught<'a> {
     pub count: usize,
     /// Their rows, as the last lesson left them.
     pub keys: &'a [f32],
-    /// What they ask of later tokens.
-    pub asks: &'a [u32],
-    /// Which of them learn from the tokens that wait.
-    pub liveness: Liveness,
+    pub teachers: Teachers,
     /// What is read after them.
     pub ahead: &'a [u32],
 }
 
-/// What tokens and keys of a head meet with.
+/// What tokens that wait weigh for a page's keys.
 #[derive(Clone, Copy)]
-pub(crate) struct Class<'a, D: Door> {
-    pub lanes: D,
-    /// A page.
-    pub shape: &'a PageShape,
-    pub product: Product,
-    /// Who teaches whom.
-    pub code: &'a dyn Code<D>,
-    /// Where the tokens and keys are, apart from both.
-    pub place: Place<'a>,
-    /// Key head.
-    pub head: usize,
-    pub learned: Learned<'a>,
-}
-
-impl<D: Door> Class<'_, D> {
-    /// What the first tokens that wait weigh in what they teach the keys of a page: rows of a page's tokens.
-    #[inline(always)]
-    pub fn weigh(&self, keys: Taught<'_>, tokens: usize, weights: &mut [f32], scratch: &mut [i32]) {
-        let Self { lanes, shape, product, learned, head, .. } = *self;
-        let Product { pairs, chain, scale, keeps_rows } = product;
-        let stride = shape.tokens;
-        let ahead = pulp::bytemuck::cast_slice(keys.keys);
-        let words = Words { block: &shape.keys, tokens: stride, pairs, words: keys.asks, ahead };
-        let target = Target { to: &mut *weights, stride };
-        cached::scores(lanes, words, (learned.askers(head), tokens), (chain, keys.count), target);
-        let (zero, never) = (F32::splat(lanes, 0.0), F32::splat(lanes, f32::NEG_INFINITY));
-        let whole = keys.count.next_multiple_of(LANES);
-        for (token, weights) in weights.chunks_exact_mut(stride).enumerate().take(tokens) {
-            let scores = &mut weights[..whole];
-            if keeps_rows {
-                pack::scale(lanes, scores, scale);
-            }
-            if keys.liveness == Liveness::Full {
-                for score in vectors_mut(lanes, scores) {
-                    *score = sigmoid(F32::from_raw(lanes, *score)).raw();
-                }
-                continue;
-            }
-            let position = [(learned.taught as usize + token) as i32; LANES];
-            let place = Place { q: &position[..D::WIDTH], first_key: keys.first as i32, ..self.place };
-            cell::apply(lanes, self.code, place, scores, (keys.count, true), scratch);
-            for score in vectors_mut(lanes, scores) {
-                let x = F32::from_raw(lanes, *score);
-                *score = x.eq(never).select(zero, sigmoid(x)).raw();
-            }
-        }
-    }
-
-    /// What queries, so many rows from position `first` on, find at the keys of a page: rows of a chunk from `at` on.
-    #[inline(always)]
-    pub fn find(
-        &self,
-        layout: &Layout,
-        keys: Taught<'_>,
-        (first, rows): (u32, usize),
-        (at, chunk): (usize, usize),
-        memory: &mut Memory<'_>,
-    ) {
-        let Self { lanes, learned, head, .. } = *self;
-        let is_taught = keys.liveness != Liveness::Dead;
-        let last = first as usize + rows - 1;
-        if is_taught {
-            let tokens = last + 1 - learned.taught as usize;
-            self.weigh(keys, tokens, memory.weights, memory.code);
-        }
-        let stored = keys.keys;
-        let mut lines = keys.ahead.chunks(layout.stride);
-        let mut had = 0;
-        for row in 0..rows {
-            let own = own_tokens(first + row as u32, learned.taught);
-            if is_taught && own.start > had {
-                let rows = &mut memory.ahead[..stored.len()];
-                if had == 0 {
-                    rows.copy_from_slice(stored);
-                }
-                learn(
-                    lanes,
-                    rows,
-                    (layout.stride, layout.tokens),
-                    learned.values(head),
-                    memory.weights,
-                    had..own.start,
-                );
-                had = own.start;
-            }
-            let learned_keys = if had == 0 { stored } else { &memory.ahead[..stored.len()] };
-            let query = &memory.queries[row * layout.stride..][..layout.stride];
-            let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
-            let mut fours = learned_keys.chunks_exact(4 * layout.stride);
-            let (whole, rest) = found[..keys.count].as_chunks_mut();
-            for (found, keys) in whole.iter_mut().zip(&mut fours) {
-                for line in lines.by_ref().take(4).flat_map(|row| row.as_chunks::<LANES>().0) {
-                    lanes.prefetch(line);
-                }
-                *found = products(lanes, query, keys);
-            }
-            for (found, key) in rest.iter_mut().zip(fours.remainder().chunks_exact(layout.stride)) {
-                *found = product(lanes, query, key);
-            }
-            if !is_taught {
-                continue;
-            }
-            for token in own {
-                let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
-                let weights = vectors(lanes, &memory.weights[token * layout.tokens..][..found.len()]);
-                add(lanes, vectors_mut(lanes, found), weights, find);
-            }
-        }
-    }
+pub(crate) struct Weighed<'a> {
+    /// Rows of a page's tokens.
+    pub weights: &'a [f32],
+    /// How many tokens the keys have learned from: the position of the first that waits.
+    pub taught: u32,
+    pub teachers: Teachers,
 }
 
 /// Adds weights times a number, of those that are not 0.
@@ -300,41 +239,47 @@ fn add<L: Lanes>(
     }
 }
 
-/// Adds what tokens teach to keys, rows `stride` apart, token after token: weights are rows of a page's tokens.
+/// Adds what tokens teach to keys, rows `stride` apart, token after token.
 #[inline(always)]
 pub(crate) fn learn<L: Lanes>(
     lanes: L,
     keys: &mut [f32],
     (stride, page): (usize, usize),
     values: &[f32],
-    weights: &[f32],
+    Weighed { weights, taught, teachers }: Weighed<'_>,
     tokens: Range<usize>,
 ) {
+    // Of each token that teaches, where its value begins, and its weights.
+    let (mut taken, mut count) = ([(0, 0); WAITING], 0);
+    for token in tokens.filter(|&token| teachers.has(token)) {
+        taken[count] = (token * stride, row_of(taught, token) * page);
+        count += 1;
+    }
+    let taken = &taken[..count];
+    let mut lessons = [(0, [0.0; 4]); WAITING];
     let mut fours = keys.chunks_exact_mut(4 * stride);
     let mut key = 0;
     for rows in &mut fours {
-        let mut lessons = [(0, [0.0; 4]); WAITING];
         let mut all = true;
-        for (lesson, token) in lessons.iter_mut().zip(tokens.clone()) {
-            let four = &weights[token * page + key..][..4];
-            *lesson = (token * stride, [four[0], four[1], four[2], four[3]]);
+        for (lesson, &(value, at)) in lessons.iter_mut().zip(taken) {
+            let four = &weights[at + key..][..4];
+            *lesson = (value, [four[0], four[1], four[2], four[3]]);
             all &= four.iter().all(|&weight| weight != 0.0);
         }
         if all {
-            learn_four(lanes, rows, stride, values, &lessons[..tokens.len()]);
+            learn_four(lanes, rows, stride, values, &lessons[..count]);
         } else {
             for (at, row) in rows.chunks_exact_mut(stride).enumerate() {
-                learn_one(lanes, row, values, &lessons[..tokens.len()], at);
+                learn_one(lanes, row, values, &lessons[..count], at);
             }
         }
         key += 4;
     }
     for row in fours.into_remainder().chunks_exact_mut(stride) {
-        let mut lessons = [(0, [0.0; 4]); WAITING];
-        for (lesson, token) in lessons.iter_mut().zip(tokens.clone()) {
-            *lesson = (token * stride, [weights[token * page + key]; 4]);
+        for (lesson, &(value, at)) in lessons.iter_mut().zip(taken) {
+            *lesson = (value, [weights[at + key]; 4]);
         }
-        learn_one(lanes, row, values, &lessons[..tokens.len()], 0);
+        learn_one(lanes, row, values, &lessons[..count], 0);
         key += 1;
     }
 }
@@ -404,16 +349,21 @@ fn learn_one<L: Lanes>(lanes: L, row: &mut [f32], values: &[f32], lessons: &[Les
     }
 }
 
-/// Σ a · b of a row and each of four that follow one another, of whole vectors.
+/// Σ a · b of a row and each of four that follow one another, of whole vectors. Of four others, as long or empty, each line is asked
+/// for when one of these is read: many at once would hold up those that are waited for.
 #[inline(always)]
-fn products<L: Lanes>(lanes: L, a: &[f32], rows: &[f32]) -> [f32; 4] {
+fn products<D: Door>(lanes: D, a: &[f32], rows: &[f32], soon: [&[u32]; 4]) -> [f32; 4] {
     let (first, last) = rows.split_at(2 * a.len());
     let (first, last) = (first.split_at(a.len()), last.split_at(a.len()));
     let rows = [first.0, first.1, last.0, last.1].map(|row| vectors(lanes, row));
     let mut sums = [F32::splat(lanes, 0.0); 4];
     for (at, &a) in vectors(lanes, a).iter().enumerate() {
         let a = F32::from_raw(lanes, a);
-        for (sum, row) in sums.iter_mut().zip(rows) {
+        for ((sum, row), soon) in sums.iter_mut().zip(rows).zip(soon) {
+            let word = at * D::WIDTH;
+            if let Some(line) = soon.get(word).filter(|_| word.is_multiple_of(LANES)) {
+                lanes.prefetch_far(line);
+            }
             *sum = a.mul_add(F32::from_raw(lanes, row[at]), *sum);
         }
     }
@@ -429,4 +379,34 @@ fn product<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
         sums = F32::from_raw(lanes, a).mul_add(F32::from_raw(lanes, b), sums);
     }
     sums.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Which tokens of so many teach, where those from a number on do.
+    fn teachers(count: usize, from: usize) -> Vec<bool> {
+        let teachers = Teachers::new(count, |tokens| match (tokens.start >= from, tokens.end > from) {
+            (true, true) => Liveness::Full,
+            (false, true) => Liveness::Partial,
+            _ => Liveness::Dead,
+        });
+        assert_eq!(teachers.any(), from < count);
+        (0..count).map(|token| teachers.has(token)).collect()
+    }
+
+    #[test]
+    fn tokens_are_told_apart_where_some_of_them_teach() {
+        for count in [1, 7, WAITING] {
+            for from in 0..=count {
+                let expected: Vec<_> = (0..count).map(|token| token >= from).collect();
+                assert_eq!(teachers(count, from), expected);
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Lessons: what tokens teach lookahead keys for good, before others are appended; and tokens that wait for theirs.
 
-use regard_engine::cached::{self, LANES};
+use regard_engine::cached;
 use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
@@ -9,17 +9,14 @@ use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::PageShape;
 use regard_ir::expr::Tree;
-use regard_ir::inputs::Captured;
-use regard_ir::interval::{Liveness, Region, Span, Unknown};
-use regard_ir::plan::Plan;
+use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::problem::Problem;
 use regard_ir::tiles;
 use regard_ir::variant::{Mechanism, Turned, Variant};
 
-use super::learn::{Class, Product, Taught, learn};
-use crate::cache::{CachedSequenceMut, Learned, LearnedMut, LearnedShape, WAITING};
-use crate::carve::{self, Carve};
-use crate::code::{Code, Fault, Keys, Place};
+use super::learn::{Teachers, Weighed, learn};
+use super::teach::Product;
+use crate::cache::{Learned, LearnedMut, LearnedShape};
 use crate::operands::KeyRows;
 use crate::rows::{Change, Changed, Tensor};
 use crate::view::View;
@@ -78,114 +75,65 @@ impl<'a, T: Element> Learners<'a, T> {
 pub(super) struct Lesson<'a, D> {
     pub lanes: D,
     pub variant: &'a Variant<'a>,
-    pub plan: &'a Plan,
     pub problem: &'a Problem<'a>,
-    pub page: PageShape,
-    pub captured: &'a Captured<'a>,
-    pub code: &'a dyn Code<D>,
     pub allow: Tree<'a>,
     pub until: u32,
 }
 
 impl<D: Door> Lesson<'_, D> {
-    fn sizes(page: &PageShape, code: &dyn Code<D>) -> [usize; 2] {
-        [WAITING * page.tokens, code.scratch_len(D::WIDTH)]
-    }
-
-    /// Floats that one worker works a lesson out in.
-    pub fn len(page: &PageShape, code: &dyn Code<D>) -> usize {
-        carve::len(Self::sizes(page, code))
-    }
-
     /// Gives it: workers take the keys of one page after the other.
-    pub fn give<E: Engine<Lanes = D>>(
-        &self,
-        engine: E,
-        cache: &mut CachedSequenceMut<'_>,
-        threads: &dyn Threads,
-        floats: &mut [f32],
-    ) {
-        let Some(mut learned) = cache.learned.take() else { return };
+    pub fn give<E: Engine<Lanes = D>>(&self, engine: E, learned: &mut LearnedMut<'_>, threads: &dyn Threads) {
         let (shape, taught) = (learned.shape, *learned.taught);
-        let memory = Lots::new(floats, Self::len(&self.page, self.code));
-        let keys = Lots::new(&mut *learned.keys, self.page.tokens * shape.stride);
-        let learned_of = Learned { shape, keys: &[], waiting: learned.waiting, taught };
-        let cache_of = &*cache;
-        threads.run(&|_| {
-            if let Some((_, floats)) = memory.take() {
-                engine.enter(Taking {
-                    lesson: self,
-                    cache: cache_of,
-                    learned: learned_of,
-                    keys: &keys,
-                    floats,
-                });
-            }
-        });
+        let keys = Lots::new(&mut *learned.keys, shape.page * shape.stride);
+        let of = Learned { shape, keys: &[], weights: learned.weights, waiting: learned.waiting, taught };
+        threads.run(&|_| engine.enter(Taking { lesson: self, learned: of, keys: &keys }));
         learned.drop_until(self.until);
-        cache.learned = Some(learned);
     }
 }
 
 /// A worker's part of a lesson, inside the engine's instruction set.
-struct Taking<'a, 'c, D> {
+struct Taking<'a, D> {
     lesson: &'a Lesson<'a, D>,
-    cache: &'a CachedSequenceMut<'c>,
     /// The tokens that wait; its keys are given out by `keys`.
     learned: Learned<'a>,
     keys: &'a Lots<'a, f32>,
-    floats: &'a mut [f32],
 }
 
-impl<D: Door> Op for Taking<'_, '_, D> {
+impl<D: Door> Op for Taking<'_, D> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { lesson, cache, learned, keys, floats } = self;
-        let &Lesson { lanes, variant, plan, problem, page, captured, code, allow, until } = lesson;
-        let mut pieces = Carve::new(floats, Lesson::sizes(&page, code));
-        let (weights, scratch) = (pieces.next(), pieces.next_as());
-        let Learned { shape: LearnedShape { stride, room, .. }, taught, .. } = learned;
+        let Self { lesson: &Lesson { lanes, variant, problem, allow, until }, learned, keys } = self;
+        let Learned { shape: LearnedShape { stride, room, page, .. }, taught, .. } = learned;
         let tokens = (until - taught) as usize;
-        let product = Product::new(variant, plan, &page);
         let of = problem.sequence(0);
         let ranges = &Unknown(variant.inputs);
         while let Some((at, keys)) = keys.take() {
-            let (head, number) = (at / (room / page.tokens), at % (room / page.tokens));
-            let first = number * page.tokens;
-            let count = page.tokens.min((until as usize).saturating_sub(first));
+            let (head, number) = (at / (room / page), at % (room / page));
+            let first = number * page;
+            let count = page.min((until as usize).saturating_sub(first));
             if count == 0 {
                 continue;
             }
-            let region = Region {
-                q: Span { lo: taught as i32, hi: until as i32 - 1 },
-                k: Span { lo: first as i32, hi: (first + count) as i32 - 1 },
-                ..of.region(0, &variant.heads, head as u32)
-            };
-            let liveness = tiles::liveness(allow, &region, ranges);
-            if liveness == Liveness::Dead {
-                continue;
-            }
-            let (h, q) = ([head as i32; LANES], [0; LANES]);
-            let place = Place {
-                b: 0,
-                g: head as i32,
-                nq: of.queries as i32,
-                nk: of.keys as i32,
-                q: &q[..D::WIDTH],
-                h: &h[..D::WIDTH],
-                first_key: 0,
-                keys: Keys::Lanes(&super::cell::UP),
-                captured,
-                fault: &Fault::new(),
-            };
-            let asks = &cache.stored(&page, number)[page.asks_at(head)..][..page.keys_len()];
-            let keys = &mut keys[..count * stride];
-            let class = Class { lanes, shape: &page, product, code, place, head, learned };
-            let met = Taught { first, count, keys: &*keys, asks, liveness, ahead: &[] };
-            class.weigh(met, tokens, weights, scratch);
-            learn(lanes, keys, (stride, page.tokens), learned.values(head), weights, 0..tokens);
+            let all = of.region(0, &variant.heads, head as u32);
+            let teachers = Teachers::new(tokens, |tokens| {
+                let q = Span {
+                    lo: taught as i32 + tokens.start as i32,
+                    hi: taught as i32 + tokens.end as i32 - 1,
+                };
+                let k = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
+                tiles::liveness(allow, &Region { q, k, ..all }, ranges)
+            });
+            let weighed = Weighed { weights: learned.weights(head, first), taught, teachers };
+            learn(
+                lanes,
+                &mut keys[..count * stride],
+                (stride, page),
+                learned.values(head),
+                weighed,
+                0..tokens,
+            );
         }
     }
 }

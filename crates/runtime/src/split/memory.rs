@@ -141,7 +141,6 @@ impl Layout {
         // As many for fewer queries, of which more sequences fit a stack.
         let all = rows.max(stack.min(rows.saturating_mul(batch)));
         let chunk = plan.decode.key_chunk as usize;
-        let scratch = |code: &dyn Code<E::Lanes>| code.scratch_len(E::Lanes::WIDTH);
         Self {
             page,
             chunk,
@@ -154,8 +153,8 @@ impl Layout {
             columns: page.shared && has_columns(&page.keys, plan.engine == EngineKind::DotBf16),
             sequences: problem.batch as usize,
             heads: heads.kv as usize,
-            code: scratch(code),
-            learning: code.teaches().map(|code| learn::Layout::new(&page, all, chunk, scratch(code))),
+            code: code.scratch_len(E::Lanes::WIDTH),
+            learning: code.teaches().map(|_| learn::Layout::new(&page, all, chunk)),
         }
     }
 

@@ -21,6 +21,7 @@ mod mixed;
 #[cfg(feature = "alloc")]
 mod overview;
 mod stacks;
+mod teach;
 mod weigh;
 
 use regard_engine::element::Element;

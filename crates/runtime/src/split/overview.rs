@@ -93,9 +93,9 @@ pub fn overview(work: &Work<'_>) -> SplitOverview {
     }
     let k = plan.cache.k.row_bytes(heads.dim);
     let v = if plan.cache.shape(variant).shared { 0 } else { plan.cache.v.row_bytes(heads.value_dim) };
-    // Lookahead keys are read in f32, and with them what keys ask that still learn.
+    // Lookahead keys are read in f32.
     let learned = if plan.cache.shape(variant).asks { 4 * u64::from(heads.dim) } else { 0 };
-    sum.read_bytes = sum.keys.saturating_mul(k + v + learned).saturating_add(sum.learners.saturating_mul(k));
+    sum.read_bytes = sum.keys.saturating_mul(k + v + learned);
     sum.imbalance = shares.imbalance(sum.keys);
     sum
 }
