@@ -47,7 +47,7 @@ impl<'a, T: Element> Matrix<'a, T> {
 
     /// So many rows from number `first` on.
     #[inline(always)]
-    fn some<const N: usize>(&self, first: usize) -> [&'a [T]; N] {
+    fn rows_from<const N: usize>(&self, first: usize) -> [&'a [T]; N] {
         core::array::from_fn(|i| self.rows.row(0, self.head, first + i))
     }
 }
@@ -115,7 +115,7 @@ fn add_rows<D: Door, T: Element, const N: usize>(
     query: &[T],
     sums: &mut [f32],
 ) {
-    let rows: [&[T]; N] = matrix.some(first);
+    let rows: [&[T]; N] = matrix.rows_from(first);
     let mut x = [F32::splat(lanes, 0.0); N];
     for (x, number) in x.iter_mut().zip(&query[first..]) {
         *x = F32::splat(lanes, number.to_f32());
@@ -150,10 +150,10 @@ pub(super) fn bring_back<D: Door, T: Element>(
         if is_first {
             matrix.ask_behind(lanes, four * ROWS);
         }
-        *to = products(lanes, matrix.some(four * ROWS), row);
+        *to = products(lanes, matrix.rows_from(four * ROWS), row);
     }
     for (i, to) in rest.iter_mut().enumerate() {
-        [*to] = products(lanes, matrix.some(behind + i), row);
+        [*to] = products(lanes, matrix.rows_from(behind + i), row);
     }
 }
 
