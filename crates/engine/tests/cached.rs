@@ -2,12 +2,12 @@
 
 use regard_engine::any::{self, Visit};
 use regard_engine::cached::{
-    self, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
+    self, Ahead, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
 };
 use regard_engine::catalog::ENTRIES;
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
-use regard_ir::cache::{Block, Codec, PageFormat};
+use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
 use regard_simd::Simd;
 
@@ -87,9 +87,7 @@ fn products_of_bytes_are_exact() {
 
 /// A page of one head with some tokens, and rows that are multiplied with it.
 struct Page {
-    keys: Block,
-    values: Block,
-    tokens: usize,
+    shape: PageShape,
     rows: usize,
     count: usize,
     key_words: Vec<u32>,
@@ -115,33 +113,22 @@ impl Page {
             row[..count].iter_mut().for_each(|x| *x = dice.float().abs());
         }
         let queries = (0..rows * dim).map(|_| dice.float()).collect();
-        Self {
-            keys: shape.keys,
-            values: shape.values,
-            tokens,
-            rows,
-            count,
-            key_words,
-            value_words,
-            queries,
-            weights,
-            pairs: false,
-        }
+        Self { shape, rows, count, key_words, value_words, queries, weights, pairs: false }
     }
 
     fn expected(&self) -> [Vec<f64>; 2] {
-        let dim = self.keys.channels;
-        let stride = self.tokens.next_multiple_of(LANES);
+        let dim = self.shape.keys.channels;
+        let stride = self.shape.tokens.next_multiple_of(LANES);
         let (mut scores, mut outputs) = (vec![0.0; self.rows * self.count], vec![0.0; self.rows * dim]);
         let mut row = vec![0.0f32; dim];
         for token in 0..self.count {
-            cached::read_key(&self.keys, token, &self.key_words, &mut row);
+            cached::read_key(&self.shape.keys, token, &self.key_words, &mut row);
             for r in 0..self.rows {
                 let query = &self.queries[r * dim..][..dim];
                 scores[r * self.count + token] =
                     query.iter().zip(&row).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
             }
-            cached::read_value(&self.values, self.tokens, token, &self.value_words, &mut row);
+            cached::read_value(&self.shape.values, self.shape.tokens, token, &self.value_words, &mut row);
             for r in 0..self.rows {
                 let weight = f64::from(self.weights[r * stride + token]);
                 outputs[r * dim..][..dim]
@@ -165,26 +152,26 @@ impl<D: Door> Op for Multiply<'_, D> {
     #[inline(always)]
     fn run(self) -> Self::Output {
         let Self { lanes, page } = self;
-        let (dim, stride) = (page.keys.channels, page.tokens.next_multiple_of(LANES));
+        let (dim, stride) = (page.shape.keys.channels, page.shape.tokens.next_multiple_of(LANES));
         let width = dim.next_multiple_of(LANES);
-        let packed_len = packed_row(&page.keys);
+        let packed_len = packed_row(&page.shape.keys);
         let mut packed = vec![f32::NAN; page.rows * packed_len];
         for (row, to) in page.queries.chunks_exact(dim).zip(packed.chunks_exact_mut(packed_len)) {
-            pack_query(lanes, (&page.keys, page.pairs), row, to);
+            pack_query(lanes, (&page.shape.keys, page.pairs), row, to);
         }
         let mut scores = vec![f32::NAN; page.rows * stride];
         let mut outputs = vec![f32::NAN; page.rows * width];
-        let mut scratch = vec![f32::NAN; scratch_len(&page.values, page.rows, 64)];
+        let mut scratch = vec![f32::NAN; scratch_len(&page.shape.values, page.rows, 64)];
         let words = Words {
-            block: &page.keys,
-            tokens: page.tokens,
+            block: &page.shape.keys,
+            tokens: page.shape.tokens,
             pairs: page.pairs,
             words: &page.key_words,
-            ahead: &page.value_words,
+            ahead: Some(Ahead::values(&page.shape, &page.value_words)),
         };
         let target = Target { to: &mut scores, stride };
         cached::scores(lanes, words, (&packed, page.rows), (64, page.count), target);
-        let words = Words { block: &page.values, words: &page.value_words, ahead: &[], ..words };
+        let words = Words { block: &page.shape.values, words: &page.value_words, ahead: None, ..words };
         let weights =
             Weights { numbers: &page.weights, stride, rows: page.rows, count: page.count, chain: 64 };
         let target = Target { to: &mut outputs, stride: width };

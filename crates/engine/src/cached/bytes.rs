@@ -10,6 +10,7 @@ use core::ops::Range;
 use pulp::bytemuck;
 use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 
+use super::ahead::Soon;
 use super::load::Step;
 use super::tile::Write;
 use crate::engine::Op;
@@ -113,10 +114,6 @@ pub(super) struct Groups<'a> {
     pub depth: usize,
 }
 
-/// Lines ahead in a panel that come into the nearest cache: products of a line are so many that the next lines' loads would begin
-/// late.
-const NEAR: usize = 4;
-
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
@@ -131,8 +128,8 @@ pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: us
     pub groups: Option<Groups<'a>>,
     /// The first vector of lanes, counted over the panels.
     pub first: usize,
-    /// Lines that are asked for before they are needed, as many as are read.
-    pub ahead: &'a [Step],
+    /// Lines that are asked for while these are read.
+    pub soon: Option<Soon>,
     pub write: Write<'a>,
     pub stored: PhantomData<S>,
 }
@@ -143,8 +140,8 @@ type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::
 impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> ByteTile<'a, D, S, N, R, U> {
     /// Adds the products of some rows of the panels.
     #[inline(always)]
-    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, range: Range<usize>) {
-        let Self { lanes, a, panels, panel, first, ahead, .. } = *self;
+    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, soon: &mut Option<Soon>, range: Range<usize>) {
+        let Self { lanes, a, panels, panel, first, .. } = *self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
@@ -160,7 +157,6 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> 
         for (u, rows) in rows.iter_mut().enumerate() {
             *rows = &panels[(first + u) / per_panel * panel + range.start..][..count];
         }
-        let mut line = range.start * U.div_ceil(per_panel);
         for j in 0..count {
             let mut stored = [[simd.splat_u32s(0); N]; U];
             for (u, stored) in stored.iter_mut().enumerate() {
@@ -182,16 +178,8 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> 
                     }
                 }
             }
-            for (u, rows) in rows.iter().enumerate() {
-                if (first + u) % per_panel == 0 {
-                    if let Some(step) = ahead.get(line) {
-                        lanes.prefetch_far(step);
-                    }
-                    line += 1;
-                    if let Some(step) = rows.get(j + NEAR) {
-                        lanes.prefetch(step);
-                    }
-                }
+            if let Some(soon) = soon {
+                soon.ask(lanes, U.div_ceil(per_panel));
             }
         }
     }
@@ -219,7 +207,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
     fn run(self) {
         let (lanes, simd) = (self.lanes, self.lanes.simd());
         let per_panel = super::LANES / D::WIDTH;
-        let mut floats = [[F32::splat(lanes, 0.0); U]; R];
+        let (mut floats, mut soon) = ([[F32::splat(lanes, 0.0); U]; R], self.soon);
         if let Some(Groups { scales, count, depth }) = self.groups {
             for group in 0..count {
                 let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
@@ -229,7 +217,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
                         *sums = [simd.splat_i32s(start as i32); U];
                     }
                 }
-                self.add::<true>(&mut sums, group * depth..self.a.depth.min((group + 1) * depth));
+                self.add::<true>(&mut sums, &mut soon, group * depth..self.a.depth.min((group + 1) * depth));
                 for u in 0..U {
                     let (panel, v) = ((self.first + u) / per_panel, (self.first + u) % per_panel);
                     let at = (panel * count + group) * super::LANES + v * D::WIDTH;
@@ -241,7 +229,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
             }
         } else {
             let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-            self.add::<false>(&mut sums, 0..self.a.depth);
+            self.add::<false>(&mut sums, &mut soon, 0..self.a.depth);
             for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
                 for u in 0..U {
                     floats[u] = Self::joined([upper[u], lower[u]], lanes);

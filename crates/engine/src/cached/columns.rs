@@ -65,7 +65,6 @@ pub fn columns<D: Door>(
     before: Before<'_>,
     to: Columns<'_>,
 ) {
-    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 => columns_of::<D, Floats, 1>(lanes, words, weights, scratch, before, to),
         Codec::Bf16 if words.pairs => columns_of::<D, Dots, 2>(lanes, words, weights, scratch, before, to),
@@ -84,7 +83,7 @@ fn columns_of<D: Door, S: Stored<1>, const N: usize>(
     Columns { to, rows }: Columns<'_>,
 ) {
     let (panel, of_panel) = (words.block.channels.div_ceil(N), CHANNELS / N);
-    let mut ahead = words.ahead();
+    let mut ahead = words.ahead.map_or(&[][..], |ahead| ahead.lines());
     let (moved, scratch) = scratch.split_at_mut(CHANNELS * weights.chain);
     let moved: &mut [Step] = bytemuck::cast_slice_mut(moved).as_chunks_mut().0;
     let (mut now, mut next) = moved.split_at_mut(moved.len() / N);

@@ -5,9 +5,12 @@ use core::ops::Range;
 
 use regard_ir::cache::Codec;
 
+use super::ahead::{Course, Soon};
 use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
 use super::tile::{Operand, Tile, Write};
-use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles, packed_row};
+use super::{
+    Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, few_vectors, in_tiles, packed_row,
+};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
@@ -67,15 +70,15 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     let (panel, panels) = (block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
     // Each chain starts from zero and is added to those before it.
     let chain = chain.div_ceil(S::NUMBERS);
-    let mut ahead = words.ahead();
+    let course = Course { lines: &words.steps()[..panels * panel], panel, depth: chain.min(panel) };
+    let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (rows, panels));
     for begin in (0..panel).step_by(chain) {
         let depth = chain.min(panel - begin);
         let a = Operand { numbers: &queries[begin * N..], stride: packed_row(block), rows, depth };
         let before = if begin == 0 { Before::Nothing } else { Before::Kept };
-        let part = Part { rows, depth, panels, ahead, before };
-        ahead = &ahead[(depth * panels).min(ahead.len())..];
+        let part = Part { rows, panels, before };
         let tiles = FloatTiles { a, panels: &words.steps()[begin..], panel, stored: PhantomData::<S> };
-        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles);
+        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
     }
 }
 
@@ -102,16 +105,16 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     target: Target<'_>,
 ) {
     let (panel, panels) = (words.tokens / S::NUMBERS, words.block.channels.div_ceil(LANES));
-    let mut ahead = words.ahead();
+    let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(S::NUMBERS).min(panel) };
+    let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (weights.rows, panels));
     for first in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - first);
         let a = operand::<S, N>(&weights, first..first + count, scratch);
         let before = if first == 0 { before } else { Before::Kept };
-        let part = Part { rows: weights.rows, depth: a.depth, panels, ahead, before };
-        ahead = &ahead[(a.depth * panels).min(ahead.len())..];
+        let part = Part { rows: weights.rows, panels, before };
         let steps = &words.steps()[first / S::NUMBERS..];
         let tiles = FloatTiles { a, panels: steps, panel, stored: PhantomData::<S> };
-        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles);
+        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
     }
 }
 
@@ -147,9 +150,10 @@ struct FloatTiles<'a, S, const N: usize> {
 
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
     const ROWS: usize = if D::TILE > 4 { 8 } else { 4 };
+    const PRODUCTS: usize = N;
 
     fn vectors(rows: usize) -> usize {
-        if D::TILE > 4 && rows <= 4 { 4 } else { 2 }
+        if rows <= 4 { few_vectors::<D>() } else { 2 }
     }
 
     #[inline(always)]
@@ -157,7 +161,7 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
         &self,
         lanes: D,
         (tile, first): (RowTile, usize),
-        ahead: &[Step],
+        soon: Option<Soon>,
         write: Write<'_>,
     ) {
         let &Self { ref a, panels, panel, stored } = self;
@@ -167,7 +171,7 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
             panels,
             panel,
             first,
-            ahead,
+            soon,
             write,
             stored,
         });

@@ -7,10 +7,11 @@ use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::{F32, vectors_mut};
 
+use super::ahead::{Course, Soon};
 use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
 use super::load::Step;
 use super::tile::Write;
-use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles};
+use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many words of bytes its words take.
@@ -98,8 +99,10 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
         }),
         stored: PhantomData,
     };
-    let part = Part { rows, depth, panels, ahead: words.ahead(), before: Before::Nothing };
-    in_tiles(lanes, &part, target, &tiles);
+    let course = Course { lines: &words.steps()[..panels * depth], panel: depth, depth };
+    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(course, words.ahead, (rows, panels));
+    let part = Part { rows, panels, before: Before::Nothing };
+    in_tiles(lanes, &part, target, &tiles, &mut cursor);
 }
 
 /// See [`super::outputs`].
@@ -128,7 +131,9 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     let numbers = WORD * N;
     let (panel, panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));
     let group_panels = if block.groups > 1 { GROUP / LANES } else { panels };
-    let mut ahead = words.ahead();
+    let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(numbers).min(panel) };
+    let mut cursor =
+        cursor::<D, IntegerTiles<'_, S, N>>(course, words.ahead, (weights.rows, group_panels.min(panels)));
     for begin in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - begin);
         // Weights past the last key are zero, and so are rounded with the others.
@@ -146,10 +151,9 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
                 stored: PhantomData,
             };
             let before = if begin == 0 { before } else { Before::Kept };
-            let part = Part { rows: weights.rows, depth, panels, ahead, before };
-            ahead = &ahead[(depth * panels).min(ahead.len())..];
+            let part = Part { rows: weights.rows, panels, before };
             let to = &mut target.to[first * LANES..];
-            in_tiles(lanes, &part, Target { to, ..target }, &tiles);
+            in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut cursor);
         }
     }
 }
@@ -218,6 +222,7 @@ struct IntegerTiles<'a, S, const N: usize> {
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> {
     /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
     const ROWS: usize = 4;
+    const PRODUCTS: usize = 2 * N;
 
     fn vectors(rows: usize) -> usize {
         let most = if D::TILE > 4 { 4 } else { 2 };
@@ -229,12 +234,12 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> 
         &self,
         lanes: D,
         (tile, first): (RowTile, usize),
-        ahead: &[Step],
+        soon: Option<Soon>,
         write: Write<'_>,
     ) {
         let &Self { a, panels, panel, groups, stored } = self;
         let a = Rows { words: &a.words[tile.first * a.stride..], rows: tile.rows, ..a };
-        let tile = ByteTile::<D, S, N, R, U> { lanes, a, panels, panel, groups, first, ahead, write, stored };
+        let tile = ByteTile::<D, S, N, R, U> { lanes, a, panels, panel, groups, first, soon, write, stored };
         lanes.call_bytes(tile);
     }
 }

@@ -5,6 +5,7 @@
 //! head and query, are broadcast. Floats are widened as they are loaded, or multiplied in pairs; of integers four are
 //! multiplied at once, with rows that are rounded to 16 bits, as two bytes.
 
+mod ahead;
 mod bytes;
 mod columns;
 mod floats;
@@ -18,11 +19,13 @@ mod turn;
 
 use regard_ir::cache::{Block, Codec};
 
+use self::ahead::{Course, Cursor, Soon};
 use self::load::Step;
 use self::rows::RowTile;
 use self::tile::Write;
 use crate::isa::Door;
 
+pub use self::ahead::{Ahead, NEAR};
 pub use self::columns::{Columns, column_rows, columns, columns_scratch_len, has_columns, turn_columns};
 pub use self::repack::CachedUnit;
 pub(crate) use self::repack::{repack_floats, repack_pairs};
@@ -39,7 +42,7 @@ pub const LANES: usize = regard_ir::cache::LANES as usize;
 /// Channels that share a scale, where rows have several.
 const GROUP: usize = regard_ir::cache::GROUP as usize;
 
-/// The numbers of a page's block, and those of the one that will be read next.
+/// The numbers of a page's block, and what is read after them.
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
     /// How they lie.
@@ -50,8 +53,8 @@ pub struct Words<'a> {
     pub pairs: bool,
     /// The block with its scales.
     pub words: &'a [u32],
-    /// What is read after it; empty where nothing is.
-    pub ahead: &'a [u32],
+    /// What is read after it; `None` if the numbers are near already, so that nothing is asked for.
+    pub ahead: Option<Ahead<'a>>,
 }
 
 /// Rows on their way in and out, `stride` apart.
@@ -93,18 +96,12 @@ impl Words<'_> {
         self.words[..self.block.words].as_chunks().0
     }
 
-    /// The lines of what is read next, of which products ask for as many as they read. They come into the second cache: there
-    /// are more of them than the first one has room for, and requests from there than from the first.
-    fn ahead(&self) -> &[Step] {
-        self.ahead.as_chunks().0
-    }
-
-    /// Asks for the lines of what is read next that products of this block do not ask for: those of scales, and what a larger block
-    /// has more.
+    /// Asks for the lines of what is read next that tiles do not ask for.
     #[inline(always)]
     fn ask_for_rest<D: Door>(&self, lanes: D) {
-        let rest = self.ahead().get(self.block.words / LANES..).unwrap_or_default();
-        rest.iter().for_each(|line| lanes.prefetch_far(line));
+        if let Some(ahead) = &self.ahead {
+            ahead.ask_for_rest(lanes);
+        }
     }
 }
 
@@ -183,12 +180,8 @@ pub const fn scratch_len(block: &Block, rows: usize, chain: usize) -> usize {
 struct Part<'a> {
     /// Rows of the product.
     rows: usize,
-    /// Rows of a panel that are multiplied.
-    depth: usize,
     /// How many panels.
     panels: usize,
-    /// Lines that are asked for before they are needed.
-    ahead: &'a [Step],
     before: Before<'a>,
 }
 
@@ -197,17 +190,25 @@ trait Tiles<D: Door> {
     /// The most rows of a tile, a power of two up to 8.
     const ROWS: usize;
 
+    /// Products of a vector of lanes with a row.
+    const PRODUCTS: usize;
+
     /// Vectors of a tile of so many rows: as many as leave each sum in a register.
     fn vectors(rows: usize) -> usize;
 
-    /// Vectors from number `first` on, whose lines ahead and place in the target are given.
+    /// Vectors from number `first` on, which ask for lines as told.
     fn tile<const R: usize, const U: usize>(
         &self,
         lanes: D,
         at: (RowTile, usize),
-        ahead: &[Step],
+        soon: Option<Soon>,
         write: Write<'_>,
     );
+}
+
+/// Vectors of a tile of few rows of floats.
+const fn few_vectors<D: Door>() -> usize {
+    if D::TILE > 4 { 4 } else { 2 }
 }
 
 /// Vectors that all rows are taken over before the next: so few that they stay near, whatever else is read.
@@ -216,12 +217,18 @@ const STRIP: usize = 4;
 /// Takes all rows and vectors of lanes of a part in tiles: whole row tiles over as few vectors as they have, so that these are
 /// still near for the next, then what is left of the rows.
 #[inline(always)]
-fn in_tiles<D: Door, T: Tiles<D>>(lanes: D, part: &Part<'_>, target: Target<'_>, tiles: &T) {
+fn in_tiles<D: Door, T: Tiles<D>>(
+    lanes: D,
+    part: &Part<'_>,
+    target: Target<'_>,
+    tiles: &T,
+    cursor: &mut Option<Cursor<'_>>,
+) {
     let most = T::ROWS;
     let vectors = part.panels * (LANES / D::WIDTH);
     let whole = part.rows / most * most;
     let rest = RowTile::new(whole, part.rows - whole);
-    let mut strip = Strip { lanes, part, target, tiles, ahead: part.ahead };
+    let mut strip = Strip { lanes, part, target, tiles, cursor };
     for begin in (0..vectors).step_by(STRIP) {
         let end = vectors.min(begin + STRIP);
         let mut first = begin;
@@ -241,6 +248,19 @@ fn in_tiles<D: Door, T: Tiles<D>>(lanes: D, part: &Part<'_>, target: Target<'_>,
     }
 }
 
+/// Where the tiles of [`in_tiles`] ask that go over a block, with so many rows and at most so many panels side by side.
+#[inline(always)]
+fn cursor<'a, D: Door, T: Tiles<D>>(
+    course: Course<'a>,
+    ahead: Option<Ahead<'a>>,
+    (rows, panels): (usize, usize),
+) -> Option<Cursor<'a>> {
+    let tile = RowTile::new(0, rows.min(T::ROWS));
+    let width = at_most(T::vectors(tile.width), panels * (LANES / D::WIDTH)) * D::WIDTH / LANES;
+    let products = rows * T::PRODUCTS * (LANES / D::WIDTH);
+    Some(Cursor::new(course, ahead?, (width.max(1), products)))
+}
+
 /// As many as asked for, a power of two, or as many as there are of a smaller one.
 const fn at_most(mut count: usize, there: usize) -> usize {
     while count > there {
@@ -250,24 +270,21 @@ const fn at_most(mut count: usize, there: usize) -> usize {
 }
 
 /// What [`in_tiles`] goes over.
-struct Strip<'a, 't, D, T> {
+struct Strip<'a, 'c, 't, D, T> {
     lanes: D,
     part: &'a Part<'a>,
     target: Target<'t>,
     tiles: &'a T,
-    ahead: &'a [Step],
+    cursor: &'a mut Option<Cursor<'c>>,
 }
 
-impl<D: Door, T: Tiles<D>> Strip<'_, '_, D, T> {
+impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
     /// Takes a row tile over some vectors, and asks for lines if it is the first that does.
     #[inline(always)]
     fn tile(&mut self, tile: RowTile, (first, count): (usize, usize), asks: bool) {
-        let per_panel = LANES / D::WIDTH;
-        let mut now: &[Step] = &[];
-        if asks {
-            let panels = (first..first + count).filter(|u| u.is_multiple_of(per_panel)).count();
-            (now, self.ahead) = self.ahead.split_at((panels * self.part.depth).min(self.ahead.len()));
-        }
+        // Where several tiles share a panel the first one asks.
+        let asks = asks && first.is_multiple_of(LANES / D::WIDTH);
+        let soon = self.cursor.as_mut().filter(|_| asks).map(Cursor::next);
         let (add, factors) = match self.part.before {
             Before::Nothing => (false, None),
             Before::Kept => (true, None),
@@ -283,17 +300,17 @@ impl<D: Door, T: Tiles<D>> Strip<'_, '_, D, T> {
         };
         let (lanes, tiles, at) = (self.lanes, self.tiles, (tile, first));
         match (tile.width, count) {
-            (1, 4) => tiles.tile::<1, 4>(lanes, at, now, write),
-            (2, 4) => tiles.tile::<2, 4>(lanes, at, now, write),
-            (4, 4) => tiles.tile::<4, 4>(lanes, at, now, write),
-            (1, 2) => tiles.tile::<1, 2>(lanes, at, now, write),
-            (2, 2) => tiles.tile::<2, 2>(lanes, at, now, write),
-            (4, 2) => tiles.tile::<4, 2>(lanes, at, now, write),
-            (8, 2) => tiles.tile::<8, 2>(lanes, at, now, write),
-            (1, 1) => tiles.tile::<1, 1>(lanes, at, now, write),
-            (2, 1) => tiles.tile::<2, 1>(lanes, at, now, write),
-            (4, 1) => tiles.tile::<4, 1>(lanes, at, now, write),
-            (8, 1) => tiles.tile::<8, 1>(lanes, at, now, write),
+            (1, 4) => tiles.tile::<1, 4>(lanes, at, soon, write),
+            (2, 4) => tiles.tile::<2, 4>(lanes, at, soon, write),
+            (4, 4) => tiles.tile::<4, 4>(lanes, at, soon, write),
+            (1, 2) => tiles.tile::<1, 2>(lanes, at, soon, write),
+            (2, 2) => tiles.tile::<2, 2>(lanes, at, soon, write),
+            (4, 2) => tiles.tile::<4, 2>(lanes, at, soon, write),
+            (8, 2) => tiles.tile::<8, 2>(lanes, at, soon, write),
+            (1, 1) => tiles.tile::<1, 1>(lanes, at, soon, write),
+            (2, 1) => tiles.tile::<2, 1>(lanes, at, soon, write),
+            (4, 1) => tiles.tile::<4, 1>(lanes, at, soon, write),
+            (8, 1) => tiles.tile::<8, 1>(lanes, at, soon, write),
             (rows, count) => panic!("a tile of {rows} rows by {count} vectors"),
         }
     }

@@ -9,6 +9,7 @@ use core::marker::PhantomData;
 use regard_simd::{Simd, vectors_mut};
 
 use super::RowTile;
+use super::ahead::Soon;
 use super::load::{Step, Stored};
 use crate::engine::Op;
 use crate::isa::Door;
@@ -35,8 +36,8 @@ pub(super) struct Tile<'a, D, S, const N: usize, const R: usize, const U: usize>
     pub panel: usize,
     /// The first vector of lanes, counted over the panels.
     pub first: usize,
-    /// Lines that are asked for before they are needed, as many as are read.
-    pub ahead: &'a [Step],
+    /// Lines that are asked for while these are read.
+    pub soon: Option<Soon>,
     pub write: Write<'a>,
     pub stored: PhantomData<S>,
 }
@@ -75,7 +76,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, a, panels, panel, first, ahead, write, .. } = self;
+        let Self { lanes, a, panels, panel, first, mut soon, write, .. } = self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
@@ -86,7 +87,6 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
             *rows = &panels[(first + u) / per_panel * panel..][..depth];
         }
         let mut sums = [[simd.splat_f32s(0.0); U]; R];
-        let mut line = 0;
         for j in 0..depth {
             let mut numbers = [[simd.splat_f32s(0.0); N]; U];
             for (u, numbers) in numbers.iter_mut().enumerate() {
@@ -100,13 +100,8 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
                     }
                 }
             }
-            for u in 0..U {
-                if (first + u) % per_panel == 0 {
-                    if let Some(step) = ahead.get(line) {
-                        lanes.prefetch_far(step);
-                    }
-                    line += 1;
-                }
+            if let Some(soon) = &mut soon {
+                soon.ask(lanes, U.div_ceil(per_panel));
             }
         }
         write.write(lanes, &sums);

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use regard_engine::Op;
-use regard_engine::cached::{self, Before, Columns, LANES, Target, Weights, Words};
+use regard_engine::cached::{self, Ahead, Before, Columns, LANES, Target, Weights, Words};
 use regard_engine::element::Element;
 use regard_engine::grid::LotRuns;
 use regard_engine::isa::Door;
@@ -262,14 +262,14 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 continue;
             }
             let next = match page + 1 < pages {
-                true => keys_of(page + 1),
-                false if shape.shared => &[],
-                false => values_of(0),
+                true => Ahead::keys(shape, keys_of(page + 1)),
+                false if shape.shared => Ahead::NOTHING,
+                false => Ahead::values(shape, values_of(0)),
             };
             let learned =
                 layout.learning.as_ref().map(|_| self.learned_keys(chunk, page * tokens, count_of(page)));
-            let ahead = learned.map_or(next, pulp::bytemuck::cast_slice);
-            let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead };
+            let ahead = learned.map_or(next, |learned| Ahead::rows(pulp::bytemuck::cast_slice(learned)));
+            let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead: Some(ahead) };
             let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
             let queries = (&*self.memory.query, rows);
@@ -290,8 +290,8 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 continue;
             }
             let ahead = match page + 1 < pages {
-                true if shape.shared => &[],
-                true => values_of(page + 1),
+                true if shape.shared => Ahead::NOTHING,
+                true => Ahead::values(shape, values_of(page + 1)),
                 false => after,
             };
             let (stored, mended) = (values_of(page), &mut *self.memory.mended);
@@ -305,7 +305,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
             let scratch = &mut *self.memory.weights;
             let is_odd = if let Some(rows) = layout.column_rows(rows) {
                 let (block, words, is_odd) = first_channels(shape, [keys_of(page), stored], mended);
-                let words = Words { block: &block, tokens, pairs, words, ahead };
+                let words = Words { block: &block, tokens, pairs, words, ahead: Some(ahead) };
                 let to = &mut self.memory.columns[..rows * shape.values.channels];
                 cached::columns(self.lanes, words, weights, scratch, before, Columns { to, rows });
                 is_odd
@@ -315,7 +315,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                     false => cached::sanitise(&shape.values, tokens, stored, mended).map(|it| (it, true)),
                 };
                 let (values, is_odd) = mended.unwrap_or((stored, false));
-                let words = Words { block: &shape.values, tokens, pairs, words: values, ahead };
+                let words = Words { block: &shape.values, tokens, pairs, words: values, ahead: Some(ahead) };
                 let target = Target { to: &mut *self.sums.0, stride: layout.slot.width };
                 cached::outputs(self.lanes, words, weights, scratch, before, target);
                 is_odd
@@ -329,14 +329,17 @@ impl<'a, D: Door> Cell<'a, '_, D> {
     }
 
     /// The keys that are read after a chunk: of the next one, or of the cell that the worker will probably take next.
-    fn after(&self, blocks: &Blocks<'a>, chunk: Chunk) -> &'a [u32] {
+    fn after(&self, blocks: &Blocks<'a>, chunk: Chunk) -> Ahead<'a> {
         let Call { parts, layout, stacks, .. } = self.call;
         if !chunk.is_last {
-            return blocks.keys_ahead(chunk.first as usize + layout.chunk);
+            return Ahead::keys(&layout.page, blocks.keys_ahead(chunk.first as usize + layout.chunk));
         }
-        let Some(pass) = self.slots.upcoming().map(|number| stacks.pass(number)) else { return &[] };
+        let Some(pass) = self.slots.upcoming().map(|number| stacks.pass(number)) else {
+            return Ahead::NOTHING;
+        };
         let cache = parts.caches.get(pass.sequences[0] as usize);
-        cache.blocks(&layout.page, pass.head).keys_ahead((pass.cell * parts.plan.decode.key_cell) as usize)
+        let begin = (pass.cell * parts.plan.decode.key_cell) as usize;
+        Ahead::keys(&layout.page, cache.blocks(&layout.page, pass.head).keys_ahead(begin))
     }
 
     /// The lookahead keys of a page, which are number `begin` of the chunk and after, as the last lesson left them.
@@ -346,7 +349,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
 
     /// Finds what the queries find at the lookahead keys of a page, which are number `begin` of the chunk and after.
     #[inline(always)]
-    fn find(&mut self, chunk: Chunk, (keys, ahead): (&[f32], &[u32]), (begin, count): (usize, usize)) {
+    fn find(&mut self, chunk: Chunk, (keys, ahead): (&[f32], Ahead<'_>), (begin, count): (usize, usize)) {
         let (call, pass) = (self.call, self.pass);
         let Parts { variant, problem, .. } = call.parts;
         let Mechanism::Lookahead(lookahead) = &variant.mechanism else { return };

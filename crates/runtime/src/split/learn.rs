@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use regard_engine::cached::LANES;
+use regard_engine::cached::{Ahead, LANES, NEAR};
 use regard_engine::isa::Door;
 use regard_ir::cache::PageShape;
 use regard_ir::interval::Liveness;
@@ -96,7 +96,6 @@ impl Layout {
     ) {
         let (stored, weights) = (keys.keys, learned.weights(head, keys.first));
         let next = learned.weights(head, keys.first + self.tokens);
-        let mut rows_ahead = keys.ahead.chunks_exact(self.stride);
         let mut had = 0;
         for row in 0..rows {
             let own = own_tokens(first + row as u32, learned.taught);
@@ -114,12 +113,21 @@ impl Layout {
             let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
             let mut fours = learned_keys.chunks_exact(4 * self.stride);
             let (whole, rest) = found[..keys.count].as_chunks_mut();
-            for (found, keys) in whole.iter_mut().zip(&mut fours) {
-                let mut soon = [&[][..]; 4];
-                for (soon, row) in soon.iter_mut().zip(rows_ahead.by_ref()) {
-                    *soon = row;
+            let four = 4 * self.stride;
+            for (number, (found, fours)) in whole.iter_mut().zip(&mut fours).enumerate() {
+                // As far ahead as tiles ask for their lines: of these rows, or of what is read after them.
+                let at = number * four + NEAR * LANES;
+                let mut soon = &[][..];
+                if row == 0 {
+                    match stored.get(at..at + four) {
+                        Some(rows) => soon = rows,
+                        None => {
+                            let first = at.saturating_sub(stored.len()) / LANES;
+                            keys.ahead.ask(lanes, first..first + four / LANES);
+                        }
+                    }
                 }
-                *found = products(lanes, query, keys, soon);
+                *found = products(lanes, query, fours, soon);
             }
             for (found, key) in rest.iter_mut().zip(fours.remainder().chunks_exact(self.stride)) {
                 *found = product(lanes, query, key);
@@ -210,7 +218,7 @@ pub(crate) struct Taught<'a> {
     pub keys: &'a [f32],
     pub teachers: Teachers,
     /// What is read after them.
-    pub ahead: &'a [u32],
+    pub ahead: Ahead<'a>,
 }
 
 /// What tokens that wait weigh for a page's keys.
@@ -349,20 +357,20 @@ fn learn_one<L: Lanes>(lanes: L, row: &mut [f32], values: &[f32], lessons: &[Les
     }
 }
 
-/// Σ a · b of a row and each of four that follow one another, of whole vectors. Of four others, as long or empty, each line is asked
-/// for when one of these is read: many at once would hold up those that are waited for.
+/// Σ a · b of a row and each of four that follow one another, of whole vectors. Of as many others, or none, each line is asked for
+/// when one of these is read: many at once would hold up those that are waited for.
 #[inline(always)]
-fn products<D: Door>(lanes: D, a: &[f32], rows: &[f32], soon: [&[u32]; 4]) -> [f32; 4] {
+fn products<D: Door>(lanes: D, a: &[f32], rows: &[f32], soon: &[f32]) -> [f32; 4] {
     let (first, last) = rows.split_at(2 * a.len());
     let (first, last) = (first.split_at(a.len()), last.split_at(a.len()));
     let rows = [first.0, first.1, last.0, last.1].map(|row| vectors(lanes, row));
     let mut sums = [F32::splat(lanes, 0.0); 4];
     for (at, &a) in vectors(lanes, a).iter().enumerate() {
         let a = F32::from_raw(lanes, a);
-        for ((sum, row), soon) in sums.iter_mut().zip(rows).zip(soon) {
+        for (i, (sum, row)) in sums.iter_mut().zip(rows).enumerate() {
             let word = at * D::WIDTH;
-            if let Some(line) = soon.get(word).filter(|_| word.is_multiple_of(LANES)) {
-                lanes.prefetch_far(line);
+            if let Some(line) = soon.get(4 * word + i * LANES).filter(|_| word.is_multiple_of(LANES)) {
+                lanes.prefetch(line);
             }
             *sum = a.mul_add(F32::from_raw(lanes, row[at]), *sum);
         }

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use regard_engine::cached::{self, LANES, Target, Words};
+use regard_engine::cached::{self, Ahead, LANES, Target, Words};
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::pack;
@@ -224,7 +224,8 @@ impl<D: Door> Weighing<'_, D> {
         let Self { lanes, variant, plan, problem, page, captured, code, fault, .. } = *self;
         let Product { pairs, chain, scale, keeps_rows } = Product::new(variant, plan, &page);
         let stride = page.tokens;
-        let words = Words { block: &page.keys, tokens: stride, pairs, words: of.asks, ahead: of.ahead };
+        let ahead = Some(Ahead::keys(&page, of.ahead));
+        let words = Words { block: &page.keys, tokens: stride, pairs, words: of.asks, ahead };
         let target = Target { to: &mut *weights, stride };
         let askers = waiting.askers(of.head, tokens.start - waiting.taught as usize);
         cached::scores(lanes, words, (askers, tokens.len()), (chain, of.count), target);

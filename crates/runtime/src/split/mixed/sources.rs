@@ -265,7 +265,7 @@ pub(super) fn mix<D: Door>(
     let len = lines * LANES;
     let block = Block { codec: Codec::F32, channels: sources, words: len * sources, groups: 0 };
     let words: &[u32] = bytemuck::cast_slice(&read[..len * sources]);
-    let words = Words { block: &block, tokens: len, pairs: false, words, ahead: &[] };
+    let words = Words { block: &block, tokens: len, pairs: false, words, ahead: None };
     let rows = factors.len() / sources.max(1);
     cached::scores(lanes, words, (factors, rows), (CHAIN, len), Target { to, stride: len });
 }
