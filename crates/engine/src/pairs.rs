@@ -225,7 +225,7 @@ mod tests {
                 let (rows, depth, columns) = sizes;
                 let left = numbers(rows * depth, 1, left_is_precise);
                 let right = numbers(depth * columns, 2, right_is_precise);
-                let (given, factors) = (numbers(rows * (columns + 16), 3, true), numbers(rows, 4, true));
+                let (given, factors) = (numbers(rows * (columns + 16), 3, true), numbers(rows + 1, 4, true));
                 let (left_turned, right_turned) =
                     (turned(&left, [rows, depth]), turned(&right, [depth, columns]));
                 for is_turned in [false, true] {
@@ -244,7 +244,8 @@ mod tests {
                     let operand = self.0.right(right, [depth, columns], &mut packed);
                     // All of it, and less than was packed.
                     for (depth, columns) in [(depth, columns), (16, columns), (depth, 16)] {
-                        for before in [Before::Replaced, Before::Kept, Before::Times(&factors)] {
+                        let both = Before::TimesBoth([&factors, &factors[1..]]);
+                        for before in [Before::Replaced, Before::Kept, Before::Times(&factors), both] {
                             self.compare([rows, depth, columns], (left, right, operand), &given, before);
                         }
                     }
@@ -277,6 +278,9 @@ mod tests {
                     Before::Replaced => 0.0,
                     Before::Kept => f64::from(given),
                     Before::Times(factors) => f64::from(factors[row]) * f64::from(given),
+                    Before::TimesBoth([most, rest]) => {
+                        (f64::from(most[row]) + f64::from(rest[row])) * f64::from(given)
+                    }
                 };
                 let product = |k| element(left, row, k) * element(right, k, column);
                 let expected = kept + (0..depth).map(product).sum::<f64>();

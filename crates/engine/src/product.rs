@@ -136,6 +136,19 @@ pub enum Before<'a> {
     Kept,
     /// Each row is multiplied by its factor, and the product is added.
     Times(&'a [f32]),
+    /// Each row is multiplied by the sum of its two factors, and the product is added.
+    TimesBoth([&'a [f32]; 2]),
+}
+
+impl Before<'_> {
+    /// The same of the rows from one on.
+    pub(crate) fn skip_rows(self, row: usize) -> Self {
+        match self {
+            Self::Times(factors) => Self::Times(&factors[row..]),
+            Self::TimesBoth(factors) => Self::TimesBoth(factors.map(|factors| &factors[row..])),
+            Self::Replaced | Self::Kept => self,
+        }
+    }
 }
 
 /// Sizes of a product: rows, a multiple of 4, depth, and columns, a multiple of [`LINE`].
@@ -326,6 +339,11 @@ fn write<D: Door, const V: usize>(
                 let factor = F32::splat(lanes, factors[row]);
                 F32::from_raw(lanes, *to).mul_add(factor, F32::from_raw(lanes, sum)).raw()
             }
+            Before::TimesBoth([most, rest]) => {
+                let (most, rest) = (F32::splat(lanes, most[row]), F32::splat(lanes, rest[row]));
+                let before = F32::from_raw(lanes, *to);
+                before.mul_add(most, before.mul_add(rest, F32::from_raw(lanes, sum))).raw()
+            }
         };
     }
 }
@@ -360,7 +378,9 @@ mod tests {
                     .collect();
                 let (right, given) = (numbers(depth * right_stride, 2), numbers(rows * to_stride, 3));
                 let factors: std::vec::Vec<f32> = (0..rows).map(|row| 0.5 + row as f32).collect();
-                for before in [Before::Replaced, Before::Kept, Before::Times(&factors)] {
+                let rest: std::vec::Vec<f32> = factors.iter().map(|factor| factor / 4.0).collect();
+                let both = Before::TimesBoth([&factors, &rest]);
+                for before in [Before::Replaced, Before::Kept, Before::Times(&factors), both] {
                     for left in [Matrix::rows(&left, left_stride), Matrix::turned(&turned, rows + 2)] {
                         let mut to = given.clone();
                         let sizes = Sizes { rows, depth, columns };
@@ -376,6 +396,7 @@ mod tests {
                                 Before::Replaced => 0.0,
                                 Before::Kept => 1.0,
                                 Before::Times(factors) => f64::from(factors[i]),
+                                Before::TimesBoth([most, rest]) => f64::from(most[i]) + f64::from(rest[i]),
                             };
                             let product: f64 = (0..depth)
                                 .map(|l| {

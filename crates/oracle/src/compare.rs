@@ -273,7 +273,12 @@ impl Report {
 
     /// The error as a share of what is allowed, of the result that is worse; infinite where a result is broken.
     pub fn share(&self) -> f64 {
-        self.judgements().map(Judgement::share).fold(0.0, f64::max)
+        self.worst().share()
+    }
+
+    /// The result that comes closest to its bound, or is furthest past it.
+    pub fn worst(&self) -> &Judgement {
+        self.judgements().max_by(|a, b| a.share().total_cmp(&b.share())).unwrap_or(&self.output)
     }
 
     /// The report over both parts.

@@ -280,6 +280,35 @@ fn pieces_have_the_bits_of_the_whole() {
     }
 }
 
+/// Log decays of which what is left of a state is furthest from a float, above it and below.
+const SLOW: [f32; 2] = [-1.0 / 4096.0, -1.0 / 4160.0];
+
+/// Where a decay is the same at each token, what rounding takes of it does not come again with each: it would be 8e-6 after the steps,
+/// and what rounding takes of a state at each is random.
+#[test]
+fn errors_of_slow_decays_do_not_add_up() {
+    let decaying = (0..).zip(RECURRENCES).filter(|(_, lines)| lines.contains("decay"));
+    for ((seed, lines), log) in decaying.flat_map(|it| SLOW.map(|log| (it, log))) {
+        let (spec, kernels) = kernels(lines, Dtype::F32);
+        let decays = spec.inputs.names.iter().position(|name| name == "decay").expect("it has some");
+        for kernel in &kernels {
+            let judge = |what: &str, tokens, take: &dyn Fn(&mut Story<'_>)| {
+                let cu = [0, tokens];
+                let mut story = Story::new(kernel, &spec, &cu, 1, seed);
+                let CapturedBuffer::F32(logs) = &mut story.trial.inputs.captured[decays] else {
+                    panic!("f32")
+                };
+                logs.fill(log);
+                take(&mut story);
+                let on = kernel.plan().isa.name();
+                story.judge().unwrap_or_else(|error| panic!("{what} of {lines}, {log}, on {on}: {error}"));
+            };
+            judge("a prompt", 4096, &|story| story.prefill(0, 4096, &Solo).expect("a prompt"));
+            judge("steps", 512, &|story| (0..512).for_each(|_| story.step(&[0], 1, &Solo).expect("a token")));
+        }
+    }
+}
+
 /// A sequence has nothing of one that had its place before it.
 #[test]
 fn a_place_that_was_taken_before_is_empty() {

@@ -3,6 +3,7 @@
 
 mod held;
 
+use std::hint::black_box;
 use std::io::Write;
 use std::ops::Range;
 use std::time::Instant;
@@ -185,19 +186,20 @@ struct Drawn<'a, T> {
     kv: KeyRows<'a, T>,
     gate: Option<Gate<'a, T>>,
     captured: &'a [InputData<'a>],
+    bound: &'a Bound<'a>,
     rows: usize,
 }
 
 impl<'a, T: Storage> Drawn<'a, T> {
     fn new(
         kernel: &'a Kernel,
-        bound: &'a Bound<'_>,
+        bound: &'a Bound<'a>,
         captured: &'a [InputData<'a>],
         rows: usize,
     ) -> Result<Self, Failure> {
         let gate = bound.gate.as_ref().map(gate).transpose()?;
         let (q, kv) = operands(kernel, bound)?;
-        Ok(Self { spec: kernel.spec(), q, kv, gate, captured, rows })
+        Ok(Self { spec: kernel.spec(), q, kv, gate, captured, bound, rows })
     }
 
     /// Captured tensors of the token of a step alone, where it takes such.
@@ -209,6 +211,22 @@ impl<'a, T: Storage> Drawn<'a, T> {
         let of = Part { batch: 1, keys: self.rows, index: 0, tokens: at..at + 1 };
         let shapes = self.spec.inputs.shapes.iter().zip(self.captured);
         shapes.map(|(shape, data)| of.cut(*data, shape, self.spec)).collect()
+    }
+
+    /// Reads what a step takes, so that it is in the nearest cache: a model has just made it, where rows that were drawn long ago
+    /// come from memory.
+    fn fetch(&self, at: usize) {
+        let at = at % self.rows;
+        for stored in &self.bound.operands {
+            let [_, heads, tokens, width] = stored.shape;
+            if tokens == self.rows
+                && let Some(elements) = T::of(&stored.elements)
+            {
+                for &x in &elements[at * heads * width..][..heads * width] {
+                    black_box(x);
+                }
+            }
+        }
     }
 
     /// What a step takes beside captured tensors.
@@ -260,6 +278,7 @@ fn grow<T: Storage>(
         let inputs = drawn.step(at);
         let inputs = if own.is_empty() { inputs } else { Inputs { captured: &own, ..inputs } };
         let outputs = output.view()?;
+        drawn.fetch(at);
         let start = Instant::now();
         kernel.decode_next(&mut step, pool, (&mut cache, &[sequence]), inputs, outputs).map_err(fail)?;
         let seconds = start.elapsed().as_secs_f64();

@@ -68,7 +68,7 @@ pub(super) enum Beside {
 /// How near the kernel is to the truth.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judged {
-    /// The largest error.
+    /// The error of the result that comes closest to its bound, or is furthest past it: outputs, lse or states.
     pub(super) error: f64,
     /// What is allowed.
     pub(super) bound: f64,
@@ -78,7 +78,8 @@ pub(super) struct Judged {
 
 impl From<&Report> for Judged {
     fn from(report: &Report) -> Self {
-        Self { error: report.output.error, bound: report.output.bound, passed: report.passed() }
+        let worst = report.worst();
+        Self { error: worst.error, bound: worst.bound, passed: report.passed() }
     }
 }
 

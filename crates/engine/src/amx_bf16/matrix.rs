@@ -48,13 +48,8 @@ impl<U: Unit, D: Door> Op for Multiply<'_, U, D> {
             }
             let (a, a_rest): (&[u32], &[u32]) = (bytemuck::cast_slice(nearest), bytemuck::cast_slice(rest));
             let to = &mut to[panel * stride..];
-            if let Before::Times(factors) = before {
-                for (to, &factor) in to.chunks_mut(stride).zip(&factors[panel..panel + SIDE]) {
-                    let factor = F32::splat(lanes, factor);
-                    for x in vectors_mut(lanes, &mut to[..columns]) {
-                        *x = (F32::from_raw(lanes, *x) * factor).raw();
-                    }
-                }
+            for (row, to) in to.chunks_mut(stride).take(SIDE).enumerate() {
+                multiply_row(lanes, &mut to[..columns], before.skip_rows(panel + row));
             }
             for first in (0..columns).step_by(4 * SIDE) {
                 let b: &[u32] = bytemuck::cast_slice(&right.data()[first..]);
@@ -76,6 +71,25 @@ impl<U: Unit, D: Door> Op for Multiply<'_, U, D> {
                 }
             }
         }
+    }
+}
+
+/// Multiplies a row by its factors, which are the first.
+#[inline(always)]
+fn multiply_row<D: Door>(lanes: D, row: &mut [f32], before: Before<'_>) {
+    let (most, rest) = match before {
+        Before::Replaced | Before::Kept => return,
+        Before::Times(factors) => (factors[0], None),
+        Before::TimesBoth([most, rest]) => (most[0], Some(F32::splat(lanes, rest[0]))),
+    };
+    let most = F32::splat(lanes, most);
+    for x in vectors_mut(lanes, row) {
+        let before = F32::from_raw(lanes, *x);
+        *x = match rest {
+            Some(rest) => before.mul_add(most, before * rest),
+            None => before * most,
+        }
+        .raw();
     }
 }
 

@@ -22,17 +22,13 @@ pub(super) fn multiply<D: Door>(
     let words = nearest.len() / LINE;
     for first in (0..rows).step_by(LINE) {
         let panel = Panel { first, depth, row_stride: words, step_stride: LINE };
-        let before = match before {
-            Before::Times(factors) => Before::Times(&factors[first..]),
-            before => before,
-        };
         let mut multiply = |left: &[f32], right, before| {
             let (sizes, left) = (Sizes { rows: LINE, depth: words, columns }, Matrix::rows(left, words));
             let to = (&mut to[first * stride..], stride);
             product::multiply_elements::<D, Pairs>(lanes, sizes, left, right, to, before);
         };
         pairs::pack_left::<D, false>(lanes, left, panel, nearest);
-        multiply(nearest, right, before);
+        multiply(nearest, right, before.skip_rows(first));
         if left.is_precise() {
             pairs::pack_left::<D, true>(lanes, left, panel, rest);
             multiply(rest, right, Before::Kept);

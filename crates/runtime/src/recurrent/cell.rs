@@ -7,13 +7,14 @@
 use regard_engine::isa::Door;
 use regard_simd::{F32, vectors, vectors_mut};
 
+use super::kept;
 use super::memory::{Layout, Memory};
-use super::rows::{add, times};
+use super::rows::add_rows;
 
 /// Begins a cell, to which nothing was added.
 pub(super) fn begin(memory: &mut Memory<'_>) {
     memory.added.iter_mut().for_each(|added| added.fill(0.0));
-    memory.kept.fill(1.0);
+    kept::fill(&mut memory.kept, kept::ALL);
 }
 
 /// Leaves in `memory.entering` the state of a head, and its sum of features, after what the cell has added so far.
@@ -21,20 +22,20 @@ pub(super) fn begin(memory: &mut Memory<'_>) {
 pub(super) fn enter<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, head: usize) {
     let Layout { dims, width, .. } = *layout;
     let Memory { states, norms, added: [added, norms_added], kept, entering: [state, norm], .. } = memory;
-    let (size, kept) = (dims * width, &kept[head * dims..][..dims]);
+    let (size, rows) = (dims * width, head * dims..(head + 1) * dims);
+    let [most, rest] = [&kept[0][rows.clone()], &kept[1][rows]];
     let [states, added] = [&**states, added].map(|all| &all[head * size..][..size]);
     let rows = states.chunks_exact(width).zip(added.chunks_exact(width)).zip(state.chunks_exact_mut(width));
-    for (((from, added), to), &kept) in rows.zip(kept) {
-        let kept = F32::splat(lanes, kept);
+    for (((from, added), to), (&most, &rest)) in rows.zip(most.iter().zip(rest)) {
+        let keep = [F32::splat(lanes, most), F32::splat(lanes, rest)];
         let pairs = vectors(lanes, from).iter().zip(vectors(lanes, added));
         for (to, (&from, &added)) in vectors_mut(lanes, to).iter_mut().zip(pairs) {
-            *to = F32::from_raw(lanes, from).mul_add(kept, F32::from_raw(lanes, added)).raw();
+            *to = kept::decayed(F32::from_raw(lanes, from), keep, F32::from_raw(lanes, added)).raw();
         }
     }
     let [norms, added] = [&**norms, norms_added].map(|all| &all[head * dims..][..dims]);
     norm.copy_from_slice(norms);
-    times(lanes, kept, norm);
-    add(lanes, added, 1.0, norm);
+    add_rows(lanes, added, None, Some([most, rest]), norm);
 }
 
 /// Ends a cell: the states of so many heads are those after its last token.
@@ -53,5 +54,7 @@ pub(super) fn end<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, h
 #[inline(always)]
 pub(super) fn keep<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, head: usize) {
     let Memory { kept, keep, .. } = memory;
-    times(lanes, keep, &mut kept[head * layout.dims..][..layout.dims]);
+    let rows = head * layout.dims..(head + 1) * layout.dims;
+    let [most, rest] = kept;
+    kept::times(lanes, [&mut most[rows.clone()], &mut rest[rows]], [keep[0], keep[1]]);
 }

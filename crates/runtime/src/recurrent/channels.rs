@@ -12,7 +12,8 @@ use regard_engine::isa::Door;
 use regard_engine::product::{Before, Matrix, Sizes};
 use regard_simd::{F32, exp, load_f32, vectors, vectors_mut};
 
-use super::chunk::{FORGETS, Rule};
+use super::chunk::Rule;
+use super::kept::{self, FORGETS};
 use super::memory::{BLOCK, Layout, Memory};
 use super::rows::{decay, decay_more, scale};
 
@@ -62,8 +63,9 @@ pub(super) fn pairs<E: Engine>(engine: E, layout: &Layout, memory: &mut Memory<'
     let Layout { chunk, dims, .. } = *layout;
     let lanes = engine.lanes();
     for first in (0..rows).step_by(BLOCK) {
-        let Memory { q, k, weights, erased, decayed, sums, keep: between, right: [pairs, ..], left, .. } =
-            &mut *memory;
+        let Memory {
+            q, k, weights, erased, decayed, sums, keep: [between, _], right: [pairs, ..], left, ..
+        } = &mut *memory;
         let [queries, keys, erasing] = decayed;
         let [up_to, after, whole] = sums;
         if first > 0 {
@@ -171,17 +173,18 @@ fn diagonal<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, first: 
 #[inline(always)]
 pub(super) fn reading<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize, delta: bool) {
     let dims = layout.dims;
-    let Memory { q, k, decayed: [queries, _, erasing], sums: [up_to, _, whole], keep, .. } = memory;
-    keep.fill(0.0);
+    let Memory { q, k, decayed: [queries, _, erasing], sums: [up_to, _, whole], keep: [before, _], .. } =
+        memory;
+    before.fill(0.0);
     for first in (0..rows).step_by(BLOCK) {
         for row in first..first + BLOCK {
             let at = row * dims..(row + 1) * dims;
-            decay_more(lanes, &q[at.clone()], [&up_to[at.clone()], keep], &mut queries[at.clone()]);
+            decay_more(lanes, &q[at.clone()], [&up_to[at.clone()], before], &mut queries[at.clone()]);
             if delta {
-                decay_more(lanes, &k[at.clone()], [&up_to[at.clone()], keep], &mut erasing[at]);
+                decay_more(lanes, &k[at.clone()], [&up_to[at.clone()], before], &mut erasing[at]);
             }
         }
-        add_to(lanes, keep, &whole[first / BLOCK * dims..][..dims]);
+        add_to(lanes, before, &whole[first / BLOCK * dims..][..dims]);
     }
 }
 
@@ -190,15 +193,14 @@ pub(super) fn reading<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_
 pub(super) fn writing<L: Door>(lanes: L, layout: &Layout, memory: &mut Memory<'_>, rows: usize) {
     let dims = layout.dims;
     let Memory { k, decayed: [_, keys, _], sums: [_, after, whole], keep, .. } = memory;
-    keep.fill(0.0);
+    let later = &mut *keep[0];
+    later.fill(0.0);
     for first in (0..rows).step_by(BLOCK).rev() {
         for row in first..first + BLOCK {
             let at = row * dims..(row + 1) * dims;
-            decay_more(lanes, &k[at.clone()], [&after[at.clone()], keep], &mut keys[at]);
+            decay_more(lanes, &k[at.clone()], [&after[at.clone()], later], &mut keys[at]);
         }
-        add_to(lanes, keep, &whole[first / BLOCK * dims..][..dims]);
+        add_to(lanes, later, &whole[first / BLOCK * dims..][..dims]);
     }
-    for keep in vectors_mut(lanes, keep) {
-        *keep = exp(F32::from_raw(lanes, *keep)).raw();
-    }
+    kept::of_rows(lanes, keep);
 }

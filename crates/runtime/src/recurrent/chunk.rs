@@ -21,11 +21,9 @@ use regard_engine::product::{self, Before, Matrix, Right, Sizes};
 use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
 
 use super::cell;
+use super::kept::{self, FORGETS};
 use super::memory::{BLOCK, Layout, Memory};
 use super::rows::{add, add_rows, dot, scale, sum};
-
-/// The smallest log of a decay that is told from others: its exponential is 0.
-pub(super) const FORGETS: f64 = -1000.0;
 
 /// What a head's decays are in one chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,22 +93,7 @@ pub(super) fn scalar<L: Door>(lanes: L, memory: &mut Memory<'_>, rows: usize, lo
     }
     exps(lanes, &mut read[..rows]);
     exps(lanes, &mut rest[..rows]);
-    memory.keep.fill(libm::exp(sum) as f32);
-}
-
-/// What is left after a decay.
-pub(super) fn keep(log: f32) -> f32 {
-    let log = f64::from(log);
-    libm::exp(if log < FORGETS { FORGETS } else { log }) as f32
-}
-
-/// What is left of rows, in the place of their log decays.
-#[inline(always)]
-pub(super) fn keep_rows<L: Door>(lanes: L, logs: &mut [f32]) {
-    let least = F32::splat(lanes, FORGETS as f32);
-    for x in vectors_mut(lanes, logs) {
-        *x = exp(F32::from_raw(lanes, *x).max(least)).raw();
-    }
+    kept::fill(&mut memory.keep, kept::of(sum));
 }
 
 /// Makes weights of products, and what is erased: decayed where there are decays, and zero where a key is later than its query.
@@ -298,7 +281,7 @@ fn sum_features<L: Door>(
     let Memory { k, decayed: [_, written, _], factors: [_, rest, _], keep, added: [_, norms], .. } = memory;
     let keys = if decays == Decays::Channels { &**written } else { &**k };
     let rest = if decays == Decays::Tokens { Some(&**rest) } else { None };
-    let keep = if decays == Decays::None { None } else { Some(&**keep) };
+    let keep = if decays == Decays::None { None } else { Some([&*keep[0], &*keep[1]]) };
     add_rows(lanes, &keys[..rows * dims], rest, keep, &mut norms[head * dims..][..dims]);
 }
 
@@ -323,7 +306,7 @@ fn write<E: Engine>(
     let values = Matrix::rows(values, stride).precise(rule.delta || decays == Decays::Tokens);
     let values = engine.right(values, [rows, width], values_room);
     let keys = Matrix::turned(keys, dims).precise(!rule.has_given_keys || decays == Decays::Channels);
-    let before = if decays == Decays::None { Before::Kept } else { Before::Times(keep) };
+    let before = if decays == Decays::None { Before::Kept } else { Before::TimesBoth([keep[0], keep[1]]) };
     engine.multiply(sizes, (keys, values), (to, stride), before, room);
 }
 

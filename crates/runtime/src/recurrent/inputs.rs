@@ -8,11 +8,11 @@ use regard_engine::engine::LINE;
 use regard_engine::grid::Claim;
 use regard_ir::variant::{Decay, Variant};
 
-use super::channels;
 use super::chunk::{self, Decays};
 use super::memory::{Layout, Memory};
 use super::part::{Part, Shared, Span};
 use super::rows::are_finite;
+use super::{channels, kept};
 use crate::code::{Keys, Place};
 use crate::view::View;
 
@@ -176,18 +176,18 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     pub(super) fn keep(&self, memory: &mut Memory<'_>, head: usize, token: usize) {
         let Shared { engine, layout, recurrence, .. } = self.shared;
         let lanes = engine.lanes();
-        let keep = &mut memory.keep[..layout.dims];
-        let log = match recurrence.decay {
-            Decay::None => return keep.fill(1.0),
-            Decay::Head(input) => self.head_log(input, head),
-            Decay::Token(input) => self.token_log(input, head, token),
+        let keep = &mut memory.keep;
+        let all = match recurrence.decay {
+            Decay::None => kept::ALL,
+            Decay::Head(input) => kept::of(self.head_log(input, head).into()),
+            Decay::Token(input) => kept::of(self.token_log(input, head, token).into()),
             Decay::Channel(input) => {
-                keep.fill(0.0);
-                keep[..layout.dim].copy_from_slice(&self.of_token(input, head, token)[..layout.dim]);
-                return chunk::keep_rows(lanes, keep);
+                keep[0].fill(0.0);
+                keep[0][..layout.dim].copy_from_slice(&self.of_token(input, head, token)[..layout.dim]);
+                return kept::of_rows(lanes, keep);
             }
         };
-        keep.fill(chunk::keep(log));
+        kept::fill(keep, all);
     }
 
     /// Finishes and stores the outputs of a chunk.

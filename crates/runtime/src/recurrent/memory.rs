@@ -100,16 +100,18 @@ pub(super) struct Memory<'a> {
     pub logs: &'a mut [f64],
     /// Factors of rows.
     pub factors: [&'a mut [f32]; 3],
-    /// Factors of the state's rows.
-    pub keep: &'a mut [f32],
+    /// What is left of the state's rows: their factors, each the sum of two ([`super::kept`]).
+    pub keep: [&'a mut [f32]; 2],
+    /// A key that is erased, where tokens are taken one after the other: it finds what is left of a state.
+    pub erasing: &'a mut [f32],
     /// The states of the part's heads, `[heads][dims][width]`: where tokens only add, those that the cell begins with.
     pub states: &'a mut [f32],
     /// Their sums of features, `[heads][dims]`.
     pub norms: &'a mut [f32],
     /// Where tokens only add, what the cell's have added to each.
     pub added: [&'a mut [f32]; 2],
-    /// What the cell's tokens have left of rows of the states, `[heads][dims]`.
-    pub kept: &'a mut [f32],
+    /// What the cell's tokens have left of rows of the states, `[heads][dims]`, as `keep`.
+    pub kept: [&'a mut [f32]; 2],
     /// The state of a head and its sum of features that enter a chunk.
     pub entering: [&'a mut [f32]; 2],
     /// Where code works.
@@ -231,7 +233,7 @@ impl Layout {
         }
     }
 
-    fn sizes(&self) -> [usize; 33] {
+    fn sizes(&self) -> [usize; 36] {
         let Self { chunk, dims, width, heads, packed, per_channel, delta, adds, finish, code, .. } = *self;
         let [rows, pairs, values] = [dims, chunk, width].map(|row| chunk.saturating_mul(row));
         let of = |wanted: bool, size: usize| if wanted { size } else { 0 };
@@ -262,9 +264,12 @@ impl Layout {
             chunk,
             chunk,
             dims,
+            dims,
+            of(delta, dims),
             states,
             norms,
             of(adds, states),
+            of(adds, norms),
             of(adds, norms),
             of(adds, norms),
             of(adds, dims.saturating_mul(width)),
@@ -310,11 +315,12 @@ impl Layout {
             sums: [carve.next(), carve.next(), carve.next()],
             logs: carve.next_as(),
             factors: [carve.next(), carve.next(), carve.next()],
-            keep: carve.next(),
+            keep: [carve.next(), carve.next()],
+            erasing: carve.next(),
             states: carve.next(),
             norms: carve.next(),
             added: [carve.next(), carve.next()],
-            kept: carve.next(),
+            kept: [carve.next(), carve.next()],
             entering: [carve.next(), carve.next()],
             code: carve.next_as(),
             finish: carve.next(),

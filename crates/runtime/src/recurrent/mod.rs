@@ -10,6 +10,7 @@ mod cell;
 mod channels;
 mod chunk;
 mod inputs;
+mod kept;
 mod memory;
 mod part;
 mod rows;

@@ -3,6 +3,8 @@
 use regard_engine::isa::Door;
 use regard_simd::{F32, exp, load_f32, vectors, vectors_mut};
 
+use super::kept;
+
 /// `to = from · factor`.
 #[inline(always)]
 pub(super) fn scale<L: Door>(lanes: L, row: &mut [f32], factor: f32) {
@@ -21,11 +23,13 @@ pub(super) fn add<L: Door>(lanes: L, from: &[f32], factor: f32, to: &mut [f32]) 
     }
 }
 
-/// `to *= from`.
+/// `to = a · (b + c)`.
 #[inline(always)]
-pub(super) fn times<L: Door>(lanes: L, from: &[f32], to: &mut [f32]) {
-    for (to, &from) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, from)) {
-        *to = (F32::from_raw(lanes, *to) * F32::from_raw(lanes, from)).raw();
+pub(super) fn times<L: Door>(lanes: L, a: &[f32], [b, c]: [&[f32]; 2], to: &mut [f32]) {
+    let sums = vectors(lanes, b).iter().zip(vectors(lanes, c));
+    for ((to, &a), (&b, &c)) in vectors_mut(lanes, to).iter_mut().zip(vectors(lanes, a)).zip(sums) {
+        let sum = F32::from_raw(lanes, b) + F32::from_raw(lanes, c);
+        *to = (F32::from_raw(lanes, a) * sum).raw();
     }
 }
 
@@ -55,7 +59,7 @@ pub(super) fn add_rows<L: Door>(
     lanes: L,
     rows: &[f32],
     factors: Option<&[f32]>,
-    keep: Option<&[f32]>,
+    keep: Option<[&[f32]; 2]>,
     to: &mut [f32],
 ) {
     let width = to.len();
@@ -71,7 +75,9 @@ pub(super) fn add_rows<L: Door>(
         let to = &mut vectors_mut(lanes, &mut to[at..at + L::WIDTH])[0];
         let before = F32::from_raw(lanes, *to);
         *to = match keep {
-            Some(keep) => before.mul_add(load_f32(lanes, &keep[at..]), sum),
+            Some([most, rest]) => {
+                kept::decayed(before, [load_f32(lanes, &most[at..]), load_f32(lanes, &rest[at..])], sum)
+            }
             None => before + sum,
         }
         .raw();

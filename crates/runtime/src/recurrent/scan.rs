@@ -152,15 +152,15 @@ struct Slot<'m> {
     state: &'m mut [f32],
     norms: &'m mut [f32],
     /// What the cell leaves of the states' rows.
-    kept: &'m mut [f32],
+    kept: [&'m mut [f32]; 2],
     /// One number: whether what came before the cell is forgotten.
     forgets: &'m mut [f32],
 }
 
 impl<'m> Slot<'m> {
-    fn sizes(layout: &Layout) -> [usize; 4] {
+    fn sizes(layout: &Layout) -> [usize; 5] {
         let norms = layout.heads.saturating_mul(layout.dims);
-        [norms.saturating_mul(layout.width), norms, norms, 1]
+        [norms.saturating_mul(layout.width), norms, norms, norms, 1]
     }
 
     /// Floats of one.
@@ -170,7 +170,12 @@ impl<'m> Slot<'m> {
 
     fn of(layout: &Layout, memory: &'m mut [f32]) -> Self {
         let mut carve = crate::carve::Carve::new(memory, Self::sizes(layout));
-        Self { state: carve.next(), norms: carve.next(), kept: carve.next(), forgets: carve.next() }
+        Self {
+            state: carve.next(),
+            norms: carve.next(),
+            kept: [carve.next(), carve.next()],
+            forgets: carve.next(),
+        }
     }
 
     /// Takes the states of a worker.
@@ -225,7 +230,7 @@ impl<E: Engine, T: Element> Op for Add<'_, '_, '_, E, T> {
             part.add_cell(&mut memory, tokens);
             slot.state.copy_from_slice(memory.added[0]);
             slot.norms.copy_from_slice(memory.added[1]);
-            slot.kept.copy_from_slice(memory.kept);
+            slot.kept.into_iter().zip(&memory.kept).for_each(|(to, from)| to.copy_from_slice(from));
         }
     }
 }
@@ -254,7 +259,7 @@ impl<E: Engine, T: Element> Op for Follow<'_, '_, '_, E, T> {
                 if scan.tokens(&part, cell).1 {
                     memory.added[0].copy_from_slice(slot.state);
                     memory.added[1].copy_from_slice(slot.norms);
-                    memory.kept.copy_from_slice(slot.kept);
+                    memory.kept.iter_mut().zip(&slot.kept).for_each(|(to, from)| to.copy_from_slice(from));
                     let forgets = slot.forgets[0] != 0.0;
                     slot.put(&memory);
                     if forgets {

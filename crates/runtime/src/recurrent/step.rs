@@ -15,10 +15,10 @@ use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_simd::{F32, load_f32, vectors, vectors_mut};
 
-use super::cell;
 use super::memory::{Layout, Memory};
 use super::part::{Part, Span};
-use super::rows::dot;
+use super::rows::{add_rows, dot, times};
+use super::{cell, kept};
 
 /// Where the states are that tokens read and write one after the other.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,8 +67,18 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 } else {
                     self.ahead
                 };
-                let Memory { q, k, values, o, keep, factors: [.., betas], states: own, entering, .. } =
-                    &mut *memory;
+                let Memory {
+                    q,
+                    k,
+                    values,
+                    o,
+                    keep,
+                    erasing,
+                    factors: [.., betas],
+                    states: own,
+                    entering,
+                    ..
+                } = &mut *memory;
                 let own = match states {
                     At::Entering => &mut *entering[0],
                     _ => &mut own[at * layout.dims * layout.width..],
@@ -88,8 +98,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 let of = Token {
                     query: &q[..layout.dim],
                     key: &k[..layout.dim],
-                    keep: &keep[..layout.dim],
-                    beta: self.rule.delta.then(|| betas[0]),
+                    keep: [&keep[0][..layout.dim], &keep[1][..layout.dim]],
+                    erases: self.rule.delta.then(|| (&erasing[..layout.dim], betas[0])),
                     is_near: layout.holds_states,
                     ahead: ahead.filter(|_| states == At::Caller && !layout.holds_states),
                 };
@@ -109,6 +119,10 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         self.values(memory, (0, head), span);
         self.strengths(memory, head, span);
         self.keep(memory, head, span.first);
+        if self.rule.delta {
+            let Memory { k, keep: [most, rest], erasing, .. } = memory;
+            times(self.shared.engine.lanes(), &k[..erasing.len()], [most, rest], erasing);
+        }
     }
 
     /// What some tokens add to their cell, one after the other.
@@ -124,12 +138,13 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 cell::keep(lanes, layout, memory, at);
                 let Memory { k, values, o, keep, added: [added, norms], .. } = &mut *memory;
                 let mut state = MatrixMut::new(&mut added[at * dims * width..], width, self.channels.len());
-                let [key, keep] = [&k[..dim], &keep[..dim]];
+                let keep = [&*keep[0], &*keep[1]];
+                let key = &k[..dim];
                 // What the token reads there is no output.
-                let of = Token { query: key, key, keep, beta: None, is_near: true, ahead: None };
+                let of = Token { query: key, key, keep, erases: None, is_near: true, ahead: None };
                 let value = &values[..self.channels.len()];
                 of.write(lanes, (&mut state, [0; 2]), value, &mut o[..self.channels.len()]);
-                add_key(key, keep, &mut norms[at * dims..][..dim]);
+                add_rows(lanes, &k[..dims], None, Some(keep), &mut norms[at * dims..][..dims]);
             }
         }
     }
@@ -158,11 +173,12 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         if self.restarts(token) {
             norm.fill(0.0);
         }
-        add_key(k, keep, norm);
+        let lanes = self.shared.engine.lanes();
+        add_rows(lanes, &k[..layout.dims], None, Some([&*keep[0], &*keep[1]]), norm);
         if let Some(kept) = &mut kept {
             kept.row(self.state_number(token + 1)).copy_from_slice(&norm[..layout.dim]);
         }
-        Some(dot(self.shared.engine.lanes(), &q[..layout.dims], norm) + eps)
+        Some(dot(lanes, &q[..layout.dims], norm) + eps)
     }
 }
 
@@ -186,21 +202,14 @@ impl<E: Engine, T: Element> Op for Each<'_, '_, '_, '_, '_, E, T> {
     }
 }
 
-/// Adds a key to a sum of features, which decays before.
-fn add_key(key: &[f32], keep: &[f32], norm: &mut [f32]) {
-    for ((norm, key), keep) in norm.iter_mut().zip(key).zip(keep) {
-        *norm = *norm * keep + key;
-    }
-}
-
 /// What a token does to a state.
 struct Token<'m> {
     query: &'m [f32],
     key: &'m [f32],
-    /// What the state's rows are multiplied by.
-    keep: &'m [f32],
-    /// How strongly a delta rule writes.
-    beta: Option<f32>,
+    /// What is left of the state's rows.
+    keep: [&'m [f32]; 2],
+    /// Of a delta rule: the key that finds in the state what is left of it, and how strongly the rule writes.
+    erases: Option<(&'m [f32], f32)>,
     /// Whether the state is in a cache.
     is_near: bool,
     /// Where the state lies that is read next, and what comes of it, in rows as far apart as those of this one.
@@ -225,11 +234,11 @@ impl Token<'_> {
             let columns = Columns { lanes, token: self, state, before, after, first, value, o };
             let vectors = (width - first) / L::WIDTH;
             first += L::WIDTH
-                * match (self.beta.filter(|_| self.is_near), vectors) {
-                    (Some(beta), _) if vectors >= panel => match panel {
-                        2 => columns.panels::<2>(beta),
-                        4 => columns.panels::<4>(beta),
-                        _ => columns.panels::<8>(beta),
+                * match (self.erases.filter(|_| self.is_near), vectors) {
+                    (Some(erases), _) if vectors >= panel => match panel {
+                        2 => columns.panels::<2>(erases),
+                        4 => columns.panels::<4>(erases),
+                        _ => columns.panels::<8>(erases),
                     },
                     (_, 8..) if L::TILE >= 8 => columns.call::<8>(),
                     (_, 4..) => columns.call::<4>(),
@@ -249,16 +258,15 @@ impl Token<'_> {
     ) {
         for (column, (&value, o)) in (first..).zip(values.iter().zip(o)) {
             let mut written = value;
-            if let Some(beta) = self.beta {
-                let mut recalled = 0.0;
-                for (c, (key, keep)) in self.key.iter().zip(self.keep).enumerate() {
-                    recalled += key * keep * state.row(before + c)[column];
-                }
-                written = beta * (value - recalled);
+            if let Some((erasing, beta)) = self.erases {
+                let recalled = |(c, key): (usize, &f32)| key * state.row(before + c)[column];
+                written = beta * (value - erasing.iter().enumerate().map(recalled).sum::<f32>());
             }
             *o = 0.0;
-            for (c, ((key, query), keep)) in self.key.iter().zip(self.query).zip(self.keep).enumerate() {
-                let s = keep * state.row(before + c)[column] + key * written;
+            let keep = self.keep[0].iter().zip(self.keep[1]);
+            for (c, ((key, query), (most, rest))) in self.key.iter().zip(self.query).zip(keep).enumerate() {
+                let s = state.row(before + c)[column];
+                let s = most * s + (rest * s + key * written);
                 state.row(after + c)[column] = s;
                 *o += query * s;
             }
@@ -290,9 +298,9 @@ impl<L: Door> Columns<'_, '_, '_, L> {
 impl<L: Door> Columns<'_, '_, '_, L> {
     /// Takes panels of `V` vectors of a delta rule, as many as there are, and says how many vectors they are.
     #[inline(always)]
-    fn panels<const V: usize>(self, beta: f32) -> usize {
+    fn panels<const V: usize>(self, erases: (&[f32], f32)) -> usize {
         let count = (self.state.width() - self.first) / (V * L::WIDTH);
-        self.lanes.call(Panels::<L, V> { columns: self, beta, count });
+        self.lanes.call(Panels::<L, V> { columns: self, erases, count });
         V * count
     }
 }
@@ -300,7 +308,7 @@ impl<L: Door> Columns<'_, '_, '_, L> {
 /// Some panels of `V` vectors, one written while the next is read for the first time.
 struct Panels<'a, 'm, 's, L, const V: usize> {
     columns: Columns<'a, 'm, 's, L>,
-    beta: f32,
+    erases: (&'a [f32], f32),
     count: usize,
 }
 
@@ -309,18 +317,18 @@ impl<L: Door, const V: usize> Op for Panels<'_, '_, '_, L, V> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { columns: Columns { lanes, token, state, before, after, first, value, o }, beta, count } =
-            self;
+        let Self { columns, erases: (erasing, beta), count } = self;
+        let Columns { lanes, token, state, before, after, first, value, o } = columns;
         let mut state = state.reborrow();
-        let Token { query, key, keep, .. } = *token;
+        let Token { query, key, keep: [most, rest], .. } = *token;
         let rows = key.len();
-        let [key, query, keep] = [key, query, keep].map(|row| &row[..rows]);
+        let [key, erasing, query, most, rest] = [key, erasing, query, most, rest].map(|row| &row[..rows]);
         let width = V * L::WIDTH;
         let beta = F32::splat(lanes, beta);
         let zeros = [F32::splat(lanes, 0.0); V];
         let mut recalled = zeros;
-        for c in 0..rows {
-            recall(lanes, key[c] * keep[c], &state.row(before + c)[first..first + width], &mut recalled);
+        for (c, &erasing) in erasing.iter().enumerate() {
+            recall(lanes, erasing, &state.row(before + c)[first..first + width], &mut recalled);
         }
         for panel in 0..count {
             let columns = first + panel * width..first + (panel + 1) * width;
@@ -332,12 +340,12 @@ impl<L: Door, const V: usize> Op for Panels<'_, '_, '_, L, V> {
             }
             let mut read = zeros;
             recalled = zeros;
-            for c in 0..rows {
+            for (c, &erasing) in erasing.iter().enumerate() {
                 if panel + 1 < count {
-                    recall(lanes, key[c] * keep[c], &state.row(before + c)[next.clone()], &mut recalled);
+                    recall(lanes, erasing, &state.row(before + c)[next.clone()], &mut recalled);
                 }
                 let last = rows - 1 - c;
-                let factors = [key[last], query[last], keep[last]];
+                let factors = splat(lanes, [key[last], query[last], most[last], rest[last]]);
                 let row = &state.row(before + last)[columns.clone()];
                 let s = take(lanes, factors, row, &written, &mut read);
                 put(lanes, s, &mut state.row(after + last)[columns.clone()]);
@@ -357,10 +365,10 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
     fn run(self) {
         let Columns { lanes, token, state, before, after, first, value, o } = self.0;
         let mut state = state.reborrow();
-        let Token { query, key, keep, beta, ahead, .. } = *token;
+        let Token { query, key, keep: [most, rest], erases, ahead, .. } = *token;
         let columns = first..first + V * L::WIDTH;
         let (rows, stride) = (key.len(), state.stride());
-        let [key, query, keep] = [key, query, keep].map(|row| &row[..rows]);
+        let [key, query, most, rest] = [key, query, most, rest].map(|row| &row[..rows]);
         let ask = |row: usize| {
             let Some([before, after]) = ahead else { return };
             for line in columns.clone().step_by(LINE) {
@@ -372,13 +380,13 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
         };
         let mut value: [F32<L>; V] =
             core::array::from_fn(|v| load_f32(lanes, &value[first + v * L::WIDTH..]));
-        if let Some(beta) = beta {
+        if let Some((erasing, beta)) = erases {
             let mut recalled = [F32::splat(lanes, 0.0); V];
-            for (c, (key, keep)) in key.iter().zip(keep).enumerate() {
+            for (c, &erasing) in erasing.iter().enumerate() {
                 if c % 2 == 0 {
                     ask(c / 2);
                 }
-                recall(lanes, key * keep, &state.row(before + c)[columns.clone()], &mut recalled);
+                recall(lanes, erasing, &state.row(before + c)[columns.clone()], &mut recalled);
             }
             let beta = F32::splat(lanes, beta);
             for (value, recalled) in value.iter_mut().zip(recalled) {
@@ -386,19 +394,19 @@ impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
             }
         }
         let mut read = [F32::splat(lanes, 0.0); V];
-        if beta.is_some() {
+        if erases.is_some() {
             for c in (0..rows).rev() {
                 if c % 2 == 0 {
                     ask(rows - 1 - c / 2);
                 }
-                let factors = [key[c], query[c], keep[c]];
+                let factors = splat(lanes, [key[c], query[c], most[c], rest[c]]);
                 let s = take(lanes, factors, &state.row(before + c)[columns.clone()], &value, &mut read);
                 put(lanes, s, &mut state.row(after + c)[columns.clone()]);
             }
         } else {
             for c in 0..rows {
                 ask(c);
-                let factors = [key[c], query[c], keep[c]];
+                let factors = splat(lanes, [key[c], query[c], most[c], rest[c]]);
                 let s = take(lanes, factors, &state.row(before + c)[columns.clone()], &value, &mut read);
                 put(lanes, s, &mut state.row(after + c)[columns.clone()]);
             }
@@ -416,21 +424,30 @@ fn recall<L: Door, const V: usize>(lanes: L, factor: f32, row: &[f32], recalled:
     }
 }
 
+/// Factors of a row in all lanes: one by one, as a closure would be compiled without the engine's instructions where it is not inlined,
+/// and before the row is looked for, so that they are loaded into all lanes.
+#[inline(always)]
+fn splat<L: Door>(lanes: L, factors: [f32; 4]) -> [F32<L>; 4] {
+    [
+        F32::splat(lanes, factors[0]),
+        F32::splat(lanes, factors[1]),
+        F32::splat(lanes, factors[2]),
+        F32::splat(lanes, factors[3]),
+    ]
+}
+
 /// What vectors of a row of a state become, which are decayed and written to; adds to what is read of them.
 #[inline(always)]
 fn take<L: Door, const V: usize>(
     lanes: L,
-    factors: [f32; 3],
+    [key, query, most, rest]: [F32<L>; 4],
     row: &[f32],
     value: &[F32<L>; V],
     read: &mut [F32<L>; V],
 ) -> [F32<L>; V] {
-    // One by one: a closure would be compiled without the engine's instructions where it is not inlined.
-    let [key, query, keep] =
-        [F32::splat(lanes, factors[0]), F32::splat(lanes, factors[1]), F32::splat(lanes, factors[2])];
     let mut after = *value;
     for ((after, &s), read) in after.iter_mut().zip(vectors(lanes, row)).zip(read) {
-        *after = F32::from_raw(lanes, s).mul_add(keep, key * *after);
+        *after = kept::decayed(F32::from_raw(lanes, s), [most, rest], key * *after);
         *read = after.mul_add(query, *read);
     }
     after
