@@ -118,8 +118,10 @@ impl Cut {
 pub enum Sharing {
     /// Of `n` workers each has every `n`th, and when it is done with these it takes those of others.
     Even,
-    /// Each has as many that follow each other, and these alone: from call to call it finds what they read in the cache of its core,
-    /// whose sets one piece of memory fills evenly.
+    /// Each has as many that follow each other, and when it is done with these it takes those of others: from call to call it finds
+    /// most of what they read in a cache near its core, and asks for nothing of another's ahead.
+    Near,
+    /// As near, but each takes its own alone: what stays in the cache of its core is never another's.
     Own,
 }
 
@@ -151,7 +153,7 @@ impl<'g, T> Parts<'g, T> {
 
     /// The next part for a worker, its heads and its channels; `None` when all are given out. It has no kept rows.
     pub fn take(&self, worker: usize) -> Option<(Claim<'_, T>, Range<usize>, Range<usize>)> {
-        let others = if self.sharing == Sharing::Even { self.workers } else { 1 };
+        let others = if self.sharing == Sharing::Own { 1 } else { self.workers };
         let part = (0..others).find_map(|ahead| self.turn((worker + ahead) % self.workers))?;
         let [task, piece] = self.cut.task(part);
         let (heads, channels) = self.cut.part(piece);
@@ -166,7 +168,9 @@ impl<'g, T> Parts<'g, T> {
         let start = |worker: usize| parts * worker / self.workers;
         let part = |turn: usize| match self.sharing {
             Sharing::Even => Some(turn * self.workers + worker).filter(|&part| part < parts),
-            Sharing::Own => Some(start(worker) + turn).filter(|&part| part < start(worker + 1)),
+            Sharing::Near | Sharing::Own => {
+                Some(start(worker) + turn).filter(|&part| part < start(worker + 1))
+            }
         };
         let turns = &self.turns[worker].0;
         // Counters stop at the parts and the workers together, so that they never wrap.

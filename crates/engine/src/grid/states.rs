@@ -96,16 +96,6 @@ impl<T> Claim<'_, T> {
         Some(unsafe { all.matrix(place, rows, start..end) })
     }
 
-    /// Where a row of the state of one of the heads lies: for asking for it ahead. `None` where there are no states.
-    ///
-    /// # Panics
-    /// If there is no such head, or no such row.
-    pub fn state_address(&self, head_in_group: usize, row: usize) -> Option<*const f32> {
-        let States { rows, of, .. } = self.grid.states.as_ref()?;
-        let [state, head] = self.state_place(head_in_group, *of);
-        Some(rows.row([state, head, row]).cast::<f32>().wrapping_add(self.part.channels.start))
-    }
-
     /// Further rows of one of the heads, if all of its channels are claimed; `None` where there are none.
     ///
     /// # Panics

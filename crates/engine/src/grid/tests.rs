@@ -251,6 +251,8 @@ fn parts_are_given_out_once() {
     // The fourth begins with its own, then takes those of the first, the second and the third.
     let even = taken(Sharing::Even, &[3, 0]);
     assert_eq!(even, [vec![all[3], all[0], all[4], all[1], all[5], all[2]], vec![]]);
+    let near = taken(Sharing::Near, &[3, 0]);
+    assert_eq!(near, [[&all[4..], &all[..4]].concat(), vec![]]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::rows::add_rows;
 /// Begins a cell, to which nothing was added.
 pub(super) fn begin(memory: &mut Memory<'_>) {
     memory.added.iter_mut().for_each(|added| added.fill(0.0));
-    kept::fill(&mut memory.kept, kept::ALL);
+    kept::all(&mut memory.kept);
 }
 
 /// Leaves in `memory.entering` the state of a head, and its sum of features, after what the cell has added so far.

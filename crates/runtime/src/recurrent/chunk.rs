@@ -93,7 +93,7 @@ pub(super) fn scalar<L: Door>(lanes: L, memory: &mut Memory<'_>, rows: usize, lo
     }
     exps(lanes, &mut read[..rows]);
     exps(lanes, &mut rest[..rows]);
-    kept::fill(&mut memory.keep, kept::of(sum));
+    kept::of_all(lanes, sum as f32, &mut memory.keep);
 }
 
 /// Makes weights of products, and what is erased: decayed where there are decays, and zero where a key is later than its query.

@@ -177,17 +177,16 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         let Shared { engine, layout, recurrence, .. } = self.shared;
         let lanes = engine.lanes();
         let keep = &mut memory.keep;
-        let all = match recurrence.decay {
-            Decay::None => kept::ALL,
-            Decay::Head(input) => kept::of(self.head_log(input, head).into()),
-            Decay::Token(input) => kept::of(self.token_log(input, head, token).into()),
+        match recurrence.decay {
+            Decay::None => kept::all(keep),
+            Decay::Head(input) => kept::of_all(lanes, self.head_log(input, head), keep),
+            Decay::Token(input) => kept::of_all(lanes, self.token_log(input, head, token), keep),
             Decay::Channel(input) => {
                 keep[0].fill(0.0);
                 keep[0][..layout.dim].copy_from_slice(&self.of_token(input, head, token)[..layout.dim]);
-                return kept::of_rows(lanes, keep);
+                kept::of_rows(lanes, keep);
             }
-        };
-        kept::fill(keep, all);
+        }
     }
 
     /// Finishes and stores the outputs of a chunk.

@@ -10,38 +10,32 @@ use regard_simd::{F32, exp_parts, times_parts, vectors, vectors_mut};
 /// The smallest log of a decay that is told from others: its exponential is 0.
 pub(super) const FORGETS: f64 = -1000.0;
 
-/// What is left without decays: all. The second float changes no element.
-pub(super) const ALL: [f32; 2] = [1.0, f32::EPSILON * f32::EPSILON];
-
-/// Below this the second float is 0: it could be subnormal.
-const LEAST: f64 = 1e-30;
-
-/// What is left after a sum of log decays.
-pub(super) fn of(log: f64) -> [f32; 2] {
-    let left = libm::exp(if log < FORGETS { FORGETS } else { log });
-    let nearest = left as f32;
-    if left < LEAST || !nearest.is_finite() {
-        return [nearest, 0.0];
-    }
-    let most = if f64::from(nearest) > left { nearest.next_down() } else { nearest };
-    [most, ((left - f64::from(most)) as f32).max(most * ALL[1])]
+/// Leaves what is left without decays: all. The second float changes no element.
+pub(super) fn all(keep: &mut [&mut [f32]; 2]) {
+    keep[0].fill(1.0);
+    keep[1].fill(f32::EPSILON * f32::EPSILON);
 }
 
-/// What is left of rows, whose sums of log decays are in the place of the first floats.
+/// Leaves what is left of all rows after one sum of log decays.
+#[inline(always)]
+pub(super) fn of_all<L: Door>(lanes: L, log: f32, keep: &mut [&mut [f32]; 2]) {
+    let left = exp_parts(F32::splat(lanes, log).max(F32::splat(lanes, FORGETS as f32)));
+    for (keep, left) in keep.iter_mut().zip(left) {
+        for x in vectors_mut(lanes, keep) {
+            *x = left.raw();
+        }
+    }
+}
+
+/// Leaves what is left of rows, whose sums of log decays are in the place of the first floats.
 #[inline(always)]
 pub(super) fn of_rows<L: Door>(lanes: L, keep: &mut [&mut [f32]; 2]) {
     let [most, rest] = keep;
     let least = F32::splat(lanes, FORGETS as f32);
     for (most, rest) in vectors_mut(lanes, most).iter_mut().zip(vectors_mut(lanes, rest)) {
-        let parts = exp_parts(F32::from_raw(lanes, *most).max(least));
-        (*most, *rest) = (parts[0].raw(), parts[1].raw());
+        let left = exp_parts(F32::from_raw(lanes, *most).max(least));
+        (*most, *rest) = (left[0].raw(), left[1].raw());
     }
-}
-
-/// The same of all rows.
-pub(super) fn fill(keep: &mut [&mut [f32]; 2], [most, rest]: [f32; 2]) {
-    keep[0].fill(most);
-    keep[1].fill(rest);
 }
 
 /// `state · keep + more`.

@@ -102,8 +102,8 @@ pub(super) struct Memory<'a> {
     pub factors: [&'a mut [f32]; 3],
     /// What is left of the state's rows: their factors, each the sum of two ([`super::kept`]).
     pub keep: [&'a mut [f32]; 2],
-    /// A key that is erased, where tokens are taken one after the other: it finds what is left of a state.
-    pub erasing: &'a mut [f32],
+    /// Key and query of a token that erases, where tokens are taken one after the other: as they find what is left of a state.
+    pub finding: [&'a mut [f32]; 2],
     /// The states of the part's heads, `[heads][dims][width]`: where tokens only add, those that the cell begins with.
     pub states: &'a mut [f32],
     /// Their sums of features, `[heads][dims]`.
@@ -233,7 +233,7 @@ impl Layout {
         }
     }
 
-    fn sizes(&self) -> [usize; 36] {
+    fn sizes(&self) -> [usize; 37] {
         let Self { chunk, dims, width, heads, packed, per_channel, delta, adds, finish, code, .. } = *self;
         let [rows, pairs, values] = [dims, chunk, width].map(|row| chunk.saturating_mul(row));
         let of = |wanted: bool, size: usize| if wanted { size } else { 0 };
@@ -265,6 +265,7 @@ impl Layout {
             chunk,
             dims,
             dims,
+            of(delta, dims),
             of(delta, dims),
             states,
             norms,
@@ -316,7 +317,7 @@ impl Layout {
             logs: carve.next_as(),
             factors: [carve.next(), carve.next(), carve.next()],
             keep: [carve.next(), carve.next()],
-            erasing: carve.next(),
+            finding: [carve.next(), carve.next()],
             states: carve.next(),
             norms: carve.next(),
             added: [carve.next(), carve.next()],

@@ -184,7 +184,11 @@ pub(crate) fn run<E: Engine, T: Element>(
         }
         let is_step = (0..problem.batch).all(|b| problem.sequence(b).queries as usize <= layout.one_by_one);
         // A state that another core has had comes from there, and has to go back for the next step.
-        let sharing = if is_step && layout.holds_states { Sharing::Own } else { Sharing::Even };
+        let sharing = match is_step {
+            true if layout.holds_states => Sharing::Own,
+            true => Sharing::Near,
+            false => Sharing::Even,
+        };
         let grid = GridParts::new(&mut grid, [layout.heads, layout.channels], (threads.count(), sharing));
         let lots = Lots::new(workers, layout.worker_len());
         threads.run(&|worker| {
@@ -249,12 +253,8 @@ impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
     #[inline(always)]
     fn run(self) {
         let mut memory = self.shared.layout.carve(self.memory);
-        let mut next = self.grid.take(self.worker);
-        while let Some((mut claim, heads, channels)) = next {
-            next = self.grid.take(self.worker);
-            let ahead =
-                next.as_ref().and_then(|(claim, heads, _)| self.shared.addresses(claim, heads.start, 0));
-            part::run(self.shared, &mut claim, (heads, channels), (&mut memory, ahead));
+        while let Some((mut claim, heads, channels)) = self.grid.take(self.worker) {
+            part::run(self.shared, &mut claim, (heads, channels), &mut memory);
         }
     }
 }

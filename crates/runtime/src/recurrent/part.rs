@@ -47,13 +47,6 @@ pub(super) struct Shared<'a, E: Engine, T> {
 }
 
 impl<E: Engine, T: Element> Shared<'_, E, T> {
-    /// Where the state of a head lies before a token of its sequence and after it, if states are kept.
-    pub fn addresses(&self, claim: &Claim<'_, T>, head: usize, token: usize) -> Option<[*const f32; 2]> {
-        let of = self.problem.sequence(claim.task().sequence);
-        let address = |token| claim.state_address(head, self.state_number(&of, token) * self.layout.dim);
-        Some([address(token)?, address(token + 1)?])
-    }
-
     /// Tokens of a sequence that came before its first, and are in its state.
     const fn before(&self, of: &Sequence) -> usize {
         if self.recurrence.causal { of.q_offset as usize } else { 0 }
@@ -112,8 +105,6 @@ pub(super) struct Part<'s, 'a, E: Engine, T> {
     /// Channels of their values.
     pub channels: Range<usize>,
     pub rule: Rule,
-    /// Where the state lies that the worker takes next, and what comes of it after a token.
-    pub ahead: Option<[*const f32; 2]>,
 }
 
 /// Takes some heads and channels of a task from its first token to its last.
@@ -122,9 +113,9 @@ pub(super) fn run<E: Engine, T: Element>(
     shared: &Shared<'_, E, T>,
     claim: &mut Claim<'_, T>,
     (heads, channels): (Range<usize>, Range<usize>),
-    (memory, ahead): (&mut Memory<'_>, Option<[*const f32; 2]>),
+    memory: &mut Memory<'_>,
 ) {
-    let part = Part::new(shared, &claim.task(), (heads, channels), ahead);
+    let part = Part::new(shared, &claim.task(), (heads, channels));
     let causal = shared.recurrence.causal;
     let is_kept = claim.has_states();
     let tokens = part.of.keys as usize;
@@ -151,7 +142,6 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
         shared: &'s Shared<'a, E, T>,
         task: &Task,
         (heads, channels): (Range<usize>, Range<usize>),
-        ahead: Option<[*const f32; 2]>,
     ) -> Self {
         let Recurrence { normalize_eps, delta, .. } = shared.recurrence;
         let rule = Rule {
@@ -161,7 +151,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
             scale: if normalize_eps.is_some() { 1.0 } else { shared.variant.scale as f32 },
         };
         let (sequence, of) = (task.sequence as usize, shared.problem.sequence(task.sequence));
-        Self { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule, ahead }
+        Self { shared, sequence, of, kv_head: task.kv_head as usize, heads, channels, rule }
     }
 
     /// Tokens that came before the first, and are in its state.

@@ -69,7 +69,7 @@ impl<'a, E: Engine, T: Element> Scan<'_, 'a, E, T> {
     fn part(&self, number: usize) -> Part<'_, 'a, E, T> {
         let [task, piece] = self.cut.task(number);
         let task = &self.tasks.tasks[self.tasks.order[task] as usize];
-        Part::new(self.shared, task, self.cut.part(piece), None)
+        Part::new(self.shared, task, self.cut.part(piece))
     }
 
     /// Cells of the keys and of the queries of the longest sequence.

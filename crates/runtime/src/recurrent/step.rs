@@ -1,10 +1,8 @@
 //! Few tokens, one after the other: the state stays where it is, and each token reads and writes it once.
 //!
-//! A delta rule reads it once before, from the first row to the last; it is written from the last row to the first, as those are still
-//! in the nearest cache. States that come from memory are read in the order in which they lie, and meanwhile that of the next head is
-//! asked for, evenly: memory that has to wait for the second pass is not at work. Where a worker's states stay in its caches nothing is
-//! asked for, as requests for lines that are there take their time too; and a delta rule goes through a state by panels of two lines,
-//! of which one is written while the next is read for the first time: neither waits for the caches while the other multiplies.
+//! A delta rule reads it once before, from the first row to the last: what its key finds there, and what its query does, which reads
+//! what was written besides. It is written from the last row to the first, as those are still in the nearest cache. Of states that do
+//! not stay in a worker's caches rows are asked for a little before they are read.
 
 use core::ops::Range;
 
@@ -13,6 +11,7 @@ use regard_engine::engine::LINE;
 use regard_engine::grid::{Claim, MatrixMut};
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
+use regard_ir::variant::Decay;
 use regard_simd::{F32, load_f32, vectors, vectors_mut};
 
 use super::memory::{Layout, Memory};
@@ -61,19 +60,13 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 let at = head - self.heads.start;
                 self.write_alone(memory, head, span);
                 let divisor = self.sum_features(claim, memory, (at, head, token), states);
-                let next = head + 1;
-                let ahead = if next < self.heads.end {
-                    self.shared.addresses(claim, next, token)
-                } else {
-                    self.ahead
-                };
                 let Memory {
                     q,
                     k,
                     values,
                     o,
                     keep,
-                    erasing,
+                    finding,
                     factors: [.., betas],
                     states: own,
                     entering,
@@ -95,15 +88,21 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     (rows[1]..rows[1] + layout.dim).for_each(|row| state.row(row).fill(0.0));
                 }
                 let (value, o) = (&values[..self.channels.len()], &mut o[..self.channels.len()]);
-                let of = Token {
-                    query: &q[..layout.dim],
-                    key: &k[..layout.dim],
-                    keep: [&keep[0][..layout.dim], &keep[1][..layout.dim]],
-                    erases: self.rule.delta.then(|| (&erasing[..layout.dim], betas[0])),
-                    is_near: layout.holds_states,
-                    ahead: ahead.filter(|_| states == At::Caller && !layout.holds_states),
+                let (lanes, [query, key]) =
+                    (self.shared.engine.lanes(), [&*q, &*k].map(|row| &row[..layout.dims]));
+                let erases = || Erases {
+                    finding: [&finding[0][..layout.dim], &finding[1][..layout.dim]],
+                    overlap: dot(lanes, query, key),
+                    beta: betas[0],
                 };
-                of.write(self.shared.engine.lanes(), (&mut state, rows), value, o);
+                let of = Token {
+                    query: &query[..layout.dim],
+                    key: &key[..layout.dim],
+                    keep: self.has_decay().then(|| [&keep[0][..layout.dim], &keep[1][..layout.dim]]),
+                    erases: self.rule.delta.then(erases),
+                    asks: states == At::Caller && !layout.holds_states,
+                };
+                of.write(lanes, (&mut state, rows), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);
                 for o in o {
                     *o *= factor;
@@ -120,9 +119,16 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         self.strengths(memory, head, span);
         self.keep(memory, head, span.first);
         if self.rule.delta {
-            let Memory { k, keep: [most, rest], erasing, .. } = memory;
-            times(self.shared.engine.lanes(), &k[..erasing.len()], [most, rest], erasing);
+            let Memory { q, k, keep: [most, rest], finding, .. } = memory;
+            for (to, from) in finding.iter_mut().zip([k, q]) {
+                times(self.shared.engine.lanes(), &from[..to.len()], [most, rest], to);
+            }
         }
+    }
+
+    /// Whether states decay.
+    fn has_decay(&self) -> bool {
+        !matches!(self.shared.recurrence.decay, Decay::None)
     }
 
     /// What some tokens add to their cell, one after the other.
@@ -141,7 +147,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                 let keep = [&*keep[0], &*keep[1]];
                 let key = &k[..dim];
                 // What the token reads there is no output.
-                let of = Token { query: key, key, keep, erases: None, is_near: true, ahead: None };
+                let decays = self.has_decay().then_some(keep);
+                let of = Token { query: key, key, keep: decays, erases: None, asks: false };
                 let value = &values[..self.channels.len()];
                 of.write(lanes, (&mut state, [0; 2]), value, &mut o[..self.channels.len()]);
                 add_rows(lanes, &k[..dims], None, Some(keep), &mut norms[at * dims..][..dims]);
@@ -206,14 +213,22 @@ impl<E: Engine, T: Element> Op for Each<'_, '_, '_, '_, '_, E, T> {
 struct Token<'m> {
     query: &'m [f32],
     key: &'m [f32],
-    /// What is left of the state's rows.
-    keep: [&'m [f32]; 2],
-    /// Of a delta rule: the key that finds in the state what is left of it, and how strongly the rule writes.
-    erases: Option<(&'m [f32], f32)>,
-    /// Whether the state is in a cache.
-    is_near: bool,
-    /// Where the state lies that is read next, and what comes of it, in rows as far apart as those of this one.
-    ahead: Option<[*const f32; 2]>,
+    /// What is left of the state's rows, where it decays.
+    keep: Option<[&'m [f32]; 2]>,
+    /// Of a delta rule.
+    erases: Option<Erases<'m>>,
+    /// Whether rows are asked for before they are read.
+    asks: bool,
+}
+
+/// How a token of a delta rule erases what its key finds.
+struct Erases<'m> {
+    /// Key and query, as they find what is left of a state.
+    finding: [&'m [f32]; 2],
+    /// The product of the two as they are.
+    overlap: f32,
+    /// How strongly the rule writes.
+    beta: f32,
 }
 
 impl Token<'_> {
@@ -227,22 +242,14 @@ impl Token<'_> {
         o: &mut [f32],
     ) {
         let width = state.width();
-        // Vectors of two lines: of one, what a row has in common would be loaded for it alone.
-        let panel = (2 * LINE / L::WIDTH).clamp(2, 8);
         let mut first = 0;
         while first + L::WIDTH <= width {
             let columns = Columns { lanes, token: self, state, before, after, first, value, o };
-            let vectors = (width - first) / L::WIDTH;
             first += L::WIDTH
-                * match (self.erases.filter(|_| self.is_near), vectors) {
-                    (Some(erases), _) if vectors >= panel => match panel {
-                        2 => columns.panels::<2>(erases),
-                        4 => columns.panels::<4>(erases),
-                        _ => columns.panels::<8>(erases),
-                    },
-                    (_, 8..) if L::TILE >= 8 => columns.call::<8>(),
-                    (_, 4..) => columns.call::<4>(),
-                    (_, 2..) => columns.call::<2>(),
+                * match (width - first) / L::WIDTH {
+                    8.. if L::TILE >= 8 => columns.call::<8>(),
+                    4.. => columns.call::<4>(),
+                    2.. => columns.call::<2>(),
                     _ => columns.call::<1>(),
                 };
         }
@@ -258,21 +265,26 @@ impl Token<'_> {
     ) {
         for (column, (&value, o)) in (first..).zip(values.iter().zip(o)) {
             let mut written = value;
-            if let Some((erasing, beta)) = self.erases {
-                let recalled = |(c, key): (usize, &f32)| key * state.row(before + c)[column];
-                written = beta * (value - erasing.iter().enumerate().map(recalled).sum::<f32>());
+            if let Some(Erases { finding: [key, _], beta, .. }) = self.erases {
+                let found = |(c, key): (usize, &f32)| key * state.row(before + c)[column];
+                written = beta * (value - key.iter().enumerate().map(found).sum::<f32>());
             }
             *o = 0.0;
-            let keep = self.keep[0].iter().zip(self.keep[1]);
-            for (c, ((key, query), (most, rest))) in self.key.iter().zip(self.query).zip(keep).enumerate() {
-                let s = state.row(before + c)[column];
-                let s = most * s + (rest * s + key * written);
+            for (c, (key, query)) in self.key.iter().zip(self.query).enumerate() {
+                let mut s = state.row(before + c)[column];
+                s = match self.keep {
+                    Some([most, rest]) => most[c] * s + (rest[c] * s + key * written),
+                    None => s + key * written,
+                };
                 state.row(after + c)[column] = s;
                 *o += query * s;
             }
         }
     }
 }
+
+/// How many rows before it is read a row is asked for: of 128 channels some 4 KiB.
+const AHEAD: usize = 8;
 
 /// Some whole vectors of a state's rows.
 struct Columns<'a, 'm, 's, L> {
@@ -290,165 +302,100 @@ impl<L: Door> Columns<'_, '_, '_, L> {
     /// Takes `V` vectors, and says how many they are.
     #[inline(always)]
     fn call<const V: usize>(self) -> usize {
-        self.lanes.call(Vectors::<L, V>(self));
+        if self.token.keep.is_some() {
+            self.lanes.call(Vectors::<L, V, true>(self));
+        } else {
+            self.lanes.call(Vectors::<L, V, false>(self));
+        }
         V
     }
 }
 
-impl<L: Door> Columns<'_, '_, '_, L> {
-    /// Takes panels of `V` vectors of a delta rule, as many as there are, and says how many vectors they are.
-    #[inline(always)]
-    fn panels<const V: usize>(self, erases: (&[f32], f32)) -> usize {
-        let count = (self.state.width() - self.first) / (V * L::WIDTH);
-        self.lanes.call(Panels::<L, V> { columns: self, erases, count });
-        V * count
-    }
-}
-
-/// Some panels of `V` vectors, one written while the next is read for the first time.
-struct Panels<'a, 'm, 's, L, const V: usize> {
-    columns: Columns<'a, 'm, 's, L>,
-    erases: (&'a [f32], f32),
-    count: usize,
-}
-
-impl<L: Door, const V: usize> Op for Panels<'_, '_, '_, L, V> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { columns, erases: (erasing, beta), count } = self;
-        let Columns { lanes, token, state, before, after, first, value, o } = columns;
-        let mut state = state.reborrow();
-        let Token { query, key, keep: [most, rest], .. } = *token;
-        let rows = key.len();
-        let [key, erasing, query, most, rest] = [key, erasing, query, most, rest].map(|row| &row[..rows]);
-        let width = V * L::WIDTH;
-        let beta = F32::splat(lanes, beta);
-        let zeros = [F32::splat(lanes, 0.0); V];
-        let mut recalled = zeros;
-        for (c, &erasing) in erasing.iter().enumerate() {
-            recall(lanes, erasing, &state.row(before + c)[first..first + width], &mut recalled);
-        }
-        for panel in 0..count {
-            let columns = first + panel * width..first + (panel + 1) * width;
-            let next = columns.end..columns.end + width;
-            let mut written = zeros;
-            let values = vectors(lanes, &value[columns.clone()]);
-            for ((written, &value), recalled) in written.iter_mut().zip(values).zip(recalled) {
-                *written = beta * (F32::from_raw(lanes, value) - recalled);
-            }
-            let mut read = zeros;
-            recalled = zeros;
-            for (c, &erasing) in erasing.iter().enumerate() {
-                if panel + 1 < count {
-                    recall(lanes, erasing, &state.row(before + c)[next.clone()], &mut recalled);
-                }
-                let last = rows - 1 - c;
-                let factors = splat(lanes, [key[last], query[last], most[last], rest[last]]);
-                let row = &state.row(before + last)[columns.clone()];
-                let s = take(lanes, factors, row, &written, &mut read);
-                put(lanes, s, &mut state.row(after + last)[columns.clone()]);
-            }
-            put(lanes, read, &mut o[columns]);
-        }
-    }
-}
-
 /// One width: a function of its own, so that what is written and read keeps its registers.
-struct Vectors<'a, 'm, 's, L, const V: usize>(Columns<'a, 'm, 's, L>);
+struct Vectors<'a, 'm, 's, L, const V: usize, const DECAYS: bool>(Columns<'a, 'm, 's, L>);
 
-impl<L: Door, const V: usize> Op for Vectors<'_, '_, '_, L, V> {
+impl<L: Door, const V: usize, const DECAYS: bool> Op for Vectors<'_, '_, '_, L, V, DECAYS> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let Columns { lanes, token, state, before, after, first, value, o } = self.0;
         let mut state = state.reborrow();
-        let Token { query, key, keep: [most, rest], erases, ahead, .. } = *token;
+        let &Token { query, key, keep, ref erases, asks } = token;
         let columns = first..first + V * L::WIDTH;
-        let (rows, stride) = (key.len(), state.stride());
+        let (rows, ahead) = (key.len(), AHEAD * state.stride());
+        let [most, rest] = keep.unwrap_or([key; 2]);
         let [key, query, most, rest] = [key, query, most, rest].map(|row| &row[..rows]);
-        let ask = |row: usize| {
-            let Some([before, after]) = ahead else { return };
-            for line in columns.clone().step_by(LINE) {
-                lanes.prefetch_far(before.wrapping_add(row * stride + line));
-                if after != before {
-                    lanes.prefetch_far(after.wrapping_add(row * stride + line));
+        let ask = |row: &[f32]| {
+            if asks {
+                for line in row.chunks(LINE) {
+                    lanes.prefetch(line.as_ptr().wrapping_add(ahead));
                 }
             }
         };
         let mut value: [F32<L>; V] =
             core::array::from_fn(|v| load_f32(lanes, &value[first + v * L::WIDTH..]));
-        if let Some((erasing, beta)) = erases {
-            let mut recalled = [F32::splat(lanes, 0.0); V];
-            for (c, &erasing) in erasing.iter().enumerate() {
-                if c % 2 == 0 {
-                    ask(c / 2);
-                }
-                recall(lanes, erasing, &state.row(before + c)[columns.clone()], &mut recalled);
-            }
-            let beta = F32::splat(lanes, beta);
-            for (value, recalled) in value.iter_mut().zip(recalled) {
-                *value = beta * (*value - recalled);
-            }
-        }
         let mut read = [F32::splat(lanes, 0.0); V];
-        if erases.is_some() {
-            for c in (0..rows).rev() {
-                if c % 2 == 0 {
-                    ask(rows - 1 - c / 2);
-                }
-                let factors = splat(lanes, [key[c], query[c], most[c], rest[c]]);
-                let s = take(lanes, factors, &state.row(before + c)[columns.clone()], &value, &mut read);
-                put(lanes, s, &mut state.row(after + c)[columns.clone()]);
-            }
-        } else {
+        if let &Some(Erases { finding, overlap, beta }) = erases {
+            let mut found = read;
+            let [finding_key, finding_query] = finding.map(|row| &row[..rows]);
             for c in 0..rows {
-                ask(c);
-                let factors = splat(lanes, [key[c], query[c], most[c], rest[c]]);
-                let s = take(lanes, factors, &state.row(before + c)[columns.clone()], &value, &mut read);
+                let (key, query) = (F32::splat(lanes, finding_key[c]), F32::splat(lanes, finding_query[c]));
+                let row = &state.row(before + c)[columns.clone()];
+                ask(row);
+                for ((found, read), &s) in found.iter_mut().zip(&mut read).zip(vectors(lanes, row)) {
+                    let s = F32::from_raw(lanes, s);
+                    *found = s.mul_add(key, *found);
+                    *read = s.mul_add(query, *read);
+                }
+            }
+            let (beta, overlap) = (F32::splat(lanes, beta), F32::splat(lanes, overlap));
+            for ((value, found), read) in value.iter_mut().zip(found).zip(&mut read) {
+                *value = beta * (*value - found);
+                *read = value.mul_add(overlap, *read);
+            }
+            put(lanes, read, &mut o[columns.clone()]);
+            for c in (0..rows).rev() {
+                let factors = splat(lanes, [key[c], most[c], rest[c]]);
+                let row = &state.row(before + c)[columns.clone()];
+                let s = decay_and_write::<L, V, DECAYS>(lanes, factors, row, &value);
                 put(lanes, s, &mut state.row(after + c)[columns.clone()]);
             }
+            return;
+        }
+        for c in 0..rows {
+            let (factors, query) = (splat(lanes, [key[c], most[c], rest[c]]), F32::splat(lanes, query[c]));
+            let row = &state.row(before + c)[columns.clone()];
+            ask(row);
+            let s = decay_and_write::<L, V, DECAYS>(lanes, factors, row, &value);
+            for (read, s) in read.iter_mut().zip(&s) {
+                *read = s.mul_add(query, *read);
+            }
+            put(lanes, s, &mut state.row(after + c)[columns.clone()]);
         }
         put(lanes, read, &mut o[columns]);
-    }
-}
-
-/// Adds to what a key finds in a state: a row times its factor.
-#[inline(always)]
-fn recall<L: Door, const V: usize>(lanes: L, factor: f32, row: &[f32], recalled: &mut [F32<L>; V]) {
-    let factor = F32::splat(lanes, factor);
-    for (recalled, &s) in recalled.iter_mut().zip(vectors(lanes, row)) {
-        *recalled = F32::from_raw(lanes, s).mul_add(factor, *recalled);
     }
 }
 
 /// Factors of a row in all lanes: one by one, as a closure would be compiled without the engine's instructions where it is not inlined,
 /// and before the row is looked for, so that they are loaded into all lanes.
 #[inline(always)]
-fn splat<L: Door>(lanes: L, factors: [f32; 4]) -> [F32<L>; 4] {
-    [
-        F32::splat(lanes, factors[0]),
-        F32::splat(lanes, factors[1]),
-        F32::splat(lanes, factors[2]),
-        F32::splat(lanes, factors[3]),
-    ]
+fn splat<L: Door>(lanes: L, [key, most, rest]: [f32; 3]) -> [F32<L>; 3] {
+    [F32::splat(lanes, key), F32::splat(lanes, most), F32::splat(lanes, rest)]
 }
 
-/// What vectors of a row of a state become, which are decayed and written to; adds to what is read of them.
+/// What vectors of a row of a state become.
 #[inline(always)]
-fn take<L: Door, const V: usize>(
+fn decay_and_write<L: Door, const V: usize, const DECAYS: bool>(
     lanes: L,
-    [key, query, most, rest]: [F32<L>; 4],
+    [key, most, rest]: [F32<L>; 3],
     row: &[f32],
     value: &[F32<L>; V],
-    read: &mut [F32<L>; V],
 ) -> [F32<L>; V] {
     let mut after = *value;
-    for ((after, &s), read) in after.iter_mut().zip(vectors(lanes, row)).zip(read) {
-        *after = kept::decayed(F32::from_raw(lanes, s), [most, rest], key * *after);
-        *read = after.mul_add(query, *read);
+    for (after, &s) in after.iter_mut().zip(vectors(lanes, row)) {
+        let s = F32::from_raw(lanes, s);
+        *after = if DECAYS { kept::decayed(s, [most, rest], key * *after) } else { after.mul_add(key, s) };
     }
     after
 }
