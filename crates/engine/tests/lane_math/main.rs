@@ -3,12 +3,12 @@
 //! The usual run takes every 1,021st binary32 (a prime, so that all low bits occur); `cargo test -- --ignored` takes
 //! them all. Conversions, floor and transposes are compared bit by bit.
 
+mod parts;
 mod weights;
 
 use half::{bf16, f16};
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::{ENTRIES, Entry};
-use regard_engine::engine::LINE;
 use regard_engine::{Engine, Op};
 use regard_simd::{F32, I32, Lanes, Simd, TRANSPOSE, vectors, vectors_i32, vectors_i32_mut, vectors_mut};
 
@@ -224,56 +224,6 @@ fn sigmoid_where_normal(step: usize) {
     }
 }
 
-/// Both parts of an exponential.
-struct Parts<'a> {
-    from: &'a [f32],
-    to: [&'a mut [f32]; 2],
-}
-
-impl OnLanes for Parts<'_> {
-    #[inline(always)]
-    fn on<L: Lanes>(self, lanes: L) {
-        let [below, rest] = self.to.map(|to| vectors_mut(lanes, to));
-        for (i, &x) in vectors(lanes, self.from).iter().enumerate() {
-            let parts = regard_simd::exp_parts(F32::from_raw(lanes, x));
-            (below[i], rest[i]) = (parts[0].raw(), parts[1].raw());
-        }
-    }
-}
-
-/// The sum of both parts; the second is positive, and small beside the first.
-fn exp_parts(step: usize) {
-    for entry in available() {
-        let (mut worst, mut worst_small) = ((0.0, 0.0), (0.0, 0.0));
-        for from in batches(step, 0, 1) {
-            let from: Vec<f32> = from.into_iter().filter(|x| *x <= 0.0).collect();
-            let from = &from[..from.len() / LINE * LINE];
-            let [mut below, mut rest] = [(); 2].map(|()| vec![0.0; from.len()]);
-            enter(entry, Parts { from, to: [&mut below, &mut rest] });
-            for ((&x, below), rest) in from.iter().zip(below).zip(rest) {
-                let (at, exact) = (f64::from(x), f64::from(x).exp());
-                if exact < 2f64.powi(-100) {
-                    let at_least = exact < 2f64.powi(-127) || below > 0.0 || exact < 2f64.powi(-124);
-                    assert!(rest == 0.0 || exact > 2f64.powi(-101), "{rest:e} at {x:e}");
-                    assert!(at_least && f64::from(below) <= exact * 1.000_000_3, "{below:e} at {x:e}");
-                    continue;
-                }
-                let off = (f64::from(below) + f64::from(rest) - exact).abs();
-                let is_rest = rest > 0.0 && rest < 1.3e-7 * below || exact < 2f64.powi(-99);
-                assert!(is_rest, "{below:e} and {rest:e} at {x:e} on {}", entry.isa.name());
-                if off / exact > worst.0 {
-                    worst = (off / exact, at);
-                }
-                if at > -0.3 && off > worst_small.0 * at * at + 1e-13 {
-                    worst_small = (off / (at * at), at);
-                }
-            }
-        }
-        println!("exp_parts on {}: {worst:?}, of x² {worst_small:?}", entry.isa.name());
-        assert!(worst.0 <= 4e-8 && worst_small.0 <= 1e-7, "{worst:?} {worst_small:?}");
-    }
-}
-
 /// 2^(s − ⌊s⌋ − distance); an infinite score and NaN give NaN but −inf, whose weight is 0.
 fn softmax_weight(step: usize) {
     within("softmax_weight at 1", Weight(1.0), |s| weight(s, 1.0), 1.7, step);
@@ -301,11 +251,6 @@ fn exp_on_a_sample() {
 }
 
 #[test]
-fn exp_parts_on_a_sample() {
-    exp_parts(SAMPLE);
-}
-
-#[test]
 fn tanh_on_a_sample() {
     tanh(SAMPLE);
 }
@@ -330,12 +275,6 @@ fn exp2_on_every_float() {
 #[ignore = "long"]
 fn exp_on_every_float() {
     exp(1);
-}
-
-#[test]
-#[ignore = "long"]
-fn exp_parts_on_every_float() {
-    exp_parts(1);
 }
 
 #[test]
