@@ -33,6 +33,8 @@ pub(super) struct Keys<'a, T> {
     pub change: Option<Change<'a>>,
     /// How heads are mixed first, where they are and were not before.
     pub mixes: Option<Mixes<'a>>,
+    /// Whether rows of tensors are asked for before they are read or written.
+    pub asks: bool,
 }
 
 impl<T: Element> Keys<'_, T> {
@@ -104,7 +106,7 @@ impl<T: Element> Keys<'_, T> {
         match self.source {
             Source::Given { k, v } => {
                 // Keys are turned some rows at a time, so that each of their lines would be waited for.
-                for (rows, head) in [(k, head), (v, value_head)] {
+                for (rows, head) in [(k, head), (v, value_head)].into_iter().filter(|_| self.asks) {
                     for i in first..first + count {
                         lines::ask(engine.lanes(), rows.row(batch, head, i));
                     }

@@ -305,7 +305,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     /// Asks for the queries of a row tile, where they are rows of a tensor.
     #[inline(always)]
     fn ask_queries(&self, tile: Option<RowTile>) {
-        let Shared { engine, q, mixes: None, parts, .. } = self.shared else { return };
+        let Shared { engine, q, mixes: None, parts, keys: Keys { asks: true, .. }, .. } = self.shared else {
+            return;
+        };
         let (Some(RowTile { first, rows, .. }), Some(q)) = (tile, q.one()) else { return };
         let (batch, head) = (self.block.of.batch, self.block.kv_head * parts.variant.heads.group());
         for row in first..first + rows {

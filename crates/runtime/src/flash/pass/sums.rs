@@ -101,7 +101,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     #[inline(always)]
     fn ask_outputs(&self, tile: Option<RowTile>, claim: &mut Claim<'_, T>) {
-        let Some(RowTile { first, rows, .. }) = tile else { return };
+        let Some(RowTile { first, rows, .. }) = tile.filter(|_| self.shared.keys.asks) else { return };
         for row in first..first + rows {
             let (head, query) = self.place(row);
             if let Row::Stored(row) = claim.output(head as usize, query) {
