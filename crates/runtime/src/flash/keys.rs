@@ -11,7 +11,7 @@ use regard_ir::cache::PageShape;
 use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::tiles;
-use regard_ir::variant::Variant;
+use regard_ir::variant::{Heads, Variant};
 use regard_simd::Lanes;
 
 use super::expand::{self, Expansion};
@@ -35,6 +35,18 @@ pub(super) struct Keys<'a, T> {
     pub mixes: Option<Mixes<'a>>,
     /// Whether rows of tensors are asked for before they are read or written.
     pub asks: bool,
+}
+
+/// Bytes of a call's tensors up to which nothing is asked for: who calls with so few has just made them, and a request for a line that
+/// is there takes its time too.
+const HOT_BYTES: u64 = 128 << 10;
+
+/// Whether rows of a call's tensors are asked for: queries, keys, values and outputs.
+pub(super) fn asks<T>(heads: &Heads, problem: &Problem<'_>) -> bool {
+    let [batch, queries, keys] = problem.extents().map(u64::from);
+    let width = u64::from(heads.dim) + u64::from(heads.value_dim);
+    let rows = (queries * u64::from(heads.query)).saturating_add(keys * u64::from(heads.kv));
+    batch.saturating_mul(rows).saturating_mul(width * size_of::<T>() as u64) > HOT_BYTES
 }
 
 impl<T: Element> Keys<'_, T> {

@@ -29,7 +29,7 @@ use regard_ir::inputs::{self, Captured, InputData};
 use regard_ir::interval::Span;
 use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem};
-use regard_ir::variant::{Heads, Mechanism, Variant};
+use regard_ir::variant::{Mechanism, Variant};
 
 use self::check::{check, has_states, serves};
 pub(crate) use self::check::{check_caches, check_outputs, check_tokens, covers};
@@ -365,18 +365,6 @@ pub(crate) struct Feed<'a, T> {
     pub lookahead: Option<(lookahead::Given<'a, T>, ViewMut<'a, f32>)>,
 }
 
-/// Bytes of a call's tensors up to which nothing is asked for: who calls with so few has just made them, and a request for a line that
-/// is there takes its time too.
-const HOT_BYTES: u64 = 128 << 10;
-
-/// Bytes of queries, keys, values and outputs.
-fn tensor_bytes<T>(heads: &Heads, problem: &Problem<'_>) -> u64 {
-    let [batch, queries, keys] = problem.extents().map(u64::from);
-    let width = u64::from(heads.dim) + u64::from(heads.value_dim);
-    let rows = (queries * u64::from(heads.query)).saturating_add(keys * u64::from(heads.kv));
-    batch.saturating_mul(rows).saturating_mul(width * size_of::<T>() as u64)
-}
-
 /// Runs the tasks of a schedule that does not overlap itself.
 pub(crate) fn run_from<E: Engine, T: Element>(
     engine: E,
@@ -478,7 +466,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let change = |side| Change::new(variant, side, &captured, tokens).filter(|_| turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];
-    let asks = tensor_bytes::<T>(heads, problem) > HOT_BYTES;
+    let asks = keys::asks::<T>(heads, problem);
     let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes: keys_mixes, asks };
     if !units.is_empty() {
         let units = Lots::new(&mut *units, layout.units.len);
