@@ -299,12 +299,12 @@ pub(crate) struct VerifyArgs {
 /// that share tokens it predicts nothing.
 ///
 /// With `--phase generate`, a sequence grows from nothing to `--k` tokens. Each step appends the key and value of one and attends
-/// its query; tokens are drawn once and taken again in turn, so that nothing but the cache grows. Printed are the median step of
-/// the second tenth and of the last (of 100,000 steps or more, 10,000 each), the mean of the latter, the medians' ratio, and how
-/// much the process's resident memory grew between the end of the one and the end of the other. The last step of 4096 or fewer is
-/// held against the oracle; of a longer sequence nothing is. The last median is also held against how fast as many bytes are read
-/// as the last step reads. Of a recurrence a step reads and writes the states of all heads: its median is held against how fast as
-/// many bytes are read and written in place, and all steps of 4096 or fewer against the oracle.
+/// its query; tokens are drawn once and taken again in turn, so that nothing but the cache grows, and read before their step is
+/// timed. Printed are the median step of the second tenth and of the last (of 100,000 steps or more, 10,000 each), the mean of the
+/// latter, the medians' ratio, and how much the process's resident memory grew between the end of the one and the end of the other.
+/// The last step of 4096 or fewer is held against the oracle; of a longer sequence nothing is. The last median is also held against
+/// how fast as many bytes are read as the last step reads. Of a recurrence a step reads and writes the states of all heads: its
+/// median is held against how fast as many bytes are read and written in place, and all steps of 4096 or fewer against the oracle.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -108,7 +108,7 @@ fn past_power<L: Lanes>(x: F32<L>, n: F32<L>) -> F32<L> {
     (x - n * x.like(LN2_HIGH)) - n * x.like(LN2_LOW)
 }
 
-/// e^x as a sum of two floats, of which the second is positive and small. Below 2^−100 it is 0, and below 2^−125 both are.
+/// e^x as a sum of two floats, of which the second is positive and small. Below 2^−100.5 it is 0, and below 2^−125.5 both are.
 ///
 /// What is multiplied by both, step by step, has no float's error again at each: that of the sum is at most 4e-8 of e^x, and where x
 /// is above −0.3 also at most 1e-7 of x². As both are positive, their products with an infinite number have one sign.

@@ -12,8 +12,8 @@ use regard_engine::isa::Door;
 use regard_engine::product::{Before, Matrix, Sizes};
 use regard_simd::{F32, exp, load_f32, vectors, vectors_mut};
 
-use super::chunk::Rule;
-use super::kept::{self, FORGETS};
+use super::chunk::{FORGETS, Rule};
+use super::kept;
 use super::memory::{BLOCK, Layout, Memory};
 use super::rows::{decay, decay_more, scale};
 

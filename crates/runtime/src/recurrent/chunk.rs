@@ -21,9 +21,12 @@ use regard_engine::product::{self, Before, Matrix, Right, Sizes};
 use regard_simd::{F32, Simd, exp, vectors, vectors_mut};
 
 use super::cell;
-use super::kept::{self, FORGETS};
+use super::kept;
 use super::memory::{BLOCK, Layout, Memory};
 use super::rows::{add, add_rows, dot, scale, sum};
+
+/// The smallest log of a decay that is told from others: its exponential is 0.
+pub(super) const FORGETS: f64 = -1000.0;
 
 /// What a head's decays are in one chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]

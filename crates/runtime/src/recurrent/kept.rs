@@ -7,9 +7,6 @@
 use regard_engine::isa::Door;
 use regard_simd::{F32, exp_parts, times_parts, vectors, vectors_mut};
 
-/// The smallest log of a decay that is told from others: its exponential is 0.
-pub(super) const FORGETS: f64 = -1000.0;
-
 /// Leaves what is left without decays: all. The second float changes no element.
 pub(super) fn all(keep: &mut [&mut [f32]; 2]) {
     keep[0].fill(1.0);
@@ -19,7 +16,7 @@ pub(super) fn all(keep: &mut [&mut [f32]; 2]) {
 /// Leaves what is left of all rows after one sum of log decays.
 #[inline(always)]
 pub(super) fn of_all<L: Door>(lanes: L, log: f32, keep: &mut [&mut [f32]; 2]) {
-    let left = exp_parts(F32::splat(lanes, log).max(F32::splat(lanes, FORGETS as f32)));
+    let left = exp_parts(F32::splat(lanes, log));
     for (keep, left) in keep.iter_mut().zip(left) {
         for x in vectors_mut(lanes, keep) {
             *x = left.raw();
@@ -31,9 +28,8 @@ pub(super) fn of_all<L: Door>(lanes: L, log: f32, keep: &mut [&mut [f32]; 2]) {
 #[inline(always)]
 pub(super) fn of_rows<L: Door>(lanes: L, keep: &mut [&mut [f32]; 2]) {
     let [most, rest] = keep;
-    let least = F32::splat(lanes, FORGETS as f32);
     for (most, rest) in vectors_mut(lanes, most).iter_mut().zip(vectors_mut(lanes, rest)) {
-        let left = exp_parts(F32::from_raw(lanes, *most).max(least));
+        let left = exp_parts(F32::from_raw(lanes, *most));
         (*most, *rest) = (left[0].raw(), left[1].raw());
     }
 }

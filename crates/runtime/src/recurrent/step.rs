@@ -377,8 +377,7 @@ impl<L: Door, const V: usize, const DECAYS: bool> Op for Vectors<'_, '_, '_, L, 
     }
 }
 
-/// Factors of a row in all lanes: one by one, as a closure would be compiled without the engine's instructions where it is not inlined,
-/// and before the row is looked for, so that they are loaded into all lanes.
+/// Factors of a row in all lanes: one by one, as a closure would be compiled without the engine's instructions where it is not inlined.
 #[inline(always)]
 fn splat<L: Door>(lanes: L, [key, most, rest]: [f32; 3]) -> [F32<L>; 3] {
     [F32::splat(lanes, key), F32::splat(lanes, most), F32::splat(lanes, rest)]
