@@ -1,23 +1,29 @@
 //! What is read soon, and when it is asked for.
 //!
-//! Tiles read the lines of a block in the order in which they lie, and then those of the next one. While a tile reads so many it asks for
-//! as many that come soon after. A processor keeps few requests at a time, and some drop what comes faster, as comes from a tile whose
-//! own lines are near if it asks for those of a whole block. At a short distance requests are as slow as lines come, since the tile
-//! waits for these.
+//! A tile that reads a line asks for the one that will be read so many lines later, by itself or by a tile after it: in the order in
+//! which tiles read, not in that of memory. A processor keeps few requests at a time, and some drop what comes faster, as comes from a
+//! tile whose own lines are near if it asks for those of a whole block. At a short distance requests are as slow as lines come, since
+//! the tile waits for these.
 
 use core::ops::Range;
 
 use regard_ir::cache::{Block, PageShape};
 
-use super::LANES;
 use super::load::Step;
+use super::{LANES, few_vectors};
 use crate::isa::Door;
 
-/// Lines from those that are read to those that are asked for: so many that some are always on their way, and fewer than are kept.
-pub(super) const NEAR: usize = 128;
+/// Lines from the one that is read to the one that is asked for: so many that some are always on their way, and fewer than are kept.
+pub const NEAR: usize = 96;
 
-/// The same of tiles of many rows, whose products of a line take about as long as a line takes to come.
-pub(super) const FAR: usize = 192;
+/// The same where products of a line take about as long as a line takes to come, so that requests are further apart.
+const FAR: usize = 160;
+
+/// Products of a line with all rows from which on it is so.
+const SLOW: usize = 8;
+
+/// Panels that a tile reads side by side, at most.
+const WIDEST: usize = 4;
 
 /// What is read after a block.
 #[derive(Clone, Copy)]
@@ -25,32 +31,42 @@ pub struct Ahead<'a> {
     words: &'a [u32],
     /// Lines of numbers, after which come scales and the like.
     numbers: usize,
+    /// Lines of a panel.
+    panel: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Nothing.
-    pub const NOTHING: Self = Self { words: &[], numbers: 0 };
+    pub const NOTHING: Self = Self { words: &[], numbers: 0, panel: 0 };
 
     /// A block of keys, or nothing if it is empty.
     pub fn keys(shape: &PageShape, words: &'a [u32]) -> Self {
-        Self::block(words, &shape.keys)
+        Self::block(words, &shape.keys, shape.keys.channels)
     }
 
     /// A block of values, or nothing if it is empty.
     pub fn values(shape: &PageShape, words: &'a [u32]) -> Self {
-        Self::block(words, &shape.values)
+        Self::block(words, &shape.values, shape.tokens)
     }
 
     /// Rows that are read one after the other.
     pub fn rows(words: &'a [u32]) -> Self {
-        Self { words, numbers: words.len() / LANES }
+        let numbers = words.len() / LANES;
+        // So short that those of all panels side by side are the first lines that are read.
+        Self { words, numbers, panel: numbers.min(NEAR / WIDEST) }
     }
 
-    fn block(words: &'a [u32], block: &Block) -> Self {
-        if words.is_empty() { Self::NOTHING } else { Self { words, numbers: block.words / LANES } }
+    /// A block whose panels have lines for so many channels or tokens.
+    fn block(words: &'a [u32], block: &Block, of_panel: usize) -> Self {
+        if words.is_empty() {
+            return Self::NOTHING;
+        }
+        let numbers = block.codec.numbers();
+        let panel = (of_panel + numbers as usize - 1) >> numbers.trailing_zeros();
+        Self { words, numbers: block.words / LANES, panel }
     }
 
-    /// All lines.
+    /// All lines as they lie.
     pub(super) fn lines(&self) -> &'a [Step] {
         self.words.as_chunks().0
     }
@@ -60,60 +76,128 @@ impl<'a> Ahead<'a> {
     pub(super) fn ask_for_rest<D: Door>(&self, lanes: D) {
         self.lines()[self.numbers..].iter().for_each(|line| lanes.prefetch(line));
     }
+
+    /// Asks for some of the lines that tiles of few rows read first, by their number.
+    #[inline(always)]
+    pub fn ask<D: Door>(&self, lanes: D, numbers: Range<usize>) {
+        let width = (few_vectors::<D>() * D::WIDTH / LANES).max(1);
+        let lines = &self.lines()[..self.numbers];
+        for number in numbers {
+            if let Some(line) = lines.get(number % width * self.panel + number / width) {
+                lanes.prefetch(line);
+            }
+        }
+    }
 }
 
-/// Where tiles ask, [`NEAR`] lines or a tile further than they read.
-pub(super) struct Cursor<'a> {
-    /// Lines of the block that are yet to be asked for.
-    lines: &'a [Step],
-    /// Those of the next one.
-    then: &'a [Step],
-    /// Lines that a tile reads.
-    tile: usize,
-}
-
-/// Lines that are asked for, one after the other.
+/// The lines of a block in the order in which tiles read them: `depth` lines of each of some panels side by side, then of those after
+/// them, and after the last panel the next lines of the first.
 #[derive(Clone, Copy)]
-pub(super) struct Soon(*const Step);
+pub(super) struct Course<'a> {
+    /// Whole panels.
+    pub lines: &'a [Step],
+    /// Lines of a panel.
+    pub panel: usize,
+    pub depth: usize,
+}
+
+/// Where tiles ask, some tiles further than they read.
+pub(super) struct Cursor<'a> {
+    course: Course<'a>,
+    then: Ahead<'a>,
+    /// Panels that a tile reads side by side, a power of two.
+    width: usize,
+    /// Lines of a tile.
+    depth: usize,
+    /// Its first panel and the first line in that.
+    at: [usize; 2],
+    /// Lines of a panel further than the first.
+    rest: usize,
+}
+
+/// Lines of panels side by side.
+#[derive(Clone, Copy)]
+struct Run {
+    first: *const Step,
+    /// Lines from one panel to the next.
+    panel: usize,
+}
+
+/// The lines that a tile asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Soon {
+    /// The next ones.
+    run: Run,
+    /// How many of each panel are asked for before those of the tile after it.
+    left: usize,
+    then: Run,
+}
 
 impl<'a> Cursor<'a> {
-    /// Before the first tile of a block, of tiles that read so many lines and ask about so many further.
-    pub fn new(lines: &'a [Step], then: Ahead<'a>, (tile, near): (usize, usize)) -> Self {
-        let near = near.checked_div(tile).unwrap_or(0).max(1) * tile;
-        Self { lines: &lines[near.min(lines.len())..], then: &then.lines()[..then.numbers], tile }
-    }
-
-    /// The same of rows of floats.
-    pub fn of_rows(rows: &'a [[f32; LANES]], then: Ahead<'a>, tile: (usize, usize)) -> Self {
-        Self::new(pulp::bytemuck::cast_slice(rows), then, tile)
-    }
-
-    /// What the next tile asks for. Of what comes after the next block nothing is known.
+    /// Before the first tile of a block, of tiles `width` panels wide in which a line takes so many products.
     #[inline(always)]
-    pub fn next(&mut self) -> Option<Soon> {
-        if self.lines.is_empty() {
-            (self.lines, self.then) = (self.then, &[]);
+    pub fn new(course: Course<'a>, then: Ahead<'a>, (width, products): (usize, usize)) -> Self {
+        // Of the block after the next one nothing is known.
+        let near = if products < SLOW { NEAR } else { FAR }.min(course.lines.len());
+        let (depth, rest) = (course.depth.max(1), near >> width.trailing_zeros());
+        let mut cursor = Self { course, then, width, depth, at: [0; 2], rest };
+        while cursor.rest >= depth {
+            cursor.rest -= depth;
+            cursor.advance();
         }
-        let first = self.lines.first()?;
-        self.lines = &self.lines[self.tile.min(self.lines.len())..];
-        Some(Soon(first))
+        cursor
+    }
+
+    /// What the next tile asks for.
+    #[inline(always)]
+    pub fn next(&mut self) -> Soon {
+        let run = self.run(self.rest);
+        self.advance();
+        Soon { run, left: self.depth - self.rest, then: self.run(0) }
+    }
+
+    /// From a line of the tile on.
+    #[inline(always)]
+    fn run(&self, line: usize) -> Run {
+        let Course { lines, panel, .. } = self.course;
+        let [first, begin] = self.at;
+        Run { first: lines.as_ptr().wrapping_add(first * panel + begin + line), panel }
+    }
+
+    /// Goes on by a tile. At the end it stays.
+    #[inline(always)]
+    fn advance(&mut self) {
+        let Course { lines, panel, depth } = self.course;
+        let [first, begin] = self.at;
+        if (first + self.width) * panel < lines.len() {
+            self.at[0] += self.width;
+        } else if begin + depth < panel {
+            self.at = [0, begin + depth];
+        } else if self.then.numbers > 0 {
+            let Ahead { numbers, panel, .. } = self.then;
+            self.course =
+                Course { lines: &self.then.lines()[..numbers], panel, depth: self.depth.min(panel) };
+            (self.then, self.at) = (Ahead::NOTHING, [0; 2]);
+        }
     }
 }
 
 impl Soon {
-    /// None that is asked for.
-    pub const NOTHING: Self = Self(core::ptr::null());
-
-    /// Asks for some of the lines, by their number.
+    /// Asks for a line in each of some panels, as one of as many is read.
     #[inline(always)]
-    pub fn ask<D: Door>(&self, lanes: D, numbers: Range<usize>) {
-        numbers.for_each(|it| lanes.prefetch(self.0.wrapping_add(it)));
+    pub fn ask<D: Door>(&mut self, lanes: D, panels: usize) {
+        let Run { first, panel } = self.run;
+        (0..panels).for_each(|it| lanes.prefetch(first.wrapping_add(it * panel)));
+        self.go_on();
     }
 
-    /// Counts on from so many lines further.
     #[inline(always)]
-    pub fn go_on(&mut self, count: usize) {
-        self.0 = self.0.wrapping_add(count);
+    fn go_on(&mut self) {
+        self.run.first = self.run.first.wrapping_add(1);
+        self.left = self.left.wrapping_sub(1);
+        if self.left == 0 {
+            self.run = self.then;
+        }
     }
 }
 
@@ -126,26 +210,69 @@ mod tests {
 
     use super::*;
 
-    /// What tiles of a block ask for, each for as many lines as it reads.
-    fn asked(lines: &[Step], then: Ahead<'_>, tile: usize) -> Vec<*const Step> {
-        let mut cursor = Cursor::new(lines, then, (tile, NEAR));
-        let tiles = (0..lines.len() / tile).filter_map(|_| cursor.next());
-        tiles.flat_map(|Soon(first)| (0..tile).map(move |it| first.wrapping_add(it))).collect()
+    /// The lines that tiles ask for, by their places in memory: for each tile and line of it, of each panel.
+    fn asked(course: Course<'_>, then: Ahead<'_>, of: (usize, usize), tiles: usize) -> Vec<usize> {
+        let (mut cursor, begin) = (Cursor::new(course, then, of), course.lines.as_ptr());
+        let mut all = Vec::new();
+        for _ in 0..tiles {
+            let mut soon = cursor.next();
+            for _ in 0..course.depth {
+                let Run { first, panel } = soon.run;
+                let at = |it| (first.wrapping_add(it * panel) as usize - begin as usize) / size_of::<Step>();
+                all.extend((0..of.0).map(at));
+                soon.go_on();
+            }
+        }
+        all
+    }
+
+    /// The lines of a block as tiles read them.
+    fn read(begin: usize, [panels, panel, depth]: [usize; 3], width: usize) -> Vec<usize> {
+        let mut all = Vec::new();
+        for line in (0..panel).step_by(depth) {
+            for first in (0..panels).step_by(width) {
+                for j in line..line + depth {
+                    all.extend((first..first + width).map(|it| begin + it * panel + j));
+                }
+            }
+        }
+        all
     }
 
     #[test]
     fn lines_are_asked_for_in_the_order_in_which_they_are_read() {
-        // Of 128 channels in f32 and bf16, and of fewer, keys and the values after them.
-        let cases =
-            [(512, 128, 128), (512, 64, 128), (256, 64, 128), (256, 256, 256), (96, 48, 96), (64, 32, 64)];
-        for (count, tile, near) in cases {
-            let memory = vec![[0; LANES]; 2 * count + 1];
-            let (lines, rest) = memory.split_at(count);
-            let then = Ahead { words: rest.as_flattened(), numbers: count };
-            let order: Vec<_> = memory.iter().map(core::ptr::from_ref).collect();
-            assert_eq!(asked(lines, then, tile), order[near..][..count], "{count} {tile}");
-            // Where nothing comes after a block nothing beyond it is asked for.
-            assert_eq!(asked(lines, Ahead::NOTHING, tile), order[near..count], "{count} {tile}");
+        // Of 128 channels in f32 and bf16, keys and the values after them, by tiles of few rows and of many.
+        for (keys, values, depth, (width, products), near) in [
+            ([4, 128], [8, 64], 64, (4, 4), NEAR),
+            ([4, 128], [8, 64], 64, (2, 8), FAR),
+            ([4, 64], [8, 32], 32, (4, 1), NEAR),
+            ([4, 64], [8, 32], 32, (2, 8), FAR),
+            ([4, 64], [8, 32], 32, (1, 2), NEAR),
+        ] {
+            let ([panels, panel], count) = (keys, keys[0] * keys[1]);
+            let memory = vec![[0; LANES]; count + values[0] * values[1] + 1];
+            let lines = &memory[..count];
+            let course = Course { lines, panel, depth };
+            let words = memory[count..].as_flattened();
+            let then = Ahead { words, numbers: values[0] * values[1], panel: values[1] };
+            let mut order = read(0, [panels, panel, depth], width);
+            order.extend(read(count, [values[0], values[1], depth], width));
+            let tiles = count / width / depth;
+            assert_eq!(
+                asked(course, then, (width, products), tiles),
+                order[near..][..count],
+                "{keys:?} {width}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_nothing_comes_after_a_block_nothing_beyond_it_is_asked_for() {
+        let memory = [[0; LANES]; 256];
+        for (width, products) in [(4, 1), (2, 8), (1, 1)] {
+            let course = Course { lines: &memory, panel: 32, depth: 32 };
+            let all = asked(course, Ahead::NOTHING, (width, products), 8 / width);
+            assert!(all.iter().all(|&line| line < memory.len()), "{width}");
         }
     }
 }

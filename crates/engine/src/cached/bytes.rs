@@ -10,7 +10,7 @@ use core::ops::Range;
 use pulp::bytemuck;
 use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 
-use super::ahead::{Cursor, Soon};
+use super::ahead::Soon;
 use super::load::Step;
 use super::tile::Write;
 use crate::engine::Op;
@@ -117,8 +117,8 @@ pub(super) struct Groups<'a> {
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
-/// Tiles of integer sums, one after the other, inside a function of its own.
-pub(super) struct ByteTile<'a, 'c, D, S, const N: usize, const R: usize, const U: usize> {
+/// One tile of integer sums, inside a function of its own.
+pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: usize> {
     pub lanes: D,
     pub a: Rows<'a>,
     /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
@@ -126,10 +126,10 @@ pub(super) struct ByteTile<'a, 'c, D, S, const N: usize, const R: usize, const U
     pub panel: usize,
     /// Of keys.
     pub groups: Option<Groups<'a>>,
-    /// The vectors of lanes, counted over the panels.
-    pub vectors: Range<usize>,
-    /// Where lines are asked for while these are read.
-    pub cursor: Option<&'a mut Cursor<'c>>,
+    /// The first vector of lanes, counted over the panels.
+    pub first: usize,
+    /// Lines that are asked for while these are read.
+    pub soon: Option<Soon>,
     pub write: Write<'a>,
     pub stored: PhantomData<S>,
 }
@@ -137,19 +137,11 @@ pub(super) struct ByteTile<'a, 'c, D, S, const N: usize, const R: usize, const U
 /// Sums of upper and lower bytes of each row.
 type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::i32s; U]; 2]; R];
 
-impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>
-    ByteTile<'a, '_, D, S, N, R, U>
-{
-    /// Adds the products of some lines of the panels, for the vectors from number `first` on.
+impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> ByteTile<'a, D, S, N, R, U> {
+    /// Adds the products of some rows of the panels.
     #[inline(always)]
-    fn add<const KEYS: bool>(
-        &self,
-        first: usize,
-        sums: &mut Sums<D, R, U>,
-        soon: &mut Option<Soon>,
-        range: Range<usize>,
-    ) {
-        let Self { lanes, a, panels, panel, .. } = *self;
+    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, soon: &mut Option<Soon>, range: Range<usize>) {
+        let Self { lanes, a, panels, panel, first, .. } = *self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
@@ -187,8 +179,7 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>
                 }
             }
             if let Some(soon) = soon {
-                soon.ask(lanes, 0..U.div_ceil(per_panel));
-                soon.go_on(U.div_ceil(per_panel));
+                soon.ask(lanes, U.div_ceil(per_panel));
             }
         }
     }
@@ -207,13 +198,16 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize>
     }
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> ByteTile<'_, '_, D, S, N, R, U> {
-    /// The sums of one tile, as numbers.
+impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
+    for ByteTile<'_, D, S, N, R, U>
+{
+    type Output = ();
+
     #[inline(always)]
-    fn sums(&self, first: usize, mut soon: Option<Soon>) -> [[[<D::Simd as Simd>::f32s; U]; 1]; R] {
+    fn run(self) {
         let (lanes, simd) = (self.lanes, self.lanes.simd());
         let per_panel = super::LANES / D::WIDTH;
-        let mut floats = [[F32::splat(lanes, 0.0); U]; R];
+        let (mut floats, mut soon) = ([[F32::splat(lanes, 0.0); U]; R], self.soon);
         if let Some(Groups { scales, count, depth }) = self.groups {
             for group in 0..count {
                 let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
@@ -223,10 +217,9 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Byte
                         *sums = [simd.splat_i32s(start as i32); U];
                     }
                 }
-                let range = group * depth..self.a.depth.min((group + 1) * depth);
-                self.add::<true>(first, &mut sums, &mut soon, range);
+                self.add::<true>(&mut sums, &mut soon, group * depth..self.a.depth.min((group + 1) * depth));
                 for u in 0..U {
-                    let (panel, v) = ((first + u) / per_panel, (first + u) % per_panel);
+                    let (panel, v) = ((self.first + u) / per_panel, (self.first + u) % per_panel);
                     let at = (panel * count + group) * super::LANES + v * D::WIDTH;
                     let scale = S::scales(lanes, scales, at);
                     for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
@@ -236,37 +229,19 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Byte
             }
         } else {
             let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-            self.add::<false>(first, &mut sums, &mut soon, 0..self.a.depth);
+            self.add::<false>(&mut sums, &mut soon, 0..self.a.depth);
             for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
                 for u in 0..U {
                     floats[u] = Self::joined([upper[u], lower[u]], lanes);
                 }
             }
         }
-        let mut scaled = [[[simd.splat_f32s(0.0); U]; 1]; R];
+        let mut scaled = [[simd.splat_f32s(0.0); U]; R];
         for (r, (to, floats)) in scaled.iter_mut().zip(&floats).enumerate() {
             let scale = F32::splat(lanes, f32::from_bits(self.beside(r)[0]));
-            *to = [floats.map(|x| (x * scale).raw())];
+            *to = floats.map(|x| (x * scale).raw());
         }
-        scaled
-    }
-}
-
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
-    for ByteTile<'_, '_, D, S, N, R, U>
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run(mut self) {
-        let per_panel = super::LANES / D::WIDTH;
-        for first in self.vectors.clone().step_by(U) {
-            // Where several tiles share a panel the first one asks.
-            let cursor = self.cursor.as_mut().filter(|_| first.is_multiple_of(per_panel));
-            let soon = cursor.and_then(|cursor| cursor.next());
-            let sums = self.sums(first, soon);
-            self.write.write(self.lanes, (first, false), &sums);
-        }
+        self.write.write(lanes, &scaled);
     }
 }
 

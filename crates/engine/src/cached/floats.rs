@@ -5,12 +5,11 @@ use core::ops::Range;
 
 use regard_ir::cache::Codec;
 
-use super::ahead::{Cursor, NEAR};
-use super::load::{Dots, Floats, Halves, Pairs, Stored};
+use super::ahead::{Course, Soon};
+use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
 use super::tile::{Operand, Tile, Write};
 use super::{
-    Before, FEW, LANES, Over, Part, RowTile, Shape, Target, Tiles, Weights, Words, cursor, first_shape,
-    in_tiles, packed_row,
+    Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, few_vectors, in_tiles, packed_row,
 };
 use crate::isa::Door;
 
@@ -69,10 +68,18 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
 ) {
     let block = words.block;
     let (panel, panels) = (block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
+    // Each chain starts from zero and is added to those before it.
     let chain = chain.div_ceil(S::NUMBERS);
-    let a = Operand { numbers: queries, stride: packed_row(block), rows, depth: panel, chain };
-    let part = Part { rows, panels, before: Before::Nothing };
-    FloatTiles::<S, N>::new(a, words, panel).take_all(lanes, &part, target);
+    let course = Course { lines: &words.steps()[..panels * panel], panel, depth: chain.min(panel) };
+    let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (rows, panels));
+    for begin in (0..panel).step_by(chain) {
+        let depth = chain.min(panel - begin);
+        let a = Operand { numbers: &queries[begin * N..], stride: packed_row(block), rows, depth };
+        let before = if begin == 0 { Before::Nothing } else { Before::Kept };
+        let part = Part { rows, panels, before };
+        let tiles = FloatTiles { a, panels: &words.steps()[begin..], panel, stored: PhantomData::<S> };
+        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
+    }
 }
 
 /// See [`super::outputs`].
@@ -98,9 +105,17 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     target: Target<'_>,
 ) {
     let (panel, panels) = (words.tokens / S::NUMBERS, words.block.channels.div_ceil(LANES));
-    let a = operand::<S, N>(&weights, 0..weights.count, scratch);
-    let part = Part { rows: weights.rows, panels, before };
-    FloatTiles::<S, N>::new(a, words, panel).take_all(lanes, &part, target);
+    let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(S::NUMBERS).min(panel) };
+    let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (weights.rows, panels));
+    for first in (0..weights.count).step_by(weights.chain) {
+        let count = weights.chain.min(weights.count - first);
+        let a = operand::<S, N>(&weights, first..first + count, scratch);
+        let before = if first == 0 { before } else { Before::Kept };
+        let part = Part { rows: weights.rows, panels, before };
+        let steps = &words.steps()[first / S::NUMBERS..];
+        let tiles = FloatTiles { a, panels: steps, panel, stored: PhantomData::<S> };
+        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
+    }
 }
 
 /// Weights of some keys as they are multiplied: where they lie, or in words of two made in `scratch`.
@@ -110,11 +125,10 @@ pub(super) fn operand<'a, S: Stored<N>, const N: usize>(
     keys: Range<usize>,
     scratch: &'a mut [f32],
 ) -> Operand<'a> {
-    let &Weights { numbers, stride, rows, chain, .. } = weights;
+    let &Weights { numbers, stride, rows, .. } = weights;
     let (numbers, depth) = (&numbers[keys.start..], keys.len().div_ceil(S::NUMBERS));
-    let chain = chain / S::NUMBERS;
     if S::NUMBERS == N {
-        return Operand { numbers, stride, rows, depth, chain };
+        return Operand { numbers, stride, rows, depth };
     }
     for r in 0..rows {
         let to = &mut scratch[r * depth..][..depth];
@@ -123,110 +137,43 @@ pub(super) fn operand<'a, S: Stored<N>, const N: usize>(
             *to = pair(*first, *second);
         }
     }
-    Operand { numbers: scratch, stride: depth, rows, depth, chain }
+    Operand { numbers: scratch, stride: depth, rows, depth }
 }
 
 struct FloatTiles<'a, S, const N: usize> {
     a: Operand<'a>,
-    words: Words<'a>,
-    /// Lines of a panel.
+    /// Whole panels, each as deep as `a` or deeper, and how many rows they are apart.
+    panels: &'a [Step],
     panel: usize,
     stored: PhantomData<S>,
 }
 
-impl<'a, S: Stored<N>, const N: usize> FloatTiles<'a, S, N> {
-    fn new(a: Operand<'a>, words: Words<'a>, panel: usize) -> Self {
-        Self { a, words, panel, stored: PhantomData }
-    }
-
-    /// Takes all of it.
-    #[inline(always)]
-    fn take_all<D: Door>(&self, lanes: D, part: &Part<'_>, target: Target<'_>) {
-        let part = (part, first_shape::<D, _>(self, part));
-        let mut cursor = cursor::<D, _>(self, part, (&self.words, self.panel));
-        in_tiles(lanes, part, target, self, &mut cursor);
-    }
-
-    /// Takes tiles of one shape.
-    #[inline(always)]
-    fn tiles<D: Door, const R: usize, const U: usize, const C: usize>(
-        &self,
-        lanes: D,
-        tile: RowTile,
-        over: Over,
-        cursor: Option<&mut Cursor<'_>>,
-        write: Write<'_>,
-    ) {
-        let &Self { ref a, words, panel, stored } = self;
-        let (a, panels) = (a.tile(tile), words.steps());
-        lanes.call(Tile::<D, S, N, R, U, C> { lanes, a, panels, panel, over, cursor, write, stored });
-    }
-}
-
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
     const ROWS: usize = if D::TILE > 4 { 8 } else { 4 };
+    const PRODUCTS: usize = N;
 
-    fn shape(&self, rows: usize, alone: bool) -> Shape {
-        let (sums, panel) = (if D::TILE > 4 { 16 } else { 8 }, (LANES / D::WIDTH).min(4));
-        let fits = |vectors: usize, chains: usize| rows * vectors * chains <= sums;
-        let Operand { depth, chain, .. } = self.a;
-        // Runs of lines side by side: so many that a tile reads about as many lines as it asks ahead. If it is the only one it reads
-        // them as they lie, two chains of a panel before the next panel and, where there are enough sums to go on with while others
-        // wait, one run at a time: memory gives most then.
-        let runs = if 2 * chain.min(depth) >= NEAR { 2 } else { 4 };
-        let pairs = alone && rows <= FEW && depth.is_multiple_of(2 * chain) && fits(panel, 2);
-        let (panels, chains) = match (pairs, alone && rows > FEW) {
-            (true, _) => (if depth == 2 * chain { runs / 2 } else { 1 }, 2),
-            (false, true) => (1, 1),
-            (false, false) => (runs, 1),
-        };
-        let mut vectors = (panels * panel).min(4);
-        while !fits(vectors, chains) {
-            vectors /= 2;
-        }
-        Shape { vectors, chains }
-    }
-
-    fn chains(&self) -> usize {
-        self.a.chains()
-    }
-
-    fn depth(&self) -> usize {
-        self.a.chain.min(self.a.depth)
+    fn vectors(rows: usize) -> usize {
+        if rows <= 4 { few_vectors::<D>() } else { 2 }
     }
 
     #[inline(always)]
-    fn take(
+    fn tile<const R: usize, const U: usize>(
         &self,
         lanes: D,
-        (tile, Shape { vectors, chains }): (RowTile, Shape),
-        over: Over,
-        cursor: Option<&mut Cursor<'_>>,
+        (tile, first): (RowTile, usize),
+        soon: Option<Soon>,
         write: Write<'_>,
     ) {
-        match (tile.width, vectors, chains) {
-            (1, 1, 2) => self.tiles::<D, 1, 1, 2>(lanes, tile, over, cursor, write),
-            (2, 1, 2) => self.tiles::<D, 2, 1, 2>(lanes, tile, over, cursor, write),
-            (4, 1, 2) => self.tiles::<D, 4, 1, 2>(lanes, tile, over, cursor, write),
-            (1, 2, 2) => self.tiles::<D, 1, 2, 2>(lanes, tile, over, cursor, write),
-            (2, 4, 2) => self.tiles::<D, 2, 4, 2>(lanes, tile, over, cursor, write),
-            (2, 2, 2) => self.tiles::<D, 2, 2, 2>(lanes, tile, over, cursor, write),
-            (4, 2, 2) => self.tiles::<D, 4, 2, 2>(lanes, tile, over, cursor, write),
-            (1, 4, 2) => self.tiles::<D, 1, 4, 2>(lanes, tile, over, cursor, write),
-            (1, 4, 1) => self.tiles::<D, 1, 4, 1>(lanes, tile, over, cursor, write),
-            (2, 4, 1) => self.tiles::<D, 2, 4, 1>(lanes, tile, over, cursor, write),
-            (4, 4, 1) => self.tiles::<D, 4, 4, 1>(lanes, tile, over, cursor, write),
-            (1, 2, 1) => self.tiles::<D, 1, 2, 1>(lanes, tile, over, cursor, write),
-            (2, 2, 1) => self.tiles::<D, 2, 2, 1>(lanes, tile, over, cursor, write),
-            (4, 2, 1) => self.tiles::<D, 4, 2, 1>(lanes, tile, over, cursor, write),
-            (8, 2, 1) => self.tiles::<D, 8, 2, 1>(lanes, tile, over, cursor, write),
-            (1, 1, 1) => self.tiles::<D, 1, 1, 1>(lanes, tile, over, cursor, write),
-            (2, 1, 1) => self.tiles::<D, 2, 1, 1>(lanes, tile, over, cursor, write),
-            (4, 1, 1) => self.tiles::<D, 4, 1, 1>(lanes, tile, over, cursor, write),
-            (8, 1, 1) => self.tiles::<D, 8, 1, 1>(lanes, tile, over, cursor, write),
-            (rows, vectors, chains) => {
-                panic!("a tile of {rows} rows by {vectors} vectors by {chains} chains")
-            }
-        }
+        let &Self { ref a, panels, panel, stored } = self;
+        lanes.call(Tile::<D, S, N, R, U> {
+            lanes,
+            a: a.tile(tile),
+            panels,
+            panel,
+            first,
+            soon,
+            write,
+            stored,
+        });
     }
 }

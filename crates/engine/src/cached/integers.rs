@@ -7,14 +7,11 @@ use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::{F32, vectors_mut};
 
-use super::ahead::Cursor;
+use super::ahead::{Course, Soon};
 use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
 use super::load::Step;
 use super::tile::Write;
-use super::{
-    Before, GROUP, LANES, Over, Part, RowTile, Shape, Target, Tiles, Weights, Words, cursor, first_shape,
-    in_tiles,
-};
+use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many words of bytes its words take.
@@ -102,10 +99,10 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
         }),
         stored: PhantomData,
     };
+    let course = Course { lines: &words.steps()[..panels * depth], panel: depth, depth };
+    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(course, words.ahead, (rows, panels));
     let part = Part { rows, panels, before: Before::Nothing };
-    let part = (&part, first_shape::<D, _>(&tiles, &part));
-    let mut cursor = cursor::<D, _>(&tiles, part, (&words, depth));
-    in_tiles(lanes, part, target, &tiles, &mut cursor);
+    in_tiles(lanes, &part, target, &tiles, &mut cursor);
 }
 
 /// See [`super::outputs`].
@@ -134,7 +131,9 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     let numbers = WORD * N;
     let (panel, panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));
     let group_panels = if block.groups > 1 { GROUP / LANES } else { panels };
-    let mut asks = None;
+    let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(numbers).min(panel) };
+    let mut cursor =
+        cursor::<D, IntegerTiles<'_, S, N>>(course, words.ahead, (weights.rows, group_panels.min(panels)));
     for begin in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - begin);
         // Weights past the last key are zero, and so are rounded with the others.
@@ -154,11 +153,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
             let before = if begin == 0 { before } else { Before::Kept };
             let part = Part { rows: weights.rows, panels, before };
             let to = &mut target.to[first * LANES..];
-            let part = (&part, first_shape::<D, _>(&tiles, &part));
-            if begin == 0 && first == 0 {
-                asks = cursor::<D, _>(&tiles, part, (&words, panel));
-            }
-            in_tiles(lanes, part, Target { to, ..target }, &tiles, &mut asks);
+            in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut cursor);
         }
     }
 }
@@ -224,62 +219,27 @@ struct IntegerTiles<'a, S, const N: usize> {
     stored: PhantomData<S>,
 }
 
-impl<S: Stored<N>, const N: usize> IntegerTiles<'_, S, N> {
-    /// Takes tiles of one shape.
+impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> {
+    /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
+    const ROWS: usize = 4;
+    const PRODUCTS: usize = 2 * N;
+
+    fn vectors(rows: usize) -> usize {
+        let most = if D::TILE > 4 { 4 } else { 2 };
+        if rows < 4 { most } else { most / 2 }
+    }
+
     #[inline(always)]
-    fn tiles<D: Door, const R: usize, const U: usize>(
+    fn tile<const R: usize, const U: usize>(
         &self,
         lanes: D,
-        tile: RowTile,
-        over: Over,
-        cursor: Option<&mut Cursor<'_>>,
+        (tile, first): (RowTile, usize),
+        soon: Option<Soon>,
         write: Write<'_>,
     ) {
         let &Self { a, panels, panel, groups, stored } = self;
         let a = Rows { words: &a.words[tile.first * a.stride..], rows: tile.rows, ..a };
-        let vectors = over.vectors;
-        let tile =
-            ByteTile::<D, S, N, R, U> { lanes, a, panels, panel, groups, vectors, cursor, write, stored };
+        let tile = ByteTile::<D, S, N, R, U> { lanes, a, panels, panel, groups, first, soon, write, stored };
         lanes.call_bytes(tile);
-    }
-}
-
-impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> {
-    /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
-    const ROWS: usize = 4;
-
-    fn shape(&self, rows: usize, _: bool) -> Shape {
-        let most = if D::TILE > 4 { 4 } else { 2 };
-        Shape { vectors: if rows < 4 { most } else { most / 2 }, chains: 1 }
-    }
-
-    fn chains(&self) -> usize {
-        1
-    }
-
-    fn depth(&self) -> usize {
-        self.a.depth
-    }
-
-    #[inline(always)]
-    fn take(
-        &self,
-        lanes: D,
-        (tile, Shape { vectors, .. }): (RowTile, Shape),
-        over: Over,
-        cursor: Option<&mut Cursor<'_>>,
-        write: Write<'_>,
-    ) {
-        match (tile.width, vectors) {
-            (1, 4) => self.tiles::<D, 1, 4>(lanes, tile, over, cursor, write),
-            (2, 4) => self.tiles::<D, 2, 4>(lanes, tile, over, cursor, write),
-            (1, 2) => self.tiles::<D, 1, 2>(lanes, tile, over, cursor, write),
-            (2, 2) => self.tiles::<D, 2, 2>(lanes, tile, over, cursor, write),
-            (4, 2) => self.tiles::<D, 4, 2>(lanes, tile, over, cursor, write),
-            (1, 1) => self.tiles::<D, 1, 1>(lanes, tile, over, cursor, write),
-            (2, 1) => self.tiles::<D, 2, 1>(lanes, tile, over, cursor, write),
-            (4, 1) => self.tiles::<D, 4, 1>(lanes, tile, over, cursor, write),
-            (rows, vectors) => panic!("a tile of {rows} rows by {vectors} vectors of integers"),
-        }
     }
 }

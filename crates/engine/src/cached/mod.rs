@@ -9,7 +9,6 @@ mod ahead;
 mod bytes;
 mod columns;
 mod floats;
-mod inner;
 mod integers;
 mod load;
 mod repack;
@@ -18,20 +17,16 @@ mod store;
 mod tile;
 mod turn;
 
-use core::ops::Range;
-
 use regard_ir::cache::{Block, Codec};
-use regard_simd::{F32, vectors_mut};
 
-use self::ahead::{Cursor, FAR, NEAR};
+use self::ahead::{Course, Cursor, Soon};
 use self::load::Step;
 use self::rows::RowTile;
 use self::tile::Write;
 use crate::isa::Door;
 
-pub use self::ahead::Ahead;
+pub use self::ahead::{Ahead, NEAR};
 pub use self::columns::{Columns, column_rows, columns, columns_scratch_len, has_columns, turn_columns};
-pub use self::inner::{inner_product, inner_products};
 pub use self::repack::CachedUnit;
 pub(crate) use self::repack::{repack_floats, repack_pairs};
 pub use self::store::{
@@ -96,8 +91,8 @@ pub enum Before<'a> {
     Scaled(&'a [f32]),
 }
 
-impl<'a> Words<'a> {
-    fn steps(&self) -> &'a [Step] {
+impl Words<'_> {
+    fn steps(&self) -> &[Step] {
         self.words[..self.block.words].as_chunks().0
     }
 
@@ -173,11 +168,10 @@ pub fn outputs<D: Door>(
     }
 }
 
-/// Numbers of memory that [`outputs`] works in, for so many rows, of values in pages of so many tokens, in chains of so many keys, whole
-/// panels.
-pub const fn scratch_len((block, tokens): (&Block, usize), rows: usize, chain: usize) -> usize {
+/// Numbers of memory that [`outputs`] works in, for so many rows and chains of so many keys, whole panels.
+pub const fn scratch_len(block: &Block, rows: usize, chain: usize) -> usize {
     match block.codec {
-        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * tokens / 2,
+        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * chain / 2,
         Codec::Int8 | Codec::Int4 => integers::scratch_len(block, rows, chain),
     }
 }
@@ -191,154 +185,133 @@ struct Part<'a> {
     before: Before<'a>,
 }
 
-/// Which vectors of lanes some tiles go over, counted over the panels, and which chains of sums.
-#[derive(Clone)]
-struct Over {
-    vectors: Range<usize>,
-    chains: Range<usize>,
-}
-
-/// What a tile is beside its rows.
-#[derive(Clone, Copy)]
-struct Shape {
-    /// Vectors, a power of two.
-    vectors: usize,
-    /// Chains side by side.
-    chains: usize,
-}
-
-impl Shape {
-    /// The same of no more vectors than there are.
-    const fn within(mut self, there: usize) -> Self {
-        while self.vectors > there {
-            self.vectors /= 2;
-        }
-        self
-    }
-}
-
-/// Something that is done with row tiles, vectors of lanes and chains of sums.
+/// Something that is done with a row tile and some vectors of lanes, `R` by `U`.
 trait Tiles<D: Door> {
     /// The most rows of a tile, a power of two up to 8.
     const ROWS: usize;
 
-    /// What tiles of so many rows are, which may be all that there are: as large as leaves each sum in a register.
-    fn shape(&self, rows: usize, alone: bool) -> Shape;
+    /// Products of a vector of lanes with a row.
+    const PRODUCTS: usize;
 
-    /// Chains of sums.
-    fn chains(&self) -> usize;
+    /// Vectors of a tile of so many rows: as many as leave each sum in a register.
+    fn vectors(rows: usize) -> usize;
 
-    /// Lines of a panel in a chain.
-    fn depth(&self) -> usize;
-
-    /// Takes rows over vectors and chains, in tiles that ask where they are told.
-    fn take(
+    /// Vectors from number `first` on, which ask for lines as told.
+    fn tile<const R: usize, const U: usize>(
         &self,
         lanes: D,
-        at: (RowTile, Shape),
-        over: Over,
-        cursor: Option<&mut Cursor<'_>>,
+        at: (RowTile, usize),
+        soon: Option<Soon>,
         write: Write<'_>,
     );
 }
 
-/// Rows whose products of a line take less time than it takes to come from memory.
-const FEW: usize = 4;
-
-/// What the first tiles of [`in_tiles`] are.
-#[inline(always)]
-fn first_shape<D: Door, T: Tiles<D>>(tiles: &T, part: &Part<'_>) -> Shape {
-    let rows = RowTile::new(0, part.rows.min(T::ROWS)).width;
-    tiles.shape(rows, part.rows <= T::ROWS).within(part.panels * (LANES / D::WIDTH))
+/// Vectors of a tile of few rows of floats.
+const fn few_vectors<D: Door>() -> usize {
+    if D::TILE > 4 { 4 } else { 2 }
 }
 
-/// Where the tiles of [`in_tiles`] ask that go over the lines of a block, each panel of which has so many.
-#[inline(always)]
-fn cursor<'a, D: Door, T: Tiles<D>>(
-    tiles: &T,
-    (part, shape): (&Part<'_>, Shape),
-    (words, panel): (&Words<'a>, usize),
-) -> Option<Cursor<'a>> {
-    let ahead = words.ahead?;
-    let lines = &words.steps()[..part.panels * panel];
-    let tile = shape.vectors.div_ceil(LANES / D::WIDTH) * shape.chains * tiles.depth();
-    let near = if part.rows <= FEW { NEAR } else { FAR };
-    Some(Cursor::new(lines, ahead, (tile, near)))
-}
+/// Vectors that all rows are taken over before the next: so few that they stay near, whatever else is read.
+const STRIP: usize = 4;
 
-/// Takes all rows and vectors of lanes of a part in tiles. One row tile takes all vectors and chains at once, several take those of a
-/// tile, so that these are still near for the next.
+/// Takes all rows and vectors of lanes of a part in tiles: whole row tiles over as few vectors as they have, so that these are
+/// still near for the next, then what is left of the rows.
 #[inline(always)]
 fn in_tiles<D: Door, T: Tiles<D>>(
     lanes: D,
-    (part, shape): (&Part<'_>, Shape),
+    part: &Part<'_>,
     target: Target<'_>,
     tiles: &T,
     cursor: &mut Option<Cursor<'_>>,
 ) {
-    let (vectors, chains) = (part.panels * (LANES / D::WIDTH), tiles.chains());
-    let mut strip = Strip { lanes, target, add: false, tiles, cursor };
-    strip.begin(part);
-    if part.rows <= T::ROWS {
-        strip.take(RowTile::new(0, part.rows), shape, Over { vectors: 0..vectors, chains: 0..chains });
-        return;
-    }
-    for first in (0..vectors).step_by(shape.vectors.max(1)) {
-        for chain in (0..chains).step_by(shape.chains) {
-            let vectors = first..vectors.min(first + shape.vectors);
-            for row in (0..part.rows).step_by(T::ROWS) {
-                let tile = RowTile::new(row, T::ROWS.min(part.rows - row));
-                let shape = tiles.shape(tile.width, false);
-                let over = Over { vectors: vectors.clone(), chains: chain..chain + shape.chains };
-                strip.take(tile, shape, over);
+    let most = T::ROWS;
+    let vectors = part.panels * (LANES / D::WIDTH);
+    let whole = part.rows / most * most;
+    let rest = RowTile::new(whole, part.rows - whole);
+    let mut strip = Strip { lanes, part, target, tiles, cursor };
+    for begin in (0..vectors).step_by(STRIP) {
+        let end = vectors.min(begin + STRIP);
+        let mut first = begin;
+        while whole > 0 && first < end {
+            let count = at_most(T::vectors(most), end - first);
+            for row in (0..whole).step_by(most) {
+                strip.tile(RowTile::new(row, most), (first, count), row == 0);
             }
+            first += count;
+        }
+        first = begin;
+        while rest.rows > 0 && first < end {
+            let count = at_most(T::vectors(rest.width), end - first);
+            strip.tile(rest, (first, count), whole == 0);
+            first += count;
         }
     }
+}
+
+/// Where the tiles of [`in_tiles`] ask that go over a block, with so many rows and at most so many panels side by side.
+#[inline(always)]
+fn cursor<'a, D: Door, T: Tiles<D>>(
+    course: Course<'a>,
+    ahead: Option<Ahead<'a>>,
+    (rows, panels): (usize, usize),
+) -> Option<Cursor<'a>> {
+    let tile = RowTile::new(0, rows.min(T::ROWS));
+    let width = at_most(T::vectors(tile.width), panels * (LANES / D::WIDTH)) * D::WIDTH / LANES;
+    let products = rows * T::PRODUCTS * (LANES / D::WIDTH);
+    Some(Cursor::new(course, ahead?, (width.max(1), products)))
+}
+
+/// As many as asked for, a power of two, or as many as there are of a smaller one.
+const fn at_most(mut count: usize, there: usize) -> usize {
+    while count > there {
+        count /= 2;
+    }
+    count
 }
 
 /// What [`in_tiles`] goes over.
 struct Strip<'a, 'c, 't, D, T> {
     lanes: D,
+    part: &'a Part<'a>,
     target: Target<'t>,
-    /// Whether there is something to add to.
-    add: bool,
     tiles: &'a T,
     cursor: &'a mut Option<Cursor<'c>>,
 }
 
 impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
-    /// Multiplies what is there by its factors.
+    /// Takes a row tile over some vectors, and asks for lines if it is the first that does.
     #[inline(always)]
-    fn begin(&mut self, part: &Part<'_>) {
-        self.add = !matches!(part.before, Before::Nothing);
-        if let Before::Scaled(factors) = part.before {
-            for (row, &factor) in factors.iter().enumerate().take(part.rows) {
-                let to = &mut self.target.to[row * self.target.stride..][..part.panels * LANES];
-                for x in vectors_mut(self.lanes, to) {
-                    *x = (F32::from_raw(self.lanes, *x) * F32::splat(self.lanes, factor)).raw();
-                }
-            }
-        }
-    }
-
-    /// Takes a row tile over some vectors. The first one asks for lines.
-    #[inline(always)]
-    fn take(&mut self, tile: RowTile, shape: Shape, over: Over) {
-        let (mut first, end) = (over.vectors.start, over.vectors.end);
-        while first < end {
-            let shape = shape.within(end - first);
-            // Some power of two.
-            let whole = end - ((end - first) & (shape.vectors - 1));
-            let write = Write {
-                to: &mut self.target.to[tile.first * self.target.stride..],
-                stride: self.target.stride,
-                rows: tile.rows,
-                add: self.add,
-            };
-            let cursor = self.cursor.as_mut().filter(|_| tile.first == 0);
-            let over = Over { vectors: first..whole, chains: over.chains.clone() };
-            self.tiles.take(self.lanes, (tile, shape), over, cursor, write);
-            first = whole;
+    fn tile(&mut self, tile: RowTile, (first, count): (usize, usize), asks: bool) {
+        // Where several tiles share a panel the first one asks.
+        let asks = asks && first.is_multiple_of(LANES / D::WIDTH);
+        let soon = self.cursor.as_mut().filter(|_| asks).map(Cursor::next);
+        let (add, factors) = match self.part.before {
+            Before::Nothing => (false, None),
+            Before::Kept => (true, None),
+            Before::Scaled(factors) => (true, Some(&factors[tile.first..])),
+        };
+        let stride = self.target.stride;
+        let write = Write {
+            to: &mut self.target.to[tile.first * stride + first * D::WIDTH..],
+            stride,
+            rows: tile.rows,
+            add,
+            factors,
+        };
+        let (lanes, tiles, at) = (self.lanes, self.tiles, (tile, first));
+        match (tile.width, count) {
+            (1, 4) => tiles.tile::<1, 4>(lanes, at, soon, write),
+            (2, 4) => tiles.tile::<2, 4>(lanes, at, soon, write),
+            (4, 4) => tiles.tile::<4, 4>(lanes, at, soon, write),
+            (1, 2) => tiles.tile::<1, 2>(lanes, at, soon, write),
+            (2, 2) => tiles.tile::<2, 2>(lanes, at, soon, write),
+            (4, 2) => tiles.tile::<4, 2>(lanes, at, soon, write),
+            (8, 2) => tiles.tile::<8, 2>(lanes, at, soon, write),
+            (1, 1) => tiles.tile::<1, 1>(lanes, at, soon, write),
+            (2, 1) => tiles.tile::<2, 1>(lanes, at, soon, write),
+            (4, 1) => tiles.tile::<4, 1>(lanes, at, soon, write),
+            (8, 1) => tiles.tile::<8, 1>(lanes, at, soon, write),
+            (rows, count) => panic!("a tile of {rows} rows by {count} vectors"),
         }
     }
 }
