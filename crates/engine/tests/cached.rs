@@ -161,7 +161,7 @@ impl<D: Door> Op for Multiply<'_, D> {
         }
         let mut scores = vec![f32::NAN; page.rows * stride];
         let mut outputs = vec![f32::NAN; page.rows * width];
-        let mut scratch = vec![f32::NAN; scratch_len(&page.shape.values, page.rows, 64)];
+        let mut scratch = vec![f32::NAN; scratch_len((&page.shape.values, page.shape.tokens), page.rows, 64)];
         let words = Words {
             block: &page.shape.keys,
             tokens: page.shape.tokens,
@@ -213,6 +213,13 @@ fn products_are_those_of_what_is_cached() {
             (4, 64, 1, 16),
             (5, 80, 80, 33),
             (12, 32, 31, 100),
+            // Several chains of channels and of keys, whole and not.
+            (1, 128, 128, 128),
+            (2, 128, 100, 192),
+            (3, 64, 64, 256),
+            (4, 256, 256, 128),
+            (8, 144, 144, 96),
+            (9, 128, 127, 320),
         ] {
             for pairs in [false, true] {
                 let page = Page { pairs, ..Page::new(codec, [tokens, count, rows, dim], &mut dice) };
@@ -230,6 +237,163 @@ fn products_are_those_of_what_is_cached() {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// One row of a page, and what is there before.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    page: &'a Page,
+    first: usize,
+    count: usize,
+    factors: Option<&'a [f32]>,
+}
+
+impl Visit for Rows<'_> {
+    type Output = [Vec<f32>; 2];
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let lanes = engine.lanes();
+        lanes.enter(Add { lanes, rows: self })
+    }
+}
+
+/// Scores of some rows, and outputs that are added to what is there.
+struct Add<'a, D> {
+    lanes: D,
+    rows: Rows<'a>,
+}
+
+impl<D: Door> Op for Add<'_, D> {
+    type Output = [Vec<f32>; 2];
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Self { lanes, rows: Rows { page, first, count, factors } } = self;
+        let (dim, stride) = (page.shape.keys.channels, page.shape.tokens.next_multiple_of(LANES));
+        let (width, packed_len) = (dim.next_multiple_of(LANES), packed_row(&page.shape.keys));
+        let mut packed = vec![f32::NAN; count * packed_len];
+        let queries = page.queries[first * dim..].chunks_exact(dim);
+        for (row, to) in queries.zip(packed.chunks_exact_mut(packed_len)) {
+            pack_query(lanes, (&page.shape.keys, page.pairs), row, to);
+        }
+        let (mut scores, mut outputs) = (vec![0.0; count * stride], vec![0.5; count * width]);
+        let values = (&page.shape.values, page.shape.tokens);
+        let mut scratch = vec![f32::NAN; scratch_len(values, count, 64)];
+        let words = Words {
+            block: &page.shape.keys,
+            tokens: page.shape.tokens,
+            pairs: page.pairs,
+            words: &page.key_words,
+            ahead: Some(Ahead::values(&page.shape, &page.value_words)),
+        };
+        let target = Target { to: &mut scores, stride };
+        cached::scores(lanes, words, (&packed, count), (64, page.count), target);
+        let words = Words {
+            block: &page.shape.values,
+            words: &page.value_words,
+            ahead: Some(Ahead::keys(&page.shape, &page.key_words)),
+            ..words
+        };
+        let numbers = &page.weights[first * stride..];
+        let weights = Weights { numbers, stride, rows: count, count: page.count, chain: 64 };
+        let before = factors.map_or(Before::Kept, |factors| Before::Scaled(&factors[first..]));
+        let target = Target { to: &mut outputs, stride: width };
+        cached::outputs(lanes, words, weights, &mut scratch, before, target);
+        scores.chunks_exact_mut(stride).for_each(|row| row[page.count..].fill(0.0));
+        outputs.chunks_exact_mut(width).for_each(|row| row[dim..].fill(0.0));
+        [scores, outputs]
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_whichever_rows_are_multiplied_with_it() {
+    let mut dice = Dice(3);
+    for codec in Codec::ALL {
+        for (tokens, count, dim) in
+            [(64, 64, 128), (64, 40, 64), (48, 48, 72), (128, 128, 192), (128, 99, 256)]
+        {
+            let pages = [false, true].map(|pairs| Page {
+                pairs,
+                ..Page::new(codec, [tokens, count, 9, dim], &mut Dice(u64::from(dice.word())))
+            });
+            let powers: Vec<f32> = (0..9).map(|row| 0.5f32.powi(row)).collect();
+            for (page, factors) in pages.iter().flat_map(|page| [(page, None), (page, Some(&powers[..]))]) {
+                for entry in ENTRIES {
+                    let take = |first, count| {
+                        any::with(entry.engine, entry.isa, Rows { page, first, count, factors })
+                    };
+                    let alone: Vec<_> = (0..9).map_while(|row| take(row, 1).ok()).collect();
+                    for rows in 2..=alone.len() {
+                        let Ok(together) = take(0, rows) else { continue };
+                        for (which, together) in together.iter().enumerate() {
+                            let rows = alone[..rows].iter().flat_map(|alone| &alone[which]);
+                            let same = together.iter().zip(rows).all(|(a, b)| a.to_bits() == b.to_bits());
+                            assert!(same, "{codec:?}, {dim} by {count} of {tokens}, {entry:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A row of whole lines, and rows of as many numbers.
+#[derive(Clone, Copy)]
+struct Inner<'a> {
+    a: &'a [f32],
+    rows: &'a [f32],
+    asks: bool,
+}
+
+impl Visit for Inner<'_> {
+    type Output = [Vec<f32>; 2];
+
+    fn visit<E: Engine>(self, engine: E) -> Self::Output {
+        let lanes = engine.lanes();
+        lanes.enter(FindInner { lanes, inner: self })
+    }
+}
+
+/// Inner products, all at once and one by one.
+struct FindInner<'a, D> {
+    lanes: D,
+    inner: Inner<'a>,
+}
+
+impl<D: Door> Op for FindInner<'_, D> {
+    type Output = [Vec<f32>; 2];
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Self { lanes, inner: Inner { a, rows, asks } } = self;
+        let mut together = vec![f32::NAN; rows.len() / a.len()];
+        let words: Vec<u32> = rows.iter().map(|x| x.to_bits()).collect();
+        let ahead = asks.then(|| Ahead::rows(&words));
+        cached::inner_products(lanes, a, rows, ahead, &mut together);
+        let alone = rows.chunks_exact(a.len()).map(|row| cached::inner_product(lanes, a, row)).collect();
+        [together, alone]
+    }
+}
+
+#[test]
+fn inner_products_are_those_of_each_row() {
+    let mut dice = Dice(4);
+    for (dim, count) in [(16, 1), (32, 5), (48, 64), (64, 7), (80, 4), (128, 64), (192, 33)] {
+        let a: Vec<f32> = (0..dim).map(|_| dice.float()).collect();
+        let rows: Vec<f32> = (0..dim * count).map(|_| dice.float()).collect();
+        let product = |row: &[f32]| a.iter().zip(row).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+        let expected: Vec<f64> = rows.chunks_exact(dim).map(product).collect();
+        for (entry, asks) in ENTRIES.iter().flat_map(|entry| [(entry, false), (entry, true)]) {
+            let inner = Inner { a: &a, rows: &rows, asks };
+            let Ok([together, alone]) = any::with(entry.engine, entry.isa, inner) else { continue };
+            let bits = |products: &[f32]| products.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&together), bits(&alone), "{count} rows of {dim}, {entry:?}");
+            for (found, expected) in together.iter().zip(&expected) {
+                let error = (f64::from(*found) - expected).abs();
+                assert!(error < 1e-6 * dim as f64, "{count} rows of {dim}, {entry:?}: {error:.1e}");
             }
         }
     }

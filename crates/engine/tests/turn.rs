@@ -121,7 +121,7 @@ impl<D: Door> Op for InDoor<'_, D, Outputs<'_>> {
         cached::turn_keys(lanes, (&shape.keys, &shape.values), tokens, words, &mut values);
         let mut turned = vec![1.0; rows * width];
         let whole = rows.next_multiple_of(D::WIDTH);
-        let mut scratch = vec![0.0; cached::columns_scratch_len(whole, 64).max(rows * 64)];
+        let mut scratch = vec![0.0; cached::columns_scratch_len(whole, 64).max(rows * tokens)];
         let before = |rows: usize| factors.map_or(Before::Kept, |factors| Before::Scaled(&factors[..rows]));
         let of_values = Words { block: &shape.values, tokens, pairs, words: &values, ahead: None };
         let target = Target { to: &mut turned, stride: width };

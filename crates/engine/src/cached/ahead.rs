@@ -5,16 +5,14 @@
 //! tile whose own lines are near if it asks for those of a whole block. At a short distance requests are as slow as lines come, since
 //! the tile waits for these.
 
-use core::ops::Range;
-
 use regard_ir::cache::{Block, PageShape};
 
+use super::LANES;
 use super::load::Step;
-use super::{LANES, few_vectors};
 use crate::isa::Door;
 
 /// Lines from the one that is read to the one that is asked for: so many that some are always on their way, and fewer than are kept.
-pub const NEAR: usize = 96;
+const NEAR: usize = 96;
 
 /// The same where products of a line take about as long as a line takes to come, so that requests are further apart.
 const FAR: usize = 160;
@@ -71,22 +69,15 @@ impl<'a> Ahead<'a> {
         self.words.as_chunks().0
     }
 
+    /// Those of numbers.
+    pub(super) fn numbers(&self) -> &'a [Step] {
+        &self.lines()[..self.numbers]
+    }
+
     /// Asks for the lines that are not numbers.
     #[inline(always)]
     pub(super) fn ask_for_rest<D: Door>(&self, lanes: D) {
         self.lines()[self.numbers..].iter().for_each(|line| lanes.prefetch(line));
-    }
-
-    /// Asks for some of the lines that tiles of few rows read first, by their number.
-    #[inline(always)]
-    pub fn ask<D: Door>(&self, lanes: D, numbers: Range<usize>) {
-        let width = (few_vectors::<D>() * D::WIDTH / LANES).max(1);
-        let lines = &self.lines()[..self.numbers];
-        for number in numbers {
-            if let Some(line) = lines.get(number % width * self.panel + number / width) {
-                lanes.prefetch(line);
-            }
-        }
     }
 }
 
@@ -174,9 +165,8 @@ impl<'a> Cursor<'a> {
         } else if begin + depth < panel {
             self.at = [0, begin + depth];
         } else if self.then.numbers > 0 {
-            let Ahead { numbers, panel, .. } = self.then;
-            self.course =
-                Course { lines: &self.then.lines()[..numbers], panel, depth: self.depth.min(panel) };
+            let panel = self.then.panel;
+            self.course = Course { lines: self.then.numbers(), panel, depth: self.depth.min(panel) };
             (self.then, self.at) = (Ahead::NOTHING, [0; 2]);
         }
     }

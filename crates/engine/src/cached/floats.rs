@@ -6,11 +6,10 @@ use core::ops::Range;
 use regard_ir::cache::Codec;
 
 use super::ahead::{Course, Soon};
+use super::few::{AddFew, FEW};
 use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
 use super::tile::{Operand, Tile, Write};
-use super::{
-    Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, few_vectors, in_tiles, packed_row,
-};
+use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles, packed_row};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
@@ -66,20 +65,11 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
-    let block = words.block;
-    let (panel, panels) = (block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
-    // Each chain starts from zero and is added to those before it.
+    let (panel, panels) = (words.block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
+    let a = Operand { numbers: queries, stride: packed_row(words.block), rows, depth: panel };
     let chain = chain.div_ceil(S::NUMBERS);
-    let course = Course { lines: &words.steps()[..panels * panel], panel, depth: chain.min(panel) };
-    let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (rows, panels));
-    for begin in (0..panel).step_by(chain) {
-        let depth = chain.min(panel - begin);
-        let a = Operand { numbers: &queries[begin * N..], stride: packed_row(block), rows, depth };
-        let before = if begin == 0 { Before::Nothing } else { Before::Kept };
-        let part = Part { rows, panels, before };
-        let tiles = FloatTiles { a, panels: &words.steps()[begin..], panel, stored: PhantomData::<S> };
-        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
-    }
+    let product = Product::<S, N> { a, chain, words, panels, panel, stored: PhantomData };
+    product.add(lanes, Before::Nothing, target);
 }
 
 /// See [`super::outputs`].
@@ -105,17 +95,10 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     target: Target<'_>,
 ) {
     let (panel, panels) = (words.tokens / S::NUMBERS, words.block.channels.div_ceil(LANES));
-    let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(S::NUMBERS).min(panel) };
-    let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (weights.rows, panels));
-    for first in (0..weights.count).step_by(weights.chain) {
-        let count = weights.chain.min(weights.count - first);
-        let a = operand::<S, N>(&weights, first..first + count, scratch);
-        let before = if first == 0 { before } else { Before::Kept };
-        let part = Part { rows: weights.rows, panels, before };
-        let steps = &words.steps()[first / S::NUMBERS..];
-        let tiles = FloatTiles { a, panels: steps, panel, stored: PhantomData::<S> };
-        in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
-    }
+    let a = operand::<S, N>(&weights, 0..weights.count, scratch);
+    let chain = weights.chain.div_ceil(S::NUMBERS);
+    let product = Product::<S, N> { a, chain, words, panels, panel, stored: PhantomData };
+    product.add(lanes, before, target);
 }
 
 /// Weights of some keys as they are multiplied: where they lie, or in words of two made in `scratch`.
@@ -140,6 +123,46 @@ pub(super) fn operand<'a, S: Stored<N>, const N: usize>(
     Operand { numbers: scratch, stride: depth, rows, depth }
 }
 
+/// A product of some rows with the panels of a block.
+pub(super) struct Product<'a, S, const N: usize> {
+    pub a: Operand<'a>,
+    /// Lines of a panel whose products are one chain of sums; the last chain may be shorter.
+    pub chain: usize,
+    pub words: Words<'a>,
+    /// How many panels are read, and the lines of each.
+    pub panels: usize,
+    pub panel: usize,
+    pub stored: PhantomData<S>,
+}
+
+impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
+    /// Adds it to outputs.
+    #[inline(always)]
+    fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
+        match self.a.rows <= FEW {
+            true => lanes.call(AddFew { lanes, product: self, before, target }),
+            false => self.add_many(lanes, before, target),
+        }
+    }
+
+    #[inline(always)]
+    fn add_many<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
+        let &Self { a, chain, words, panels, panel, stored } = self;
+        let (rows, lines) = (a.rows, words.steps());
+        let course = Course { lines: &lines[..panels * panel], panel, depth: chain.min(panel) };
+        let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (rows, panels));
+        // Each chain starts from zero and is added to those before it.
+        for begin in (0..a.depth).step_by(chain) {
+            let depth = chain.min(a.depth - begin);
+            let before = if begin == 0 { before } else { Before::Kept };
+            let a = Operand { numbers: &a.numbers[begin * N..], depth, ..a };
+            let tiles = FloatTiles { a, panels: &lines[begin..], panel, stored };
+            let part = Part { rows, panels, before };
+            in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
+        }
+    }
+}
+
 struct FloatTiles<'a, S, const N: usize> {
     a: Operand<'a>,
     /// Whole panels, each as deep as `a` or deeper, and how many rows they are apart.
@@ -153,7 +176,7 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
     const PRODUCTS: usize = N;
 
     fn vectors(rows: usize) -> usize {
-        if rows <= 4 { few_vectors::<D>() } else { 2 }
+        if rows <= 4 && D::TILE > 4 { 4 } else { 2 }
     }
 
     #[inline(always)]

@@ -8,7 +8,9 @@
 mod ahead;
 mod bytes;
 mod columns;
+mod few;
 mod floats;
+mod inner;
 mod integers;
 mod load;
 mod repack;
@@ -25,8 +27,9 @@ use self::rows::RowTile;
 use self::tile::Write;
 use crate::isa::Door;
 
-pub use self::ahead::{Ahead, NEAR};
+pub use self::ahead::Ahead;
 pub use self::columns::{Columns, column_rows, columns, columns_scratch_len, has_columns, turn_columns};
+pub use self::inner::{inner_product, inner_products};
 pub use self::repack::CachedUnit;
 pub(crate) use self::repack::{repack_floats, repack_pairs};
 pub use self::store::{
@@ -168,10 +171,11 @@ pub fn outputs<D: Door>(
     }
 }
 
-/// Numbers of memory that [`outputs`] works in, for so many rows and chains of so many keys, whole panels.
-pub const fn scratch_len(block: &Block, rows: usize, chain: usize) -> usize {
+/// Numbers of memory that [`outputs`] works in, for so many rows, of values in pages of so many tokens, in chains of so many keys, whole
+/// panels.
+pub const fn scratch_len((block, tokens): (&Block, usize), rows: usize, chain: usize) -> usize {
     match block.codec {
-        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * chain / 2,
+        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * tokens / 2,
         Codec::Int8 | Codec::Int4 => integers::scratch_len(block, rows, chain),
     }
 }
@@ -204,11 +208,6 @@ trait Tiles<D: Door> {
         soon: Option<Soon>,
         write: Write<'_>,
     );
-}
-
-/// Vectors of a tile of few rows of floats.
-const fn few_vectors<D: Door>() -> usize {
-    if D::TILE > 4 { 4 } else { 2 }
 }
 
 /// Vectors that all rows are taken over before the next: so few that they stay near, whatever else is read.

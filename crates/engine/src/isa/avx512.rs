@@ -80,6 +80,37 @@ impl<const BF16: bool> Level<BF16> {
         bytemuck::cast(avx512f._mm512_add_epi32(avx512f._mm512_add_epi32(c, even), odd))
     }
 
+    /// [`Door::sums`] for both: halves of two vectors lie side by side, then quarters and pairs, so that each is added in the order in
+    /// which it would be alone.
+    #[inline(always)]
+    fn sums_of_eight(self, [a, b, c, d, e, f, g, h]: [f32x16; 8]) -> [f32; 8] {
+        /// Where the sum of each vector is at the end.
+        const PLACES: [u32; 16] = [0, 4, 8, 12, 2, 6, 10, 14, 0, 4, 8, 12, 2, 6, 10, 14];
+        let simd = self.v4.avx512f;
+        let add = |a, b| simd._mm512_add_ps(a, b);
+        let halves = |a, b| {
+            let (a, b) = (bytemuck::cast(a), bytemuck::cast(b));
+            add(
+                simd._mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+                simd._mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+            )
+        };
+        let quarters = |a, b| {
+            add(
+                simd._mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+                simd._mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+            )
+        };
+        let first = bytemuck::cast(quarters(halves(a, b), halves(c, d)));
+        let last = bytemuck::cast(quarters(halves(e, f), halves(g, h)));
+        let (lower, upper) = (simd._mm512_unpacklo_pd(first, last), simd._mm512_unpackhi_pd(first, last));
+        let pairs = add(bytemuck::cast(lower), bytemuck::cast(upper));
+        let sums = add(pairs, simd._mm512_permute_ps::<0b10_11_00_01>(pairs));
+        let [sums, _]: [[f32; 8]; 2] =
+            bytemuck::cast(simd._mm512_permutexvar_ps(bytemuck::cast(PLACES), sums));
+        sums
+    }
+
     /// [`Door::call_bytes`] for both.
     #[inline(always)]
     fn call_for_bytes<O: Op>(self, op: O) -> O::Output
@@ -212,6 +243,11 @@ impl Door for Avx512 {
     }
 
     #[inline(always)]
+    fn sums(self, vectors: [f32x16; 8]) -> [f32; 8] {
+        self.sums_of_eight(vectors)
+    }
+
+    #[inline(always)]
     fn call_bytes<O: Op>(self, op: O) -> O::Output {
         self.call_for_bytes(op)
     }
@@ -254,6 +290,11 @@ impl Door for Avx512Bf16 {
     #[inline(always)]
     fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
         self.products_of_bytes(a, b, c)
+    }
+
+    #[inline(always)]
+    fn sums(self, vectors: [f32x16; 8]) -> [f32; 8] {
+        self.sums_of_eight(vectors)
     }
 
     #[inline(always)]

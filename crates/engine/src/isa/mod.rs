@@ -59,6 +59,14 @@ pub trait Door: Lanes {
         simd.mul_add_e_f32s(second_a.raw(), second_b.raw(), first)
     }
 
+    /// The sum of each of eight vectors, with the bits of [`F32::sum`].
+    ///
+    /// A set may override it, to add several vectors at once.
+    #[inline(always)]
+    fn sums(self, vectors: [<Self::Simd as Simd>::f32s; 8]) -> [f32; 8] {
+        vectors.map(|vector| self.simd().reduce_sum_f32s(vector))
+    }
+
     /// Words (a, b) and (c, d) of two halves, side by side, as words (a, c) and (b, d).
     #[inline(always)]
     fn halves_together(self, words: &[u32; 16]) -> [u32; 16] {

@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use regard_engine::cached::{Ahead, LANES, NEAR};
+use regard_engine::cached::{self, Ahead, LANES};
 use regard_engine::isa::Door;
 use regard_ir::cache::PageShape;
 use regard_ir::interval::Liveness;
@@ -79,7 +79,7 @@ impl Layout {
         let values = learned.values(head).chunks_exact(self.stride);
         for token in own_tokens(position, learned.taught) {
             let value = values.clone().nth(token).unwrap_or_default();
-            finds[token] = product(lanes, query, value);
+            finds[token] = cached::inner_product(lanes, query, value);
         }
     }
 
@@ -111,27 +111,9 @@ impl Layout {
             let learned_keys = if had == 0 { stored } else { &memory.ahead[..stored.len()] };
             let query = &memory.queries[row * self.stride..][..self.stride];
             let found = &mut memory.found[row * chunk + at..][..keys.count.next_multiple_of(LANES)];
-            let mut fours = learned_keys.chunks_exact(4 * self.stride);
-            let (whole, rest) = found[..keys.count].as_chunks_mut();
-            let four = 4 * self.stride;
-            for (number, (found, fours)) in whole.iter_mut().zip(&mut fours).enumerate() {
-                // As far ahead as tiles ask for their lines: of these rows, or of what is read after them.
-                let at = number * four + NEAR * LANES;
-                let mut soon = &[][..];
-                if row == 0 {
-                    match stored.get(at..at + four) {
-                        Some(rows) => soon = rows,
-                        None => {
-                            let first = at.saturating_sub(stored.len()) / LANES;
-                            keys.ahead.ask(lanes, first..first + four / LANES);
-                        }
-                    }
-                }
-                *found = products(lanes, query, fours, soon);
-            }
-            for (found, key) in rest.iter_mut().zip(fours.remainder().chunks_exact(self.stride)) {
-                *found = product(lanes, query, key);
-            }
+            // The rows are near when the next query finds them.
+            let ahead = (row == 0).then_some(keys.ahead);
+            cached::inner_products(lanes, query, learned_keys, ahead, &mut found[..keys.count]);
             for token in own.filter(|&token| keys.teachers.has(token)) {
                 let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
                 let at = row_of(learned.taught, token) * self.tokens;
@@ -355,38 +337,6 @@ fn learn_one<L: Lanes>(lanes: L, row: &mut [f32], values: &[f32], lessons: &[Les
         }
         *x = sum.raw();
     }
-}
-
-/// Σ a · b of a row and each of four that follow one another, of whole vectors. Of as many others, or none, each line is asked for
-/// when one of these is read: many at once would hold up those that are waited for.
-#[inline(always)]
-fn products<D: Door>(lanes: D, a: &[f32], rows: &[f32], soon: &[f32]) -> [f32; 4] {
-    let (first, last) = rows.split_at(2 * a.len());
-    let (first, last) = (first.split_at(a.len()), last.split_at(a.len()));
-    let rows = [first.0, first.1, last.0, last.1].map(|row| vectors(lanes, row));
-    let mut sums = [F32::splat(lanes, 0.0); 4];
-    for (at, &a) in vectors(lanes, a).iter().enumerate() {
-        let a = F32::from_raw(lanes, a);
-        for (i, (sum, row)) in sums.iter_mut().zip(rows).enumerate() {
-            let word = at * D::WIDTH;
-            if let Some(line) = soon.get(4 * word + i * LANES).filter(|_| word.is_multiple_of(LANES)) {
-                lanes.prefetch(line);
-            }
-            *sum = a.mul_add(F32::from_raw(lanes, row[at]), *sum);
-        }
-    }
-    let [a, b, c, d] = sums;
-    [a.sum(), b.sum(), c.sum(), d.sum()]
-}
-
-/// Σ a · b of rows of whole vectors.
-#[inline(always)]
-fn product<L: Lanes>(lanes: L, a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = F32::splat(lanes, 0.0);
-    for (&a, &b) in vectors(lanes, a).iter().zip(vectors(lanes, b)) {
-        sums = F32::from_raw(lanes, a).mul_add(F32::from_raw(lanes, b), sums);
-    }
-    sums.sum()
 }
 
 #[cfg(test)]

@@ -1,0 +1,100 @@
+//! Inner products with rows that lie one after the other.
+
+use regard_simd::{F32, Simd, vectors};
+
+use super::LANES;
+use super::ahead::Ahead;
+use super::few::{Next, Stream};
+use crate::engine::Op;
+use crate::isa::Door;
+
+/// Rows whose products are made at once.
+const ROWS: usize = 8;
+
+/// A line of numbers.
+type Line = [f32; LANES];
+
+/// Σ a · b of rows of whole lines.
+#[inline(always)]
+pub fn inner_product<D: Door>(lanes: D, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = F32::splat(lanes, 0.0);
+    for (&a, &b) in vectors(lanes, a).iter().zip(vectors(lanes, b)) {
+        sum = F32::from_raw(lanes, a).mul_add(F32::from_raw(lanes, b), sum);
+    }
+    sum.sum()
+}
+
+/// `to[k] = Σ a · row k`, as [`inner_product`] has it, of as many rows, each as long as `a`, which has whole lines. Lines of `ahead` are
+/// asked for while the last ones are read; if it is `None` the rows are near already, so that nothing is asked for.
+///
+/// # Panics
+/// If there are fewer rows.
+#[inline(always)]
+pub fn inner_products<D: Door>(lanes: D, a: &[f32], rows: &[f32], ahead: Option<Ahead<'_>>, to: &mut [f32]) {
+    let (a, rows): (&[Line], &[Line]) = (a.as_chunks().0, &rows.as_chunks().0[..to.len() * a.len() / LANES]);
+    let stream = ahead.map(|ahead| Stream::of_rows(rows, ahead, ROWS * a.len()));
+    lanes.call(Products { lanes, a, rows, stream, to });
+}
+
+/// The products. They run as a function of their own, so that there is little between two groups of rows.
+struct Products<'a, D> {
+    lanes: D,
+    a: &'a [Line],
+    rows: &'a [Line],
+    stream: Option<Stream<'a>>,
+    to: &'a mut [f32],
+}
+
+impl<D: Door> Op for Products<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { lanes, a, rows, mut stream, to } = self;
+        let (groups, rest) = to.as_chunks_mut::<ROWS>();
+        let mut rows = rows;
+        for to in groups {
+            let of_group;
+            (of_group, rows) = rows.split_at(ROWS * a.len());
+            let sums = match stream.as_mut().and_then(|stream| stream.next()) {
+                Some(next) => products::<D, true>(lanes, a, of_group, next),
+                None => products::<D, false>(lanes, a, of_group, Next::NOTHING),
+            };
+            *to = lanes.sums(sums);
+        }
+        for (to, row) in rest.iter_mut().zip(rows.chunks_exact(a.len().max(1))) {
+            *to = inner_product(lanes, a.as_flattened(), row.as_flattened());
+        }
+    }
+}
+
+/// Of a group of rows, still to be summed over lanes. If `ASKS`, a line is asked for when one of these is read: many at once would hold
+/// up those that are waited for.
+#[inline(always)]
+fn products<D: Door, const ASKS: bool>(
+    lanes: D,
+    a: &[Line],
+    rows: &[Line],
+    mut next: Next,
+) -> [<D::Simd as Simd>::f32s; ROWS] {
+    // Slices of one length, so that nothing is compared in the loop.
+    let mut of_rows = [&a[..0]; ROWS];
+    for (r, row) in of_rows.iter_mut().enumerate() {
+        *row = &rows[r * a.len()..][..a.len()];
+    }
+    let simd = lanes.simd();
+    let mut sums = [simd.splat_f32s(0.0); ROWS];
+    for j in 0..a.len() {
+        for v in 0..LANES / D::WIDTH {
+            let a = vectors(lanes, &a[j])[v];
+            for (sum, row) in sums.iter_mut().zip(&of_rows) {
+                *sum = simd.mul_add_e_f32s(a, vectors(lanes, &row[j])[v], *sum);
+            }
+        }
+        if ASKS {
+            next.ask(lanes, 0..ROWS);
+            next.go_on(ROWS);
+        }
+    }
+    sums
+}
