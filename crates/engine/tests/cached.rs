@@ -381,7 +381,7 @@ impl<D: Door> Op for FindInner<'_, D> {
 #[test]
 fn inner_products_are_those_of_each_row() {
     let mut dice = Dice(4);
-    for (dim, count) in [(16, 1), (32, 5), (48, 64), (64, 7), (80, 4), (128, 64), (192, 33)] {
+    for (dim, count) in [(16, 1), (32, 5), (48, 64), (64, 7), (64, 17), (80, 4), (128, 64), (192, 33)] {
         let a: Vec<f32> = (0..dim).map(|_| dice.float()).collect();
         let rows: Vec<f32> = (0..dim * count).map(|_| dice.float()).collect();
         let product = |row: &[f32]| a.iter().zip(row).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();

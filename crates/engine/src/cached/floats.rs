@@ -139,9 +139,10 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     /// Adds it to outputs.
     #[inline(always)]
     fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        match self.a.rows <= FEW {
-            true => lanes.call(AddFew { lanes, product: self, before, target }),
-            false => self.add_many(lanes, before, target),
+        match self.a.rows {
+            0 => {}
+            1..=FEW => lanes.call(AddFew { lanes, product: self, before, target }),
+            _ => self.add_many(lanes, before, target),
         }
     }
 

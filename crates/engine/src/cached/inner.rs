@@ -33,11 +33,19 @@ pub fn inner_product<D: Door>(lanes: D, a: &[f32], b: &[f32]) -> f32 {
 pub fn inner_products<D: Door>(lanes: D, a: &[f32], rows: &[f32], ahead: Option<Ahead<'_>>, to: &mut [f32]) {
     let (a, rows): (&[Line], &[Line]) = (a.as_chunks().0, &rows.as_chunks().0[..to.len() * a.len() / LANES]);
     let stream = ahead.map(|ahead| Stream::of_rows(rows, ahead, ROWS * a.len()));
-    lanes.call(Products { lanes, a, rows, stream, to });
+    // Several lines of each row between two jumps, where there are as many. Where these are all of it, rows are at known distances, and
+    // a line takes no instruction that finds it.
+    match a.len() {
+        8 => lanes.call(Products::<D, 8, true> { lanes, a, rows, stream, to }),
+        4 => lanes.call(Products::<D, 4, true> { lanes, a, rows, stream, to }),
+        len if len.is_multiple_of(4) => lanes.call(Products::<D, 4, false> { lanes, a, rows, stream, to }),
+        _ => lanes.call(Products::<D, 1, false> { lanes, a, rows, stream, to }),
+    }
 }
 
-/// The products. They run as a function of their own, so that there is little between two groups of rows.
-struct Products<'a, D> {
+/// The products, `W` lines of each row at once, which are `ALL` of it or not. They run as a function of their own, so that there is
+/// little between two groups of rows.
+struct Products<'a, D, const W: usize, const ALL: bool> {
     lanes: D,
     a: &'a [Line],
     rows: &'a [Line],
@@ -45,25 +53,27 @@ struct Products<'a, D> {
     to: &'a mut [f32],
 }
 
-impl<D: Door> Op for Products<'_, D> {
+impl<D: Door, const W: usize, const ALL: bool> Op for Products<'_, D, W, ALL> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let Self { lanes, a, rows, mut stream, to } = self;
+        let len = if ALL { W } else { a.len() };
+        let a = &a.as_chunks::<W>().0[..len / W];
         let (groups, rest) = to.as_chunks_mut::<ROWS>();
         let mut rows = rows;
         for to in groups {
             let of_group;
-            (of_group, rows) = rows.split_at(ROWS * a.len());
+            (of_group, rows) = rows.split_at(ROWS * len);
             let sums = match stream.as_mut().and_then(|stream| stream.next()) {
-                Some(next) => products::<D, true>(lanes, a, of_group, next),
-                None => products::<D, false>(lanes, a, of_group, Next::NOTHING),
+                Some(next) => products::<D, W, true>(lanes, a, of_group, next),
+                None => products::<D, W, false>(lanes, a, of_group, Next::NOTHING),
             };
             *to = lanes.sums(sums);
         }
-        for (to, row) in rest.iter_mut().zip(rows.chunks_exact(a.len().max(1))) {
-            *to = inner_product(lanes, a.as_flattened(), row.as_flattened());
+        for (to, row) in rest.iter_mut().zip(rows.chunks_exact(len.max(1))) {
+            *to = inner_product(lanes, a.as_flattened().as_flattened(), row.as_flattened());
         }
     }
 }
@@ -71,30 +81,32 @@ impl<D: Door> Op for Products<'_, D> {
 /// Of a group of rows, still to be summed over lanes. If `ASKS`, a line is asked for when one of these is read: many at once would hold
 /// up those that are waited for.
 #[inline(always)]
-fn products<D: Door, const ASKS: bool>(
+fn products<D: Door, const W: usize, const ASKS: bool>(
     lanes: D,
-    a: &[Line],
+    a: &[[Line; W]],
     rows: &[Line],
     mut next: Next,
 ) -> [<D::Simd as Simd>::f32s; ROWS] {
     // Slices of one length, so that nothing is compared in the loop.
     let mut of_rows = [&a[..0]; ROWS];
     for (r, row) in of_rows.iter_mut().enumerate() {
-        *row = &rows[r * a.len()..][..a.len()];
+        *row = &rows[r * W * a.len()..].as_chunks().0[..a.len()];
     }
     let simd = lanes.simd();
     let mut sums = [simd.splat_f32s(0.0); ROWS];
     for j in 0..a.len() {
-        for v in 0..LANES / D::WIDTH {
-            let a = vectors(lanes, &a[j])[v];
-            for (sum, row) in sums.iter_mut().zip(&of_rows) {
-                *sum = simd.mul_add_e_f32s(a, vectors(lanes, &row[j])[v], *sum);
+        for i in 0..W {
+            for v in 0..LANES / D::WIDTH {
+                let a = vectors(lanes, &a[j][i])[v];
+                for (sum, row) in sums.iter_mut().zip(&of_rows) {
+                    *sum = simd.mul_add_e_f32s(a, vectors(lanes, &row[j][i])[v], *sum);
+                }
+            }
+            if ASKS {
+                next.ask(lanes, i * ROWS..(i + 1) * ROWS);
             }
         }
-        if ASKS {
-            next.ask(lanes, 0..ROWS);
-            next.go_on(ROWS);
-        }
+        next.go_on(W * ROWS);
     }
     sums
 }

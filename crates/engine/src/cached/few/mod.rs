@@ -83,9 +83,9 @@ impl Shape {
         Self { vectors, chains }
     }
 
-    /// The same of no more vectors than there are.
+    /// The same of no more vectors than there are, but one.
     const fn within(mut self, there: usize) -> Self {
-        while self.vectors > there {
+        while self.vectors > there && self.vectors > 1 {
             self.vectors /= 2;
         }
         self
