@@ -6,8 +6,8 @@ use core::ops::Range;
 use regard_ir::cache::Codec;
 
 use super::ahead::{Course, Soon};
-use super::few::{AddFew, FEW};
 use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
+use super::single::AddSingle;
 use super::tile::{Operand, Tile, Write};
 use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles, packed_row};
 use crate::isa::Door;
@@ -140,8 +140,7 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     #[inline(always)]
     fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
         match self.a.rows {
-            0 => {}
-            1..=FEW => lanes.call(AddFew { lanes, product: self, before, target }),
+            1 => lanes.call(AddSingle { lanes, product: self, before, target }),
             _ => self.add_many(lanes, before, target),
         }
     }

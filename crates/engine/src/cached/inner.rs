@@ -4,7 +4,7 @@ use regard_simd::{F32, Simd, vectors};
 
 use super::LANES;
 use super::ahead::Ahead;
-use super::few::{Next, Stream};
+use super::single::{Next, Stream};
 use crate::engine::Op;
 use crate::isa::Door;
 

@@ -8,13 +8,13 @@
 mod ahead;
 mod bytes;
 mod columns;
-mod few;
 mod floats;
 mod inner;
 mod integers;
 mod load;
 mod repack;
 mod rows;
+mod single;
 mod store;
 mod tile;
 mod turn;

@@ -1,6 +1,6 @@
 //! Lines that are asked for as they lie.
 //!
-//! Tiles of few rows read the lines of a block in the order in which they lie, then those of the next one, and ask for as many as they
+//! Tiles of one row read the lines of a block in the order in which they lie, then those of the next one, and ask for as many as they
 //! read, some tiles ahead. Memory gives more than where lines of several panels are asked for side by side.
 
 use core::ops::Range;
@@ -33,7 +33,7 @@ impl<'a> Stream<'a> {
     /// Before the first tile of a block, of tiles that read so many lines.
     #[inline(always)]
     pub fn new(lines: &'a [Step], then: Ahead<'a>, tile: usize) -> Self {
-        let near = if tile < NEAR { NEAR.checked_div(tile).unwrap_or(0) * tile } else { tile };
+        let near = NEAR.checked_div(tile).unwrap_or(0).max(1) * tile;
         Self { lines: &lines[near.min(lines.len())..], then: then.numbers(), tile }
     }
 

@@ -1,4 +1,4 @@
-//! The register tile of few rows: `R` rows by `U` vectors of lanes by `C` chains of sums.
+//! The register tile of one row: `U` vectors of lanes by `C` chains of sums.
 
 use core::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::engine::Op;
 use crate::isa::Door;
 
 /// Adds a product to outputs, tile after tile, so that between two tiles there is little beside their reads.
-pub(super) struct AddTiles<'a, 'p, 't, D, S, const N: usize, const R: usize, const U: usize, const C: usize> {
+pub(super) struct AddTiles<'a, 'p, 't, D, S, const N: usize, const U: usize, const C: usize> {
     pub lanes: D,
     pub product: &'a Product<'p, S, N>,
     pub before: Before<'a>,
@@ -23,11 +23,10 @@ pub(super) struct AddTiles<'a, 'p, 't, D, S, const N: usize, const R: usize, con
 const AT_ONCE: usize = 8;
 
 /// Sums of a tile.
-type Sums<D, const R: usize, const U: usize, const C: usize> =
-    [[[<<D as Lanes>::Simd as Simd>::f32s; U]; C]; R];
+type Sums<D, const U: usize, const C: usize> = [[<<D as Lanes>::Simd as Simd>::f32s; U]; C];
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, const C: usize> Op
-    for AddTiles<'_, '_, '_, D, S, N, R, U, C>
+impl<D: Door, S: Stored<N>, const N: usize, const U: usize, const C: usize> Op
+    for AddTiles<'_, '_, '_, D, S, N, U, C>
 {
     type Output = ();
 
@@ -41,8 +40,8 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, cons
     }
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, const C: usize>
-    AddTiles<'_, '_, '_, D, S, N, R, U, C>
+impl<D: Door, S: Stored<N>, const N: usize, const U: usize, const C: usize>
+    AddTiles<'_, '_, '_, D, S, N, U, C>
 {
     /// Takes all tiles, `W` lines of each run at once.
     #[inline(always)]
@@ -54,23 +53,22 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, cons
             let tile = U.div_ceil(per_panel) * C * chain.min(a.depth);
             Stream::new(&words.steps()[..panels * panel], ahead, tile)
         });
-        let mut write = Write {
-            to: target.to,
-            stride: target.stride,
-            rows: a.rows,
+        let to = &mut target.to[..panels * LANES];
+        if let Before::Scaled(factors) = before {
+            for x in vectors_mut(lanes, to) {
+                *x = (F32::from_raw(lanes, *x) * F32::splat(lanes, factors[0])).raw();
+            }
+        }
+        let numbers: &[[f32; N]] = a.numbers.as_chunks().0;
+        let mut runs = Runs {
+            a: &numbers.as_chunks::<W>().0[..a.depth / W],
+            lines: words.steps().as_chunks::<W>().0,
+            panel: panel / W,
+            chain: chain / W,
+            stream,
+            to,
             add: !matches!(before, Before::Nothing),
         };
-        if let Before::Scaled(factors) = before {
-            write.scale(lanes, factors, panels * LANES);
-        }
-        let mut rows: [&[[[f32; N]; W]]; R] = [&[]; R];
-        for (r, row) in rows.iter_mut().enumerate() {
-            let numbers: &[[f32; N]] = a.numbers[r.min(a.rows - 1) * a.stride..].as_chunks().0;
-            *row = &numbers.as_chunks().0[..a.depth / W];
-        }
-        let lines = words.steps().as_chunks().0;
-        let mut runs =
-            Runs { a: rows, lines, panel: panel / W, depth: a.depth / W, chain: chain / W, stream, write };
         let vectors = panels * per_panel;
         let whole = vectors / U * U;
         runs.take::<D, S, U, C>(lanes, 0..whole);
@@ -79,18 +77,20 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize, cons
 }
 
 /// What is multiplied, `W` lines at once.
-struct Runs<'a, 't, const N: usize, const R: usize, const W: usize> {
-    /// Of each row.
-    a: [&'a [[[f32; N]; W]]; R],
+struct Runs<'a, 't, const N: usize, const W: usize> {
+    /// The row, as long as a panel is deep.
+    a: &'a [[[f32; N]; W]],
     lines: &'a [[Step; W]],
     /// From one panel to the next.
     panel: usize,
-    /// Of a panel, and of a chain of it.
-    depth: usize,
+    /// Of a chain.
     chain: usize,
     /// Where lines are asked for while others are read.
     stream: Option<Stream<'a>>,
-    write: Write<'t>,
+    /// Where sums go.
+    to: &'t mut [f32],
+    /// Whether those of the first chain are added to what is there, as those of all others are.
+    add: bool,
 }
 
 /// Where a tile is.
@@ -103,7 +103,7 @@ struct At {
     count: usize,
 }
 
-impl<const N: usize, const R: usize, const W: usize> Runs<'_, '_, N, R, W> {
+impl<const N: usize, const W: usize> Runs<'_, '_, N, W> {
     /// Takes vectors of lanes, counted over the panels, as many tiles as they are.
     #[inline(always)]
     fn take<D: Door, S: Stored<N>, const U: usize, const C: usize>(
@@ -115,15 +115,15 @@ impl<const N: usize, const R: usize, const W: usize> Runs<'_, '_, N, R, W> {
         let mut first = vectors.start;
         while first < vectors.end {
             let mut begin = 0;
-            while begin < self.depth {
-                let at = At { first, begin, count: self.chain.min(self.depth - begin) };
+            while begin < self.a.len() {
+                let at = At { first, begin, count: self.chain.min(self.a.len() - begin) };
                 // Where several tiles share a panel the first one asks.
                 let stream = self.stream.as_mut().filter(|_| first.is_multiple_of(LANES / D::WIDTH));
                 let sums = match stream.and_then(|stream| stream.next()) {
                     Some(next) => self.sums::<D, S, U, C, true>(lanes, at, next),
                     None => self.sums::<D, S, U, C, false>(lanes, at, Next::NOTHING),
                 };
-                self.write.write(lanes, (first, begin > 0), &sums);
+                self.write(lanes, at, &sums);
                 begin += C * self.chain;
             }
             first += U;
@@ -137,24 +137,20 @@ impl<const N: usize, const R: usize, const W: usize> Runs<'_, '_, N, R, W> {
         lanes: D,
         At { first, begin, count }: At,
         mut next: Next,
-    ) -> Sums<D, R, U, C> {
+    ) -> Sums<D, U, C> {
         let (simd, per_panel) = (lanes.simd(), LANES / D::WIDTH);
         let runs = C * U.div_ceil(per_panel);
         // Slices of one length, so that nothing is compared in the loop.
-        let mut a = [[&[][..]; C]; R];
-        for (row, a) in self.a.iter().zip(&mut a) {
-            for (c, a) in a.iter_mut().enumerate() {
-                *a = &row[begin + c * count..][..count];
-            }
-        }
+        let mut a = [&[][..]; C];
         let mut lines = [[&[][..]; U]; C];
-        for (c, lines) in lines.iter_mut().enumerate() {
+        for (c, (a, lines)) in a.iter_mut().zip(&mut lines).enumerate() {
+            *a = &self.a[begin + c * count..][..count];
             for (u, lines) in lines.iter_mut().enumerate() {
                 let begin = (first + u) / per_panel * self.panel + begin + c * count;
                 *lines = &self.lines[begin..][..count];
             }
         }
-        let mut sums = [[[simd.splat_f32s(0.0); U]; C]; R];
+        let mut sums = [[simd.splat_f32s(0.0); U]; C];
         for j in 0..count {
             for i in 0..W {
                 for c in 0..C {
@@ -163,11 +159,9 @@ impl<const N: usize, const R: usize, const W: usize> Runs<'_, '_, N, R, W> {
                         *numbers = S::load(lanes, &lines[c][u][j][i], (first + u) % per_panel);
                     }
                     for n in 0..N {
-                        for (sums, a) in sums.iter_mut().zip(&a) {
-                            let a = simd.splat_f32s(a[c][j][i][n]);
-                            for (sum, numbers) in sums[c].iter_mut().zip(&numbers) {
-                                *sum = S::mul_add(lanes, a, numbers[n], *sum);
-                            }
+                        let a = simd.splat_f32s(a[c][j][i][n]);
+                        for (sum, numbers) in sums[c].iter_mut().zip(&numbers) {
+                            *sum = S::mul_add(lanes, a, numbers[n], *sum);
                         }
                     }
                 }
@@ -179,53 +173,26 @@ impl<const N: usize, const R: usize, const W: usize> Runs<'_, '_, N, R, W> {
         }
         sums
     }
-}
 
-/// Where sums go.
-struct Write<'a> {
-    /// Rows that are `stride` apart.
-    to: &'a mut [f32],
-    stride: usize,
-    /// Rows that are written.
-    rows: usize,
-    /// Whether those of the first chain are added to what is there, as those of all others are.
-    add: bool,
-}
-
-impl Write<'_> {
-    /// Multiplies the first numbers of each row by its factor.
+    /// Writes the sums of a tile.
     #[inline(always)]
-    fn scale<D: Door>(&mut self, lanes: D, factors: &[f32], count: usize) {
-        for (row, &factor) in self.to.chunks_mut(self.stride).zip(factors).take(self.rows) {
-            for x in vectors_mut(lanes, &mut row[..count]) {
-                *x = (F32::from_raw(lanes, *x) * F32::splat(lanes, factor)).raw();
-            }
-        }
-    }
-
-    /// Writes the sums of a tile whose first vector is number `first`.
-    #[inline(always)]
-    fn write<D: Door, const R: usize, const U: usize, const C: usize>(
+    fn write<D: Door, const U: usize, const C: usize>(
         &mut self,
         lanes: D,
-        (first, add): (usize, bool),
-        sums: &Sums<D, R, U, C>,
+        At { first, begin, .. }: At,
+        sums: &Sums<D, U, C>,
     ) {
-        let simd = lanes.simd();
-        let add = add || self.add;
-        for (r, sums) in sums.iter().enumerate().take(self.rows) {
-            let begin = r * self.stride + first * D::WIDTH;
-            let to = vectors_mut(lanes, &mut self.to[begin..][..U * D::WIDTH]);
-            for u in 0..U {
-                let mut sum = sums[0][u];
-                if add {
-                    sum = simd.add_f32s(to[u], sum);
-                }
-                for sums in &sums[1..] {
-                    sum = simd.add_f32s(sum, sums[u]);
-                }
-                to[u] = sum;
+        let (simd, add) = (lanes.simd(), self.add || begin > 0);
+        let to = vectors_mut(lanes, &mut self.to[first * D::WIDTH..][..U * D::WIDTH]);
+        for (u, to) in to.iter_mut().enumerate() {
+            let mut sum = sums[0][u];
+            if add {
+                sum = simd.add_f32s(*to, sum);
             }
+            for sums in &sums[1..] {
+                sum = simd.add_f32s(sum, sums[u]);
+            }
+            *to = sum;
         }
     }
 }
