@@ -20,7 +20,7 @@ use crate::memory::OutOfMemory;
 use crate::progress::Progress;
 pub(crate) use limit::Limit;
 pub(crate) use rates::Rates;
-pub(crate) use streams::read_gbs;
+pub(crate) use streams::{Reader, read_gbs};
 pub(crate) use traffic::read_write_gbs;
 use traffic::{Buffers, Loop};
 

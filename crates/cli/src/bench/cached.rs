@@ -22,13 +22,14 @@ use crate::args::BenchArgs;
 use crate::cached::{self, Contents, Filled};
 use crate::execute::{Outcome, gate, operands, timed};
 use crate::failure::Failure;
-use crate::peaks::{self, Limit};
+use crate::memory;
+use crate::peaks::{Limit, Reader};
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
 use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
-use crate::timing::{MAX_LOOKS, Timing, live_pairs};
+use crate::timing::{MAX_LOOKS, Timing, live_pairs, median};
 use crate::verify::judge::{self, Judge};
 use crate::verify::problem::{self, Size};
 
@@ -55,7 +56,7 @@ pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) ->
         header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
         writeln!(
             out,
-            "peak: the most that is read in huge pages, of as many bytes as the cache has, in GB/s; share: of that\n\
+            "peak: the most that is read in huge pages between the runs, of as many bytes as the cache has, in GB/s; share: of that\n\
              model: the median by the time that the planner's cost model predicts"
         )?;
         if let Some(shared) = shared(args) {
@@ -113,12 +114,12 @@ fn measure<T: Storage>(
     let own = |sequence: usize| rows(sequence * size.keys + shared..(sequence + 1) * size.keys);
     let contents = Contents { shared: rows(0..shared), own, captured: &captured };
     let mut filled = Filled::new(kernel, &problem.view(), contents, pool.count())?;
-    let peak = peaks::read_gbs(pool, plan.isa, filled.cache.bytes())?;
+    let reader = Reader::new(pool, plan.isa, filled.cache.bytes())?;
     let mut call = Call { kernel, pool, bound: &bound, captured: &captured, filled: &mut filled };
     let first = call.run::<T>(1)?;
     let runs = runs(args, &first.seconds);
-    let outcome = call.run::<T>(runs)?;
-    drop(filled);
+    let (outcome, peak) = in_turn(&reader, runs, |count| call.run::<T>(count))?;
+    drop((reader, filled));
     let judged = judge(kernel, &bound, &captured, pool, &outcome)?;
     let predicted = predicted(kernel, (&bound, shared), &captured, pool)?;
     let work = work(kernel, &bound, &captured, shared)?;
@@ -130,6 +131,36 @@ fn measure<T: Storage>(
     };
     let limit = Limit { name: "read", peak, seconds };
     Ok(Line::new(timing, runs, &place.cpu, limit, judged, None).predicted(predicted))
+}
+
+/// Parts of the runs, between which it is measured how fast memory is read.
+const PARTS: u32 = 8;
+
+/// Runs, and what was read at most meanwhile, in 10⁹ bytes a second. Memory gives some machines twice as much in one minute as in the
+/// next, so each part of the runs is held against what is read just before and after it; of what could have been read in the median
+/// run of a part, the peak is the median, by the median run of all.
+fn in_turn(
+    reader: &Reader<'_>,
+    runs: u32,
+    mut run: impl FnMut(u32) -> Result<Outcome, Failure>,
+) -> Result<(Outcome, f64), Failure> {
+    let parts = PARTS.min(runs.max(1));
+    let (mut seconds, mut readable) = (memory::reserved("the times", runs.into())?, Vec::new());
+    let mut before = reader.now();
+    let mut outcome = None;
+    for part in 0..parts {
+        let mut one = run(runs / parts + u32::from(part < runs % parts))?;
+        let after = reader.now();
+        one.seconds.sort_by(f64::total_cmp);
+        readable.push((before + after) / 2.0 * median(&one.seconds));
+        seconds.extend_from_slice(&one.seconds);
+        (before, outcome) = (after, Some(one));
+    }
+    let outcome = outcome.ok_or_else(|| Failure::Bug("no part of the runs was run".to_owned()))?;
+    seconds.sort_by(f64::total_cmp);
+    readable.sort_by(f64::total_cmp);
+    let peak = median(&readable) / median(&seconds);
+    Ok((Outcome { seconds, ..outcome }, peak))
 }
 
 /// The time that is predicted; the model knows nothing of tokens that sequences share.

@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::sync::Mutex;
 
-use regard::{EngineKind, Isa, Pool, Threads};
+use regard::{EngineKind, Isa, Pool, Threads as _};
 use regard_engine::any::{self, Visit};
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
@@ -45,24 +45,66 @@ const ROUND: usize = STREAMS[STREAMS.len() - 1] * STEP * LINE;
 /// # Errors
 /// If there is no memory for as many bytes.
 pub(crate) fn read_gbs(pool: &Pool, isa: Isa, bytes: usize) -> Result<f64, OutOfMemory> {
-    let isa = with_vectors(isa);
-    let share = (bytes / size_of::<u32>() / pool.count()).next_multiple_of(ROUND).max(ROUND);
-    let words = filled(pool, share)?;
-    let each = share * size_of::<u32>();
-    let passes = TURN_BYTES.div_ceil(each as u64) as usize;
-    let ways = || STREAMS.iter().flat_map(|&streams| AHEAD_BYTES.iter().map(move |&ahead| (streams, ahead)));
-    let progress = Progress::new("ways of reading tried", ways().count() as u64);
-    let rates = ways().map(|(streams, ahead_bytes)| {
-        let spread = turns::rates(pool as &dyn Threads, (passes * each) as f64, |worker| {
-            let words = &words.as_slice()[worker * share..][..share];
-            let ahead = ahead_bytes / (LINE * size_of::<u32>());
-            // The caller took a set that is there.
-            let _ = any::with(EngineKind::SimdF32, isa, Turn { words, streams, ahead, passes });
+    Ok(Reader::new(pool, isa, bytes)?.most())
+}
+
+/// Bytes in huge pages that the threads of a pool share out, to be read again and again.
+pub(crate) struct Reader<'a> {
+    pool: &'a Pool,
+    isa: Isa,
+    words: Words,
+    /// Words of a thread.
+    share: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Of so many bytes.
+    ///
+    /// # Errors
+    /// If there is no memory for as many.
+    pub(crate) fn new(pool: &'a Pool, isa: Isa, bytes: usize) -> Result<Self, OutOfMemory> {
+        let share = (bytes / size_of::<u32>() / pool.count()).next_multiple_of(ROUND).max(ROUND);
+        Ok(Self { pool, isa: with_vectors(isa), words: filled(pool, share)?, share })
+    }
+
+    /// The most that is read, in 10⁹ bytes a second: in each way until turns agree.
+    fn most(&self) -> f64 {
+        let progress = Progress::new("ways of reading tried", ways().count() as u64);
+        let rates = ways().map(|way| {
+            let rate = self.rate(way, |amount, work| turns::rates(self.pool, amount, work).max);
+            progress.advance();
+            rate
         });
-        progress.advance();
-        spread.max
-    });
-    Ok(rates.fold(0.0, f64::max))
+        rates.fold(0.0, f64::max)
+    }
+
+    /// The most that is read at this time: in each way once.
+    pub(crate) fn now(&self) -> f64 {
+        ways()
+            .map(|way| self.rate(way, |amount, work| turns::once(self.pool, amount, work)))
+            .fold(0.0, f64::max)
+    }
+
+    /// A rate of turns of one way, each of so many bytes of each thread.
+    fn rate(
+        &self,
+        (streams, ahead_bytes): (usize, usize),
+        of: impl FnOnce(f64, &(dyn Fn(usize) + Sync)) -> f64,
+    ) -> f64 {
+        let each = self.share * size_of::<u32>();
+        let passes = TURN_BYTES.div_ceil(each as u64) as usize;
+        let ahead = ahead_bytes / (LINE * size_of::<u32>());
+        of((passes * each) as f64, &|worker| {
+            let words = &self.words.as_slice()[worker * self.share..][..self.share];
+            // The caller took a set that is there.
+            let _ = any::with(EngineKind::SimdF32, self.isa, Turn { words, streams, ahead, passes });
+        })
+    }
+}
+
+/// How many places are read in turn, and how many bytes ahead.
+fn ways() -> impl Iterator<Item = (usize, usize)> {
+    STREAMS.iter().flat_map(|&streams| AHEAD_BYTES.iter().map(move |&ahead| (streams, ahead)))
 }
 
 /// N(0, 1) for each thread, as many words, each written first by the thread that will read them.
@@ -157,7 +199,8 @@ mod tests {
         let pool = Pool::new(2).unwrap();
         for (isa, bytes) in [(Isa::Scalar, 1), (regard::machine::host().isa, 1 << 20)] {
             let rate = read_gbs(&pool, isa, bytes).unwrap();
-            assert!(rate > 0.0 && rate.is_finite(), "{rate}");
+            let now = Reader::new(&pool, isa, bytes).unwrap().now();
+            assert!([rate, now].iter().all(|rate| *rate > 0.0 && rate.is_finite()), "{rate} {now}");
         }
         assert!(read_gbs(&pool, Isa::Scalar, usize::MAX / 2).is_err());
     }

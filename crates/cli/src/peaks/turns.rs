@@ -37,7 +37,7 @@ pub(super) fn rates(threads: &dyn Threads, amount: f64, work: impl Fn(usize) + S
     let start = Instant::now();
     let (mut rates, mut best, mut agreeing) = (Vec::new(), 0.0, 0);
     loop {
-        let rate = amount / turn(threads, &work).as_secs_f64().max(f64::MIN_POSITIVE) / 1e9;
+        let rate = rate(amount, turn(threads, &work));
         rates.push(rate);
         best = f64::max(best, rate);
         agreeing = match rate >= NEAR * best {
@@ -52,6 +52,15 @@ pub(super) fn rates(threads: &dyn Threads, amount: f64, work: impl Fn(usize) + S
     }
     rates.sort_by(f64::total_cmp);
     Spread { min: rates[0], median: median(&rates), max: rates[rates.len() - 1] }
+}
+
+/// The same of a single turn.
+pub(super) fn once(threads: &dyn Threads, amount: f64, work: impl Fn(usize) + Sync) -> f64 {
+    rate(amount * threads.count() as f64, turn(threads, &work))
+}
+
+fn rate(amount: f64, time: Duration) -> f64 {
+    amount / time.as_secs_f64().max(f64::MIN_POSITIVE) / 1e9
 }
 
 /// The time from the first start of `work` to its last end.
