@@ -133,8 +133,11 @@ fn measure<T: Storage>(
     Ok(Line::new(timing, runs, &place.cpu, limit, judged, None).predicted(predicted))
 }
 
-/// Parts of the runs, between which it is measured how fast memory is read.
+/// Parts of the runs, between which it is measured how fast memory is read, at most.
 const PARTS: u32 = 8;
+
+/// Runs of a part at least: what is read between parts drives a cache out, and the first runs after it find it slowly.
+const RUNS_OF_PART: u32 = 4;
 
 /// Runs, and what was read at most meanwhile, in 10⁹ bytes a second. Memory gives some machines twice as much in one minute as in the
 /// next, so each part of the runs is held against what is read just before and after it; of what could have been read in the median
@@ -144,7 +147,7 @@ fn in_turn(
     runs: u32,
     mut run: impl FnMut(u32) -> Result<Outcome, Failure>,
 ) -> Result<(Outcome, f64), Failure> {
-    let parts = PARTS.min(runs.max(1));
+    let parts = (runs / RUNS_OF_PART).clamp(1, PARTS);
     let (mut seconds, mut readable) = (memory::reserved("the times", runs.into())?, Vec::new());
     let mut before = reader.now();
     let mut outcome = None;
