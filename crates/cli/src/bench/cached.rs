@@ -56,7 +56,7 @@ pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) ->
         header::machine(out, &place.cpu, &place.machine, &place.pool, isa)?;
         writeln!(
             out,
-            "peak: the most that is read in huge pages between the runs, of as many bytes as the cache has, in GB/s; share: of that\n\
+            "peak: the most that is read between runs, of as many bytes as the cache has, in huge pages, GB/s; share: of that\n\
              model: the median by the time that the planner's cost model predicts"
         )?;
         if let Some(shared) = shared(args) {
@@ -118,7 +118,7 @@ fn measure<T: Storage>(
     let mut call = Call { kernel, pool, bound: &bound, captured: &captured, filled: &mut filled };
     let first = call.run::<T>(1)?;
     let runs = runs(args, &first.seconds);
-    let (outcome, peak) = in_turn(&reader, runs, |count| call.run::<T>(count))?;
+    let (outcome, peak) = in_turn(&reader, runs, first, |count| call.run::<T>(count))?;
     drop((reader, filled));
     let judged = judge(kernel, &bound, &captured, pool, &outcome)?;
     let predicted = predicted(kernel, (&bound, shared), &captured, pool)?;
@@ -139,27 +139,26 @@ const PARTS: u32 = 8;
 /// Runs of a part at least: what is read between parts drives a cache out, and the first runs after it find it slowly.
 const RUNS_OF_PART: u32 = 4;
 
-/// Runs, and what was read at most meanwhile, in 10⁹ bytes a second. Memory gives some machines twice as much in one minute as in the
-/// next, so each part of the runs is held against what is read just before and after it; of what could have been read in the median
-/// run of a part, the peak is the median, by the median run of all.
+/// Runs after a first one, and what was read at most meanwhile, in 10⁹ bytes a second. Memory gives some machines twice as much in one
+/// minute as in the next, so each part of the runs is held against what is read just before and after it; of what could have been read
+/// in the median run of a part, the peak is the median, by the median run of all.
 fn in_turn(
     reader: &Reader<'_>,
     runs: u32,
+    first: Outcome,
     mut run: impl FnMut(u32) -> Result<Outcome, Failure>,
 ) -> Result<(Outcome, f64), Failure> {
     let parts = (runs / RUNS_OF_PART).clamp(1, PARTS);
     let (mut seconds, mut readable) = (memory::reserved("the times", runs.into())?, Vec::new());
-    let mut before = reader.now();
-    let mut outcome = None;
+    let (mut outcome, mut before) = (first, reader.now());
     for part in 0..parts {
-        let mut one = run(runs / parts + u32::from(part < runs % parts))?;
+        outcome = run(runs / parts + u32::from(part < runs % parts))?;
         let after = reader.now();
-        one.seconds.sort_by(f64::total_cmp);
-        readable.push((before + after) / 2.0 * median(&one.seconds));
-        seconds.extend_from_slice(&one.seconds);
-        (before, outcome) = (after, Some(one));
+        outcome.seconds.sort_by(f64::total_cmp);
+        readable.push((before + after) / 2.0 * median(&outcome.seconds));
+        seconds.extend_from_slice(&outcome.seconds);
+        before = after;
     }
-    let outcome = outcome.ok_or_else(|| Failure::Bug("no part of the runs was run".to_owned()))?;
     seconds.sort_by(f64::total_cmp);
     readable.sort_by(f64::total_cmp);
     let peak = median(&readable) / median(&seconds);

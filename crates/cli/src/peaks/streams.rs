@@ -71,18 +71,24 @@ impl<'a> Reader<'a> {
     fn most(&self) -> f64 {
         let progress = Progress::new("ways of reading tried", ways().count() as u64);
         let rates = ways().map(|way| {
-            let rate = self.rate(way, |amount, work| turns::rates(self.pool, amount, work).max);
+            let rate = self.fastest(way);
             progress.advance();
             rate
         });
         rates.fold(0.0, f64::max)
     }
 
-    /// The most that is read at this time: in each way once.
+    /// The most that is read at this time: in each way once, and in the fastest of them until turns agree.
     pub(crate) fn now(&self) -> f64 {
-        ways()
-            .map(|way| self.rate(way, |amount, work| turns::once(self.pool, amount, work)))
-            .fold(0.0, f64::max)
+        let once =
+            ways().map(|way| (self.rate(way, |amount, work| turns::once(self.pool, amount, work)), way));
+        let fastest = once.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        fastest.map_or(0.0, |(rate, way)| rate.max(self.fastest(way)))
+    }
+
+    /// The fastest of turns of one way, as many as it takes until some agree.
+    fn fastest(&self, way: (usize, usize)) -> f64 {
+        self.rate(way, |amount, work| turns::rates(self.pool, amount, work).max)
     }
 
     /// A rate of turns of one way, each of so many bytes of each thread.
