@@ -5,7 +5,7 @@ use regard_engine::cached::{
     self, Ahead, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
 };
 use regard_engine::catalog::ENTRIES;
-use regard_engine::isa::Door;
+use regard_engine::isa::{Door, Nearest};
 use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
@@ -83,6 +83,17 @@ fn products_of_bytes_are_exact() {
             }
         }
     }
+}
+
+/// What lanes compute, which has the same bits whichever cache lines are asked into.
+fn wherever_asked<D: Door>(lanes: D, compute: impl Fn(D) -> [Vec<f32>; 2]) -> [Vec<f32>; 2] {
+    let [first, second] =
+        [Nearest::First, Nearest::Second].map(|nearest| compute(lanes.with_nearest(nearest)));
+    let bits = |found: &[Vec<f32>; 2]| {
+        found.each_ref().map(|all| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+    };
+    assert_eq!(bits(&first), bits(&second), "{:?}", D::ISA);
+    first
 }
 
 /// A page of one head with some tokens, and rows that are multiplied with it.
@@ -187,8 +198,7 @@ impl Visit for &Page {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let lanes = engine.lanes();
-        lanes.enter(Multiply { lanes, page: self })
+        wherever_asked(engine.lanes(), |lanes| lanes.enter(Multiply { lanes, page: self }))
     }
 }
 
@@ -255,8 +265,7 @@ impl Visit for Rows<'_> {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let lanes = engine.lanes();
-        lanes.enter(Add { lanes, rows: self })
+        wherever_asked(engine.lanes(), |lanes| lanes.enter(Add { lanes, rows: self }))
     }
 }
 
@@ -352,8 +361,7 @@ impl Visit for Inner<'_> {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let lanes = engine.lanes();
-        lanes.enter(FindInner { lanes, inner: self })
+        wherever_asked(engine.lanes(), |lanes| lanes.enter(FindInner { lanes, inner: self }))
     }
 }
 

@@ -76,6 +76,7 @@ impl Codec {
     }
 
     /// Numbers of a word.
+    #[inline]
     pub const fn numbers(self) -> u32 {
         match self {
             Codec::F32 => 1,
@@ -95,6 +96,7 @@ impl Codec {
     }
 
     /// Bytes of a scale, where there are any.
+    #[inline]
     pub const fn scale_bytes(self) -> u32 {
         match self {
             Codec::F32 | Codec::F16 | Codec::Bf16 => 0,
@@ -159,6 +161,7 @@ pub struct Block {
 
 impl Block {
     /// Words of the numbers and their scales, in pages of so many tokens.
+    #[inline]
     pub const fn scaled_words(&self, tokens: usize) -> usize {
         self.words + self.groups * tokens * self.codec.scale_bytes() as usize / size_of::<u32>()
     }
@@ -213,11 +216,13 @@ impl PageFormat {
 
 impl PageShape {
     /// Words of a block of keys with its scales, whole lines of a cache.
+    #[inline]
     pub const fn keys_len(&self) -> usize {
         self.keys.scaled_words(self.tokens).next_multiple_of(LANES as usize)
     }
 
     /// Words of a block of values with its scales and bits, whole lines of a cache.
+    #[inline]
     pub const fn values_len(&self) -> usize {
         let bits = self.tokens.div_ceil(u32::BITS as usize);
         let numbers = if self.shared { 0 } else { self.values.scaled_words(self.tokens) };
@@ -235,16 +240,19 @@ impl PageShape {
     }
 
     /// Words of what a page has of a key head.
+    #[inline]
     const fn key_head_len(&self) -> usize {
         if self.asks { 2 * self.keys_len() } else { self.keys_len() }
     }
 
     /// Words of a value head and its key heads.
+    #[inline]
     const fn head_len(&self) -> usize {
         self.values_len() + self.key_heads * self.key_head_len()
     }
 
     /// Words of a page.
+    #[inline]
     pub const fn len(&self) -> usize {
         self.value_heads * self.head_len()
     }
@@ -265,16 +273,19 @@ impl PageShape {
     }
 
     /// Where in a page the keys of a key head lie.
+    #[inline]
     pub const fn keys_at(&self, head: usize) -> usize {
         head / self.key_heads * self.head_len() + head % self.key_heads * self.key_head_len()
     }
 
     /// Where what the keys of a key head ask of later tokens lies, in a block like theirs, where there is one.
+    #[inline]
     pub const fn asks_at(&self, head: usize) -> usize {
         self.keys_at(head) + self.keys_len()
     }
 
     /// Where in a page the values of a value head lie: behind the keys of its key heads.
+    #[inline]
     pub const fn values_at(&self, head: usize) -> usize {
         head * self.head_len() + self.key_heads * self.key_head_len()
     }

@@ -4,17 +4,20 @@
 //! which tiles read, not in that of memory. A processor keeps few requests at a time, and some drop what comes faster, as comes from a
 //! tile whose own lines are near if it asks for those of a whole block. At a short distance requests are as slow as lines come, since
 //! the tile waits for these.
+//!
+//! Which cache lines are asked into is the processor's own: see [`Nearest`].
 
 use regard_ir::cache::{Block, PageShape};
 
 use super::LANES;
 use super::load::Step;
-use crate::isa::Door;
+use crate::isa::{Door, Nearest};
 
 /// Lines from the one that is read to the one that is asked for: so many that some are always on their way, and fewer than are kept.
 const NEAR: usize = 96;
 
-/// The same where products of a line take about as long as a line takes to come, so that requests are further apart.
+/// The same where products of a line take about as long as a line takes to come, so that requests are further apart, or where lines are
+/// asked into the second cache, from which they still have to come.
 const FAR: usize = 160;
 
 /// Products of a line with all rows from which on it is so.
@@ -22,6 +25,32 @@ const SLOW: usize = 8;
 
 /// Panels that a tile reads side by side, at most.
 const WIDEST: usize = 4;
+
+/// How lines are asked for.
+pub(super) trait Ask {
+    /// Asks for a line.
+    fn line<D: Door>(lanes: D, at: *const Step);
+}
+
+/// Into the first cache.
+pub(super) struct IntoFirst;
+
+/// Into the second cache.
+pub(super) struct IntoSecond;
+
+impl Ask for IntoFirst {
+    #[inline(always)]
+    fn line<D: Door>(lanes: D, at: *const Step) {
+        lanes.prefetch(at);
+    }
+}
+
+impl Ask for IntoSecond {
+    #[inline(always)]
+    fn line<D: Door>(lanes: D, at: *const Step) {
+        lanes.prefetch_far(at);
+    }
+}
 
 /// What is read after a block.
 #[derive(Clone, Copy)]
@@ -38,16 +67,19 @@ impl<'a> Ahead<'a> {
     pub const NOTHING: Self = Self { words: &[], numbers: 0, panel: 0 };
 
     /// A block of keys, or nothing if it is empty.
+    #[inline(always)]
     pub fn keys(shape: &PageShape, words: &'a [u32]) -> Self {
         Self::block(words, &shape.keys, shape.keys.channels)
     }
 
     /// A block of values, or nothing if it is empty.
+    #[inline(always)]
     pub fn values(shape: &PageShape, words: &'a [u32]) -> Self {
         Self::block(words, &shape.values, shape.tokens)
     }
 
     /// Rows that are read one after the other.
+    #[inline(always)]
     pub fn rows(words: &'a [u32]) -> Self {
         let numbers = words.len() / LANES;
         // So short that those of all panels side by side are the first lines that are read.
@@ -55,6 +87,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// A block whose panels have lines for so many channels or tokens.
+    #[inline(always)]
     fn block(words: &'a [u32], block: &Block, of_panel: usize) -> Self {
         if words.is_empty() {
             return Self::NOTHING;
@@ -65,11 +98,13 @@ impl<'a> Ahead<'a> {
     }
 
     /// All lines as they lie.
+    #[inline(always)]
     pub(super) fn lines(&self) -> &'a [Step] {
         self.words.as_chunks().0
     }
 
     /// Those of numbers.
+    #[inline(always)]
     pub(super) fn numbers(&self) -> &'a [Step] {
         &self.lines()[..self.numbers]
     }
@@ -127,9 +162,15 @@ pub(super) struct Soon {
 impl<'a> Cursor<'a> {
     /// Before the first tile of a block, of tiles `width` panels wide in which a line takes so many products.
     #[inline(always)]
-    pub fn new(course: Course<'a>, then: Ahead<'a>, (width, products): (usize, usize)) -> Self {
+    pub fn new(
+        course: Course<'a>,
+        then: Ahead<'a>,
+        (width, products): (usize, usize),
+        nearest: Nearest,
+    ) -> Self {
+        let near = if products < SLOW && nearest == Nearest::First { NEAR } else { FAR };
         // Of the block after the next one nothing is known.
-        let near = if products < SLOW { NEAR } else { FAR }.min(course.lines.len());
+        let near = near.min(course.lines.len());
         let (depth, rest) = (course.depth.max(1), near >> width.trailing_zeros());
         let mut cursor = Self { course, then, width, depth, at: [0; 2], rest };
         while cursor.rest >= depth {
@@ -175,9 +216,9 @@ impl<'a> Cursor<'a> {
 impl Soon {
     /// Asks for a line in each of some panels, as one of as many is read.
     #[inline(always)]
-    pub fn ask<D: Door>(&mut self, lanes: D, panels: usize) {
+    pub fn ask<D: Door, A: Ask>(&mut self, lanes: D, panels: usize) {
         let Run { first, panel } = self.run;
-        (0..panels).for_each(|it| lanes.prefetch(first.wrapping_add(it * panel)));
+        (0..panels).for_each(|it| A::line(lanes, first.wrapping_add(it * panel)));
         self.go_on();
     }
 
@@ -201,8 +242,14 @@ mod tests {
     use super::*;
 
     /// The lines that tiles ask for, by their places in memory: for each tile and line of it, of each panel.
-    fn asked(course: Course<'_>, then: Ahead<'_>, of: (usize, usize), tiles: usize) -> Vec<usize> {
-        let (mut cursor, begin) = (Cursor::new(course, then, of), course.lines.as_ptr());
+    fn asked(
+        course: Course<'_>,
+        then: Ahead<'_>,
+        of: (usize, usize),
+        nearest: Nearest,
+        tiles: usize,
+    ) -> Vec<usize> {
+        let (mut cursor, begin) = (Cursor::new(course, then, of, nearest), course.lines.as_ptr());
         let mut all = Vec::new();
         for _ in 0..tiles {
             let mut soon = cursor.next();
@@ -232,12 +279,15 @@ mod tests {
     #[test]
     fn lines_are_asked_for_in_the_order_in_which_they_are_read() {
         // Of 128 channels in f32 and bf16, keys and the values after them, by tiles of few rows and of many.
-        for (keys, values, depth, (width, products), near) in [
-            ([4, 128], [8, 64], 64, (4, 4), NEAR),
-            ([4, 128], [8, 64], 64, (2, 8), FAR),
-            ([4, 64], [8, 32], 32, (4, 1), NEAR),
-            ([4, 64], [8, 32], 32, (2, 8), FAR),
-            ([4, 64], [8, 32], 32, (1, 2), NEAR),
+        let (first, second) = (Nearest::First, Nearest::Second);
+        for (keys, values, depth, (width, products), nearest, near) in [
+            ([4, 128], [8, 64], 64, (4, 4), first, NEAR),
+            ([4, 128], [8, 64], 64, (2, 8), first, FAR),
+            ([4, 64], [8, 32], 32, (4, 1), first, NEAR),
+            ([4, 64], [8, 32], 32, (2, 8), first, FAR),
+            ([4, 64], [8, 32], 32, (1, 2), first, NEAR),
+            ([4, 128], [8, 64], 64, (4, 4), second, FAR),
+            ([4, 64], [8, 32], 32, (4, 1), second, FAR),
         ] {
             let ([panels, panel], count) = (keys, keys[0] * keys[1]);
             let memory = vec![[0; LANES]; count + values[0] * values[1] + 1];
@@ -249,7 +299,7 @@ mod tests {
             order.extend(read(count, [values[0], values[1], depth], width));
             let tiles = count / width / depth;
             assert_eq!(
-                asked(course, then, (width, products), tiles),
+                asked(course, then, (width, products), nearest, tiles),
                 order[near..][..count],
                 "{keys:?} {width}"
             );
@@ -261,7 +311,7 @@ mod tests {
         let memory = [[0; LANES]; 256];
         for (width, products) in [(4, 1), (2, 8), (1, 1)] {
             let course = Course { lines: &memory, panel: 32, depth: 32 };
-            let all = asked(course, Ahead::NOTHING, (width, products), 8 / width);
+            let all = asked(course, Ahead::NOTHING, (width, products), Nearest::First, 8 / width);
             assert!(all.iter().all(|&line| line < memory.len()), "{width}");
         }
     }

@@ -10,7 +10,7 @@ use core::ops::Range;
 use pulp::bytemuck;
 use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 
-use super::ahead::Soon;
+use super::ahead::{Ask, Soon};
 use super::load::Step;
 use super::tile::Write;
 use crate::engine::Op;
@@ -117,8 +117,8 @@ pub(super) struct Groups<'a> {
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
-/// One tile of integer sums, inside a function of its own.
-pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: usize> {
+/// One tile of integer sums, which asks for lines as `A` does, inside a function of its own.
+pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U: usize> {
     pub lanes: D,
     pub a: Rows<'a>,
     /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
@@ -131,13 +131,15 @@ pub(super) struct ByteTile<'a, D, S, const N: usize, const R: usize, const U: us
     /// Lines that are asked for while these are read.
     pub soon: Option<Soon>,
     pub write: Write<'a>,
-    pub stored: PhantomData<S>,
+    pub kind: PhantomData<(S, A)>,
 }
 
 /// Sums of upper and lower bytes of each row.
 type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::i32s; U]; 2]; R];
 
-impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> ByteTile<'a, D, S, N, R, U> {
+impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize>
+    ByteTile<'a, D, S, A, N, R, U>
+{
     /// Adds the products of some rows of the panels.
     #[inline(always)]
     fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, soon: &mut Option<Soon>, range: Range<usize>) {
@@ -179,7 +181,7 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> 
                 }
             }
             if let Some(soon) = soon {
-                soon.ask(lanes, U.div_ceil(per_panel));
+                soon.ask::<D, A>(lanes, U.div_ceil(per_panel));
             }
         }
     }
@@ -198,8 +200,8 @@ impl<'a, D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> 
     }
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op
-    for ByteTile<'_, D, S, N, R, U>
+impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize> Op
+    for ByteTile<'_, D, S, A, N, R, U>
 {
     type Output = ();
 

@@ -5,12 +5,12 @@ use core::ops::Range;
 
 use regard_ir::cache::Codec;
 
-use super::ahead::{Course, Soon};
+use super::ahead::{Ask, Course, Soon};
 use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
 use super::single::AddSingle;
 use super::tile::{Operand, Tile, Write};
 use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles, packed_row};
-use crate::isa::Door;
+use crate::isa::{Door, Nearest};
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
 macro_rules! with_codec {
@@ -140,7 +140,9 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     #[inline(always)]
     fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
         match self.a.rows {
-            1 => lanes.call(AddSingle { lanes, product: self, before, target }),
+            1 if lanes.nearest() == Nearest::First => {
+                lanes.call(AddSingle { lanes, product: self, before, target });
+            }
             _ => self.add_many(lanes, before, target),
         }
     }
@@ -150,7 +152,7 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
         let &Self { a, chain, words, panels, panel, stored } = self;
         let (rows, lines) = (a.rows, words.steps());
         let course = Course { lines: &lines[..panels * panel], panel, depth: chain.min(panel) };
-        let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(course, words.ahead, (rows, panels));
+        let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(lanes, course, words.ahead, (rows, panels));
         // Each chain starts from zero and is added to those before it.
         for begin in (0..a.depth).step_by(chain) {
             let depth = chain.min(a.depth - begin);
@@ -180,15 +182,15 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const U: usize>(
+    fn tile<A: Ask, const R: usize, const U: usize>(
         &self,
         lanes: D,
         (tile, first): (RowTile, usize),
         soon: Option<Soon>,
         write: Write<'_>,
     ) {
-        let &Self { ref a, panels, panel, stored } = self;
-        lanes.call(Tile::<D, S, N, R, U> {
+        let &Self { ref a, panels, panel, .. } = self;
+        lanes.call(Tile::<D, S, A, N, R, U> {
             lanes,
             a: a.tile(tile),
             panels,
@@ -196,7 +198,7 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
             first,
             soon,
             write,
-            stored,
+            kind: PhantomData,
         });
     }
 }

@@ -1,12 +1,14 @@
 //! Inner products with rows that lie one after the other.
 
+use core::marker::PhantomData;
+
 use regard_simd::{F32, Simd, vectors};
 
 use super::LANES;
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Ask, IntoFirst, IntoSecond};
 use super::single::{Next, Stream};
 use crate::engine::Op;
-use crate::isa::Door;
+use crate::isa::{Door, Nearest};
 
 /// Rows whose products are made at once.
 const ROWS: usize = 8;
@@ -33,32 +35,45 @@ pub fn inner_product<D: Door>(lanes: D, a: &[f32], b: &[f32]) -> f32 {
 pub fn inner_products<D: Door>(lanes: D, a: &[f32], rows: &[f32], ahead: Option<Ahead<'_>>, to: &mut [f32]) {
     let (a, rows): (&[Line], &[Line]) = (a.as_chunks().0, &rows.as_chunks().0[..to.len() * a.len() / LANES]);
     let stream = ahead.map(|ahead| Stream::of_rows(rows, ahead, ROWS * a.len()));
+    match lanes.nearest() {
+        Nearest::First => all::<D, IntoFirst>(lanes, (a, rows), stream, to),
+        Nearest::Second => all::<D, IntoSecond>(lanes, (a, rows), stream, to),
+    }
+}
+
+/// The same, whose lines are asked for as `A` does.
+#[inline(always)]
+fn all<D: Door, A: Ask>(lanes: D, (a, rows): (&[Line], &[Line]), stream: Option<Stream<'_>>, to: &mut [f32]) {
+    let ask = PhantomData;
     // Several lines of each row between two jumps, where there are as many. Where these are all of it, rows are at known distances, and
     // a line takes no instruction that finds it.
     match a.len() {
-        8 => lanes.call(Products::<D, 8, true> { lanes, a, rows, stream, to }),
-        4 => lanes.call(Products::<D, 4, true> { lanes, a, rows, stream, to }),
-        len if len.is_multiple_of(4) => lanes.call(Products::<D, 4, false> { lanes, a, rows, stream, to }),
-        _ => lanes.call(Products::<D, 1, false> { lanes, a, rows, stream, to }),
+        8 => lanes.call(Products::<D, A, 8, true> { lanes, a, rows, stream, to, ask }),
+        4 => lanes.call(Products::<D, A, 4, true> { lanes, a, rows, stream, to, ask }),
+        len if len.is_multiple_of(4) => {
+            lanes.call(Products::<D, A, 4, false> { lanes, a, rows, stream, to, ask });
+        }
+        _ => lanes.call(Products::<D, A, 1, false> { lanes, a, rows, stream, to, ask }),
     }
 }
 
 /// The products, `W` lines of each row at once, which are `ALL` of it or not. They run as a function of their own, so that there is
 /// little between two groups of rows.
-struct Products<'a, D, const W: usize, const ALL: bool> {
+struct Products<'a, D, A, const W: usize, const ALL: bool> {
     lanes: D,
     a: &'a [Line],
     rows: &'a [Line],
     stream: Option<Stream<'a>>,
     to: &'a mut [f32],
+    ask: PhantomData<A>,
 }
 
-impl<D: Door, const W: usize, const ALL: bool> Op for Products<'_, D, W, ALL> {
+impl<D: Door, A: Ask, const W: usize, const ALL: bool> Op for Products<'_, D, A, W, ALL> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, a, rows, mut stream, to } = self;
+        let Self { lanes, a, rows, mut stream, to, .. } = self;
         let len = if ALL { W } else { a.len() };
         let a = &a.as_chunks::<W>().0[..len / W];
         let (groups, rest) = to.as_chunks_mut::<ROWS>();
@@ -67,8 +82,8 @@ impl<D: Door, const W: usize, const ALL: bool> Op for Products<'_, D, W, ALL> {
             let of_group;
             (of_group, rows) = rows.split_at(ROWS * len);
             let sums = match stream.as_mut().and_then(|stream| stream.next()) {
-                Some(next) => products::<D, W, true>(lanes, a, of_group, next),
-                None => products::<D, W, false>(lanes, a, of_group, Next::NOTHING),
+                Some(next) => products::<D, A, W, true>(lanes, a, of_group, next),
+                None => products::<D, A, W, false>(lanes, a, of_group, Next::NOTHING),
             };
             *to = lanes.sums(sums);
         }
@@ -81,7 +96,7 @@ impl<D: Door, const W: usize, const ALL: bool> Op for Products<'_, D, W, ALL> {
 /// Of a group of rows, still to be summed over lanes. If `ASKS`, a line is asked for when one of these is read: many at once would hold
 /// up those that are waited for.
 #[inline(always)]
-fn products<D: Door, const W: usize, const ASKS: bool>(
+fn products<D: Door, A: Ask, const W: usize, const ASKS: bool>(
     lanes: D,
     a: &[[Line; W]],
     rows: &[Line],
@@ -103,7 +118,7 @@ fn products<D: Door, const W: usize, const ASKS: bool>(
                 }
             }
             if ASKS {
-                next.ask(lanes, i * ROWS..(i + 1) * ROWS);
+                next.ask::<D, A>(lanes, i * ROWS..(i + 1) * ROWS);
             }
         }
         next.go_on(W * ROWS);

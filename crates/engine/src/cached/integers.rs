@@ -7,7 +7,7 @@ use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::{F32, vectors_mut};
 
-use super::ahead::{Course, Soon};
+use super::ahead::{Ask, Course, Soon};
 use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
 use super::load::Step;
 use super::tile::Write;
@@ -100,7 +100,7 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
         stored: PhantomData,
     };
     let course = Course { lines: &words.steps()[..panels * depth], panel: depth, depth };
-    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(course, words.ahead, (rows, panels));
+    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(lanes, course, words.ahead, (rows, panels));
     let part = Part { rows, panels, before: Before::Nothing };
     in_tiles(lanes, &part, target, &tiles, &mut cursor);
 }
@@ -132,8 +132,12 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     let (panel, panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));
     let group_panels = if block.groups > 1 { GROUP / LANES } else { panels };
     let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(numbers).min(panel) };
-    let mut cursor =
-        cursor::<D, IntegerTiles<'_, S, N>>(course, words.ahead, (weights.rows, group_panels.min(panels)));
+    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(
+        lanes,
+        course,
+        words.ahead,
+        (weights.rows, group_panels.min(panels)),
+    );
     for begin in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - begin);
         // Weights past the last key are zero, and so are rounded with the others.
@@ -230,16 +234,25 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> 
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const U: usize>(
+    fn tile<A: Ask, const R: usize, const U: usize>(
         &self,
         lanes: D,
         (tile, first): (RowTile, usize),
         soon: Option<Soon>,
         write: Write<'_>,
     ) {
-        let &Self { a, panels, panel, groups, stored } = self;
+        let &Self { a, panels, panel, groups, .. } = self;
         let a = Rows { words: &a.words[tile.first * a.stride..], rows: tile.rows, ..a };
-        let tile = ByteTile::<D, S, N, R, U> { lanes, a, panels, panel, groups, first, soon, write, stored };
-        lanes.call_bytes(tile);
+        lanes.call_bytes(ByteTile::<D, S, A, N, R, U> {
+            lanes,
+            a,
+            panels,
+            panel,
+            groups,
+            first,
+            soon,
+            write,
+            kind: PhantomData,
+        });
     }
 }

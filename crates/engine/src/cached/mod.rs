@@ -21,11 +21,11 @@ mod turn;
 
 use regard_ir::cache::{Block, Codec};
 
-use self::ahead::{Course, Cursor, Soon};
+use self::ahead::{Ask, Course, Cursor, IntoFirst, IntoSecond, Soon};
 use self::load::Step;
 use self::rows::RowTile;
 use self::tile::Write;
-use crate::isa::Door;
+use crate::isa::{Door, Nearest};
 
 pub use self::ahead::Ahead;
 pub use self::columns::{Columns, column_rows, columns, columns_scratch_len, has_columns, turn_columns};
@@ -95,6 +95,7 @@ pub enum Before<'a> {
 }
 
 impl Words<'_> {
+    #[inline(always)]
     fn steps(&self) -> &[Step] {
         self.words[..self.block.words].as_chunks().0
     }
@@ -201,7 +202,7 @@ trait Tiles<D: Door> {
     fn vectors(rows: usize) -> usize;
 
     /// Vectors from number `first` on, which ask for lines as told.
-    fn tile<const R: usize, const U: usize>(
+    fn tile<A: Ask, const R: usize, const U: usize>(
         &self,
         lanes: D,
         at: (RowTile, usize),
@@ -250,6 +251,7 @@ fn in_tiles<D: Door, T: Tiles<D>>(
 /// Where the tiles of [`in_tiles`] ask that go over a block, with so many rows and at most so many panels side by side.
 #[inline(always)]
 fn cursor<'a, D: Door, T: Tiles<D>>(
+    lanes: D,
     course: Course<'a>,
     ahead: Option<Ahead<'a>>,
     (rows, panels): (usize, usize),
@@ -257,7 +259,7 @@ fn cursor<'a, D: Door, T: Tiles<D>>(
     let tile = RowTile::new(0, rows.min(T::ROWS));
     let width = at_most(T::vectors(tile.width), panels * (LANES / D::WIDTH)) * D::WIDTH / LANES;
     let products = rows * T::PRODUCTS * (LANES / D::WIDTH);
-    Some(Cursor::new(course, ahead?, (width.max(1), products)))
+    Some(Cursor::new(course, ahead?, (width.max(1), products), lanes.nearest()))
 }
 
 /// As many as asked for, a power of two, or as many as there are of a smaller one.
@@ -298,19 +300,35 @@ impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
             factors,
         };
         let (lanes, tiles, at) = (self.lanes, self.tiles, (tile, first));
-        match (tile.width, count) {
-            (1, 4) => tiles.tile::<1, 4>(lanes, at, soon, write),
-            (2, 4) => tiles.tile::<2, 4>(lanes, at, soon, write),
-            (4, 4) => tiles.tile::<4, 4>(lanes, at, soon, write),
-            (1, 2) => tiles.tile::<1, 2>(lanes, at, soon, write),
-            (2, 2) => tiles.tile::<2, 2>(lanes, at, soon, write),
-            (4, 2) => tiles.tile::<4, 2>(lanes, at, soon, write),
-            (8, 2) => tiles.tile::<8, 2>(lanes, at, soon, write),
-            (1, 1) => tiles.tile::<1, 1>(lanes, at, soon, write),
-            (2, 1) => tiles.tile::<2, 1>(lanes, at, soon, write),
-            (4, 1) => tiles.tile::<4, 1>(lanes, at, soon, write),
-            (8, 1) => tiles.tile::<8, 1>(lanes, at, soon, write),
-            (rows, count) => panic!("a tile of {rows} rows by {count} vectors"),
+        match lanes.nearest() {
+            Nearest::First => take::<D, T, IntoFirst>(lanes, tiles, at, count, soon, write),
+            Nearest::Second => take::<D, T, IntoSecond>(lanes, tiles, at, count, soon, write),
         }
+    }
+}
+
+/// Takes a row tile over so many vectors from one on.
+#[inline(always)]
+fn take<D: Door, T: Tiles<D>, A: Ask>(
+    lanes: D,
+    tiles: &T,
+    at: (RowTile, usize),
+    count: usize,
+    soon: Option<Soon>,
+    write: Write<'_>,
+) {
+    match (at.0.width, count) {
+        (1, 4) => tiles.tile::<A, 1, 4>(lanes, at, soon, write),
+        (2, 4) => tiles.tile::<A, 2, 4>(lanes, at, soon, write),
+        (4, 4) => tiles.tile::<A, 4, 4>(lanes, at, soon, write),
+        (1, 2) => tiles.tile::<A, 1, 2>(lanes, at, soon, write),
+        (2, 2) => tiles.tile::<A, 2, 2>(lanes, at, soon, write),
+        (4, 2) => tiles.tile::<A, 4, 2>(lanes, at, soon, write),
+        (8, 2) => tiles.tile::<A, 8, 2>(lanes, at, soon, write),
+        (1, 1) => tiles.tile::<A, 1, 1>(lanes, at, soon, write),
+        (2, 1) => tiles.tile::<A, 2, 1>(lanes, at, soon, write),
+        (4, 1) => tiles.tile::<A, 4, 1>(lanes, at, soon, write),
+        (8, 1) => tiles.tile::<A, 8, 1>(lanes, at, soon, write),
+        (rows, count) => panic!("a tile of {rows} rows by {count} vectors"),
     }
 }

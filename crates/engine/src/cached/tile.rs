@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 use regard_simd::{Simd, vectors_mut};
 
 use super::RowTile;
-use super::ahead::Soon;
+use super::ahead::{Ask, Soon};
 use super::load::{Step, Stored};
 use crate::engine::Op;
 use crate::isa::Door;
@@ -27,8 +27,8 @@ pub(super) struct Write<'a> {
     pub factors: Option<&'a [f32]>,
 }
 
-/// One tile. It runs as a function of its own, so that its sums keep every register.
-pub(super) struct Tile<'a, D, S, const N: usize, const R: usize, const U: usize> {
+/// One tile, which asks for lines as `A` does. It runs as a function of its own, so that its sums keep every register.
+pub(super) struct Tile<'a, D, S, A, const N: usize, const R: usize, const U: usize> {
     pub lanes: D,
     pub a: Operand<'a>,
     /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
@@ -39,7 +39,7 @@ pub(super) struct Tile<'a, D, S, const N: usize, const R: usize, const U: usize>
     /// Lines that are asked for while these are read.
     pub soon: Option<Soon>,
     pub write: Write<'a>,
-    pub stored: PhantomData<S>,
+    pub kind: PhantomData<(S, A)>,
 }
 
 /// Rows that are broadcast: `depth` times as many numbers as a word takes of each, `stride` numbers apart.
@@ -71,7 +71,9 @@ impl<'a> Operand<'a> {
     }
 }
 
-impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op for Tile<'_, D, S, N, R, U> {
+impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize> Op
+    for Tile<'_, D, S, A, N, R, U>
+{
     type Output = ();
 
     #[inline(always)]
@@ -101,7 +103,7 @@ impl<D: Door, S: Stored<N>, const N: usize, const R: usize, const U: usize> Op f
                 }
             }
             if let Some(soon) = &mut soon {
-                soon.ask(lanes, U.div_ceil(per_panel));
+                soon.ask::<D, A>(lanes, U.div_ceil(per_panel));
             }
         }
         write.write(lanes, &sums);

@@ -12,8 +12,8 @@ use pulp::{bytemuck, f32x8, i32x8, u32x8};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
-use super::Door;
-use super::probe::Probe;
+use super::probe::{self, Probe};
+use super::{Door, Nearest};
 use crate::engine::Op;
 use crate::pack::PANEL;
 
@@ -24,12 +24,19 @@ pub struct Avx2 {
     _f16c: F16c,
     /// Whether the processor has AVX-VNNI too.
     vnni: bool,
+    /// Which cache long runs of lines are asked into.
+    nearest: Nearest,
 }
 
 impl Avx2 {
     /// The token, on a processor that has the set.
     pub fn detect() -> Option<Self> {
-        Some(Self { v3: V3::try_new()?, _f16c: F16c::try_new()?, vnni: has_vnni() })
+        Some(Self {
+            v3: V3::try_new()?,
+            _f16c: F16c::try_new()?,
+            vnni: has_vnni(),
+            nearest: probe::nearest(),
+        })
     }
 }
 
@@ -188,6 +195,16 @@ impl Door for Avx2 {
     const ISA: Isa = Isa::Avx2;
     /// 4 × 3 sums, 3 row vectors and a broadcast: 16 registers.
     const TILE: usize = 4;
+
+    #[inline(always)]
+    fn nearest(self) -> Nearest {
+        self.nearest
+    }
+
+    #[inline(always)]
+    fn with_nearest(self, nearest: Nearest) -> Self {
+        Self { nearest, ..self }
+    }
 
     #[inline(always)]
     fn half_tile<const FIRST: usize>(self, a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[f32x8; 3]; PANEL / 2] {

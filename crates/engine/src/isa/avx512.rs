@@ -12,8 +12,8 @@ use pulp::{bytemuck, f32x16, i32x16, u32x16};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, TRANSPOSE};
 
-use super::probe::Probe;
-use super::{Door, avx2};
+use super::probe::{self, Probe};
+use super::{Door, Nearest, avx2};
 use crate::engine::Op;
 
 /// Proof that the processor has `pulp`'s level V4, and AVX512-BF16 where `BF16` says so.
@@ -22,6 +22,8 @@ pub struct Level<const BF16: bool> {
     v4: V4,
     /// Whether the processor has AVX512-VNNI too.
     vnni: bool,
+    /// Which cache long runs of lines are asked into.
+    nearest: Nearest,
 }
 
 /// Proof that the processor has `pulp`'s level V4.
@@ -33,7 +35,7 @@ pub type Avx512Bf16 = Level<true>;
 impl Avx512 {
     /// The token, on a processor that has the set.
     pub fn detect() -> Option<Self> {
-        Some(Self { v4: V4::try_new()?, vnni: has_vnni() })
+        Some(Self { v4: V4::try_new()?, vnni: has_vnni(), nearest: probe::nearest() })
     }
 }
 
@@ -46,7 +48,7 @@ impl Avx512Bf16 {
         let v4 = V4::try_new()?;
         // A processor of level V4 has leaf 7; subleaf 0's EAX is the largest subleaf.
         let ask = || __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax & BF16 != 0;
-        PROBE.get(ask).then(|| Self { v4, vnni: has_vnni() })
+        PROBE.get(ask).then(|| Self { v4, vnni: has_vnni(), nearest: probe::nearest() })
     }
 }
 
@@ -238,6 +240,16 @@ impl Door for Avx512 {
     const TILE: usize = 8;
 
     #[inline(always)]
+    fn nearest(self) -> Nearest {
+        self.nearest
+    }
+
+    #[inline(always)]
+    fn with_nearest(self, nearest: Nearest) -> Self {
+        Self { nearest, ..self }
+    }
+
+    #[inline(always)]
     fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
         self.products_of_bytes(a, b, c)
     }
@@ -268,6 +280,16 @@ impl Door for Avx512 {
 impl Door for Avx512Bf16 {
     const ISA: Isa = Isa::Avx512Bf16;
     const TILE: usize = Avx512::TILE;
+
+    #[inline(always)]
+    fn nearest(self) -> Nearest {
+        self.nearest
+    }
+
+    #[inline(always)]
+    fn with_nearest(self, nearest: Nearest) -> Self {
+        Self { nearest, ..self }
+    }
 
     #[inline(always)]
     fn dot_bf16(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {

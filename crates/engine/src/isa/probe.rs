@@ -1,6 +1,9 @@
 //! What is asked of the processor once and remembered.
 
+use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicU8, Ordering};
+
+use super::Nearest;
 
 /// An answer that does not change, once there is one.
 pub(crate) struct Probe(AtomicU8);
@@ -25,5 +28,41 @@ impl Probe {
             self.0.store(answer, Ordering::Relaxed);
         }
         answer == Self::YES
+    }
+}
+
+/// Where this processor is to have long runs of lines.
+///
+/// AMD's family 26 (Zen 5) reads them faster from the first cache. Family 25 (Zen 4) leaves off looking ahead by itself where lines are
+/// asked into the first cache, and reads half as fast then as where they are asked into the second. Of others nothing is known.
+pub(crate) fn nearest() -> Nearest {
+    static PROBE: Probe = Probe::new();
+    match PROBE.get(|| __cpuid(0).ebx == AMD && family(__cpuid(1).eax) >= 26) {
+        true => Nearest::First,
+        false => Nearest::Second,
+    }
+}
+
+/// The first four letters of "AuthenticAMD", as CPUID leaf 0's EBX has them.
+const AMD: u32 = u32::from_le_bytes(*b"Auth");
+
+/// A processor's family, by CPUID leaf 1's EAX.
+const fn family(signature: u32) -> u32 {
+    match signature >> 8 & 0xf {
+        0xf => 0xf + (signature >> 20 & 0xff),
+        family => family,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_told_by_their_signatures() {
+        // Zen 4 and Zen 5 servers, and a Xeon of the fourth generation.
+        for (signature, expected) in [(0x00a1_0f11, 25), (0x00b0_0f21, 26), (0x0008_06f8, 6)] {
+            assert_eq!(family(signature), expected, "{signature:#x}");
+        }
     }
 }

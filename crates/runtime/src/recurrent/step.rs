@@ -9,7 +9,7 @@ use core::ops::Range;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::grid::{Claim, MatrixMut};
-use regard_engine::isa::Door;
+use regard_engine::isa::{Door, Nearest};
 use regard_engine::{Engine, Op};
 use regard_ir::variant::Decay;
 use regard_simd::{F32, load_f32, vectors, vectors_mut};
@@ -100,7 +100,8 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     key: &key[..layout.dim],
                     keep: self.has_decay().then(|| [&keep[0][..layout.dim], &keep[1][..layout.dim]]),
                     erases: self.rule.delta.then(erases),
-                    asks: states == At::Caller && !layout.holds_states,
+                    // Rows lie one after the other, so that some processors look ahead by themselves.
+                    asks: states == At::Caller && !layout.holds_states && lanes.nearest() == Nearest::First,
                 };
                 of.write(lanes, (&mut state, rows), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);

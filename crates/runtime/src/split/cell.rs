@@ -186,6 +186,22 @@ struct Chunk {
     is_last: bool,
 }
 
+/// What a chunk's queries find lookahead keys by.
+struct Finding<'a> {
+    learned: Learned<'a>,
+    /// Position of the first query, and how many there are.
+    queries: (u32, usize),
+    /// Which tokens that wait teach the keys of every page, where that is the same for all.
+    teachers: Option<Teachers>,
+}
+
+impl Finding<'_> {
+    /// How many tokens wait.
+    fn waiting(&self) -> usize {
+        self.queries.0 as usize + self.queries.1 - self.learned.taught as usize
+    }
+}
+
 impl<D: Door> Op for Cell<'_, '_, D> {
     type Output = ();
 
@@ -257,6 +273,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
         let is_dead = |page: usize| dead >> page & 1 != 0;
         let count_of = |page: usize| tokens.min(chunk.keys - page * tokens);
         let rows = self.call.rows(self.pass);
+        let finding = layout.learning.as_ref().map(|_| self.finding(chunk));
         for page in 0..pages {
             if is_dead(page) {
                 continue;
@@ -266,16 +283,18 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 false if shape.shared => Ahead::NOTHING,
                 false => Ahead::values(shape, values_of(0)),
             };
-            let learned =
-                layout.learning.as_ref().map(|_| self.learned_keys(chunk, page * tokens, count_of(page)));
-            let ahead = learned.map_or(next, |learned| Ahead::rows(pulp::bytemuck::cast_slice(learned)));
+            let first = chunk.first as usize + page * tokens;
+            let learned = finding
+                .as_ref()
+                .map(|finding| (finding, finding.learned.keys(self.pass.head, first, count_of(page))));
+            let ahead = learned.map_or(next, |(_, keys)| Ahead::rows(pulp::bytemuck::cast_slice(keys)));
             let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead: Some(ahead) };
             let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
             let queries = (&*self.memory.query, rows);
             cached::scores(self.lanes, words, queries, (chain, count_of(page)), target);
-            if let Some(learned) = learned {
-                self.find(chunk, (learned, next), (page * tokens, count_of(page)));
+            if let Some((finding, keys)) = learned {
+                self.find(finding, (keys, next), (first, count_of(page)), page * tokens);
             }
         }
         let moved = self.weigh(chunk, dead, rows);
@@ -342,33 +361,49 @@ impl<'a, D: Door> Cell<'a, '_, D> {
         Ahead::keys(&layout.page, cache.blocks(&layout.page, pass.head).keys_ahead(begin))
     }
 
-    /// The lookahead keys of a page, which are number `begin` of the chunk and after, as the last lesson left them.
-    fn learned_keys(&self, chunk: Chunk, begin: usize, count: usize) -> &'a [f32] {
-        self.call.learned(self.pass).keys(self.pass.head, chunk.first as usize + begin, count)
+    /// What the queries of a chunk find lookahead keys by.
+    fn finding(&self, chunk: Chunk) -> Finding<'a> {
+        let of = self.call.parts.problem.sequence(self.pass.sequences[0]);
+        let queries = (of.q_offset as u32, of.queries as usize);
+        let finding = Finding { learned: self.call.learned(self.pass), queries, teachers: None };
+        let (first, waiting) = (chunk.first as usize, finding.waiting());
+        // Most chunks are long past, so that all tokens teach all of their keys.
+        let teachers = match self.teaching(&finding, 0..waiting, first..first + chunk.keys) {
+            Liveness::Partial => None,
+            whole => Some(Teachers::new(waiting, |_| whole)),
+        };
+        Finding { teachers, ..finding }
     }
 
-    /// Finds what the queries find at the lookahead keys of a page, which are number `begin` of the chunk and after.
+    /// Whether tokens that wait, by number, teach some keys.
+    fn teaching(&self, finding: &Finding<'_>, tokens: Range<usize>, keys: Range<usize>) -> Liveness {
+        let Parts { variant, problem, .. } = self.call.parts;
+        let Mechanism::Lookahead(lookahead) = &variant.mechanism else { return Liveness::Dead };
+        let (sequence, head) = (self.pass.sequences[0], self.pass.head as u32);
+        let all = problem.sequence(sequence).region(sequence, &variant.heads, head);
+        let at = |token: usize| (finding.learned.taught as usize + token) as i32;
+        let q = Span { lo: at(tokens.start), hi: at(tokens.end) - 1 };
+        let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
+        tiles::liveness(lookahead.allow, &Region { q, k, ..all }, self.call.ranges)
+    }
+
+    /// Finds what the queries find at the lookahead keys of a page, so many from one on, which are number `begin` of the chunk and after.
     #[inline(always)]
-    fn find(&mut self, chunk: Chunk, (keys, ahead): (&[f32], Ahead<'_>), (begin, count): (usize, usize)) {
-        let (call, pass) = (self.call, self.pass);
-        let Parts { variant, problem, .. } = call.parts;
-        let Mechanism::Lookahead(lookahead) = &variant.mechanism else { return };
-        let (Some(layout), Some(memory)) = (&call.layout.learning, &mut self.memory.learning) else { return };
-        let learned = call.learned(pass);
-        let first = chunk.first as usize + begin;
-        let of = problem.sequence(pass.sequences[0]);
-        let all = of.region(pass.sequences[0], &variant.heads, pass.head as u32);
-        let waiting = (all.q.hi + 1 - learned.taught as i32) as usize;
-        let teachers = Teachers::new(waiting, |tokens| {
-            let at = |token: usize| (learned.taught as usize + token) as i32;
-            let q = Span { lo: at(tokens.start), hi: at(tokens.end) - 1 };
-            let k = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
-            tiles::liveness(lookahead.allow, &Region { q, k, ..all }, call.ranges)
+    fn find(
+        &mut self,
+        finding: &Finding<'_>,
+        (keys, ahead): (&[f32], Ahead<'_>),
+        (first, count): (usize, usize),
+        begin: usize,
+    ) {
+        let teachers = finding.teachers.unwrap_or_else(|| {
+            Teachers::new(finding.waiting(), |tokens| self.teaching(finding, tokens, first..first + count))
         });
-        let queries = (of.q_offset as u32, of.queries as usize);
+        let layout = self.call.layout;
+        let (Some(learning), Some(memory)) = (&layout.learning, &mut self.memory.learning) else { return };
         let keys = Taught { first, count, keys, teachers, ahead };
-        let to = (begin, call.layout.chunk);
-        layout.find(self.lanes, (&learned, pass.head), keys, queries, to, memory);
+        let learned = (&finding.learned, self.pass.head);
+        learning.find(self.lanes, learned, keys, finding.queries, (begin, layout.chunk), memory);
     }
 
     /// Makes weights of a chunk's scores. Says whether the sums so far must be multiplied by their factors.

@@ -143,6 +143,8 @@ impl<D: Door> Op for Taking<'_, '_, D> {
         let Self { weighing, cache, waiting, tokens, weights, ahead, scratch } = self;
         let &Weighing { page, plan, .. } = weighing;
         let (heads, cell) = (waiting.shape.heads, plan.decode.key_cell as usize);
+        // Little is worked out between two heads, as the core waits for what they ask meanwhile.
+        let (len, first_at) = (page.keys_len(), page.asks_at(0));
         // Most cells of a long sequence are dead where keys learn in a window.
         let mut known = (usize::MAX, Liveness::Dead);
         while let Some((number, weights)) = weights.take() {
@@ -154,7 +156,18 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 let all = begin..tokens.end.min(begin + cell);
                 known = (first / cell, weighing.liveness(0..heads, &tokens, all));
             }
+            let words = cache.stored(&page, number);
+            let last_ahead = match (number + ahead) * page.tokens < tokens.end {
+                true => &cache.stored(&page, number + ahead)[first_at..][..len],
+                false => &[],
+            };
+            let mut next = &words[first_at..][..len];
             for (head, weights) in weights.chunks_exact_mut(page.tokens * WAITING).enumerate() {
+                let asks = next;
+                next = match head + 1 < heads {
+                    true => &words[page.asks_at(head + 1)..][..len],
+                    false => last_ahead,
+                };
                 // The tokens before weigh nothing for keys that came after them.
                 if !fresh.is_empty() {
                     for row in weights.chunks_exact_mut(page.tokens) {
@@ -168,22 +181,7 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 if liveness == Liveness::Dead {
                     continue;
                 }
-                let stored = |number: usize, head: usize| -> &[u32] {
-                    &cache.stored(&page, number)[page.asks_at(head)..][..page.keys_len()]
-                };
-                let next = match (head + 1 < heads, (number + ahead) * page.tokens < tokens.end) {
-                    (true, _) => stored(number, head + 1),
-                    (false, true) => stored(number + ahead, 0),
-                    (false, false) => &[],
-                };
-                let of = Page {
-                    first,
-                    count: keys.len(),
-                    head,
-                    asks: stored(number, head),
-                    ahead: next,
-                    liveness,
-                };
+                let of = Page { first, count: keys.len(), head, asks, ahead: next, liveness };
                 // Their rows may begin at the end of the block and go on where it begins.
                 let row = LearnedShape::weights_row(tokens.start);
                 let middle = tokens.end.min(tokens.start + WAITING - row);
@@ -231,7 +229,6 @@ impl<D: Door> Weighing<'_, D> {
         cached::scores(lanes, words, (askers, tokens.len()), (chain, of.count), target);
         let (zero, never) = (F32::splat(lanes, 0.0), F32::splat(lanes, f32::NEG_INFINITY));
         let whole = of.count.next_multiple_of(LANES);
-        let sequence = problem.sequence(0);
         for (token, weights) in tokens.zip(weights.chunks_exact_mut(stride)) {
             let scores = &mut weights[..whole];
             if keeps_rows {
@@ -243,6 +240,7 @@ impl<D: Door> Weighing<'_, D> {
                 }
                 continue;
             }
+            let sequence = problem.sequence(0);
             let (h, q) = ([of.head as i32; LANES], [token as i32; LANES]);
             let place = Place {
                 b: 0,

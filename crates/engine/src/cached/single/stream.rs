@@ -8,7 +8,7 @@ use core::ops::Range;
 use pulp::bytemuck;
 
 use super::super::LANES;
-use super::super::ahead::Ahead;
+use super::super::ahead::{Ahead, Ask};
 use super::super::load::Step;
 use crate::isa::Door;
 
@@ -61,8 +61,8 @@ impl Next {
 
     /// Asks for some of the lines, by their number.
     #[inline(always)]
-    pub fn ask<D: Door>(&self, lanes: D, numbers: Range<usize>) {
-        numbers.for_each(|it| lanes.prefetch(self.0.wrapping_add(it)));
+    pub fn ask<D: Door, A: Ask>(&self, lanes: D, numbers: Range<usize>) {
+        numbers.for_each(|it| A::line(lanes, self.0.wrapping_add(it)));
     }
 
     /// Counts on from so many lines further.

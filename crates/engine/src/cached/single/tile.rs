@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use regard_simd::{F32, Lanes, Simd, vectors_mut};
 
+use super::super::ahead::IntoFirst;
 use super::super::floats::Product;
 use super::super::load::{Step, Stored};
 use super::super::{Before, LANES, Target};
@@ -166,7 +167,7 @@ impl<const N: usize, const W: usize> Runs<'_, '_, N, W> {
                     }
                 }
                 if ASKS {
-                    next.ask(lanes, i * runs..(i + 1) * runs);
+                    next.ask::<D, IntoFirst>(lanes, i * runs..(i + 1) * runs);
                 }
             }
             next.go_on(W * runs);
