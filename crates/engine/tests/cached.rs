@@ -5,11 +5,11 @@ use regard_engine::cached::{
     self, Ahead, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
 };
 use regard_engine::catalog::ENTRIES;
-use regard_engine::isa::{Door, Nearest};
+use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
-use regard_simd::Simd;
+use regard_simd::{Nearest, Simd};
 
 /// Numbers that are drawn: xorshift.
 struct Dice(u64);

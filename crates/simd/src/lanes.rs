@@ -34,6 +34,15 @@ pub fn rows_from(mut rows: [&[f32]; TRANSPOSE], first: usize) -> [&[f32]; TRANSP
     rows
 }
 
+/// A cache that lines are asked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nearest {
+    /// The first.
+    First,
+    /// The second, and not the first.
+    Second,
+}
+
 /// The vectors of one instruction set.
 ///
 /// A value of this type is a proof that the processor has the set: it is made by detection alone. Methods are
@@ -102,6 +111,22 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     /// As [`Lanes::prefetch`], into the caches behind the nearest one: for what is read after more than that one holds.
     #[inline(always)]
     fn prefetch_far<T>(self, _at: *const T) {}
+
+    /// Which cache long runs of lines, each of which is read once, are asked into.
+    ///
+    /// No bit depends on it, and which one is faster depends on the processor. One that has lines asked into the second looks far ahead by
+    /// itself where they are read as they lie.
+    #[inline(always)]
+    fn nearest(self) -> Nearest {
+        Nearest::First
+    }
+
+    /// The same with another of these caches, where the set can ask into both: for tests of what must not depend on it.
+    #[inline(always)]
+    #[must_use]
+    fn with_nearest(self, _nearest: Nearest) -> Self {
+        self
+    }
 
     /// Writes 8 × 8 floats turned: `to[j * stride + i] = from[i][j]`.
     ///

@@ -8,10 +8,11 @@
 //! Which cache lines are asked into is the processor's own: see [`Nearest`].
 
 use regard_ir::cache::{Block, PageShape};
+use regard_simd::Nearest;
 
 use super::LANES;
 use super::load::Step;
-use crate::isa::{Door, Nearest};
+use crate::isa::Door;
 
 /// Lines from the one that is read to the one that is asked for: so many that some are always on their way, and fewer than are kept.
 const NEAR: usize = 96;

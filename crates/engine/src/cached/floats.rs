@@ -4,13 +4,14 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use regard_ir::cache::Codec;
+use regard_simd::Nearest;
 
 use super::ahead::{Ask, Course, Soon};
 use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
 use super::single::AddSingle;
 use super::tile::{Operand, Tile, Write};
 use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles, packed_row};
-use crate::isa::{Door, Nearest};
+use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
 macro_rules! with_codec {
@@ -140,6 +141,7 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     #[inline(always)]
     fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
         match self.a.rows {
+            // Its chains side by side are where a processor that looks ahead by itself reads slowest: that takes the tiles of several.
             1 if lanes.nearest() == Nearest::First => {
                 lanes.call(AddSingle { lanes, product: self, before, target });
             }

@@ -2,13 +2,13 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Simd, vectors};
+use regard_simd::{F32, Nearest, Simd, vectors};
 
 use super::LANES;
 use super::ahead::{Ahead, Ask, IntoFirst, IntoSecond};
 use super::single::{Next, Stream};
 use crate::engine::Op;
-use crate::isa::{Door, Nearest};
+use crate::isa::Door;
 
 /// Rows whose products are made at once.
 const ROWS: usize = 8;

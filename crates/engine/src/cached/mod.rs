@@ -20,12 +20,13 @@ mod tile;
 mod turn;
 
 use regard_ir::cache::{Block, Codec};
+use regard_simd::Nearest;
 
 use self::ahead::{Ask, Course, Cursor, IntoFirst, IntoSecond, Soon};
 use self::load::Step;
 use self::rows::RowTile;
 use self::tile::Write;
-use crate::isa::{Door, Nearest};
+use crate::isa::Door;
 
 pub use self::ahead::Ahead;
 pub use self::columns::{Columns, column_rows, columns, columns_scratch_len, has_columns, turn_columns};

@@ -10,10 +10,10 @@ use pulp::core_arch::x86::F16c;
 use pulp::x86::V3;
 use pulp::{bytemuck, f32x8, i32x8, u32x8};
 use regard_ir::machine::Isa;
-use regard_simd::{Lanes, TRANSPOSE};
+use regard_simd::{Lanes, Nearest, TRANSPOSE};
 
+use super::Door;
 use super::probe::{self, Probe};
-use super::{Door, Nearest};
 use crate::engine::Op;
 use crate::pack::PANEL;
 
@@ -112,6 +112,16 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn nearest(self) -> Nearest {
+        self.nearest
+    }
+
+    #[inline(always)]
+    fn with_nearest(self, nearest: Nearest) -> Self {
+        Self { nearest, ..self }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         prefetch::<_MM_HINT_T0, T>(at);
     }
@@ -195,16 +205,6 @@ impl Door for Avx2 {
     const ISA: Isa = Isa::Avx2;
     /// 4 × 3 sums, 3 row vectors and a broadcast: 16 registers.
     const TILE: usize = 4;
-
-    #[inline(always)]
-    fn nearest(self) -> Nearest {
-        self.nearest
-    }
-
-    #[inline(always)]
-    fn with_nearest(self, nearest: Nearest) -> Self {
-        Self { nearest, ..self }
-    }
 
     #[inline(always)]
     fn half_tile<const FIRST: usize>(self, a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[f32x8; 3]; PANEL / 2] {

@@ -10,10 +10,10 @@ use core::mem::transmute;
 use pulp::x86::V4;
 use pulp::{bytemuck, f32x16, i32x16, u32x16};
 use regard_ir::machine::Isa;
-use regard_simd::{Lanes, TRANSPOSE};
+use regard_simd::{Lanes, Nearest, TRANSPOSE};
 
 use super::probe::{self, Probe};
-use super::{Door, Nearest, avx2};
+use super::{Door, avx2};
 use crate::engine::Op;
 
 /// Proof that the processor has `pulp`'s level V4, and AVX512-BF16 where `BF16` says so.
@@ -144,6 +144,16 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     }
 
     #[inline(always)]
+    fn nearest(self) -> Nearest {
+        self.nearest
+    }
+
+    #[inline(always)]
+    fn with_nearest(self, nearest: Nearest) -> Self {
+        Self { nearest, ..self }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         avx2::prefetch::<_MM_HINT_T0, T>(at);
     }
@@ -240,16 +250,6 @@ impl Door for Avx512 {
     const TILE: usize = 8;
 
     #[inline(always)]
-    fn nearest(self) -> Nearest {
-        self.nearest
-    }
-
-    #[inline(always)]
-    fn with_nearest(self, nearest: Nearest) -> Self {
-        Self { nearest, ..self }
-    }
-
-    #[inline(always)]
     fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
         self.products_of_bytes(a, b, c)
     }
@@ -280,16 +280,6 @@ impl Door for Avx512 {
 impl Door for Avx512Bf16 {
     const ISA: Isa = Isa::Avx512Bf16;
     const TILE: usize = Avx512::TILE;
-
-    #[inline(always)]
-    fn nearest(self) -> Nearest {
-        self.nearest
-    }
-
-    #[inline(always)]
-    fn with_nearest(self, nearest: Nearest) -> Self {
-        Self { nearest, ..self }
-    }
 
     #[inline(always)]
     fn dot_bf16(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {

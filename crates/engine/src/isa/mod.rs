@@ -17,15 +17,6 @@ use crate::engine::Op;
 use crate::pack::PANEL;
 use crate::panel::tile::{Floats, sum};
 
-/// A cache that lines are asked into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nearest {
-    /// The first.
-    First,
-    /// The second, and not the first.
-    Second,
-}
-
 /// An instruction set that code can be compiled for.
 pub trait Door: Lanes {
     /// Which one.
@@ -37,22 +28,6 @@ pub trait Door: Lanes {
 
     /// Vectors of a register tile's width.
     const VECTORS: usize = 3;
-
-    /// Which cache long runs of lines, each of which is read once, are asked into.
-    ///
-    /// No bit depends on it, and which one is faster depends on the processor. One that has lines asked into the second looks far ahead by
-    /// itself where they are read as they lie.
-    #[inline(always)]
-    fn nearest(self) -> Nearest {
-        Nearest::First
-    }
-
-    /// The same with another of these caches, where the processor has instructions for both: for those who measure, and for tests.
-    #[inline(always)]
-    #[must_use]
-    fn with_nearest(self, _nearest: Nearest) -> Self {
-        self
-    }
 
     /// `Σ_l a[l][FIRST + i] · b[l][v]` for half a panel's rows and 3 vectors, each sum from zero and in order of depth.
     ///

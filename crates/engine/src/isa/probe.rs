@@ -3,7 +3,7 @@
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::Nearest;
+use regard_simd::Nearest;
 
 /// An answer that does not change, once there is one.
 pub(crate) struct Probe(AtomicU8);

@@ -9,10 +9,10 @@ use core::ops::Range;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::grid::{Claim, MatrixMut};
-use regard_engine::isa::{Door, Nearest};
+use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_ir::variant::Decay;
-use regard_simd::{F32, load_f32, vectors, vectors_mut};
+use regard_simd::{F32, Lanes as _, Nearest, load_f32, vectors, vectors_mut};
 
 use super::memory::{Layout, Memory};
 use super::part::{Part, Span};

@@ -143,8 +143,8 @@ impl<D: Door> Op for Taking<'_, '_, D> {
         let Self { weighing, cache, waiting, tokens, weights, ahead, scratch } = self;
         let &Weighing { page, plan, .. } = weighing;
         let (heads, cell) = (waiting.shape.heads, plan.decode.key_cell as usize);
-        // Little is worked out between two heads, as the core waits for what they ask meanwhile.
-        let (len, first_at) = (page.keys_len(), page.asks_at(0));
+        let len = page.keys_len();
+        let asks_of = |head| page.asks_at(head)..page.asks_at(head) + len;
         // Most cells of a long sequence are dead where keys learn in a window.
         let mut known = (usize::MAX, Liveness::Dead);
         while let Some((number, weights)) = weights.take() {
@@ -156,18 +156,9 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 let all = begin..tokens.end.min(begin + cell);
                 known = (first / cell, weighing.liveness(0..heads, &tokens, all));
             }
-            let words = cache.stored(&page, number);
-            let last_ahead = match (number + ahead) * page.tokens < tokens.end {
-                true => &cache.stored(&page, number + ahead)[first_at..][..len],
-                false => &[],
-            };
-            let mut next = &words[first_at..][..len];
+            // Little is worked out between two heads, as a core waits for what they ask meanwhile. A page that is dead may lie nowhere.
+            let mut words = None;
             for (head, weights) in weights.chunks_exact_mut(page.tokens * WAITING).enumerate() {
-                let asks = next;
-                next = match head + 1 < heads {
-                    true => &words[page.asks_at(head + 1)..][..len],
-                    false => last_ahead,
-                };
                 // The tokens before weigh nothing for keys that came after them.
                 if !fresh.is_empty() {
                     for row in weights.chunks_exact_mut(page.tokens) {
@@ -181,7 +172,14 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 if liveness == Liveness::Dead {
                     continue;
                 }
-                let of = Page { first, count: keys.len(), head, asks, ahead: next, liveness };
+                let words = *words.get_or_insert_with(|| cache.stored(&page, number));
+                let next = match (head + 1 < heads, (number + ahead) * page.tokens < tokens.end) {
+                    (true, _) => &words[asks_of(head + 1)],
+                    (false, true) => &cache.stored(&page, number + ahead)[asks_of(0)],
+                    (false, false) => &[],
+                };
+                let (count, asks) = (keys.len(), &words[asks_of(head)]);
+                let of = Page { first, count, head, asks, ahead: next, liveness };
                 // Their rows may begin at the end of the block and go on where it begins.
                 let row = LearnedShape::weights_row(tokens.start);
                 let middle = tokens.end.min(tokens.start + WAITING - row);
