@@ -14,6 +14,12 @@
 //! Of latents, keys and values are one row a token: a page has a block of keys, and of values their bits alone. Of lookahead keys a
 //! page has, behind each block of keys, one like it of what these ask of later tokens. Of pseudo-heads a page has the rows that they
 //! are mixed from or, where rows are mixed before they are stored, those of all positions of its tokens.
+//!
+//! A page that several sequences may have, or that is in a file, is its blocks one after the other. Where a sequence has a run of
+//! pages of its own in memory, the blocks of a head lie together instead, one of each page of the run, before those of the next
+//! begin: so a head reads its keys of all pages from one piece of memory, and its values.
+
+use core::ops::Range;
 
 use crate::plan::Dtype;
 use crate::variant::{Heads, Mechanism, Variant};
@@ -272,22 +278,32 @@ impl PageShape {
         self.value_heads
     }
 
-    /// Where in a page the keys of a key head lie.
+    /// Which words of a page are the keys of a key head.
     #[inline]
-    pub const fn keys_at(&self, head: usize) -> usize {
-        head / self.key_heads * self.head_len() + head % self.key_heads * self.key_head_len()
+    pub const fn keys_at(&self, head: usize) -> Range<usize> {
+        let begin = head / self.key_heads * self.head_len() + head % self.key_heads * self.key_head_len();
+        begin..begin + self.keys_len()
     }
 
-    /// Where what the keys of a key head ask of later tokens lies, in a block like theirs, where there is one.
+    /// Which are what the keys of a key head ask of later tokens, in a block like theirs, where there is one.
     #[inline]
-    pub const fn asks_at(&self, head: usize) -> usize {
-        self.keys_at(head) + self.keys_len()
+    pub const fn asks_at(&self, head: usize) -> Range<usize> {
+        let begin = self.keys_at(head).end;
+        begin..begin + self.keys_len()
     }
 
-    /// Where in a page the values of a value head lie: behind the keys of its key heads.
+    /// Which are the values of a value head: those behind the keys of its key heads.
     #[inline]
-    pub const fn values_at(&self, head: usize) -> usize {
-        head * self.head_len() + self.key_heads * self.key_head_len()
+    pub const fn values_at(&self, head: usize) -> Range<usize> {
+        let begin = head * self.head_len() + self.key_heads * self.key_head_len();
+        begin..begin + self.values_len()
+    }
+
+    /// All of these, each once: together they are the page.
+    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> {
+        let of_keys = |head| [Some(self.keys_at(head)), self.asks.then(|| self.asks_at(head))];
+        let keys = (0..self.key_head_count()).flat_map(of_keys).flatten();
+        keys.chain((0..self.value_heads).map(|head| self.values_at(head)))
     }
 
     /// The value head that a key head reads.
@@ -305,5 +321,24 @@ mod tests {
         let bytes = |channels| Codec::ALL.map(|codec| codec.row_bytes(channels));
         assert_eq!(bytes(128), [512, 256, 256, 128 + 4, 64 + 4 * 2]);
         assert_eq!(bytes(77), [308, 154, 154, 77 + 4, 39 + 3 * 2]);
+    }
+
+    #[test]
+    fn the_parts_of_a_page_are_behind_each_other() {
+        let format = PageFormat { tokens: 48, k: Codec::Int8, v: Codec::F16, mixed: false };
+        let plain = format.of_heads(&Heads { query: 6, kv: 6, value: 3, dim: 20, value_dim: 40 });
+        for (shared, asks) in [(false, false), (false, true), (true, false)] {
+            let shape = PageShape { shared, asks, ..plain };
+            let [mut starts, mut ends] = [[0; 15]; 2];
+            let count = shape.parts().count();
+            for (i, part) in shape.parts().enumerate() {
+                assert_eq!([part.start, part.end].map(|at| at % LANES as usize), [0; 2]);
+                (starts[i], ends[i]) = (part.start, part.end);
+            }
+            let (starts, ends) = (&mut starts[..count], &mut ends[..count]);
+            starts.sort_unstable();
+            ends.sort_unstable();
+            assert_eq!((starts[0], &starts[1..], ends[count - 1]), (0, &ends[..count - 1], shape.len()));
+        }
     }
 }

@@ -212,7 +212,7 @@ impl Cache {
                 let capacity = capacity(spec, plan, limits)?;
                 // `capacity` saw that both fit.
                 let (sequences, tokens) = (limits.sequences as u32, limits.tokens as u32);
-                Store::new(capacity, sequences, tokens, plan.cache.tokens, shape.len())
+                Store::new(capacity, sequences, tokens, plan.cache.tokens, shape.parts())
             }
         };
         let words = store.words().ok_or(CacheError::Limits(limits))?;
@@ -260,7 +260,7 @@ impl Cache {
         let (page, pages) = (kernel.plan().cache, file.pages());
         let tokens = pages.saturating_mul(page.tokens).min(i32::MAX as u32);
         let shape = page.shape(&kernel.variant());
-        let mut store = Store::new(Capacity::Contiguous { pages }, 1, tokens, page.tokens, shape.len());
+        let mut store = Store::new(Capacity::Whole { pages }, 1, tokens, page.tokens, shape.parts());
         let sequence = store.open().map_err(CacheError::Store)?;
         store.commit(sequence, len).map_err(CacheError::Store)?;
         let limits = CacheLimits::new(1, tokens as usize);

@@ -1,5 +1,6 @@
 //! States of recurrences, in place of cached keys and values.
 
+use std::iter::once;
 use std::path::Path;
 
 use regard_engine::threads::Threads;
@@ -65,7 +66,7 @@ impl StateShape {
         }
         let numbers = fit(limits.sequences).zip(fit(limits.tokens)).zip(self.state_len());
         let ((sequences, tokens), len) = numbers.ok_or(CacheError::Limits(limits))?;
-        Ok(Store::new(Capacity::Contiguous { pages: 1 }, sequences, tokens, tokens, len))
+        Ok(Store::new(Capacity::Contiguous { pages: 1 }, sequences, tokens, tokens, once(0..len)))
     }
 }
 

@@ -1,18 +1,19 @@
 //! The blocks that one key head reads of a sequence's pages.
 
+use core::ops::Range;
+
 use regard_ir::cache::PageShape;
 
 use super::CachedSequence;
 
-/// Where the keys and values of a key head lie, computed once for all pages.
-#[derive(Clone, Copy)]
+/// Which parts of pages a key head reads, computed once for all pages.
 pub(crate) struct Blocks<'a> {
     cache: CachedSequence<'a>,
     /// Tokens of a page, and its words.
     page: [usize; 2],
-    /// Where in a page keys begin, and how many words they are.
-    keys: [usize; 2],
-    values: [usize; 2],
+    /// Which words of a page are keys.
+    keys: Range<usize>,
+    values: Range<usize>,
 }
 
 impl<'a> Blocks<'a> {
@@ -21,8 +22,8 @@ impl<'a> Blocks<'a> {
         Self {
             cache,
             page: [shape.tokens, shape.len()],
-            keys: [shape.keys_at(head), shape.keys_len()],
-            values: [shape.values_at(shape.value_head(head)), shape.values_len()],
+            keys: shape.keys_at(head),
+            values: shape.values_at(shape.value_head(head)),
         }
     }
 
@@ -32,7 +33,7 @@ impl<'a> Blocks<'a> {
     /// If the page lies outside the memory.
     #[inline(always)]
     pub fn keys(&self, page: usize) -> &'a [u32] {
-        self.block(page, self.keys)
+        self.block(page, &self.keys)
     }
 
     /// The values of a page.
@@ -41,24 +42,21 @@ impl<'a> Blocks<'a> {
     /// As [`Self::keys`].
     #[inline(always)]
     pub fn values(&self, page: usize) -> &'a [u32] {
-        self.block(page, self.values)
+        self.block(page, &self.values)
     }
 
     /// The keys of the page of a token, to be read soon: none where the sequence has no such token or page.
     #[inline(always)]
     pub fn keys_ahead(&self, token: usize) -> &'a [u32] {
         let [tokens, _] = self.page;
-        if token < self.cache.len as usize && self.cache.pages.has(token / tokens) {
-            self.keys(token / tokens)
-        } else {
-            &[]
-        }
+        let page = token / tokens;
+        if token < self.cache.len as usize && self.cache.pages.has(page) { self.keys(page) } else { &[] }
     }
 
     #[inline(always)]
-    fn block(&self, page: usize, [at, len]: [usize; 2]) -> &'a [u32] {
+    fn block(&self, page: usize, part: &Range<usize>) -> &'a [u32] {
         let [_, words] = self.page;
-        &self.cache.memory[self.cache.pages.place(page) * words..][at..at + len]
+        &self.cache.memory[self.cache.pages.place(page, words).part(part.clone())]
     }
 }
 
@@ -83,8 +81,8 @@ mod tests {
         let blocks = cache.blocks(&shape, 1);
         let first = |token| blocks.keys_ahead(token).first().map(|&word| word as usize);
         assert_eq!([0, 31].map(first), [None; 2]);
-        assert_eq!([32, 47].map(first), [Some(shape.keys_at(1)); 2]);
-        assert_eq!([48, 49].map(first), [Some(shape.len() + shape.keys_at(1)); 2]);
+        assert_eq!([32, 47].map(first), [Some(shape.keys_at(1).start); 2]);
+        assert_eq!([48, 49].map(first), [Some(shape.len() + shape.keys_at(1).start); 2]);
         assert_eq!([50, 64].map(first), [None; 2]);
         assert_eq!(blocks.values(2).len(), shape.values_len());
     }

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod learned;
+mod pages;
 #[cfg(feature = "alloc")]
 mod store;
 
@@ -15,76 +16,10 @@ pub(crate) use self::blocks::Blocks;
 #[cfg(feature = "alloc")]
 pub use self::learned::Lessons;
 pub use self::learned::{LESSON, Learned, LearnedMut, LearnedShape, WAITING};
+pub(crate) use self::pages::Page;
+pub use self::pages::Pages;
 #[cfg(feature = "alloc")]
 pub use self::store::{Capacity, SequenceId, Store, StoreError};
-
-/// Where the pages of a sequence lie in their memory. Pages are counted along the sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pages<'a> {
-    /// One after the other, from page `first` of the memory on.
-    Run {
-        /// The first.
-        first: u32,
-    },
-    /// The same from page `begin` of the sequence on; those before it are nowhere.
-    From {
-        /// The first page of the sequence.
-        begin: u32,
-        /// Where it lies.
-        first: u32,
-    },
-    /// By a table.
-    Table(&'a [u32]),
-    /// In so many pages from `first` on: the first `kept` pages of the sequence stay, and of the others the last ones take
-    /// turns.
-    Ring {
-        /// The first.
-        first: u32,
-        /// Pages that stay.
-        kept: u32,
-        /// Pages of the ring, those that stay included.
-        pages: u32,
-    },
-}
-
-impl Pages<'_> {
-    /// Where page `page` of the sequence lies, or lay before it was written over.
-    #[inline(always)]
-    pub const fn place(&self, page: usize) -> usize {
-        match *self {
-            Pages::Run { first } => first as usize + page,
-            Pages::From { begin, first } => first as usize + page - begin as usize,
-            Pages::Table(table) => table[page] as usize,
-            Pages::Ring { first, kept, pages } => {
-                let kept = kept as usize;
-                let turn = if page < kept { page } else { kept + (page - kept) % (pages as usize - kept) };
-                first as usize + turn
-            }
-        }
-    }
-
-    /// Whether a page that the sequence is long enough for lies somewhere.
-    const fn has(&self, page: usize) -> bool {
-        match *self {
-            Pages::From { begin, .. } => page >= begin as usize,
-            Pages::Run { .. } | Pages::Table(_) | Pages::Ring { .. } => true,
-        }
-    }
-
-    /// The positions whose keys were written over, of a sequence that was once `written` tokens long, with so many of them in
-    /// a page.
-    pub const fn lost(&self, written: u32, tokens: u32) -> Range<u32> {
-        match *self {
-            Pages::Run { .. } | Pages::From { .. } | Pages::Table(_) => 0..0,
-            Pages::Ring { kept, pages, .. } => {
-                let last = written.div_ceil(tokens);
-                let begin = kept * tokens;
-                let held = last.saturating_sub(pages - kept) * tokens;
-                if held > begin { begin..held } else { begin..begin }
-            }
-        }
-    }
-}
 
 /// Which row of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,14 +45,14 @@ pub struct CachedSequence<'a> {
     pub written: u32,
 }
 
-/// Clears all that a page holds of tokens from number `first` on.
+/// Clears all that a page, which is whole, holds of tokens from number `first` on.
 pub fn clear(shape: &PageShape, page: &mut [u32], first: usize) {
     for head in 0..shape.key_head_count() {
-        let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
+        let block = &mut page[shape.keys_at(head)];
         cached::clear_keys(&shape.keys, shape.tokens, first, block);
     }
     for head in 0..shape.value_head_count() {
-        let block = &mut page[shape.values_at(head)..][..shape.values_len()];
+        let block = &mut page[shape.values_at(head)];
         if shape.shared {
             cached::clear_odd(shape.tokens, first, block);
         } else {
@@ -186,13 +121,13 @@ impl<'a> CachedSequence<'a> {
         Self { len, written, ..self }
     }
 
-    /// The page of a sequence.
+    /// A page of the sequence.
     ///
     /// # Panics
-    /// If it lies outside the memory.
+    /// If it lies nowhere.
     #[inline(always)]
-    pub fn page(&self, shape: &PageShape, page: usize) -> &'a [u32] {
-        &self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    pub(crate) fn page(&self, shape: &PageShape, page: usize) -> Page<'a> {
+        Page { memory: self.memory, place: self.pages.place(page, shape.len()) }
     }
 
     /// What a key head reads of its pages.
@@ -209,20 +144,19 @@ impl<'a> CachedSequence<'a> {
         let (page, at) = (self.page(shape, token / shape.tokens), token % shape.tokens);
         match row {
             RowOf::Value(head) if !shape.shared => {
-                let block = &page[shape.values_at(head)..][..shape.values_len()];
+                let block = page.part(shape.values_at(head));
                 cached::read_value(&shape.values, shape.tokens, at, block, to);
             }
             // Values that are the first channels of keys have the same heads.
             RowOf::Key(head) | RowOf::Value(head) | RowOf::Asks(head) => {
-                let begin = match row {
+                let part = match row {
                     RowOf::Asks(_) => {
                         assert!(shape.asks, "keys that ask of later tokens");
                         shape.asks_at(head)
                     }
                     RowOf::Key(_) | RowOf::Value(_) => shape.keys_at(head),
                 };
-                let block = &page[begin..][..shape.keys_len()];
-                cached::read_key(&shape.keys, at, block, to);
+                cached::read_key(&shape.keys, at, page.part(part), to);
             }
         }
     }
@@ -242,7 +176,7 @@ impl<'a> CachedSequence<'a> {
         to: &mut [f32],
         stride: usize,
     ) {
-        let words = &self.page(shape, token / shape.tokens)[shape.keys_at(head)..][..shape.keys_len()];
+        let words = self.page(shape, token / shape.tokens).part(shape.keys_at(head));
         let written = channels.len().next_multiple_of(multiple);
         let mut columns = [[0.0; LANES]; LANES];
         cached::widen_keys(lanes, &shape.keys, words, token % shape.tokens / LANES, channels, &mut columns);
@@ -293,8 +227,7 @@ impl<'a> CachedSequence<'a> {
         to: &mut [f32],
     ) {
         for (token, to) in tokens.zip(to.chunks_exact_mut(shape.values.channels.max(1))) {
-            let page = self.page(shape, token / shape.tokens);
-            let words = &page[shape.values_at(head)..][..shape.values_len()];
+            let words = self.page(shape, token / shape.tokens).part(shape.values_at(head));
             let at = (shape.tokens, token % shape.tokens);
             cached::widen_value(lanes, &shape.values, words, at, to);
         }
@@ -305,48 +238,37 @@ impl<'a> CachedSequence<'a> {
     /// # Panics
     /// If there is no such token, head or channel.
     pub fn value(&self, shape: &PageShape, head: usize, token: usize, channel: usize) -> f32 {
-        let page = self.page(shape, token / shape.tokens);
+        let (page, at) = (self.page(shape, token / shape.tokens), token % shape.tokens);
         if shape.shared {
-            let block = &page[shape.keys_at(head)..][..shape.keys_len()];
-            return cached::read_key_channel(&shape.keys, token % shape.tokens, channel, block);
+            return cached::read_key_channel(&shape.keys, at, channel, page.part(shape.keys_at(head)));
         }
-        let block = &page[shape.values_at(head)..][..shape.values_len()];
-        cached::read_value_channel(&shape.values, shape.tokens, token % shape.tokens, channel, block)
+        let block = page.part(shape.values_at(head));
+        cached::read_value_channel(&shape.values, shape.tokens, at, channel, block)
     }
 
     /// Whether all pages that tokens lie in are inside the memory.
     pub fn is_whole(&self, shape: &PageShape) -> bool {
         let pages = (self.len as usize).div_ceil(shape.tokens);
-        let most = self.memory.len().checked_div(shape.len()).unwrap_or(0);
-        match self.pages {
-            Pages::Run { first } => first as usize + pages <= most,
-            Pages::From { begin, first } => {
-                begin as usize <= pages && first as usize + pages - begin as usize <= most
-            }
-            Pages::Table(table) => {
-                table.len() >= pages && table[..pages].iter().all(|&page| (page as usize) < most)
-            }
-            Pages::Ring { first, kept, pages } => kept < pages && first as usize + pages as usize <= most,
-        }
+        self.pages.are_inside(shape, pages, self.memory.len())
     }
 }
 
 impl CachedSequenceMut<'_> {
-    /// The page of a sequence, to be read.
+    /// A page of the sequence, to be read.
     ///
     /// # Panics
-    /// If it lies outside the memory.
+    /// If it lies nowhere.
     #[inline(always)]
-    pub fn stored(&self, shape: &PageShape, page: usize) -> &[u32] {
-        &self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    pub(crate) fn stored(&self, shape: &PageShape, page: usize) -> Page<'_> {
+        Page { memory: self.memory, place: self.pages.place(page, shape.len()) }
     }
 
-    /// The page of a sequence.
+    /// A part of a page of the sequence, such as [`PageShape::keys_at`] and its like say.
     ///
     /// # Panics
-    /// If it lies outside the memory.
+    /// If it lies nowhere or outside the memory.
     #[inline(always)]
-    pub fn page(&mut self, shape: &PageShape, page: usize) -> &mut [u32] {
-        &mut self.memory[self.pages.place(page) * shape.len()..][..shape.len()]
+    pub(crate) fn part(&mut self, shape: &PageShape, page: usize, part: Range<usize>) -> &mut [u32] {
+        &mut self.memory[self.pages.place(page, shape.len()).part(part)]
     }
 }

@@ -3,14 +3,20 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use super::{CachedSequence, CachedSequenceMut, Pages};
 
 /// How many pages there are, and how sequences get them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// Each sequence has room of its own, one page after the other.
+    /// Each sequence has a run of pages of its own.
     Contiguous {
+        /// Pages of a sequence.
+        pages: u32,
+    },
+    /// As in a file: each sequence has whole pages of its own, one after the other.
+    Whole {
         /// Pages of a sequence.
         pages: u32,
     },
@@ -21,7 +27,7 @@ pub enum Capacity {
         /// Pages of all together.
         all: u32,
     },
-    /// Each sequence has room of its own, in which new pages take the place of old ones.
+    /// Each sequence has a run of pages of its own, in which new ones take the place of old ones.
     Ring {
         /// First pages that stay.
         kept: u32,
@@ -35,18 +41,17 @@ pub enum Capacity {
 impl Capacity {
     /// Pages that a sequence has at once, at most.
     pub const fn pages(&self) -> u32 {
-        let (Capacity::Contiguous { pages } | Capacity::Paged { pages, .. } | Capacity::Ring { pages, .. }) =
-            *self;
-        pages
+        match *self {
+            Capacity::Contiguous { pages } | Capacity::Whole { pages } => pages,
+            Capacity::Paged { pages, .. } | Capacity::Ring { pages, .. } => pages,
+        }
     }
 
     /// Pages of so many sequences together; `None` where they are more than can be counted.
     pub const fn all_pages(&self, sequences: usize) -> Option<usize> {
         match *self {
-            Capacity::Contiguous { pages } | Capacity::Ring { pages, .. } => {
-                sequences.checked_mul(pages as usize)
-            }
             Capacity::Paged { all, .. } => Some(all as usize),
+            _ => sequences.checked_mul(self.pages() as usize),
         }
     }
 }
@@ -161,6 +166,8 @@ impl core::error::Error for StoreError {}
 #[derive(Clone, Debug)]
 pub struct Store {
     capacity: Capacity,
+    /// Which words of a page are parts that may lie apart from the others.
+    parts: Vec<Range<usize>>,
     /// Words of a page.
     page_words: usize,
     /// Tokens of a page.
@@ -185,8 +192,17 @@ struct Sequence {
 }
 
 impl Store {
-    /// Room for `sequences` sequences of at most `most` tokens, in pages of `page_tokens` tokens and `page_words` words.
-    pub fn new(capacity: Capacity, sequences: u32, most: u32, page_tokens: u32, page_words: usize) -> Self {
+    /// Room for `sequences` sequences of at most `most` tokens, in pages of `page_tokens` tokens. A page is `parts`, which words
+    /// each is, as in [`PageShape::parts`](regard_ir::cache::PageShape::parts).
+    pub fn new(
+        capacity: Capacity,
+        sequences: u32,
+        most: u32,
+        page_tokens: u32,
+        parts: impl IntoIterator<Item = Range<usize>>,
+    ) -> Self {
+        let parts: Vec<_> = parts.into_iter().collect();
+        let page_words = parts.iter().map(ExactSizeIterator::len).sum();
         let (all, table) = match capacity {
             Capacity::Paged { pages, all } => (all, pages),
             _ => (0, 0),
@@ -200,6 +216,7 @@ impl Store {
         };
         Self {
             capacity,
+            parts,
             page_words,
             page_tokens,
             most,
@@ -359,8 +376,8 @@ impl Store {
                     self.sequences[to].table.push(page);
                 }
             }
-            Capacity::Contiguous { pages: own } => self.copy_own(memory, [from, to], own, pages),
-            Capacity::Ring { pages: own, .. } => self.copy_own(memory, [from, to], own, own as usize),
+            Capacity::Contiguous { .. } | Capacity::Whole { .. } => self.copy_own(memory, [from, to], pages),
+            Capacity::Ring { pages: own, .. } => self.copy_own(memory, [from, to], own as usize),
         }
         (self.sequences[to].len, self.sequences[to].written) = (len, written);
         Ok(forked)
@@ -396,7 +413,8 @@ impl Store {
 
     fn pages(&self, index: usize) -> Pages<'_> {
         match self.capacity {
-            Capacity::Contiguous { pages } => Pages::Run { first: index as u32 * pages },
+            Capacity::Contiguous { pages } => Pages::Run { first: index as u32 * pages, pages },
+            Capacity::Whole { pages } => Pages::From { begin: 0, first: index as u32 * pages },
             Capacity::Paged { .. } => Pages::Table(&self.sequences[index].table),
             Capacity::Ring { kept, pages, .. } => Pages::Ring { first: index as u32 * pages, kept, pages },
         }
@@ -421,10 +439,14 @@ impl Store {
     }
 
     /// Copies the first `count` pages of a sequence's own room to another's.
-    fn copy_own(&self, memory: &mut [u32], [from, to]: [usize; 2], own: u32, count: usize) {
-        let room = own as usize * self.page_words;
-        let begin = from * room;
-        memory.copy_within(begin..begin + count * self.page_words, to * room);
+    fn copy_own(&self, memory: &mut [u32], [from, to]: [usize; 2], count: usize) {
+        let of = [from, to].map(|index| self.pages(index));
+        for part in &self.parts {
+            for page in 0..count {
+                let [from, to] = of.map(|pages| pages.place(page, self.page_words).part(part.clone()));
+                memory.copy_within(from, to.start);
+            }
+        }
     }
 
     /// A free page; there is one.

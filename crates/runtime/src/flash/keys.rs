@@ -146,11 +146,8 @@ impl<T: Element> Keys<'_, T> {
                     called::pack(engine, shape, (&k, &v), count, scratch, to);
                     return;
                 }
-                let blocks = |at: usize| {
-                    let words = cache.page(&page, at);
-                    let keys = &words[page.keys_at(head)..][..page.keys_len()];
-                    [keys, &words[page.values_at(value_head)..][..page.values_len()]]
-                };
+                let blocks = cache.blocks(&page, head);
+                let blocks = |at: usize| [blocks.keys(at), blocks.values(at)];
                 let unit = CachedUnit {
                     keys: &page.keys,
                     values: &page.values,

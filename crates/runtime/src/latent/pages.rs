@@ -10,7 +10,7 @@ use regard_ir::inputs::Captured;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::Variant;
 
-use crate::cache::{CachedSequence, Caches, Pages};
+use crate::cache::{CachedSequence, CachedSequenceMut, Caches, Pages};
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Fault;
 use crate::operands::KeyRows;
@@ -174,7 +174,9 @@ impl<D: Door, T: Element> Op for Write<'_, D, T> {
             }
             let first = (of.first_key + (begin - of.held.begin)) as usize;
             let token = (of.batch as usize, first, (end - begin) as usize);
-            stored.write(lanes, token, (begin % tokens) as usize, page, rows);
+            let pages = Pages::From { begin: at, first: 0 };
+            let mut cache = CachedSequenceMut { memory: page, pages, learned: None };
+            stored.write(lanes, token, (&mut cache, begin as usize), rows);
         }
     }
 }

@@ -282,21 +282,22 @@ pub(crate) struct Stored<'a, T> {
 }
 
 impl<T: Element> Stored<'_, T> {
-    /// Writes `count` tokens of a sequence, from number `token` of its tensors on, to a page, where the first is number `place`.
+    /// Writes `count` tokens of a sequence, from number `token` of its tensors on, to a cache, where the first is number `first`.
     /// `rows` are as long as [`rows_len`] says.
     #[inline(always)]
     pub fn write<D: Door>(
         &self,
         lanes: D,
         (batch, token, count): (usize, usize, usize),
-        place: usize,
-        page: &mut [u32],
+        (cache, first): (&mut CachedSequenceMut<'_>, usize),
         rows: &mut [f32],
     ) {
         let Self { page: shape, keys, values, asks, change } = *self;
         let mut done = 0;
         while done < count {
-            let (token, place) = (token + done, place + done);
+            let (token, first) = (token + done, first + done);
+            let (page, place) = (first / shape.tokens, first % shape.tokens);
+            // Pages are whole panels.
             let now = (count - done).min(TOKENS - place % TOKENS);
             for head in 0..shape.key_head_count() {
                 let at = |i| [batch, head, token + i];
@@ -306,7 +307,7 @@ impl<T: Element> Stored<'_, T> {
                         changed.row(lanes, i, row);
                     };
                     let rows = made(&mut *rows, shape.keys.channels, now, row);
-                    let block = &mut page[shape.asks_at(head)..][..shape.keys_len()];
+                    let block = cache.part(&shape, page, shape.asks_at(head));
                     pages::write_keys(lanes, &shape.keys, Rows { rows, first: place, count: now }, block);
                 }
                 let changed = Changed { change, tensor: keys, at };
@@ -314,10 +315,10 @@ impl<T: Element> Stored<'_, T> {
                     changed.row(lanes, i, row);
                 };
                 let rows = Rows { rows: made(rows, shape.keys.channels, now, row), first: place, count: now };
-                let block = &mut page[shape.keys_at(head)..][..shape.keys_len()];
+                let block = cache.part(&shape, page, shape.keys_at(head));
                 pages::write_keys(lanes, &shape.keys, rows, block);
                 if values.is_none() {
-                    let odd = &mut page[shape.values_at(shape.value_head(head))..][..shape.values_len()];
+                    let odd = cache.part(&shape, page, shape.values_at(shape.value_head(head)));
                     pages::write_odd(shape.values.codec, (&shape.keys, shape.values.channels), rows, odd);
                 }
             }
@@ -325,7 +326,7 @@ impl<T: Element> Stored<'_, T> {
                 let row = |i, row: &mut [f32]| v.read(lanes, [batch, head, token + i], row);
                 let rows =
                     Rows { rows: made(rows, shape.values.channels, now, row), first: place, count: now };
-                let block = &mut page[shape.values_at(head)..][..shape.values_len()];
+                let block = cache.part(&shape, page, shape.values_at(head));
                 pages::write_values(lanes, &shape.values, shape.tokens, rows, block);
             }
             done += now;
@@ -358,14 +359,7 @@ impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
         if let (Some(learners), Some(learned)) = (&learners, waits) {
             learners.wait(lanes, (&tokens.page, product), (first, count), learned, rows);
         }
-        let mut done = 0;
-        while done < count {
-            let shape = &tokens.page;
-            let (page, place) = ((first + done) / shape.tokens, (first + done) % shape.tokens);
-            let now = (count - done).min(shape.tokens - place);
-            tokens.write(lanes, (0, done, now), place, cache.page(shape, page), rows);
-            done += now;
-        }
+        tokens.write(lanes, (0, 0, count), (cache, first), rows);
     }
 }
 

@@ -343,6 +343,6 @@ mod tests {
         assert_eq!(in_common(&a, &of(&memory, Pages::Table(&[3, 1, 2]), 20), 16), 20);
         assert_eq!(in_common(&a, &of(&memory, Pages::Table(&[1, 3, 2]), 48), 16), 0);
         assert_eq!(in_common(&a, &of(&other, Pages::Table(&[3, 1, 2]), 48), 16), 0);
-        assert_eq!(in_common(&a, &of(&memory, Pages::Run { first: 3 }, 48), 16), 0);
+        assert_eq!(in_common(&a, &of(&memory, Pages::Run { first: 0, pages: 4 }, 48), 16), 0);
     }
 }

@@ -143,8 +143,6 @@ impl<D: Door> Op for Taking<'_, '_, D> {
         let Self { weighing, cache, waiting, tokens, weights, ahead, scratch } = self;
         let &Weighing { page, plan, .. } = weighing;
         let (heads, cell) = (waiting.shape.heads, plan.decode.key_cell as usize);
-        let len = page.keys_len();
-        let asks_of = |head| page.asks_at(head)..page.asks_at(head) + len;
         // Most cells of a long sequence are dead where keys learn in a window.
         let mut known = (usize::MAX, Liveness::Dead);
         while let Some((number, weights)) = weights.take() {
@@ -174,11 +172,11 @@ impl<D: Door> Op for Taking<'_, '_, D> {
                 }
                 let words = *words.get_or_insert_with(|| cache.stored(&page, number));
                 let next = match (head + 1 < heads, (number + ahead) * page.tokens < tokens.end) {
-                    (true, _) => &words[asks_of(head + 1)],
-                    (false, true) => &cache.stored(&page, number + ahead)[asks_of(0)],
+                    (true, _) => words.part(page.asks_at(head + 1)),
+                    (false, true) => cache.stored(&page, number + ahead).part(page.asks_at(0)),
                     (false, false) => &[],
                 };
-                let (count, asks) = (keys.len(), &words[asks_of(head)]);
+                let (count, asks) = (keys.len(), words.part(page.asks_at(head)));
                 let of = Page { first, count, head, asks, ahead: next, liveness };
                 // Their rows may begin at the end of the block and go on where it begins.
                 let row = LearnedShape::weights_row(tokens.start);

@@ -12,7 +12,7 @@ use regard_ir::cache::{Block, Codec, PageShape};
 use regard_ir::rows::{Position, QkNorm, RopeLayout};
 use regard_simd::{F32, Lanes, load_f32, vectors, vectors_mut};
 
-use crate::cache::CachedSequence;
+use crate::cache::{CachedSequence, Page};
 use crate::mix::{CHAIN, Mixes, Which};
 use crate::tokens::inverse;
 
@@ -59,7 +59,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The page that they lie in, and where.
-    fn place(&self) -> (&'a [u32], usize) {
+    fn place(&self) -> (Page<'a>, usize) {
         (self.cache.page(self.page, self.first / self.page.tokens), self.first % self.page.tokens)
     }
 
@@ -75,7 +75,7 @@ impl<'a> Tokens<'a> {
             for (first, to) in (0..dim).step_by(LANES).zip(to.chunks_mut(LANES * sources * LANES)) {
                 let channels = first..dim.min(first + LANES);
                 for source in 0..sources {
-                    let keys = &words[page.keys_at(source)..][..page.keys_len()];
+                    let keys = words.part(page.keys_at(source));
                     let rows = to.chunks_exact_mut(sources * LANES);
                     if page.keys.codec == Codec::F32 {
                         let begin = (line * dim + first) * LANES;
@@ -104,7 +104,7 @@ impl<'a> Tokens<'a> {
                 let there = LANES.min(self.count - first);
                 let tokens = at + first..at + first + there;
                 for source in 0..sources {
-                    let values = &words[page.values_at(source)..][..page.values_len()];
+                    let values = words.part(page.values_at(source));
                     let rows = to.chunks_exact_mut(sources * LANES);
                     if page.values.codec == Codec::F32 && there == LANES {
                         let begin = (panel * page.tokens + tokens.start) * LANES;
@@ -148,7 +148,7 @@ impl<'a> Tokens<'a> {
         let row = &mut row[..page.values.channels];
         to.fill(0.0);
         for (source, factor) in factors.iter().enumerate() {
-            let values = &words[page.values_at(source)..][..page.values_len()];
+            let values = words.part(page.values_at(source));
             cached::read_value(&page.values, page.tokens, at + token, values, row);
             for (to, x) in to.iter_mut().zip(&*row) {
                 *to += factor * x;
@@ -176,7 +176,7 @@ pub(super) enum Rows {
 /// Cached rows that will be read soon, asked for bit by bit while others are mixed.
 pub(super) struct Ahead<'a> {
     page: &'a PageShape,
-    words: &'a [u32],
+    words: Page<'a>,
     rows: Rows,
     /// Lines of a run, of which a source has several where they are values.
     lines: usize,
@@ -216,8 +216,8 @@ impl<'a> Ahead<'a> {
         let Self { page, words, rows, lines, begin, each, .. } = *self;
         let mut left = each;
         while left > 0 {
-            let start = match rows {
-                Rows::Keys if self.run < page.key_head_count() => page.keys_at(self.run) + begin * LANES,
+            let (part, begin) = match rows {
+                Rows::Keys if self.run < page.key_head_count() => (page.keys_at(self.run), begin),
                 Rows::Values => {
                     let runs = page.values.channels.div_ceil(LANES);
                     let (source, panel) = (self.run / runs, self.run % runs);
@@ -225,12 +225,12 @@ impl<'a> Ahead<'a> {
                         return;
                     }
                     let depth = page.tokens / page.values.codec.numbers() as usize;
-                    page.values_at(source) + (panel * depth + begin) * LANES
+                    (page.values_at(source), panel * depth + begin)
                 }
                 Rows::Keys => return,
             };
             let count = left.min(lines - self.line);
-            let words = &words[start + self.line * LANES..][..count * LANES];
+            let words = &words.part(part)[(begin + self.line) * LANES..][..count * LANES];
             for line in words.as_chunks::<LANES>().0 {
                 lanes.prefetch(line);
             }
