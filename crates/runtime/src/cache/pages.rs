@@ -97,6 +97,7 @@ impl Pages<'_> {
                 (first as usize, pages, number)
             }
         };
+        debug_assert!(number < pages, "a page of the run");
         Place { begin: first * words, pages, number }
     }
 

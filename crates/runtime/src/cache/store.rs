@@ -467,3 +467,49 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two sequences of up to 64 tokens, in pages of 16 that are a part of 32 words and one of 16.
+    fn store(capacity: Capacity) -> (Store, SequenceId) {
+        let mut store = Store::new(capacity, 2, 64, 16, [0..32, 32..48]);
+        let id = store.open().unwrap();
+        (store, id)
+    }
+
+    #[test]
+    fn sequences_have_runs_of_their_own_but_whole_pages_in_files_and_where_they_are_shared() {
+        for (capacity, pages) in [
+            (Capacity::Contiguous { pages: 4 }, Pages::Run { first: 4, pages: 4 }),
+            (Capacity::Ring { kept: 1, pages: 3, back: 16 }, Pages::Ring { first: 3, kept: 1, pages: 3 }),
+            (Capacity::Whole { pages: 4 }, Pages::From { begin: 0, first: 4 }),
+            (Capacity::Paged { pages: 4, all: 8 }, Pages::Table(&[0, 1])),
+        ] {
+            let (mut store, _) = store(capacity);
+            let second = store.open().unwrap();
+            assert_eq!(store.reserve(&mut [0; 8 * 48], second, 20).unwrap().pages, pages);
+        }
+    }
+
+    #[test]
+    fn a_fork_has_the_pages_that_have_tokens() {
+        for capacity in [Capacity::Contiguous { pages: 4 }, Capacity::Whole { pages: 4 }] {
+            let (mut store, id) = store(capacity);
+            let mut memory: Vec<u32> = (1..=8 * 48).collect();
+            store.commit(id, 20).unwrap();
+            let forked = store.fork(&mut memory, id).unwrap();
+            assert_eq!(store.len(forked), Ok(20));
+            let of = [id, forked].map(|id| store.sequence(&memory, id).unwrap().pages);
+            for part in &store.parts {
+                for page in 0..4 {
+                    let [from, to] = of.map(|pages| pages.place(page, 48).part(part.clone()));
+                    // Where nothing was copied to, each word still is its own number.
+                    let begin = if page < 2 { from.start } else { to.start } as u32;
+                    assert!(memory[to].iter().copied().eq((begin + 1..).take(part.len())));
+                }
+            }
+        }
+    }
+}
