@@ -9,7 +9,7 @@ use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
-use regard_simd::{Nearest, Simd};
+use regard_simd::{Prefetch, Simd};
 
 /// Numbers that are drawn: xorshift.
 struct Dice(u64);
@@ -85,14 +85,16 @@ fn products_of_bytes_are_exact() {
     }
 }
 
-/// What lanes compute, which has the same bits whichever cache lines are asked into.
-fn wherever_asked<D: Door>(lanes: D, compute: impl Fn(D) -> [Vec<f32>; 2]) -> [Vec<f32>; 2] {
-    let [first, second] =
-        [Nearest::First, Nearest::Second].map(|nearest| compute(lanes.with_nearest(nearest)));
+/// What lanes compute, which has the same bits however lines are asked for.
+fn however_asked<D: Door>(lanes: D, compute: impl Fn(D) -> [Vec<f32>; 2]) -> [Vec<f32>; 2] {
     let bits = |found: &[Vec<f32>; 2]| {
         found.each_ref().map(|all| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
     };
-    assert_eq!(bits(&first), bits(&second), "{:?}", D::ISA);
+    let first = compute(lanes.with_prefetches(Prefetch::IntoFirst));
+    for prefetch in [Prefetch::IntoSecond, Prefetch::AtJumps] {
+        let found = compute(lanes.with_prefetches(prefetch));
+        assert_eq!(bits(&found), bits(&first), "{:?} {prefetch:?}", D::ISA);
+    }
     first
 }
 
@@ -198,7 +200,7 @@ impl Visit for &Page {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        wherever_asked(engine.lanes(), |lanes| lanes.enter(Multiply { lanes, page: self }))
+        however_asked(engine.lanes(), |lanes| lanes.enter(Multiply { lanes, page: self }))
     }
 }
 
@@ -265,7 +267,7 @@ impl Visit for Rows<'_> {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        wherever_asked(engine.lanes(), |lanes| lanes.enter(Add { lanes, rows: self }))
+        however_asked(engine.lanes(), |lanes| lanes.enter(Add { lanes, rows: self }))
     }
 }
 
@@ -361,7 +363,7 @@ impl Visit for Inner<'_> {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        wherever_asked(engine.lanes(), |lanes| lanes.enter(FindInner { lanes, inner: self }))
+        however_asked(engine.lanes(), |lanes| lanes.enter(FindInner { lanes, inner: self }))
     }
 }
 

@@ -5,11 +5,14 @@
 //! product needs a horizontal step. A word of 32 bits holds as many numbers as its codec says: consecutive channels of a
 //! key, consecutive tokens of a value.
 //!
-//! * keys: `[tokens / 16][channels / numbers, rounded up][16 tokens]` words;
-//! * values: `[channels / 16, rounded up][tokens / numbers, rounded up][16 channels]` words;
+//! * keys: a panel for each 16 tokens, of `[channels / numbers, rounded up][16 tokens]` words;
+//! * values: a panel for each 16 channels, rounded up, of `[tokens / numbers, rounded up][16 channels]` words;
 //! * scales, where the codec has them, behind either: one for each group of channels and token, `[tokens / 16][groups][16]` for
 //!   keys and `[groups][tokens]` for values;
 //! * a bit for each token, whether its values are all finite: behind the values.
+//!
+//! Panels lie in pairs, line by line in turns, so that a tile of two panels reads memory as it lies; a last one without a partner
+//! has its lines one after the other.
 //!
 //! Of latents, keys and values are one row a token: a page has a block of keys, and of values their bits alone. Of lookahead keys a
 //! page has, behind each block of keys, one like it of what these ask of later tokens. Of pseudo-heads a page has the rows that they
@@ -25,7 +28,7 @@ use crate::plan::Dtype;
 use crate::variant::{Heads, Mechanism, Variant};
 
 /// The version of the layout that this module describes: what a file of pages must be of.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Words of a panel's row: keys of a panel of keys, channels of one of values.
 pub const LANES: u32 = 16;
@@ -159,17 +162,57 @@ pub struct Block {
     pub codec: Codec,
     /// Channels of a row.
     pub channels: usize,
-    /// Words of the numbers.
-    pub words: usize,
+    /// Panels of [`LANES`] tokens or channels.
+    pub panels: usize,
+    /// Lines of a panel, each of [`LANES`] words.
+    pub depth: usize,
+    /// Whether panels lie in pairs, line by line in turns, or each as a whole.
+    pub paired: bool,
     /// Groups of channels that have a scale of their own.
     pub groups: usize,
 }
 
+/// Where the lines of a panel lie in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PanelLines {
+    /// The first line.
+    pub first: usize,
+    /// From one to the next.
+    pub step: usize,
+}
+
+impl PanelLines {
+    /// Line number `line` of the panel, counted over the block.
+    #[inline]
+    pub const fn at(&self, line: usize) -> usize {
+        self.first + line * self.step
+    }
+}
+
 impl Block {
+    /// Words of the numbers.
+    #[inline]
+    pub const fn words(&self) -> usize {
+        self.panels * self.depth * LANES as usize
+    }
+
+    /// How many of the panels from one on, which begins a pair if panels lie in pairs, have lines that take turns.
+    #[inline]
+    pub const fn in_turns(&self, panel: usize) -> usize {
+        if self.paired && panel + 1 < self.panels { 2 } else { 1 }
+    }
+
+    /// Where the lines of a panel lie.
+    #[inline]
+    pub const fn lines(&self, panel: usize) -> PanelLines {
+        let begin = if self.paired { panel & !1 } else { panel };
+        PanelLines { first: begin * self.depth + (panel - begin), step: self.in_turns(begin) }
+    }
+
     /// Words of the numbers and their scales, in pages of so many tokens.
     #[inline]
     pub const fn scaled_words(&self, tokens: usize) -> usize {
-        self.words + self.groups * tokens * self.codec.scale_bytes() as usize / size_of::<u32>()
+        self.words() + self.groups * tokens * self.codec.scale_bytes() as usize / size_of::<u32>()
     }
 }
 
@@ -200,19 +243,21 @@ impl PageFormat {
 
     /// Its parts, for keys and values of so many heads.
     pub fn of_heads(&self, heads: &Heads) -> PageShape {
-        let tokens = self.tokens as usize;
-        let lanes = LANES as usize;
+        let (tokens, lanes) = (self.tokens as usize, LANES as usize);
         let keys = Block {
             codec: self.k,
             channels: heads.dim as usize,
-            words: tokens * heads.dim.div_ceil(self.k.numbers()) as usize,
+            panels: tokens / lanes,
+            depth: heads.dim.div_ceil(self.k.numbers()) as usize,
+            paired: true,
             groups: self.k.scales(heads.dim) as usize,
         };
         let values = Block {
             codec: self.v,
             channels: heads.value_dim as usize,
-            words: (heads.value_dim as usize).next_multiple_of(lanes)
-                * tokens.div_ceil(self.v.numbers() as usize),
+            panels: (heads.value_dim as usize).div_ceil(lanes),
+            depth: tokens.div_ceil(self.v.numbers() as usize),
+            paired: true,
             groups: self.v.scales(heads.value_dim) as usize,
         };
         let (key_heads, value_heads) = ((heads.kv / heads.value) as usize, heads.value as usize);
@@ -321,6 +366,18 @@ mod tests {
         let bytes = |channels| Codec::ALL.map(|codec| codec.row_bytes(channels));
         assert_eq!(bytes(128), [512, 256, 256, 128 + 4, 64 + 4 * 2]);
         assert_eq!(bytes(77), [308, 154, 154, 77 + 4, 39 + 3 * 2]);
+    }
+
+    #[test]
+    fn two_panels_take_turns_and_the_last_has_no_partner() {
+        let block = Block { codec: Codec::F32, channels: 3, panels: 5, depth: 3, paired: true, groups: 0 };
+        let lines = |panel| [0, 1, 2].map(|line| block.lines(panel).at(line));
+        assert_eq!([0, 1].map(lines), [[0, 2, 4], [1, 3, 5]]);
+        assert_eq!([2, 3].map(lines), [[6, 8, 10], [7, 9, 11]]);
+        assert_eq!(lines(4), [12, 13, 14]);
+        let whole = Block { paired: false, ..block };
+        assert_eq!(whole.lines(1), PanelLines { first: 3, step: 1 });
+        assert_eq!(block.words(), 5 * 3 * 16);
     }
 
     #[test]

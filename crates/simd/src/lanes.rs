@@ -34,13 +34,15 @@ pub fn rows_from(mut rows: [&[f32]; TRANSPOSE], first: usize) -> [&[f32]; TRANSP
     rows
 }
 
-/// A cache that lines are asked into.
+/// How long runs of lines, each of which is read once, are asked for before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nearest {
-    /// The first.
-    First,
-    /// The second, and not the first.
-    Second,
+pub enum Prefetch {
+    /// Into the first cache.
+    IntoFirst,
+    /// Into the second cache, and not the first.
+    IntoSecond,
+    /// The same, and only where what is read next does not follow in memory: where it does, the processor looks further ahead by itself.
+    AtJumps,
 }
 
 /// The vectors of one instruction set.
@@ -112,19 +114,16 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn prefetch_far<T>(self, _at: *const T) {}
 
-    /// Which cache long runs of lines, each of which is read once, are asked into.
-    ///
-    /// No bit depends on it, and which one is faster depends on the processor. One that has lines asked into the second looks far ahead by
-    /// itself where they are read as they lie.
+    /// How long runs of lines are asked for, which no bit depends on: what is fastest depends on the processor.
     #[inline(always)]
-    fn nearest(self) -> Nearest {
-        Nearest::First
+    fn prefetches(self) -> Prefetch {
+        Prefetch::IntoFirst
     }
 
-    /// The same with another of these caches, where the set can ask into both: for tests of what must not depend on it.
+    /// The same in another way, where the set can ask so: for tests of what must not depend on it.
     #[inline(always)]
     #[must_use]
-    fn with_nearest(self, _nearest: Nearest) -> Self {
+    fn with_prefetches(self, _prefetch: Prefetch) -> Self {
         self
     }
 

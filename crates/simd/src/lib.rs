@@ -13,7 +13,7 @@ mod math;
 mod value;
 
 pub use bf16::{halves_bf16, pair_bf16, round_bf16};
-pub use lanes::{Lanes, Nearest, TRANSPOSE, rows_apart, rows_from};
+pub use lanes::{Lanes, Prefetch, TRANSPOSE, rows_apart, rows_from};
 pub use math::{
     exp, exp_parts, exp2, exp2_coarse, exp2_fine, pow2, sigmoid, softmax_weight, tanh, times_parts,
 };

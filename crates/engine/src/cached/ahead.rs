@@ -1,31 +1,25 @@
 //! What is read soon, and when it is asked for.
 //!
-//! A tile that reads a line asks for the one that will be read so many lines later, by itself or by a tile after it: in the order in
-//! which tiles read, not in that of memory. A processor keeps few requests at a time, and some drop what comes faster, as comes from a
-//! tile whose own lines are near if it asks for those of a whole block. At a short distance requests are as slow as lines come, since
-//! the tile waits for these.
+//! Tiles read the lines of a block as they lie, then those of the next one, and ask for as many as they read, some further. A processor
+//! keeps few requests at a time, and some drop what comes faster, as comes from a tile whose own lines are near if it asks for those of
+//! a whole block. At a short distance requests are as slow as lines come, since the tile waits for these.
 //!
-//! Which cache lines are asked into is the processor's own: see [`Nearest`].
+//! How lines are asked for, and where, is the processor's own: see [`Prefetch`].
+
+use core::ops::Range;
 
 use regard_ir::cache::{Block, PageShape};
-use regard_simd::Nearest;
+use regard_simd::Prefetch;
 
 use super::LANES;
 use super::load::Step;
 use crate::isa::Door;
 
-/// Lines from the one that is read to the one that is asked for: so many that some are always on their way, and fewer than are kept.
-const NEAR: usize = 96;
+/// Lines from those that are read to those that are asked for: so many that some are always on their way, and fewer than are kept.
+const NEAR: usize = 128;
 
-/// The same where products of a line take about as long as a line takes to come, so that requests are further apart, or where lines are
-/// asked into the second cache, from which they still have to come.
-const FAR: usize = 160;
-
-/// Products of a line with all rows from which on it is so.
+/// Products of a line with all rows from which on a core is too slow to find what comes next by itself.
 const SLOW: usize = 8;
-
-/// Panels that a tile reads side by side, at most.
-const WIDEST: usize = 4;
 
 /// How lines are asked for.
 pub(super) trait Ask {
@@ -59,55 +53,39 @@ pub struct Ahead<'a> {
     words: &'a [u32],
     /// Lines of numbers, after which come scales and the like.
     numbers: usize,
-    /// Lines of a panel.
-    panel: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Nothing.
-    pub const NOTHING: Self = Self { words: &[], numbers: 0, panel: 0 };
+    pub const NOTHING: Self = Self { words: &[], numbers: 0 };
 
     /// A block of keys, or nothing if it is empty.
     #[inline(always)]
     pub fn keys(shape: &PageShape, words: &'a [u32]) -> Self {
-        Self::block(words, &shape.keys, shape.keys.channels)
+        Self::block(words, &shape.keys)
     }
 
     /// A block of values, or nothing if it is empty.
     #[inline(always)]
     pub fn values(shape: &PageShape, words: &'a [u32]) -> Self {
-        Self::block(words, &shape.values, shape.tokens)
+        Self::block(words, &shape.values)
     }
 
     /// Rows that are read one after the other.
     #[inline(always)]
-    pub fn rows(words: &'a [u32]) -> Self {
-        let numbers = words.len() / LANES;
-        // So short that those of all panels side by side are the first lines that are read.
-        Self { words, numbers, panel: numbers.min(NEAR / WIDEST) }
+    pub const fn rows(words: &'a [u32]) -> Self {
+        Self { words, numbers: words.len() / LANES }
     }
 
-    /// A block whose panels have lines for so many channels or tokens.
     #[inline(always)]
-    fn block(words: &'a [u32], block: &Block, of_panel: usize) -> Self {
-        if words.is_empty() {
-            return Self::NOTHING;
-        }
-        let numbers = block.codec.numbers();
-        let panel = (of_panel + numbers as usize - 1) >> numbers.trailing_zeros();
-        Self { words, numbers: block.words / LANES, panel }
+    fn block(words: &'a [u32], block: &Block) -> Self {
+        if words.is_empty() { Self::NOTHING } else { Self { words, numbers: block.words() / LANES } }
     }
 
     /// All lines as they lie.
     #[inline(always)]
     pub(super) fn lines(&self) -> &'a [Step] {
         self.words.as_chunks().0
-    }
-
-    /// Those of numbers.
-    #[inline(always)]
-    pub(super) fn numbers(&self) -> &'a [Step] {
-        &self.lines()[..self.numbers]
     }
 
     /// Asks for the lines that are not numbers.
@@ -117,119 +95,83 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// The lines of a block in the order in which tiles read them: `depth` lines of each of some panels side by side, then of those after
-/// them, and after the last panel the next lines of the first.
+/// In what steps the lines of a block are read.
 #[derive(Clone, Copy)]
-pub(super) struct Course<'a> {
-    /// Whole panels.
-    pub lines: &'a [Step],
-    /// Lines of a panel.
-    pub panel: usize,
-    pub depth: usize,
+pub(super) struct Steps {
+    /// Lines that a tile reads.
+    pub tile: usize,
+    /// Lines that are read in another order than that in which they lie, before those after them.
+    pub side: usize,
+    /// Products of a line with all rows.
+    pub products: usize,
 }
 
-/// Where tiles ask, some tiles further than they read.
-pub(super) struct Cursor<'a> {
-    course: Course<'a>,
-    then: Ahead<'a>,
-    /// Panels that a tile reads side by side, a power of two.
-    width: usize,
-    /// Lines of a tile.
-    depth: usize,
-    /// Its first panel and the first line in that.
-    at: [usize; 2],
-    /// Lines of a panel further than the first.
-    rest: usize,
+impl Steps {
+    /// Of the first panels of a block, by tiles of so many pairs of them, `depth` lines of each, with so many products of each line.
+    #[inline(always)]
+    pub fn new((block, panels): (&Block, usize), pairs: usize, depth: usize, products: usize) -> Self {
+        let turns = block.in_turns(0);
+        let (tile, all) = (panels.min(pairs * turns).max(turns), pairs * turns * block.depth);
+        Self { tile: tile * depth, side: if pairs > 1 { all } else { 0 }, products }
+    }
 }
 
-/// Lines of panels side by side.
+/// Where tiles ask, [`NEAR`] lines or a tile further than they read.
+pub(super) struct Stream<'a> {
+    /// Lines of the block that are yet to be asked for.
+    lines: &'a [Step],
+    /// Those of the next one.
+    then: &'a [Step],
+}
+
+/// Lines that a tile asks for, one after the other.
 #[derive(Clone, Copy)]
-struct Run {
-    first: *const Step,
-    /// Lines from one panel to the next.
-    panel: usize,
-}
+pub(super) struct Next(*const Step);
 
-/// The lines that a tile asks for.
-#[derive(Clone, Copy)]
-pub(super) struct Soon {
-    /// The next ones.
-    run: Run,
-    /// How many of each panel are asked for before those of the tile after it.
-    left: usize,
-    then: Run,
-}
-
-impl<'a> Cursor<'a> {
-    /// Before the first tile of a block, of tiles `width` panels wide in which a line takes so many products.
+impl<'a> Stream<'a> {
+    /// Before the first tile of a block, of which these lines are read and which takes these words. None where the processor is to find
+    /// what comes next by itself.
     #[inline(always)]
     pub fn new(
-        course: Course<'a>,
+        prefetch: Prefetch,
+        (lines, words): (&'a [Step], &[u32]),
         then: Ahead<'a>,
-        (width, products): (usize, usize),
-        nearest: Nearest,
-    ) -> Self {
-        let near = if products < SLOW && nearest == Nearest::First { NEAR } else { FAR };
-        // Of the block after the next one nothing is known.
-        let near = near.min(course.lines.len());
-        let (depth, rest) = (course.depth.max(1), near >> width.trailing_zeros());
-        let mut cursor = Self { course, then, width, depth, at: [0; 2], rest };
-        while cursor.rest >= depth {
-            cursor.rest -= depth;
-            cursor.advance();
+        Steps { tile, side, products }: Steps,
+    ) -> Option<Self> {
+        let follows = words.as_ptr_range().end == then.words.as_ptr();
+        if prefetch == Prefetch::AtJumps && follows && products < SLOW {
+            return None;
         }
-        cursor
+        let near = (NEAR.checked_div(tile).unwrap_or(0).max(1) * tile).max(side);
+        Some(Self { lines: &lines[near.min(lines.len())..], then: &then.lines()[..then.numbers] })
     }
 
-    /// What the next tile asks for.
+    /// What the next tile asks for, which reads so many lines. Of what comes after the next block nothing is known.
     #[inline(always)]
-    pub fn next(&mut self) -> Soon {
-        let run = self.run(self.rest);
-        self.advance();
-        Soon { run, left: self.depth - self.rest, then: self.run(0) }
-    }
-
-    /// From a line of the tile on.
-    #[inline(always)]
-    fn run(&self, line: usize) -> Run {
-        let Course { lines, panel, .. } = self.course;
-        let [first, begin] = self.at;
-        Run { first: lines.as_ptr().wrapping_add(first * panel + begin + line), panel }
-    }
-
-    /// Goes on by a tile. At the end it stays.
-    #[inline(always)]
-    fn advance(&mut self) {
-        let Course { lines, panel, depth } = self.course;
-        let [first, begin] = self.at;
-        if (first + self.width) * panel < lines.len() {
-            self.at[0] += self.width;
-        } else if begin + depth < panel {
-            self.at = [0, begin + depth];
-        } else if self.then.numbers > 0 {
-            let panel = self.then.panel;
-            self.course = Course { lines: self.then.numbers(), panel, depth: self.depth.min(panel) };
-            (self.then, self.at) = (Ahead::NOTHING, [0; 2]);
+    pub fn next(&mut self, count: usize) -> Option<Next> {
+        if self.lines.len() < count {
+            (self.lines, self.then) = (self.then, &[]);
         }
+        let (asked, lines) = self.lines.split_at_checked(count)?;
+        self.lines = lines;
+        Some(Next(asked.as_ptr()))
     }
 }
 
-impl Soon {
-    /// Asks for a line in each of some panels, as one of as many is read.
+impl Next {
+    /// None that is asked for.
+    pub const NOTHING: Self = Self(core::ptr::null());
+
+    /// Asks for some of the lines, by their number.
     #[inline(always)]
-    pub fn ask<D: Door, A: Ask>(&mut self, lanes: D, panels: usize) {
-        let Run { first, panel } = self.run;
-        (0..panels).for_each(|it| A::line(lanes, first.wrapping_add(it * panel)));
-        self.go_on();
+    pub fn ask<D: Door, A: Ask>(&self, lanes: D, numbers: Range<usize>) {
+        numbers.for_each(|it| A::line(lanes, self.0.wrapping_add(it)));
     }
 
+    /// Counts on from so many lines further.
     #[inline(always)]
-    fn go_on(&mut self) {
-        self.run.first = self.run.first.wrapping_add(1);
-        self.left = self.left.wrapping_sub(1);
-        if self.left == 0 {
-            self.run = self.then;
-        }
+    pub fn go_on(&mut self, count: usize) {
+        self.0 = self.0.wrapping_add(count);
     }
 }
 
@@ -242,78 +184,50 @@ mod tests {
 
     use super::*;
 
-    /// The lines that tiles ask for, by their places in memory: for each tile and line of it, of each panel.
+    /// What tiles of a block ask for, each for as many lines as it reads, of a processor that asks as told.
     fn asked(
-        course: Course<'_>,
+        prefetch: Prefetch,
+        lines: &[Step],
         then: Ahead<'_>,
-        of: (usize, usize),
-        nearest: Nearest,
-        tiles: usize,
-    ) -> Vec<usize> {
-        let (mut cursor, begin) = (Cursor::new(course, then, of, nearest), course.lines.as_ptr());
-        let mut all = Vec::new();
-        for _ in 0..tiles {
-            let mut soon = cursor.next();
-            for _ in 0..course.depth {
-                let Run { first, panel } = soon.run;
-                let at = |it| (first.wrapping_add(it * panel) as usize - begin as usize) / size_of::<Step>();
-                all.extend((0..of.0).map(at));
-                soon.go_on();
-            }
-        }
-        all
-    }
-
-    /// The lines of a block as tiles read them.
-    fn read(begin: usize, [panels, panel, depth]: [usize; 3], width: usize) -> Vec<usize> {
-        let mut all = Vec::new();
-        for line in (0..panel).step_by(depth) {
-            for first in (0..panels).step_by(width) {
-                for j in line..line + depth {
-                    all.extend((first..first + width).map(|it| begin + it * panel + j));
-                }
-            }
-        }
-        all
+        (tile, products): (usize, usize),
+    ) -> Option<Vec<*const Step>> {
+        let steps = Steps { tile, side: 0, products };
+        let mut stream = Stream::new(prefetch, (lines, lines.as_flattened()), then, steps)?;
+        let tiles = (0..lines.len() / tile).filter_map(|_| stream.next(tile));
+        Some(tiles.flat_map(|Next(first)| (0..tile).map(move |it| first.wrapping_add(it))).collect())
     }
 
     #[test]
-    fn lines_are_asked_for_in_the_order_in_which_they_are_read() {
-        // Of 128 channels in f32 and bf16, keys and the values after them, by tiles of few rows and of many.
-        let (first, second) = (Nearest::First, Nearest::Second);
-        for (keys, values, depth, (width, products), nearest, near) in [
-            ([4, 128], [8, 64], 64, (4, 4), first, NEAR),
-            ([4, 128], [8, 64], 64, (2, 8), first, FAR),
-            ([4, 64], [8, 32], 32, (4, 1), first, NEAR),
-            ([4, 64], [8, 32], 32, (2, 8), first, FAR),
-            ([4, 64], [8, 32], 32, (1, 2), first, NEAR),
-            ([4, 128], [8, 64], 64, (4, 4), second, FAR),
-            ([4, 64], [8, 32], 32, (4, 1), second, FAR),
-        ] {
-            let ([panels, panel], count) = (keys, keys[0] * keys[1]);
-            let memory = vec![[0; LANES]; count + values[0] * values[1] + 1];
-            let lines = &memory[..count];
-            let course = Course { lines, panel, depth };
-            let words = memory[count..].as_flattened();
-            let then = Ahead { words, numbers: values[0] * values[1], panel: values[1] };
-            let mut order = read(0, [panels, panel, depth], width);
-            order.extend(read(count, [values[0], values[1], depth], width));
-            let tiles = count / width / depth;
+    fn lines_are_asked_for_as_they_lie() {
+        // Of 128 channels in f32 and bf16, and of fewer, a block and the rows after it.
+        let cases =
+            [(512, 128, 128), (512, 64, 128), (256, 64, 128), (256, 256, 256), (96, 48, 96), (64, 32, 64)];
+        for (count, tile, near) in cases {
+            let memory = vec![[0; LANES]; 2 * count + 1];
+            let (lines, rest) = memory.split_at(count);
+            let then = Ahead::rows(rest[..count].as_flattened());
+            let order: Vec<_> = memory.iter().map(core::ptr::from_ref).collect();
+            let some = order[near..][..count].to_vec();
+            assert_eq!(asked(Prefetch::IntoFirst, lines, then, (tile, 1)), Some(some), "{count} {tile}");
+            // Where nothing comes after a block nothing beyond it is asked for.
+            let some = order[near..count].to_vec();
             assert_eq!(
-                asked(course, then, (width, products), nearest, tiles),
-                order[near..][..count],
-                "{keys:?} {width}"
+                asked(Prefetch::IntoFirst, lines, Ahead::NOTHING, (tile, 1)),
+                Some(some),
+                "{count} {tile}"
             );
         }
     }
 
     #[test]
-    fn where_nothing_comes_after_a_block_nothing_beyond_it_is_asked_for() {
-        let memory = [[0; LANES]; 256];
-        for (width, products) in [(4, 1), (2, 8), (1, 1)] {
-            let course = Course { lines: &memory, panel: 32, depth: 32 };
-            let all = asked(course, Ahead::NOTHING, (width, products), Nearest::First, 8 / width);
-            assert!(all.iter().all(|&line| line < memory.len()), "{width}");
-        }
+    fn where_what_comes_next_follows_some_processors_find_it_by_themselves() {
+        let memory = vec![[0; LANES]; 512];
+        let (lines, rest) = memory.split_at(256);
+        let [next, other] = [0, 1].map(|begin| Ahead::rows(rest[begin..].as_flattened()));
+        let asks = |prefetch, then| asked(prefetch, lines, then, (128, 4)).is_some();
+        assert!(!asks(Prefetch::AtJumps, next));
+        assert!(asks(Prefetch::AtJumps, other) && asks(Prefetch::AtJumps, Ahead::NOTHING));
+        assert!(asks(Prefetch::IntoFirst, next) && asks(Prefetch::IntoSecond, next));
+        assert!(asked(Prefetch::AtJumps, lines, next, (128, SLOW)).is_some());
     }
 }

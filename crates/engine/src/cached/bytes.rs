@@ -10,9 +10,9 @@ use core::ops::Range;
 use pulp::bytemuck;
 use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 
-use super::ahead::{Ask, Soon};
+use super::ahead::{Ask, Next};
 use super::load::Step;
-use super::tile::Write;
+use super::tile::{Panels, Write, at_once};
 use crate::engine::Op;
 use crate::isa::Door;
 
@@ -110,6 +110,8 @@ pub(super) struct Rows<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Groups<'a> {
     pub scales: &'a [u32],
+    /// Panels before the first.
+    pub before: usize,
     pub count: usize,
     pub depth: usize,
 }
@@ -117,19 +119,17 @@ pub(super) struct Groups<'a> {
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
-/// One tile of integer sums, which asks for lines as `A` does, inside a function of its own.
-pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U: usize> {
+/// One tile of integer sums of panels of which `W` take turns, which asks for lines as `A` does, inside a function of its own.
+pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U: usize, const W: usize> {
     pub lanes: D,
     pub a: Rows<'a>,
-    /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
-    pub panels: &'a [Step],
-    pub panel: usize,
+    pub panels: Panels<'a>,
     /// Of keys.
     pub groups: Option<Groups<'a>>,
     /// The first vector of lanes, counted over the panels.
     pub first: usize,
     /// Lines that are asked for while these are read.
-    pub soon: Option<Soon>,
+    pub next: Option<Next>,
     pub write: Write<'a>,
     pub kind: PhantomData<(S, A)>,
 }
@@ -137,13 +137,13 @@ pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U:
 /// Sums of upper and lower bytes of each row.
 type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::i32s; U]; 2]; R];
 
-impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize>
-    ByteTile<'a, D, S, A, N, R, U>
+impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize>
+    ByteTile<'a, D, S, A, N, R, U, W>
 {
     /// Adds the products of some rows of the panels.
     #[inline(always)]
-    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, soon: &mut Option<Soon>, range: Range<usize>) {
-        let Self { lanes, a, panels, panel, first, .. } = *self;
+    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, next: &mut Option<Next>, range: Range<usize>) {
+        let Self { lanes, a, panels, first, .. } = *self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
@@ -155,16 +155,16 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
                 *row = &a.words[begin..].as_chunks().0[..count];
             }
         }
-        let mut rows = [&panels[..0]; U];
-        for (u, rows) in rows.iter_mut().enumerate() {
-            *rows = &panels[(first + u) / per_panel * panel + range.start..][..count];
+        let mut lines = [(&[][..], 0); U];
+        for (u, lines) in lines.iter_mut().enumerate() {
+            *lines = panels.lines::<W>((first + u) / per_panel, range.clone());
         }
         for j in 0..count {
             let mut stored = [[simd.splat_u32s(0); N]; U];
             for (u, stored) in stored.iter_mut().enumerate() {
-                let v = (first + u) % per_panel;
-                *stored =
-                    if KEYS { S::keys(lanes, &rows[u][j], v) } else { S::values(lanes, &rows[u][j], v) };
+                let ((of_panel, turn), v) = (lines[u], (first + u) % per_panel);
+                let step = &of_panel[j][turn];
+                *stored = if KEYS { S::keys(lanes, step, v) } else { S::values(lanes, step, v) };
             }
             for n in 0..N {
                 for (sums, halves) in sums.iter_mut().zip(&halves) {
@@ -180,8 +180,10 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
                     }
                 }
             }
-            if let Some(soon) = soon {
-                soon.ask::<D, A>(lanes, U.div_ceil(per_panel));
+            if let Some(next) = next {
+                let count = at_once(U.div_ceil(per_panel), W);
+                next.ask::<D, A>(lanes, 0..count);
+                next.go_on(count);
             }
         }
     }
@@ -200,8 +202,8 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
     }
 }
 
-impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize> Op
-    for ByteTile<'_, D, S, A, N, R, U>
+impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize> Op
+    for ByteTile<'_, D, S, A, N, R, U, W>
 {
     type Output = ();
 
@@ -209,8 +211,8 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
     fn run(self) {
         let (lanes, simd) = (self.lanes, self.lanes.simd());
         let per_panel = super::LANES / D::WIDTH;
-        let (mut floats, mut soon) = ([[F32::splat(lanes, 0.0); U]; R], self.soon);
-        if let Some(Groups { scales, count, depth }) = self.groups {
+        let (mut floats, mut next) = ([[F32::splat(lanes, 0.0); U]; R], self.next);
+        if let Some(Groups { scales, before, count, depth }) = self.groups {
             for group in 0..count {
                 let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
                 for (r, sums) in sums.iter_mut().enumerate() {
@@ -219,10 +221,10 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
                         *sums = [simd.splat_i32s(start as i32); U];
                     }
                 }
-                self.add::<true>(&mut sums, &mut soon, group * depth..self.a.depth.min((group + 1) * depth));
+                self.add::<true>(&mut sums, &mut next, group * depth..self.a.depth.min((group + 1) * depth));
                 for u in 0..U {
                     let (panel, v) = ((self.first + u) / per_panel, (self.first + u) % per_panel);
-                    let at = (panel * count + group) * super::LANES + v * D::WIDTH;
+                    let at = ((before + panel) * count + group) * super::LANES + v * D::WIDTH;
                     let scale = S::scales(lanes, scales, at);
                     for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
                         floats[u] = Self::joined([upper[u], lower[u]], lanes).mul_add(scale, floats[u]);
@@ -231,7 +233,7 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
             }
         } else {
             let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-            self.add::<false>(&mut sums, &mut soon, 0..self.a.depth);
+            self.add::<false>(&mut sums, &mut next, 0..self.a.depth);
             for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
                 for u in 0..U {
                     floats[u] = Self::joined([upper[u], lower[u]], lanes);

@@ -82,7 +82,11 @@ fn columns_of<D: Door, S: Stored<1>, const N: usize>(
     before: Before<'_>,
     Columns { to, rows }: Columns<'_>,
 ) {
-    let (panel, of_panel) = (words.block.channels.div_ceil(N), CHANNELS / N);
+    let (block, steps, of_panel) = (words.block, words.steps(), CHANNELS / N);
+    // Whether no panel that is read is without a partner.
+    let in_pairs = block.paired
+        && block.panels.is_multiple_of(2)
+        && (weights.chain.is_multiple_of(2 * LANES) || weights.count <= weights.chain);
     let mut ahead = words.ahead.map_or(&[][..], |ahead| ahead.lines());
     let (moved, scratch) = scratch.split_at_mut(CHANNELS * weights.chain);
     let moved: &mut [Step] = bytemuck::cast_slice_mut(moved).as_chunks_mut().0;
@@ -94,7 +98,7 @@ fn columns_of<D: Door, S: Stored<1>, const N: usize>(
         let a = operand::<S, 1>(&weights, keys, pairs);
         turn_weights(lanes, &a, rows, turned);
         let before = if first == 0 { before } else { Before::Kept };
-        let steps = &words.steps()[first / LANES * panel..];
+        let first = first / LANES;
         let weights = &turned[..a.depth * rows];
         let mut is_moved = false;
         for (number, to) in to.chunks_mut(CHANNELS * rows).enumerate() {
@@ -102,35 +106,43 @@ fn columns_of<D: Door, S: Stored<1>, const N: usize>(
             (asked, ahead) = ahead.split_at(lines.min(ahead.len()));
             asked.iter().for_each(|line| lanes.prefetch_far(line));
             let begin = number * of_panel;
-            let all =
-                Lines::<S, N> { steps: &steps[begin..], panel, weights, rows, before, stored: PhantomData };
             // Floats are read where they are, but for the last few channels of keys.
-            let is_whole = |begin: usize| begin + of_panel <= panel;
-            if N == 1 && is_whole(begin) {
+            let is_whole = |begin: usize| begin + of_panel <= block.depth;
+            if N == 1 && in_pairs && is_whole(begin) {
+                let steps = &steps[first * block.depth + 2 * begin..];
+                let all = Lines::<S, N, 2> {
+                    steps,
+                    apart: block.depth,
+                    weights,
+                    rows,
+                    before,
+                    stored: PhantomData,
+                };
                 all.take(lanes, None, to);
                 continue;
             }
             if !is_moved {
-                let moving = Moving::<N> { from: all.steps, panel };
+                let moving = Moving::<N> { steps, block, first, begin };
                 for line in 0..lines {
-                    if begin + line % of_panel < panel {
+                    if begin + line % of_panel < block.depth {
                         moving.line(lanes, line, now);
                     }
                 }
             }
-            let all = Lines { steps: now, panel: of_panel, ..all };
+            let all =
+                Lines::<S, N, 1> { steps: now, apart: of_panel, weights, rows, before, stored: PhantomData };
             is_moved = N > 1 && is_whole(begin + of_panel);
             if is_moved {
-                let moving = Moving { from: &steps[begin + of_panel..], panel };
+                let moving = Moving { steps, block, first, begin: begin + of_panel };
                 for line in a.depth..lines {
                     moving.line(lanes, line, next);
                 }
                 // As many as there are keys to take them with.
                 all.take(lanes, Some((moving, &mut next[..a.depth])), to);
+                core::mem::swap(&mut now, &mut next);
             } else {
                 all.take(lanes, None, to);
             }
-            core::mem::swap(&mut now, &mut next);
         }
     }
     ahead.iter().for_each(|line| lanes.prefetch_far(line));
@@ -139,9 +151,13 @@ fn columns_of<D: Door, S: Stored<1>, const N: usize>(
 /// Lines on their way to where those of [`CHANNELS`] channels lie together, of two channels as [`Door::halves_together`] makes them.
 #[derive(Clone, Copy)]
 struct Moving<'a, const N: usize> {
-    /// From the first of the channels on, in all panels, `panel` apart.
-    from: &'a [Step],
-    panel: usize,
+    /// Those of a block.
+    steps: &'a [Step],
+    block: &'a Block,
+    /// The first panel.
+    first: usize,
+    /// The first line of each.
+    begin: usize,
 }
 
 impl<const N: usize> Moving<'_, N> {
@@ -149,7 +165,8 @@ impl<const N: usize> Moving<'_, N> {
     #[inline(always)]
     fn line<D: Door>(&self, lanes: D, line: usize, to: &mut [Step]) {
         let of_panel = CHANNELS / N;
-        let from = &self.from[line / of_panel * self.panel + line % of_panel];
+        let panel = self.block.lines(self.first + line / of_panel);
+        let from = &self.steps[panel.at(self.begin + line % of_panel)];
         to[line] = if N == 1 { *from } else { lanes.halves_together(from) };
     }
 }
@@ -180,11 +197,13 @@ fn turn_weights<D: Door>(lanes: D, a: &Operand<'_>, rows: usize, to: &mut [f32])
     }
 }
 
-/// The lines of some channels in all panels of a chain, `panel` apart, and the weights of its keys.
+/// The lines of some channels in all panels of a chain, of which `T` take turns, and the weights of its keys.
 #[derive(Clone, Copy)]
-struct Lines<'a, S, const N: usize> {
+struct Lines<'a, S, const N: usize, const T: usize> {
+    /// From the first channel on.
     steps: &'a [Step],
-    panel: usize,
+    /// Lines of a panel.
+    apart: usize,
     /// `[key][row]`, or words of two keys.
     weights: &'a [f32],
     rows: usize,
@@ -192,7 +211,7 @@ struct Lines<'a, S, const N: usize> {
     stored: PhantomData<S>,
 }
 
-impl<S: Stored<1>, const N: usize> Lines<'_, S, N> {
+impl<S: Stored<1>, const N: usize, const T: usize> Lines<'_, S, N, T> {
     /// Takes the channels through all rows, in tiles of 8 or 16 sums. Of the lines that are to be moved it moves one for each key, or
     /// for each two.
     #[inline(always)]
@@ -221,15 +240,22 @@ impl<S: Stored<1>, const N: usize> Lines<'_, S, N> {
         to: &mut [f32],
     ) {
         for (number, to) in to.chunks_mut(C * self.rows).enumerate() {
-            let lines = Self { steps: &self.steps[number * C / N..], ..self };
+            let lines = Self { steps: &self.steps[number * C / N * T..], ..self };
             let first = first * D::WIDTH;
             match moving.take() {
                 Some((moving, moved)) => {
-                    lanes.call(Tile::<D, S, N, C, V, true> { lanes, lines, first, moving, moved, to });
+                    let moving = Some(moving);
+                    lanes.call(Tile::<D, S, N, T, C, V, true> { lanes, lines, first, moving, moved, to });
                 }
                 None => {
-                    let (moving, moved) = (Moving { from: &[], panel: 0 }, &mut [][..]);
-                    lanes.call(Tile::<D, S, N, C, V, false> { lanes, lines, first, moving, moved, to });
+                    lanes.call(Tile::<D, S, N, T, C, V, false> {
+                        lanes,
+                        lines,
+                        first,
+                        moving: None,
+                        moved: &mut [],
+                        to,
+                    });
                 }
             }
         }
@@ -238,38 +264,41 @@ impl<S: Stored<1>, const N: usize> Lines<'_, S, N> {
 
 /// `C` channels by `V` vectors of rows, of which `first` is the first row. It runs as a function of its own, so that its sums keep every
 /// register.
-struct Tile<'a, D, S, const N: usize, const C: usize, const V: usize, const MOVES: bool> {
+struct Tile<'a, D, S, const N: usize, const T: usize, const C: usize, const V: usize, const MOVES: bool> {
     lanes: D,
-    lines: Lines<'a, S, N>,
+    lines: Lines<'a, S, N, T>,
     first: usize,
-    moving: Moving<'a, N>,
+    moving: Option<Moving<'a, N>>,
     /// Where lines are moved to.
     moved: &'a mut [Step],
     to: &'a mut [f32],
 }
 
-impl<D: Door, S: Stored<1>, const N: usize, const C: usize, const V: usize, const MOVES: bool> Op
-    for Tile<'_, D, S, N, C, V, MOVES>
+impl<D: Door, S: Stored<1>, const N: usize, const T: usize, const C: usize, const V: usize, const MOVES: bool>
+    Op for Tile<'_, D, S, N, T, C, V, MOVES>
 {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let Self { lanes, lines, first, moving, moved, to } = self;
-        let Lines { steps, panel, weights, rows, before, .. } = lines;
+        let Lines { steps, apart, weights, rows, before, .. } = lines;
+        let steps: &[[Step; T]] = steps.as_chunks().0;
         let simd = lanes.simd();
         let columns = first..first + V * D::WIDTH;
         let mut sums = [[simd.splat_f32s(0.0); V]; C];
         assert!(!MOVES || moved.len() >= weights.len() / rows, "as many lines as keys are moved");
         // One loop, or sums would go through memory between two.
         for (key, weights) in weights.chunks_exact(rows).enumerate() {
-            if MOVES {
+            if MOVES && let Some(moving) = &moving {
                 moving.line(lanes, key, moved);
             }
             let weights = vectors(lanes, &weights[columns.clone()]);
-            let lines = &steps[key / (LANES / N) * panel..][..C / N];
+            let panel = key / (LANES / N);
+            let lines = &steps[panel / T * apart..][..C / N];
             for (c, sums) in sums.iter_mut().enumerate() {
-                let number = simd.splat_f32s(f32::from_bits(lines[c / N][(key * N + c % N) % LANES]));
+                let number =
+                    simd.splat_f32s(f32::from_bits(lines[c / N][panel % T][(key * N + c % N) % LANES]));
                 for (sum, &weight) in sums.iter_mut().zip(weights) {
                     *sum = S::mul_add(lanes, weight, number, *sum);
                 }

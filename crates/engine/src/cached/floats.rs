@@ -4,13 +4,13 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use regard_ir::cache::Codec;
-use regard_simd::Nearest;
+use regard_simd::Prefetch;
 
-use super::ahead::{Ask, Course, Soon};
-use super::load::{Dots, Floats, Halves, Pairs, Step, Stored};
+use super::ahead::{Ask, IntoFirst, IntoSecond, Next, Steps};
+use super::load::{Dots, Floats, Halves, Pairs, Stored};
 use super::single::AddSingle;
-use super::tile::{Operand, Tile, Write};
-use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles, packed_row};
+use super::tile::{Operand, Panels, Tile, Write};
+use super::{Before, LANES, Part, RowTile, Side, Target, Tiles, Weights, Words, in_tiles, packed_row};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
@@ -66,11 +66,9 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
-    let (panel, panels) = (words.block.channels.div_ceil(S::NUMBERS), count.div_ceil(LANES));
-    let a = Operand { numbers: queries, stride: packed_row(words.block), rows, depth: panel };
-    let chain = chain.div_ceil(S::NUMBERS);
-    let product = Product::<S, N> { a, chain, words, panels, panel, stored: PhantomData };
-    product.add(lanes, Before::Nothing, target);
+    let a = Operand { numbers: queries, stride: packed_row(words.block), rows, depth: words.block.depth };
+    let (chain, panels) = (chain.div_ceil(S::NUMBERS), count.div_ceil(LANES));
+    Product::<S, N> { a, chain, words, panels, stored: PhantomData }.add(lanes, Before::Nothing, target);
 }
 
 /// See [`super::outputs`].
@@ -95,11 +93,9 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    let (panel, panels) = (words.tokens / S::NUMBERS, words.block.channels.div_ceil(LANES));
     let a = operand::<S, N>(&weights, 0..weights.count, scratch);
-    let chain = weights.chain.div_ceil(S::NUMBERS);
-    let product = Product::<S, N> { a, chain, words, panels, panel, stored: PhantomData };
-    product.add(lanes, before, target);
+    let (chain, panels) = (weights.chain.div_ceil(S::NUMBERS), words.block.panels);
+    Product::<S, N> { a, chain, words, panels, stored: PhantomData }.add(lanes, before, target);
 }
 
 /// Weights of some keys as they are multiplied: where they lie, or in words of two made in `scratch`.
@@ -129,78 +125,98 @@ pub(super) struct Product<'a, S, const N: usize> {
     pub a: Operand<'a>,
     /// Lines of a panel whose products are one chain of sums; the last chain may be shorter.
     pub chain: usize,
-    pub words: Words<'a>,
-    /// How many panels are read, and the lines of each.
+    words: Words<'a>,
+    /// How many panels are read.
     pub panels: usize,
-    pub panel: usize,
-    pub stored: PhantomData<S>,
+    stored: PhantomData<S>,
 }
 
 impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     /// Adds it to outputs.
     #[inline(always)]
     fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        match self.a.rows {
-            // Its chains side by side are where a processor that looks ahead by itself reads slowest: that takes the tiles of several.
-            1 if lanes.nearest() == Nearest::First => {
-                lanes.call(AddSingle { lanes, product: self, before, target });
-            }
+        match (self.a.rows, LANES / D::WIDTH) {
+            (1, 1) => self.add_single::<D, 2>(lanes, before, target),
+            (1, 2) => self.add_single::<D, 4>(lanes, before, target),
             _ => self.add_many(lanes, before, target),
+        }
+    }
+
+    /// The same of one row, in vectors of which `V` are two lines.
+    #[inline(always)]
+    fn add_single<D: Door, const V: usize>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
+        let stream = self.words.stream(lanes, self.panels, self.steps::<1>());
+        let product = self;
+        match lanes.prefetches() {
+            Prefetch::IntoFirst => {
+                let kind = PhantomData::<IntoFirst>;
+                lanes.call(AddSingle::<D, S, _, N, V> { lanes, product, before, target, stream, kind });
+            }
+            Prefetch::IntoSecond | Prefetch::AtJumps => {
+                let kind = PhantomData::<IntoSecond>;
+                lanes.call(AddSingle::<D, S, _, N, V> { lanes, product, before, target, stream, kind });
+            }
         }
     }
 
     #[inline(always)]
     fn add_many<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        let &Self { a, chain, words, panels, panel, stored } = self;
-        let (rows, lines) = (a.rows, words.steps());
-        let course = Course { lines: &lines[..panels * panel], panel, depth: chain.min(panel) };
-        let mut cursor = cursor::<D, FloatTiles<'_, S, N>>(lanes, course, words.ahead, (rows, panels));
-        // Each chain starts from zero and is added to those before it.
-        for begin in (0..a.depth).step_by(chain) {
-            let depth = chain.min(a.depth - begin);
-            let before = if begin == 0 { before } else { Before::Kept };
-            let a = Operand { numbers: &a.numbers[begin * N..], depth, ..a };
-            let tiles = FloatTiles { a, panels: &lines[begin..], panel, stored };
-            let part = Part { rows, panels, before };
-            in_tiles(lanes, &part, Target { to: target.to, ..target }, &tiles, &mut cursor);
+        let &Self { a, chain, words, panels, stored } = self;
+        let mut stream = words.stream(lanes, panels, self.steps::<N>());
+        let mut first = 0;
+        while first < panels {
+            let side = words.side(first, panels, N);
+            // Each chain starts from zero and is added to those before it.
+            for begin in (0..a.depth).step_by(chain) {
+                let depth = chain.min(a.depth - begin);
+                let before = if begin == 0 { before } else { Before::Kept };
+                let a = Operand { numbers: &a.numbers[begin * N..], depth, ..a };
+                let tiles = FloatTiles { a, panels: side.from(begin), stored };
+                let part = Part { rows: a.rows, side, depth, before };
+                let to = &mut target.to[first * LANES..];
+                in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut stream);
+            }
+            first += side.count;
         }
+    }
+
+    /// In what steps lines are read by tiles of so many pairs of panels.
+    #[inline(always)]
+    fn steps<const PAIRS: usize>(&self) -> Steps {
+        let depth = self.chain.min(self.a.depth);
+        Steps::new((self.words.block, self.panels), PAIRS, depth, N * self.a.rows)
+    }
+
+    /// A pair of panels from the first on, or one without a partner.
+    #[inline(always)]
+    pub fn pair(&self, first: usize) -> Side<'_> {
+        self.words.side(first, self.panels, 1)
     }
 }
 
 struct FloatTiles<'a, S, const N: usize> {
     a: Operand<'a>,
-    /// Whole panels, each as deep as `a` or deeper, and how many rows they are apart.
-    panels: &'a [Step],
-    panel: usize,
+    panels: Panels<'a>,
     stored: PhantomData<S>,
 }
 
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
     const ROWS: usize = if D::TILE > 4 { 8 } else { 4 };
-    const PRODUCTS: usize = N;
 
     fn vectors(rows: usize) -> usize {
         if rows <= 4 && D::TILE > 4 { 4 } else { 2 }
     }
 
     #[inline(always)]
-    fn tile<A: Ask, const R: usize, const U: usize>(
+    fn tile<A: Ask, const R: usize, const U: usize, const W: usize>(
         &self,
         lanes: D,
         (tile, first): (RowTile, usize),
-        soon: Option<Soon>,
+        next: Option<Next>,
         write: Write<'_>,
     ) {
-        let &Self { ref a, panels, panel, .. } = self;
-        lanes.call(Tile::<D, S, A, N, R, U> {
-            lanes,
-            a: a.tile(tile),
-            panels,
-            panel,
-            first,
-            soon,
-            write,
-            kind: PhantomData,
-        });
+        let &Self { ref a, panels, .. } = self;
+        let (a, kind) = (a.tile(tile), PhantomData);
+        lanes.call(Tile::<D, S, A, N, R, U, W> { lanes, a, panels, first, next, write, kind });
     }
 }

@@ -2,11 +2,11 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Nearest, Simd, vectors};
+use pulp::bytemuck;
+use regard_simd::{F32, Prefetch, Simd, vectors};
 
 use super::LANES;
-use super::ahead::{Ahead, Ask, IntoFirst, IntoSecond};
-use super::single::{Next, Stream};
+use super::ahead::{Ahead, Ask, IntoFirst, IntoSecond, Next, Steps, Stream};
 use crate::engine::Op;
 use crate::isa::Door;
 
@@ -34,10 +34,14 @@ pub fn inner_product<D: Door>(lanes: D, a: &[f32], b: &[f32]) -> f32 {
 #[inline(always)]
 pub fn inner_products<D: Door>(lanes: D, a: &[f32], rows: &[f32], ahead: Option<Ahead<'_>>, to: &mut [f32]) {
     let (a, rows): (&[Line], &[Line]) = (a.as_chunks().0, &rows.as_chunks().0[..to.len() * a.len() / LANES]);
-    let stream = ahead.map(|ahead| Stream::of_rows(rows, ahead, ROWS * a.len()));
-    match lanes.nearest() {
-        Nearest::First => all::<D, IntoFirst>(lanes, (a, rows), stream, to),
-        Nearest::Second => all::<D, IntoSecond>(lanes, (a, rows), stream, to),
+    let stream = ahead.and_then(|ahead| {
+        let words = (bytemuck::cast_slice(rows), bytemuck::cast_slice(rows));
+        let steps = Steps { tile: ROWS * a.len(), side: 0, products: 1 };
+        Stream::new(lanes.prefetches(), words, ahead, steps)
+    });
+    match lanes.prefetches() {
+        Prefetch::IntoFirst => all::<D, IntoFirst>(lanes, (a, rows), stream, to),
+        Prefetch::IntoSecond | Prefetch::AtJumps => all::<D, IntoSecond>(lanes, (a, rows), stream, to),
     }
 }
 
@@ -81,7 +85,7 @@ impl<D: Door, A: Ask, const W: usize, const ALL: bool> Op for Products<'_, D, A,
         for to in groups {
             let of_group;
             (of_group, rows) = rows.split_at(ROWS * len);
-            let sums = match stream.as_mut().and_then(|stream| stream.next()) {
+            let sums = match stream.as_mut().and_then(|stream| stream.next(ROWS * len)) {
                 Some(next) => products::<D, A, W, true>(lanes, a, of_group, next),
                 None => products::<D, A, W, false>(lanes, a, of_group, Next::NOTHING),
             };

@@ -7,11 +7,10 @@ use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::{F32, vectors_mut};
 
-use super::ahead::{Ask, Course, Soon};
+use super::ahead::{Ask, Next, Steps};
 use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
-use super::load::Step;
-use super::tile::Write;
-use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, cursor, in_tiles};
+use super::tile::{Panels, Write};
+use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many words of bytes its words take.
@@ -78,31 +77,33 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
     target: Target<'_>,
 ) {
     let block = words.block;
-    let numbers = WORD * N;
-    let (depth, panels) = (block.channels.div_ceil(numbers), count.div_ceil(LANES));
+    let (depth, panels) = (block.depth, count.div_ceil(LANES));
     let lower = query_words(block);
-    let tiles = IntegerTiles::<S, N> {
-        a: Rows {
-            words: bytemuck::cast_slice(queries),
-            stride: packed_row(block),
-            lower,
-            beside: 2 * lower,
-            rows,
-            depth,
-        },
-        panels: words.steps(),
-        panel: depth,
-        groups: Some(Groups {
-            scales: &words.words[block.words..],
-            count: block.groups,
-            depth: if block.groups > 1 { GROUP / numbers } else { depth },
-        }),
-        stored: PhantomData,
+    let a = Rows {
+        words: bytemuck::cast_slice(queries),
+        stride: packed_row(block),
+        lower,
+        beside: 2 * lower,
+        rows,
+        depth,
     };
-    let course = Course { lines: &words.steps()[..panels * depth], panel: depth, depth };
-    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(lanes, course, words.ahead, (rows, panels));
-    let part = Part { rows, panels, before: Before::Nothing };
-    in_tiles(lanes, &part, target, &tiles, &mut cursor);
+    let groups = Groups {
+        scales: &words.words[block.words()..],
+        before: 0,
+        count: block.groups,
+        depth: if block.groups > 1 { GROUP / (WORD * N) } else { depth },
+    };
+    let mut stream = words.stream(lanes, panels, Steps::new((block, panels), 1, depth, 2 * N * rows));
+    let mut first = 0;
+    while first < panels {
+        let side = words.side(first, panels, 1);
+        let groups = Some(Groups { before: first, ..groups });
+        let tiles = IntegerTiles::<S, N> { a, panels: side.from(0), groups, stored: PhantomData };
+        let part = Part { rows, side, depth, before: Before::Nothing };
+        let to = &mut target.to[first * LANES..];
+        in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut stream);
+        first += side.count;
+    }
 }
 
 /// See [`super::outputs`].
@@ -129,35 +130,28 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
 ) {
     let block = words.block;
     let numbers = WORD * N;
-    let (panel, panels) = (words.tokens / numbers, block.channels.div_ceil(LANES));
-    let group_panels = if block.groups > 1 { GROUP / LANES } else { panels };
-    let course = Course { lines: words.steps(), panel, depth: weights.chain.div_ceil(numbers).min(panel) };
-    let mut cursor = cursor::<D, IntegerTiles<'_, S, N>>(
-        lanes,
-        course,
-        words.ahead,
-        (weights.rows, group_panels.min(panels)),
-    );
+    let depth = weights.chain.div_ceil(numbers).min(block.depth);
+    let steps = Steps::new((block, block.panels), 1, depth, 2 * N * weights.rows);
+    let mut stream = words.stream(lanes, block.panels, steps);
     for begin in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - begin);
         // Weights past the last key are zero, and so are rounded with the others.
         let (depth, len) = (count.div_ceil(numbers), count.next_multiple_of(LANES));
         let rounded = round_weights::<D, S, N>(lanes, &words, &weights, begin..begin + len, scratch);
-        for (group, first) in (0..panels).step_by(group_panels.max(1)).enumerate() {
-            let panels = group_panels.min(panels - first);
-            // Past the bytes of the groups before.
+        let mut first = 0;
+        while first < block.panels {
+            let side = words.side(first, block.panels, 1);
+            // Past the bytes of the groups before: panels that take turns are of one.
+            let group = if block.groups > 1 { first * LANES / GROUP } else { 0 };
             let at = group * 2 * len / WORD;
-            let tiles = IntegerTiles::<S, N> {
-                a: Rows { words: &rounded.words[at..], beside: rounded.beside - at, depth, ..rounded },
-                panels: &words.steps()[first * panel + begin / numbers..],
-                panel,
-                groups: None,
-                stored: PhantomData,
-            };
+            let a = Rows { words: &rounded.words[at..], beside: rounded.beside - at, depth, ..rounded };
+            let panels = side.from(begin / numbers);
+            let tiles = IntegerTiles::<S, N> { a, panels, groups: None, stored: PhantomData };
             let before = if begin == 0 { before } else { Before::Kept };
-            let part = Part { rows: weights.rows, panels, before };
+            let part = Part { rows: weights.rows, side, depth, before };
             let to = &mut target.to[first * LANES..];
-            in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut cursor);
+            in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut stream);
+            first += side.count;
         }
     }
 }
@@ -185,7 +179,7 @@ fn round_weights<'a, D: Door, S: Stored<N>, const N: usize>(
     let (scales, rest) = scratch.split_at_mut(block.groups * len);
     let (largest, rest) = rest.split_at_mut(len);
     let (row, rest) = rest.split_at_mut(len);
-    let stored = &words.words[block.words..];
+    let stored = &words.words[block.words()..];
     for (group, scales) in scales.chunks_exact_mut(len).enumerate() {
         let first = group * words.tokens + keys.start;
         for (v, (to, largest)) in
@@ -215,9 +209,7 @@ fn round_weights<'a, D: Door, S: Stored<N>, const N: usize>(
 
 struct IntegerTiles<'a, S, const N: usize> {
     a: Rows<'a>,
-    /// Whole panels, each as deep as `a` or deeper, and how many rows they are apart.
-    panels: &'a [Step],
-    panel: usize,
+    panels: Panels<'a>,
     /// Of keys.
     groups: Option<Groups<'a>>,
     stored: PhantomData<S>,
@@ -226,7 +218,6 @@ struct IntegerTiles<'a, S, const N: usize> {
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> {
     /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
     const ROWS: usize = 4;
-    const PRODUCTS: usize = 2 * N;
 
     fn vectors(rows: usize) -> usize {
         let most = if D::TILE > 4 { 4 } else { 2 };
@@ -234,25 +225,25 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> 
     }
 
     #[inline(always)]
-    fn tile<A: Ask, const R: usize, const U: usize>(
+    fn tile<A: Ask, const R: usize, const U: usize, const W: usize>(
         &self,
         lanes: D,
         (tile, first): (RowTile, usize),
-        soon: Option<Soon>,
+        next: Option<Next>,
         write: Write<'_>,
     ) {
-        let &Self { a, panels, panel, groups, .. } = self;
+        let &Self { a, panels, groups, .. } = self;
         let a = Rows { words: &a.words[tile.first * a.stride..], rows: tile.rows, ..a };
-        lanes.call_bytes(ByteTile::<D, S, A, N, R, U> {
+        let kind = PhantomData;
+        lanes.call_bytes(ByteTile::<D, S, A, N, R, U, W> {
             lanes,
             a,
             panels,
-            panel,
             groups,
             first,
-            soon,
+            next,
             write,
-            kind: PhantomData,
+            kind,
         });
     }
 }

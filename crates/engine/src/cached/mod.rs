@@ -20,12 +20,12 @@ mod tile;
 mod turn;
 
 use regard_ir::cache::{Block, Codec};
-use regard_simd::Nearest;
+use regard_simd::Prefetch;
 
-use self::ahead::{Ask, Course, Cursor, IntoFirst, IntoSecond, Soon};
+use self::ahead::{Ask, IntoFirst, IntoSecond, Next, Steps, Stream};
 use self::load::Step;
 use self::rows::RowTile;
-use self::tile::Write;
+use self::tile::{Panels, Write, at_once};
 use crate::isa::Door;
 
 pub use self::ahead::Ahead;
@@ -98,7 +98,27 @@ pub enum Before<'a> {
 impl Words<'_> {
     #[inline(always)]
     fn steps(&self) -> &[Step] {
-        self.words[..self.block.words].as_chunks().0
+        self.words[..self.block.words()].as_chunks().0
+    }
+
+    /// Where tiles ask that go over the first panels.
+    #[inline(always)]
+    fn stream<D: Door>(&self, lanes: D, panels: usize, steps: Steps) -> Option<Stream<'_>> {
+        let lines = &self.steps()[..panels * self.block.depth];
+        Stream::new(lanes.prefetches(), (lines, self.words), self.ahead?, steps)
+    }
+
+    /// The panels that tiles go over together, of so many from the first on: so many pairs whose lines take turns, or all that do not.
+    #[inline(always)]
+    fn side(&self, first: usize, panels: usize, pairs: usize) -> Side<'_> {
+        let block = self.block;
+        let (turns, there) = (block.in_turns(first), panels - first);
+        let count = match (block.paired, turns) {
+            (false, _) => there,
+            (true, 1) => 1,
+            (true, _) => there.min(2 * pairs).min((block.panels - first) & !1),
+        };
+        Side { lines: &self.steps()[first * block.depth..], apart: block.depth, turns, count }
     }
 
     /// Asks for the lines of what is read next that tiles do not ask for.
@@ -182,12 +202,33 @@ pub const fn scratch_len((block, tokens): (&Block, usize), rows: usize, chain: u
     }
 }
 
-/// A product of some rows with some panels.
+/// Panels that tiles go over together.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    /// From the first line of the first on.
+    lines: &'a [Step],
+    /// Lines of each.
+    apart: usize,
+    /// How many take turns, line by line.
+    turns: usize,
+    /// How many are read.
+    count: usize,
+}
+
+impl<'a> Side<'a> {
+    /// The same from a line of each on.
+    #[inline(always)]
+    fn from(&self, line: usize) -> Panels<'a> {
+        Panels { lines: &self.lines[line * self.turns..], apart: self.apart }
+    }
+}
+
+/// A product of some rows with so many lines of some panels.
 struct Part<'a> {
     /// Rows of the product.
     rows: usize,
-    /// How many panels.
-    panels: usize,
+    side: Side<'a>,
+    depth: usize,
     before: Before<'a>,
 }
 
@@ -196,18 +237,15 @@ trait Tiles<D: Door> {
     /// The most rows of a tile, a power of two up to 8.
     const ROWS: usize;
 
-    /// Products of a vector of lanes with a row.
-    const PRODUCTS: usize;
-
     /// Vectors of a tile of so many rows: as many as leave each sum in a register.
     fn vectors(rows: usize) -> usize;
 
-    /// Vectors from number `first` on, which ask for lines as told.
-    fn tile<A: Ask, const R: usize, const U: usize>(
+    /// Vectors from number `first` on, of panels of which `W` take turns, which ask for lines as told.
+    fn tile<A: Ask, const R: usize, const U: usize, const W: usize>(
         &self,
         lanes: D,
         at: (RowTile, usize),
-        soon: Option<Soon>,
+        next: Option<Next>,
         write: Write<'_>,
     );
 }
@@ -223,13 +261,13 @@ fn in_tiles<D: Door, T: Tiles<D>>(
     part: &Part<'_>,
     target: Target<'_>,
     tiles: &T,
-    cursor: &mut Option<Cursor<'_>>,
+    stream: &mut Option<Stream<'_>>,
 ) {
     let most = T::ROWS;
-    let vectors = part.panels * (LANES / D::WIDTH);
+    let vectors = part.side.count * (LANES / D::WIDTH);
     let whole = part.rows / most * most;
     let rest = RowTile::new(whole, part.rows - whole);
-    let mut strip = Strip { lanes, part, target, tiles, cursor };
+    let mut strip = Strip { lanes, part, target, tiles, stream };
     for begin in (0..vectors).step_by(STRIP) {
         let end = vectors.min(begin + STRIP);
         let mut first = begin;
@@ -249,20 +287,6 @@ fn in_tiles<D: Door, T: Tiles<D>>(
     }
 }
 
-/// Where the tiles of [`in_tiles`] ask that go over a block, with so many rows and at most so many panels side by side.
-#[inline(always)]
-fn cursor<'a, D: Door, T: Tiles<D>>(
-    lanes: D,
-    course: Course<'a>,
-    ahead: Option<Ahead<'a>>,
-    (rows, panels): (usize, usize),
-) -> Option<Cursor<'a>> {
-    let tile = RowTile::new(0, rows.min(T::ROWS));
-    let width = at_most(T::vectors(tile.width), panels * (LANES / D::WIDTH)) * D::WIDTH / LANES;
-    let products = rows * T::PRODUCTS * (LANES / D::WIDTH);
-    Some(Cursor::new(course, ahead?, (width.max(1), products), lanes.nearest()))
-}
-
 /// As many as asked for, a power of two, or as many as there are of a smaller one.
 const fn at_most(mut count: usize, there: usize) -> usize {
     while count > there {
@@ -272,22 +296,25 @@ const fn at_most(mut count: usize, there: usize) -> usize {
 }
 
 /// What [`in_tiles`] goes over.
-struct Strip<'a, 'c, 't, D, T> {
+struct Strip<'a, 's, 't, D, T> {
     lanes: D,
     part: &'a Part<'a>,
     target: Target<'t>,
     tiles: &'a T,
-    cursor: &'a mut Option<Cursor<'c>>,
+    stream: &'a mut Option<Stream<'s>>,
 }
 
 impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
     /// Takes a row tile over some vectors, and asks for lines if it is the first that does.
     #[inline(always)]
     fn tile(&mut self, tile: RowTile, (first, count): (usize, usize), asks: bool) {
-        // Where several tiles share a panel the first one asks.
-        let asks = asks && first.is_multiple_of(LANES / D::WIDTH);
-        let soon = self.cursor.as_mut().filter(|_| asks).map(Cursor::next);
-        let (add, factors) = match self.part.before {
+        let &Part { side: Side { turns, .. }, depth, before, .. } = self.part;
+        let per_panel = LANES / D::WIDTH;
+        // Where several tiles share lines the first one asks.
+        let asks = asks && first.is_multiple_of(turns * per_panel);
+        let lines = at_once(count.div_ceil(per_panel), turns) * depth;
+        let next = self.stream.as_mut().filter(|_| asks).and_then(|stream| stream.next(lines));
+        let (add, factors) = match before {
             Before::Nothing => (false, None),
             Before::Kept => (true, None),
             Before::Scaled(factors) => (true, Some(&factors[tile.first..])),
@@ -300,36 +327,49 @@ impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
             add,
             factors,
         };
-        let (lanes, tiles, at) = (self.lanes, self.tiles, (tile, first));
-        match lanes.nearest() {
-            Nearest::First => take::<D, T, IntoFirst>(lanes, tiles, at, count, soon, write),
-            Nearest::Second => take::<D, T, IntoSecond>(lanes, tiles, at, count, soon, write),
+        let (lanes, tiles, of) = (self.lanes, self.tiles, (tile, first));
+        match lanes.prefetches() {
+            Prefetch::IntoFirst => take::<D, T, IntoFirst>(lanes, tiles, of, (count, turns), next, write),
+            Prefetch::IntoSecond | Prefetch::AtJumps => {
+                take::<D, T, IntoSecond>(lanes, tiles, of, (count, turns), next, write);
+            }
         }
     }
 }
 
-/// Takes a row tile over so many vectors from one on.
+/// Takes a row tile over so many vectors from one on, of panels of which so many take turns.
 #[inline(always)]
 fn take<D: Door, T: Tiles<D>, A: Ask>(
     lanes: D,
     tiles: &T,
     at: (RowTile, usize),
-    count: usize,
-    soon: Option<Soon>,
+    (count, turns): (usize, usize),
+    next: Option<Next>,
     write: Write<'_>,
 ) {
-    match (at.0.width, count) {
-        (1, 4) => tiles.tile::<A, 1, 4>(lanes, at, soon, write),
-        (2, 4) => tiles.tile::<A, 2, 4>(lanes, at, soon, write),
-        (4, 4) => tiles.tile::<A, 4, 4>(lanes, at, soon, write),
-        (1, 2) => tiles.tile::<A, 1, 2>(lanes, at, soon, write),
-        (2, 2) => tiles.tile::<A, 2, 2>(lanes, at, soon, write),
-        (4, 2) => tiles.tile::<A, 4, 2>(lanes, at, soon, write),
-        (8, 2) => tiles.tile::<A, 8, 2>(lanes, at, soon, write),
-        (1, 1) => tiles.tile::<A, 1, 1>(lanes, at, soon, write),
-        (2, 1) => tiles.tile::<A, 2, 1>(lanes, at, soon, write),
-        (4, 1) => tiles.tile::<A, 4, 1>(lanes, at, soon, write),
-        (8, 1) => tiles.tile::<A, 8, 1>(lanes, at, soon, write),
-        (rows, count) => panic!("a tile of {rows} rows by {count} vectors"),
+    match (at.0.width, count, turns) {
+        (1, 4, 2) => tiles.tile::<A, 1, 4, 2>(lanes, at, next, write),
+        (2, 4, 2) => tiles.tile::<A, 2, 4, 2>(lanes, at, next, write),
+        (4, 4, 2) => tiles.tile::<A, 4, 4, 2>(lanes, at, next, write),
+        (1, 2, 2) => tiles.tile::<A, 1, 2, 2>(lanes, at, next, write),
+        (2, 2, 2) => tiles.tile::<A, 2, 2, 2>(lanes, at, next, write),
+        (4, 2, 2) => tiles.tile::<A, 4, 2, 2>(lanes, at, next, write),
+        (8, 2, 2) => tiles.tile::<A, 8, 2, 2>(lanes, at, next, write),
+        (1, 1, 2) => tiles.tile::<A, 1, 1, 2>(lanes, at, next, write),
+        (2, 1, 2) => tiles.tile::<A, 2, 1, 2>(lanes, at, next, write),
+        (4, 1, 2) => tiles.tile::<A, 4, 1, 2>(lanes, at, next, write),
+        (8, 1, 2) => tiles.tile::<A, 8, 1, 2>(lanes, at, next, write),
+        (1, 4, 1) => tiles.tile::<A, 1, 4, 1>(lanes, at, next, write),
+        (2, 4, 1) => tiles.tile::<A, 2, 4, 1>(lanes, at, next, write),
+        (4, 4, 1) => tiles.tile::<A, 4, 4, 1>(lanes, at, next, write),
+        (1, 2, 1) => tiles.tile::<A, 1, 2, 1>(lanes, at, next, write),
+        (2, 2, 1) => tiles.tile::<A, 2, 2, 1>(lanes, at, next, write),
+        (4, 2, 1) => tiles.tile::<A, 4, 2, 1>(lanes, at, next, write),
+        (8, 2, 1) => tiles.tile::<A, 8, 2, 1>(lanes, at, next, write),
+        (1, 1, 1) => tiles.tile::<A, 1, 1, 1>(lanes, at, next, write),
+        (2, 1, 1) => tiles.tile::<A, 2, 1, 1>(lanes, at, next, write),
+        (4, 1, 1) => tiles.tile::<A, 4, 1, 1>(lanes, at, next, write),
+        (8, 1, 1) => tiles.tile::<A, 8, 1, 1>(lanes, at, next, write),
+        (rows, count, turns) => panic!("a tile of {rows} rows by {count} vectors, {turns} in turns"),
     }
 }

@@ -105,13 +105,12 @@ fn keys_of<D: Door, S: Stored<N>, const N: usize>(
     unit: &CachedUnit<'_>,
     to: &mut [f32],
 ) {
-    let steps_deep = unit.keys.channels.div_ceil(S::NUMBERS);
     for (panel, to) in to.chunks_exact_mut(depth * PANEL).take(unit.count.div_ceil(PANEL)).enumerate() {
         let ([keys, _], at) = unit.place(unit.first + panel * PANEL);
-        let steps: &[Step] = keys[..unit.keys.words].as_chunks().0;
-        let (steps, lane) = (&steps[at / LANES * steps_deep..][..steps_deep], at % LANES);
-        for (step, to) in steps.iter().zip(to.chunks_mut(N * PANEL)) {
-            let elements = elements::<D, S, N>(lanes, step);
+        let steps: &[Step] = keys[..unit.keys.words()].as_chunks().0;
+        let (lines, lane) = (unit.keys.lines(at / LANES), at % LANES);
+        for (line, to) in to.chunks_mut(N * PANEL).take(unit.keys.depth).enumerate() {
+            let elements = elements::<D, S, N>(lanes, &steps[lines.at(line)]);
             for (to, elements) in to.chunks_exact_mut(PANEL).zip(&elements) {
                 to.copy_from_slice(&elements[lane..lane + PANEL]);
             }
@@ -127,18 +126,17 @@ fn values_of<D: Door, S: Stored<N>, const N: usize>(
     unit: &CachedUnit<'_>,
     to: &mut [f32],
 ) {
-    let steps_deep = unit.tokens / S::NUMBERS;
     // Elements of a panel are steps of tokens; those of a page lie one after the other.
     let mut token = 0;
     while token < unit.count {
         let ([_, values], at) = unit.place(unit.first + token);
         let here = (unit.tokens - at).min(unit.count - token);
-        let steps: &[Step] = values[..unit.values.words].as_chunks().0;
+        let steps: &[Step] = values[..unit.values.words()].as_chunks().0;
         for (pair, to) in to.chunks_mut(2 * depth * PANEL).enumerate() {
             let (low, high) = to.split_at_mut(depth * PANEL);
-            let steps = &steps[pair * steps_deep + at / S::NUMBERS..][..here.div_ceil(S::NUMBERS)];
-            for (j, step) in steps.iter().enumerate() {
-                let elements = elements::<D, S, N>(lanes, step);
+            let lines = unit.values.lines(pair);
+            for j in 0..here.div_ceil(S::NUMBERS) {
+                let elements = elements::<D, S, N>(lanes, &steps[lines.at(at / S::NUMBERS + j)]);
                 let first = (token / S::NUMBERS + j) * N;
                 for (n, elements) in elements.iter().enumerate() {
                     if first + n >= depth {

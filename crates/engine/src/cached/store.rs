@@ -25,12 +25,12 @@ impl Place {
         let numbers = block.codec.numbers() as usize;
         match self {
             Place::Key { token } => {
-                let depth = block.channels.div_ceil(numbers);
-                (token / LANES * depth + channel / numbers, token % LANES, channel % numbers)
+                let lines = block.lines(token / LANES);
+                (lines.at(channel / numbers), token % LANES, channel % numbers)
             }
-            Place::Value { token, tokens } => {
-                let depth = tokens / numbers;
-                (channel / LANES * depth + token / numbers, channel % LANES, token % numbers)
+            Place::Value { token, .. } => {
+                let lines = block.lines(channel / LANES);
+                (lines.at(token / numbers), channel % LANES, token % numbers)
             }
         }
     }
@@ -80,7 +80,7 @@ pub fn read_key_channel(block: &Block, token: usize, channel: usize, from: &[u32
 
 fn read_channel(block: &Block, place: Place, channel: usize, from: &[u32]) -> f32 {
     let (step, lane, n) = place.number(block, channel);
-    let steps: &[Step] = from[..block.words].as_chunks().0;
+    let steps: &[Step] = from[..block.words()].as_chunks().0;
     let number = get(block.codec, &steps[step], lane, n);
     match block.groups {
         0 => number,
@@ -90,10 +90,10 @@ fn read_channel(block: &Block, place: Place, channel: usize, from: &[u32]) -> f3
 
 /// Clears the keys of all tokens of a page from number `first` on.
 pub fn clear_keys(block: &Block, tokens: usize, first: usize, to: &mut [u32]) {
-    let depth = block.channels.div_ceil(block.codec.numbers() as usize);
     for panel in first / LANES..tokens / LANES {
         let lanes = first.saturating_sub(panel * LANES)..LANES;
-        for step in &mut steps_mut(block, to)[panel * depth..][..depth] {
+        for line in 0..block.depth {
+            let step = &mut steps_mut(block, to)[block.lines(panel).at(line)];
             if block.codec == Codec::F16 {
                 for halves in bytemuck::cast_slice_mut::<u32, u16>(step).chunks_exact_mut(LANES) {
                     halves[lanes.clone()].fill(0);
@@ -113,11 +113,13 @@ pub fn clear_keys(block: &Block, tokens: usize, first: usize, to: &mut [u32]) {
 /// Clears the values of all tokens of a page from number `first` on.
 pub fn clear_values(block: &Block, tokens: usize, first: usize, to: &mut [u32]) {
     let numbers = block.codec.numbers() as usize;
-    let depth = tokens / numbers;
-    for panel in steps_mut(block, to).chunks_exact_mut(depth) {
-        panel[first.div_ceil(numbers)..].as_flattened_mut().fill(0);
+    for panel in 0..block.panels {
+        let (lines, steps) = (block.lines(panel), steps_mut(block, to));
+        for line in first.div_ceil(numbers)..block.depth {
+            steps[lines.at(line)].fill(0);
+        }
         if !first.is_multiple_of(numbers) {
-            let step = &mut panel[first / numbers];
+            let step = &mut steps[lines.at(first / numbers)];
             for lane in 0..LANES {
                 (first % numbers..numbers).for_each(|n| erase(block.codec, step, lane, n));
             }
@@ -196,14 +198,14 @@ pub fn mend(block: &Block, tokens: usize, to: &mut [u32]) {
 
 /// Copies as many of the first channels of a block of floats that are keys as `values` have, with zeros in place of what is not finite,
 /// and says how they lie.
-pub fn mend_keys(keys: &Block, values: &Block, tokens: usize, from: &[u32], to: &mut [u32]) -> Block {
+pub fn mend_keys(keys: &Block, values: &Block, from: &[u32], to: &mut [u32]) -> Block {
     let numbers = keys.codec.numbers() as usize;
-    let [depth, some] = [keys.channels, values.channels].map(|channels| channels.div_ceil(numbers));
-    let block = Block { channels: values.channels, words: tokens * some, ..*keys };
-    let from: &[Step] = from[..keys.words].as_chunks().0;
-    for (from, to) in from.chunks_exact(depth).zip(steps_mut(&block, to).chunks_exact_mut(some)) {
-        to.copy_from_slice(&from[..some]);
-        for step in to {
+    let block = Block { channels: values.channels, depth: values.channels.div_ceil(numbers), ..*keys };
+    let from: &[Step] = from[..keys.words()].as_chunks().0;
+    for panel in 0..block.panels {
+        for line in 0..block.depth {
+            let step = &mut steps_mut(&block, to)[block.lines(panel).at(line)];
+            *step = from[keys.lines(panel).at(line)];
             for (lane, n) in (0..LANES).flat_map(|lane| (0..numbers).map(move |n| (lane, n))) {
                 if !get(block.codec, step, lane, n).is_finite() {
                     set(block.codec, step, lane, n, 0.0);
@@ -231,7 +233,7 @@ fn write(block: &Block, place: Place, row: &[f32], to: &mut [u32]) {
 }
 
 fn read(block: &Block, place: Place, from: &[u32], row: &mut [f32]) {
-    let steps: &[Step] = from[..block.words].as_chunks().0;
+    let steps: &[Step] = from[..block.words()].as_chunks().0;
     for (group, row) in row.chunks_mut(group_of(block)).enumerate() {
         let scale = if block.groups > 0 { scale(block, from, place.scale(block, group)) } else { 1.0 };
         for (c, x) in row.iter_mut().enumerate() {
@@ -247,22 +249,23 @@ fn group_of(block: &Block) -> usize {
 }
 
 fn steps_mut<'a>(block: &Block, to: &'a mut [u32]) -> &'a mut [Step] {
-    to[..block.words].as_chunks_mut().0
+    to[..block.words()].as_chunks_mut().0
 }
 
 pub(super) fn scale(block: &Block, from: &[u32], at: usize) -> f32 {
     match block.codec {
-        Codec::Int4 => f16::from_bits(bytemuck::cast_slice::<u32, u16>(&from[block.words..])[at]).to_f32(),
-        _ => f32::from_bits(from[block.words + at]),
+        Codec::Int4 => f16::from_bits(bytemuck::cast_slice::<u32, u16>(&from[block.words()..])[at]).to_f32(),
+        _ => f32::from_bits(from[block.words() + at]),
     }
 }
 
 fn set_scale(block: &Block, to: &mut [u32], at: usize, scale: f32) {
     match block.codec {
         Codec::Int4 => {
-            bytemuck::cast_slice_mut::<u32, u16>(&mut to[block.words..])[at] = f16::from_f32(scale).to_bits();
+            bytemuck::cast_slice_mut::<u32, u16>(&mut to[block.words()..])[at] =
+                f16::from_f32(scale).to_bits();
         }
-        _ => to[block.words + at] = scale.to_bits(),
+        _ => to[block.words() + at] = scale.to_bits(),
     }
 }
 

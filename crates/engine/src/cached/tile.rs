@@ -5,11 +5,12 @@
 //! keeps every sum in a register.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use regard_simd::{Simd, vectors_mut};
 
 use super::RowTile;
-use super::ahead::{Ask, Soon};
+use super::ahead::{Ask, Next};
 use super::load::{Step, Stored};
 use crate::engine::Op;
 use crate::isa::Door;
@@ -27,17 +28,37 @@ pub(super) struct Write<'a> {
     pub factors: Option<&'a [f32]>,
 }
 
-/// One tile, which asks for lines as `A` does. It runs as a function of its own, so that its sums keep every register.
-pub(super) struct Tile<'a, D, S, A, const N: usize, const R: usize, const U: usize> {
+/// Panels side by side, each as deep as what it is multiplied with, or deeper.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    /// From a line of the first on.
+    pub lines: &'a [Step],
+    /// Lines of each.
+    pub apart: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// The lines of one of them, of which each is one of `W` that take turns, and which of these.
+    #[inline(always)]
+    pub fn lines<const W: usize>(&self, panel: usize, range: Range<usize>) -> (&'a [[Step; W]], usize) {
+        (&self.lines[panel / W * W * self.apart..].as_chunks().0[range], panel % W)
+    }
+}
+
+/// Lines at a time that a tile of so many panels is the first to read, of panels of which so many take turns.
+pub(super) const fn at_once(panels: usize, turns: usize) -> usize {
+    if panels < turns { turns } else { panels }
+}
+
+/// One tile of panels of which `W` take turns, which asks for lines as `A` does. It runs as a function of its own, so that its sums keep every register.
+pub(super) struct Tile<'a, D, S, A, const N: usize, const R: usize, const U: usize, const W: usize> {
     pub lanes: D,
     pub a: Operand<'a>,
-    /// Whole panels, each as deep as `a` or deeper, that are `panel` rows apart.
-    pub panels: &'a [Step],
-    pub panel: usize,
+    pub panels: Panels<'a>,
     /// The first vector of lanes, counted over the panels.
     pub first: usize,
     /// Lines that are asked for while these are read.
-    pub soon: Option<Soon>,
+    pub next: Option<Next>,
     pub write: Write<'a>,
     pub kind: PhantomData<(S, A)>,
 }
@@ -71,28 +92,29 @@ impl<'a> Operand<'a> {
     }
 }
 
-impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize> Op
-    for Tile<'_, D, S, A, N, R, U>
+impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize> Op
+    for Tile<'_, D, S, A, N, R, U, W>
 {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, a, panels, panel, first, mut soon, write, .. } = self;
+        let Self { lanes, a, panels, first, mut next, write, .. } = self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
         // Slices of one length, so that nothing is compared in the loop.
         let depth = a.depth;
         let a = a.rows::<N, R>();
-        let mut rows = [&panels[..0]; U];
-        for (u, rows) in rows.iter_mut().enumerate() {
-            *rows = &panels[(first + u) / per_panel * panel..][..depth];
+        let mut lines = [(&[][..], 0); U];
+        for (u, lines) in lines.iter_mut().enumerate() {
+            *lines = panels.lines::<W>((first + u) / per_panel, 0..depth);
         }
         let mut sums = [[simd.splat_f32s(0.0); U]; R];
         for j in 0..depth {
             let mut numbers = [[simd.splat_f32s(0.0); N]; U];
             for (u, numbers) in numbers.iter_mut().enumerate() {
-                *numbers = S::load(lanes, &rows[u][j], (first + u) % per_panel);
+                let (lines, turn) = lines[u];
+                *numbers = S::load(lanes, &lines[j][turn], (first + u) % per_panel);
             }
             for n in 0..N {
                 for (sums, a) in sums.iter_mut().zip(&a) {
@@ -102,8 +124,10 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
                     }
                 }
             }
-            if let Some(soon) = &mut soon {
-                soon.ask::<D, A>(lanes, U.div_ceil(per_panel));
+            if let Some(next) = &mut next {
+                let count = at_once(U.div_ceil(per_panel), W);
+                next.ask::<D, A>(lanes, 0..count);
+                next.go_on(count);
             }
         }
         write.write(lanes, &sums);

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use pulp::bytemuck;
-use regard_ir::cache::{Block, Codec};
+use regard_ir::cache::{Block, Codec, PanelLines};
 use regard_simd::{Lanes, TRANSPOSE, vectors_mut};
 
 use super::load::Step;
@@ -18,40 +18,31 @@ pub type Lane = [f32; LANES];
 /// A step of a panel that there is not.
 const NONE: Step = [0; LANES];
 
-/// The steps of a block of keys.
+/// The steps of a panel.
 struct Steps<'a> {
+    /// Of its block.
     steps: &'a [Step],
-    /// Of a panel.
+    lines: PanelLines,
     depth: usize,
 }
 
 impl<'a> Steps<'a> {
-    fn new(block: &Block, words: &'a [u32]) -> Self {
-        let depth = block.channels.div_ceil(block.codec.numbers() as usize);
-        Self { steps: words[..block.words].as_chunks().0, depth }
+    #[inline(always)]
+    fn new(block: &Block, words: &'a [u32], panel: usize) -> Self {
+        let steps = words[..block.words()].as_chunks().0;
+        Self { steps, lines: block.lines(panel), depth: block.depth }
     }
 
-    /// Number `step` of a panel; zeros past its last.
+    /// Number `step` of the panel; zeros past its last.
     #[inline(always)]
-    fn get(&self, panel: usize, step: usize) -> &'a Step {
-        if step < self.depth { &self.steps[panel * self.depth + step] } else { const { &NONE } }
+    fn get(&self, step: usize) -> &'a Step {
+        if step < self.depth { &self.steps[self.lines.at(step)] } else { const { &NONE } }
     }
 
-    /// `N` steps of a panel from number `first` on, where they lie, or in `room` if some are past its last.
+    /// `N` steps of the panel from number `first` on, with zeros past its last.
     #[inline(always)]
-    fn some<'s, const N: usize>(&self, panel: usize, first: usize, room: &'s mut [Step; N]) -> &'s [Step; N]
-    where
-        'a: 's,
-    {
-        if first + N <= self.depth
-            && let Some(there) = self.steps[panel * self.depth + first..].first_chunk()
-        {
-            return there;
-        }
-        for (i, to) in room.iter_mut().enumerate() {
-            *to = *self.get(panel, first + i);
-        }
-        room
+    fn some<const N: usize>(&self, first: usize) -> [&'a Step; N] {
+        core::array::from_fn(|i| self.get(first + i))
     }
 }
 
@@ -68,11 +59,11 @@ pub fn widen_keys<L: Lanes>(
     channels: Range<usize>,
     to: &mut [Lane],
 ) {
-    let steps = Steps::new(block, words);
+    let steps = Steps::new(block, words, panel);
     let numbers = block.codec.numbers() as usize;
     let mut scales = [0.0; LANES];
     for (i, channel) in channels.enumerate() {
-        let (step, n) = (steps.get(panel, channel / numbers), channel % numbers);
+        let (step, n) = (steps.get(channel / numbers), channel % numbers);
         let group = if block.groups > 1 { channel / GROUP } else { 0 };
         if block.groups > 0 && (i == 0 || block.groups > 1 && channel.is_multiple_of(GROUP)) {
             scales = self::scales(lanes, block, words, panel, group);
@@ -93,7 +84,6 @@ pub fn widen_value<L: Lanes>(
     (tokens, token): (usize, usize),
     to: &mut [f32],
 ) {
-    let steps: &[Step] = words[..block.words].as_chunks().0;
     let numbers = block.codec.numbers() as usize;
     let mut scales = [0.0; LANES];
     for (sixteen, to) in to.chunks_mut(LANES).enumerate() {
@@ -101,7 +91,7 @@ pub fn widen_value<L: Lanes>(
             let group = if block.groups > 1 { sixteen * LANES / GROUP } else { 0 };
             scales = [scale(block, words, group * tokens + token); LANES];
         }
-        let step = &steps[sixteen * (tokens / numbers) + token / numbers];
+        let step = Steps::new(block, words, sixteen).get(token / numbers);
         let mut channels = [0.0; LANES];
         widen_step(lanes, block.codec, (step, token % numbers), &scales, &mut channels);
         to.copy_from_slice(&channels[..to.len()]);
@@ -122,15 +112,14 @@ pub fn widen_values<L: Lanes>(
     to: &mut [Lane],
 ) {
     let numbers = block.codec.numbers() as usize;
-    let steps: &[Step] = words[..block.words].as_chunks().0;
-    let steps = &steps[panel * (tokens / numbers)..][..tokens / numbers];
+    let steps = Steps::new(block, words, panel);
     let group = if block.groups > 1 { panel * LANES / GROUP } else { 0 };
     let mut scales = [0.0; LANES];
     for (i, token) in range.enumerate() {
         if block.groups > 0 {
             scales = [scale(block, words, group * tokens + token); LANES];
         }
-        widen_step(lanes, block.codec, (&steps[token / numbers], token % numbers), &scales, &mut to[i]);
+        widen_step(lanes, block.codec, (steps.get(token / numbers), token % numbers), &scales, &mut to[i]);
     }
 }
 
@@ -171,7 +160,7 @@ fn widen_halves<L: Lanes>(lanes: L, step: &Step, n: usize, to: &mut Lane) {
 #[inline(always)]
 fn scales<L: Lanes>(lanes: L, block: &Block, words: &[u32], panel: usize, group: usize) -> Lane {
     let at = (panel * block.groups + group) * LANES;
-    let scales = &words[block.words..];
+    let scales = &words[block.words()..];
     let mut found = [0.0; LANES];
     match block.codec {
         Codec::Int4 => {
@@ -207,8 +196,8 @@ pub fn turn_rows<L: Lanes>(lanes: L, channels: &[Lane], to: &mut [f32], stride: 
 
 /// Eight steps, each from lane `lane` on, as floats.
 #[inline(always)]
-fn eight(steps: &[Step; TRANSPOSE], lane: usize) -> [&[f32]; TRANSPOSE] {
-    let row = |i: usize| -> &[f32] { bytemuck::cast_slice(&steps[i][lane..]) };
+fn eight<'a>(steps: &[&'a Step; TRANSPOSE], lane: usize) -> [&'a [f32]; TRANSPOSE] {
+    let row = |i: usize| -> &'a [f32] { bytemuck::cast_slice(&steps[i][lane..]) };
     [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]
 }
 
@@ -225,20 +214,25 @@ pub fn turn_keys<D: Door>(
     from: &[u32],
     to: &mut [u32],
 ) {
-    let steps = Steps::new(keys, from);
     let numbers = keys.codec.numbers() as usize;
-    let depth = tokens / numbers;
-    let panels = to[..values.words].as_chunks_mut::<LANES>().0;
+    let of_panel = LANES / numbers;
+    let steps: &mut [Step] = to[..values.words()].as_chunks_mut().0;
     // What is written to lies together: pages are larger than the first cache.
-    for (sixteen, to) in panels.chunks_exact_mut(depth).enumerate() {
-        let first = sixteen * LANES / numbers;
-        for (panel, to) in to.chunks_exact_mut(LANES / numbers).enumerate() {
+    for sixteen in 0..values.panels {
+        let (first, to) = (sixteen * of_panel, values.lines(sixteen));
+        for panel in 0..keys.panels {
+            let from = Steps::new(keys, from, panel);
+            let mut turned = [NONE; LANES];
+            let turned = &mut turned[..of_panel];
             match keys.codec {
-                Codec::F32 => turn_words(lanes, steps.some(panel, first, &mut [NONE; 16]), to),
-                Codec::F16 => turn_halves(lanes, steps.some(panel, first, &mut [NONE; 8]), to),
-                Codec::Bf16 => turn_pairs(lanes, steps.some(panel, first, &mut [NONE; 8]), to),
-                Codec::Int8 => turn_bytes(steps.some(panel, first, &mut [NONE; 4]), to),
-                Codec::Int4 => turn_nibbles(steps.some(panel, first, &mut [NONE; 2]), to),
+                Codec::F32 => turn_words(lanes, &from.some(first), turned),
+                Codec::F16 => turn_halves(lanes, &from.some(first), turned),
+                Codec::Bf16 => turn_pairs(lanes, &from.some(first), turned),
+                Codec::Int8 => turn_bytes(&from.some(first), turned),
+                Codec::Int4 => turn_nibbles(&from.some(first), turned),
+            }
+            for (i, turned) in turned.iter().enumerate() {
+                steps[to.at(panel * of_panel + i)] = *turned;
             }
         }
     }
@@ -248,13 +242,13 @@ pub fn turn_keys<D: Door>(
             let to_at = group * tokens + panel * LANES;
             match keys.codec {
                 Codec::Int4 => {
-                    let from: &[u16] = bytemuck::cast_slice(&from[keys.words..]);
-                    let to: &mut [u16] = bytemuck::cast_slice_mut(&mut to[values.words..]);
+                    let from: &[u16] = bytemuck::cast_slice(&from[keys.words()..]);
+                    let to: &mut [u16] = bytemuck::cast_slice_mut(&mut to[values.words()..]);
                     to[to_at..][..LANES].copy_from_slice(&from[from_at..][..LANES]);
                 }
                 _ => {
-                    let from = &from[keys.words + from_at..][..LANES];
-                    to[values.words + to_at..][..LANES].copy_from_slice(from);
+                    let from = &from[keys.words() + from_at..][..LANES];
+                    to[values.words() + to_at..][..LANES].copy_from_slice(from);
                 }
             }
         }
@@ -263,7 +257,7 @@ pub fn turn_keys<D: Door>(
 
 /// Sixteen steps of a word each.
 #[inline(always)]
-fn turn_words<D: Door>(lanes: D, steps: &[Step; LANES], to: &mut [Step]) {
+fn turn_words<D: Door>(lanes: D, steps: &[&Step; LANES], to: &mut [Step]) {
     let to: &mut [f32] = bytemuck::cast_slice_mut(to.as_flattened_mut());
     for (i, steps) in steps.as_chunks().0.iter().enumerate() {
         for j in 0..LANES / TRANSPOSE {
@@ -275,10 +269,10 @@ fn turn_words<D: Door>(lanes: D, steps: &[Step; LANES], to: &mut [Step]) {
 
 /// Eight steps of two halves, each contiguous.
 #[inline(always)]
-fn turn_halves<D: Door>(lanes: D, steps: &[Step; LANES / 2], to: &mut [Step]) {
+fn turn_halves<D: Door>(lanes: D, steps: &[&Step; LANES / 2], to: &mut [Step]) {
     let mut channels = [[0.0; LANES]; LANES];
     for (c, channel) in channels.iter_mut().enumerate() {
-        widen_halves(lanes, &steps[c / 2], c % 2, channel);
+        widen_halves(lanes, steps[c / 2], c % 2, channel);
     }
     let mut rows = [[0.0; LANES]; LANES];
     turn_rows(lanes, &channels, rows.as_flattened_mut(), LANES);
@@ -296,7 +290,7 @@ fn turn_halves<D: Door>(lanes: D, steps: &[Step; LANES / 2], to: &mut [Step]) {
 
 /// Eight steps of two bf16 a word.
 #[inline(always)]
-fn turn_pairs<D: Door>(lanes: D, steps: &[Step; LANES / 2], to: &mut [Step]) {
+fn turn_pairs<D: Door>(lanes: D, steps: &[&Step; LANES / 2], to: &mut [Step]) {
     // Words of two channels, a row for each token.
     let mut rows = [[0u32; TRANSPOSE]; LANES];
     let words: &mut [f32] = bytemuck::cast_slice_mut(rows.as_flattened_mut());
@@ -316,7 +310,7 @@ fn turn_pairs<D: Door>(lanes: D, steps: &[Step; LANES / 2], to: &mut [Step]) {
 
 /// Four steps of four bytes a word.
 #[inline(always)]
-fn turn_bytes(steps: &[Step; LANES / 4], to: &mut [Step]) {
+fn turn_bytes(steps: &[&Step; LANES / 4], to: &mut [Step]) {
     let mut channels = [[0u8; LANES]; LANES];
     for (channel, bytes) in channels.iter_mut().enumerate() {
         *bytes = steps[channel / 4].map(|word| (word >> (8 * (channel % 4))) as u8);
@@ -330,7 +324,7 @@ fn turn_bytes(steps: &[Step; LANES / 4], to: &mut [Step]) {
 
 /// Two steps of eight half bytes a word.
 #[inline(always)]
-fn turn_nibbles(steps: &[Step; LANES / 8], to: &mut [Step]) {
+fn turn_nibbles(steps: &[&Step; LANES / 8], to: &mut [Step]) {
     let mut channels = [[0u8; LANES]; LANES];
     for (channel, bytes) in channels.iter_mut().enumerate() {
         let shift = nibble(channel % 8);

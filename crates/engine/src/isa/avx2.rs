@@ -10,7 +10,7 @@ use pulp::core_arch::x86::F16c;
 use pulp::x86::V3;
 use pulp::{bytemuck, f32x8, i32x8, u32x8};
 use regard_ir::machine::Isa;
-use regard_simd::{Lanes, Nearest, TRANSPOSE};
+use regard_simd::{Lanes, Prefetch, TRANSPOSE};
 
 use super::Door;
 use super::probe::{self, Probe};
@@ -25,7 +25,7 @@ pub struct Avx2 {
     /// Whether the processor has AVX-VNNI too.
     vnni: bool,
     /// Which cache long runs of lines are asked into.
-    nearest: Nearest,
+    prefetch: Prefetch,
 }
 
 impl Avx2 {
@@ -35,7 +35,7 @@ impl Avx2 {
             v3: V3::try_new()?,
             _f16c: F16c::try_new()?,
             vnni: has_vnni(),
-            nearest: probe::nearest(),
+            prefetch: probe::prefetch(),
         })
     }
 }
@@ -112,13 +112,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn nearest(self) -> Nearest {
-        self.nearest
+    fn prefetches(self) -> Prefetch {
+        self.prefetch
     }
 
     #[inline(always)]
-    fn with_nearest(self, nearest: Nearest) -> Self {
-        Self { nearest, ..self }
+    fn with_prefetches(self, prefetch: Prefetch) -> Self {
+        Self { prefetch, ..self }
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use core::mem::transmute;
 use pulp::x86::V4;
 use pulp::{bytemuck, f32x16, i32x16, u32x16};
 use regard_ir::machine::Isa;
-use regard_simd::{Lanes, Nearest, TRANSPOSE};
+use regard_simd::{Lanes, Prefetch, TRANSPOSE};
 
 use super::probe::{self, Probe};
 use super::{Door, avx2};
@@ -23,7 +23,7 @@ pub struct Level<const BF16: bool> {
     /// Whether the processor has AVX512-VNNI too.
     vnni: bool,
     /// Which cache long runs of lines are asked into.
-    nearest: Nearest,
+    prefetch: Prefetch,
 }
 
 /// Proof that the processor has `pulp`'s level V4.
@@ -35,7 +35,7 @@ pub type Avx512Bf16 = Level<true>;
 impl Avx512 {
     /// The token, on a processor that has the set.
     pub fn detect() -> Option<Self> {
-        Some(Self { v4: V4::try_new()?, vnni: has_vnni(), nearest: probe::nearest() })
+        Some(Self { v4: V4::try_new()?, vnni: has_vnni(), prefetch: probe::prefetch() })
     }
 }
 
@@ -48,7 +48,7 @@ impl Avx512Bf16 {
         let v4 = V4::try_new()?;
         // A processor of level V4 has leaf 7; subleaf 0's EAX is the largest subleaf.
         let ask = || __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax & BF16 != 0;
-        PROBE.get(ask).then(|| Self { v4, vnni: has_vnni(), nearest: probe::nearest() })
+        PROBE.get(ask).then(|| Self { v4, vnni: has_vnni(), prefetch: probe::prefetch() })
     }
 }
 
@@ -144,13 +144,13 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     }
 
     #[inline(always)]
-    fn nearest(self) -> Nearest {
-        self.nearest
+    fn prefetches(self) -> Prefetch {
+        self.prefetch
     }
 
     #[inline(always)]
-    fn with_nearest(self, nearest: Nearest) -> Self {
-        Self { nearest, ..self }
+    fn with_prefetches(self, prefetch: Prefetch) -> Self {
+        Self { prefetch, ..self }
     }
 
     #[inline(always)]

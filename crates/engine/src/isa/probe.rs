@@ -3,7 +3,7 @@
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use regard_simd::Nearest;
+use regard_simd::Prefetch;
 
 /// An answer that does not change, once there is one.
 pub(crate) struct Probe(AtomicU8);
@@ -31,20 +31,21 @@ impl Probe {
     }
 }
 
-/// Where this processor is to have long runs of lines.
+/// How this processor is to be asked for long runs of lines.
 ///
 /// AMD's family 26 (Zen 5) reads them faster from the first cache. Family 25 (Zen 4) leaves off looking ahead by itself where lines are
-/// asked into the first cache, and reads half as fast then as where they are asked into the second. Of others nothing is known.
-pub(crate) fn nearest() -> Nearest {
-    static PROBE: Probe = Probe::new();
-    match PROBE.get(|| __cpuid(0).ebx == AMD && family(__cpuid(1).eax) >= 26) {
-        true => Nearest::First,
-        false => Nearest::Second,
+/// asked for, and is fastest where they lie one after the other and nothing is. Of others nothing is known.
+pub(crate) fn prefetch() -> Prefetch {
+    static AMD: Probe = Probe::new();
+    static LATE: Probe = Probe::new();
+    if !AMD.get(|| __cpuid(0).ebx == AUTH) {
+        return Prefetch::IntoSecond;
     }
+    if LATE.get(|| family(__cpuid(1).eax) >= 26) { Prefetch::IntoFirst } else { Prefetch::AtJumps }
 }
 
 /// The first four letters of "AuthenticAMD", as CPUID leaf 0's EBX has them.
-const AMD: u32 = u32::from_le_bytes(*b"Auth");
+const AUTH: u32 = u32::from_le_bytes(*b"Auth");
 
 /// A processor's family, by CPUID leaf 1's EAX.
 const fn family(signature: u32) -> u32 {

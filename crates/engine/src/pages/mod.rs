@@ -8,7 +8,7 @@
 
 pub(crate) mod numbers;
 
-use regard_ir::cache::{Block, Codec};
+use regard_ir::cache::{Block, Codec, PanelLines};
 use regard_simd::TRANSPOSE;
 
 use self::numbers::{Bytes, Floats, Halves, Nibbles, Pairs, Scales, Stored, peak, sixteen, step_of};
@@ -125,7 +125,6 @@ impl<D: Door> Keys<'_, D> {
         let Self { lanes, block, rows, to } = self;
         let (panel, lane) = (rows.first / LANES, rows.first % LANES);
         assert!(lane + rows.count <= LANES, "tokens of one panel");
-        let depth = block.channels.div_ceil(N);
         let mut begin = 0;
         for group in 0..block.groups.max(1) {
             let end = block.channels.min(begin + group_of(block));
@@ -140,8 +139,8 @@ impl<D: Door> Keys<'_, D> {
                 (0..rows.count).for_each(|i| scales.put(i, block, to, at + i));
                 by = scales.inverses;
             }
-            let steps: &mut [Step] = to[..block.words].as_chunks_mut().0;
-            let steps = &mut steps[panel * depth..][..depth];
+            let steps =
+                &mut Panel { steps: to[..block.words()].as_chunks_mut().0, lines: block.lines(panel) };
             if rows.count == LANES {
                 turned::<D, S, N>(lanes, block, rows, (begin, end), &by, steps);
             } else {
@@ -155,6 +154,21 @@ impl<D: Door> Keys<'_, D> {
     }
 }
 
+/// The steps of a panel of keys.
+struct Panel<'a> {
+    /// Of its block.
+    steps: &'a mut [Step],
+    lines: PanelLines,
+}
+
+impl Panel<'_> {
+    /// That of some channels.
+    #[inline(always)]
+    fn step(&mut self, number: usize) -> &mut Step {
+        &mut self.steps[self.lines.at(number)]
+    }
+}
+
 /// Writes some channels of a whole panel of keys.
 #[inline(always)]
 fn turned<D: Door, S: Stored<N>, const N: usize>(
@@ -163,7 +177,7 @@ fn turned<D: Door, S: Stored<N>, const N: usize>(
     rows: Rows<'_>,
     (begin, end): (usize, usize),
     by: &[f32; LANES],
-    steps: &mut [Step],
+    steps: &mut Panel<'_>,
 ) {
     let mut tile = [[0.0; LANES]; TRANSPOSE];
     for first in (begin..end).step_by(TRANSPOSE) {
@@ -180,10 +194,10 @@ fn turned<D: Door, S: Stored<N>, const N: usize>(
                 for (n, x) in channels.iter().enumerate() {
                     S::put(lanes, x, by, n, &mut step);
                 }
-                steps[first / N] = step;
+                *steps.step(first / N) = step;
             } else if first < end {
                 for (n, x) in channels[..end - first].iter().enumerate() {
-                    S::put(lanes, x, by, n, &mut steps[first / N]);
+                    S::put(lanes, x, by, n, steps.step(first / N));
                 }
             }
         }
@@ -198,14 +212,14 @@ fn one<D: Door, S: Stored<N>, const N: usize>(
     (begin, end): (usize, usize),
     by: &[f32; LANES],
     lane: usize,
-    steps: &mut [Step],
+    steps: &mut Panel<'_>,
 ) {
     for first in (begin..end).step_by(LANES) {
         // As if they were numbers of sixteen lanes.
         let mut numbers = [0; LANES];
         S::put(lanes, sixteen(row, first), by, 0, &mut numbers);
         for at in (first..end.min(first + LANES)).step_by(N) {
-            S::gather(&numbers, at - first, N.min(end - at), lane, &mut steps[at / N]);
+            S::gather(&numbers, at - first, N.min(end - at), lane, steps.step(at / N));
         }
     }
 }
@@ -236,7 +250,7 @@ impl<D: Door> Values<'_, D> {
             let token = rows.first + i;
             let row = rows.row(block, i);
             let is_finite = if block.groups == 0 {
-                channels::<D, S, N>(lanes, (block, tokens, token), row, (0, block.channels), 1.0, to);
+                channels::<D, S, N>(lanes, (block, token), row, (0, block.channels), 1.0, to);
                 peak(&row[..block.channels]) < numbers::limit(S::CODEC)
             } else {
                 Self::scaled::<S, N>(lanes, (block, tokens, token), row, to)
@@ -268,7 +282,7 @@ impl<D: Door> Values<'_, D> {
             let scales = Scales::new(lanes, S::CODEC, &scales);
             for i in 0..groups {
                 scales.put(i, block, to, (first + i) * tokens + token);
-                channels::<D, S, N>(lanes, at, row, of(first + i), scales.inverses[i], to);
+                channels::<D, S, N>(lanes, (block, token), row, of(first + i), scales.inverses[i], to);
             }
         }
         is_finite
@@ -279,17 +293,16 @@ impl<D: Door> Values<'_, D> {
 #[inline(always)]
 fn channels<D: Door, S: Stored<N>, const N: usize>(
     lanes: D,
-    (block, tokens, token): (&Block, usize, usize),
+    (block, token): (&Block, usize),
     row: &[f32],
     (begin, end): (usize, usize),
     by: f32,
     to: &mut [u32],
 ) {
-    let depth = tokens / N;
-    let steps: &mut [Step] = to[..block.words].as_chunks_mut().0;
+    let steps: &mut [Step] = to[..block.words()].as_chunks_mut().0;
     let by = [by; LANES];
     for first in (begin..end).step_by(LANES) {
-        let step = &mut steps[first / LANES * depth + token / N];
+        let step = &mut steps[block.lines(first / LANES).at(token / N)];
         let before = *step;
         S::put(lanes, sixteen(row, first), &by, token % N, step);
         if end - first < LANES {

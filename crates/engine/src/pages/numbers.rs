@@ -128,7 +128,7 @@ impl Scales {
     /// Writes scale `i` of them as scale number `at` of a block.
     #[inline(always)]
     pub(super) fn put(&self, i: usize, block: &Block, to: &mut [u32], at: usize) {
-        let to = &mut to[block.words..];
+        let to = &mut to[block.words()..];
         match block.codec {
             Codec::Int4 => bytemuck::cast_slice_mut::<u32, u16>(to)[at] = self.halves[i],
             _ => to[at] = self.scales[i].to_bits(),

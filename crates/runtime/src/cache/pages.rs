@@ -2,8 +2,9 @@
 //!
 //! A decode reads, for one key head, its keys of some pages and then its values of the same. Page after page it would read a small
 //! part of each and leave the rest out, and a processor that looks ahead by itself would begin anew with every one. So runs of pages
-//! are head-major: of all pages of a run, the keys of a head lie together, and its values. Pages that several sequences have, and
-//! those that a file sums one by one, stay whole: they are page-major.
+//! are head-major: of [`STRETCH`] pages of a run, the keys of a head lie together, and its values. It is no more of them, as memory is
+//! taken when it is written to, and a short sequence is to take little of a long run. Pages that several sequences have, and those that a
+//! file sums one by one, stay whole: they are page-major.
 
 use core::ops::Range;
 
@@ -11,10 +12,10 @@ use regard_ir::cache::PageShape;
 
 /// Where the pages of a sequence lie in their memory. Pages are counted along the sequence.
 ///
-/// Where pages are whole, page `n` of the memory is its words from `n · len` on, with pages of `len` words. In a run of `pages`
-/// pages from number `first` on, what would be the words `at..end` of a page is, of page `n` of the run, those from
-/// `first · len + pages · at + n · (end − at)` on: parts lie in the order that they have in a page, and each is there once for every
-/// page of the run before the next part begins.
+/// Where pages are whole, page `n` of the memory is its words from `n · len` on, with pages of `len` words. A run has its pages in
+/// stretches of 16, the last of as many as there are left. In a stretch of `pages` pages from number `first` of the memory on,
+/// what would be the words `at..end` of a page is, of page `n` of the stretch, those from `first · len + pages · at + n · (end − at)` on:
+/// parts lie in the order that they have in a page, and each is there once for every page of the stretch before the next part begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages<'a> {
     /// In a run of their own, head-major.
@@ -44,12 +45,15 @@ pub enum Pages<'a> {
     },
 }
 
-/// Where a page lies in its memory. One that is whole is a run of its own.
+/// Pages of a run whose parts lie together.
+const STRETCH: usize = 16;
+
+/// Where a page lies in its memory. One that is whole is a stretch of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// The word that the run begins with.
+    /// The word that the stretch begins with.
     begin: usize,
-    /// Pages of the run.
+    /// Pages of the stretch.
     pages: usize,
     /// Which of them it is.
     number: usize,
@@ -98,7 +102,9 @@ impl Pages<'_> {
             }
         };
         debug_assert!(number < pages, "a page of the run");
-        Place { begin: first * words, pages, number }
+        let (before, number) = (number / STRETCH * STRETCH, number % STRETCH);
+        let left = pages - before;
+        Place { begin: (first + before) * words, pages: if left < STRETCH { left } else { STRETCH }, number }
     }
 
     /// Whether a page that the sequence is long enough for lies somewhere.
@@ -191,6 +197,21 @@ mod tests {
             }
             assert_eq!(end, 8 * words);
         }
+    }
+
+    #[test]
+    fn a_long_run_has_stretches() {
+        let [shape, ..] = shapes();
+        let (words, pages) = (shape.len(), Pages::Run { first: 2, pages: 40 });
+        let keys = shape.keys_at(1);
+        let at = |page| pages.place(page, words).part(keys.clone()).start;
+        let of = |stretch: usize, pages: usize, page: usize| {
+            (2 + stretch) * words + pages * keys.start + page * keys.len()
+        };
+        assert_eq!([0, 15, 16, 31].map(at), [of(0, 16, 0), of(0, 16, 15), of(16, 16, 0), of(16, 16, 15)]);
+        // The last has as many pages as are left.
+        assert_eq!([32, 39].map(at), [of(32, 8, 0), of(32, 8, 7)]);
+        assert_eq!(uses(&shape, pages, 40, 42 * words)[2 * words..], vec![1; 40 * words]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use regard_engine::grid::{Claim, MatrixMut};
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_ir::variant::Decay;
-use regard_simd::{F32, Lanes as _, Nearest, load_f32, vectors, vectors_mut};
+use regard_simd::{F32, Lanes as _, Prefetch, load_f32, vectors, vectors_mut};
 
 use super::memory::{Layout, Memory};
 use super::part::{Part, Span};
@@ -101,7 +101,9 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
                     keep: self.has_decay().then(|| [&keep[0][..layout.dim], &keep[1][..layout.dim]]),
                     erases: self.rule.delta.then(erases),
                     // Rows lie one after the other, so that some processors look ahead by themselves.
-                    asks: states == At::Caller && !layout.holds_states && lanes.nearest() == Nearest::First,
+                    asks: states == At::Caller
+                        && !layout.holds_states
+                        && lanes.prefetches() == Prefetch::IntoFirst,
                 };
                 of.write(lanes, (&mut state, rows), value, o);
                 let factor = divisor.map_or(self.rule.scale, |divisor| 1.0 / divisor);

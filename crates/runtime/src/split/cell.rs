@@ -541,7 +541,7 @@ fn first_channels<'a>(
     if !cached::has_odd(0, shape.tokens, odd) {
         return (shape.keys, keys, false);
     }
-    let block = cached::mend_keys(&shape.keys, &shape.values, shape.tokens, keys, to);
+    let block = cached::mend_keys(&shape.keys, &shape.values, keys, to);
     (block, to, true)
 }
 

@@ -143,12 +143,14 @@ impl Layout {
 
     /// How mixed keys of so many tokens lie.
     pub const fn key_block(&self, tokens: usize) -> Block {
-        Block { codec: Codec::F32, channels: self.dim, words: tokens * self.dim, groups: 0 }
+        let panels = tokens.div_ceil(LANES);
+        Block { codec: Codec::F32, channels: self.dim, panels, depth: self.dim, paired: false, groups: 0 }
     }
 
     /// How mixed values of so many tokens lie.
     pub const fn value_block(&self, tokens: usize) -> Block {
-        Block { codec: Codec::F32, channels: self.value_width, words: tokens * self.value_width, groups: 0 }
+        let (channels, panels) = (self.value_width, self.value_width / LANES);
+        Block { codec: Codec::F32, channels, panels, depth: tokens, paired: false, groups: 0 }
     }
 
     /// Numbers from the scores of one query to those of the next.

@@ -78,13 +78,12 @@ impl<'a> Tokens<'a> {
                     let keys = words.part(page.keys_at(source));
                     let rows = to.chunks_exact_mut(sources * LANES);
                     if page.keys.codec == Codec::F32 {
-                        let begin = (line * dim + first) * LANES;
-                        scatter(&keys[begin..][..channels.len() * LANES], source, rows);
+                        scatter(lines_of(&page.keys, keys, (line, channels.clone())), source, rows);
                         continue;
                     }
                     let widened = &mut widened[..channels.len()];
                     cached::widen_keys(lanes, &page.keys, keys, line, channels.clone(), widened);
-                    scatter(bytemuck::cast_slice(widened.as_flattened()), source, rows);
+                    scatter(widened.iter(), source, rows);
                 }
             }
         }
@@ -107,14 +106,13 @@ impl<'a> Tokens<'a> {
                     let values = words.part(page.values_at(source));
                     let rows = to.chunks_exact_mut(sources * LANES);
                     if page.values.codec == Codec::F32 && there == LANES {
-                        let begin = (panel * page.tokens + tokens.start) * LANES;
-                        scatter(&values[begin..][..LANES * LANES], source, rows);
+                        scatter(lines_of(&page.values, values, (panel, tokens.clone())), source, rows);
                         continue;
                     }
                     let of = (page.tokens, panel);
                     cached::widen_values(lanes, &page.values, values, of, tokens.clone(), &mut widened);
                     widened[there..].fill([0.0; LANES]);
-                    scatter(bytemuck::cast_slice(widened.as_flattened()), source, rows);
+                    scatter(widened.iter(), source, rows);
                 }
             }
         }
@@ -157,11 +155,26 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// Some lines of floats of a panel.
+#[inline(always)]
+fn lines_of<'a>(
+    block: &Block,
+    words: &'a [u32],
+    (panel, range): (usize, Range<usize>),
+) -> impl Iterator<Item = &'a Lane> {
+    let lines: &[Lane] = bytemuck::cast_slice::<u32, f32>(&words[..block.words()]).as_chunks().0;
+    let of_panel = block.lines(panel);
+    range.map(move |line| &lines[of_panel.at(line)])
+}
+
 /// Copies lines of floats to the place of a source in each of some rows.
 #[inline(always)]
-fn scatter<'a>(lines: &[u32], source: usize, rows: impl Iterator<Item = &'a mut [f32]>) {
-    let lines: &[Lane] = bytemuck::cast_slice::<u32, f32>(lines).as_chunks().0;
-    for (line, to) in lines.iter().zip(rows) {
+fn scatter<'a, 'b>(
+    lines: impl Iterator<Item = &'a Lane>,
+    source: usize,
+    rows: impl Iterator<Item = &'b mut [f32]>,
+) {
+    for (line, to) in lines.zip(rows) {
         to[source * LANES..][..LANES].copy_from_slice(line);
     }
 }
@@ -178,13 +191,12 @@ pub(super) struct Ahead<'a> {
     page: &'a PageShape,
     words: Page<'a>,
     rows: Rows,
-    /// Lines of a run, of which a source has several where they are values.
-    lines: usize,
-    /// Where in a run those of the chunk begin.
-    begin: usize,
-    /// The next one.
-    run: usize,
-    line: usize,
+    /// Panels of a source that are read.
+    panels: Range<usize>,
+    /// Lines of each that are read.
+    lines: Range<usize>,
+    /// The next line: its source, its panel and its number.
+    at: [usize; 3],
     /// Lines that are asked for at a time.
     each: usize,
 }
@@ -194,51 +206,48 @@ impl<'a> Ahead<'a> {
     pub fn new(tokens: &Tokens<'a>, rows: Rows, parts: usize) -> Self {
         let page = tokens.page;
         let (words, at) = tokens.place();
-        let (block, sources) = match rows {
-            Rows::Keys => (&page.keys, page.key_head_count()),
-            Rows::Values => (&page.values, page.value_head_count()),
-        };
-        let numbers = block.codec.numbers() as usize;
-        let (begin, lines, runs) = match rows {
-            Rows::Keys => {
-                let depth = block.channels.div_ceil(numbers);
-                (at / LANES * depth, tokens.span() / LANES * depth, 1)
+        let (panels, lines) = match rows {
+            Rows::Keys => (at / LANES..(at + tokens.span()) / LANES, 0..page.keys.depth),
+            Rows::Values => {
+                let numbers = page.values.codec.numbers() as usize;
+                (0..page.values.panels, at / numbers..(at + tokens.span()) / numbers)
             }
-            Rows::Values => (at / numbers, tokens.span() / numbers, block.channels.div_ceil(LANES)),
         };
-        let each = (sources * runs * lines).div_ceil(parts.max(1));
-        Self { page, words, rows, lines, begin, run: 0, line: 0, each }
+        let mut all = Self { page, words, rows, at: [0, panels.start, lines.start], panels, lines, each: 0 };
+        all.each = (all.sources() * all.panels.len() * all.lines.len()).div_ceil(parts.max(1));
+        all
+    }
+
+    fn sources(&self) -> usize {
+        match self.rows {
+            Rows::Keys => self.page.key_head_count(),
+            Rows::Values => self.page.value_head_count(),
+        }
     }
 
     /// Asks for the next part.
     #[inline(always)]
     pub fn ask<D: Door>(&mut self, lanes: D) {
-        let Self { page, words, rows, lines, begin, each, .. } = *self;
-        let mut left = each;
-        while left > 0 {
-            let (part, begin) = match rows {
-                Rows::Keys if self.run < page.key_head_count() => (page.keys_at(self.run), begin),
-                Rows::Values => {
-                    let runs = page.values.channels.div_ceil(LANES);
-                    let (source, panel) = (self.run / runs, self.run % runs);
-                    if source >= page.value_head_count() {
-                        return;
-                    }
-                    let depth = page.tokens / page.values.codec.numbers() as usize;
-                    (page.values_at(source), panel * depth + begin)
-                }
-                Rows::Keys => return,
+        let mut left = self.each;
+        while left > 0 && self.at[0] < self.sources() {
+            let [source, panel, line] = self.at;
+            let (block, part) = match self.rows {
+                Rows::Keys => (&self.page.keys, self.page.keys_at(source)),
+                Rows::Values => (&self.page.values, self.page.values_at(source)),
             };
-            let count = left.min(lines - self.line);
-            let words = &words.part(part)[(begin + self.line) * LANES..][..count * LANES];
-            for line in words.as_chunks::<LANES>().0 {
-                lanes.prefetch(line);
+            let (of_panel, count) = (block.lines(panel), left.min(self.lines.end - line));
+            let lines: &[[u32; LANES]] = self.words.part(part)[..block.words()].as_chunks().0;
+            for line in line..line + count {
+                lanes.prefetch(&lines[of_panel.at(line)]);
             }
             left -= count;
-            self.line += count;
-            if self.line == lines {
-                (self.run, self.line) = (self.run + 1, 0);
-            }
+            self.at = if line + count < self.lines.end {
+                [source, panel, line + count]
+            } else if panel + 1 < self.panels.end {
+                [source, panel + 1, self.lines.start]
+            } else {
+                [source + 1, self.panels.start, self.lines.start]
+            };
         }
     }
 }
@@ -263,7 +272,8 @@ pub(super) fn mix<D: Door>(
     to: &mut [f32],
 ) {
     let len = lines * LANES;
-    let block = Block { codec: Codec::F32, channels: sources, words: len * sources, groups: 0 };
+    let (channels, depth) = (sources, sources);
+    let block = Block { codec: Codec::F32, channels, panels: lines, depth, paired: false, groups: 0 };
     let words: &[u32] = bytemuck::cast_slice(&read[..len * sources]);
     let words = Words { block: &block, tokens: len, pairs: false, words, ahead: None };
     let rows = factors.len() / sources.max(1);
