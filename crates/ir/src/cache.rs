@@ -19,8 +19,8 @@
 //! are mixed from or, where rows are mixed before they are stored, those of all positions of its tokens.
 //!
 //! A page that several sequences may have, or that is in a file, is its blocks one after the other. Where a sequence has a run of
-//! pages of its own in memory, the blocks of a head lie together instead, one of each page of the run, before those of the next
-//! begin: so a head reads its keys of all pages from one piece of memory, and its values.
+//! pages of its own in memory, the blocks of a head lie together instead, one of each of 16 pages of the run, before those of the
+//! next head begin: so a head reads its keys of these pages from one piece of memory, and its values.
 
 use core::ops::Range;
 

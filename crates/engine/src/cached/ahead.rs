@@ -95,9 +95,9 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// In what steps the lines of a block are read.
+/// How the lines of a block are read.
 #[derive(Clone, Copy)]
-pub(super) struct Steps {
+pub(super) struct Pace {
     /// Lines that a tile reads.
     pub tile: usize,
     /// Lines that are read in another order than that in which they lie, before those after them.
@@ -106,7 +106,7 @@ pub(super) struct Steps {
     pub products: usize,
 }
 
-impl Steps {
+impl Pace {
     /// Of the first panels of a block, by tiles of so many pairs of them, `depth` lines of each, with so many products of each line.
     #[inline(always)]
     pub fn new((block, panels): (&Block, usize), pairs: usize, depth: usize, products: usize) -> Self {
@@ -136,7 +136,7 @@ impl<'a> Stream<'a> {
         prefetch: Prefetch,
         (lines, words): (&'a [Step], &[u32]),
         then: Ahead<'a>,
-        Steps { tile, side, products }: Steps,
+        Pace { tile, side, products }: Pace,
     ) -> Option<Self> {
         let follows = words.as_ptr_range().end == then.words.as_ptr();
         if prefetch == Prefetch::AtJumps && follows && products < SLOW {
@@ -191,8 +191,8 @@ mod tests {
         then: Ahead<'_>,
         (tile, products): (usize, usize),
     ) -> Option<Vec<*const Step>> {
-        let steps = Steps { tile, side: 0, products };
-        let mut stream = Stream::new(prefetch, (lines, lines.as_flattened()), then, steps)?;
+        let pace = Pace { tile, side: 0, products };
+        let mut stream = Stream::new(prefetch, (lines, lines.as_flattened()), then, pace)?;
         let tiles = (0..lines.len() / tile).filter_map(|_| stream.next(tile));
         Some(tiles.flat_map(|Next(first)| (0..tile).map(move |it| first.wrapping_add(it))).collect())
     }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use regard_ir::cache::Codec;
 use regard_simd::Prefetch;
 
-use super::ahead::{Ask, IntoFirst, IntoSecond, Next, Steps};
+use super::ahead::{Ask, IntoFirst, IntoSecond, Next, Pace};
 use super::load::{Dots, Floats, Halves, Pairs, Stored};
 use super::single::AddSingle;
 use super::tile::{Operand, Panels, Tile, Write};
@@ -145,7 +145,7 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     /// The same of one row, in vectors of which `V` are two lines.
     #[inline(always)]
     fn add_single<D: Door, const V: usize>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        let stream = self.words.stream(lanes, self.panels, self.steps::<1>());
+        let stream = self.words.stream(lanes, self.panels, self.pace::<1>());
         let product = self;
         match lanes.prefetches() {
             Prefetch::IntoFirst => {
@@ -162,7 +162,7 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     #[inline(always)]
     fn add_many<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
         let &Self { a, chain, words, panels, stored } = self;
-        let mut stream = words.stream(lanes, panels, self.steps::<N>());
+        let mut stream = words.stream(lanes, panels, self.pace::<N>());
         let mut first = 0;
         while first < panels {
             let side = words.side(first, panels, N);
@@ -180,11 +180,11 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
         }
     }
 
-    /// In what steps lines are read by tiles of so many pairs of panels.
+    /// How lines are read by tiles of so many pairs of panels.
     #[inline(always)]
-    fn steps<const PAIRS: usize>(&self) -> Steps {
+    fn pace<const PAIRS: usize>(&self) -> Pace {
         let depth = self.chain.min(self.a.depth);
-        Steps::new((self.words.block, self.panels), PAIRS, depth, N * self.a.rows)
+        Pace::new((self.words.block, self.panels), PAIRS, depth, N * self.a.rows)
     }
 
     /// A pair of panels from the first on, or one without a partner.

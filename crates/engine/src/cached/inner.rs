@@ -6,7 +6,7 @@ use pulp::bytemuck;
 use regard_simd::{F32, Prefetch, Simd, vectors};
 
 use super::LANES;
-use super::ahead::{Ahead, Ask, IntoFirst, IntoSecond, Next, Steps, Stream};
+use super::ahead::{Ahead, Ask, IntoFirst, IntoSecond, Next, Pace, Stream};
 use crate::engine::Op;
 use crate::isa::Door;
 
@@ -36,8 +36,8 @@ pub fn inner_products<D: Door>(lanes: D, a: &[f32], rows: &[f32], ahead: Option<
     let (a, rows): (&[Line], &[Line]) = (a.as_chunks().0, &rows.as_chunks().0[..to.len() * a.len() / LANES]);
     let stream = ahead.and_then(|ahead| {
         let words = (bytemuck::cast_slice(rows), bytemuck::cast_slice(rows));
-        let steps = Steps { tile: ROWS * a.len(), side: 0, products: 1 };
-        Stream::new(lanes.prefetches(), words, ahead, steps)
+        let pace = Pace { tile: ROWS * a.len(), side: 0, products: 1 };
+        Stream::new(lanes.prefetches(), words, ahead, pace)
     });
     match lanes.prefetches() {
         Prefetch::IntoFirst => all::<D, IntoFirst>(lanes, (a, rows), stream, to),

@@ -7,7 +7,7 @@ use pulp::bytemuck;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::{F32, vectors_mut};
 
-use super::ahead::{Ask, Next, Steps};
+use super::ahead::{Ask, Next, Pace};
 use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
 use super::tile::{Panels, Write};
 use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles};
@@ -93,7 +93,7 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
         count: block.groups,
         depth: if block.groups > 1 { GROUP / (WORD * N) } else { depth },
     };
-    let mut stream = words.stream(lanes, panels, Steps::new((block, panels), 1, depth, 2 * N * rows));
+    let mut stream = words.stream(lanes, panels, Pace::new((block, panels), 1, depth, 2 * N * rows));
     let mut first = 0;
     while first < panels {
         let side = words.side(first, panels, 1);
@@ -131,8 +131,8 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     let block = words.block;
     let numbers = WORD * N;
     let depth = weights.chain.div_ceil(numbers).min(block.depth);
-    let steps = Steps::new((block, block.panels), 1, depth, 2 * N * weights.rows);
-    let mut stream = words.stream(lanes, block.panels, steps);
+    let pace = Pace::new((block, block.panels), 1, depth, 2 * N * weights.rows);
+    let mut stream = words.stream(lanes, block.panels, pace);
     for begin in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - begin);
         // Weights past the last key are zero, and so are rounded with the others.

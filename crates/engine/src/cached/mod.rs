@@ -22,7 +22,7 @@ mod turn;
 use regard_ir::cache::{Block, Codec};
 use regard_simd::Prefetch;
 
-use self::ahead::{Ask, IntoFirst, IntoSecond, Next, Steps, Stream};
+use self::ahead::{Ask, IntoFirst, IntoSecond, Next, Pace, Stream};
 use self::load::Step;
 use self::rows::RowTile;
 use self::tile::{Panels, Write, at_once};
@@ -103,9 +103,9 @@ impl Words<'_> {
 
     /// Where tiles ask that go over the first panels.
     #[inline(always)]
-    fn stream<D: Door>(&self, lanes: D, panels: usize, steps: Steps) -> Option<Stream<'_>> {
+    fn stream<D: Door>(&self, lanes: D, panels: usize, pace: Pace) -> Option<Stream<'_>> {
         let lines = &self.steps()[..panels * self.block.depth];
-        Stream::new(lanes.prefetches(), (lines, self.words), self.ahead?, steps)
+        Stream::new(lanes.prefetches(), (lines, self.words), self.ahead?, pace)
     }
 
     /// The panels that tiles go over together, of so many from the first on: so many pairs whose lines take turns, or all that do not.
