@@ -97,8 +97,8 @@ impl<D: Door, A: Ask, const W: usize, const ALL: bool> Op for Products<'_, D, A,
     }
 }
 
-/// Of a group of rows, still to be summed over lanes. If `ASKS`, a line is asked for when one of these is read: many at once would hold
-/// up those that are waited for.
+/// Of a group of rows, still to be summed over lanes. If `ASKS`, as many lines are asked for after each row's as these were: many at once
+/// would hold up those that are waited for.
 #[inline(always)]
 fn products<D: Door, A: Ask, const W: usize, const ASKS: bool>(
     lanes: D,
@@ -114,15 +114,16 @@ fn products<D: Door, A: Ask, const W: usize, const ASKS: bool>(
     let simd = lanes.simd();
     let mut sums = [simd.splat_f32s(0.0); ROWS];
     for j in 0..a.len() {
-        for i in 0..W {
-            for v in 0..LANES / D::WIDTH {
-                let a = vectors(lanes, &a[j][i])[v];
-                for (sum, row) in sums.iter_mut().zip(&of_rows) {
+        // Row after row, as they lie: side by side they would be read at as many places in turns.
+        for (r, (sum, row)) in sums.iter_mut().zip(&of_rows).enumerate() {
+            for i in 0..W {
+                for v in 0..LANES / D::WIDTH {
+                    let a = vectors(lanes, &a[j][i])[v];
                     *sum = simd.mul_add_e_f32s(a, vectors(lanes, &row[j][i])[v], *sum);
                 }
             }
             if ASKS {
-                next.ask::<D, A>(lanes, i * ROWS..(i + 1) * ROWS);
+                next.ask::<D, A>(lanes, r * W..(r + 1) * W);
             }
         }
         next.go_on(W * ROWS);
