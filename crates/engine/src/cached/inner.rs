@@ -114,7 +114,7 @@ fn products<D: Door, A: Ask, const W: usize, const ASKS: bool>(
     let simd = lanes.simd();
     let mut sums = [simd.splat_f32s(0.0); ROWS];
     for j in 0..a.len() {
-        // Row after row, as they lie: side by side they would be read at as many places in turns.
+        // All `W` lines of a row before the next row: line by line in turns, memory would be read at eight places at once.
         for (r, (sum, row)) in sums.iter_mut().zip(&of_rows).enumerate() {
             for i in 0..W {
                 for v in 0..LANES / D::WIDTH {
