@@ -203,9 +203,9 @@ struct FloatTiles<'a, S, const N: usize> {
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for FloatTiles<'_, S, N> {
     const ROWS: usize = if D::TILE > 4 { 8 } else { 4 };
 
-    fn vectors(rows: usize) -> usize {
-        if rows <= 4 && D::TILE > 4 { 4 } else { 2 }
-    }
+    const VECTORS: [usize; 4] = if D::TILE > 4 { [4, 4, 4, 2] } else { [2; 4] };
+
+    const UNPAIRED: bool = S::UNPAIRED;
 
     #[inline(always)]
     fn tile<A: Ask, const R: usize, const U: usize, const W: usize>(

@@ -219,10 +219,9 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> 
     /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
     const ROWS: usize = 4;
 
-    fn vectors(rows: usize) -> usize {
-        let most = if D::TILE > 4 { 4 } else { 2 };
-        if rows < 4 { most } else { most / 2 }
-    }
+    const VECTORS: [usize; 4] = if D::TILE > 4 { [4, 4, 2, 2] } else { [2, 2, 1, 1] };
+
+    const UNPAIRED: bool = false;
 
     #[inline(always)]
     fn tile<A: Ask, const R: usize, const U: usize, const W: usize>(

@@ -14,6 +14,9 @@ pub(super) trait Stored<const N: usize>: Copy + 'static {
     /// Numbers of a word.
     const NUMBERS: usize = N;
 
+    /// Whether there are blocks whose panels do not lie in pairs.
+    const UNPAIRED: bool = false;
+
     /// What vector `v` of the row's lanes multiplies, in the order of the elements. `#[inline(always)]`.
     fn load<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::f32s; N];
 
@@ -57,6 +60,9 @@ impl Stored<1> for Dots {
 pub(super) struct Floats;
 
 impl Stored<1> for Floats {
+    /// Of rows that are mixed as they are read.
+    const UNPAIRED: bool = true;
+
     #[inline(always)]
     fn load<D: Door>(lanes: D, step: &Step, v: usize) -> [<D::Simd as Simd>::f32s; 1] {
         [vectors(lanes, bytemuck::cast_slice(step))[v]]

@@ -237,8 +237,11 @@ trait Tiles<D: Door> {
     /// The most rows of a tile, a power of two up to 8.
     const ROWS: usize;
 
-    /// Vectors of a tile of so many rows: as many as leave each sum in a register.
-    fn vectors(rows: usize) -> usize;
+    /// Vectors of a tile of 1, 2, 4 and 8 rows: as many as leave each sum in a register.
+    const VECTORS: [usize; 4];
+
+    /// Whether there are blocks whose panels do not lie in pairs.
+    const UNPAIRED: bool;
 
     /// Vectors from number `first` on, of panels of which `W` take turns, which ask for lines as told.
     fn tile<A: Ask, const R: usize, const U: usize, const W: usize>(
@@ -272,7 +275,7 @@ fn in_tiles<D: Door, T: Tiles<D>>(
         let end = vectors.min(begin + STRIP);
         let mut first = begin;
         while whole > 0 && first < end {
-            let count = at_most(T::vectors(most), end - first);
+            let count = at_most(vectors_of::<D, T>(most), end - first);
             for row in (0..whole).step_by(most) {
                 strip.tile(RowTile::new(row, most), (first, count), row == 0);
             }
@@ -280,11 +283,25 @@ fn in_tiles<D: Door, T: Tiles<D>>(
         }
         first = begin;
         while rest.rows > 0 && first < end {
-            let count = at_most(T::vectors(rest.width), end - first);
+            let count = at_most(vectors_of::<D, T>(rest.width), end - first);
             strip.tile(rest, (first, count), whole == 0);
             first += count;
         }
     }
+}
+
+/// Vectors of a tile of so many rows.
+const fn vectors_of<D: Door, T: Tiles<D>>(rows: usize) -> usize {
+    T::VECTORS[rows.ilog2() as usize]
+}
+
+/// Whether [`in_tiles`] takes tiles of so many rows and vectors of panels of which so many take turns. Only such are compiled.
+const fn is_taken<D: Door, T: Tiles<D>>(rows: usize, count: usize, turns: usize) -> bool {
+    let (most, per_panel) = (vectors_of::<D, T>(rows), LANES / D::WIDTH);
+    // Panels are taken whole as far as a tile has vectors, and without a partner one at a time.
+    let are_whole = count >= per_panel || count == most;
+    let are_together = turns == 2 || T::UNPAIRED || count <= per_panel;
+    rows <= T::ROWS && count <= most && are_whole && are_together
 }
 
 /// As many as asked for, a power of two, or as many as there are of a smaller one.
@@ -342,34 +359,51 @@ impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
 fn take<D: Door, T: Tiles<D>, A: Ask>(
     lanes: D,
     tiles: &T,
-    at: (RowTile, usize),
+    (tile, first): (RowTile, usize),
     (count, turns): (usize, usize),
     next: Option<Next>,
     write: Write<'_>,
 ) {
-    match (at.0.width, count, turns) {
-        (1, 4, 2) => tiles.tile::<A, 1, 4, 2>(lanes, at, next, write),
-        (2, 4, 2) => tiles.tile::<A, 2, 4, 2>(lanes, at, next, write),
-        (4, 4, 2) => tiles.tile::<A, 4, 4, 2>(lanes, at, next, write),
-        (1, 2, 2) => tiles.tile::<A, 1, 2, 2>(lanes, at, next, write),
-        (2, 2, 2) => tiles.tile::<A, 2, 2, 2>(lanes, at, next, write),
-        (4, 2, 2) => tiles.tile::<A, 4, 2, 2>(lanes, at, next, write),
-        (8, 2, 2) => tiles.tile::<A, 8, 2, 2>(lanes, at, next, write),
-        (1, 1, 2) => tiles.tile::<A, 1, 1, 2>(lanes, at, next, write),
-        (2, 1, 2) => tiles.tile::<A, 2, 1, 2>(lanes, at, next, write),
-        (4, 1, 2) => tiles.tile::<A, 4, 1, 2>(lanes, at, next, write),
-        (8, 1, 2) => tiles.tile::<A, 8, 1, 2>(lanes, at, next, write),
-        (1, 4, 1) => tiles.tile::<A, 1, 4, 1>(lanes, at, next, write),
-        (2, 4, 1) => tiles.tile::<A, 2, 4, 1>(lanes, at, next, write),
-        (4, 4, 1) => tiles.tile::<A, 4, 4, 1>(lanes, at, next, write),
-        (1, 2, 1) => tiles.tile::<A, 1, 2, 1>(lanes, at, next, write),
-        (2, 2, 1) => tiles.tile::<A, 2, 2, 1>(lanes, at, next, write),
-        (4, 2, 1) => tiles.tile::<A, 4, 2, 1>(lanes, at, next, write),
-        (8, 2, 1) => tiles.tile::<A, 8, 2, 1>(lanes, at, next, write),
-        (1, 1, 1) => tiles.tile::<A, 1, 1, 1>(lanes, at, next, write),
-        (2, 1, 1) => tiles.tile::<A, 2, 1, 1>(lanes, at, next, write),
-        (4, 1, 1) => tiles.tile::<A, 4, 1, 1>(lanes, at, next, write),
-        (8, 1, 1) => tiles.tile::<A, 8, 1, 1>(lanes, at, next, write),
-        (rows, count, turns) => panic!("a tile of {rows} rows by {count} vectors, {turns} in turns"),
+    let at = (tile, first, count);
+    match turns {
+        1 => of_turns::<D, T, A, 1>(lanes, tiles, at, next, write),
+        2 => of_turns::<D, T, A, 2>(lanes, tiles, at, next, write),
+        _ => unreachable!("{turns} panels take turns"),
+    }
+}
+
+/// The same of panels of which `W` take turns.
+#[inline(always)]
+fn of_turns<D: Door, T: Tiles<D>, A: Ask, const W: usize>(
+    lanes: D,
+    tiles: &T,
+    at: (RowTile, usize, usize),
+    next: Option<Next>,
+    write: Write<'_>,
+) {
+    match at.0.width {
+        1 => of_rows::<D, T, A, 1, W>(lanes, tiles, at, next, write),
+        2 => of_rows::<D, T, A, 2, W>(lanes, tiles, at, next, write),
+        4 => of_rows::<D, T, A, 4, W>(lanes, tiles, at, next, write),
+        8 => of_rows::<D, T, A, 8, W>(lanes, tiles, at, next, write),
+        rows => unreachable!("a tile of {rows} rows"),
+    }
+}
+
+/// The same of `R` rows.
+#[inline(always)]
+fn of_rows<D: Door, T: Tiles<D>, A: Ask, const R: usize, const W: usize>(
+    lanes: D,
+    tiles: &T,
+    (tile, first, count): (RowTile, usize, usize),
+    next: Option<Next>,
+    write: Write<'_>,
+) {
+    let at = (tile, first);
+    match count {
+        4 if const { is_taken::<D, T>(R, 4, W) } => tiles.tile::<A, R, 4, W>(lanes, at, next, write),
+        2 if const { is_taken::<D, T>(R, 2, W) } => tiles.tile::<A, R, 2, W>(lanes, at, next, write),
+        1 if const { is_taken::<D, T>(R, 1, W) } => tiles.tile::<A, R, 1, W>(lanes, at, next, write),
+        _ => unreachable!("a tile of {R} rows by {count} vectors, {W} in turns"),
     }
 }
