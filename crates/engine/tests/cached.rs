@@ -98,7 +98,7 @@ fn however_asked<D: Door>(lanes: D, compute: impl Fn(D) -> [Vec<f32>; 2]) -> [Ve
     first
 }
 
-/// A page of one head with some tokens, and rows that are multiplied with it.
+/// Pages of one head with some tokens, one after the other, and rows that are multiplied with them.
 struct Page {
     shape: PageShape,
     rows: usize,
@@ -114,13 +114,17 @@ impl Page {
     fn new(codec: Codec, [tokens, count, rows, dim]: [usize; 4], dice: &mut Dice) -> Self {
         let heads = Heads { query: 1, kv: 1, value: 1, dim: dim as u32, value_dim: dim as u32 };
         let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec, mixed: false }.of_heads(&heads);
-        let (mut key_words, mut value_words) = (vec![0; shape.keys_len()], vec![0; shape.values_len()]);
+        let pages = count.div_ceil(tokens);
+        let [mut key_words, mut value_words] =
+            [shape.keys_len(), shape.values_len()].map(|len| vec![0; pages * len]);
         for token in 0..count {
             let row: Vec<f32> = (0..dim).map(|_| dice.float()).collect();
-            cached::write_key(&shape.keys, token, &row, &mut key_words);
-            cached::write_value(&shape.values, tokens, token, &row, &mut value_words);
+            let (page, at) = (token / tokens, token % tokens);
+            cached::write_key(&shape.keys, at, &row, &mut key_words[page * shape.keys_len()..]);
+            let to = &mut value_words[page * shape.values_len()..];
+            cached::write_value(&shape.values, tokens, at, &row, to);
         }
-        let stride = tokens.next_multiple_of(LANES);
+        let stride = pages * tokens;
         let mut weights = vec![0.0; rows * stride];
         for row in weights.chunks_exact_mut(stride) {
             row[..count].iter_mut().for_each(|x| *x = dice.float().abs());
@@ -129,19 +133,31 @@ impl Page {
         Self { shape, rows, count, key_words, value_words, queries, weights, pairs: false }
     }
 
+    fn pages(&self) -> usize {
+        self.count.div_ceil(self.shape.tokens)
+    }
+
+    /// Tokens that there is room for.
+    fn stride(&self) -> usize {
+        self.pages() * self.shape.tokens
+    }
+
     fn expected(&self) -> [Vec<f64>; 2] {
-        let dim = self.shape.keys.channels;
-        let stride = self.shape.tokens.next_multiple_of(LANES);
+        let (dim, stride) = (self.shape.keys.channels, self.stride());
         let (mut scores, mut outputs) = (vec![0.0; self.rows * self.count], vec![0.0; self.rows * dim]);
         let mut row = vec![0.0f32; dim];
         for token in 0..self.count {
-            cached::read_key(&self.shape.keys, token, &self.key_words, &mut row);
+            let tokens = self.shape.tokens;
+            let (page, at) = (token / tokens, token % tokens);
+            let from = &self.key_words[page * self.shape.keys_len()..];
+            cached::read_key(&self.shape.keys, at, from, &mut row);
             for r in 0..self.rows {
                 let query = &self.queries[r * dim..][..dim];
                 scores[r * self.count + token] =
                     query.iter().zip(&row).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
             }
-            cached::read_value(&self.shape.values, self.shape.tokens, token, &self.value_words, &mut row);
+            let from = &self.value_words[page * self.shape.values_len()..];
+            cached::read_value(&self.shape.values, tokens, at, from, &mut row);
             for r in 0..self.rows {
                 let weight = f64::from(self.weights[r * stride + token]);
                 outputs[r * dim..][..dim]
@@ -157,6 +173,8 @@ impl Page {
 struct Multiply<'a, D> {
     lanes: D,
     page: &'a Page,
+    /// Pages that are read as one.
+    at_once: usize,
 }
 
 impl<D: Door> Op for Multiply<'_, D> {
@@ -164,8 +182,8 @@ impl<D: Door> Op for Multiply<'_, D> {
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let Self { lanes, page } = self;
-        let (dim, stride) = (page.shape.keys.channels, page.shape.tokens.next_multiple_of(LANES));
+        let Self { lanes, page, at_once } = self;
+        let (dim, stride) = (page.shape.keys.channels, page.stride());
         let width = dim.next_multiple_of(LANES);
         let packed_len = packed_row(&page.shape.keys);
         let mut packed = vec![f32::NAN; page.rows * packed_len];
@@ -174,21 +192,33 @@ impl<D: Door> Op for Multiply<'_, D> {
         }
         let mut scores = vec![f32::NAN; page.rows * stride];
         let mut outputs = vec![f32::NAN; page.rows * width];
-        let mut scratch = vec![f32::NAN; scratch_len((&page.shape.values, page.shape.tokens), page.rows, 64)];
-        let words = Words {
-            block: &page.shape.keys,
-            tokens: page.shape.tokens,
-            pairs: page.pairs,
-            words: &page.key_words,
-            ahead: Some(Ahead::values(&page.shape, &page.value_words)),
-        };
-        let target = Target { to: &mut scores, stride };
-        cached::scores(lanes, words, (&packed, page.rows), (64, page.count), target);
-        let words = Words { block: &page.shape.values, words: &page.value_words, ahead: None, ..words };
-        let weights =
-            Weights { numbers: &page.weights, stride, rows: page.rows, count: page.count, chain: 64 };
-        let target = Target { to: &mut outputs, stride: width };
-        cached::outputs(lanes, words, weights, &mut scratch, Before::Nothing, target);
+        let mut scratch = vec![f32::NAN; scratch_len((&page.shape.values, stride), page.rows, 64)];
+        for first in (0..page.pages()).step_by(at_once) {
+            let (pages, begin) = (at_once.min(page.pages() - first), first * page.shape.tokens);
+            let count = page.count.min((first + pages) * page.shape.tokens) - begin;
+            let values = &page.value_words[first * page.shape.values_len()..];
+            let words = Words {
+                block: &page.shape.keys,
+                tokens: page.shape.tokens,
+                pages,
+                pairs: page.pairs,
+                words: &page.key_words[first * page.shape.keys_len()..][..pages * page.shape.keys_len()],
+                ahead: Some(Ahead::values(&page.shape, &values[..page.shape.values_len()])),
+            };
+            let target = Target { to: &mut scores[begin..], stride };
+            cached::scores(lanes, words, (&packed, page.rows), (64, count), target);
+            let words = Words {
+                block: &page.shape.values,
+                words: &values[..pages * page.shape.values_len()],
+                ahead: None,
+                ..words
+            };
+            let numbers = &page.weights[begin..];
+            let weights = Weights { numbers, stride, rows: page.rows, count, chain: 64 };
+            let before = if first == 0 { Before::Nothing } else { Before::Kept };
+            let target = Target { to: &mut outputs, stride: width };
+            cached::outputs(lanes, words, weights, &mut scratch, before, target);
+        }
         let cut = |rows: &[f32], stride: usize, len: usize| -> Vec<f32> {
             rows.chunks_exact(stride).take(page.rows).flat_map(|row| row[..len].to_vec()).collect()
         };
@@ -200,7 +230,20 @@ impl Visit for &Page {
     type Output = [Vec<f32>; 2];
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        however_asked(engine.lanes(), |lanes| lanes.enter(Multiply { lanes, page: self }))
+        let multiplied = |at_once| {
+            however_asked(engine.lanes(), |lanes| lanes.enter(Multiply { lanes, page: self, at_once }))
+        };
+        // Pages that lie one after the other are read as one, with the same bits as apart.
+        let pages = self.pages();
+        let found = multiplied(pages);
+        for at_once in [1, 2].into_iter().filter(|&at_once| at_once < pages) {
+            let apart = multiplied(at_once);
+            let bits = |of: &[Vec<f32>; 2]| {
+                of.each_ref().map(|of| of.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            };
+            assert_eq!(bits(&apart), bits(&found), "{:?}, {} tokens", self.shape.keys, self.count);
+        }
+        found
     }
 }
 
@@ -232,6 +275,13 @@ fn products_are_those_of_what_is_cached() {
             (4, 256, 256, 128),
             (8, 144, 144, 96),
             (9, 128, 127, 320),
+            // Several pages, with and without a last panel that has no partner.
+            (1, 64, 200, 128),
+            (1, 48, 144, 64),
+            (2, 16, 41, 20),
+            (4, 64, 256, 128),
+            (5, 48, 100, 72),
+            (9, 32, 96, 96),
         ] {
             for pairs in [false, true] {
                 let page = Page { pairs, ..Page::new(codec, [tokens, count, rows, dim], &mut dice) };
@@ -283,7 +333,7 @@ impl<D: Door> Op for Add<'_, D> {
     #[inline(always)]
     fn run(self) -> Self::Output {
         let Self { lanes, rows: Rows { page, first, count, factors } } = self;
-        let (dim, stride) = (page.shape.keys.channels, page.shape.tokens.next_multiple_of(LANES));
+        let (dim, stride) = (page.shape.keys.channels, page.stride());
         let (width, packed_len) = (dim.next_multiple_of(LANES), packed_row(&page.shape.keys));
         let mut packed = vec![f32::NAN; count * packed_len];
         let queries = page.queries[first * dim..].chunks_exact(dim);
@@ -296,6 +346,7 @@ impl<D: Door> Op for Add<'_, D> {
         let words = Words {
             block: &page.shape.keys,
             tokens: page.shape.tokens,
+            pages: 1,
             pairs: page.pairs,
             words: &page.key_words,
             ahead: Some(Ahead::values(&page.shape, &page.value_words)),

@@ -123,12 +123,12 @@ impl<D: Door> Op for InDoor<'_, D, Outputs<'_>> {
         let whole = rows.next_multiple_of(D::WIDTH);
         let mut scratch = vec![0.0; cached::columns_scratch_len(whole, 64).max(rows * tokens)];
         let before = |rows: usize| factors.map_or(Before::Kept, |factors| Before::Scaled(&factors[..rows]));
-        let of_values = Words { block: &shape.values, tokens, pairs, words: &values, ahead: None };
+        let of_values = Words { block: &shape.values, tokens, pages: 1, pairs, words: &values, ahead: None };
         let target = Target { to: &mut turned, stride: width };
         cached::outputs(lanes, of_values, weights, &mut scratch, before(rows), target);
 
         let mut columns = vec![1.0; channels * whole];
-        let of_keys = Words { block: &shape.keys, tokens, pairs, words, ahead: None };
+        let of_keys = Words { block: &shape.keys, tokens, pages: 1, pairs, words, ahead: None };
         let to = Columns { to: &mut columns, rows: whole };
         cached::columns(lanes, of_keys, weights, &mut scratch, before(whole), to);
         let mut lying = vec![0.0; rows * width];

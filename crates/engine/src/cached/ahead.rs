@@ -78,7 +78,7 @@ impl<'a> Ahead<'a> {
     }
 
     #[inline(always)]
-    fn block(words: &'a [u32], block: &Block) -> Self {
+    pub(super) fn block(words: &'a [u32], block: &Block) -> Self {
         if words.is_empty() { Self::NOTHING } else { Self { words, numbers: block.words() / LANES } }
     }
 
@@ -122,6 +122,8 @@ pub(super) struct Stream<'a> {
     lines: &'a [Step],
     /// Those of the next one.
     then: &'a [Step],
+    /// Whether those of the block are found by the processor itself, and not asked for.
+    finds: bool,
 }
 
 /// Lines that a tile asks for, one after the other.
@@ -139,22 +141,23 @@ impl<'a> Stream<'a> {
         Pace { tile, side, products }: Pace,
     ) -> Option<Self> {
         let follows = words.as_ptr_range().end == then.words.as_ptr();
-        if prefetch == Prefetch::AtJumps && follows && products < SLOW {
+        let finds = prefetch == Prefetch::AtJumps && products < SLOW;
+        if finds && follows {
             return None;
         }
         let near = (NEAR.checked_div(tile).unwrap_or(0).max(1) * tile).max(side);
-        Some(Self { lines: &lines[near.min(lines.len())..], then: &then.lines()[..then.numbers] })
+        Some(Self { lines: &lines[near.min(lines.len())..], then: &then.lines()[..then.numbers], finds })
     }
 
     /// What the next tile asks for, which reads so many lines. Of what comes after the next block nothing is known.
     #[inline(always)]
     pub fn next(&mut self, count: usize) -> Option<Next> {
         if self.lines.len() < count {
-            (self.lines, self.then) = (self.then, &[]);
+            *self = Self { lines: self.then, then: &[], finds: false };
         }
         let (asked, lines) = self.lines.split_at_checked(count)?;
         self.lines = lines;
-        Some(Next(asked.as_ptr()))
+        if self.finds { None } else { Some(Next(asked.as_ptr())) }
     }
 }
 
@@ -224,10 +227,18 @@ mod tests {
         let memory = vec![[0; LANES]; 512];
         let (lines, rest) = memory.split_at(256);
         let [next, other] = [0, 1].map(|begin| Ahead::rows(rest[begin..].as_flattened()));
-        let asks = |prefetch, then| asked(prefetch, lines, then, (128, 4)).is_some();
-        assert!(!asks(Prefetch::AtJumps, next));
-        assert!(asks(Prefetch::AtJumps, other) && asks(Prefetch::AtJumps, Ahead::NOTHING));
-        assert!(asks(Prefetch::IntoFirst, next) && asks(Prefetch::IntoSecond, next));
-        assert!(asked(Prefetch::AtJumps, lines, next, (128, SLOW)).is_some());
+        let asked = |prefetch, then, products| asked(prefetch, lines, then, (64, products));
+        let order = |lines: &[Step]| lines.iter().map(core::ptr::from_ref).collect::<Vec<_>>();
+        assert_eq!(asked(Prefetch::AtJumps, next, 4), None);
+        // At a jump they are to find where it leads to.
+        assert_eq!(asked(Prefetch::AtJumps, other, 4), Some(order(&rest[1..][..NEAR])));
+        assert_eq!(asked(Prefetch::AtJumps, Ahead::NOTHING, 4), Some(vec![]));
+        // What they find no sooner than it is read is asked for, as others ask for all.
+        for (prefetch, products) in
+            [(Prefetch::AtJumps, SLOW), (Prefetch::IntoFirst, 4), (Prefetch::IntoSecond, 4)]
+        {
+            let all = [order(&lines[NEAR..]), order(&rest[..NEAR])].concat();
+            assert_eq!(asked(prefetch, next, products), Some(all));
+        }
     }
 }

@@ -3,14 +3,14 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use regard_ir::cache::Codec;
+use regard_ir::cache::{Block, Codec};
 use regard_simd::Prefetch;
 
-use super::ahead::{Ask, IntoFirst, IntoSecond, Next, Pace};
+use super::ahead::{Ask, IntoFirst, IntoSecond, Next, Pace, Stream};
 use super::load::{Dots, Floats, Halves, Pairs, Stored};
 use super::single::AddSingle;
 use super::tile::{Operand, Panels, Tile, Write};
-use super::{Before, LANES, Part, RowTile, Side, Target, Tiles, Weights, Words, in_tiles, packed_row};
+use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles, packed_row};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
@@ -52,10 +52,21 @@ pub(super) fn scores<D: Door>(
     lanes: D,
     words: Words<'_>,
     queries: (&[f32], usize),
-    keys: (usize, usize),
+    (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
-    with_codec!(words, scores_of[D](lanes, words, queries, keys, target))
+    words.ask_for_rest(lanes);
+    let one = words.block;
+    // Panels of pages that lie one after the other are those of one block, unless a page ends with one that has no partner.
+    let at_once = if one.paired && !one.panels.is_multiple_of(2) { 1 } else { words.pages };
+    for first in (0..words.pages).step_by(at_once) {
+        let before = first * words.tokens;
+        let block = Block { panels: at_once * one.panels, ..*one };
+        let words = Words { block: &block, pages: 1, ..words.part(first, at_once) };
+        let count = (count - before).min(block.panels * LANES);
+        let target = Target { to: &mut target.to[before..], ..target };
+        with_codec!(words, scores_of[D](lanes, words, queries, (chain, count), target));
+    }
 }
 
 #[inline(always)]
@@ -81,6 +92,7 @@ pub(super) fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
+    words.ask_for_rest(lanes);
     with_codec!(words, outputs_of[D](lanes, words, weights, scratch, before, target))
 }
 
@@ -120,18 +132,19 @@ pub(super) fn operand<'a, S: Stored<N>, const N: usize>(
     Operand { numbers: scratch, stride: depth, rows, depth }
 }
 
-/// A product of some rows with the panels of a block.
+/// A product of some rows with the panels of a block, or of blocks of pages that each have a part of the depth.
 pub(super) struct Product<'a, S, const N: usize> {
-    pub a: Operand<'a>,
-    /// Lines of a panel whose products are one chain of sums; the last chain may be shorter.
+    /// Rows of all of the depth.
+    a: Operand<'a>,
+    /// Lines of a panel whose products are one chain of sums; the last chain of a page may be shorter.
     pub chain: usize,
-    words: Words<'a>,
-    /// How many panels are read.
+    pub words: Words<'a>,
+    /// How many panels of each page are read.
     pub panels: usize,
     stored: PhantomData<S>,
 }
 
-impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
+impl<'a, S: Stored<N>, const N: usize> Product<'a, S, N> {
     /// Adds it to outputs.
     #[inline(always)]
     fn add<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
@@ -145,7 +158,7 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
     /// The same of one row, in vectors of which `V` are two lines.
     #[inline(always)]
     fn add_single<D: Door, const V: usize>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        let stream = self.words.stream(lanes, self.panels, self.pace::<1>());
+        let stream = self.stream::<D, 1>(lanes);
         let product = self;
         match lanes.prefetches() {
             Prefetch::IntoFirst => {
@@ -161,36 +174,47 @@ impl<S: Stored<N>, const N: usize> Product<'_, S, N> {
 
     #[inline(always)]
     fn add_many<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        let &Self { a, chain, words, panels, stored } = self;
-        let mut stream = words.stream(lanes, panels, self.pace::<N>());
-        let mut first = 0;
-        while first < panels {
-            let side = words.side(first, panels, N);
-            // Each chain starts from zero and is added to those before it.
-            for begin in (0..a.depth).step_by(chain) {
-                let depth = chain.min(a.depth - begin);
-                let before = if begin == 0 { before } else { Before::Kept };
-                let a = Operand { numbers: &a.numbers[begin * N..], depth, ..a };
-                let tiles = FloatTiles { a, panels: side.from(begin), stored };
-                let part = Part { rows: a.rows, side, depth, before };
-                let to = &mut target.to[first * LANES..];
-                in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut stream);
+        let mut stream = self.stream::<D, N>(lanes);
+        for page in 0..self.words.pages {
+            let (words, a) = self.page(page);
+            let before = if page == 0 { before } else { Before::Kept };
+            let mut first = 0;
+            while first < self.panels {
+                let side = words.side(first, self.panels, N);
+                // Each chain starts from zero and is added to those before it.
+                for begin in (0..a.depth).step_by(self.chain) {
+                    let depth = self.chain.min(a.depth - begin);
+                    let before = if begin == 0 { before } else { Before::Kept };
+                    let a = Operand { numbers: &a.numbers[begin * N..], depth, ..a };
+                    let tiles = FloatTiles { a, panels: side.from(begin), stored: self.stored };
+                    let part = Part { rows: a.rows, side, depth, before };
+                    let to = &mut target.to[first * LANES..];
+                    in_tiles(lanes, &part, Target { to, ..target }, &tiles, &mut stream);
+                }
+                first += side.count;
             }
-            first += side.count;
         }
     }
 
-    /// How lines are read by tiles of so many pairs of panels.
+    /// The words of a page, and the rows that they are multiplied with.
     #[inline(always)]
-    fn pace<const PAIRS: usize>(&self) -> Pace {
-        let depth = self.chain.min(self.a.depth);
-        Pace::new((self.words.block, self.panels), PAIRS, depth, N * self.a.rows)
+    pub fn page(&self, number: usize) -> (Words<'a>, Operand<'a>) {
+        let Self { a, words, .. } = *self;
+        if words.pages == 1 {
+            return (words, a);
+        }
+        let before = number * words.block.depth;
+        let depth = words.block.depth.min(a.depth - before);
+        (words.part(number, 1), Operand { numbers: &a.numbers[before * N..], depth, ..a })
     }
 
-    /// A pair of panels from the first on, or one without a partner.
+    /// Where tiles of so many pairs of panels ask.
     #[inline(always)]
-    pub fn pair(&self, first: usize) -> Side<'_> {
-        self.words.side(first, self.panels, 1)
+    fn stream<D: Door, const PAIRS: usize>(&self, lanes: D) -> Option<Stream<'a>> {
+        let (_, a) = self.page(0);
+        let pace =
+            Pace::new((self.words.block, self.panels), PAIRS, self.chain.min(a.depth), N * self.a.rows);
+        self.words.stream(lanes, self.panels, pace)
     }
 }
 

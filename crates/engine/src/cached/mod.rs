@@ -46,16 +46,18 @@ pub const LANES: usize = regard_ir::cache::LANES as usize;
 /// Channels that share a scale, where rows have several.
 const GROUP: usize = regard_ir::cache::GROUP as usize;
 
-/// The numbers of a page's block, and what is read after them.
+/// The numbers of blocks of pages that lie one after the other, and what is read after them.
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
-    /// How they lie.
+    /// How those of a page lie.
     pub block: &'a Block,
-    /// Tokens of the page.
+    /// Tokens of a page.
     pub tokens: usize,
+    /// How many pages, at least one.
+    pub pages: usize,
     /// Whether bf16 is multiplied in pairs.
     pub pairs: bool,
-    /// The block with its scales.
+    /// The blocks with their scales and what else is between them, as many words of each page.
     pub words: &'a [u32],
     /// What is read after it; `None` if the numbers are near already, so that nothing is asked for.
     pub ahead: Option<Ahead<'a>>,
@@ -69,7 +71,7 @@ pub struct Target<'a> {
     pub stride: usize,
 }
 
-/// Weights of some rows over a page.
+/// Weights of some rows over pages.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     /// The first row's first weight.
@@ -84,6 +86,15 @@ pub struct Weights<'a> {
     pub chain: usize,
 }
 
+impl Weights<'_> {
+    /// Those of one of the pages, of so many keys each.
+    #[inline(always)]
+    fn page(&self, tokens: usize, number: usize) -> Self {
+        let before = number * tokens;
+        Self { numbers: &self.numbers[before..], count: tokens.min(self.count - before), ..*self }
+    }
+}
+
 /// What becomes of outputs so far.
 #[derive(Clone, Copy)]
 pub enum Before<'a> {
@@ -95,22 +106,36 @@ pub enum Before<'a> {
     Scaled(&'a [f32]),
 }
 
-impl Words<'_> {
+impl<'a> Words<'a> {
+    /// Those of so many pages from one on, after which the next ones are read.
     #[inline(always)]
-    fn steps(&self) -> &[Step] {
+    fn part(&self, first: usize, pages: usize) -> Self {
+        let len = self.words.len() / self.pages;
+        let (words, then) = self.words[first * len..].split_at(pages * len);
+        let ahead = match first + pages < self.pages {
+            true => self.ahead.map(|_| Ahead::block(&then[..len], self.block)),
+            false => self.ahead,
+        };
+        Self { pages, words, ahead, ..*self }
+    }
+
+    /// The lines of the numbers of the first page.
+    #[inline(always)]
+    fn steps(&self) -> &'a [Step] {
         self.words[..self.block.words()].as_chunks().0
     }
 
-    /// Where tiles ask that go over the first panels.
+    /// Where tiles ask that go over the first panels of the last page, and all of those before it.
     #[inline(always)]
-    fn stream<D: Door>(&self, lanes: D, panels: usize, pace: Pace) -> Option<Stream<'_>> {
-        let lines = &self.steps()[..panels * self.block.depth];
+    fn stream<D: Door>(&self, lanes: D, panels: usize, pace: Pace) -> Option<Stream<'a>> {
+        let before = self.words.len() / self.pages * (self.pages - 1) / LANES;
+        let lines = &self.words.as_chunks().0[..before + panels * self.block.depth];
         Stream::new(lanes.prefetches(), (lines, self.words), self.ahead?, pace)
     }
 
     /// The panels that tiles go over together, of so many from the first on: so many pairs whose lines take turns, or all that do not.
     #[inline(always)]
-    fn side(&self, first: usize, panels: usize, pairs: usize) -> Side<'_> {
+    fn side(&self, first: usize, panels: usize, pairs: usize) -> Side<'a> {
         let block = self.block;
         let (turns, there) = (block.in_turns(first), panels - first);
         let count = match (block.paired, turns) {
@@ -151,7 +176,8 @@ pub fn pack_query<D: Door>(lanes: D, (block, pairs): (&Block, bool), row: &[f32]
     }
 }
 
-/// `scores[r][k] = Σ_c query[r][c] · key[k][c]` for the first `count` keys of a page, floats in chains of so many channels.
+/// `scores[r][k] = Σ_c query[r][c] · key[k][c]` for the first `count` keys of pages, of which the last has some, floats in chains of
+/// so many channels.
 ///
 /// `queries` are so many rows as [`pack_query`] made them, one after the other; scores of panels that are begun are written to
 /// their ends.
@@ -163,7 +189,6 @@ pub fn scores<D: Door>(
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
-    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
             floats::scores(lanes, words, (queries, rows), (chain, count), target);
@@ -172,7 +197,8 @@ pub fn scores<D: Door>(
     }
 }
 
-/// `outputs[r][c] (+)= Σ_k weights[r][k] · value[k][c]` over the keys of a page, in chains of so many keys.
+/// `outputs[r][c] (+)= Σ_k weights[r][k] · value[k][c]` over the keys of pages, of which the last has some, in chains of so many keys of
+/// a page.
 ///
 /// `scratch` is as long as [`scratch_len`] says; outputs are rows of channels in whole panels.
 #[inline(always)]
@@ -184,7 +210,6 @@ pub fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
             floats::outputs(lanes, words, weights, scratch, before, target);
@@ -193,11 +218,10 @@ pub fn outputs<D: Door>(
     }
 }
 
-/// Numbers of memory that [`outputs`] works in, for so many rows, of values in pages of so many tokens, in chains of so many keys, whole
-/// panels.
-pub const fn scratch_len((block, tokens): (&Block, usize), rows: usize, chain: usize) -> usize {
+/// Numbers of memory that [`outputs`] works in, for so many rows, of so many values at most, in chains of so many keys, whole panels.
+pub const fn scratch_len((block, count): (&Block, usize), rows: usize, chain: usize) -> usize {
     match block.codec {
-        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * tokens / 2,
+        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * count / 2,
         Codec::Int8 | Codec::Int4 => integers::scratch_len(block, rows, chain),
     }
 }

@@ -36,26 +36,29 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const V: usize> Op
     #[inline(always)]
     fn run(self) {
         let Self { lanes, product, before, target, mut stream, .. } = self;
-        let &Product { a, chain, panels, .. } = product;
-        let to = &mut target.to[..panels * LANES];
+        let to = &mut target.to[..product.panels * LANES];
         if let Before::Scaled(factors) = before {
             for x in vectors_mut(lanes, to) {
                 *x = (F32::from_raw(lanes, *x) * F32::splat(lanes, factors[0])).raw();
             }
         }
-        let numbers: &[[f32; N]] = &a.numbers.as_chunks().0[..a.depth];
-        let is_even = [a.depth, chain].iter().all(|lines| lines.is_multiple_of(AT_ONCE));
-        let mut first = 0;
-        while first < panels {
-            let side = product.pair(first);
-            let to = &mut to[first * LANES..][..side.count * LANES];
-            let mut row = Row::<D, A> { lanes, side, stream: &mut stream, to, before, kind: PhantomData };
-            match (side.turns, is_even) {
-                (2, true) => row.add::<S, N, V, 2, AT_ONCE>(numbers, chain),
-                (2, false) => row.add::<S, N, V, 2, 1>(numbers, chain),
-                _ => row.add::<S, N, V, 1, 1>(numbers, chain),
+        for page in 0..product.words.pages {
+            let (words, a) = product.page(page);
+            let before = if page == 0 { before } else { Before::Kept };
+            let numbers: &[[f32; N]] = &a.numbers.as_chunks().0[..a.depth];
+            let is_even = [a.depth, product.chain].iter().all(|lines| lines.is_multiple_of(AT_ONCE));
+            let mut first = 0;
+            while first < product.panels {
+                let side = words.side(first, product.panels, 1);
+                let to = &mut to[first * LANES..][..side.count * LANES];
+                let mut row = Row::<D, A> { lanes, side, stream: &mut stream, to, before, kind: PhantomData };
+                match (side.turns, is_even) {
+                    (2, true) => row.add::<S, N, V, 2, AT_ONCE>(numbers, product.chain),
+                    (2, false) => row.add::<S, N, V, 2, 1>(numbers, product.chain),
+                    _ => row.add::<S, N, V, 1, 1>(numbers, product.chain),
+                }
+                first += side.count;
             }
-            first += side.count;
         }
     }
 }

@@ -164,14 +164,11 @@ pub fn has_odd(at: usize, tokens: usize, from: &[u32]) -> bool {
     from[at..][..tokens.div_ceil(u32::BITS as usize)].iter().any(|&word| word != 0)
 }
 
-/// Copies a block of values with zeros in place of what is not finite. `None` where all is, and nothing is copied.
-pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32]) -> Option<&'a [u32]> {
-    if !has_odd(block.scaled_words(tokens), tokens, from) {
-        return None;
-    }
+/// Copies a block of values with zeros in place of what is not finite.
+pub fn sanitise<'a>(block: &Block, tokens: usize, from: &[u32], to: &'a mut [u32]) -> &'a [u32] {
     to.copy_from_slice(from);
     mend(block, tokens, to);
-    Some(to)
+    to
 }
 
 /// Puts zeros in place of what is not finite of a block of values, by its bits.

@@ -27,22 +27,30 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The keys of a page of the sequence.
-    ///
-    /// # Panics
-    /// If the page lies outside the memory.
+    /// Whether what a page of the sequence has lies behind what the page before it has.
     #[inline(always)]
-    pub fn keys(&self, page: usize) -> &'a [u32] {
-        self.block(page, &self.keys)
+    pub fn follows(&self, page: usize) -> bool {
+        let [_, words] = self.page;
+        let [before, place] = [page - 1, page].map(|page| self.cache.pages.place(page, words));
+        place.follows(before)
     }
 
-    /// The values of a page.
+    /// The keys of some pages of the sequence, each of which follows the one before.
+    ///
+    /// # Panics
+    /// If they lie outside the memory.
+    #[inline(always)]
+    pub fn keys(&self, pages: Range<usize>) -> &'a [u32] {
+        self.blocks(pages, &self.keys)
+    }
+
+    /// The values of some pages.
     ///
     /// # Panics
     /// As [`Self::keys`].
     #[inline(always)]
-    pub fn values(&self, page: usize) -> &'a [u32] {
-        self.block(page, &self.values)
+    pub fn values(&self, pages: Range<usize>) -> &'a [u32] {
+        self.blocks(pages, &self.values)
     }
 
     /// The keys of the page of a token, to be read soon: none where the sequence has no such token or page.
@@ -50,13 +58,19 @@ impl<'a> Blocks<'a> {
     pub fn keys_ahead(&self, token: usize) -> &'a [u32] {
         let [tokens, _] = self.page;
         let page = token / tokens;
-        if token < self.cache.len as usize && self.cache.pages.has(page) { self.keys(page) } else { &[] }
+        if token < self.cache.len as usize && self.cache.pages.has(page) {
+            self.keys(page..page + 1)
+        } else {
+            &[]
+        }
     }
 
     #[inline(always)]
-    fn block(&self, page: usize, part: &Range<usize>) -> &'a [u32] {
+    fn blocks(&self, pages: Range<usize>, part: &Range<usize>) -> &'a [u32] {
+        debug_assert!(pages.clone().skip(1).all(|page| self.follows(page)), "pages that lie together");
         let [_, words] = self.page;
-        &self.cache.memory[self.cache.pages.place(page, words).part(part.clone())]
+        let first = self.cache.pages.place(pages.start, words).part(part.clone());
+        &self.cache.memory[first.start..][..pages.len() * part.len()]
     }
 }
 
@@ -84,6 +98,6 @@ mod tests {
         assert_eq!([32, 47].map(first), [Some(shape.keys_at(1).start); 2]);
         assert_eq!([48, 49].map(first), [Some(shape.len() + shape.keys_at(1).start); 2]);
         assert_eq!([50, 64].map(first), [None; 2]);
-        assert_eq!(blocks.values(2).len(), shape.values_len());
+        assert_eq!(blocks.values(2..3).len(), shape.values_len());
     }
 }

@@ -67,6 +67,12 @@ impl Place {
         let begin = self.begin + self.pages * part.start + self.number * len;
         begin..begin + len
     }
+
+    /// Whether each part of the page lies behind the same one of another.
+    #[inline(always)]
+    pub(super) const fn follows(&self, other: Self) -> bool {
+        self.begin == other.begin && self.number == other.number + 1
+    }
 }
 
 /// A page of a sequence, to be read part by part.
@@ -212,6 +218,21 @@ mod tests {
         // The last has as many pages as are left.
         assert_eq!([32, 39].map(at), [of(32, 8, 0), of(32, 8, 7)]);
         assert_eq!(uses(&shape, pages, 40, 42 * words)[2 * words..], vec![1; 40 * words]);
+    }
+
+    #[test]
+    fn pages_of_a_stretch_follow_each_other() {
+        let follow = |pages: Pages<'_>, numbers: Range<usize>| -> Vec<usize> {
+            let at = |page| pages.place(page, 64);
+            numbers.filter(|&page| at(page).follows(at(page - 1))).collect()
+        };
+        let run = follow(Pages::Run { first: 2, pages: 40 }, 1..40);
+        assert_eq!(run, (1..40).filter(|page| page % 16 != 0).collect::<Vec<_>>());
+        // Of a ring the page that takes the place of the oldest does not.
+        assert_eq!(follow(Pages::Ring { first: 8, kept: 2, pages: 5 }, 1..10), [1, 2, 3, 4, 6, 7, 9]);
+        // Of those that are whole, parts of others lie between.
+        assert_eq!(follow(Pages::From { begin: 0, first: 1 }, 1..4), []);
+        assert_eq!(follow(Pages::Table(&[4, 5, 6]), 1..3), []);
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) fn check_caches(
 }
 
 /// Whether an engine computes a storage type.
-pub(super) const fn serves<E: Engine, T: Element>() -> bool {
+pub(crate) const fn serves<E: Engine, T: Element>() -> bool {
     contains(E::STORAGE, T::DTYPE)
 }
 

@@ -147,7 +147,7 @@ impl<T: Element> Keys<'_, T> {
                     return;
                 }
                 let blocks = cache.blocks(&page, head);
-                let blocks = |at: usize| [blocks.keys(at), blocks.values(at)];
+                let blocks = |at: usize| [blocks.keys(at..at + 1), blocks.values(at..at + 1)];
                 let unit = CachedUnit {
                     keys: &page.keys,
                     values: &page.values,

@@ -31,8 +31,8 @@ use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
-use self::check::{check, has_states, serves};
-pub(crate) use self::check::{check_caches, check_outputs, check_tokens, covers};
+use self::check::{check, has_states};
+pub(crate) use self::check::{check_caches, check_outputs, check_tokens, covers, serves};
 pub use self::error::RunError;
 pub(crate) use self::keys::Source;
 pub use self::lookahead::extend_lookahead;

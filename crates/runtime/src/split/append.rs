@@ -20,7 +20,7 @@ use super::teach::{Product, Weighing};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
 use crate::code::{Code, Fault};
-use crate::flash::{RunError, WorkspaceLen, check_tokens};
+use crate::flash::{RunError, WorkspaceLen, check_tokens, serves};
 use crate::mix::Mixes;
 use crate::operands::{self, KeyRows};
 use crate::rows::{Change, Changed, Side, Tensor, turns};
@@ -155,8 +155,8 @@ pub(crate) fn rows_len(variant: &Variant<'_>) -> usize {
 /// teach, both on all threads; the rest is the work of one.
 ///
 /// # Errors
-/// As [`Tokens::check`], or if `floats` are fewer than [`append_len`] says of one thread. Nothing is written then, or, where who
-/// teaches whom reads outside of a captured tensor, nothing but the tokens.
+/// As [`Tokens::check`], if the engine does not compute the storage type, or if `floats` are fewer than [`append_len`] says of one
+/// thread. Nothing is written then, or, where who teaches whom reads outside of a captured tensor, nothing but the tokens.
 pub fn append<E: Engine, T: Element>(
     engine: E,
     (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
@@ -166,6 +166,9 @@ pub fn append<E: Engine, T: Element>(
     threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
     if variant.recurrence().is_some() {
         return Err(RunError::Mechanism);
     }

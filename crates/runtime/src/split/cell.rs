@@ -16,9 +16,10 @@ use regard_ir::tiles;
 use regard_ir::variant::{Mechanism, Weights as Kind};
 
 use super::Parts;
-use super::learn::{Taught, Teachers};
+use super::learn::{Finding, Taught, Teachers};
 use super::live::dead_pages;
 use super::memory::{Layout, Memory, STATS};
+use super::runs::{ChunkPages, Runs};
 use super::stacks::{Pass, Stacks};
 use super::weigh::{Row, Units};
 use crate::cache::{Blocks, Learned};
@@ -186,22 +187,6 @@ struct Chunk {
     is_last: bool,
 }
 
-/// What a chunk's queries find lookahead keys by.
-struct Finding<'a> {
-    learned: Learned<'a>,
-    /// Position of the first query, and how many there are.
-    queries: (u32, usize),
-    /// Which tokens that wait teach the keys of every page, where that is the same for all.
-    teachers: Option<Teachers>,
-}
-
-impl Finding<'_> {
-    /// How many tokens wait.
-    fn waiting(&self) -> usize {
-        self.queries.0 as usize + self.queries.1 - self.learned.taught as usize
-    }
-}
-
 impl<D: Door> Op for Cell<'_, '_, D> {
     type Output = ();
 
@@ -257,94 +242,122 @@ impl<'a, D: Door> Cell<'a, '_, D> {
 
     #[inline(always)]
     fn chunk(&mut self, blocks: &Blocks<'a>, chunk: Chunk, fresh: &mut bool) {
-        let layout = self.call.layout;
-        let shape = &layout.page;
-        let (tokens, pairs) = (shape.tokens, self.call.pairs());
-        let first_page = chunk.first as usize / tokens;
-        let pages = chunk.keys.div_ceil(tokens);
-        let keys_of = |page: usize| blocks.keys(first_page + page);
-        let values_of = |page: usize| blocks.values(first_page + page);
+        let shape = &self.call.layout.page;
+        let first = chunk.first as usize / shape.tokens;
+        let pages = ChunkPages { blocks, shape, first, keys: chunk.keys };
         let range = chunk.first..chunk.first + chunk.keys as u32;
-        let dead = dead_pages(range, tokens as u32, chunk.liveness, |keys| self.liveness(keys));
-        if dead.count_ones() as usize == pages {
+        let dead = dead_pages(range, shape.tokens as u32, chunk.liveness, |keys| self.liveness(keys));
+        if dead.count_ones() as usize == pages.count() {
             // The sums, if they are still fresh, are what another call left behind.
             return;
         }
-        let is_dead = |page: usize| dead >> page & 1 != 0;
-        let count_of = |page: usize| tokens.min(chunk.keys - page * tokens);
-        let rows = self.call.rows(self.pass);
+        let runs = pages.runs(dead);
+        self.score(&pages, &runs, chunk);
+        let moved = self.weigh(chunk, dead);
+        self.add_values(&pages, &runs, chunk, (*fresh, moved));
+        *fresh = false;
+    }
+
+    /// Scores the keys of a chunk.
+    #[inline(always)]
+    fn score(&mut self, pages: &ChunkPages<'_, 'a>, runs: &Runs, chunk: Chunk) {
+        let (layout, rows) = (self.call.layout, self.call.rows(self.pass));
+        let shape = pages.shape;
         let finding = layout.learning.as_ref().map(|_| self.finding(chunk));
-        for page in 0..pages {
-            if is_dead(page) {
-                continue;
-            }
-            let next = match page + 1 < pages {
-                true => Ahead::keys(shape, keys_of(page + 1)),
-                false if shape.shared => Ahead::NOTHING,
-                false => Ahead::values(shape, values_of(0)),
+        let are_alone = finding.as_ref().is_some_and(|finding| !finding.is_of_runs());
+        let first_run = runs.clone().next();
+        for run in runs.alone(if are_alone { u64::MAX } else { 0 }) {
+            let next = match &first_run {
+                _ if run.end < pages.count() => Ahead::keys(shape, pages.keys(run.end..run.end + 1)),
+                Some(first) if !shape.shared => {
+                    Ahead::values(shape, pages.values(first.start..first.start + 1))
+                }
+                _ => Ahead::NOTHING,
             };
-            let first = chunk.first as usize + page * tokens;
-            let learned = finding
-                .as_ref()
-                .map(|finding| (finding, finding.learned.keys(self.pass.head, first, count_of(page))));
+            let keys = pages.keys_of(&run);
+            let (begin, count) = (keys.start, keys.len());
+            let first = chunk.first as usize + begin;
+            let learned =
+                finding.as_ref().map(|finding| (finding, finding.learned.keys(self.pass.head, first, count)));
             let ahead = learned.map_or(next, |(_, keys)| Ahead::rows(pulp::bytemuck::cast_slice(keys)));
-            let words = Words { block: &shape.keys, tokens, pairs, words: keys_of(page), ahead: Some(ahead) };
-            let target = Target { to: &mut self.memory.scores[page * tokens..], stride: layout.chunk };
+            let words = Words {
+                block: &shape.keys,
+                tokens: shape.tokens,
+                pages: run.len(),
+                pairs: self.call.pairs(),
+                words: pages.keys(run),
+                ahead: Some(ahead),
+            };
+            let target = Target { to: &mut self.memory.scores[begin..], stride: layout.chunk };
             let chain = self.call.parts.plan.prefill.channel_chain as usize;
             let queries = (&*self.memory.query, rows);
-            cached::scores(self.lanes, words, queries, (chain, count_of(page)), target);
+            cached::scores(self.lanes, words, queries, (chain, count), target);
             if let Some((finding, keys)) = learned {
-                self.find(finding, (keys, next), (first, count_of(page)), page * tokens);
+                self.find(finding, (keys, next), (first, count), begin);
             }
         }
-        let moved = self.weigh(chunk, dead, rows);
-        let after = self.after(blocks, chunk);
-        let mut before = match (*fresh, moved) {
+    }
+
+    /// Adds the values of a chunk, weighed, to the sums, which may be fresh or must be multiplied by their factors first.
+    #[inline(always)]
+    fn add_values(
+        &mut self,
+        pages: &ChunkPages<'_, 'a>,
+        runs: &Runs,
+        chunk: Chunk,
+        (fresh, moved): (bool, bool),
+    ) {
+        let (layout, rows) = (self.call.layout, self.call.rows(self.pass));
+        let (shape, tokens, pairs) = (pages.shape, pages.shape.tokens, self.call.pairs());
+        let after = self.after(pages.blocks, chunk);
+        let mut before = match (fresh, moved) {
             (true, _) => Before::Nothing,
             (false, false) => Before::Kept,
             (false, true) => Before::Scaled(&self.memory.factors[..]),
         };
-        for page in 0..pages {
-            if is_dead(page) {
-                continue;
-            }
-            let ahead = match page + 1 < pages {
+        let has_odd = |page| cached::has_odd(shape.odd_at(), tokens, pages.values(page..page + 1));
+        let odd = if shape.shared { u64::MAX } else { runs.bits(has_odd) };
+        for run in runs.alone(odd) {
+            let page = run.start;
+            let ahead = match run.end < pages.count() {
                 true if shape.shared => Ahead::NOTHING,
-                true => Ahead::values(shape, values_of(page + 1)),
+                true => Ahead::values(shape, pages.values(run.end..run.end + 1)),
                 false => after,
             };
-            let (stored, mended) = (values_of(page), &mut *self.memory.mended);
+            let keys = pages.keys_of(&run);
             let weights = Weights {
-                numbers: &self.memory.scores[page * tokens..],
+                numbers: &self.memory.scores[keys.start..],
                 stride: layout.chunk,
                 rows,
-                count: count_of(page),
+                count: keys.len(),
                 chain: VALUE_CHAIN,
             };
+            let (stored, mended) = (pages.values(run.clone()), &mut *self.memory.mended);
             let scratch = &mut *self.memory.weights;
             let is_odd = if let Some(rows) = layout.column_rows(rows) {
-                let (block, words, is_odd) = first_channels(shape, [keys_of(page), stored], mended);
-                let words = Words { block: &block, tokens, pairs, words, ahead: Some(ahead) };
+                let (block, words, is_odd) = first_channels(shape, [pages.keys(run), stored], mended);
+                let words = Words { block: &block, tokens, pages: 1, pairs, words, ahead: Some(ahead) };
                 let to = &mut self.memory.columns[..rows * shape.values.channels];
                 cached::columns(self.lanes, words, weights, scratch, before, Columns { to, rows });
                 is_odd
             } else {
-                let mended = match shape.shared {
-                    true => Some(turned(self.lanes, shape, [keys_of(page), stored], mended)),
-                    false => cached::sanitise(&shape.values, tokens, stored, mended).map(|it| (it, true)),
+                let count = run.len();
+                let (words, is_odd) = match shape.shared {
+                    true => turned(self.lanes, shape, [pages.keys(run), stored], mended),
+                    false if odd >> page & 1 == 0 => (stored, false),
+                    false => (cached::sanitise(&shape.values, tokens, stored, mended), true),
                 };
-                let (values, is_odd) = mended.unwrap_or((stored, false));
-                let words = Words { block: &shape.values, tokens, pairs, words: values, ahead: Some(ahead) };
+                let block = &shape.values;
+                let words = Words { block, tokens, pages: count, pairs, words, ahead: Some(ahead) };
                 let target = Target { to: &mut *self.sums.0, stride: layout.slot.width };
                 cached::outputs(self.lanes, words, weights, scratch, before, target);
                 is_odd
             };
             before = Before::Kept;
             if is_odd {
-                self.add_odd_values([keys_of(page), stored], chunk, page);
+                self.add_odd_values([pages.keys(page..page + 1), stored], chunk, page);
             }
         }
-        *fresh = false;
     }
 
     /// The keys that are read after a chunk: of the next one, or of the cell that the worker will probably take next.
@@ -387,7 +400,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
         tiles::liveness(lookahead.allow, &Region { q, k, ..all }, self.call.ranges)
     }
 
-    /// Finds what the queries find at the lookahead keys of a page, so many from one on, which are number `begin` of the chunk and after.
+    /// Finds what the queries find at lookahead keys, so many from one on, which are number `begin` of the chunk and after.
     #[inline(always)]
     fn find(
         &mut self,
@@ -408,8 +421,8 @@ impl<'a, D: Door> Cell<'a, '_, D> {
 
     /// Makes weights of a chunk's scores. Says whether the sums so far must be multiplied by their factors.
     #[inline(always)]
-    fn weigh(&mut self, chunk: Chunk, dead: u64, rows: usize) -> bool {
-        let layout = self.call.layout;
+    fn weigh(&mut self, chunk: Chunk, dead: u64) -> bool {
+        let (layout, rows) = (self.call.layout, self.call.rows(self.pass));
         let (_, units) = self.call.units();
         let masked = chunk.liveness == Liveness::Partial;
         // Most chunks are seen whole, by variants that leave scores as they are.

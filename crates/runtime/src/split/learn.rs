@@ -83,7 +83,8 @@ impl Layout {
         }
     }
 
-    /// What queries, so many rows from position `first` on, find at the keys of a page: rows of a chunk from `at` on.
+    /// What queries, so many rows from position `first` on, find at keys: rows of a chunk from `at` on. They are those of a page, or of
+    /// several where [`Finding::is_of_runs`] says so.
     #[inline(always)]
     pub fn find<D: Door>(
         &self,
@@ -94,8 +95,7 @@ impl Layout {
         (at, chunk): (usize, usize),
         memory: &mut Memory<'_>,
     ) {
-        let (stored, weights) = (keys.keys, learned.weights(head, keys.first));
-        let next = learned.weights(head, keys.first + self.tokens);
+        let (stored, weights_of) = (keys.keys, |page| learned.weights(head, keys.first + page * self.tokens));
         let mut had = 0;
         for row in 0..rows {
             let own = own_tokens(first + row as u32, learned.taught);
@@ -104,7 +104,8 @@ impl Layout {
                 if had == 0 {
                     rows.copy_from_slice(stored);
                 }
-                let weighed = Weighed { weights, taught: learned.taught, teachers: keys.teachers };
+                let weighed =
+                    Weighed { weights: weights_of(0), taught: learned.taught, teachers: keys.teachers };
                 learn(lanes, rows, (self.stride, self.tokens), learned.values(head), weighed, had..own.start);
                 had = own.start;
             }
@@ -114,14 +115,17 @@ impl Layout {
             // The rows are near when the next query finds them.
             let ahead = (row == 0).then_some(keys.ahead);
             cached::inner_products(lanes, query, learned_keys, ahead, &mut found[..keys.count]);
-            for token in own.filter(|&token| keys.teachers.has(token)) {
-                let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
-                let at = row_of(learned.taught, token) * self.tokens;
-                if row == 0 && !next.is_empty() {
-                    lines::ask(lanes, &next[at..][..self.tokens]);
+            for (page, found) in found.chunks_mut(self.tokens).enumerate() {
+                let [weights, next] = [page, page + 1].map(weights_of);
+                for token in own.clone().filter(|&token| keys.teachers.has(token)) {
+                    let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
+                    let at = row_of(learned.taught, token) * self.tokens;
+                    if row == 0 && !next.is_empty() {
+                        lines::ask(lanes, &next[at..][..self.tokens]);
+                    }
+                    let weights = vectors(lanes, &weights[at..][..found.len()]);
+                    add(lanes, vectors_mut(lanes, found), weights, find);
                 }
-                let weights = vectors(lanes, &weights[at..][..found.len()]);
-                add(lanes, vectors_mut(lanes, found), weights, find);
             }
         }
     }
@@ -189,7 +193,30 @@ impl Teachers {
     }
 }
 
-/// The keys of a page at which queries find something.
+/// What a chunk's queries find lookahead keys by.
+pub(super) struct Finding<'a> {
+    pub learned: Learned<'a>,
+    /// Position of the first query, and how many there are.
+    pub queries: (u32, usize),
+    /// Which tokens that wait teach the keys of every page, where that is the same for all.
+    pub teachers: Option<Teachers>,
+}
+
+impl Finding<'_> {
+    /// How many tokens wait.
+    pub fn waiting(&self) -> usize {
+        self.queries.0 as usize + self.queries.1 - self.learned.taught as usize
+    }
+
+    /// Whether keys of several pages are found at once: by one query, as others find keys of a page while they are near, where the same
+    /// tokens teach all, and not with lessons that are yet to be learned.
+    pub fn is_of_runs(&self) -> bool {
+        let (position, count) = self.queries;
+        count == 1 && self.teachers.is_some() && own_tokens(position, self.learned.taught).start == 0
+    }
+}
+
+/// The keys at which queries find something.
 #[derive(Clone, Copy)]
 pub(crate) struct Taught<'a> {
     /// Position of the first key.

@@ -201,7 +201,7 @@ impl Layout {
             rows * self.packed_row,
             page.keys.channels,
             rows * chunk,
-            scratch_len((&page.values, page.tokens), rows, chain).max(as_columns),
+            scratch_len((&page.values, chunk), rows, chain).max(as_columns),
             rows * lanes,
             rows,
             whole,

@@ -20,6 +20,7 @@ mod merge;
 mod mixed;
 #[cfg(feature = "alloc")]
 mod overview;
+mod runs;
 mod stacks;
 mod teach;
 mod weigh;
@@ -50,7 +51,7 @@ use crate::cache::Caches;
 use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::flash::part::{Of, RowsOf, finish_of};
-use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs};
+use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs, serves};
 use crate::latent;
 use crate::operands::{self, QueryRows};
 use crate::rows::{Change, Side, Tensor, turns};
@@ -155,6 +156,9 @@ pub fn run<E: Engine, T: Element>(
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
+    if const { !serves::<E, T>() } {
+        return Err(RunError::Storage { dtype: T::DTYPE });
+    }
     let Parts { variant, plan, problem, caches } = parts;
     let Queries { q, captured, gate } = queries;
     operands::check(variant, problem, Some(&q), None)?;

@@ -219,7 +219,7 @@ impl<D: Door> Weighing<'_, D> {
         let Product { pairs, chain, scale, keeps_rows } = Product::new(variant, plan, &page);
         let stride = page.tokens;
         let ahead = Some(Ahead::keys(&page, of.ahead));
-        let words = Words { block: &page.keys, tokens: stride, pairs, words: of.asks, ahead };
+        let words = Words { block: &page.keys, tokens: stride, pages: 1, pairs, words: of.asks, ahead };
         let target = Target { to: &mut *weights, stride };
         let askers = waiting.askers(of.head, tokens.start - waiting.taught as usize);
         cached::scores(lanes, words, (askers, tokens.len()), (chain, of.count), target);

@@ -169,7 +169,8 @@ impl<D: Door> Cell<'_, '_, D> {
                     let form = if layout.turns_first { p } else { 0 };
                     let query = (head * layout.forms() + form) * rows * dim;
                     let words = bytemuck::cast_slice(&self.memory.mixed[mixed]);
-                    let words = Words { block: &block, tokens: span, pairs: false, words, ahead: None };
+                    let words =
+                        Words { block: &block, tokens: span, pages: 1, pairs: false, words, ahead: None };
                     let at = head * rows * layout.score_stride() + p * span;
                     let target = Target { to: &mut self.memory.scores[at..], stride: layout.score_stride() };
                     let queries = (&self.memory.query[query..][..rows * dim], rows);
@@ -347,7 +348,8 @@ impl<D: Door> Cell<'_, '_, D> {
                     }
                     let at = (i * per_token + p) * span * value_width;
                     let words = bytemuck::cast_slice(&self.memory.mixed[at..][..span * value_width]);
-                    let words = Words { block: &block, tokens: span, pairs: false, words, ahead: None };
+                    let words =
+                        Words { block: &block, tokens: span, pages: 1, pairs: false, words, ahead: None };
                     let at = head * rows * layout.score_stride() + p * span;
                     let weights = Weights {
                         numbers: &self.memory.scores[at..],

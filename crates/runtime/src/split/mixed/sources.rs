@@ -275,7 +275,7 @@ pub(super) fn mix<D: Door>(
     let (channels, depth) = (sources, sources);
     let block = Block { codec: Codec::F32, channels, panels: lines, depth, paired: false, groups: 0 };
     let words: &[u32] = bytemuck::cast_slice(&read[..len * sources]);
-    let words = Words { block: &block, tokens: len, pairs: false, words, ahead: None };
+    let words = Words { block: &block, tokens: len, pages: 1, pairs: false, words, ahead: None };
     let rows = factors.len() / sources.max(1);
     cached::scores(lanes, words, (factors, rows), (CHAIN, len), Target { to, stride: len });
 }
