@@ -41,7 +41,7 @@ pub enum Prefetch {
     IntoFirst,
     /// Into the second cache, and not the first.
     IntoSecond,
-    /// The same, and only where what is read next does not follow in memory: where it does, the processor looks further ahead by itself.
+    /// The same, and only what is read next where that does not follow in memory: what does, the processor finds by itself.
     AtJumps,
 }
 

@@ -55,7 +55,6 @@ pub(super) fn scores<D: Door>(
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
-    words.ask_for_rest(lanes);
     let one = words.block;
     // Panels of pages that lie one after the other are those of one block, unless a page ends with one that has no partner.
     let at_once = if one.paired && !one.panels.is_multiple_of(2) { 1 } else { words.pages };
@@ -92,7 +91,6 @@ pub(super) fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    words.ask_for_rest(lanes);
     with_codec!(words, outputs_of[D](lanes, words, weights, scratch, before, target))
 }
 

@@ -65,13 +65,7 @@ pub(super) fn scores<D: Door>(
     count: usize,
     target: Target<'_>,
 ) {
-    for page in 0..words.pages {
-        let before = page * words.tokens;
-        let (words, count) = (words.part(page, 1), words.tokens.min(count - before));
-        words.ask_for_rest(lanes);
-        let target = Target { to: &mut target.to[before..], ..target };
-        with_codec!(words.block.codec, scores_of[D](lanes, words, queries, count, target));
-    }
+    with_codec!(words.block.codec, scores_of[D](lanes, words, queries, count, target))
 }
 
 #[inline(always)]
@@ -122,13 +116,7 @@ pub(super) fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
-    for page in 0..words.pages {
-        let (words, weights) = (words.part(page, 1), weights.page(words.tokens, page));
-        let before = if page == 0 { before } else { Before::Kept };
-        words.ask_for_rest(lanes);
-        let target = Target { to: &mut *target.to, ..target };
-        with_codec!(words.block.codec, outputs_of[D](lanes, words, weights, scratch, before, target));
-    }
+    with_codec!(words.block.codec, outputs_of[D](lanes, words, weights, scratch, before, target))
 }
 
 #[inline(always)]

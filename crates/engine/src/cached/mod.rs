@@ -53,7 +53,7 @@ pub struct Words<'a> {
     pub block: &'a Block,
     /// Tokens of a page.
     pub tokens: usize,
-    /// How many pages, at least one.
+    /// How many pages: one, or some where [`is_of_runs`] says so.
     pub pages: usize,
     /// Whether bf16 is multiplied in pairs.
     pub pairs: bool,
@@ -84,15 +84,6 @@ pub struct Weights<'a> {
     pub count: usize,
     /// Keys whose products are one chain of sums.
     pub chain: usize,
-}
-
-impl Weights<'_> {
-    /// Those of one of the pages, of so many keys each.
-    #[inline(always)]
-    fn page(&self, tokens: usize, number: usize) -> Self {
-        let before = number * tokens;
-        Self { numbers: &self.numbers[before..], count: tokens.min(self.count - before), ..*self }
-    }
 }
 
 /// What becomes of outputs so far.
@@ -155,6 +146,12 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Whether pages of such blocks that lie one after the other are read in one call. Where there are scales between them they are not:
+/// it takes no less time.
+pub const fn is_of_runs(block: &Block) -> bool {
+    block.groups == 0
+}
+
 /// Numbers of memory that a packed query of so many channels takes.
 pub const fn packed_row(block: &Block) -> usize {
     let numbers = block.codec.numbers() as usize;
@@ -189,6 +186,8 @@ pub fn scores<D: Door>(
     (chain, count): (usize, usize),
     target: Target<'_>,
 ) {
+    debug_assert!(words.pages == 1 || is_of_runs(words.block), "pages that are read one by one");
+    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
             floats::scores(lanes, words, (queries, rows), (chain, count), target);
@@ -210,6 +209,8 @@ pub fn outputs<D: Door>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
+    debug_assert!(words.pages == 1 || is_of_runs(words.block), "pages that are read one by one");
+    words.ask_for_rest(lanes);
     match words.block.codec {
         Codec::F32 | Codec::F16 | Codec::Bf16 => {
             floats::outputs(lanes, words, weights, scratch, before, target);

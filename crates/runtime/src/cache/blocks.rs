@@ -31,8 +31,8 @@ impl<'a> Blocks<'a> {
     #[inline(always)]
     pub fn follows(&self, page: usize) -> bool {
         let [_, words] = self.page;
-        let [before, place] = [page - 1, page].map(|page| self.cache.pages.place(page, words));
-        place.follows(before)
+        let place = |page| self.cache.pages.place(page, words);
+        place(page).follows(place(page - 1))
     }
 
     /// The keys of some pages of the sequence, each of which follows the one before.

@@ -264,7 +264,8 @@ impl<'a, D: Door> Cell<'a, '_, D> {
         let (layout, rows) = (self.call.layout, self.call.rows(self.pass));
         let shape = pages.shape;
         let finding = layout.learning.as_ref().map(|_| self.finding(chunk));
-        let are_alone = finding.as_ref().is_some_and(|finding| !finding.is_of_runs());
+        let are_alone =
+            !cached::is_of_runs(&shape.keys) || finding.as_ref().is_some_and(|finding| !finding.is_of_runs());
         let first_run = runs.clone().next();
         for run in runs.alone(if are_alone { u64::MAX } else { 0 }) {
             let next = match &first_run {
@@ -316,8 +317,8 @@ impl<'a, D: Door> Cell<'a, '_, D> {
             (false, true) => Before::Scaled(&self.memory.factors[..]),
         };
         let has_odd = |page| cached::has_odd(shape.odd_at(), tokens, pages.values(page..page + 1));
-        let odd = if shape.shared { u64::MAX } else { runs.bits(has_odd) };
-        for run in runs.alone(odd) {
+        let are_alone = shape.shared || !cached::is_of_runs(&shape.values);
+        for run in runs.alone(if are_alone { u64::MAX } else { runs.bits(has_odd) }) {
             let page = run.start;
             let ahead = match run.end < pages.count() {
                 true if shape.shared => Ahead::NOTHING,
@@ -344,8 +345,10 @@ impl<'a, D: Door> Cell<'a, '_, D> {
                 let count = run.len();
                 let (words, is_odd) = match shape.shared {
                     true => turned(self.lanes, shape, [pages.keys(run), stored], mended),
-                    false if odd >> page & 1 == 0 => (stored, false),
-                    false => (cached::sanitise(&shape.values, tokens, stored, mended), true),
+                    false if count == 1 && has_odd(page) => {
+                        (cached::sanitise(&shape.values, tokens, stored, mended), true)
+                    }
+                    false => (stored, false),
                 };
                 let block = &shape.values;
                 let words = Words { block, tokens, pages: count, pairs, words, ahead: Some(ahead) };

@@ -5,6 +5,7 @@
 
 use core::ops::Range;
 
+use regard_engine::cached::is_of_runs;
 use regard_ir::cache::PageShape;
 
 use crate::cache::Blocks;
@@ -43,9 +44,12 @@ impl<'a> ChunkPages<'_, 'a> {
         self.blocks.values(self.first + run.start..self.first + run.end)
     }
 
-    /// Runs of those that are not dead.
+    /// Runs of those that are not dead. Keys that are values too are read one page after the other, as each is read twice.
+    #[inline(always)]
     pub fn runs(&self, dead: u64) -> Runs {
-        Runs::new(self.count(), dead, |page| self.blocks.follows(self.first + page))
+        let PageShape { keys, values, shared, .. } = self.shape;
+        let are_of_runs = !shared && (is_of_runs(keys) || is_of_runs(values));
+        Runs::new(self.count(), dead, |page| are_of_runs && self.blocks.follows(self.first + page))
     }
 }
 
@@ -64,6 +68,7 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Of so many pages, those that are not dead, as far as each follows the one before. Nothing is asked of a dead one.
+    #[inline(always)]
     pub fn new(pages: usize, dead: u64, follows: impl Fn(usize) -> bool) -> Self {
         let mut runs = Self { pages, dead, begins: 0, at: 0 };
         runs.begins = runs.bits(|page| page > 0 && dead >> (page - 1) & 1 == 0 && !follows(page));
@@ -71,6 +76,7 @@ impl Runs {
     }
 
     /// A bit for each page that is not dead and of which something holds.
+    #[inline(always)]
     pub fn bits(&self, holds: impl Fn(usize) -> bool) -> u64 {
         (0..self.pages)
             .filter(|&page| self.dead >> page & 1 == 0 && holds(page))
@@ -78,6 +84,7 @@ impl Runs {
     }
 
     /// The same runs, but that some pages are read alone.
+    #[inline(always)]
     pub fn alone(&self, pages: u64) -> Self {
         Self { begins: self.begins | pages | pages << 1, ..self.clone() }
     }
