@@ -236,7 +236,7 @@ impl Visit for &Page {
         // Pages that lie one after the other may be read as one, with the same bits as apart.
         let found = multiplied(1);
         let most = if cached::is_of_runs(&self.shape.keys) { self.pages() } else { 1 };
-        for at_once in [2, 3, most].into_iter().filter(|&at_once| at_once <= most) {
+        for at_once in 2..=most {
             let as_one = multiplied(at_once);
             let bits = |of: &[Vec<f32>; 2]| {
                 of.each_ref().map(|of| of.iter().map(|x| x.to_bits()).collect::<Vec<_>>())

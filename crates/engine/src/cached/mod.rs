@@ -222,7 +222,9 @@ pub fn outputs<D: Door>(
 /// Numbers of memory that [`outputs`] works in, for so many rows, of so many values at most, in chains of so many keys, whole panels.
 pub const fn scratch_len((block, count): (&Block, usize), rows: usize, chain: usize) -> usize {
     match block.codec {
-        Codec::F32 | Codec::F16 | Codec::Bf16 => rows * count / 2,
+        // Weights in words of two.
+        Codec::Bf16 => rows * count / 2,
+        Codec::F32 | Codec::F16 => 0,
         Codec::Int8 | Codec::Int4 => integers::scratch_len(block, rows, chain),
     }
 }

@@ -244,7 +244,7 @@ impl<'a, D: Door> Cell<'a, '_, D> {
     fn chunk(&mut self, blocks: &Blocks<'a>, chunk: Chunk, fresh: &mut bool) {
         let shape = &self.call.layout.page;
         let first = chunk.first as usize / shape.tokens;
-        let pages = ChunkPages { blocks, shape, first, keys: chunk.keys };
+        let pages = ChunkPages { blocks, shape, first, key_count: chunk.keys };
         let range = chunk.first..chunk.first + chunk.keys as u32;
         let dead = dead_pages(range, shape.tokens as u32, chunk.liveness, |keys| self.liveness(keys));
         if dead.count_ones() as usize == pages.count() {

@@ -116,7 +116,7 @@ impl Layout {
             let ahead = (row == 0).then_some(keys.ahead);
             cached::inner_products(lanes, query, learned_keys, ahead, &mut found[..keys.count]);
             for (page, found) in found.chunks_mut(self.tokens).enumerate() {
-                let [weights, next] = [page, page + 1].map(weights_of);
+                let (weights, next) = (weights_of(page), weights_of(page + 1));
                 for token in own.clone().filter(|&token| keys.teachers.has(token)) {
                     let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
                     let at = row_of(learned.taught, token) * self.tokens;

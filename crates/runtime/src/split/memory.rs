@@ -193,6 +193,8 @@ impl Layout {
     fn sizes(&self) -> [usize; 14] {
         let Self { page, chunk, rows, lanes, .. } = *self;
         let (chain, whole) = (page.tokens.min(VALUE_CHAIN), rows.next_multiple_of(lanes));
+        // Values that are keys too are read page by page.
+        let values = if page.shared { page.tokens } else { chunk };
         let [as_columns, columns] = match self.columns {
             true => [columns_scratch_len(whole, VALUE_CHAIN), whole * page.values.channels],
             false => [0, 0],
@@ -201,7 +203,7 @@ impl Layout {
             rows * self.packed_row,
             page.keys.channels,
             rows * chunk,
-            scratch_len((&page.values, chunk), rows, chain).max(as_columns),
+            scratch_len((&page.values, values), rows, chain).max(as_columns),
             rows * lanes,
             rows,
             whole,

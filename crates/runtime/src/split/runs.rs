@@ -17,19 +17,19 @@ pub(super) struct ChunkPages<'b, 'a> {
     /// The first of them, counted over the sequence.
     pub first: usize,
     /// Keys of the chunk.
-    pub keys: usize,
+    pub key_count: usize,
 }
 
 impl<'a> ChunkPages<'_, 'a> {
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.keys.div_ceil(self.shape.tokens)
+        self.key_count.div_ceil(self.shape.tokens)
     }
 
     /// Keys of a run, counted over the chunk.
     pub fn keys_of(&self, run: &Range<usize>) -> Range<usize> {
         let tokens = self.shape.tokens;
-        run.start * tokens..self.keys.min(run.end * tokens)
+        run.start * tokens..self.key_count.min(run.end * tokens)
     }
 
     /// The keys of pages that lie one after the other.
