@@ -160,7 +160,7 @@ struct MisreadKeys<'k, R> {
 
 impl<'t, R: Rows<'t>> Rows<'t> for MisreadKeys<'_, R> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -188,7 +188,7 @@ struct MisreadValues<'v, R> {
 
 impl<'t, R: Rows<'t>> Rows<'t> for MisreadValues<'_, R> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {

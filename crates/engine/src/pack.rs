@@ -9,6 +9,7 @@ use regard_simd::{Lanes, TRANSPOSE, rows_from, vectors_mut};
 
 use crate::element::Element;
 use crate::engine::GROUP;
+use crate::isa::Door;
 use crate::split::{join_rows, pair_channels, pair_rows};
 
 /// Keys of a key panel and channels of a value panel.
@@ -30,7 +31,7 @@ pub trait Rows<'t> {
 
     /// Row `i` as floats: where they lie, or written to `scratch`, which is as long as [`Rows::scratch_len`] says.
     /// `#[inline(always)]`.
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a;
 
@@ -43,7 +44,7 @@ pub trait Rows<'t> {
     /// The first `dim` channels of row `i` as words of two bf16 each: where they lie, or written to `scratch`, which has
     /// room for the words behind [`Rows::scratch_len`]. `#[inline(always)]`.
     #[inline(always)]
-    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn words<'a, L: Door>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -59,7 +60,7 @@ pub struct AsStored<F>(pub F);
 
 impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -72,7 +73,7 @@ impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
     }
 
     #[inline(always)]
-    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn words<'a, L: Door>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -108,7 +109,7 @@ impl<'t, R: Rows<'t>> Rows<'t> for Paired<'_, R> {
     }
 
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -135,7 +136,7 @@ pub(crate) fn is_odd(row: &[f32]) -> bool {
 ///
 /// `scratch` holds [`TRANSPOSE`] times what a row is made in. `to` is `dim * width` long and `count <= width`.
 #[inline(always)]
-pub fn pack_rows<'t, L: Lanes>(
+pub fn pack_rows<'t, L: Door>(
     lanes: L,
     source: &impl Rows<'t>,
     count: usize,
@@ -177,7 +178,7 @@ fn turn_rows<L: Lanes>(lanes: L, rows: [&[f32]; TRANSPOSE], columns: usize, widt
 ///
 /// `scratch` is as for [`pack_rows`].
 #[inline(always)]
-pub fn pack_keys<'t, L: Lanes>(
+pub fn pack_keys<'t, L: Door>(
     lanes: L,
     source: &impl Rows<'t>,
     count: usize,
@@ -205,7 +206,7 @@ impl<'t, R: Rows<'t>> Rows<'t> for From<'_, R> {
     }
 
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -229,7 +230,7 @@ pub struct ValueBlock {
 /// Elements that are not finite are stored as zero, and `odd`, a word for each [`GROUP`] of rows, tells of which rows
 /// they were: bit i of a word is row i of its group. `scratch` holds one row.
 #[inline(always)]
-pub fn pack_values<'t, L: Lanes>(
+pub fn pack_values<'t, L: Door>(
     lanes: L,
     source: &impl Rows<'t>,
     block: ValueBlock,
@@ -271,7 +272,7 @@ pub fn pack_values<'t, L: Lanes>(
 ///
 /// `scratch` holds 3 rows of whole panels.
 #[inline(always)]
-pub fn pack_value_pairs<'t, L: Lanes>(
+pub fn pack_value_pairs<'t, L: Door>(
     lanes: L,
     source: &impl Rows<'t>,
     block: ValueBlock,

@@ -6,8 +6,10 @@
 use core::cell::RefCell;
 use core::ops::Range;
 
+use regard_engine::Op;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
+use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::cache::PageShape;
 use regard_ir::inputs::{BindError, Captured};
@@ -395,9 +397,41 @@ impl<'a, 'm, T> MixedRows<'a, 'm, T> {
     }
 }
 
+/// Mixes rows of a token from a pseudo-head on: a function of its own, for it is large, and packing reads rows in many places.
+struct Keep<'r, 'a, 'm, L, T> {
+    lanes: L,
+    mixed: &'r Mixed<'a, T>,
+    /// The token, and the pseudo-head of the first row.
+    at: [usize; 2],
+    kept: &'r mut Kept<'m>,
+}
+
+impl<L: Door, T: Element> Op for Keep<'_, '_, '_, L, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { lanes, mixed, at: [token, first], kept } = self;
+        let (per_token, width) = (mixed.mixes.per_token, mixed.width());
+        if !kept.tokens.contains(&token) {
+            let most = tokens_at_once(mixed.count(), width);
+            kept.tokens = token..mixed.tokens().min(token + most);
+            mixed.read(lanes, kept.tokens.clone(), kept.read);
+        }
+        let to = &mut kept.rows[..SUMS.min(per_token - first) * width];
+        let at = [token - kept.tokens.start, kept.tokens.len()];
+        if first == 0 {
+            // It is read when those are mixed that were read before.
+            mixed.ask(lanes, token + kept.tokens.len());
+        }
+        mixed.mix(lanes, kept.read, at, first, to);
+        kept.of = Some([token, first]);
+    }
+}
+
 impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -407,20 +441,8 @@ impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
         let first = pseudo_head / SUMS * SUMS;
         let mut kept = self.kept.borrow_mut();
         let kept = &mut *kept;
-        if !kept.tokens.contains(&token) {
-            let most = tokens_at_once(self.mixed.count(), width);
-            kept.tokens = token..self.mixed.tokens().min(token + most);
-            self.mixed.read(lanes, kept.tokens.clone(), kept.read);
-        }
         if kept.of != Some([token, first]) {
-            let to = &mut kept.rows[..SUMS.min(per_token - first) * width];
-            let at = [token - kept.tokens.start, kept.tokens.len()];
-            if first == 0 {
-                // It is read when those are mixed that were read before.
-                self.mixed.ask(lanes, token + kept.tokens.len());
-            }
-            self.mixed.mix(lanes, kept.read, at, first, to);
-            kept.of = Some([token, first]);
+            lanes.call(Keep { lanes, mixed: &self.mixed, at: [token, first], kept });
         }
         let scratch = &mut scratch[..width];
         scratch.copy_from_slice(&kept.rows[(pseudo_head - first) * width..][..width]);

@@ -1,6 +1,7 @@
 //! Rows of q and k on their way into panels: normed and turned, each once a pass.
 
 use regard_engine::element::Element;
+use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::inputs::Captured;
 use regard_ir::rows::{Position, QkNorm, RopeLayout};
@@ -221,7 +222,7 @@ pub(crate) struct Changed<'a, T, A> {
 
 impl<'t, T: Element, A: Fn(usize) -> [usize; 3]> Rows<'t> for Changed<'_, T, A> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {

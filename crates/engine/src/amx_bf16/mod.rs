@@ -241,7 +241,7 @@ impl<U: Unit, D: Door> Engine for AmxBf16<U, D> {
 
 /// Writes the channels of a row as words, piece by piece, and gives whether one of them is not finite.
 #[inline(always)]
-fn channels<'t, L: regard_simd::Lanes>(
+fn channels<'t, L: Door>(
     lanes: L,
     rows: &impl Rows<'t>,
     (at, dim): (usize, usize),
@@ -263,7 +263,7 @@ fn channels<'t, L: regard_simd::Lanes>(
 
 /// The value of a key of a unit, zeros where there is none, and whether it is finite.
 #[inline(always)]
-fn value<'a, 't: 'a, L: regard_simd::Lanes>(
+fn value<'a, 't: 'a, L: Door>(
     lanes: L,
     values: &impl Rows<'t>,
     [key, count, dim]: [usize; 3],

@@ -8,6 +8,7 @@ use core::ops::Range;
 use regard_engine::cached::LANES;
 use regard_engine::element::Element;
 use regard_engine::engine::LINE;
+use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_engine::product::{Before, Matrix, Right, Sizes as Product};
 use regard_engine::{Engine, SimdF32};
@@ -116,7 +117,7 @@ pub(super) struct Made<'a> {
 
 impl<'t> Rows<'t> for Made<'_> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {

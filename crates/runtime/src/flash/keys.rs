@@ -298,7 +298,7 @@ pub(super) struct CachedRows<'a> {
 
 impl<'t> Rows<'t> for CachedRows<'_> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {

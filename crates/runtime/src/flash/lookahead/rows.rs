@@ -1,9 +1,10 @@
 //! Rows of the tensors of lookahead keys on their way into panels.
 
 use regard_engine::element::Element;
+use regard_engine::isa::Door;
 use regard_engine::pack::{AsStored, Rows};
 use regard_ir::cache::PageShape;
-use regard_simd::{F32, Lanes, round_bf16, vectors_mut};
+use regard_simd::{F32, round_bf16, vectors_mut};
 
 use crate::cache::Caches;
 use crate::flash::keys::CachedRows;
@@ -42,7 +43,7 @@ impl<'a, T> TokenRows<'a, T> {
 
 impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -64,7 +65,7 @@ impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
     }
 
     #[inline(always)]
-    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn words<'a, L: Door>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -97,7 +98,7 @@ pub enum AskRows<'a, T> {
 
 impl<'t, T: Element> Rows<'t> for AskRows<'t, T> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -116,7 +117,7 @@ impl<'t, T: Element> Rows<'t> for AskRows<'t, T> {
     }
 
     #[inline(always)]
-    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn words<'a, L: Door>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -132,7 +133,7 @@ struct Changing<'r, R>(&'r R);
 
 impl<'t, R: Rows<'t>> Rows<'t> for Changing<'_, R> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -162,7 +163,7 @@ impl<'f> Joined<'f> {
 
 impl<'f> Rows<'f> for Joined<'f> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, _: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         'f: 'a,
     {
@@ -190,7 +191,7 @@ pub struct Halves<R> {
 
 impl<'t, 'f, R: Fn(usize) -> &'f [f32]> Rows<'t> for Halves<R> {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -223,7 +224,7 @@ impl<'t, R: Rows<'t>> Rows<'t> for Behind<'_, R> {
     }
 
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -236,7 +237,7 @@ impl<'t, R: Rows<'t>> Rows<'t> for Behind<'_, R> {
     }
 
     #[inline(always)]
-    fn words<'a, L: Lanes>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
+    fn words<'a, L: Door>(&self, lanes: L, i: usize, dim: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
@@ -250,7 +251,7 @@ pub struct NoValues;
 
 impl<'t> Rows<'t> for NoValues {
     #[inline(always)]
-    fn row<'a, L: Lanes>(&self, _: L, _: usize, _: &'a mut [f32]) -> &'a [f32]
+    fn row<'a, L: Door>(&self, _: L, _: usize, _: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
