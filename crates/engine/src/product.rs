@@ -246,23 +246,23 @@ impl<D: Door, K: Elements, const V: usize, const TURNED: bool> Op for Columns<'_
     #[inline(always)]
     fn run(self) {
         let Tile { lanes, rows, depth, first, left, right, right_stride, to, to_stride, before, .. } = self.0;
-        let (lanes, depth, first) = (*lanes, *depth, *first);
+        let (lanes, rows, depth, first) = (*lanes, *rows, *depth, *first);
         let (width, chain) = (V * D::WIDTH, CHAIN / K::NUMBERS);
+        let right = Rows::new(right, [first, *right_stride, 1], [depth, width]);
+        let (step, apart) = if TURNED { (left.stride, 1) } else { (1, left.stride) };
+        let left = Rows::new(left.data, [0, step, apart], [depth, rows]);
+        assert!(rows == 0 || first + (rows - 1) * *to_stride + width <= to.len(), "the result has all rows");
         let mut before = *before;
         // What all rows are multiplied by stays near: the elements of one chain.
         for begin in (0..depth.max(1)).step_by(chain) {
             let count = chain.min(depth - begin);
-            let right = Rows::new(right, [begin * *right_stride + first, *right_stride, 1], [count, width]);
-            for panel in (0..*rows).step_by(ROWS) {
-                let at = match TURNED {
-                    true => [begin * left.stride + panel, left.stride, 1],
-                    false => [panel * left.stride + begin, 1, left.stride],
-                };
-                let left = Rows::new(left.data, at, [count, ROWS]);
-                let sums: [[_; V]; ROWS] = sum::<D, K, V>(lanes, left, right);
+            let right = right.part([begin, count], [0, width]);
+            let panels = to[first..].chunks_mut(ROWS * *to_stride);
+            for (panel, to) in (0..rows).step_by(ROWS).zip(panels) {
+                let sums: [[_; V]; ROWS] =
+                    sum::<D, K, V>(lanes, left.part([begin, count], [panel, ROWS]), right);
                 for (row, sums) in sums.iter().enumerate() {
-                    let to = &mut to[(panel + row) * *to_stride + first..][..width];
-                    write(lanes, sums, to, before, panel + row);
+                    write(lanes, sums, &mut to[row * *to_stride..][..width], before, panel + row);
                 }
             }
             before = Before::Kept;
@@ -277,6 +277,7 @@ struct Rows<'a> {
     step: usize,
     apart: usize,
     count: usize,
+    each: usize,
     lifetime: PhantomData<&'a [f32]>,
 }
 
@@ -288,11 +289,22 @@ impl<'a> Rows<'a> {
     /// If the last of them lies outside the data.
     #[inline(always)]
     fn new(data: &'a [f32], [first, step, apart]: [usize; 3], [count, each]: [usize; 2]) -> Self {
-        // In u128, which no product of two lengths and their sum overflows.
-        let along = |n: usize, step: usize| n.saturating_sub(1) as u128 * step as u128;
-        let last = first as u128 + along(count, step) + along(each, apart);
-        assert!(count == 0 || last < data.len() as u128, "operands are whole matrices");
-        Self { start: data.as_ptr().wrapping_add(first), step, apart, count, lifetime: PhantomData }
+        let along = |n: usize, step: usize| n.saturating_sub(1).saturating_mul(step);
+        let last = first.saturating_add(along(count, step)).saturating_add(along(each, apart));
+        assert!(count == 0 || last < data.len(), "operands are whole matrices");
+        Self { start: data.as_ptr().wrapping_add(first), step, apart, count, each, lifetime: PhantomData }
+    }
+
+    /// Some of the steps, and at each some of its elements.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline(always)]
+    fn part(self, [first, count]: [usize; 2], [begin, each]: [usize; 2]) -> Self {
+        assert!(first <= self.count && count <= self.count - first, "steps are of the whole");
+        assert!(begin <= self.each && each <= self.each - begin, "elements are of the whole");
+        let start = self.start.wrapping_add(first * self.step + begin * self.apart);
+        Self { start, count, each, ..self }
     }
 }
 
@@ -307,8 +319,8 @@ fn sum<D: Door, K: Elements, const V: usize>(
     let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
     let (mut a, mut b) = (left.start, right.start);
     for _ in 0..right.count.min(left.count) {
-        // SAFETY: `Rows::new` looked that as many vectors lie inside the slice at this step, which is one of its count; they are
-        // plain floats, and nothing is asked of their alignment.
+        // SAFETY: `Rows::new` looked that as many vectors lie inside the slice at this step, which is one of its count, and
+        // `Rows::part` took no others; they are plain floats, and nothing is asked of their alignment.
         let vectors: [<D::Simd as Simd>::f32s; V] = unsafe { b.cast::<[_; V]>().read_unaligned() };
         for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: as above, of the left operand's elements.
