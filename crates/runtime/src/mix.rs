@@ -324,25 +324,43 @@ impl<T: Element> Mixed<'_, T> {
     }
 
     /// One channel of the row of a virtual token's value, as [`Mixed::mix`] makes it.
-    pub fn channel<L: Lanes>(&self, lanes: L, virtual_token: usize, channel: usize) -> f32 {
-        let (token, first) = (virtual_token / self.mixes.per_token, virtual_token % self.mixes.per_token);
+    pub fn channel<L: Door>(&self, lanes: L, virtual_token: usize, channel: usize) -> f32 {
+        lanes.call(Channel { lanes, mixed: self, virtual_token, channel })
+    }
+}
+
+struct Channel<'r, 'a, L, T> {
+    lanes: L,
+    mixed: &'r Mixed<'a, T>,
+    virtual_token: usize,
+    channel: usize,
+}
+
+impl<L: Door, T: Element> Op for Channel<'_, '_, L, T> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let Self { lanes, mixed, virtual_token, channel } = self;
+        let per_token = mixed.mixes.per_token;
+        let (token, first) = (virtual_token / per_token, virtual_token % per_token);
         let begin = channel / L::WIDTH * L::WIDTH;
-        let channels = begin..(begin + L::WIDTH).min(self.width());
+        let channels = begin..(begin + L::WIDTH).min(mixed.width());
         let mut sum = [0.0; MAX_WIDTH];
         let sum = &mut sum[..channels.len()];
-        for chain in (0..self.count()).step_by(CHAIN) {
-            let sources = CHAIN.min(self.count() - chain);
+        for chain in (0..mixed.count()).step_by(CHAIN) {
+            let sources = CHAIN.min(mixed.count() - chain);
             let mut read = [[0.0; MAX_WIDTH]; CHAIN];
             for (source, read) in (chain..).zip(&mut read[..sources]) {
                 for (channel, to) in channels.clone().zip(read) {
-                    *to = match self.sources {
+                    *to = match mixed.sources {
                         Sources::Given { rows, batch } => rows.row(batch, source, token)[channel].to_f32(),
                         Sources::Cached { cache, page } => cache.value(&page, source, token, channel),
                     };
                 }
             }
             let found = read.each_ref().map(|read| &read[..channels.len()]);
-            add(lanes, &found[..sources], self.factors(chain, first), sum, channels.len());
+            add(lanes, &found[..sources], mixed.factors(chain, first), sum, channels.len());
         }
         sum[channel - begin]
     }

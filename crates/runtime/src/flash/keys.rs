@@ -12,7 +12,6 @@ use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::{Heads, Variant};
-use regard_simd::Lanes;
 
 use super::expand::{self, Expansion};
 use crate::cache::{CachedSequence, Caches, RowOf};
@@ -195,7 +194,7 @@ impl<T: Element> Keys<'_, T> {
     }
 
     /// One channel of the value of a key at some position.
-    pub fn value<L: Lanes>(
+    pub fn value<L: Door>(
         &self,
         lanes: L,
         [sequence, kv_head]: [u32; 2],
