@@ -191,6 +191,9 @@ pub(crate) fn multiply_elements<D: Door, K: Elements>(
     let Sizes { rows, depth, columns } = sizes;
     assert!(rows.is_multiple_of(ROWS) && columns.is_multiple_of(LINE), "whole tiles");
     assert!(right_stride.is_multiple_of(LINE) && to_stride.is_multiple_of(LINE), "rows begin with vectors");
+    if rows == 0 {
+        return;
+    }
     let mut first = 0;
     while first < columns {
         let vectors = (columns - first) / D::WIDTH;
@@ -251,7 +254,7 @@ impl<D: Door, K: Elements, const V: usize, const TURNED: bool> Op for Columns<'_
         let right = Rows::new(right, [first, *right_stride, 1], [depth, width]);
         let (step, apart) = if TURNED { (left.stride, 1) } else { (1, left.stride) };
         let left = Rows::new(left.data, [0, step, apart], [depth, rows]);
-        assert!(rows == 0 || first + (rows - 1) * *to_stride + width <= to.len(), "the result has all rows");
+        assert!(first + (rows - 1) * *to_stride + width <= to.len(), "the result has all rows");
         let mut before = *before;
         // What all rows are multiplied by stays near: the elements of one chain.
         for begin in (0..depth.max(1)).step_by(chain) {
@@ -276,6 +279,7 @@ struct Rows<'a> {
     start: *const f32,
     step: usize,
     apart: usize,
+    /// Steps, and elements of each.
     count: usize,
     each: usize,
     lifetime: PhantomData<&'a [f32]>,
@@ -441,5 +445,35 @@ mod tests {
                 lanes.enter(All(lanes));
             }
         }
+    }
+
+    /// A product of 8 rows, 3 deep, by 16 columns of operands with so many elements.
+    fn of_lengths([left, right, to]: [usize; 3], turned: bool) {
+        let (left, right, mut to) = (numbers(left, 1), numbers(right, 2), numbers(to, 3));
+        let left = if turned { Matrix::turned(&left, 8) } else { Matrix::rows(&left, 3) };
+        let sizes = Sizes { rows: 8, depth: 3, columns: 16 };
+        multiply(Scalar, sizes, left, Right::rows(&right, 16), (&mut to, 32), Before::Replaced);
+    }
+
+    #[test]
+    fn operands_that_are_too_short_are_refused() {
+        for turned in [false, true] {
+            let enough = [24, 48, 7 * 32 + 16];
+            of_lengths(enough, turned);
+            // By an element each, and a result by its last four rows.
+            for (operand, missing) in [(0, 1), (1, 1), (2, 1), (2, 4 * 32)] {
+                let mut lengths = enough;
+                lengths[operand] -= missing;
+                let refused = std::panic::catch_unwind(|| of_lengths(lengths, turned));
+                assert!(refused.is_err(), "operand {operand} without {missing}, turned {turned}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_for_no_rows() {
+        let sizes = Sizes { rows: 0, depth: 3, columns: 16 };
+        let right = Right::rows(&[0.0; 48], 16);
+        multiply(Scalar, sizes, Matrix::rows(&[], 3), right, (&mut [], 16), Before::Replaced);
     }
 }

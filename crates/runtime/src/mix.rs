@@ -329,6 +329,7 @@ impl<T: Element> Mixed<'_, T> {
     }
 }
 
+/// See [`Mixed::channel`]. A function of its own: what asks for it is not compiled for the set.
 struct Channel<'r, 'a, L, T> {
     lanes: L,
     mixed: &'r Mixed<'a, T>,
