@@ -297,18 +297,25 @@ fn a_workspace_full_of_nan() {
     });
 }
 
-/// Keys and values that are packed once a run, and those that each pass packs for itself.
+/// Keys and values that are packed once a run, by whoever comes first, and those that each pass packs for itself.
 #[test]
 fn packed_ahead_or_in_passes() {
+    let pool = Pool::new(5).expect("threads");
     each_kernel(|name, entry, kernel| {
         let case = case(kernel, problem(kernel, 2, 60, 150));
         let inputs = case.inputs();
         let blocks = Blocks { query_block: 24, key_block: 32, key_cell: 64, mask_step: 8, channel_chain: 16 };
-        let run = |pack_ahead_bytes| {
+        let run = |pack_ahead_bytes, threads: &dyn Threads| {
             let direct = Direct { case: &case, entry, blocks, pack_ahead_bytes };
-            rows(&direct.run(&inputs, &Solo).expect("it runs"))
+            rows(&direct.run(&inputs, threads).expect("it runs"))
         };
-        assert!(run(0) == run(u64::MAX), "{}", run::describe(name, entry, &case));
+        let expected = run(0, &Solo);
+        // A packed head takes 16 to 64 KiB: there is room for none of them, for one that other threads find occupied, and for all.
+        for bytes in [1 << 14, 1 << 15, 1 << 16, 1 << 17, u64::MAX] {
+            for threads in [&Solo as &dyn Threads, &pool, &pool] {
+                assert!(run(bytes, threads) == expected, "{bytes} B: {}", run::describe(name, entry, &case));
+            }
+        }
     });
 }
 

@@ -13,12 +13,14 @@ use regard_simd::Lanes;
 
 pub use self::lots::{LotRuns, Lots};
 pub use self::pieces::{Blocks, Cell, Cells, Cut, Parts, Sharing, Strips};
+pub use self::shelf::{Found, Making, Shelf, Visit};
 use self::states::States;
 pub use self::states::{MatrixMut, StateRows};
 use crate::element::Element;
 
 mod lots;
 mod pieces;
+mod shelf;
 mod states;
 
 /// The most tasks of a grid: one bit each is kept on the stack while they are checked.

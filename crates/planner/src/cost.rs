@@ -302,14 +302,16 @@ impl Case<'_> {
         }
     }
 
-    /// Whether keys and values are packed in each pass, not once a run: where no sequence has several, or where what is
-    /// packed would take too much memory.
+    /// Whether keys and values are packed in each pass, not once a run: where no sequence has several, or where a head's
+    /// would take too much memory.
     fn packs_each_pass(&self) -> bool {
         let Self { plan, variant, problem, .. } = *self;
         let heads = &variant.heads;
         let width = f64::from(heads.dim) + f64::from(heads.value_dim);
-        let bytes = problem.all_keys() as f64 * f64::from(heads.kv) * width * packed_bytes(plan);
-        let repeats = || (0..problem.batch).any(|i| problem.sequence(i).queries > plan.prefill.query_block);
+        let sequences = || (0..problem.batch).map(|i| problem.sequence(i));
+        let longest = sequences().map(|of| of.held.len()).max().unwrap_or(0);
+        let bytes = longest as f64 * width * packed_bytes(plan);
+        let repeats = || sequences().any(|of| of.queries > plan.prefill.query_block);
         bytes > plan.pack_ahead_bytes as f64 && plan.kept_blocks().is_none() || !repeats()
     }
 }

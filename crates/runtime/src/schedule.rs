@@ -10,6 +10,7 @@
 //! is looked at once for all of them. Nothing here allocates, and a million queries by a million keys are cut in a
 //! fraction of a millisecond.
 
+use core::cmp::Reverse;
 use core::fmt;
 
 pub use regard_engine::grid::{MAX_TASKS, Task};
@@ -37,6 +38,11 @@ const AMPLE_BLOCKS: u64 = 8;
 /// What a query row costs beside its keys, in pairs: packing its query, writing its output.
 const ROW_PAIRS: u64 = 32;
 
+/// Heads that so many threads work on: one each, and one that the first to end goes on with.
+pub(crate) const fn heads_at_once(threads: usize) -> usize {
+    if threads > 1 { threads.saturating_add(1) } else { 1 }
+}
+
 /// Whole heads are so few that some threads may wait for others.
 pub(crate) const fn are_few(heads: usize, threads: usize) -> bool {
     heads < threads.saturating_mul(2) && threads > 1
@@ -52,7 +58,7 @@ pub(crate) const fn keep_waiting(heads: usize, threads: usize) -> bool {
 pub struct Schedule<'a> {
     /// All tasks, by sequence, key head and query; each begins where the one before it ends.
     pub tasks: &'a [Task],
-    /// Indices of the tasks, those with most live pairs first.
+    /// Indices of the tasks, in the order in which they are given out: head by head, of each those with most live pairs first.
     pub order: &'a [u32],
     /// The number of threads that it was cut for.
     pub threads: u32,
@@ -170,8 +176,20 @@ impl Work<'_> {
         for (i, place) in order.iter_mut().enumerate() {
             *place = i as u32;
         }
-        order.sort_unstable_by_key(|&i| (core::cmp::Reverse(tasks[i as usize].live), i));
+        order.sort_unstable_by_key(|&i| (self.turn(&tasks[i as usize]), Reverse(tasks[i as usize].live), i));
         Ok(Schedule { tasks, order, threads: self.threads.max(1) })
+    }
+
+    /// When a task's head has its turn. Heads are worked on one after the other, so that caches hold what their tasks read; those
+    /// that come last together, so that these end together. Where each head is one task, all are.
+    fn turn(&self, task: &Task) -> u64 {
+        if matches!(self.variant.mechanism, Mechanism::Recurrence(_) | Mechanism::Lookahead(_)) {
+            return 0;
+        }
+        let kv_heads = u64::from(self.variant.heads.kv);
+        let last = heads_at_once(self.threads as usize) as u64;
+        let before_last = (u64::from(self.problem.batch) * kv_heads).saturating_sub(last);
+        (u64::from(task.sequence) * kv_heads + u64::from(task.kv_head)).min(before_last)
     }
 
     /// How many tiles of the plan's query block by its key block the mask makes dead, full and partial, over all key
@@ -444,11 +462,9 @@ mod owned {
     use alloc::collections::BinaryHeap;
     use alloc::vec;
     use alloc::vec::Vec;
-    use core::cmp::Reverse;
-
     use regard_ir::plan::{RecurrenceShares, ScheduleOverview};
 
-    use super::{Mechanism, Schedule, ScheduleError, Task, Work, keep_waiting};
+    use super::{Mechanism, Reverse, Schedule, ScheduleError, Task, Work, keep_waiting};
     use crate::recurrent::Share;
 
     /// A schedule that owns its memory.

@@ -1,6 +1,7 @@
 //! Schedules: every row once and in order, cuts at query blocks, live area first, threads even, fast and small.
 #![cfg(feature = "alloc")]
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use regard_ir::cache::{Codec, PageFormat};
@@ -124,7 +125,7 @@ impl Case {
 }
 
 /// Every row once, in natural order, cut at blocks where there are many for each thread and else at vectors of rows; the
-/// order is a permutation by live pairs.
+/// order is a permutation: head by head, the last ones together, each time by live pairs.
 fn check(case: &Case, schedule: Schedule<'_>) {
     let (mut at, block, queries) = ((0, 0, 0), case.plan.prefill.query_block, case.problem.queries);
     let blocks = (queries.div_ceil(block) * case.problem.batch * case.variant.heads.kv) as u64;
@@ -144,8 +145,14 @@ fn check(case: &Case, schedule: Schedule<'_>) {
     }
     let end = if queries == 0 { (0, 0, 0) } else { (case.problem.batch, 0, 0) };
     assert_eq!(at, end, "all rows are covered");
-    let live: Vec<u64> = schedule.order.iter().map(|&i| schedule.tasks[i as usize].live).collect();
-    assert!(live.is_sorted_by(|a, b| a >= b));
+    let kv = case.variant.heads.kv;
+    let together = if case.threads > 1 { case.threads.saturating_add(1) } else { 1 };
+    let turns = schedule.order.iter().map(|&i| {
+        let Task { sequence, kv_head, live, .. } = schedule.tasks[i as usize];
+        let head = sequence * kv + kv_head;
+        (head.min((case.problem.batch * kv).saturating_sub(together)), Reverse(live))
+    });
+    assert!(turns.is_sorted());
     let mut order = schedule.order.to_vec();
     order.sort_unstable();
     assert!(order.iter().copied().eq(0..schedule.tasks.len() as u32));

@@ -8,9 +8,7 @@ use regard_engine::isa::Door;
 use regard_engine::pack::{self, Rows};
 use regard_engine::{Engine, Op, Shape};
 use regard_ir::cache::PageShape;
-use regard_ir::interval::{Liveness, Region, Span};
 use regard_ir::problem::{Problem, Sequence};
-use regard_ir::tiles;
 use regard_ir::variant::{Heads, Variant};
 
 use super::expand::{self, Expansion};
@@ -19,7 +17,6 @@ use crate::called;
 use crate::lines;
 use crate::mix::{Known, Mixed, MixedRows, Mixes, Sources, Which};
 use crate::rows::{Change, Changed, Tensor};
-use crate::summary::Summaries;
 use crate::view::View;
 
 /// What is packed.
@@ -27,7 +24,6 @@ pub(super) struct Keys<'a, T> {
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
     pub source: Source<'a, T>,
-    pub ranges: &'a Summaries<'a>,
     /// How rows of k change on their way.
     pub change: Option<Change<'a>>,
     /// How heads are mixed first, where they are and were not before.
@@ -49,17 +45,6 @@ pub(super) fn asks<T>(heads: &Heads, problem: &Problem<'_>) -> bool {
 }
 
 impl<T: Element> Keys<'_, T> {
-    /// Whether some query may see some of the keys at positions `keys` of a sequence and key head.
-    pub fn are_seen(&self, [sequence, kv_head]: [u32; 2], keys: Range<u32>) -> bool {
-        let of = self.problem.sequence(sequence);
-        if of.queries == 0 || keys.is_empty() {
-            return false;
-        }
-        let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
-        let region = Region { k, ..of.region(sequence, &self.variant.heads, kv_head) };
-        tiles::liveness(self.variant.allow, &region, self.ranges) != Liveness::Dead
-    }
-
     /// Packs a block, or its first keys, unit by unit.
     #[inline(always)]
     pub fn pack_block<E: Engine>(
@@ -117,11 +102,7 @@ impl<T: Element> Keys<'_, T> {
         match self.source {
             Source::Given { k, v } => {
                 // Keys are turned some rows at a time, so that each of their lines would be waited for.
-                for (rows, head) in [(k, head), (v, value_head)].into_iter().filter(|_| self.asks) {
-                    for i in first..first + count {
-                        lines::ask(engine.lanes(), rows.row(batch, head, i));
-                    }
-                }
+                self.ask(engine.lanes(), [sequence, kv_head], keys.clone());
                 let key = |i: usize| k.row(batch, head, first + i);
                 let values = pack::AsStored(|i: usize| v.row(batch, value_head, first + i));
                 match self.change {
@@ -167,6 +148,19 @@ impl<T: Element> Keys<'_, T> {
                 let unit = E::unit_keys(shape);
                 let [k, v] = expansion.make(engine, cache, (kv_head, keys), unit, (memory, expanded));
                 called::pack(engine, shape, (&k, &v), count, scratch, to);
+            }
+        }
+    }
+
+    /// Asks for the keys at some positions and their values, where they are rows of tensors.
+    #[inline(always)]
+    pub fn ask<L: Door>(&self, lanes: L, [sequence, kv_head]: [u32; 2], keys: Range<u32>) {
+        let (Source::Given { k, v }, None, true) = (self.source, self.mixes, self.asks) else { return };
+        let of = self.problem.sequence(sequence);
+        let first = (of.first_key + (keys.start - of.held.begin)) as usize;
+        for (rows, head) in [(k, kv_head as usize), (v, self.value_head(kv_head))] {
+            for i in first..first + keys.len() {
+                lines::ask(lanes, rows.row(of.batch as usize, head, i));
             }
         }
     }

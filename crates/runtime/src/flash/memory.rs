@@ -7,11 +7,11 @@ use regard_ir::rows::Output;
 use regard_ir::variant::{Latent, Variant};
 use regard_simd::TRANSPOSE;
 
-use super::ahead::Units;
 use super::expand;
 use super::keys::Scratch;
 use super::lookahead::memory as lookahead;
 use super::pass::strip::Strips;
+use super::places::Places;
 use crate::carve::{self, ALIGN, Carve};
 use crate::code::Code;
 use crate::finish;
@@ -22,7 +22,7 @@ use crate::tokens::TokenLayout;
 const STRIPS: usize = 16;
 
 /// Numbers that name a key block.
-const BLOCK_NAME: usize = 3;
+pub(super) const BLOCK_NAME: usize = 3;
 
 /// The name of a block that there is not.
 const NO_BLOCK: [i32; BLOCK_NAME] = [-1; BLOCK_NAME];
@@ -46,13 +46,12 @@ pub(super) struct Layout {
     pub value_width: usize,
     /// Elements of a packed full row tile.
     pub query_len: usize,
-    /// Elements of a packed block.
-    block: usize,
-    /// Blocks that a worker keeps packed; none where units are packed ahead.
+    /// Blocks that a worker keeps packed for itself.
     blocks: usize,
     scratch: usize,
     pack: usize,
-    pub units: Units,
+    /// Where packed blocks are kept for all.
+    pub places: Places,
     pub tokens: TokenLayout,
     /// Elements of the weighted sums that are mixed afterwards; 0 where none are.
     sums: usize,
@@ -88,8 +87,10 @@ pub(super) struct Common<'a> {
     pub frequencies: &'a mut [f32],
     /// What is known of each token.
     pub table: &'a mut [f32],
-    /// Keys and values, where they are packed ahead.
-    pub units: &'a mut [f32],
+    /// Packed keys and values, where they are kept for all.
+    pub packed: &'a mut [f32],
+    /// What became of each of their blocks.
+    pub marks: &'a mut [u32],
     /// Weighted sums of all query heads, where they are mixed.
     pub sums: &'a mut [f32],
     /// What query blocks sum up in each cell, where heads are shared out.
@@ -125,12 +126,13 @@ impl Layout {
         let room = [heads.dim, heads.value_dim]
             .map(|width| Mixes::room_len(variant.per_token() as usize, heads.query as usize, width as usize));
         let mixes = is_pseudo || variant.output.mix.is_some();
-        let units = Units::new::<E>(variant, problem, plan, &shape);
-        let block = shape.key_block / units.keys * E::packed_len(&shape);
+        // Blocks of no keys are refused later.
+        let unit = E::unit_keys(&shape).max(1);
+        let places = Places::new(variant, problem, plan, shape.key_block / unit * E::packed_len(&shape));
         // Where several passes see the same few blocks, each is packed once for all of a task.
-        let kept = plan.kept_blocks().filter(|_| units.repeats).map_or(1, |blocks| blocks as usize);
+        let kept = plan.kept_blocks().filter(|_| places.repeats).map_or(1, |blocks| blocks as usize);
         let of_problem = (problem.keys as usize).div_ceil(shape.key_block.max(1)) + 1;
-        let blocks = if units.len > 0 { 0 } else { kept.min(of_problem) };
+        let blocks = if places.are_some() { 1 } else { kept.min(of_problem) };
         let rows = rows.next_multiple_of(tile.rows);
         let value_width = shape.value_dim.next_multiple_of(E::CHANNEL_STEP);
         let most_kept = usize::try_from(plan.pack_ahead_bytes).unwrap_or(usize::MAX) / size_of::<f32>();
@@ -147,11 +149,10 @@ impl Layout {
             shape,
             value_width,
             query_len: E::query_len(&shape),
-            block,
             blocks,
             scratch: E::scratch_len(&shape),
             pack: E::pack_len(&shape),
-            units,
+            places,
             tokens: match keys {
                 KeysFrom::Tensors => TokenLayout::new(variant, problem),
                 KeysFrom::Pages | KeysFrom::Rows(_) | KeysFrom::Latents(_) => {
@@ -163,8 +164,8 @@ impl Layout {
             kept: if is_pseudo { room } else { [0; 2] },
             code: code.scratch_len(tile.rows),
             expansion: match keys {
-                KeysFrom::Latents(latent) => expand::len::<E>(latent, units.keys, plan.dtype),
-                KeysFrom::Rows(channels) => expand::rows_len(channels, units.keys),
+                KeysFrom::Latents(latent) => expand::len::<E>(latent, unit, plan.dtype),
+                KeysFrom::Rows(channels) => expand::rows_len(channels, unit),
                 KeysFrom::Tensors | KeysFrom::Pages => 0,
             },
             learning,
@@ -188,7 +189,7 @@ impl Layout {
     /// Where the kept blocks lie, of that number.
     #[inline(always)]
     pub fn packed(&self, kept: usize) -> core::ops::Range<usize> {
-        kept * self.block..(kept + 1) * self.block
+        kept * self.places.block..(kept + 1) * self.places.block
     }
 
     /// The operands' sizes, in the order of [`Memory`]'s fields.
@@ -200,7 +201,7 @@ impl Layout {
             rows / tile.rows * self.query_len,
             rows * value_width,
             rows * value_width,
-            self.blocks * self.block,
+            self.blocks * self.places.block,
             self.blocks * BLOCK_NAME,
             self.scratch,
             rows,
@@ -232,9 +233,16 @@ impl Layout {
     }
 
     /// The sizes of what is shared, in the order of [`Common`]'s fields.
-    fn common(&self, threads: usize) -> [usize; 5] {
+    fn common(&self, threads: usize) -> [usize; 6] {
         let strips = self.strips.map_or(0, |strips| strips.len(threads));
-        [self.tokens.frequencies_len(), self.tokens.table_len(), self.units.table_len(), self.sums, strips]
+        [
+            self.tokens.frequencies_len(),
+            self.tokens.table_len(),
+            self.places.len(threads),
+            self.places.marks_len(threads),
+            self.sums,
+            strips,
+        ]
     }
 
     /// Carves the aligned workspace, which is as long as [`Layout::workspace_len`] says.
@@ -243,7 +251,8 @@ impl Layout {
         Common {
             frequencies: pieces.next(),
             table: pieces.next(),
-            units: pieces.next(),
+            packed: pieces.next(),
+            marks: pieces.next_as(),
             sums: pieces.next(),
             strips: pieces.next(),
             workers: pieces.rest(),
@@ -286,10 +295,10 @@ impl Layout {
 }
 
 impl Memory<'_> {
-    /// Where keys are packed in, and where blocks of them go.
-    pub fn scratch(&mut self) -> (Scratch<'_>, &mut [f32]) {
-        let Memory { rows, kept: [keys, values], expansion, expanded, packed, .. } = self;
-        (Scratch { rows, kept: [keys, values], expansion, expanded }, packed)
+    /// Where keys are packed in.
+    pub fn scratch(&mut self) -> Scratch<'_> {
+        let Memory { rows, kept: [keys, values], expansion, expanded, .. } = self;
+        Scratch { rows, kept: [keys, values], expansion, expanded }
     }
 }
 

@@ -7,7 +7,6 @@
 //!
 //! Source: Dao et al., *FlashAttention*, with the loop order of its second version (queries outside, keys inside).
 
-mod ahead;
 mod check;
 mod error;
 pub(crate) mod expand;
@@ -17,6 +16,7 @@ mod lookahead;
 mod memory;
 pub(crate) mod part;
 mod pass;
+mod places;
 mod plain;
 
 use regard_engine::element::Element;
@@ -416,7 +416,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         Sight { variant, problem, ranges: &ranges }
             .check_lost(caches, (page.tokens as u32, if is_mixed { 1 } else { given.per_token() }))?;
     }
-    let memory::Common { frequencies, table, units, sums, strips: cells, workers } =
+    let memory::Common { frequencies, table, packed, marks, sums, strips: cells, workers } =
         layout.share(align(memory.floats), threads.count());
 
     let finish = Finish::new(variant, &captured, gate);
@@ -467,16 +467,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];
     let asks = keys::asks::<T>(heads, problem);
-    let keys = keys::Keys { variant, problem, source, ranges: &ranges, change, mixes: keys_mixes, asks };
-    if !units.is_empty() {
-        let units = Lots::new(&mut *units, layout.units.len);
-        let lots = Lots::new(&mut *workers, layout.worker_len());
-        threads.run(&|_| {
-            if let Some((_, memory)) = lots.take() {
-                engine.enter(FillUnits { engine, keys: &keys, layout: &layout, units: &units, memory });
-            }
-        });
-    }
+    let keys = keys::Keys { variant, problem, source, change, mixes: keys_mixes, asks };
     let learning = learned_by
         .map(|given| lookahead::Learning::new(variant, code, given, &keys.source, &captured, tokens))
         .transpose()?;
@@ -492,7 +483,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         changes,
         keys,
         mixes,
-        units,
+        shelf: layout.places.shelf(threads.count(), packed, marks),
         learning,
         is_part,
         finish: finish.filter(|_| mixing.is_none() && !is_part),
@@ -531,32 +522,6 @@ pub(crate) fn run_from<E: Engine, T: Element>(
         });
     }
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
-}
-
-/// One worker's share of what is packed ahead, inside the engine's instruction set.
-struct FillUnits<'a, E, T> {
-    engine: E,
-    keys: &'a keys::Keys<'a, T>,
-    layout: &'a memory::Layout,
-    units: &'a Lots<'a, f32>,
-    memory: &'a mut [f32],
-}
-
-impl<E: Engine, T: Element> Op for FillUnits<'_, E, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { engine, keys, layout, units, memory } = self;
-        let mut memory = layout.carve(memory);
-        while let Some((unit, to)) = units.take() {
-            if let Some((head, sequence, range)) = layout.units.keys(keys.problem, unit)
-                && keys.are_seen([sequence, head], range.clone())
-            {
-                keys.pack(engine, &layout.shape, [sequence, head], range, memory.scratch().0, to);
-            }
-        }
-    }
 }
 
 /// One worker's share of the passes.

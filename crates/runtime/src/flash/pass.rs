@@ -1,5 +1,6 @@
 //! One pass: a query block over the keys that it can see.
 
+mod blocks;
 mod edges;
 pub(super) mod strip;
 mod sums;
@@ -9,7 +10,7 @@ use core::ops::Range;
 
 use regard_engine::element::Element;
 use regard_engine::engine::GROUP;
-use regard_engine::grid::{Claim, Task};
+use regard_engine::grid::{Claim, Shelf, Task, Visit};
 use regard_engine::stairs::Stairs;
 use regard_engine::{Engine, Step, pack};
 use regard_ir::inputs::Captured;
@@ -18,6 +19,7 @@ use regard_ir::problem::{KeyRange, Sequence};
 use regard_ir::tiles;
 use regard_ir::variant::Weights;
 
+use self::blocks::{Packed, visit};
 use self::sweep::{KeyBlock, Lesson};
 use super::Parts;
 use super::fold::{Learned, Steps, Sums, TileFold, Units};
@@ -47,8 +49,8 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub keys: Keys<'a, T>,
     /// How heads are mixed first, where they are.
     pub mixes: Option<Mixes<'a>>,
-    /// Keys and values, where they are packed ahead.
-    pub units: &'a [f32],
+    /// Packed keys and values, where they are kept for all.
+    pub shelf: Option<Shelf<'a>>,
     /// What keys learn, of variants whose keys do.
     pub learning: Option<Learning<'a, E, T>>,
     /// Whether sums are written as they are, to be merged with those of other keys.
@@ -87,6 +89,7 @@ pub(super) fn task<E: Engine, T: Element>(
     memory: &mut Memory<'_>,
 ) {
     let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
+    let visit = visit(shared, &claim.task());
     let step = shared.parts.plan.prefill.query_block;
     let of = shared.parts.problem.sequence(sequence);
     let mut own = memory.learning.take();
@@ -100,7 +103,7 @@ pub(super) fn task<E: Engine, T: Element>(
     while first_query < query_end {
         let queries = step.min(query_end - first_query);
         let block = Block { sequence, of, kv_head, first_query, queries };
-        Pass { shared, block }.run(claim, memory, &mut lesson);
+        Pass { shared, block, visit: visit.as_ref() }.run(claim, memory, &mut lesson);
         first_query += queries;
     }
     memory.learning = own;
@@ -109,6 +112,8 @@ pub(super) fn task<E: Engine, T: Element>(
 struct Pass<'a, E: Engine, T> {
     shared: &'a Shared<'a, E, T>,
     block: Block,
+    /// Its head's packed blocks, where they are kept for all.
+    visit: Option<&'a Visit<'a>>,
 }
 
 impl<E: Engine, T: Element> Pass<'_, E, T> {
@@ -159,20 +164,29 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             (seen, None) => seen,
         };
         let mut cell = keys.start / blocks.key_cell;
-        for (keys, liveness) in tiles::runs(keys, blocks.key_block, classify) {
-            // Blocks lie on a grid of absolute positions, whichever keys are held.
-            let mut first = keys.start;
-            while first < keys.end {
-                let count = (blocks.key_block - first % blocks.key_block).min(keys.end - first);
-                if first / blocks.key_cell != cell {
-                    cell = first / blocks.key_cell;
-                    self.close_cells(memory);
-                }
-                let span = Span { lo: first as i32, hi: (first + count) as i32 - 1 };
-                let seen = if teaches.is_some() { seen(span) } else { liveness };
-                self.key_block(KeyBlock { first, count, seen, taught: taught(span) }, claim, memory, lesson);
-                first += count;
+        // Blocks lie on a grid of absolute positions, whichever keys are held.
+        let cut = |(keys, liveness): (Range<u32>, Liveness)| {
+            let first = move |number: u32| (number * blocks.key_block).clamp(keys.start, keys.end);
+            let numbers = keys.start / blocks.key_block..keys.end.div_ceil(blocks.key_block);
+            numbers.map(move |number| (first(number)..first(number + 1), liveness))
+        };
+        let mut coming = tiles::runs(keys, blocks.key_block, classify).flat_map(cut).peekable();
+        while let Some((keys, liveness)) = coming.next() {
+            if keys.start / blocks.key_cell != cell {
+                cell = keys.start / blocks.key_cell;
+                self.close_cells(memory);
             }
+            let span = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
+            let seen = if teaches.is_some() { seen(span) } else { liveness };
+            let then = coming.peek().map(|(keys, _)| keys.start);
+            let block = KeyBlock {
+                first: keys.start,
+                count: keys.end - keys.start,
+                seen,
+                taught: taught(span),
+                then,
+            };
+            self.key_block(block, claim, memory, lesson);
         }
     }
 
@@ -326,20 +340,21 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         memory: &mut Memory<'_>,
         lesson: &mut Option<Lesson<'_, '_, E, T>>,
     ) {
-        let KeyBlock { first, count, seen, taught } = block;
+        let KeyBlock { first, count, seen, taught, then } = block;
         let is_taught = taught != Liveness::Dead;
         if let (Some(lesson), true) = (&mut *lesson, is_taught) {
             self.ask(lesson, block);
         }
         if seen != Liveness::Dead {
-            // Where keys learn, whole, for the query blocks after this one see more of it.
-            let whole = (self.block.of.keys - first).min(self.shared.parts.plan.prefill.key_block);
-            let unit = self.packed_block(first, if lesson.is_some() { whole } else { count }, memory);
+            let packed = self.packed_block(first, memory);
             if let Some(lesson) = lesson {
                 self.pack_found(lesson, block, claim);
             }
             let allow = self.shared.parts.variant.allow;
             for tile in self.tiles() {
+                if let Some(then) = then {
+                    self.ask_block(then, tile, memory);
+                }
                 let Some((live, steps)) = self.live_steps(allow, tile, first, count, seen) else { continue };
                 let stairs = self.stairs(allow, tile, first, &live, steps);
                 let mut learned = None;
@@ -347,7 +362,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     self.find(lesson, block, (tile, live.clone(), stairs), memory);
                     learned = Some(Learned { scores: lesson.own.scores, scale: self.scale() });
                 }
-                self.step(tile, first, (live, steps, stairs), (unit, learned), memory);
+                self.step(tile, first, (live, steps, stairs), (packed, learned), memory);
             }
         }
         if let (Some(lesson), true) = (lesson, is_taught) {
@@ -355,40 +370,17 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
         }
     }
 
-    /// Packs a key block, unless it is packed already. Gives where it begins if that was ahead.
-    #[inline(always)]
-    fn packed_block(&self, first: u32, count: u32, memory: &mut Memory<'_>) -> usize {
-        let Shared { engine, parts, layout, keys, .. } = self.shared;
-        let Block { sequence, kv_head, .. } = self.block;
-        let block = [sequence, kv_head, first].map(|n| n as i32);
-        let ahead = layout.units.len > 0;
-        let kept = layout.kept(first);
-        if !ahead && memory.blocks[kept] != block {
-            let range = first..first + count;
-            let of = [sequence, kv_head];
-            let (scratch, packed) = memory.scratch();
-            keys.pack_block(*engine, &layout.shape, of, range, scratch, &mut packed[layout.packed(kept)]);
-            memory.blocks[kept] = block;
-        }
-        if ahead {
-            layout.units.block(parts.problem, sequence, kv_head, first)
-        } else {
-            layout.packed(kept).start
-        }
-    }
-
-    /// One row tile against the live keys of one key block, whose packed form begins at `unit`. Lookahead scores are those of
-    /// the live keys.
+    /// One row tile against the live keys of one packed key block. Lookahead scores are those of the live keys.
     #[inline(always)]
     fn step(
         &self,
         tile: RowTile,
         first: u32,
         (live, steps, stairs): (Range<u32>, Steps, Option<Stairs>),
-        (unit, learned): (usize, Option<Learned<'_>>),
+        (packed, learned): (Packed<'_>, Option<Learned<'_>>),
         memory: &mut Memory<'_>,
     ) {
-        let Shared { engine, parts, code, captured, fault, layout, units, .. } = self.shared;
+        let Shared { engine, parts, code, captured, fault, layout, .. } = self.shared;
         let RowTile { first: row, width, .. } = tile;
         let step_keys = parts.plan.prefill.mask_step as usize;
         let place = Place {
@@ -403,7 +395,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
             captured,
             fault,
         };
-        let packed = if layout.units.len > 0 { &units[unit..] } else { &memory.packed[unit..] };
+        let packed = match packed {
+            Packed::Shared(packed) => packed,
+            Packed::Own(at) => &memory.packed[at..],
+        };
         let odd = |group: usize| E::odd_keys(&layout.shape, packed, group);
         let groups = live.start as usize / GROUP..(live.end as usize).div_ceil(GROUP);
         // Where the weights of odd keys are wanted, no more keys at a time than have theirs kept.

@@ -153,7 +153,8 @@ impl<E: Engine, T: Element> Op for Merge<'_, E, T> {
         let mut memory = shared.layout.carve(memory);
         while let Some((mut claim, task, number)) = blocks.take() {
             let Task { query_begin, query_end, .. } = claim.task();
-            let pass = Pass { shared, block: block(shared, claim.task(), query_begin..query_end) };
+            let block = block(shared, claim.task(), query_begin..query_end);
+            let pass = Pass { shared, block, visit: None };
             pass.prepare(&mut memory);
             for cell in 0..strips.cells {
                 pass.restore(&sums[strips.state(task, cell, (number - first) as usize)], &mut memory);
@@ -181,6 +182,7 @@ fn strip<'s, E: Engine, T: Element>(
     memory: &mut Memory<'_>,
 ) {
     let task = claim.task();
+    let visit = super::visit(shared, &task);
     let of = shared.parts.problem.sequence(task.sequence);
     let mut own = memory.learning.take();
     let learning = shared.learning.as_ref().zip(shared.layout.learning.as_ref());
@@ -194,7 +196,7 @@ fn strip<'s, E: Engine, T: Element>(
         lesson.begin(claim, fresh.start.max(keys.start)..fresh.end.min(keys.end));
     }
     for (queries, sums) in numbers.map(queries).zip(sums) {
-        let pass = Pass { shared, block: block(shared, task, queries.clone()) };
+        let pass = Pass { shared, block: block(shared, task, queries.clone()), visit: visit.as_ref() };
         let end = pass.taught_to().min(keys.end);
         if queries.is_empty() || keys.start >= end || pass.is_dead(keys.start..end, &lesson) {
             Pass::<E, T>::forget(shared.layout, sums);

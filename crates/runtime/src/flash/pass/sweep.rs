@@ -48,6 +48,8 @@ pub(super) struct KeyBlock {
     pub seen: Liveness,
     /// To the tokens.
     pub taught: Liveness,
+    /// Where the block begins that comes next.
+    pub then: Option<u32>,
 }
 
 impl<E: Engine, T: Element> Pass<'_, E, T> {
