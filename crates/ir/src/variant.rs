@@ -438,16 +438,34 @@ impl<'a> Variant<'a> {
     /// Whether the code of another variant's mask and modifier is this one's too: their expressions are the same, and so are the
     /// inputs that these read.
     pub fn has_code_of(&self, other: &Variant<'_>) -> bool {
-        let (allow, modify, teaches) = (self.allow, self.modify, self.teaches());
-        let reads = |input: usize| {
-            let mut all = [Some(allow), Some(modify), teaches].into_iter().flatten();
-            all.any(|tree| tree.reads_input(input as u16))
-        };
-        let is_alike = |input: usize| !reads(input) || self.inputs.get(input) == other.inputs.get(input);
-        allow == other.allow
-            && modify == other.modify
+        self.has_mask_of(other) && self.modify == other.modify && self.reads_alike(self.modify, other)
+    }
+
+    /// Whether another variant's mask is this one's too, and what keys are taught by.
+    pub fn has_mask_of(&self, other: &Variant<'_>) -> bool {
+        let (of_mask, teaches) = (self.allow, self.teaches());
+        of_mask == other.allow
             && teaches == other.teaches()
-            && (0..self.inputs.len()).all(is_alike)
+            && [Some(of_mask), teaches].into_iter().flatten().all(|tree| self.reads_alike(tree, other))
+    }
+
+    /// Whether this variant's code can be made of another's modifier and another's mask, one after the other: the modifier is of
+    /// scores and reads no input, as which are read depends on the mask, and what gives the mask modifies nothing.
+    pub fn is_joined_of(&self, modifier: &Variant<'_>, mask: &Variant<'_>) -> bool {
+        self.element() == Var::S
+            && self.modify == modifier.modify
+            && self.inputs_read(self.modify).next().is_none()
+            && mask.modify.is_var(Var::S)
+            && self.has_mask_of(mask)
+    }
+
+    /// Whether the inputs that an expression of this variant reads are the same of another one.
+    fn reads_alike(&self, tree: Tree<'_>, other: &Variant<'_>) -> bool {
+        self.inputs_read(tree).all(|input| self.inputs.get(input) == other.inputs.get(input))
+    }
+
+    fn inputs_read(&self, tree: Tree<'a>) -> impl Iterator<Item = usize> {
+        (0..self.inputs.len()).filter(move |&input| tree.reads_input(input as u16))
     }
 
     /// What heads are mixed into, where they are mixed into pseudo-heads.

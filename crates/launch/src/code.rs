@@ -3,7 +3,11 @@
 use regard_engine::isa::Door;
 #[cfg(feature = "shipped")]
 use regard_engine::isa::scalar::Scalar;
+#[cfg(feature = "shipped")]
+use regard_ir::identity::Identity;
 use regard_ir::variant::Variant;
+#[cfg(feature = "shipped")]
+use regard_runtime::code::Place;
 use regard_runtime::code::{AnyCode, Code};
 use regard_runtime::interpreter::LaneProgram;
 
@@ -29,14 +33,61 @@ impl Source {
     }
 }
 
+/// Where a modifier and a mask are, mostly in one module. Scores are modified by the former, and masked by the latter after that.
+#[cfg(feature = "shipped")]
+#[derive(Clone, Copy, Debug)]
+pub struct Modules {
+    modifier: Identity,
+    mask: Identity,
+}
+
+#[cfg(feature = "shipped")]
+impl Modules {
+    const fn one(module: Identity) -> Self {
+        Self { modifier: module, mask: module }
+    }
+}
+
+#[cfg(feature = "shipped")]
+fn module<L: Door>(identity: Identity) -> &'static dyn Code<L> {
+    regard_kernels::find(identity).expect("`VariantCode::new` found a module of this identity")
+}
+
+#[cfg(feature = "shipped")]
+impl<L: Door> Code<L> for Modules {
+    fn modifies(&self) -> bool {
+        module::<L>(self.modifier).modifies()
+    }
+
+    fn scratch_len(&self, width: usize) -> usize {
+        let [modifier, mask] = [self.modifier, self.mask].map(|it| module::<L>(it).scratch_len(width));
+        modifier.max(mask)
+    }
+
+    fn apply(&self, lanes: L, place: &Place<'_>, scores: &mut [f32], masked: bool, scratch: &mut [i32]) {
+        module(self.modifier).apply(lanes, place, scores, false, scratch);
+        if masked {
+            module(self.mask).apply(lanes, place, scores, true, scratch);
+        }
+    }
+
+    fn allow(&self, lanes: L, place: &Place<'_>, allowed: &mut [i32], scratch: &mut [i32]) {
+        module(self.mask).allow(lanes, place, allowed, scratch);
+    }
+
+    fn teaches(&self) -> Option<&dyn Code<L>> {
+        module(self.mask).teaches()
+    }
+}
+
 /// A variant's mask and modifier.
 #[derive(Clone, Debug)]
 pub enum VariantCode {
     /// A lane program.
     Loaded(LaneProgram),
-    /// The module of an identity, which exists. It need not be the variant's own.
+    /// Modules, which need not be of the variant's own identity.
     #[cfg(feature = "shipped")]
-    Generated(regard_ir::identity::Identity),
+    Generated(Modules),
 }
 
 impl VariantCode {
@@ -55,10 +106,15 @@ impl VariantCode {
     fn generated(variant: &Variant<'_>) -> Option<Self> {
         // A module has code for every instruction set or for none.
         if regard_kernels::find::<Scalar>(variant.identity).is_some() {
-            return Some(Self::Generated(variant.identity));
+            return Some(Self::Generated(Modules::one(variant.identity)));
         }
-        let (_, module) = regard_kernels::ALL.iter().find(|(_, module)| variant.has_code_of(module))?;
-        Some(Self::Generated(module.identity))
+        let all = || regard_kernels::ALL.iter().map(|(_, module)| module);
+        if let Some(module) = all().find(|module| variant.has_code_of(module)) {
+            return Some(Self::Generated(Modules::one(module.identity)));
+        }
+        let modifier = all().find(|module| variant.modify == module.modify)?;
+        let mask = all().find(|module| variant.is_joined_of(modifier, module))?;
+        Some(Self::Generated(Modules { modifier: modifier.identity, mask: mask.identity }))
     }
 
     #[cfg(not(feature = "shipped"))]
@@ -81,9 +137,9 @@ impl AnyCode for VariantCode {
         match self {
             VariantCode::Loaded(program) => program,
             #[cfg(feature = "shipped")]
-            VariantCode::Generated(identity) => {
-                regard_kernels::find(*identity).expect("`new` found a module of this identity")
-            }
+            VariantCode::Generated(modules) if modules.modifier == modules.mask => module(modules.mask),
+            #[cfg(feature = "shipped")]
+            VariantCode::Generated(modules) => modules,
         }
     }
 }

@@ -43,6 +43,11 @@ pub(crate) const fn heads_at_once(threads: usize) -> usize {
     if threads > 1 { threads.saturating_add(1) } else { 1 }
 }
 
+/// Whether tasks keep the few packed blocks that their passes see. Virtual tokens are many: no head's are all in memory then.
+pub(crate) fn keep_their_own(variant: &Variant<'_>, plan: &Plan) -> bool {
+    variant.pseudo().is_some() && plan.kept_blocks().is_some()
+}
+
 /// Whole heads are so few that some threads may wait for others.
 pub(crate) const fn are_few(heads: usize, threads: usize) -> bool {
     heads < threads.saturating_mul(2) && threads > 1
@@ -181,9 +186,11 @@ impl Work<'_> {
     }
 
     /// When a task's head has its turn. Heads are worked on one after the other, so that caches hold what their tasks read; those
-    /// that come last together, so that these end together. Where each head is one task, all are.
+    /// that come last together, so that these end together. Where each head is one task, or tasks share nothing, all are.
     fn turn(&self, task: &Task) -> u64 {
-        if matches!(self.variant.mechanism, Mechanism::Recurrence(_) | Mechanism::Lookahead(_)) {
+        let is_one_task =
+            matches!(self.variant.mechanism, Mechanism::Recurrence(_) | Mechanism::Lookahead(_));
+        if is_one_task || keep_their_own(self.variant, self.plan) {
             return 0;
         }
         let kv_heads = u64::from(self.variant.heads.kv);

@@ -85,6 +85,24 @@ fn a_module_serves_other_heads() {
     assert!(served > 20, "{served}");
 }
 
+/// Modifiers and masks of two modules each.
+#[test]
+fn a_modifier_and_a_mask_may_be_of_two_modules() {
+    let modifiers = ["softcap(s, 50)", "s + alibi(h) * (k - q)"];
+    let masks = ["causal & window(1024)", "causal & same(doc)", "true"];
+    let pairs = || modifiers.iter().flat_map(|modify| masks.map(|mask| (modify, mask)));
+    for entry in engines::serving(Dtype::F32) {
+        for (seed, (modify, mask)) in pairs().enumerate() {
+            let heads = "heads = { query = 8, kv = 2, dim = 20 }\ninputs = { doc = 'i32[b, k]' }";
+            let text = format!("{heads}\nscore = {{ modify = '{modify}' }}\nmask = '{mask}'");
+            let spec = specs::parse(&text);
+            let of = |source| run::compile_from(Some(source), &spec, entry, Dtype::F32);
+            let kernels = Source::ALL.map(|source| of(source).expect("there are both"));
+            compare((&format!("{modify}, {mask}"), entry), &kernels, (2, 33, 101), seed as u64);
+        }
+    }
+}
+
 #[test]
 fn a_generated_kernel_is_taken_where_there_is_one() {
     let of = |spec: &Spec| Kernel::compile(spec, &machine::host()).map(|kernel| kernel.source());
@@ -103,6 +121,15 @@ fn a_generated_kernel_is_taken_where_there_is_one() {
     // Nor are tables that it does not read.
     let window = "heads = { query = 8, dim = 128 }\nmask = 'causal & window(1024)'";
     assert_eq!(of(&specs::parse(window)), Ok(Source::Generated));
+    // Nor need one module have both, where the modifier reads no input.
+    let capped = |mask: &str| {
+        let heads = "heads = { query = 6, kv = 3, dim = 20 }\ninputs = { doc = 'i32[b, k]' }";
+        specs::parse(&format!("{heads}\nscore = {{ modify = 'softcap(s, 50)' }}\nmask = '{mask}'"))
+    };
+    for mask in ["causal & window(1024)", "causal & same(doc)"] {
+        assert_eq!(of(&capped(mask)), Ok(Source::Generated), "{mask}");
+    }
+    assert_eq!(of(&capped("causal & window(1023)")), Ok(Source::Loaded));
 
     let options = Options { kernel: Some(Source::Generated), ..Options::default() };
     let error = Kernel::compile_with(&other, &machine::host(), options).expect_err("there is none");

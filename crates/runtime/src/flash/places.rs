@@ -38,9 +38,7 @@ impl Places {
         let heads = (problem.batch as usize).saturating_mul(variant.heads.kv as usize);
         let bytes = per_place.saturating_mul(block).saturating_mul(size_of::<f32>()).max(1) as u64;
         let fit = usize::try_from(plan.pack_ahead_bytes / bytes).unwrap_or(usize::MAX);
-        // Virtual tokens are many: where a task can keep the few blocks that its passes see, no head's are all in memory.
-        let keeps = variant.pseudo().is_some() && plan.kept_blocks().is_some();
-        let most = if repeats && !keeps { fit.min(heads) } else { 0 };
+        let most = if repeats && !schedule::keep_their_own(variant, plan) { fit.min(heads) } else { 0 };
         Self { block, repeats, per_place, most }
     }
 
