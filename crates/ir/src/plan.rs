@@ -225,8 +225,8 @@ pub struct Plan {
     pub cache: PageFormat,
     /// Which keys a query can see at most, however long its sequence: what a ring holds. `None` where that has no end.
     pub reach: Option<Reach>,
-    /// The most bytes of keys and values that are packed once a run, before all passes; where they would be more, each pass
-    /// packs its own blocks.
+    /// The most bytes of packed keys and values that are kept for all passes of their heads, each packed once a run. Where those of
+    /// one head would be more, each pass packs its own blocks.
     pub pack_ahead_bytes: u64,
     /// How many tasks each thread gets at most when a schedule cuts the work, so that the last ones even out.
     pub tasks_per_thread: u32,

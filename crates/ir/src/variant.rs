@@ -449,14 +449,12 @@ impl<'a> Variant<'a> {
             && [Some(of_mask), teaches].into_iter().flatten().all(|tree| self.reads_alike(tree, other))
     }
 
-    /// Whether this variant's code can be made of another's modifier and another's mask, one after the other: the modifier is of
-    /// scores and reads no input, as which are read depends on the mask, and what gives the mask modifies nothing.
-    pub fn is_joined_of(&self, modifier: &Variant<'_>, mask: &Variant<'_>) -> bool {
+    /// Whether another variant's modifier is this one's too, and does not ask which scores the mask lets through: it is of scores
+    /// and reads no input, of which only those that a query sees are read.
+    pub fn has_free_modifier_of(&self, other: &Variant<'_>) -> bool {
         self.element() == Var::S
-            && self.modify == modifier.modify
+            && self.modify == other.modify
             && self.inputs_read(self.modify).next().is_none()
-            && mask.modify.is_var(Var::S)
-            && self.has_mask_of(mask)
     }
 
     /// Whether the inputs that an expression of this variant reads are the same of another one.

@@ -4,6 +4,8 @@ use regard_engine::isa::Door;
 #[cfg(feature = "shipped")]
 use regard_engine::isa::scalar::Scalar;
 #[cfg(feature = "shipped")]
+use regard_ir::expr::Var;
+#[cfg(feature = "shipped")]
 use regard_ir::identity::Identity;
 use regard_ir::variant::Variant;
 #[cfg(feature = "shipped")]
@@ -112,8 +114,8 @@ impl VariantCode {
         if let Some(module) = all().find(|module| variant.has_code_of(module)) {
             return Some(Self::Generated(Modules::one(module.identity)));
         }
-        let modifier = all().find(|module| variant.modify == module.modify)?;
-        let mask = all().find(|module| variant.is_joined_of(modifier, module))?;
+        let modifier = all().find(|module| variant.has_free_modifier_of(module))?;
+        let mask = all().find(|module| module.modify.is_var(Var::S) && variant.has_mask_of(module))?;
         Some(Self::Generated(Modules { modifier: modifier.identity, mask: mask.identity }))
     }
 

@@ -43,6 +43,11 @@ pub(crate) const fn heads_at_once(threads: usize) -> usize {
     if threads > 1 { threads.saturating_add(1) } else { 1 }
 }
 
+/// The number of a task's head among those of all sequences.
+pub(crate) const fn head_number(task: &Task, kv_heads: u32) -> u32 {
+    task.sequence.saturating_mul(kv_heads).saturating_add(task.kv_head)
+}
+
 /// Whether tasks keep the few packed blocks that their passes see. Virtual tokens are many: no head's are all in memory then.
 pub(crate) fn keep_their_own(variant: &Variant<'_>, plan: &Plan) -> bool {
     variant.pseudo().is_some() && plan.kept_blocks().is_some()
@@ -196,7 +201,7 @@ impl Work<'_> {
         let kv_heads = u64::from(self.variant.heads.kv);
         let last = heads_at_once(self.threads as usize) as u64;
         let before_last = (u64::from(self.problem.batch) * kv_heads).saturating_sub(last);
-        (u64::from(task.sequence) * kv_heads + u64::from(task.kv_head)).min(before_last)
+        u64::from(head_number(task, self.variant.heads.kv)).min(before_last)
     }
 
     /// How many tiles of the plan's query block by its key block the mask makes dead, full and partial, over all key
@@ -469,6 +474,7 @@ mod owned {
     use alloc::collections::BinaryHeap;
     use alloc::vec;
     use alloc::vec::Vec;
+
     use regard_ir::plan::{RecurrenceShares, ScheduleOverview};
 
     use super::{Mechanism, Reverse, Schedule, ScheduleError, Task, Work, keep_waiting};

@@ -21,8 +21,8 @@ pub struct Shelf<'a> {
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: threads reach the memory through `Visit::block` alone. It gives a block that is missing to one caller, to be written, and
-// to others only to be read, once that one has said that it is made.
+// SAFETY: threads reach the memory through `Visit::block` and `Visit::made` alone. The former gives a block that is missing to one
+// caller, to be written; both give it to others only to be read, once that one has said that it is made.
 unsafe impl Sync for Shelf<'_> {}
 
 /// Bits of a place's word that count its visitors; above them is the number of its owner, from 1 on.
@@ -115,7 +115,7 @@ pub enum Found<'v> {
 /// A block to be made. One that is dropped before stays out of reach.
 pub struct Making<'v> {
     block: &'v mut [f32],
-    state: &'v AtomicU32,
+    mark: &'v AtomicU32,
     made: u32,
 }
 
@@ -127,24 +127,29 @@ impl<'v> Making<'v> {
 
     /// The block, which is as it is to be, from now on for all.
     pub fn made(self) -> &'v [f32] {
-        self.state.store(self.made, Ordering::Release);
+        self.mark.store(self.made, Ordering::Release);
         self.block
     }
 }
 
 impl Visit<'_> {
-    /// Block number `number` of the owner, if it is made.
-    pub fn made(&self, number: usize) -> Option<&[f32]> {
+    /// The mark of block number `number`, and where the block lies: inside the memory, of which `Shelf::new` compared the length.
+    /// `None` where there is no room for it.
+    fn find(&self, number: usize) -> Option<(&AtomicU32, *mut f32)> {
         let Shelf { start, len, per_place, blocks, .. } = *self.shelf;
         let number = self.at * per_place + Some(number).filter(|&number| number < per_place)?;
-        if blocks[number].load(Ordering::Acquire) != self.owner << 1 | 1 {
+        Some((&blocks[number], start.wrapping_add(number * len)))
+    }
+
+    /// Block number `number` of the owner, if it is made.
+    pub fn made(&self, number: usize) -> Option<&[f32]> {
+        let (mark, block) = self.find(number)?;
+        if mark.load(Ordering::Acquire) != self.owner << 1 | 1 {
             return None;
         }
-        // SAFETY: the block lies inside the memory that `Shelf::new` was given, of which it compared the length. The mark says
-        // that whoever wrote it for this owner has ended to (`Making::made` releases, this load acquired), and nobody writes
-        // it again while the place is this owner's, which it is while this visit lasts: `Shelf::enter` gives it to another
-        // only when its visitors are none.
-        Some(unsafe { core::slice::from_raw_parts(start.wrapping_add(number * len), len) })
+        // SAFETY: inside the memory (`find`). Whoever wrote it for this owner has ended to (`Making::made` released the mark), and
+        // nobody writes it again while this visit lasts: `Shelf::enter` gives the place to another owner when nobody visits it.
+        Some(unsafe { core::slice::from_raw_parts(block, self.shelf.len) })
     }
 
     /// Block number `number` of the owner.
@@ -152,21 +157,16 @@ impl Visit<'_> {
         if let Some(block) = self.made(number) {
             return Found::Made(block);
         }
-        let Shelf { start, len, per_place, blocks, .. } = *self.shelf;
-        if number >= per_place {
-            return Found::Elsewhere;
-        }
-        let number = self.at * per_place + number;
-        let (state, making) = (&blocks[number], self.owner << 1);
-        let found = state.load(Ordering::Relaxed);
+        let Some((mark, block)) = self.find(number) else { return Found::Elsewhere };
+        let (found, making) = (mark.load(Ordering::Relaxed), self.owner << 1);
         let is_taken = found >> 1 == self.owner;
-        if is_taken || state.compare_exchange(found, making, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        if is_taken || mark.compare_exchange(found, making, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return Found::Elsewhere;
         }
-        // SAFETY: inside the memory, as of a made one. The exchange gave the block to this caller alone, for as long as the place is
-        // this owner's; earlier owners' visitors have left before this one came (`Visit::drop` releases, `Shelf::enter` acquires).
-        let block = unsafe { core::slice::from_raw_parts_mut(start.wrapping_add(number * len), len) };
-        Found::Missing(Making { block, state, made: making | 1 })
+        // SAFETY: inside the memory (`find`). The exchange gave the block to this caller alone, while the place is this owner's;
+        // earlier owners' visitors have left before this one came (`Visit::drop` releases, `Shelf::enter` acquires).
+        let block = unsafe { core::slice::from_raw_parts_mut(block, self.shelf.len) };
+        Found::Missing(Making { block, mark, made: making | 1 })
     }
 }
 

@@ -5,7 +5,7 @@
 //! of the head's tasks read. Heads are worked on in turn, and there are about as many places as threads: what is packed is
 //! read again while caches still hold it. Blocks that no query sees are not packed.
 
-use regard_engine::grid::{Shelf, Task};
+use regard_engine::grid::Shelf;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
@@ -72,9 +72,4 @@ impl Places {
         let sizes = [self.count(threads), self.per_place, self.block];
         self.are_some().then(|| Shelf::new(memory, marks, sizes))
     }
-}
-
-/// The number of a task's head among those of all sequences.
-pub(super) const fn owner(task: &Task, kv_heads: u32) -> u32 {
-    task.sequence.saturating_mul(kv_heads).saturating_add(task.kv_head)
 }

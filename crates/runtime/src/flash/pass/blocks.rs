@@ -7,8 +7,8 @@ use regard_engine::element::Element;
 use regard_engine::grid::{Found, Making, Task, Visit};
 
 use super::super::memory::{BLOCK_NAME, Memory};
-use super::super::places;
 use super::{Pass, RowTile, Shared};
+use crate::schedule::head_number;
 
 /// A packed key block.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ pub(super) enum Packed<'a> {
 
 /// Comes to the packed blocks of a task's head, where they are kept for all and there is a place for them.
 pub(super) fn visit<'a, E: Engine, T>(shared: &'a Shared<'_, E, T>, task: &Task) -> Option<Visit<'a>> {
-    shared.shelf.as_ref()?.visit(places::owner(task, shared.parts.variant.heads.kv))
+    shared.shelf.as_ref()?.visit(head_number(task, shared.parts.variant.heads.kv))
 }
 
 impl<E: Engine, T: Element> Pass<'_, E, T> {
