@@ -218,7 +218,8 @@ impl<'a> Lines<'a> {
                     Type::Float => format!("{}.select({a}, {b})", c.within(Level::Atom)),
                 })
             }
-            LaneOp::Alibi { a, heads } => Piece::atom(format!("alibi({}, {heads})", piece(a).text)),
+            // Of a spec all slopes are of its query heads, and a module serves variants of other numbers of these.
+            LaneOp::Alibi { a, heads: _ } => Piece::atom(format!("alibi({}, at.heads())", piece(a).text)),
             LaneOp::Fetch { input, rank, ref index } => {
                 let method = match value.kind {
                     Kind::Uniform | Kind::Key => "fetch",

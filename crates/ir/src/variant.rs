@@ -1,6 +1,6 @@
 //! A variant as kernels see it: what a spec says, borrowed and without names.
 
-use crate::expr::{MAX_AXES, Tree, Var};
+use crate::expr::{MAX_AXES, Node, Op, Tree, Var};
 use crate::identity::Identity;
 use crate::problem::Sequence;
 use crate::rows::{Output, Position, QkNorm};
@@ -436,25 +436,40 @@ impl<'a> Variant<'a> {
     }
 
     /// Whether the code of another variant's mask and modifier is this one's too: their expressions are the same, and so are the
-    /// inputs that these read.
+    /// inputs that these read. Code goes by the number of heads that it runs with, so slopes of each one's own are the same.
     pub fn has_code_of(&self, other: &Variant<'_>) -> bool {
-        self.has_mask_of(other) && self.modify == other.modify && self.reads_alike(self.modify, other)
+        let modify = (self.modify, other.modify);
+        self.has_mask_of(other) && self.is_expression_of(other, modify) && self.reads_alike(self.modify, other)
     }
 
     /// Whether another variant's mask is this one's too, and what keys are taught by.
     pub fn has_mask_of(&self, other: &Variant<'_>) -> bool {
-        let (of_mask, teaches) = (self.allow, self.teaches());
-        of_mask == other.allow
-            && teaches == other.teaches()
-            && [Some(of_mask), teaches].into_iter().flatten().all(|tree| self.reads_alike(tree, other))
+        let same = |pair: (Tree<'_>, _)| self.is_expression_of(other, pair) && self.reads_alike(pair.0, other);
+        let teach_alike = match (self.teaches(), other.teaches()) {
+            (Some(own), Some(others)) => same((own, others)),
+            (own, others) => own == others,
+        };
+        same((self.allow, other.allow)) && teach_alike
     }
 
     /// Whether another variant's modifier is this one's too, and does not ask which scores the mask lets through: it is of scores
     /// and reads no input, of which only those that a query sees are read.
     pub fn has_free_modifier_of(&self, other: &Variant<'_>) -> bool {
         self.element() == Var::S
-            && self.modify == other.modify
+            && self.is_expression_of(other, (self.modify, other.modify))
             && self.inputs_read(self.modify).next().is_none()
+    }
+
+    /// Whether an expression of this variant and one of another are the same, where the slopes of each are of its own heads.
+    fn is_expression_of(&self, other: &Variant<'_>, (own, others): (Tree<'_>, Tree<'_>)) -> bool {
+        let alike = |(a, b): (&Node, &Node)| match (a.op, b.op) {
+            (Op::Alibi { head: at, heads }, Op::Alibi { head: others_at, heads: others_heads }) => {
+                let each_has_its_own = [heads, others_heads] == [self.heads.query, other.heads.query];
+                each_has_its_own && (at, a.ty, a.exact) == (others_at, b.ty, b.exact)
+            }
+            _ => a == b,
+        };
+        own.nodes().len() == others.nodes().len() && own.nodes().iter().zip(others.nodes()).all(alike)
     }
 
     /// Whether the inputs that an expression of this variant reads are the same of another one.

@@ -17,6 +17,8 @@ pub struct Place<'a> {
     pub b: i32,
     /// Key head.
     pub g: i32,
+    /// Query heads of the variant, which slopes go by.
+    pub heads: u32,
     /// Number of queries of the sequence.
     pub nq: i32,
     /// Number of keys of the sequence.

@@ -87,6 +87,12 @@ impl<L: Door> At<'_, L> {
         self.int(self.place.g)
     }
 
+    /// The number of query heads.
+    #[inline(always)]
+    pub fn heads(&self) -> u32 {
+        self.place.heads
+    }
+
     /// The absolute positions of the queries.
     #[inline(always)]
     pub fn q(&self) -> I32<L> {

@@ -59,7 +59,7 @@ impl StraightLine for Expressions {
     #[inline(always)]
     fn row<L: Door>(at: &At<'_, L>) -> Self::Row<L> {
         let q = at.q();
-        let slope = alibi(at.h(), 112);
+        let slope = alibi(at.h(), at.heads());
         Row { q, slope }
     }
 

@@ -74,7 +74,7 @@ impl StraightLine for Expressions {
     #[inline(always)]
     fn row<L: Door>(at: &At<'_, L>) -> Self::Row<L> {
         let q = at.q();
-        let slope = alibi(at.h(), 32);
+        let slope = alibi(at.h(), at.heads());
         let t1 = q.min(at.int(1023));
         Row { q, slope, t1 }
     }

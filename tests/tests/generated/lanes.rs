@@ -89,7 +89,8 @@ struct Tile<'a> {
 impl Tile<'_> {
     fn place<'a>(&'a self, first_key: i32, fault: &'a Fault) -> Place<'a> {
         let Self { captured, q, h } = *self;
-        Place { b: 1, g: 1, nq: 37, nk: KEYS, q, h, first_key, keys: Keys::Rows, captured, fault }
+        let heads = VARIANT.heads.query;
+        Place { b: 1, g: 1, heads, nq: 37, nk: KEYS, q, h, first_key, keys: Keys::Rows, captured, fault }
     }
 
     fn apply<L: Door>(

@@ -367,7 +367,7 @@ impl StraightLine for Expressions {
         let t15 = t23 | at.gather(BIAS, [t24, q]).from_bits().lt(at.float(0.5));
         let t16 = !t15;
         let t17 = h.eq(at.int(2));
-        let slope = alibi(h, 6);
+        let slope = alibi(h, at.heads());
         let t18 = at.fetch(INPUT_4, [at.g()]).from_bits();
         Row {
             q,

@@ -89,7 +89,9 @@ struct Tile<'a> {
 impl Tile<'_> {
     fn place<'a>(&'a self, first_key: i32, fault: &'a Fault) -> Place<'a> {
         let Grid { b, g, nq, nk, captured, .. } = *self.grid;
-        Place { b, g, nq, nk, q: &self.q, h: &self.h, first_key, keys: Keys::Rows, captured, fault }
+        // A lane program has the number of heads of each of its slopes.
+        let heads = 0;
+        Place { b, g, heads, nq, nk, q: &self.q, h: &self.h, first_key, keys: Keys::Rows, captured, fault }
     }
 
     /// The lanes of rows that exist.

@@ -33,6 +33,7 @@ pub fn plain_fold<'a, E: Engine>(rows: PlainRows<'a>, scale: f32) -> impl Fold<E
         place: Place {
             b: 0,
             g: 0,
+            heads: 0,
             nq: 0,
             nk: 0,
             q: &[],

@@ -61,6 +61,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
             let place = Place {
                 b: self.sequence as i32,
                 g: self.kv_head as i32,
+                heads: self.shared.variant.heads.query,
                 nq: self.of.queries as i32,
                 nk: self.of.keys as i32,
                 q: &zeros,

@@ -82,6 +82,7 @@ impl<D: Door> Call<'_, D> {
         Place {
             b: sequence as i32,
             g: pass.head as i32,
+            heads: self.parts.variant.heads.query,
             nq: of.queries as i32,
             nk: of.keys as i32,
             q,

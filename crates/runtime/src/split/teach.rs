@@ -241,6 +241,7 @@ impl<D: Door> Weighing<'_, D> {
             let place = Place {
                 b: 0,
                 g: of.head as i32,
+                heads: variant.heads.query,
                 nq: sequence.queries as i32,
                 nk: sequence.keys as i32,
                 q: &q[..D::WIDTH],

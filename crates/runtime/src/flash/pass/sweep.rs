@@ -288,6 +288,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
                     let place = Place {
                         b: self.block.sequence as i32,
                         g: self.block.kv_head as i32,
+                        heads: parts.variant.heads.query,
                         nq: self.block.of.queries as i32,
                         nk: self.block.of.keys as i32,
                         q: &positions[..width],

@@ -282,6 +282,7 @@ impl<D: Door> Cell<'_, '_, D> {
         Place {
             b: self.sequence as i32,
             g: head as i32,
+            heads: self.shared.parts.variant.heads.query,
             nq: of.queries as i32,
             nk: of.keys as i32,
             q: &q[..D::WIDTH],
