@@ -438,30 +438,29 @@ impl<'a> Variant<'a> {
     /// Whether the code of another variant's mask and modifier is this one's too: their expressions are the same, and so are the
     /// inputs that these read. Code goes by the number of heads that it runs with, so slopes of each one's own are the same.
     pub fn has_code_of(&self, other: &Variant<'_>) -> bool {
-        let modify = (self.modify, other.modify);
-        self.has_mask_of(other) && self.is_expression_of(other, modify) && self.reads_alike(self.modify, other)
+        self.has_mask_of(other) && self.means_alike(other, (self.modify, other.modify))
     }
 
     /// Whether another variant's mask is this one's too, and what keys are taught by.
     pub fn has_mask_of(&self, other: &Variant<'_>) -> bool {
-        let same = |pair: (Tree<'_>, _)| self.is_expression_of(other, pair) && self.reads_alike(pair.0, other);
         let teach_alike = match (self.teaches(), other.teaches()) {
-            (Some(own), Some(others)) => same((own, others)),
+            (Some(own), Some(others)) => self.means_alike(other, (own, others)),
             (own, others) => own == others,
         };
-        same((self.allow, other.allow)) && teach_alike
+        self.means_alike(other, (self.allow, other.allow)) && teach_alike
     }
 
     /// Whether another variant's modifier is this one's too, and does not ask which scores the mask lets through: it is of scores
     /// and reads no input, of which only those that a query sees are read.
     pub fn has_free_modifier_of(&self, other: &Variant<'_>) -> bool {
         self.element() == Var::S
-            && self.is_expression_of(other, (self.modify, other.modify))
+            && self.means_alike(other, (self.modify, other.modify))
             && self.inputs_read(self.modify).next().is_none()
     }
 
-    /// Whether an expression of this variant and one of another are the same, where the slopes of each are of its own heads.
-    fn is_expression_of(&self, other: &Variant<'_>, (own, others): (Tree<'_>, Tree<'_>)) -> bool {
+    /// Whether an expression of this variant and one of another are the same, the slopes of each those of its own heads, and so
+    /// are the inputs that they read.
+    fn means_alike(&self, other: &Variant<'_>, (own, others): (Tree<'_>, Tree<'_>)) -> bool {
         let alike = |(a, b): (&Node, &Node)| match (a.op, b.op) {
             (Op::Alibi { head: at, heads }, Op::Alibi { head: others_at, heads: others_heads }) => {
                 let each_has_its_own = [heads, others_heads] == [self.heads.query, other.heads.query];
@@ -469,12 +468,9 @@ impl<'a> Variant<'a> {
             }
             _ => a == b,
         };
-        own.nodes().len() == others.nodes().len() && own.nodes().iter().zip(others.nodes()).all(alike)
-    }
-
-    /// Whether the inputs that an expression of this variant reads are the same of another one.
-    fn reads_alike(&self, tree: Tree<'_>, other: &Variant<'_>) -> bool {
-        self.inputs_read(tree).all(|input| self.inputs.get(input) == other.inputs.get(input))
+        own.nodes().len() == others.nodes().len()
+            && own.nodes().iter().zip(others.nodes()).all(alike)
+            && self.inputs_read(own).all(|input| self.inputs.get(input) == other.inputs.get(input))
     }
 
     fn inputs_read(&self, tree: Tree<'a>) -> impl Iterator<Item = usize> {
