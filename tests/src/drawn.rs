@@ -2,6 +2,24 @@
 
 use std::fmt::Write;
 
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, contextualize_config};
+
+/// One half of so many random cases, as two threads share them: the same ones on every run, the second half from the seed and one.
+/// `PROPTEST_RNG_SEED` and `PROPTEST_CASES`, of a half, ask for others. Failures are kept in a file of the package's folder.
+pub fn half_of(cases: u32, seed: u64, half: u64, failures: &'static str) -> Config {
+    let config = contextualize_config(Config {
+        cases: cases / 2,
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    });
+    let rng_seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => RngSeed::Fixed(seed.wrapping_add(half)),
+        RngSeed::Random => RngSeed::Random,
+    };
+    let kept = FileFailurePersistence::Direct(failures);
+    Config { failure_persistence: Some(Box::new(kept)), rng_seed, ..config }
+}
+
 /// What a spec is drawn from. Without numbers left the first choice is taken, which is the plainest everywhere.
 #[derive(Clone, Debug)]
 pub struct Draws<'a>(std::slice::Iter<'a, u32>);

@@ -21,6 +21,7 @@ use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, R
 use regard_ir::spec::Spec;
 use regard_ir::variant::{Mechanism, Variant};
 use regard_launch::{self as launch, LaunchError, VariantCode};
+use regard_oracle::Known;
 use regard_oracle::compare::{CompareError, Report};
 use regard_oracle::sample::Sample;
 use regard_planner::pieces;
@@ -123,33 +124,56 @@ pub fn judge(
     result: Result<Outputs, flash::RunError>,
     plan: &Plan,
 ) -> Result<(), Disagreement> {
-    let sample = Sample::new(&case.problem, &case.variant.heads, plan.prefill.query_block, case.seed);
-    judge_rows(case, inputs, result, plan, &sample)
+    Judge::new(case, inputs).judge(result, plan)
 }
 
-/// As [`judge`], of some rows.
-///
-/// # Errors
-/// If they disagree.
-pub fn judge_rows(
-    case: &Case<'_>,
-    inputs: &Inputs,
-    result: Result<Outputs, flash::RunError>,
-    plan: &Plan,
-    sample: &Sample,
-) -> Result<(), Disagreement> {
-    let (outputs, refused) = match result {
-        Ok(outputs) => (outputs, None),
-        // Written but meaningless, so anything serves to ask the oracle.
-        Err(error @ flash::RunError::Index { .. }) => (zeros(case), Some(error)),
-        Err(error) => return Err(Disagreement::Refused(error)),
-    };
-    match (case.judge_as(plan.precision(), inputs, &outputs, sample), refused) {
-        (Err(Failure::Compare(CompareError::Index(_))), Some(_)) => Ok(()),
-        (_, Some(error)) => Err(Disagreement::Refused(error)),
-        (Err(Failure::Compare(error)), None) => Err(Disagreement::Accepted(error)),
-        (Err(failure), None) => Err(Disagreement::Outputs(failure)),
-        (Ok(_), None) => Ok(()),
+/// Judges what several kernels did, or one of them several times, on the same inputs: the oracle computes a row once.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    case: &'a Case<'a>,
+    inputs: &'a Inputs,
+    known: Known,
+}
+
+impl<'a> Judge<'a> {
+    /// Of a case.
+    pub fn new(case: &'a Case<'a>, inputs: &'a Inputs) -> Self {
+        Self { case, inputs, known: Known::default() }
+    }
+
+    /// As [`judge`].
+    ///
+    /// # Errors
+    /// If they disagree.
+    pub fn judge(&self, result: Result<Outputs, flash::RunError>, plan: &Plan) -> Result<(), Disagreement> {
+        let Case { problem, variant, seed, .. } = self.case;
+        self.judge_rows(result, plan, &Sample::new(problem, &variant.heads, plan.prefill.query_block, *seed))
+    }
+
+    /// As [`judge`], of some rows.
+    ///
+    /// # Errors
+    /// If they disagree.
+    pub fn judge_rows(
+        &self,
+        result: Result<Outputs, flash::RunError>,
+        plan: &Plan,
+        sample: &Sample,
+    ) -> Result<(), Disagreement> {
+        let Self { case, inputs, known } = self;
+        let (outputs, refused) = match result {
+            Ok(outputs) => (outputs, None),
+            // Written but meaningless, so anything serves to ask the oracle.
+            Err(error @ flash::RunError::Index { .. }) => (zeros(case), Some(error)),
+            Err(error) => return Err(Disagreement::Refused(error)),
+        };
+        match (case.judge_knowing(known, plan.precision(), inputs, &outputs, sample), refused) {
+            (Err(Failure::Compare(CompareError::Index(_))), Some(_)) => Ok(()),
+            (_, Some(error)) => Err(Disagreement::Refused(error)),
+            (Err(Failure::Compare(error)), None) => Err(Disagreement::Accepted(error)),
+            (Err(failure), None) => Err(Disagreement::Outputs(failure)),
+            (Ok(_), None) => Ok(()),
+        }
     }
 }
 

@@ -6,37 +6,52 @@
 //! what takes them longest: many queries of many keys. Engines after the first have some rows of larger problems compared: the first
 //! and last, both sides of blocks, and 64 that are drawn.
 
-use regard::{Dtype, Kernel, Pool, Problem, SHIPPED};
+use regard::{Dtype, Kernel, Pool, Problem, SHIPPED, Shipped};
 use regard_engine::catalog::Entry;
 use regard_ir::variant::Source;
 use regard_oracle::sample::Sample;
 use regard_testkit::{Case, Failure, Layout};
-use regard_tests::run::{self, Disagreement};
+use regard_tests::run::{self, Disagreement, Judge};
 use regard_tests::{engines, specs};
 
 #[test]
-fn f32_storage() {
-    every_spec(Dtype::F32);
+fn mechanisms_of_f32() {
+    every_spec(Dtype::F32, |shipped| !specs::is_preset(shipped));
 }
 
 #[test]
-fn f16_storage() {
-    every_spec(Dtype::F16);
+fn mechanisms_of_f16() {
+    every_spec(Dtype::F16, |shipped| !specs::is_preset(shipped));
 }
 
 #[test]
-fn bf16_storage() {
-    every_spec(Dtype::Bf16);
+fn mechanisms_of_bf16() {
+    every_spec(Dtype::Bf16, |shipped| !specs::is_preset(shipped));
+}
+
+#[test]
+fn presets_of_f32() {
+    every_spec(Dtype::F32, specs::is_preset);
+}
+
+#[test]
+fn presets_of_f16() {
+    every_spec(Dtype::F16, specs::is_preset);
+}
+
+#[test]
+fn presets_of_bf16() {
+    every_spec(Dtype::Bf16, specs::is_preset);
 }
 
 /// Sequences, queries and keys of a problem, and where its queries start if not where the language puts them.
 type Size = (usize, usize, usize, Option<i64>);
 
-fn every_spec(dtype: Dtype) {
+fn every_spec(dtype: Dtype, is_of: impl Fn(&Shipped) -> bool) {
     let pool = Pool::new(2).expect("two threads");
     let (mut seed, mut cancelling) = (0, 0);
     for (nth, entry) in engines::serving(dtype).into_iter().enumerate() {
-        for shipped in SHIPPED {
+        for shipped in SHIPPED.iter().filter(|shipped| is_of(shipped)) {
             let skipped = specs::is_many(shipped) && nth > 0;
             // Their own tests hold lookahead keys against emulated units.
             let skipped = skipped || entry.emulated && specs::has_lookahead(&specs::shipped(shipped));
@@ -146,7 +161,7 @@ fn check(
     let heads = &variant.heads;
     let sample = Sample::new(&problem, heads, kernel.plan().prefill.query_block, seed);
     let sample = sample.all_up_to(all_pairs, &problem, heads);
-    match run::judge_rows(&case, &inputs, result, kernel.plan(), &sample) {
+    match Judge::new(&case, &inputs).judge_rows(result, kernel.plan(), &sample) {
         Ok(()) => false,
         Err(Disagreement::Outputs(Failure::Bound(report))) if run::cancels(&case, &inputs, &report) => {
             println!("cancels: {}: {report}", run::describe(name, entry, &case));

@@ -7,7 +7,8 @@ use regard_engine::catalog::Entry;
 use regard_ir::spec::Mechanism;
 use regard_ir::variant::LatentForm;
 use regard_testkit::{Case, Inputs, Layout, Outputs};
-use regard_tests::{engines, run, specs};
+use regard_tests::run::{self, Judge};
+use regard_tests::{engines, specs};
 
 /// Queries of each problem.
 const QUERIES: usize = 11;
@@ -101,9 +102,10 @@ fn any_cut_in_any_order_is_within_the_bound() {
         let third = keys / 3;
         let ways: [&[Range<usize>]; 3] =
             [&[1..keys, 0..1], &[third..keys, 3..third, 0..3], &[keys - 1..keys, 0..keys - 1]];
+        let judge = Judge::new(case, inputs);
         for way in ways {
             let merged = run::run_in_parts(kernel, case, inputs, way, &pool);
-            let judged = run::judge(case, inputs, merged, kernel.plan());
+            let judged = judge.judge(merged, kernel.plan());
             judged.unwrap_or_else(|error| panic!("{way:?}, {}: {error}", told()));
         }
     });

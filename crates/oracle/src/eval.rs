@@ -7,7 +7,7 @@ use core::cell::Cell;
 use core::fmt;
 
 use regard_ir::exact;
-use regard_ir::expr::{Binary, MAX_AXES, Node, NodeId, Op, Tree, Unary, Var};
+use regard_ir::expr::{Binary, MAX_AXES, Node, NodeId, Op, Tree, Type, Unary, Var};
 use regard_ir::inputs::{Captured, InputData};
 
 /// A value; a binary32 is held exactly by the f64.
@@ -95,8 +95,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Most operands are ints that are there, which are read without another call.
+    #[inline(always)]
     fn value(&self, id: NodeId) -> Option<Value> {
-        let Node { op, exact, .. } = self.tree.node(id);
+        match *self.tree.node(id) {
+            Node { op: Op::Int(value), .. } => Some(Value::Int(value)),
+            Node { op: Op::Var(var), ty: Type::Int, .. } => Some(self.variable(var)),
+            ref node => self.compute(node),
+        }
+    }
+
+    fn compute(&self, Node { op, exact, .. }: &Node) -> Option<Value> {
         let value = match *op {
             Op::Bool(value) => Value::Bool(value),
             Op::Int(value) => Value::Int(value),

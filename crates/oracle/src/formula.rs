@@ -9,6 +9,7 @@ use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 
 use crate::eval::{IndexError, Scope, Value, eval};
+use crate::known::Known;
 use crate::lookahead::{Learner, silu};
 use crate::mismatch::{self, Mismatch};
 use crate::recurrence::{Running, Start, Writer};
@@ -53,6 +54,7 @@ pub struct Oracle<'a> {
     pub(crate) keys: Keys,
     pub(crate) start: Option<Start<'a>>,
     precision: Precision,
+    known: Option<&'a Known>,
 }
 
 /// The query heads of a sequence that make outputs together, with their keys and values prepared: a single one, or all
@@ -60,6 +62,8 @@ pub struct Oracle<'a> {
 #[derive(Clone, Debug)]
 pub struct Part<'o> {
     oracle: &'o Oracle<'o>,
+    /// Which of the oracle's parts it is.
+    index: usize,
     b: usize,
     /// The sequence's lengths, and where its rows lie.
     of: Sequence,
@@ -115,13 +119,19 @@ impl<'a> Oracle<'a> {
         mismatch::check((&variant, keys), &problem, &tensors)?;
         let rope = variant.position.map(|position| Rope::new(position, &tensors.captured));
         let (rounds, precision) = (false, Precision::Exact);
-        Ok(Self { variant, problem, tensors, rope, rounds, keys, start: None, precision })
+        Ok(Self { variant, problem, tensors, rope, rounds, keys, start: None, precision, known: None })
     }
 
     /// The same formula with each score, weight and weighted sum rounded to binary32, which is the least that f32
     /// arithmetic does: it tells a wrong result from one that cancels too far to be computed in f32.
     pub fn rounding(self) -> Self {
-        Self { rounds: true, ..self }
+        Self { rounds: true, known: None, ..self }
+    }
+
+    /// The same formula, whose rows are kept in `known` and taken from there: it is of this oracle alone, and of others that are
+    /// the same but for their precision.
+    pub fn knowing(self, known: &'a Known) -> Self {
+        Self { known: Some(known).filter(|_| !self.rounds), ..self }
     }
 
     /// The same formula, for kernels of this precision: it says which bounds hold.
@@ -202,11 +212,21 @@ impl<'a> Oracle<'a> {
         let of = self.problem.sequence(b as u32);
         if let Some(writer) = self.writer(&of, b, query_heads.start) {
             let (memories, learners, writer) = (vec![], vec![], Some(writer));
-            return Part { oracle: self, b, of, query_heads, memories, first_key_head, learners, writer };
+            return Part {
+                oracle: self,
+                index,
+                b,
+                of,
+                query_heads,
+                memories,
+                first_key_head,
+                learners,
+                writer,
+            };
         }
         let memories = key_heads.map(|g| self.memory(b, g)).collect();
         let learners = query_heads.clone().filter_map(|h| self.learner(&of, h)).collect();
-        Part { oracle: self, b, of, query_heads, memories, first_key_head, learners, writer: None }
+        Part { oracle: self, index, b, of, query_heads, memories, first_key_head, learners, writer: None }
     }
 
     fn memory(&self, b: usize, g: usize) -> Memory {
@@ -215,19 +235,13 @@ impl<'a> Oracle<'a> {
         if let Mechanism::Latent(_) = self.variant.mechanism {
             let [for_keys, for_values] = [4, 5].map(|operand| self.columns(operand, g));
             return Memory {
-                keys: Matrix::new(
-                    heads.dim,
-                    keys.clone().flat_map(|j| self.key_of_latent(&of, &for_keys, j)),
-                ),
-                values: Matrix::new(
-                    heads.value_dim,
-                    keys.flat_map(|j| self.made_of_latent(&of, &for_values, j)),
-                ),
+                keys: Matrix::new(heads.dim, keys.clone().map(|j| self.key_of_latent(&of, &for_keys, j))),
+                values: Matrix::new(heads.value_dim, keys.map(|j| self.made_of_latent(&of, &for_values, j))),
             };
         }
         Memory {
-            keys: Matrix::new(heads.dim, keys.clone().flat_map(|j| self.key(&of, g, j))),
-            values: Matrix::new(heads.value_dim, keys.flat_map(|j| self.value(&of, g, j))),
+            keys: Matrix::new(heads.dim, keys.clone().map(|j| self.key(&of, g, j))),
+            values: Matrix::new(heads.value_dim, keys.map(|j| self.value(&of, g, j))),
         }
     }
 
@@ -291,6 +305,13 @@ impl<'o> Part<'o> {
     /// # Panics
     /// If there is no such row.
     pub fn row(&self, i: usize) -> Result<Row, IndexError> {
+        match self.oracle.known {
+            None => self.compute(i),
+            Some(known) => known.row([self.index, i], || self.compute(i)),
+        }
+    }
+
+    fn compute(&self, i: usize) -> Result<Row, IndexError> {
         let per_token = self.oracle.per_token();
         let rows =
             self.query_heads().flat_map(|h| (i * per_token..(i + 1) * per_token).map(move |row| (h, row)));
@@ -451,8 +472,10 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
-    pub(crate) fn new(width: u32, elements: impl Iterator<Item = f64>) -> Self {
-        Self { data: elements.collect(), width: width as usize }
+    pub(crate) fn new(width: u32, rows: impl Iterator<Item = Vec<f64>>) -> Self {
+        let mut data = Vec::with_capacity(rows.size_hint().0 * width as usize);
+        rows.for_each(|row| data.extend_from_slice(&row));
+        Self { data, width: width as usize }
     }
 
     pub(crate) fn rows(&self) -> usize {

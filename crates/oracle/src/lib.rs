@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod eval;
 mod formula;
+mod known;
 mod lookahead;
 mod mismatch;
 pub mod random;
@@ -19,6 +20,7 @@ pub mod sample;
 mod tensor;
 
 pub use formula::{Keys, Oracle, Part, Row, Tensors};
+pub use known::Known;
 pub use mismatch::Mismatch;
 pub use recurrence::{Running, Start};
 pub use tensor::{Buffer, Elements, Tensor4, TensorError};

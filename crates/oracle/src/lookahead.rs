@@ -36,9 +36,9 @@ impl Oracle<'_> {
         let dim = self.variant.heads.dim;
         let tensors = [Turned::QU, Turned::KU, Turned::VU];
         let [queries, keys, values] = tensors.map(|tensor| {
-            Matrix::new(dim, (0..of.keys as usize).flat_map(|j| self.lookahead_row(of, tensor, h, j)))
+            Matrix::new(dim, (0..of.keys as usize).map(|j| self.lookahead_row(of, tensor, h, j)))
         });
-        let untaught = Matrix::new(dim, core::iter::repeat_n(0.0, of.keys as usize * dim as usize));
+        let untaught = Matrix::new(dim, (0..of.keys).map(|_| vec![0.0; dim as usize]));
         let learned = RefCell::new(Learned { tokens: 0, keys: untaught });
         Some(Learner { queries, keys, values, learned })
     }

@@ -11,12 +11,16 @@ use regard_ir::variant::{Axis, InputType, Pseudo, Recurrence, Source, Turned, Va
 /// Box and Muller's transform of uniform numbers, with the logarithm, cosine and sine of `libm`.
 pub fn normal(seed: u64) -> impl Iterator<Item = f32> {
     let mut rng = fastrand::Rng::with_seed(seed);
+    // Each two uniform numbers make two, of which the second waits.
+    let mut waiting = None;
     std::iter::repeat_with(move || {
-        let radius = libm::sqrt(-2.0 * libm::log(1.0 - rng.f64()));
-        let angle = std::f64::consts::TAU * rng.f64();
-        [(radius * libm::cos(angle)) as f32, (radius * libm::sin(angle)) as f32]
+        waiting.take().unwrap_or_else(|| {
+            let radius = libm::sqrt(-2.0 * libm::log(1.0 - rng.f64()));
+            let (sin, cos) = libm::sincos(std::f64::consts::TAU * rng.f64());
+            waiting = Some((radius * sin) as f32);
+            (radius * cos) as f32
+        })
     })
-    .flatten()
 }
 
 /// Plausible elements for an operand of sequences of so many keys: rows of N(0, 1), and matrices that make such rows of such

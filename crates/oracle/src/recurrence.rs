@@ -77,21 +77,21 @@ impl Oracle<'_> {
         let g = v / self.state_group();
         let scope = Scope { b: b as i32, ..Scope::default() };
         let features = |j| self.features(self.key(of, g, j), &scope);
-        let keys = Matrix::new(heads.dim, (0..tokens).flat_map(features));
-        let values = Matrix::new(heads.value_dim, (0..tokens).flat_map(|j| self.own_value(of, v, j)));
+        let keys = Matrix::new(heads.dim, (0..tokens).map(features));
+        let values = Matrix::new(heads.value_dim, (0..tokens).map(|j| self.own_value(of, v, j)));
         Some(Writer { keys, values, running: RefCell::new(self.begin(b, v)) })
     }
 
     /// The state of a value head before the first token of its sequence.
     fn begin(&self, b: usize, v: usize) -> Running {
         let [dim, value_dim] = [self.variant.heads.dim, self.variant.heads.value_dim];
-        let zeros = |n: u32| core::iter::repeat_n(0.0, n as usize);
-        let state = match &self.start {
-            None => Matrix::new(value_dim, zeros(dim * value_dim)),
-            Some(start) => Matrix::new(value_dim, (0..dim as usize).flat_map(|c| start.state.row(b, v, c))),
+        let state_row = |c| match &self.start {
+            None => vec![0.0; value_dim as usize],
+            Some(start) => start.state.row(b, v, c),
         };
+        let state = Matrix::new(value_dim, (0..dim as usize).map(state_row));
         let norm = self.start.and_then(|start| start.norm).map(|norm| norm.row(b, v, 0));
-        Running { tokens: 0, state, norm: norm.unwrap_or_else(|| zeros(dim).collect()) }
+        Running { tokens: 0, state, norm: norm.unwrap_or_else(|| vec![0.0; dim as usize]) }
     }
 
     /// An element of an input, of token `t` of a value head.

@@ -10,7 +10,7 @@ use regard_ir::variant::{Mechanism, Variant};
 use regard_oracle::compare::{self, CompareError, Report, compare};
 use regard_oracle::random::{self, CapturedBuffer};
 use regard_oracle::sample::Sample;
-use regard_oracle::{Keys, Oracle, Tensor4, Tensors};
+use regard_oracle::{Keys, Known, Oracle, Tensor4, Tensors};
 
 use crate::place::Layout;
 use crate::poison::{Input, Output, PoisonError};
@@ -186,6 +186,24 @@ impl Case<'_> {
         outputs: &Outputs,
         sample: &Sample,
     ) -> Result<Report, Failure> {
+        self.judge_knowing(&Known::default(), precision, inputs, outputs, sample)
+    }
+
+    /// As [`Case::judge_as`], where `known` are rows of the same case on the same inputs; those that were not are added.
+    ///
+    /// # Errors
+    /// As `judge`.
+    ///
+    /// # Panics
+    /// As `judge`.
+    pub fn judge_knowing(
+        &self,
+        known: &Known,
+        precision: Precision,
+        inputs: &Inputs,
+        outputs: &Outputs,
+        sample: &Sample,
+    ) -> Result<Report, Failure> {
         outputs.o.check().map_err(|error| Failure::Poison("o", error))?;
         if let Some(lse) = &outputs.lse {
             lse.check().map_err(|error| Failure::Poison("lse", error))?;
@@ -193,6 +211,7 @@ impl Case<'_> {
         let data = inputs.captured();
         let (operands, positions) = (inputs.views(), self.positions());
         let oracle = self.oracle(inputs, &operands, &data, &positions).with_precision(precision);
+        let oracle = oracle.knowing(known);
         let lse = outputs.lse.as_ref().map(Output::view);
         let outputs = compare::Outputs { o: outputs.o.view(), lse, u: None, state: None };
         let report = compare(&oracle, &outputs, sample).map_err(Failure::Compare)?;

@@ -61,11 +61,18 @@ impl Place {
 
     /// All indices, the channel fastest.
     pub(crate) fn indices(&self) -> impl Iterator<Item = [usize; 4]> + use<> {
-        let [batch, heads, tokens, channels] = self.shape;
-        (0..batch * heads * tokens * channels).map(move |i| {
-            let (row, d) = (i / channels, i % channels);
-            let (head, n) = (row / tokens, row % tokens);
-            [head / heads, head % heads, n, d]
+        let shape = self.shape;
+        let mut next = [0; 4];
+        (0..shape.iter().product()).map(move |_| {
+            let at = next;
+            for (i, len) in next.iter_mut().zip(shape).rev() {
+                *i += 1;
+                if *i < len {
+                    break;
+                }
+                *i = 0;
+            }
+            at
         })
     }
 }

@@ -3,14 +3,14 @@
 use regard_ir::expr::{Binary, Expr, MAX_AXES, Node, Op, Type, Var};
 use regard_ir::identity::Identity;
 use regard_ir::inputs::Captured;
-use regard_ir::plan::Dtype;
+use regard_ir::plan::{Dtype, Precision};
 use regard_ir::problem::Problem;
 use regard_ir::rows::{
     Frequencies, Gate, Mix, NormKind, OutputNorm, Position, QkNorm, RopeLayout, RopeScaling,
 };
 use regard_ir::variant::{Axis, Heads, InputShape, InputType, Mechanism, Sink, Source, Variant, Weights};
 use regard_oracle::sample::Sample;
-use regard_oracle::{Oracle, Tensors};
+use regard_oracle::{Known, Oracle, Tensors};
 use regard_testkit::{Case, ElementsMut, Failure, Input, Inputs, Layout, Output, Outputs, PoisonError};
 
 const HEADS: Heads = Heads { query: 4, kv: 2, value: 1, dim: 5, value_dim: 3 };
@@ -191,6 +191,26 @@ fn a_wrong_a_missing_and_a_stray_element_are_not() {
         let mut stray = good.clone();
         put(&mut stray.o, [0, 0, 0, 3], 0.0);
         assert_eq!(case.judge(inputs, &stray, sample), Err(Failure::Poison("o", PoisonError::Stray(3))));
+    });
+}
+
+#[test]
+fn rows_that_are_known_are_not_computed_again() {
+    with_case(Dtype::F32, Layout::Bhnd, |case, inputs, sample, good| {
+        let known = Known::default();
+        let judge = |inputs: &Inputs, outputs: &Outputs| {
+            case.judge_knowing(&known, Precision::Exact, inputs, outputs, sample)
+        };
+        let mut wrong = good.clone();
+        put(&mut wrong.o, [1, 2, 13, 0], 9.0);
+        for _ in 0..2 {
+            assert!(judge(inputs, &good).is_ok_and(|report| report.rows_checked == 160));
+            assert!(matches!(judge(inputs, &wrong), Err(Failure::Bound(_))));
+        }
+        // Outputs are right by what is known, and wrong by what these inputs make.
+        let other = Case { seed: 4, ..*case }.inputs();
+        assert!(judge(&other, &good).is_ok());
+        assert!(matches!(case.judge(&other, &good, sample), Err(Failure::Bound(_))));
     });
 }
 

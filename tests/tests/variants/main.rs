@@ -6,18 +6,17 @@
 use std::cell::Cell;
 
 use proptest::prelude::*;
-use proptest::test_runner::{FileFailurePersistence, RngSeed, TestRunner, contextualize_config};
+use proptest::test_runner::TestRunner;
 use regard::{Dtype, Kernel, MAX_FEW, Pool, Problem, RunError, Threads};
 use regard_ir::plan::Blocks;
 use regard_ir::variant::{Axis, InputShape, Source, Variant};
 use regard_runtime::flash;
 use regard_testkit::{Case, Failure, Inputs, Layout, Outputs};
 use regard_tests::drawn::{self, Draws, Sight};
-use regard_tests::run::{self, Direct, Disagreement};
+use regard_tests::run::{self, Direct, Disagreement, Judge};
 use regard_tests::{cached, cumulative, engines};
 
-/// The same cases on every run, in two halves, of which each has a core and the second this seed and one; `PROPTEST_RNG_SEED` and
-/// `PROPTEST_CASES`, of a half, ask for others.
+/// What cases are drawn from.
 const SEED: u64 = 0x7265_6761_7264;
 
 /// Where failures are kept, from the folder of this package.
@@ -56,6 +55,7 @@ fn check(
     let sizes = draws.pick(&BLOCKS);
     let case = Case { variant, problem, dtype, layout, seed: draws.below(1 << 20).into() };
     let inputs = case.inputs();
+    let judge = Judge::new(&case, &inputs);
     // Where blocks are as planned, keys are in one call, in two parts that are cut here, or cached.
     let cut = draws.pick(&[0, 1, 8, 13, CACHED, CACHED]);
     let is_cached = cut == CACHED && problem.batch == 1 && (problem.packed.is_some() || shift == 0);
@@ -85,7 +85,7 @@ fn check(
                 (direct.run(&inputs, pool), direct.plan())
             }
         };
-        match run::judge(&case, &inputs, result, &plan) {
+        match judge.judge(result, &plan) {
             Err(Disagreement::Outputs(Failure::Bound(report))) if run::cancels(&case, &inputs, &report) => {
                 cancelling.set(cancelling.get() + 1);
             }
@@ -144,17 +144,6 @@ fn reads_queries(variant: &Variant<'_>) -> bool {
     variant.source == Source::SelfAttention && variant.inputs.iter().any(by_query)
 }
 
-fn config(half: u64) -> ProptestConfig {
-    let config = ProptestConfig { cases: 1250, rng_seed: RngSeed::Fixed(SEED), ..ProptestConfig::default() };
-    let config = contextualize_config(config);
-    let rng_seed = match config.rng_seed {
-        RngSeed::Fixed(seed) => RngSeed::Fixed(seed.wrapping_add(half)),
-        RngSeed::Random => RngSeed::Random,
-    };
-    let kept = FileFailurePersistence::Direct(FAILURES);
-    ProptestConfig { failure_persistence: Some(Box::new(kept)), rng_seed, ..config }
-}
-
 #[test]
 fn a_half_of_all_variants_agrees() {
     variants_agree(0);
@@ -167,7 +156,7 @@ fn the_other_half_of_all_variants_agrees() {
 
 /// Random variants agree, but for a few whose sums cancel so far that f32 inputs do not determine them.
 fn variants_agree(half: u64) {
-    let (config, cancelling) = (config(half), Cell::new(0));
+    let (config, cancelling) = (drawn::half_of(2500, SEED, half, FAILURES), Cell::new(0));
     let pool = Pool::new(2).expect("two threads");
     let cases = config.cases;
     let mut runner = TestRunner::new(config);
