@@ -34,7 +34,7 @@ use regard_tests::{cut, engines, held, run};
 use crate::story::{self, Attended, Phase, Story};
 use crate::{Sizes, bits};
 
-/// What cases are drawn from.
+/// What cases are drawn from: one of those with many sequences of several cells, for their length.
 const SEED: u64 = 0x6465_706e_e466;
 
 /// Where failures are kept, from the folder of this package.
