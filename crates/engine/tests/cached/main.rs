@@ -1,5 +1,7 @@
 //! Products with cached keys and values, and products of bytes, on every instruction set of this processor.
 
+mod turn;
+
 use regard_engine::any::{self, Visit};
 use regard_engine::cached::{
     self, Ahead, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
