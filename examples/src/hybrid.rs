@@ -196,7 +196,7 @@ impl Layer {
 }
 
 /// Rows of tokens as kernels see them: head by head, where they lie.
-fn rows(data: &[f32], heads: u32, width: u32, tokens: usize) -> Result<View<'_, f32>, regard::ViewError> {
+fn rows(data: &[f32], heads: u32, width: u32, tokens: usize) -> Result<View<'_>, regard::ViewError> {
     let [heads, width] = [heads, width].map(|n| n as usize);
     View::new(data, [1, heads, tokens], [0, width, heads * width], width)
 }

@@ -1,16 +1,15 @@
 //! Cases whose keys and values are cached first.
 
-use half::{bf16, f16};
 use regard::{
-    Cache, CacheLimits, Dtype, Element, InputData, Kernel, Queries, RunError, SequenceId, Solo, Step,
-    Threads, Tokens, Workspace,
+    Cache, CacheLimits, InputData, Kernel, Queries, RunError, SequenceId, Solo, Step, Threads, Tokens,
+    Workspace,
 };
 use regard_ir::operands::Rows;
 use regard_ir::problem::MAX_FEW;
 use regard_oracle::random::CapturedBuffer;
 use regard_testkit::{Case, Inputs, Outputs};
 
-use crate::views::{Stored, places, views};
+use crate::views::{places, views};
 use crate::{cut, cut_captured};
 
 /// The keys and values of a case, one sequence of a cache for each of its sequences.
@@ -65,7 +64,8 @@ pub fn fill_at_once(kernel: &Kernel, case: &Case<'_>, inputs: &Inputs) -> Result
     let mut cache = kernel.cache(limits(case)).expect("a case is small");
     let sequence = cache.open().expect("there is room for one");
     let (keys, captured) = (case.problem.keys as usize, inputs.captured());
-    append_as((kernel, &Solo), (case, inputs), (&mut cache, sequence), (0, 0..keys), &captured)?;
+    let kv = views(inputs, &captured).kv.sequence(0).tokens(0..keys);
+    kernel.append(&mut cache, sequence, Tokens { kv, captured: &captured })?;
     Ok(Filled { cache, sequences: vec![sequence] })
 }
 
@@ -88,7 +88,7 @@ pub fn append(
 /// # Errors
 /// As appending does.
 pub fn append_with(
-    by: (&Kernel, &dyn Threads),
+    (kernel, threads): (&Kernel, &dyn Threads),
     (case, inputs): (&Case<'_>, &Inputs),
     (cache, sequence): (&mut Cache, SequenceId),
     index: u32,
@@ -105,38 +105,8 @@ pub fn append_with(
     let captured: Vec<InputData<'_>> = captured.iter().map(CapturedBuffer::data).collect();
     let first = of.first_key as usize;
     let rows = first + tokens.start..first + tokens.end;
-    append_as(by, (case, inputs), (cache, sequence), (of.batch, rows), &captured)
-}
-
-/// Appends rows of the tensors of a case.
-fn append_as(
-    (kernel, threads): (&Kernel, &dyn Threads),
-    of: (&Case<'_>, &Inputs),
-    (cache, sequence): (&mut Cache, SequenceId),
-    (batch, rows): (u32, core::ops::Range<usize>),
-    captured: &[InputData<'_>],
-) -> Result<(), RunError> {
-    match kernel.plan().dtype {
-        Dtype::F32 => {
-            kernel.append_with(threads, cache, sequence, tokens_of::<f32>(of, batch, rows, captured))
-        }
-        Dtype::F16 => {
-            kernel.append_with(threads, cache, sequence, tokens_of::<f16>(of, batch, rows, captured))
-        }
-        Dtype::Bf16 => {
-            kernel.append_with(threads, cache, sequence, tokens_of::<bf16>(of, batch, rows, captured))
-        }
-    }
-}
-
-fn tokens_of<'a, T: Stored>(
-    (_, inputs): (&Case<'_>, &'a Inputs),
-    batch: u32,
-    rows: core::ops::Range<usize>,
-    captured: &'a [InputData<'a>],
-) -> Tokens<'a, T> {
-    let all = views::<T>(inputs, captured);
-    Tokens { kv: all.kv.sequence(batch as usize).tokens(rows), captured }
+    let kv = views(inputs, &captured).kv.sequence(of.batch as usize).tokens(rows);
+    kernel.append_with(threads, cache, sequence, Tokens { kv, captured: &captured })
 }
 
 /// Attends the queries of a case to its cached keys and values.
@@ -153,37 +123,13 @@ pub fn decode(
     let mut outputs = case.outputs();
     let Filled { cache, sequences } = filled;
     let captured = inputs.captured();
-    match kernel.plan().dtype {
-        Dtype::F32 => kernel.decode(
-            step,
-            threads,
-            cache,
-            sequences,
-            queries::<f32>(inputs, &captured),
-            places(&mut outputs),
-        ),
-        Dtype::F16 => kernel.decode(
-            step,
-            threads,
-            cache,
-            sequences,
-            queries::<f16>(inputs, &captured),
-            places(&mut outputs),
-        ),
-        Dtype::Bf16 => kernel.decode(
-            step,
-            threads,
-            cache,
-            sequences,
-            queries::<bf16>(inputs, &captured),
-            places(&mut outputs),
-        ),
-    }?;
+    let queries = queries(inputs, &captured);
+    kernel.decode(step, threads, cache, sequences, queries, places(&mut outputs))?;
     Ok(outputs)
 }
 
-fn queries<'a, T: Stored + Element>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Queries<'a, T> {
-    let whole = views::<T>(inputs, captured);
+fn queries<'a>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Queries<'a> {
+    let whole = views(inputs, captured);
     Queries { q: whole.q, captured, gate: whole.gate }
 }
 
@@ -203,20 +149,8 @@ pub fn prefill(
     let schedule = kernel.schedule(&case.problem, &captured, threads.count()).expect("a case is small");
     let memory = &mut Workspace::new(&schedule);
     let on = (&filled.cache, &filled.sequences[..]);
-    match kernel.plan().dtype {
-        Dtype::F32 => {
-            let to = places(&mut outputs);
-            kernel.prefill(&schedule, threads, on, queries::<f32>(inputs, &captured), to, memory)
-        }
-        Dtype::F16 => {
-            let to = places(&mut outputs);
-            kernel.prefill(&schedule, threads, on, queries::<f16>(inputs, &captured), to, memory)
-        }
-        Dtype::Bf16 => {
-            let to = places(&mut outputs);
-            kernel.prefill(&schedule, threads, on, queries::<bf16>(inputs, &captured), to, memory)
-        }
-    }?;
+    let (queries, to) = (queries(inputs, &captured), places(&mut outputs));
+    kernel.prefill(&schedule, threads, on, queries, to, memory)?;
     Ok(outputs)
 }
 
@@ -236,20 +170,8 @@ pub fn extend(
     let tokens = case.problem.queries as usize;
     let schedule = kernel.schedule_next(cache.0, cache.1, tokens, &captured, threads.count())?;
     let memory = &mut Workspace::new(&schedule);
-    match kernel.plan().dtype {
-        Dtype::F32 => {
-            let (given, to) = (views::<f32>(inputs, &captured), places(&mut outputs));
-            kernel.prefill_next(&schedule, threads, cache, given, to, memory)
-        }
-        Dtype::F16 => {
-            let (given, to) = (views::<f16>(inputs, &captured), places(&mut outputs));
-            kernel.prefill_next(&schedule, threads, cache, given, to, memory)
-        }
-        Dtype::Bf16 => {
-            let (given, to) = (views::<bf16>(inputs, &captured), places(&mut outputs));
-            kernel.prefill_next(&schedule, threads, cache, given, to, memory)
-        }
-    }?;
+    let (given, to) = (views(inputs, &captured), places(&mut outputs));
+    kernel.prefill_next(&schedule, threads, cache, given, to, memory)?;
     Ok(outputs)
 }
 
@@ -266,17 +188,7 @@ pub fn step(
 ) -> Result<Outputs, RunError> {
     let mut outputs = case.outputs();
     let captured = inputs.captured();
-    match kernel.plan().dtype {
-        Dtype::F32 => {
-            kernel.decode_next(step, threads, cache, views::<f32>(inputs, &captured), places(&mut outputs))
-        }
-        Dtype::F16 => {
-            kernel.decode_next(step, threads, cache, views::<f16>(inputs, &captured), places(&mut outputs))
-        }
-        Dtype::Bf16 => {
-            kernel.decode_next(step, threads, cache, views::<bf16>(inputs, &captured), places(&mut outputs))
-        }
-    }?;
+    kernel.decode_next(step, threads, cache, views(inputs, &captured), places(&mut outputs))?;
     Ok(outputs)
 }
 

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use half::bf16;
 use regard::{Dtype, Problem, Solo};
 use regard_engine::catalog::Entry;
 use regard_engine::isa::Door;
@@ -18,7 +17,6 @@ use regard_simd::Lanes;
 use regard_testkit::{Case, Inputs, Layout};
 
 use crate::run::{self, Direct, Disagreement, Wrap};
-use crate::views::Stored;
 use crate::{engines, specs};
 
 /// A bug in an engine.
@@ -60,8 +58,8 @@ struct Mutant<E> {
 
 impl<E: Engine> Engine for Mutant<E> {
     type Lanes = E::Lanes;
-    /// One type is enough, and compiled in half the time.
-    const STORAGE: &'static [Dtype] = E::STORAGE.split_at(1).0;
+    const STORAGE: &'static [Dtype] = E::STORAGE;
+    /// Recurrences have bugs of their own, and take their time to be compiled.
     const STATES: &'static [Dtype] = &[];
     const ROWS: usize = E::ROWS;
     const ROW_STEP: usize = E::ROW_STEP;
@@ -315,15 +313,15 @@ pub fn verdicts(text: &str, mutation: &Mutation) -> Vec<(String, Result<(), Disa
     let entries = engines::available().into_iter();
     entries
         .filter(|entry| mutation.bug != Bug::StairsTooSteep || entry.tile.stairs)
-        .map(|entry| match entry.serves(Dtype::F32) {
-            true => verdict::<f32>(text, entry, Dtype::F32, mutation),
-            false => verdict::<bf16>(text, entry, Dtype::Bf16, mutation),
+        .map(|entry| {
+            let dtype = if entry.serves(Dtype::F32) { Dtype::F32 } else { Dtype::Bf16 };
+            verdict(text, entry, dtype, mutation)
         })
         .collect()
 }
 
 /// The same on one engine.
-fn verdict<T: Stored>(
+fn verdict(
     text: &str,
     entry: &Entry,
     dtype: Dtype,
@@ -338,7 +336,7 @@ fn verdict<T: Stored>(
         let code = MisledCode { program: LaneProgram::new(&variant), misled: mutation.misled.clone() };
         let direct = Direct { case: &case, entry, blocks: BLOCKS, pack_ahead_bytes: 0 };
         let given = (mutation.inputs)(&case, inputs.clone());
-        let result = direct.run_as::<T, _, _>(&code, mutation.bug, &given, &Solo);
+        let result = direct.run_as(&code, mutation.bug, &given, &Solo);
         // Judged on the inputs as they should have been read.
         run::judge(&case, &inputs, result, &direct.plan())
     };

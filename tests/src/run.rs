@@ -3,7 +3,6 @@
 use core::fmt;
 use core::ops::Range;
 
-use half::{bf16, f16};
 use regard::{
     CompileError, Ending, Kernel, Options, Part, RunError, Schedule, Source, Threads, ViewMut, Workspace,
     machine,
@@ -11,10 +10,8 @@ use regard::{
 use regard_engine::Engine;
 use regard_engine::any::{self, Visit};
 use regard_engine::catalog::Entry;
-use regard_engine::element::Element;
 use regard_engine::isa::scalar::Scalar;
 use regard_ir::cache::{Codec, PageFormat};
-use regard_ir::inputs::InputData;
 use regard_ir::interval::Unknown;
 use regard_ir::operands::Rows;
 use regard_ir::plan::{Blocks, Dtype, LatentCosts, LatentPlan, Plan, Precision, RecurrencePlan, Split};
@@ -34,7 +31,7 @@ use regard_testkit::{Case, Failure, Inputs, Outputs};
 use crate::cut;
 use crate::poisoned::Poisoned;
 use crate::states::States;
-use crate::views::{Stored, places, views};
+use crate::views::{places, view, views};
 
 /// The kernel of a spec for this machine, with an engine on an instruction set of it; with fast precision where the engine
 /// has no exact one for the storage type.
@@ -237,16 +234,11 @@ pub fn run_scheduled(
     threads: &dyn Threads,
     workspace: &mut Workspace,
 ) -> Result<(), flash::RunError> {
-    let result = match kernel.plan().dtype {
-        Dtype::F32 => run_as::<f32>(kernel, schedule, inputs, outputs, threads, workspace),
-        Dtype::F16 => run_as::<f16>(kernel, schedule, inputs, outputs, threads, workspace),
-        Dtype::Bf16 => run_as::<bf16>(kernel, schedule, inputs, outputs, threads, workspace),
-    };
-    result.map_err(|error| runtime(kernel, error))
+    run_any(kernel, schedule, inputs, outputs, threads, workspace).map_err(|error| runtime(kernel, error))
 }
 
 /// A run of any mechanism; lookahead keys are not looked at.
-fn run_as<T: Stored>(
+fn run_any(
     kernel: &Kernel,
     schedule: &Schedule,
     inputs: &Inputs,
@@ -255,7 +247,7 @@ fn run_as<T: Stored>(
     workspace: &mut Workspace,
 ) -> Result<(), RunError> {
     let captured = inputs.captured();
-    let (given, places) = (views::<T>(inputs, &captured), places(outputs));
+    let (given, places) = (views(inputs, &captured), places(outputs));
     if !inputs.of_lookahead {
         return kernel.run(schedule, threads, given, places, workspace);
     }
@@ -287,20 +279,8 @@ pub fn run_in_parts(
     let mut outputs = case.outputs();
     let mut workspace = Workspace::new(&whole);
     let captured = inputs.captured();
-    let result = match kernel.plan().dtype {
-        Dtype::F32 => {
-            let (ending, to) = (ending::<f32>(inputs, &captured), places(&mut outputs));
-            kernel.finish(&whole, threads, &sum, ending, to, &mut workspace)
-        }
-        Dtype::F16 => {
-            let (ending, to) = (ending::<f16>(inputs, &captured), places(&mut outputs));
-            kernel.finish(&whole, threads, &sum, ending, to, &mut workspace)
-        }
-        Dtype::Bf16 => {
-            let (ending, to) = (ending::<bf16>(inputs, &captured), places(&mut outputs));
-            kernel.finish(&whole, threads, &sum, ending, to, &mut workspace)
-        }
-    };
+    let ending = Ending { captured: &captured, gate: inputs.gate.as_ref().map(view) };
+    let result = kernel.finish(&whole, threads, &sum, ending, places(&mut outputs), &mut workspace);
     result.map(|()| outputs).map_err(|error| runtime(kernel, error))
 }
 
@@ -330,17 +310,8 @@ pub fn part(
             Rows::Queries | Rows::Matrix(_) => tensor.clone(),
         })
     };
-    let result = match kernel.plan().dtype {
-        Dtype::F32 => {
-            kernel.run_part::<f32>(&schedule, threads, views(&held, &captured), &mut part, &mut workspace)
-        }
-        Dtype::F16 => {
-            kernel.run_part::<f16>(&schedule, threads, views(&held, &captured), &mut part, &mut workspace)
-        }
-        Dtype::Bf16 => {
-            kernel.run_part::<bf16>(&schedule, threads, views(&held, &captured), &mut part, &mut workspace)
-        }
-    };
+    let given = views(&held, &captured);
+    let result = kernel.run_part(&schedule, threads, given, &mut part, &mut workspace);
     result.map(|()| part).map_err(|error| runtime(kernel, error))
 }
 
@@ -471,36 +442,22 @@ impl Direct<'_> {
         threads: &dyn Threads,
     ) -> Result<Outputs, flash::RunError> {
         let mut outputs = self.case.outputs();
-        match self.case.dtype {
-            Dtype::F32 => self.launch::<f32>(plan, inputs, &mut outputs, left, threads)?,
-            Dtype::F16 => self.launch::<f16>(plan, inputs, &mut outputs, left, threads)?,
-            Dtype::Bf16 => self.launch::<bf16>(plan, inputs, &mut outputs, left, threads)?,
-        }
-        Ok(outputs)
-    }
-
-    fn launch<T: Stored>(
-        &self,
-        plan: &Plan,
-        inputs: &Inputs,
-        outputs: &mut Outputs,
-        left: launch::Left<'_>,
-        threads: &dyn Threads,
-    ) -> Result<(), flash::RunError> {
         let captured = inputs.captured();
         let code = &VariantCode::Loaded(LaneProgram::new(&self.case.variant));
         self.cut(plan, threads.count(), |parts| {
             let mut memory = Poisoned::new(parts, code, threads.count());
-            launched(T::run(launch::Run {
+            let run = launch::Run {
                 parts,
                 code,
                 inputs: views(inputs, &captured),
-                target: places(outputs).into(),
+                target: places(&mut outputs).into(),
                 left,
                 threads,
                 workspace: memory.view(),
-            }))
-        })
+            };
+            launched(run.launch())
+        })?;
+        Ok(outputs)
     }
 
     /// Runs other code or an engine that is not what it should be.
@@ -509,8 +466,8 @@ impl Direct<'_> {
     /// As [`flash::RunError`] says.
     ///
     /// # Panics
-    /// If `T` is not the case's storage type, or the engine is not available.
-    pub fn run_as<T: Stored, C: AnyCode, W: Wrap>(
+    /// If the engine is not available.
+    pub fn run_as<C: AnyCode, W: Wrap>(
         &self,
         code: &C,
         wrap: W,
@@ -520,7 +477,7 @@ impl Direct<'_> {
         let captured = inputs.captured();
         let mut outputs = self.case.outputs();
         self.cut(&self.plan(), threads.count(), |parts| {
-            let call = Call::<T, C, W> {
+            let call = Call {
                 parts,
                 code,
                 wrap,
@@ -567,17 +524,17 @@ pub fn launched(result: Result<(), LaunchError>) -> Result<(), flash::RunError> 
     })
 }
 
-struct Call<'a, T, C, W> {
+struct Call<'a, C, W> {
     parts: Parts<'a>,
     code: &'a C,
     wrap: W,
-    inputs: flash::Inputs<'a, T>,
-    outputs: flash::Outputs<'a, T>,
+    inputs: flash::Inputs<'a>,
+    outputs: flash::Outputs<'a>,
     threads: &'a dyn Threads,
     memory: Poisoned,
 }
 
-impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
+impl<C: AnyCode, W: Wrap> Visit for Call<'_, C, W> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
@@ -585,8 +542,4 @@ impl<T: Element, C: AnyCode, W: Wrap> Visit for Call<'_, T, C, W> {
         let engine = wrap.wrap(engine);
         flash::run(engine, parts, code.on(), inputs, outputs.into(), threads, memory.view())
     }
-}
-
-fn ending<'a, T: Stored>(inputs: &'a Inputs, captured: &'a [InputData<'a>]) -> Ending<'a, T> {
-    Ending { captured, gate: views(inputs, captured).gate }
 }

@@ -1,7 +1,6 @@
 //! States of recurrences: what a run begins with, and what it leaves.
 
-use half::{bf16, f16};
-use regard::{Dtype, Kernel, RunError, Threads, ViewMut, Workspace};
+use regard::{Kernel, RunError, Threads, ViewMut, Workspace};
 use regard_ir::inputs::Captured;
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
@@ -11,7 +10,7 @@ use regard_oracle::{Elements, Oracle, Start, Tensor4, Tensors, random};
 use regard_runtime::recurrent;
 use regard_testkit::{Case, Inputs, Outputs};
 
-use crate::views::{Stored, places, views};
+use crate::views::{places, views};
 
 /// States in memory of their own, one after the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,26 +90,13 @@ pub fn run(
     states: &mut States,
     threads: &dyn Threads,
 ) -> Result<Outputs, RunError> {
-    fn run_as<T: Stored>(
-        kernel: &Kernel,
-        case: &Case<'_>,
-        inputs: &Inputs,
-        states: &mut States,
-        threads: &dyn Threads,
-    ) -> Result<Outputs, RunError> {
-        let captured = inputs.captured();
-        let schedule = kernel.schedule(&case.problem, &captured, threads.count()).expect("a case is small");
-        let mut outputs = case.outputs();
-        let (given, places) = (views::<T>(inputs, &captured), places(&mut outputs));
-        let mut workspace = Workspace::new(&schedule);
-        kernel.run_recurrence(&schedule, threads, given, (places, states.view()), &mut workspace)?;
-        Ok(outputs)
-    }
-    match case.dtype {
-        Dtype::F32 => run_as::<f32>(kernel, case, inputs, states, threads),
-        Dtype::F16 => run_as::<f16>(kernel, case, inputs, states, threads),
-        Dtype::Bf16 => run_as::<bf16>(kernel, case, inputs, states, threads),
-    }
+    let captured = inputs.captured();
+    let schedule = kernel.schedule(&case.problem, &captured, threads.count()).expect("a case is small");
+    let mut outputs = case.outputs();
+    let (given, places) = (views(inputs, &captured), places(&mut outputs));
+    let mut workspace = Workspace::new(&schedule);
+    kernel.run_recurrence(&schedule, threads, given, (places, states.view()), &mut workspace)?;
+    Ok(outputs)
 }
 
 /// Holds outputs and the states that a run left, which it began with `start`, against the oracle.

@@ -14,7 +14,6 @@ use regard_oracle::random::CapturedBuffer;
 
 use crate::execute::run_failure;
 use crate::failure::Failure;
-use crate::storage::Storage;
 use crate::tensors::signature::Bound;
 use crate::tensors::stored::{CapturedElements, StoredElements};
 use crate::verify::problem::Size;
@@ -77,10 +76,10 @@ pub(crate) fn refuse_states(spec: &Spec) -> Result<(), Failure> {
 }
 
 /// What goes into a cache.
-pub(crate) struct Contents<'a, T, R> {
+pub(crate) struct Contents<'a, R> {
     /// Keys and values of the tokens that all sequences begin with, if any: the first is filled with them, and the others are
     /// forked from it.
-    pub(crate) shared: KeyRows<'a, T>,
+    pub(crate) shared: KeyRows<'a>,
     /// Gives those of a sequence's other tokens.
     pub(crate) own: R,
     /// The captured tensors of the whole problem.
@@ -100,10 +99,10 @@ impl Filled {
     ///
     /// # Errors
     /// If the library has no such cache, or a tensor does not fit.
-    pub(crate) fn new<'r, T: Storage, R: Fn(usize) -> KeyRows<'r, T>>(
+    pub(crate) fn new<'r, R: Fn(usize) -> KeyRows<'r>>(
         kernel: &Kernel,
         problem: &Problem<'_>,
-        contents: Contents<'r, T, R>,
+        contents: Contents<'r, R>,
         threads: usize,
     ) -> Result<Self, Failure> {
         let Contents { shared: common, own, captured } = contents;
@@ -116,7 +115,7 @@ impl Filled {
         let fail = |error| run_failure(spec, error);
         let mut cache = kernel.cache(limits).map_err(refused)?;
         let mut sequences: Vec<SequenceId> = Vec::new();
-        let append = |cache: &mut Cache, sequence, of: Part, kv: KeyRows<'r, T>| {
+        let append = |cache: &mut Cache, sequence, of: Part, kv: KeyRows<'r>| {
             let shapes = spec.inputs.shapes.iter().zip(captured);
             let captured: Vec<_> = shapes.map(|(shape, data)| of.cut(*data, shape, spec)).collect();
             let captured: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
@@ -154,12 +153,12 @@ impl Filled {
     ///
     /// # Errors
     /// As [`Kernel::decode`].
-    pub(crate) fn decode<T: Storage>(
+    pub(crate) fn decode(
         &mut self,
         kernel: &Kernel,
         pool: &Pool,
-        queries: Queries<'_, T>,
-        outputs: Outputs<'_, T>,
+        queries: Queries<'_>,
+        outputs: Outputs<'_>,
     ) -> Result<(), RunError> {
         let Self { cache, sequences, step } = self;
         kernel.decode(step, pool, cache, sequences, queries, outputs)

@@ -2,13 +2,11 @@
 
 use std::time::Instant;
 
-use half::{bf16, f16};
 use regard::{
-    Dtype, Gate, Inputs, Kernel, KeyRows, LatentQueries, LookaheadKeys, Outputs, Pool, QueryRows, RunError,
-    Schedule, ScheduleError, Spec, States, Threads, View, ViewMut, Workspace,
+    Dtype, Inputs, Kernel, KeyRows, LatentQueries, LookaheadKeys, Outputs, Pool, QueryRows, RunError,
+    ScheduleError, Spec, States, Threads, View, ViewMut, Workspace,
 };
 use regard_ir::expr::{Op, Tree, Var};
-use regard_ir::inputs::InputData;
 use regard_ir::operands::Rows;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Axis, Mechanism, Source};
@@ -16,7 +14,6 @@ use regard_ir::variant::{Axis, Mechanism, Source};
 use crate::failure::Failure;
 use crate::memory;
 use crate::progress::Progress;
-use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
 use crate::tensors::stored::{Stored, StoredElements, StoredStates};
 
@@ -52,22 +49,28 @@ impl Execution<'_> {
     /// If there is no memory, the problem cannot be scheduled, or a query's position or an expression reads outside a
     /// tensor.
     pub(crate) fn run(&self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
+        let Execution { kernel, pool, repeat } = *self;
         let problem = bound.problem();
-        check_positions(self.kernel.spec(), &problem)?;
+        check_positions(kernel.spec(), &problem)?;
         let captured = bound.captured();
         let fail = |error| self.schedule_failure(error);
-        let schedule = self.kernel.schedule(&problem, &captured, self.pool.count()).map_err(fail)?;
+        let schedule = kernel.schedule(&problem, &captured, pool.count()).map_err(fail)?;
         let mut workspace = Workspace::default();
         workspace.try_grow(&schedule).map_err(|_| memory::OutOfMemory {
             what: "the workspace",
             bytes: schedule.workspace_bytes() as u128,
         })?;
-        let mut call = Call { execution: self, schedule, captured: &captured, workspace };
-        match self.kernel.plan().dtype {
-            Dtype::F32 => call.run::<f32>(bound),
-            Dtype::F16 => call.run::<f16>(bound),
-            Dtype::Bf16 => call.run::<bf16>(bound),
-        }
+        let (q, kv) = operands(kernel, bound)?;
+        let gate = bound.gate.as_ref().map(Stored::rows).transpose()?;
+        let inputs = Inputs { gate, ..Inputs::of(q, kv).captured(&captured) };
+        let (schedule, workspace) = (&schedule, &mut workspace);
+        timed(kernel, bound, repeat, |outputs, left| match left {
+            Left::Keys(u) => kernel.run_lookahead(schedule, pool, inputs, (outputs, u), workspace),
+            Left::States(states) => {
+                kernel.run_recurrence(schedule, pool, inputs, (outputs, states), workspace)
+            }
+            Left::Nothing => kernel.run(schedule, pool, inputs, outputs, workspace),
+        })
     }
 
     fn schedule_failure(&self, error: ScheduleError) -> Failure {
@@ -121,49 +124,20 @@ fn check_positions(spec: &Spec, problem: &Problem<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A call whose storage type is known.
-struct Call<'a> {
-    execution: &'a Execution<'a>,
-    schedule: Schedule,
-    captured: &'a [InputData<'a>],
-    workspace: Workspace,
-}
-
-impl Call<'_> {
-    fn run<T: Storage>(&mut self, bound: &Bound<'_>) -> Result<Outcome, Failure> {
-        let Execution { kernel, pool, repeat } = *self.execution;
-        let (q, kv) = operands::<T>(kernel, bound)?;
-        let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let inputs = Inputs { gate, ..Inputs::of(q, kv).captured(self.captured) };
-        timed(kernel, bound, repeat, |outputs, left| {
-            let (schedule, workspace) = (&self.schedule, &mut self.workspace);
-            match left {
-                Left::Keys(u) => kernel.run_lookahead(schedule, pool, inputs, (outputs, u), workspace),
-                Left::States(states) => {
-                    kernel.run_recurrence(schedule, pool, inputs, (outputs, states), workspace)
-                }
-                Left::Nothing => kernel.run(schedule, pool, inputs, outputs, workspace),
-            }
-        })
-    }
-}
-
 /// What a mechanism leaves behind its last token.
 pub(crate) enum Left<'a> {
     /// Nothing.
     Nothing,
     /// Lookahead keys.
-    Keys(ViewMut<'a, f32>),
+    Keys(ViewMut<'a>),
     /// States, which are read first.
     States(States<'a>),
 }
 
 /// States of a problem in memory of their own.
 struct OwnStates {
-    state: Vec<f32>,
-    norm: Option<Vec<f32>>,
-    /// Shapes of both.
-    shapes: [[usize; 4]; 2],
+    state: Stored<'static>,
+    norm: Option<Stored<'static>>,
 }
 
 impl OwnStates {
@@ -171,18 +145,23 @@ impl OwnStates {
     fn new(kernel: &Kernel, bound: &Bound<'_>) -> Result<Option<Self>, Failure> {
         let variant = kernel.variant();
         let Mechanism::Recurrence(recurrence) = variant.mechanism else { return Ok(None) };
-        let of = |rows, width| [bound.problem().batch, variant.heads.value, rows, width].map(|n| n as usize);
-        let shapes = [of(variant.heads.dim, variant.heads.value_dim), of(1, variant.heads.dim)];
-        let [state, norm] = shapes.map(|shape| memory::zeroed::<f32>("the states", elements(shape)));
-        let norm = recurrence.normalize_eps.map(|_| norm).transpose()?;
-        Ok(Some(Self { state: state?, norm, shapes }))
+        let zeroed = |rows, width| {
+            let shape = [bound.problem().batch, variant.heads.value, rows, width].map(|n| n as usize);
+            Stored::zeroed("the states", Dtype::F32, shape, Layout::Bhnd)
+        };
+        let state = zeroed(variant.heads.dim, variant.heads.value_dim)?;
+        let norm = recurrence.normalize_eps.map(|_| zeroed(1, variant.heads.dim)).transpose()?;
+        Ok(Some(Self { state, norm }))
     }
 
     /// As they are before the first tokens.
     fn begin(&mut self, bound: &Bound<'_>) {
-        let copy = |to: &mut [f32], from: Option<&Stored<'_>>| match from.map(|from| &from.elements) {
-            Some(StoredElements::F32(from)) => to.copy_from_slice(from),
-            _ => to.fill(0.0),
+        let copy = |to: &mut Stored<'_>, from: Option<&Stored<'_>>| {
+            let StoredElements::F32(to) = &mut to.elements else { return };
+            match from.map(|from| &from.elements) {
+                Some(StoredElements::F32(from)) => to.to_mut().copy_from_slice(from),
+                _ => to.to_mut().fill(0.0),
+            }
         };
         let start = bound.start.as_ref();
         copy(&mut self.state, start.map(|start| &start.state));
@@ -192,21 +171,12 @@ impl OwnStates {
     }
 
     fn view(&mut self) -> Result<States<'_>, Failure> {
-        let [state, norm] = self.shapes;
-        Ok(States {
-            state: view_mut(&mut self.state, state, Layout::Bhnd)?,
-            norm: self.norm.as_deref_mut().map(|data| view_mut(data, norm, Layout::Bhnd)).transpose()?,
-        })
+        let norm = self.norm.as_mut().map(Stored::rows_mut).transpose()?;
+        Ok(States { state: self.state.rows_mut()?, norm })
     }
 
     fn stored(self) -> StoredStates<'static> {
-        let stored = |elements: Vec<f32>, shape| Stored {
-            elements: f32::store(elements),
-            shape,
-            strides: Layout::Bhnd.strides(shape),
-        };
-        let [state, norm] = self.shapes;
-        StoredStates { state: stored(self.state, state), norm: self.norm.map(|data| stored(data, norm)) }
+        StoredStates { state: self.state, norm: self.norm }
     }
 }
 
@@ -214,25 +184,23 @@ impl OwnStates {
 ///
 /// # Errors
 /// If there is no memory for the outputs, and as `run`.
-pub(crate) fn timed<T: Storage>(
+pub(crate) fn timed(
     kernel: &Kernel,
     bound: &Bound<'_>,
     repeat: Option<u32>,
-    mut run: impl FnMut(Outputs<'_, T>, Left<'_>) -> Result<(), RunError>,
+    mut run: impl FnMut(Outputs<'_>, Left<'_>) -> Result<(), RunError>,
 ) -> Result<Outcome, Failure> {
     let layout = bound.layout;
     let variant = kernel.variant();
     let o_shape = output_shape(&bound.problem(), variant.output_heads(), variant.heads.value_dim);
     let lse_shape = output_shape(&bound.problem(), variant.heads.query, 1);
-    let mut o = memory::zeroed::<T>("the output", elements(o_shape))?;
-    let mut lse = match variant.output.lse {
-        true => Some(memory::zeroed::<f32>("the lse", elements(lse_shape))?),
-        false => None,
-    };
+    let mut o = Stored::zeroed("the output", kernel.plan().dtype, o_shape, layout)?;
+    let floats = |what, shape| Stored::zeroed(what, Dtype::F32, shape, layout);
+    let mut lse = variant.output.lse.then(|| floats("the lse", lse_shape)).transpose()?;
     let [batch, _, keys] = bound.problem().extents();
     let u_shape = [batch, variant.heads.query, keys, variant.heads.dim].map(|n| n as usize);
     let mut u = match variant.mechanism {
-        Mechanism::Lookahead(_) => Some(memory::zeroed::<f32>("the lookahead keys", elements(u_shape))?),
+        Mechanism::Lookahead(_) => Some(floats("the lookahead keys", u_shape)?),
         _ => None,
     };
     let mut states = OwnStates::new(kernel, bound)?;
@@ -241,10 +209,10 @@ pub(crate) fn timed<T: Storage>(
     let mut seconds = memory::reserved("the times", n_runs as u128)?;
     let progress = Progress::new("runs", n_runs as u64);
     for _ in 0..n_runs {
-        let lse = lse.as_deref_mut().map(|lse| view_mut(lse, lse_shape, layout)).transpose()?;
-        let outputs = Outputs { o: view_mut(&mut o, o_shape, layout)?, lse };
-        let left = match (u.as_deref_mut(), &mut states) {
-            (Some(u), _) => Left::Keys(view_mut(u, u_shape, layout)?),
+        let lse = lse.as_mut().map(Stored::rows_mut).transpose()?;
+        let outputs = Outputs { o: o.rows_mut()?, lse };
+        let left = match (u.as_mut(), &mut states) {
+            (Some(u), _) => Left::Keys(u.rows_mut()?),
             (None, Some(states)) => {
                 states.begin(bound);
                 Left::States(states.view()?)
@@ -256,10 +224,6 @@ pub(crate) fn timed<T: Storage>(
         seconds.push(start.elapsed().as_secs_f64());
         progress.advance();
     }
-    let stored = |elements, shape| Stored { elements, shape, strides: layout.strides(shape) };
-    let o = stored(T::store(o), o_shape);
-    let lse = lse.map(|lse| stored(f32::store(lse), lse_shape));
-    let u = u.map(|u| stored(f32::store(u), u_shape));
     let states = states.map(OwnStates::stored);
     Ok(Outcome { o, lse, u, states, seconds: seconds.split_off(warm_ups) })
 }
@@ -270,21 +234,17 @@ fn output_shape(problem: &Problem<'_>, heads: u32, width: u32) -> [usize; 4] {
     [batch, heads, queries, width].map(|n| n as usize)
 }
 
-fn elements(shape: [usize; 4]) -> u128 {
-    shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
-}
-
 /// The operands of a problem, as kernels take them.
 ///
 /// # Errors
-/// As [`view`], or if they are those of no mechanism.
-pub(crate) fn operands<'a, T: Storage>(
+/// As [`Stored::rows`], or if they are those of no mechanism.
+pub(crate) fn operands<'a>(
     kernel: &Kernel,
     bound: &'a Bound<'_>,
-) -> Result<(QueryRows<'a, T>, KeyRows<'a, T>), Failure> {
+) -> Result<(QueryRows<'a>, KeyRows<'a>), Failure> {
     let of_keys = kernel.variant().operands().map(|operand| operand.rows == Rows::Keys);
     let (keys, queries): (Vec<_>, Vec<_>) = bound.operands.iter().zip(of_keys).partition(|(_, keys)| *keys);
-    let stored = |of: Vec<(&'a Stored<'_>, bool)>| of.into_iter().map(|(stored, _)| view(stored));
+    let stored = |of: Vec<(&'a Stored<'_>, bool)>| of.into_iter().map(|(stored, _)| stored.rows());
     let (queries, keys) =
         (stored(queries).collect::<Result<Vec<_>, _>>()?, stored(keys).collect::<Result<Vec<_>, _>>()?);
     Ok((query_rows(kernel, &queries)?, key_rows(kernel, &keys)?))
@@ -294,10 +254,7 @@ pub(crate) fn operands<'a, T: Storage>(
 ///
 /// # Errors
 /// If they are those of no mechanism.
-pub(crate) fn query_rows<'a, T: Storage>(
-    kernel: &Kernel,
-    views: &[View<'a, T>],
-) -> Result<QueryRows<'a, T>, Failure> {
+pub(crate) fn query_rows<'a>(kernel: &Kernel, views: &[View<'a>]) -> Result<QueryRows<'a>, Failure> {
     match (kernel.variant().mechanism, views) {
         (Mechanism::Latent(_), &[q_nope, q_rope, w_uk, w_uv]) => {
             Ok(QueryRows::Latent(LatentQueries { q_nope, q_rope, w_uk, w_uv }))
@@ -312,10 +269,7 @@ pub(crate) fn query_rows<'a, T: Storage>(
 ///
 /// # Errors
 /// If they are those of no mechanism.
-pub(crate) fn key_rows<'a, T: Storage>(
-    kernel: &Kernel,
-    views: &[View<'a, T>],
-) -> Result<KeyRows<'a, T>, Failure> {
+pub(crate) fn key_rows<'a>(kernel: &Kernel, views: &[View<'a>]) -> Result<KeyRows<'a>, Failure> {
     match (kernel.variant().mechanism, views) {
         (Mechanism::Plain | Mechanism::Pseudo(_) | Mechanism::Recurrence(_), &[k, v]) => {
             Ok(KeyRows::Plain { k, v })
@@ -330,42 +284,6 @@ pub(crate) fn key_rows<'a, T: Storage>(
 
 fn of_no_mechanism(tensors: usize) -> Failure {
     Failure::Bug(format!("{tensors} tensors are of no mechanism"))
-}
-
-/// A view of stored elements, in their type.
-///
-/// # Errors
-/// If they are of another type than `T`, or fewer than their shape says, which what is bound rules out.
-pub(crate) fn view<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<View<'a, T>, Failure> {
-    let ([b, h, n, width], [sb, sh, sn, _]) = (stored.shape, stored.strides);
-    let Some(elements) = T::of(&stored.elements) else {
-        return Err(Failure::Bug("a tensor was bound in another storage type than the kernel's".to_owned()));
-    };
-    View::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
-}
-
-/// A gate in the kernel's storage type or in f32.
-///
-/// # Errors
-/// As [`view`].
-pub(crate) fn gate<'a, T: Storage>(stored: &'a Stored<'_>) -> Result<Gate<'a, T>, Failure> {
-    match T::of(&stored.elements) {
-        Some(_) => Ok(Gate::Stored(view(stored)?)),
-        None => Ok(Gate::Floats(view(stored)?)),
-    }
-}
-
-/// A view of an output.
-///
-/// # Errors
-/// If there are fewer elements than the shape says, which what is allocated rules out.
-pub(crate) fn view_mut<T>(
-    elements: &mut [T],
-    shape: [usize; 4],
-    layout: Layout,
-) -> Result<ViewMut<'_, T>, Failure> {
-    let ([b, h, n, width], [sb, sh, sn, _]) = (shape, layout.strides(shape));
-    ViewMut::new(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
 }
 
 #[cfg(test)]

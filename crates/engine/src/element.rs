@@ -1,35 +1,34 @@
 //! Storage types of queries, keys, values and outputs.
 
+use core::ops::Range;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::{F32, Lanes, load_f32, vectors, vectors_mut};
 
-/// A storage type: how its rows become f32 and back.
-pub trait Element: Copy + Default + Send + Sync + 'static {
+use crate::grid::{Rows, RowsMut};
+
+/// A storage type, `f32`, `f16` or `bf16` (of the crate `half`): how its elements become f32 and back.
+pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
     /// Its name in plans.
     const DTYPE: Dtype;
 
-    /// The row as floats: itself where it is stored so, else widened into `scratch`, which is at least as long.
-    fn widen<'a, L: Lanes>(lanes: L, row: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
+    /// Elements of this type.
+    fn elements(elements: &[Self]) -> Elements<'_>;
+
+    /// The elements, if they are of this type.
+    fn of<'a>(elements: Elements<'a>) -> Option<&'a [Self]>;
+
+    /// Rows of this type, to be written.
+    fn rows(rows: RowsMut<'_, Self>) -> Rows<'_>;
 
     /// The first vector of a row, as floats.
     ///
     /// # Panics
     /// If the row is shorter than a vector.
     fn load<L: Lanes>(lanes: L, row: &[Self]) -> F32<L>;
-
-    /// Writes the row as floats to `to`, which is as long.
-    #[inline(always)]
-    fn widen_into<L: Lanes>(lanes: L, row: &[Self], to: &mut [f32]) {
-        Self::widen(lanes, row, to);
-    }
-
-    /// The row's bits, where it is stored as bf16.
-    #[inline(always)]
-    fn bf16_bits(_row: &[Self]) -> Option<&[u16]> {
-        None
-    }
 
     /// The nearest value, ties to even.
     fn narrow(x: f32) -> Self;
@@ -46,9 +45,160 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     fn to_f32(self) -> f32;
 }
 
+mod private {
+    /// No other crate may implement it: kernels exist for the three types alone.
+    pub trait Sealed {}
+}
+
+/// Elements of a tensor, or of a row of it, in the type that they are stored as.
+///
+/// What computes on floats asks for them here, row by row, and is compiled once for all types.
+#[derive(Clone, Copy, Debug)]
+pub enum Elements<'a> {
+    /// Floats.
+    F32(&'a [f32]),
+    /// In binary16.
+    F16(&'a [f16]),
+    /// In bfloat16.
+    Bf16(&'a [bf16]),
+}
+
+/// The same of elements of any type.
+macro_rules! of_each {
+    ($self:expr, $elements:ident => $do:expr) => {
+        match $self {
+            Elements::F32($elements) => $do,
+            Elements::F16($elements) => $do,
+            Elements::Bf16($elements) => $do,
+        }
+    };
+}
+
+impl<'a> Elements<'a> {
+    /// Their type.
+    pub const fn dtype(self) -> Dtype {
+        match self {
+            Elements::F32(_) => Dtype::F32,
+            Elements::F16(_) => Dtype::F16,
+            Elements::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
+    /// How many there are.
+    pub const fn len(self) -> usize {
+        of_each!(self, elements => elements.len())
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some of them.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline(always)]
+    pub fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Elements::F32(elements) => Elements::F32(&elements[range]),
+            Elements::F16(elements) => Elements::F16(&elements[range]),
+            Elements::Bf16(elements) => Elements::Bf16(&elements[range]),
+        }
+    }
+
+    /// One of them as a float.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline(always)]
+    pub fn to_f32(self, at: usize) -> f32 {
+        of_each!(self, elements => Element::to_f32(elements[at]))
+    }
+
+    /// Each as a float.
+    pub fn floats(self) -> impl Iterator<Item = f32> + 'a {
+        (0..self.len()).map(move |at| self.to_f32(at))
+    }
+
+    /// All as floats: themselves where they are stored so, else widened into `scratch`, which is at least as long.
+    #[inline(always)]
+    pub fn widen<'s, L: Lanes>(self, lanes: L, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self {
+            Elements::F32(elements) => elements,
+            Elements::F16(elements) => widen(lanes, elements, scratch),
+            Elements::Bf16(elements) => widen(lanes, elements, scratch),
+        }
+    }
+
+    /// Writes all as floats to `to`, which is as long.
+    #[inline(always)]
+    pub fn widen_into<L: Lanes>(self, lanes: L, to: &mut [f32]) {
+        match self {
+            Elements::F32(elements) => to.copy_from_slice(elements),
+            Elements::F16(elements) => _ = widen(lanes, elements, to),
+            Elements::Bf16(elements) => _ = widen(lanes, elements, to),
+        }
+    }
+
+    /// Their bits, where they are stored as bf16.
+    #[inline(always)]
+    pub fn bf16_bits(self) -> Option<&'a [u16]> {
+        match self {
+            Elements::Bf16(elements) => Some(elements.reinterpret_cast()),
+            _ => None,
+        }
+    }
+
+    /// The bytes that they lie in.
+    #[inline(always)]
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Elements::F32(elements) => bytemuck::cast_slice(elements),
+            Elements::F16(elements) => bytemuck::cast_slice::<u16, u8>(elements.reinterpret_cast()),
+            Elements::Bf16(elements) => bytemuck::cast_slice::<u16, u8>(elements.reinterpret_cast()),
+        }
+    }
+}
+
+/// Elements of a row that is written, in the type that they are stored as.
+#[derive(Debug)]
+pub enum ElementsMut<'a> {
+    /// Floats.
+    F32(&'a mut [f32]),
+    /// In binary16.
+    F16(&'a mut [f16]),
+    /// In bfloat16.
+    Bf16(&'a mut [bf16]),
+}
+
+impl ElementsMut<'_> {
+    /// The same to be read.
+    pub const fn as_ref(&self) -> Elements<'_> {
+        match self {
+            ElementsMut::F32(elements) => Elements::F32(elements),
+            ElementsMut::F16(elements) => Elements::F16(elements),
+            ElementsMut::Bf16(elements) => Elements::Bf16(elements),
+        }
+    }
+
+    /// Writes the nearest values of floats, ties to even, of which there are at least as many.
+    #[inline(always)]
+    pub fn write<L: Lanes>(self, lanes: L, values: &[f32]) {
+        match self {
+            ElementsMut::F32(row) => Element::narrow_into(lanes, &values[..row.len()], row),
+            ElementsMut::F16(row) => Element::narrow_into(lanes, &values[..row.len()], row),
+            ElementsMut::Bf16(row) => Element::narrow_into(lanes, &values[..row.len()], row),
+        }
+    }
+}
+
 /// Widens a row vector by vector, and the rest one by one.
 #[inline(always)]
-fn widen_row<'a, L: Lanes, T: Element>(lanes: L, row: &[T], scratch: &'a mut [f32]) -> &'a [f32] {
+fn widen<'a, L: Lanes, T: Element>(lanes: L, row: &[T], scratch: &'a mut [f32]) -> &'a [f32] {
     let scratch = &mut scratch[..row.len()];
     let whole = row.len() / L::WIDTH * L::WIDTH;
     let (body, tail) = scratch.split_at_mut(whole);
@@ -69,22 +219,38 @@ pub(crate) fn store_f16<L: Lanes>(lanes: L, floats: &[f32], to: &mut [u16]) {
     }
 }
 
-impl Element for f32 {
-    const DTYPE: Dtype = Dtype::F32;
+/// What an element of a type is one of.
+macro_rules! is_one_of {
+    ($variant:ident) => {
+        const DTYPE: Dtype = Dtype::$variant;
 
-    #[inline(always)]
-    fn widen<'a, L: Lanes>(_: L, row: &'a [f32], _: &'a mut [f32]) -> &'a [f32] {
-        row
-    }
+        #[inline(always)]
+        fn elements(elements: &[Self]) -> Elements<'_> {
+            Elements::$variant(elements)
+        }
+
+        #[inline(always)]
+        fn of<'a>(elements: Elements<'a>) -> Option<&'a [Self]> {
+            match elements {
+                Elements::$variant(elements) => Some(elements),
+                _ => None,
+            }
+        }
+
+        fn rows(rows: RowsMut<'_, Self>) -> Rows<'_> {
+            Rows::$variant(rows)
+        }
+    };
+}
+
+impl private::Sealed for f32 {}
+
+impl Element for f32 {
+    is_one_of!(F32);
 
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, row: &[f32]) -> F32<L> {
         load_f32(lanes, row)
-    }
-
-    #[inline(always)]
-    fn widen_into<L: Lanes>(_: L, row: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(row);
     }
 
     #[inline(always)]
@@ -98,13 +264,10 @@ impl Element for f32 {
     }
 }
 
-impl Element for f16 {
-    const DTYPE: Dtype = Dtype::F16;
+impl private::Sealed for f16 {}
 
-    #[inline(always)]
-    fn widen<'a, L: Lanes>(lanes: L, row: &'a [f16], scratch: &'a mut [f32]) -> &'a [f32] {
-        widen_row(lanes, row, scratch)
-    }
+impl Element for f16 {
+    is_one_of!(F16);
 
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, row: &[f16]) -> F32<L> {
@@ -132,22 +295,14 @@ impl Element for f16 {
     }
 }
 
-impl Element for bf16 {
-    const DTYPE: Dtype = Dtype::Bf16;
+impl private::Sealed for bf16 {}
 
-    #[inline(always)]
-    fn widen<'a, L: Lanes>(lanes: L, row: &'a [bf16], scratch: &'a mut [f32]) -> &'a [f32] {
-        widen_row(lanes, row, scratch)
-    }
+impl Element for bf16 {
+    is_one_of!(Bf16);
 
     #[inline(always)]
     fn load<L: Lanes>(lanes: L, row: &[bf16]) -> F32<L> {
         F32::from_raw(lanes, lanes.load_bf16(row.reinterpret_cast()))
-    }
-
-    #[inline(always)]
-    fn bf16_bits(row: &[bf16]) -> Option<&[u16]> {
-        Some(row.reinterpret_cast())
     }
 
     #[inline(always)]

@@ -5,21 +5,21 @@
 //! and that no row belongs to two tasks, and gives out each task once.
 
 use core::fmt;
-use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use regard_simd::Lanes;
-
 pub use self::lots::{LotRuns, Lots};
 pub use self::pieces::{Blocks, Cell, Cells, Cut, Parts, Sharing, Strips};
+pub use self::rows::{Rows, RowsMut};
+use self::rows::{Shared, SharedRows};
 pub use self::shelf::{Found, Making, Shelf, Visit};
 use self::states::States;
 pub use self::states::{MatrixMut, StateRows};
-use crate::element::Element;
+use crate::element::ElementsMut;
 
 mod lots;
 mod pieces;
+mod rows;
 mod shelf;
 mod states;
 
@@ -39,19 +39,6 @@ pub struct Task {
     pub query_end: u32,
     /// Pairs that its rows attend to in one head, estimated, or tokens that a state is handed through: what tasks are ordered by.
     pub live: u64,
-}
-
-/// A strided tensor of rows, to be written: `[sequence][head][query]` rows of `width` adjacent elements.
-#[derive(Debug)]
-pub struct RowsMut<'a, T> {
-    /// The elements.
-    pub data: &'a mut [T],
-    /// How many sequences, heads and queries there are.
-    pub counts: [usize; 3],
-    /// How many elements apart neighbours are along each of them.
-    pub strides: [usize; 3],
-    /// Elements of a row.
-    pub width: usize,
 }
 
 /// An output or a task list that cannot be shared out.
@@ -126,109 +113,6 @@ impl fmt::Display for GridError {
 
 impl core::error::Error for GridError {}
 
-impl<T> RowsMut<'_, T> {
-    /// The same for a while.
-    pub fn reborrow(&mut self) -> RowsMut<'_, T> {
-        RowsMut { data: &mut *self.data, ..*self }
-    }
-
-    /// Checks that no two rows share an element and that all lie inside the data.
-    pub fn check(&self) -> Result<(), GridError> {
-        let overlap = GridError::Overlap { counts: self.counts, strides: self.strides, width: self.width };
-        if self.counts.contains(&0) || self.width == 0 {
-            return Ok(());
-        }
-        let mut axes = [0, 1, 2].map(|i| (self.strides[i], self.counts[i]));
-        axes.sort_unstable();
-        // What the axes so far reach over; the next stride must step past it.
-        let mut extent = self.width;
-        for (stride, count) in axes.into_iter().filter(|&(_, count)| count > 1) {
-            if stride < extent {
-                return Err(overlap);
-            }
-            extent =
-                stride.checked_mul(count - 1).and_then(|span| span.checked_add(extent)).ok_or(overlap)?;
-        }
-        if extent > self.data.len() {
-            return Err(GridError::Short { needed: extent, found: self.data.len() });
-        }
-        Ok(())
-    }
-}
-
-/// A checked output whose pieces may be written from several threads.
-struct Shared<'a, T> {
-    start: *mut T,
-    counts: [usize; 3],
-    strides: [usize; 3],
-    width: usize,
-    lifetime: PhantomData<&'a mut [T]>,
-}
-
-impl<'a, T> Shared<'a, T> {
-    fn new(rows: RowsMut<'a, T>) -> Result<Self, GridError> {
-        rows.check()?;
-        let RowsMut { data, counts, strides, width } = rows;
-        Ok(Self { start: data.as_mut_ptr(), counts, strides, width, lifetime: PhantomData })
-    }
-
-    /// Where the row `at` lies: inside the data and apart from all other rows, as `new` checked.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    fn row(&self, at: [usize; 3]) -> *mut [T] {
-        for (at, count) in at.iter().zip(self.counts) {
-            assert!(*at < count, "row {at} of {count}");
-        }
-        let offset: usize = at.iter().zip(self.strides).map(|(at, stride)| at * stride).sum();
-        core::ptr::slice_from_raw_parts_mut(self.start.wrapping_add(offset), self.width)
-    }
-}
-
-/// Where the rows of a grid's outputs go.
-#[derive(Debug)]
-pub enum Rows<'a, T> {
-    /// To their tensor, in its storage type.
-    Stored(RowsMut<'a, T>),
-    /// To memory in f32, for what comes after.
-    Floats(RowsMut<'a, f32>),
-}
-
-impl<T> Rows<'_, T> {
-    const fn counts(&self) -> [usize; 3] {
-        match self {
-            Rows::Stored(rows) => rows.counts,
-            Rows::Floats(rows) => rows.counts,
-        }
-    }
-}
-
-/// One row of a grid's outputs.
-#[derive(Debug)]
-pub enum Row<'a, T> {
-    /// In storage type.
-    Stored(&'a mut [T]),
-    /// In f32.
-    Floats(&'a mut [f32]),
-}
-
-impl<T: Element> Row<'_, T> {
-    /// Writes floats, of which there are at least as many as the row is wide.
-    #[inline(always)]
-    pub fn write<L: Lanes>(self, lanes: L, values: &[f32]) {
-        match self {
-            Row::Floats(row) => row.copy_from_slice(&values[..row.len()]),
-            Row::Stored(row) => T::narrow_into(lanes, &values[..row.len()], row),
-        }
-    }
-}
-
-/// [`Rows`] that were checked.
-enum SharedRows<'a, T> {
-    Stored(Shared<'a, T>),
-    Floats(Shared<'a, f32>),
-}
-
 /// Tasks of a call, and where their sequences lie in its outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Tasks<'a> {
@@ -243,9 +127,9 @@ pub struct Tasks<'a> {
 }
 
 /// Tasks and the outputs that they write.
-pub struct Grid<'a, T> {
+pub struct Grid<'a> {
     tasks: Tasks<'a>,
-    output: SharedRows<'a, T>,
+    output: SharedRows<'a>,
     stats: Option<Shared<'a, f32>>,
     kept: Option<Shared<'a, f32>>,
     states: Option<States<'a>>,
@@ -253,11 +137,11 @@ pub struct Grid<'a, T> {
 }
 
 // SAFETY: threads reach the outputs through `claim` alone, which gives each task to one caller, or, while the grid is borrowed for
-// them alone, through `Strips`, `Blocks`, `Parts` or `Cells`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. `T` and
-// f32 are sent to those threads.
-unsafe impl<T: Send> Sync for Grid<'_, T> {}
+// them alone, through `Strips`, `Blocks`, `Parts` or `Cells`, which give each piece of a task to one; `Grid::new` found the tasks' rows disjoint. Elements
+// are sent to those threads.
+unsafe impl Sync for Grid<'_> {}
 
-impl<'a, T> Grid<'a, T> {
+impl<'a> Grid<'a> {
     /// Checks outputs and tasks and shares them out in their order. `stats` has the counts of `output`, for what is
     /// written beside each row.
     ///
@@ -265,7 +149,7 @@ impl<'a, T> Grid<'a, T> {
     /// If rows overlap or leave their tensor, or the tasks are not disjoint pieces of it in that order.
     pub fn new(
         tasks: Tasks<'a>,
-        output: Rows<'a, T>,
+        output: Rows<'a>,
         stats: Option<RowsMut<'a, f32>>,
     ) -> Result<Self, GridError> {
         let counts = output.counts();
@@ -274,11 +158,14 @@ impl<'a, T> Grid<'a, T> {
             check_counts(stats, counts)?;
         }
         let stats = stats.map(Shared::new).transpose()?;
-        let output = match output {
-            Rows::Stored(rows) => SharedRows::Stored(Shared::new(rows)?),
-            Rows::Floats(rows) => SharedRows::Floats(Shared::new(rows)?),
-        };
-        Ok(Self { tasks, output, stats, kept: None, states: None, next: AtomicUsize::new(0) })
+        Ok(Self {
+            tasks,
+            output: SharedRows::new(output)?,
+            stats,
+            kept: None,
+            states: None,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// With rows that a task works on as long as it lasts, and that are an output too: of each head of a sequence as many as
@@ -306,23 +193,16 @@ impl<'a, T> Grid<'a, T> {
     }
 
     const fn counts(&self) -> [usize; 3] {
-        match &self.output {
-            SharedRows::Stored(rows) => rows.counts,
-            SharedRows::Floats(rows) => rows.counts,
-        }
+        self.output.counts()
     }
 
     /// All heads of a task, and all channels.
     const fn whole(&self) -> Part {
-        let width = match &self.output {
-            SharedRows::Stored(rows) => rows.width,
-            SharedRows::Floats(rows) => rows.width,
-        };
-        Part { heads: 0..self.tasks.group, channels: 0..width }
+        Part { heads: 0..self.tasks.group, channels: 0..self.output.width() }
     }
 
     /// The next task, or `None` when all are given out.
-    pub fn claim(&self) -> Option<Claim<'_, T>> {
+    pub fn claim(&self) -> Option<Claim<'_>> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let task = *self.tasks.order.get(turn)? as usize;
         Some(Claim { grid: self, task: self.tasks.tasks[task], kept: 0..u32::MAX, part: self.whole() })
@@ -385,8 +265,8 @@ fn check_tasks(tasks: &Tasks<'_>, counts: [usize; 3]) -> Result<(), GridError> {
 }
 
 /// One task, or a piece of one, and the sole right to write its rows.
-pub struct Claim<'g, T> {
-    grid: &'g Grid<'g, T>,
+pub struct Claim<'g> {
+    grid: &'g Grid<'g>,
     task: Task,
     /// Which of the task's kept rows.
     kept: Range<u32>,
@@ -401,21 +281,13 @@ struct Part {
     channels: Range<usize>,
 }
 
-impl Part {
-    /// Its channels of a row.
-    fn of<T>(&self, row: *mut [T]) -> *mut [T] {
-        let Range { start, end } = self.channels;
-        assert!(start <= end && end <= row.len(), "channels of the row");
-        core::ptr::slice_from_raw_parts_mut(row.cast::<T>().wrapping_add(start), end - start)
-    }
-}
-
-impl<T> Claim<'_, T> {
+impl Claim<'_> {
     /// What the task covers.
     pub fn task(&self) -> Task {
         self.task
     }
 
+    #[inline]
     fn place(&self, head_in_group: usize, query: u32) -> [usize; 3] {
         let Task { sequence, kv_head, query_begin, query_end, .. } = self.task;
         let Tasks { group, starts, .. } = self.grid.tasks;
@@ -433,18 +305,13 @@ impl<T> Claim<'_, T> {
     ///
     /// # Panics
     /// If the row is not of the task.
-    pub fn output(&mut self, head_in_group: usize, query: u32) -> Row<'_, T> {
+    #[inline]
+    pub fn output(&mut self, head_in_group: usize, query: u32) -> ElementsMut<'_> {
         let place = self.place(head_in_group, query);
-        match &self.grid.output {
-            // SAFETY: `row` points into the data that `Grid::new` was given, at a row that it found apart from all
-            // others; the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the
-            // task was given out once (`claim` counts up and `order` names it once; so do `Blocks`, whose blocks are
-            // apart, `Parts`, whose heads or channels are, and `Cells`, whose queries are too; strips have no such row), and
-            // `&mut self` keeps it to one borrow.
-            SharedRows::Stored(rows) => Row::Stored(unsafe { &mut *self.part.of(rows.row(place)) }),
-            // SAFETY: as above.
-            SharedRows::Floats(rows) => Row::Floats(unsafe { &mut *self.part.of(rows.row(place)) }),
-        }
+        // SAFETY: the row is of this task (`place` compared), no row is of two tasks (`Grid::new` checked), the task was given
+        // out once (`claim` counts up and `order` names it once; so do `Blocks`, whose blocks are apart, `Parts`, whose heads or
+        // channels are, and `Cells`, whose queries are too; strips have no such row), and `&mut self` keeps it to one borrow.
+        unsafe { self.grid.output.part(place, self.part.channels.clone()) }
     }
 
     /// Where what is written beside the row goes, if it is asked for.
@@ -494,28 +361,28 @@ impl<T> Claim<'_, T> {
 }
 
 /// Rows of a tensor in bands of some queries of a sequence, over all of its heads, each given out once.
-pub struct Bands<'a, T> {
-    rows: Shared<'a, T>,
+pub struct Bands<'a> {
+    rows: SharedRows<'a>,
     queries: usize,
     next: AtomicUsize,
 }
 
 // SAFETY: threads reach the rows through `claim` alone, which gives each band to one caller; bands are disjoint, since
-// each row lies in the band of its sequence and query. `T` is sent to those threads.
-unsafe impl<T: Send> Sync for Bands<'_, T> {}
+// each row lies in the band of its sequence and query. Elements are sent to those threads.
+unsafe impl Sync for Bands<'_> {}
 
-impl<'a, T> Bands<'a, T> {
+impl<'a> Bands<'a> {
     /// Cuts rows into bands of `queries`, at least 1; the last of a sequence may be smaller.
     ///
     /// # Errors
     /// If rows overlap or leave their tensor.
-    pub fn new(rows: RowsMut<'a, T>, queries: usize) -> Result<Self, GridError> {
-        Ok(Self { rows: Shared::new(rows)?, queries: queries.max(1), next: AtomicUsize::new(0) })
+    pub fn new(rows: Rows<'a>, queries: usize) -> Result<Self, GridError> {
+        Ok(Self { rows: SharedRows::new(rows)?, queries: queries.max(1), next: AtomicUsize::new(0) })
     }
 
     /// The next band, or `None` when all are given out.
-    pub fn claim(&self) -> Option<Band<'_, T>> {
-        let [sequences, _, queries] = self.rows.counts;
+    pub fn claim(&self) -> Option<Band<'_>> {
+        let [sequences, _, queries] = self.rows.counts();
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let per_sequence = queries.div_ceil(self.queries);
         let sequence = turn.checked_div(per_sequence).filter(|&sequence| sequence < sequences)?;
@@ -526,14 +393,14 @@ impl<'a, T> Bands<'a, T> {
 }
 
 /// One band and the sole right to write its rows.
-pub struct Band<'g, T> {
-    rows: &'g Shared<'g, T>,
+pub struct Band<'g> {
+    rows: &'g SharedRows<'g>,
     /// The sequence.
     pub sequence: usize,
     queries: Range<usize>,
 }
 
-impl<T> Band<'_, T> {
+impl Band<'_> {
     /// The queries of the band.
     pub fn queries(&self) -> Range<usize> {
         self.queries.clone()
@@ -543,12 +410,11 @@ impl<T> Band<'_, T> {
     ///
     /// # Panics
     /// If it is not of the band.
-    pub fn row(&mut self, head: usize, query: usize) -> &mut [T] {
+    pub fn row(&mut self, head: usize, query: usize) -> ElementsMut<'_> {
         assert!(self.queries.contains(&query), "a row of the band");
-        // SAFETY: `row` points into the data that `Bands::new` was given, at a row that it found apart from all others;
-        // the row is of this band (compared above), which was given out once (`claim` counts up; it would take 2^64
+        // SAFETY: the row is of this band (compared above), which was given out once (`claim` counts up; it would take 2^64
         // calls to wrap), and `&mut self` keeps it to one borrow.
-        unsafe { &mut *self.rows.row([self.sequence, head, query]) }
+        unsafe { self.rows.part([self.sequence, head, query], 0..self.rows.width()) }
     }
 }
 

@@ -7,7 +7,7 @@
 use pulp::bytemuck;
 use regard_simd::{Lanes, TRANSPOSE, rows_from, vectors_mut};
 
-use crate::element::Element;
+use crate::element::Elements;
 use crate::engine::GROUP;
 use crate::isa::Door;
 use crate::split::{join_rows, pair_channels, pair_rows};
@@ -58,18 +58,18 @@ pub trait Rows<'t> {
 /// The rows that a function finds, as they are.
 pub struct AsStored<F>(pub F);
 
-impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
+impl<'t, F: Fn(usize) -> Elements<'t>> Rows<'t> for AsStored<F> {
     #[inline(always)]
     fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
         't: 'a,
     {
-        T::widen(lanes, self.0(i), scratch)
+        self.0(i).widen(lanes, scratch)
     }
 
     #[inline(always)]
     fn bf16_bits(&self, i: usize) -> Option<&'t [u16]> {
-        T::bf16_bits(self.0(i))
+        self.0(i).bf16_bits()
     }
 
     #[inline(always)]
@@ -77,9 +77,9 @@ impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
     where
         't: 'a,
     {
-        let row = &self.0(i)[..dim];
+        let row = self.0(i).part(0..dim);
         let (words, scratch) = scratch.split_at_mut(dim.div_ceil(2));
-        match T::bf16_bits(row) {
+        match row.bf16_bits() {
             Some(bits) => {
                 if let Ok(stored) = bytemuck::try_cast_slice(bits) {
                     return stored;
@@ -88,7 +88,7 @@ impl<'t, T: Element, F: Fn(usize) -> &'t [T]> Rows<'t> for AsStored<F> {
                 whole.copy_from_slice(bits);
                 missing.fill(0u16);
             }
-            None => pair_channels(T::widen(lanes, row, scratch), 1, bytemuck::cast_slice_mut(words)),
+            None => pair_channels(row.widen(lanes, scratch), 1, bytemuck::cast_slice_mut(words)),
         }
         words
     }

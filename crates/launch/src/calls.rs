@@ -2,7 +2,6 @@
 
 use regard_engine::Engine;
 use regard_engine::any::Visit;
-use regard_engine::element::Element;
 use regard_engine::threads::Threads;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
@@ -17,15 +16,15 @@ use regard_runtime::view::ViewMut;
 use crate::code::VariantCode;
 
 /// A scheduled call on tensors.
-pub struct Run<'a, T> {
+pub struct Run<'a> {
     /// Variant, plan, problem and schedule.
     pub parts: Parts<'a>,
     /// The variant's mask and modifier.
     pub code: &'a VariantCode,
     /// Tensors.
-    pub inputs: Inputs<'a, T>,
+    pub inputs: Inputs<'a>,
     /// Where results go.
-    pub target: Target<'a, T>,
+    pub target: Target<'a>,
     /// What a mechanism leaves behind, if it is wanted.
     pub left: Left<'a>,
     /// Who does it.
@@ -39,12 +38,12 @@ pub enum Left<'a> {
     /// Nothing that is wanted.
     Nothing,
     /// Lookahead keys.
-    Keys(ViewMut<'a, f32>),
+    Keys(ViewMut<'a>),
     /// States, which are read first.
     States(CachedStates<'a>),
 }
 
-impl<T: Element> Visit for Run<'_, T> {
+impl Visit for Run<'_> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
@@ -62,13 +61,13 @@ impl<T: Element> Visit for Run<'_, T> {
 }
 
 /// Tokens on their way into a cache.
-pub struct Append<'a, T> {
+pub struct Append<'a> {
     /// Variant, plan and a problem whose keys are the tokens.
     pub of: (&'a Variant<'a>, &'a Plan, &'a Problem<'a>),
     /// The variant's mask and modifier, which say who teaches lookahead keys.
     pub code: &'a VariantCode,
     /// Their keys and values.
-    pub tokens: Tokens<'a, T>,
+    pub tokens: Tokens<'a>,
     /// Where they go.
     pub cache: CachedSequenceMut<'a>,
     /// Who does what of it can be shared out.
@@ -77,7 +76,7 @@ pub struct Append<'a, T> {
     pub floats: &'a mut [f32],
 }
 
-impl<T: Element> Visit for Append<'_, T> {
+impl Visit for Append<'_> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
@@ -87,26 +86,26 @@ impl<T: Element> Visit for Append<'_, T> {
 }
 
 /// Tokens with lookahead keys on their way into a cache, and their queries.
-pub struct Extend<'a, T> {
+pub struct Extend<'a> {
     /// Variant, plan, problem and schedule.
     pub parts: Parts<'a>,
     /// The variant's mask and modifier, and who teaches whom.
     pub code: &'a VariantCode,
     /// Tensors.
-    pub inputs: Inputs<'a, T>,
+    pub inputs: Inputs<'a>,
     /// Where the tokens go.
     pub cache: CachedSequenceMut<'a>,
     /// What they are appended in.
     pub floats: &'a mut [f32],
     /// Where results go.
-    pub outputs: Outputs<'a, T>,
+    pub outputs: Outputs<'a>,
     /// Who does it.
     pub threads: &'a dyn Threads,
     /// What it is done in.
     pub workspace: Workspace<'a>,
 }
 
-impl<T: Element> Visit for Extend<'_, T> {
+impl Visit for Extend<'_> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
@@ -117,22 +116,22 @@ impl<T: Element> Visit for Extend<'_, T> {
 }
 
 /// A few queries of each sequence on caches.
-pub struct Decode<'a, T> {
+pub struct Decode<'a> {
     /// Variant, plan, problem and caches.
     pub parts: split::Parts<'a>,
     /// The variant's mask and modifier.
     pub code: &'a VariantCode,
     /// Tensors.
-    pub queries: Queries<'a, T>,
+    pub queries: Queries<'a>,
     /// Where results go.
-    pub outputs: Outputs<'a, T>,
+    pub outputs: Outputs<'a>,
     /// Who does it.
     pub threads: &'a dyn Threads,
     /// What it is done in.
     pub workspace: Workspace<'a>,
 }
 
-impl<T: Element> Visit for Decode<'_, T> {
+impl Visit for Decode<'_> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
@@ -142,7 +141,7 @@ impl<T: Element> Visit for Decode<'_, T> {
 }
 
 /// A scheduled call on caches.
-pub struct Prefill<'a, T> {
+pub struct Prefill<'a> {
     /// Variant, plan, problem and schedule.
     pub parts: Parts<'a>,
     /// The variant's mask and modifier.
@@ -150,16 +149,16 @@ pub struct Prefill<'a, T> {
     /// One for each sequence.
     pub caches: &'a dyn Caches,
     /// Tensors.
-    pub queries: Queries<'a, T>,
+    pub queries: Queries<'a>,
     /// Where results go.
-    pub outputs: Outputs<'a, T>,
+    pub outputs: Outputs<'a>,
     /// Who does it.
     pub threads: &'a dyn Threads,
     /// What it is done in.
     pub workspace: Workspace<'a>,
 }
 
-impl<T: Element> Visit for Prefill<'_, T> {
+impl Visit for Prefill<'_> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
@@ -169,26 +168,26 @@ impl<T: Element> Visit for Prefill<'_, T> {
 }
 
 /// Merged parts, of which outputs are made.
-pub struct Finish<'a, T> {
+pub struct Finish<'a> {
     /// Variant, plan and problem.
     pub of: (&'a Variant<'a>, &'a Plan, &'a Problem<'a>),
     /// Sums over all keys.
     pub part: flash::Part<'a>,
     /// What finishes them.
-    pub ending: Ending<'a, T>,
+    pub ending: Ending<'a>,
     /// Where results go.
-    pub outputs: Outputs<'a, T>,
+    pub outputs: Outputs<'a>,
     /// Who does it.
     pub threads: &'a dyn Threads,
     /// What it is done in.
     pub workspace: Workspace<'a>,
 }
 
-impl<T: Element> Visit for Finish<'_, T> {
+impl Visit for Finish<'_> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { of: (variant, _, problem), part, ending, outputs, threads, workspace } = self;
-        flash::finish(engine, (variant, problem), part, ending, outputs, threads, workspace.floats)
+        let Self { of, part, ending, outputs, threads, workspace } = self;
+        flash::finish(engine, of, part, ending, outputs, threads, workspace.floats)
     }
 }

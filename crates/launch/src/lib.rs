@@ -1,8 +1,7 @@
 //! From a checked call to the runtime: the one crate in which its loops are compiled.
 //!
-//! They are large, once for each engine and storage type. A generic function would compile them again in every crate that
-//! calls it, and in each of its tests; here [`Element`]'s functions are ordinary ones of each storage type, and whatever calls
-//! them is compiled in seconds.
+//! They are large, once for each engine. A generic function would compile them again in every crate that calls it, and in each of its
+//! tests; here calls are ordinary functions, and whatever makes them is compiled in seconds.
 #![forbid(unsafe_code)]
 
 mod calls;
@@ -10,9 +9,7 @@ mod code;
 
 use core::fmt;
 
-use half::{bf16, f16};
 use regard_engine::any::{self, Unavailable, Visit};
-use regard_engine::element;
 use regard_ir::plan::Plan;
 use regard_runtime::flash;
 
@@ -39,91 +36,31 @@ impl fmt::Display for LaunchError {
 
 impl std::error::Error for LaunchError {}
 
-/// A storage type of q, k, v and o: `f32`, `f16` or `bf16` (of the crate `half`).
-pub trait Element: element::Element + private::Sealed {
-    /// Runs a scheduled call on tensors.
-    ///
-    /// # Errors
-    /// As [`flash::run`].
-    #[doc(hidden)]
-    fn run(call: Run<'_, Self>) -> Result<(), LaunchError>;
-
-    /// Appends tokens to a cache.
-    ///
-    /// # Errors
-    /// As [`regard_runtime::split::append`].
-    #[doc(hidden)]
-    fn append(call: Append<'_, Self>) -> Result<(), LaunchError>;
-
-    /// Appends tokens with lookahead keys to a cache and attends them.
-    ///
-    /// # Errors
-    /// As [`flash::extend_lookahead`].
-    #[doc(hidden)]
-    fn extend(call: Extend<'_, Self>) -> Result<(), LaunchError>;
-
-    /// Attends a few queries to caches.
-    ///
-    /// # Errors
-    /// As [`regard_runtime::split::run`].
-    #[doc(hidden)]
-    fn decode(call: Decode<'_, Self>) -> Result<(), LaunchError>;
-
-    /// Runs a scheduled call on caches.
-    ///
-    /// # Errors
-    /// As [`flash::run_cached`].
-    #[doc(hidden)]
-    fn prefill(call: Prefill<'_, Self>) -> Result<(), LaunchError>;
-
-    /// Makes outputs of merged parts.
-    ///
-    /// # Errors
-    /// As [`flash::finish`].
-    #[doc(hidden)]
-    fn finish(call: Finish<'_, Self>) -> Result<(), LaunchError>;
-}
-
-mod private {
-    /// No other crate may implement it: kernels exist for the three types alone.
-    pub trait Sealed {}
-}
-
-/// Makes a call on the engine of its plan.
+/// Makes a call on the engine of a plan.
 fn on<V: Visit<Output = Result<(), flash::RunError>>>(plan: &Plan, call: V) -> Result<(), LaunchError> {
     any::with(plan.engine, plan.isa, call).map_err(LaunchError::Unavailable)?.map_err(LaunchError::Runtime)
 }
 
-macro_rules! elements {
-    ($($type:ty),+) => {$(
-        impl private::Sealed for $type {}
-
-        impl Element for $type {
-            fn run(call: Run<'_, Self>) -> Result<(), LaunchError> {
-                on(call.parts.plan, call)
-            }
-
-            fn append(call: Append<'_, Self>) -> Result<(), LaunchError> {
-                on(call.of.1, call)
-            }
-
-            fn extend(call: Extend<'_, Self>) -> Result<(), LaunchError> {
-                on(call.parts.plan, call)
-            }
-
-            fn decode(call: Decode<'_, Self>) -> Result<(), LaunchError> {
-                on(call.parts.plan, call)
-            }
-
-            fn prefill(call: Prefill<'_, Self>) -> Result<(), LaunchError> {
-                on(call.parts.plan, call)
-            }
-
-            fn finish(call: Finish<'_, Self>) -> Result<(), LaunchError> {
-                on(call.of.1, call)
+/// Gives each call a function that makes it on the engine of its plan: an ordinary one, which is compiled here.
+macro_rules! launches {
+    ($($call:ident($self:ident: $plan:expr)),+) => {$(
+        impl $call<'_> {
+            /// Makes the call.
+            ///
+            /// # Errors
+            /// If the processor lacks the instructions, and as the runtime says.
+            pub fn launch($self) -> Result<(), LaunchError> {
+                on($plan, $self)
             }
         }
     )+};
 }
 
-elements!(f32, f16, bf16);
+launches!(
+    Run(self: self.parts.plan),
+    Append(self: self.of.1),
+    Extend(self: self.parts.plan),
+    Decode(self: self.parts.plan),
+    Prefill(self: self.parts.plan),
+    Finish(self: self.of.1)
+);

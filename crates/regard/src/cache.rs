@@ -16,7 +16,7 @@ use regard_ir::problem::{Problem, ProblemError};
 use regard_ir::reach::Reach;
 use regard_ir::spec::{CacheLayout, Spec};
 use regard_ir::variant::Heads;
-use regard_launch::{Append, Element};
+use regard_launch::Append;
 use regard_map::file::{Description, FileError, Held, Opened};
 use regard_map::{CacheFile, StateFile, Words};
 use regard_runtime::cache::{
@@ -482,10 +482,7 @@ impl Cache {
     /// tokens.
     ///
     /// # Errors
-    /// If there is no such sequence.
-    ///
-    /// # Panics
-    /// If there is no such head, or the row has another length.
+    /// If there is no such sequence or head, or the row is longer or shorter.
     pub fn read(
         &self,
         sequence: SequenceId,
@@ -497,6 +494,7 @@ impl Cache {
         if self.states.is_some() {
             return Ok(false);
         }
+        row.check(&self.shape, to.len())?;
         let of = (token / self.rows_of_token) as u32;
         let there = of < view.len && !view.pages.lost(view.written, self.format.tokens).contains(&of);
         if there {
@@ -506,12 +504,12 @@ impl Cache {
     }
 
     /// Appends tokens that fit kernel and cache.
-    pub(crate) fn append<T: Element>(
+    pub(crate) fn append(
         &mut self,
         kernel: &Kernel,
         threads: &dyn Threads,
         sequence: SequenceId,
-        tokens: Tokens<'_, T>,
+        tokens: Tokens<'_>,
     ) -> Result<(), RunError> {
         self.check_has_keys()?;
         let len = self.store.len(sequence).map_err(RunError::Store)? as usize;
@@ -530,7 +528,7 @@ impl Cache {
             cache.learned = Some(lessons.learned_mut(memory.floats_mut(), index));
         }
         let of = (variant, kernel.plan(), &problem);
-        T::append(Append { of, code: &kernel.code, tokens, cache, threads, floats })?;
+        Append { of, code: &kernel.code, tokens, cache, threads, floats }.launch()?;
         store.commit(sequence, count).map_err(RunError::Store)
     }
 

@@ -7,7 +7,6 @@ use regard_ir::cache::PageFormat;
 use regard_ir::identity::Identity;
 use regard_ir::inputs::BindError;
 use regard_ir::machine::Isa;
-use regard_ir::plan::Dtype;
 use regard_ir::problem::ProblemError;
 use regard_launch::LaunchError;
 use regard_map::file::FileError;
@@ -91,13 +90,6 @@ impl std::error::Error for ScheduleError {}
 /// A run that did not happen, or whose outputs mean nothing.
 #[derive(Debug)]
 pub enum RunError {
-    /// The tensors have another storage type than the kernel was planned for.
-    Dtype {
-        /// The plan's.
-        expected: Dtype,
-        /// The tensors'.
-        found: Dtype,
-    },
     /// The schedule was made by the kernel of another spec.
     Identity {
         /// This kernel's spec.
@@ -152,9 +144,6 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RunError::Dtype { expected, found } => {
-                write!(f, "the kernel is planned for {}, the tensors are {}", expected.name(), found.name())
-            }
             RunError::Identity { expected, found } => {
                 write!(f, "the schedule was made for spec {found}, this kernel is of {expected}")
             }

@@ -13,7 +13,7 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_launch::{Decode, Element, Finish, Left, Prefill, Run, Source, VariantCode};
+use regard_launch::{Decode, Finish, Left, Prefill, Run, Source, VariantCode};
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::{CachedPrediction, Prediction};
@@ -203,12 +203,12 @@ impl Kernel {
     /// # Errors
     /// If a tensor does not fit spec, plan or problem, the workspace is too small, or a mask or modifier indexes a
     /// captured tensor outside its axes.
-    pub fn run<T: Element>(
+    pub fn run(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
-        inputs: Inputs<'_, T>,
-        outputs: Outputs<'_, T>,
+        inputs: Inputs<'_>,
+        outputs: Outputs<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
         self.launch(schedule, threads, inputs, (outputs.into(), Left::Nothing), workspace)
@@ -219,12 +219,12 @@ impl Kernel {
     ///
     /// # Errors
     /// As `run`, and if there is not a query for each key, from the first position on.
-    pub fn run_lookahead<T: Element>(
+    pub fn run_lookahead(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
-        inputs: Inputs<'_, T>,
-        (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
+        inputs: Inputs<'_>,
+        (outputs, u): (Outputs<'_>, ViewMut<'_>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
         self.launch(schedule, threads, inputs, (outputs.into(), Left::Keys(u)), workspace)
@@ -236,12 +236,12 @@ impl Kernel {
     /// # Errors
     /// As `run`, and if a causal recurrence has not a query for each key. Where others came before the first, `Problem::with_q_offset`
     /// says so.
-    pub fn run_recurrence<T: Element>(
+    pub fn run_recurrence(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
-        inputs: Inputs<'_, T>,
-        (outputs, states): (Outputs<'_, T>, States<'_>),
+        inputs: Inputs<'_>,
+        (outputs, states): (Outputs<'_>, States<'_>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
         self.launch(schedule, threads, inputs, (outputs.into(), Left::States(states.into())), workspace)
@@ -252,11 +252,11 @@ impl Kernel {
     ///
     /// # Errors
     /// As `run`.
-    pub fn run_part<T: Element>(
+    pub fn run_part(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
-        inputs: Inputs<'_, T>,
+        inputs: Inputs<'_>,
         part: &mut Part,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
@@ -264,26 +264,19 @@ impl Kernel {
     }
 
     /// A run of any kind.
-    fn launch<T: Element>(
+    fn launch(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
-        inputs: Inputs<'_, T>,
-        (target, left): (Target<'_, T>, Left<'_>),
+        inputs: Inputs<'_>,
+        (target, left): (Target<'_>, Left<'_>),
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
+        self.check(schedule, threads)?;
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
-        Ok(T::run(Run {
-            parts,
-            code: &self.code,
-            inputs,
-            target,
-            left,
-            threads,
-            workspace: workspace.view(),
-        })?)
+        Ok(Run { parts, code: &self.code, inputs, target, left, threads, workspace: workspace.view() }
+            .launch()?)
     }
 
     /// Makes outputs of a merged part: divides by its sums, with the sink, and mixes, norms and gates where the spec does.
@@ -292,19 +285,19 @@ impl Kernel {
     ///
     /// # Errors
     /// As `run`.
-    pub fn finish<T: Element>(
+    pub fn finish(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
         part: &Part,
-        ending: Ending<'_, T>,
-        outputs: Outputs<'_, T>,
+        ending: Ending<'_>,
+        outputs: Outputs<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
+        self.check(schedule, threads)?;
         let of = (&self.variant(), self.plan(), &schedule.positions());
         let (part, workspace) = (part.view(), workspace.view());
-        Ok(T::finish(Finish { of, part, ending, outputs, threads, workspace })?)
+        Ok(Finish { of, part, ending, outputs, threads, workspace }.launch()?)
     }
 
     /// Room for the keys and values of sequences, as the spec's table `cache` says, or for the states of a recurrence.
@@ -342,11 +335,11 @@ impl Kernel {
     /// # Errors
     /// If a tensor does not fit, the cache has no room, or its file is not what it was ([`Cache::probe`]). The cache is as it was
     /// then.
-    pub fn append<T: Element>(
+    pub fn append(
         &self,
         cache: &mut Cache,
         sequence: SequenceId,
-        tokens: Tokens<'_, T>,
+        tokens: Tokens<'_>,
     ) -> Result<(), RunError> {
         self.append_with(&Solo, cache, sequence, tokens)
     }
@@ -357,14 +350,14 @@ impl Kernel {
     ///
     /// # Errors
     /// As [`Kernel::append`].
-    pub fn append_with<T: Element>(
+    pub fn append_with(
         &self,
         threads: &dyn Threads,
         cache: &mut Cache,
         sequence: SequenceId,
-        tokens: Tokens<'_, T>,
+        tokens: Tokens<'_>,
     ) -> Result<(), RunError> {
-        self.check_cache::<T>(cache)?;
+        self.check_cache(cache)?;
         cache.append(self, threads, sequence, tokens)
     }
 
@@ -438,16 +431,16 @@ impl Kernel {
     /// # Errors
     /// If a tensor does not fit, `step` was made for fewer sequences, queries or threads, the file of the cache is not what it
     /// was ([`Cache::probe`]), or a mask or modifier indexes a captured tensor outside its axes.
-    pub fn decode<T: Element>(
+    pub fn decode(
         &self,
         step: &mut Step,
         threads: &dyn Threads,
         cache: &Cache,
         sequences: &[SequenceId],
-        queries: Queries<'_, T>,
-        outputs: Outputs<'_, T>,
+        queries: Queries<'_>,
+        outputs: Outputs<'_>,
     ) -> Result<(), RunError> {
-        self.check_step::<T>(step, threads, cache)?;
+        self.check_step(step, threads, cache)?;
         cache.check_has_keys()?;
         let [_, _, count] = queries.q.counts();
         let of_each = count.checked_div(sequences.len()).unwrap_or(0);
@@ -456,7 +449,7 @@ impl Kernel {
         let Call { ref problem, workspace } = step.call(of, cache, sequences, of_each)?;
         let (caches, code) = (&cache.chosen(sequences), &self.code);
         let parts = split::Parts { variant, plan: self.plan(), problem, caches };
-        Ok(T::decode(Decode { parts, code, queries, outputs, threads, workspace })?)
+        Ok(Decode { parts, code, queries, outputs, threads, workspace }.launch()?)
     }
 
     /// Attends many queries to the cached keys of their sequences: a prefill, or a piece of one, whose tokens were appended.
@@ -468,17 +461,17 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::run`], and if a sequence has another number of tokens, or the file of the cache is not what it was
     /// ([`Cache::probe`]).
-    pub fn prefill<T: Element>(
+    pub fn prefill(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
         (cache, sequences): (&Cache, &[SequenceId]),
-        queries: Queries<'_, T>,
-        outputs: Outputs<'_, T>,
+        queries: Queries<'_>,
+        outputs: Outputs<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
-        self.check_cache::<T>(cache)?;
+        self.check(schedule, threads)?;
+        self.check_cache(cache)?;
         cache.check_has_keys()?;
         for &sequence in sequences {
             cache.len(sequence).map_err(RunError::Store)?;
@@ -486,32 +479,24 @@ impl Kernel {
         let (caches, workspace) = (&cache.chosen(sequences), workspace.view());
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
-        Ok(T::prefill(Prefill { parts, code: &self.code, caches, queries, outputs, threads, workspace })?)
+        Ok(Prefill { parts, code: &self.code, caches, queries, outputs, threads, workspace }.launch()?)
     }
 
-    /// Whether a cache and a storage type are this kernel's, and the file of a cache is whole.
-    fn check_cache<T: Element>(&self, cache: &Cache) -> Result<(), RunError> {
-        let Plan { identity, dtype, cache: format, .. } = *self.plan();
+    /// Whether a cache is this kernel's, and the file of a cache is whole.
+    fn check_cache(&self, cache: &Cache) -> Result<(), RunError> {
+        let Plan { identity, cache: format, .. } = *self.plan();
         if cache.identity != identity {
             return Err(RunError::Identity { expected: identity, found: cache.identity });
         }
         if cache.format != format {
             return Err(RunError::Format { expected: format, found: cache.format });
         }
-        if T::DTYPE != dtype {
-            return Err(RunError::Dtype { expected: dtype, found: T::DTYPE });
-        }
         cache.probed().map_err(RunError::File)
     }
 
-    /// Whether a step, so many threads, a cache and a storage type are this kernel's.
-    fn check_step<T: Element>(
-        &self,
-        step: &Step,
-        threads: &dyn Threads,
-        cache: &Cache,
-    ) -> Result<(), RunError> {
-        self.check_cache::<T>(cache)?;
+    /// Whether a step, so many threads and a cache are this kernel's.
+    fn check_step(&self, step: &Step, threads: &dyn Threads, cache: &Cache) -> Result<(), RunError> {
+        self.check_cache(cache)?;
         if step.identity != cache.identity {
             return Err(RunError::Identity { expected: cache.identity, found: step.identity });
         }
@@ -521,14 +506,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether a schedule, a storage type and so many threads are this kernel's.
-    fn check<T: Element>(&self, schedule: &Schedule, threads: &dyn Threads) -> Result<(), RunError> {
-        let Plan { identity, dtype, .. } = *self.plan();
+    /// Whether a schedule and so many threads are this kernel's.
+    fn check(&self, schedule: &Schedule, threads: &dyn Threads) -> Result<(), RunError> {
+        let identity = self.plan().identity;
         if schedule.identity != identity {
             return Err(RunError::Identity { expected: identity, found: schedule.identity });
-        }
-        if T::DTYPE != dtype {
-            return Err(RunError::Dtype { expected: dtype, found: T::DTYPE });
         }
         let scheduled = schedule.tasks.threads;
         if threads.count() > scheduled {

@@ -1,6 +1,5 @@
 //! What happens to output rows after the weighted sum: heads are mixed, rows are normed, gates are applied.
 
-use regard_engine::element::Element;
 use regard_engine::grid::Bands;
 use regard_engine::isa::Door;
 use regard_ir::inputs::Captured;
@@ -9,9 +8,9 @@ use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, sigmoid, vectors_mut};
 
 use crate::carve::ALIGN;
-use crate::flash::Gate;
 use crate::flash::part::Of;
 use crate::mix::{self, CHAIN, Combination, Factors, SUMS};
+use crate::view::View;
 
 /// Queries of a band whose heads are mixed at a time.
 pub(crate) const BAND: usize = 8;
@@ -27,16 +26,16 @@ pub(crate) const fn len(value_dim: usize) -> usize {
 
 /// Norm and gate of output rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Finish<'a, T> {
+pub(crate) struct Finish<'a> {
     output: &'a Output,
     /// The norm's factors, where there are learned ones.
     learned: Option<&'a [f32]>,
-    gate: Option<(GateShape, Gate<'a, T>)>,
+    gate: Option<(GateShape, View<'a>)>,
 }
 
-impl<'a, T: Element> Finish<'a, T> {
+impl<'a> Finish<'a> {
     /// `None` where rows stay as they are.
-    pub fn new(variant: &'a Variant<'a>, captured: &Captured<'a>, gate: Option<Gate<'a, T>>) -> Option<Self> {
+    pub fn new(variant: &'a Variant<'a>, captured: &Captured<'a>, gate: Option<View<'a>>) -> Option<Self> {
         let output = &variant.output;
         if output.norm.is_none() && output.gate.is_none() {
             return None;
@@ -58,18 +57,9 @@ impl<'a, T: Element> Finish<'a, T> {
         }
         let Some((shape, gate)) = self.gate else { return };
         let [sequence, head, query] = at;
-        let width = match gate {
-            Gate::Stored(gate) => {
-                let gate = gate.row(sequence, head, query);
-                T::widen_into(lanes, gate, &mut scratch[..gate.len()]);
-                gate.len()
-            }
-            Gate::Floats(gate) => {
-                let gate = gate.row(sequence, head, query);
-                scratch[..gate.len()].copy_from_slice(gate);
-                gate.len()
-            }
-        };
+        let gate = gate.row(sequence, head, query);
+        let width = gate.len();
+        gate.widen_into(lanes, &mut scratch[..width]);
         let vectors = width.next_multiple_of(L::WIDTH);
         scratch[width..vectors].fill(0.0);
         for gate in vectors_mut(lanes, &mut scratch[..vectors]) {
@@ -95,7 +85,7 @@ pub(crate) enum Sums<'a> {
 }
 
 /// Weighted sums of heads, and what is made of them or of their mixtures.
-pub(crate) struct Mixing<'a, T> {
+pub(crate) struct Mixing<'a> {
     /// Absent where each head is its own output.
     pub combination: Option<Combination<'a>>,
     pub sums: Sums<'a>,
@@ -103,13 +93,13 @@ pub(crate) struct Mixing<'a, T> {
     /// Rows of each head's sums.
     pub queries: usize,
     pub value_dim: usize,
-    pub finish: Option<Finish<'a, T>>,
+    pub finish: Option<Finish<'a>>,
 }
 
-impl<T: Element> Mixing<'_, T> {
+impl Mixing<'_> {
     /// Makes outputs of bands until there is none left. `memory` is as long as [`len`] says.
     #[inline(always)]
-    pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_, T>, memory: &mut [f32]) {
+    pub fn run<L: Door>(&self, lanes: L, bands: &Bands<'_>, memory: &mut [f32]) {
         let width = self.value_dim;
         let (scratch, memory) = memory.split_at_mut(width.next_multiple_of(ALIGN));
         let (rows, sources) = memory.split_at_mut(SUMS * width);
@@ -124,7 +114,7 @@ impl<T: Element> Mixing<'_, T> {
                         if let Some(finish) = &self.finish {
                             finish.apply(lanes, [band.sequence, head, query], row, scratch);
                         }
-                        T::narrow_into(lanes, row, band.row(head, query));
+                        band.row(head, query).write(lanes, row);
                     }
                 }
             }

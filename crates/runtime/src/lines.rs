@@ -1,5 +1,6 @@
 //! Lines of memory that are asked for before they are read or written.
 
+use regard_engine::element::Elements;
 use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 
@@ -8,8 +9,9 @@ const LINE_BYTES: usize = LINE * size_of::<f32>();
 
 /// Asks for the lines of some elements.
 #[inline(always)]
-pub(crate) fn ask<L: Door, T>(lanes: L, elements: &[T]) {
-    for at in (0..elements.len()).step_by(LINE_BYTES / size_of::<T>()) {
-        lanes.prefetch_far(elements.as_ptr().wrapping_add(at));
+pub(crate) fn ask<L: Door>(lanes: L, elements: Elements<'_>) {
+    let bytes = elements.bytes();
+    for at in (0..bytes.len()).step_by(LINE_BYTES) {
+        lanes.prefetch_far(bytes.as_ptr().wrapping_add(at));
     }
 }

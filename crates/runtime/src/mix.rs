@@ -7,7 +7,6 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use regard_engine::Op;
-use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
@@ -212,10 +211,10 @@ pub(crate) enum Which {
 
 /// Rows of a sequence's tokens, of all heads, that are mixed.
 #[derive(Clone, Copy)]
-pub(crate) enum Sources<'a, T> {
+pub(crate) enum Sources<'a> {
     /// In a tensor.
     Given {
-        rows: View<'a, T>,
+        rows: View<'a>,
         /// The sequence, along the tensor's first axis.
         batch: usize,
     },
@@ -225,15 +224,15 @@ pub(crate) enum Sources<'a, T> {
 
 /// A tensor whose heads are mixed.
 #[derive(Clone, Copy)]
-pub(crate) struct Mixed<'a, T> {
+pub(crate) struct Mixed<'a> {
     pub mixes: Mixes<'a>,
     pub which: Which,
-    pub sources: Sources<'a, T>,
+    pub sources: Sources<'a>,
     /// The mixed head.
     pub head: usize,
 }
 
-impl<T: Element> Mixed<'_, T> {
+impl Mixed<'_> {
     /// Channels of a row.
     fn width(&self) -> usize {
         match self.sources {
@@ -276,7 +275,7 @@ impl<T: Element> Mixed<'_, T> {
             match self.sources {
                 Sources::Given { rows, batch } => {
                     for (token, to) in tokens.clone().zip(to.chunks_exact_mut(width)) {
-                        T::widen_into(lanes, rows.row(batch, source, token), to);
+                        rows.row(batch, source, token).widen_into(lanes, to);
                     }
                 }
                 Sources::Cached { cache, page } => match self.which {
@@ -293,8 +292,7 @@ impl<T: Element> Mixed<'_, T> {
         let Sources::Given { rows, batch } = self.sources else { return };
         if token < self.tokens() {
             for source in 0..self.count() {
-                let line = LINE_BYTES / size_of::<T>();
-                for x in rows.row(batch, source, token).iter().step_by(line) {
+                for x in rows.row(batch, source, token).bytes().iter().step_by(LINE_BYTES) {
                     lanes.prefetch(x);
                 }
             }
@@ -330,14 +328,14 @@ impl<T: Element> Mixed<'_, T> {
 }
 
 /// See [`Mixed::channel`]. A function of its own: what asks for it is not compiled for the set.
-struct Channel<'r, 'a, L, T> {
+struct Channel<'r, 'a, L> {
     lanes: L,
-    mixed: &'r Mixed<'a, T>,
+    mixed: &'r Mixed<'a>,
     virtual_token: usize,
     channel: usize,
 }
 
-impl<L: Door, T: Element> Op for Channel<'_, '_, L, T> {
+impl<L: Door> Op for Channel<'_, '_, L> {
     type Output = f32;
 
     #[inline(always)]
@@ -355,7 +353,7 @@ impl<L: Door, T: Element> Op for Channel<'_, '_, L, T> {
             for (source, read) in (chain..).zip(&mut read[..sources]) {
                 for (channel, to) in channels.clone().zip(read) {
                     *to = match mixed.sources {
-                        Sources::Given { rows, batch } => rows.row(batch, source, token)[channel].to_f32(),
+                        Sources::Given { rows, batch } => rows.row(batch, source, token).to_f32(channel),
                         Sources::Cached { cache, page } => cache.value(&page, source, token, channel),
                     };
                 }
@@ -373,8 +371,8 @@ const MAX_WIDTH: usize = 16;
 /// Mixed rows on their way into panels, normed and turned where they are to be.
 ///
 /// The rows of a token are mixed together and kept until another token's are asked for.
-pub(crate) struct MixedRows<'a, 'm, T> {
-    mixed: Mixed<'a, T>,
+pub(crate) struct MixedRows<'a, 'm> {
+    mixed: Mixed<'a>,
     /// The virtual token of row 0: along the token axis, or of a cache by its position.
     first: usize,
     /// What happens to rows, and where what is known of their virtual tokens lies.
@@ -400,32 +398,30 @@ pub(crate) struct Known {
     pub first: usize,
 }
 
-impl<'a, 'm, T> MixedRows<'a, 'm, T> {
+impl<'a, 'm> MixedRows<'a, 'm> {
     /// Rows from a virtual token on; `memory` is as long as [`Mixes::room_len`] says.
     pub fn new(
-        mixed: Mixed<'a, T>,
+        mixed: Mixed<'a>,
         first: usize,
         change: Option<(Change<'a>, Known)>,
         memory: &'m mut [f32],
     ) -> Self
-    where
-        T: Element,
-    {
+where {
         let (rows, read) = memory.split_at_mut(SUMS.min(mixed.mixes.per_token) * mixed.width());
         Self { mixed, first, change, kept: RefCell::new(Kept { of: None, rows, tokens: 0..0, read }) }
     }
 }
 
 /// Mixes rows of a token from a pseudo-head on: a function of its own, for it is large, and packing reads rows in many places.
-struct Keep<'r, 'a, 'm, L, T> {
+struct Keep<'r, 'a, 'm, L> {
     lanes: L,
-    mixed: &'r Mixed<'a, T>,
+    mixed: &'r Mixed<'a>,
     /// The token, and the pseudo-head of the first row.
     at: [usize; 2],
     kept: &'r mut Kept<'m>,
 }
 
-impl<L: Door, T: Element> Op for Keep<'_, '_, '_, L, T> {
+impl<L: Door> Op for Keep<'_, '_, '_, L> {
     type Output = ();
 
     #[inline(always)]
@@ -448,7 +444,7 @@ impl<L: Door, T: Element> Op for Keep<'_, '_, '_, L, T> {
     }
 }
 
-impl<'t, T: Element> Rows<'t> for MixedRows<'_, '_, T> {
+impl<'t> Rows<'t> for MixedRows<'_, '_> {
     #[inline(always)]
     fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where

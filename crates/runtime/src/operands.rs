@@ -1,88 +1,89 @@
 //! The tensors that a call computes on, by mechanism.
 
 use regard_ir::operands::{Operand, Rows, operands};
+use regard_ir::plan::Dtype;
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 
-use crate::flash::RunError;
+use crate::flash::{RunError, is_stored};
 use crate::rows::Tensor;
 use crate::view::View;
 
 /// Queries, and what else a call on cached keys takes.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::large_enum_variant)] // They are views, and nothing is allocated in a run.
-pub enum QueryRows<'a, T> {
+pub enum QueryRows<'a> {
     /// `q`, or `q_c` of a variant with lookahead keys, `[sequence][query head][query]` rows of `dim`.
-    Plain(View<'a, T>),
+    Plain(View<'a>),
     /// Those of a variant with latents.
-    Latent(LatentQueries<'a, T>),
+    Latent(LatentQueries<'a>),
 }
 
 /// Queries of a variant with latents, and the matrices that make keys and values of these.
 #[derive(Clone, Copy, Debug)]
-pub struct LatentQueries<'a, T> {
+pub struct LatentQueries<'a> {
     /// Queries without position, `[sequence][query head][query]` rows of `nope_dim`.
-    pub q_nope: View<'a, T>,
+    pub q_nope: View<'a>,
     /// Their rotary part, `[sequence][query head][query]` rows of `rope_dim`.
-    pub q_rope: View<'a, T>,
+    pub q_rope: View<'a>,
     /// What makes keys, `[1][query head][nope_dim]` rows of `rank`.
-    pub w_uk: View<'a, T>,
+    pub w_uk: View<'a>,
     /// What makes values, `[1][query head][value_dim]` rows of `rank`.
-    pub w_uv: View<'a, T>,
+    pub w_uv: View<'a>,
 }
 
 /// Keys and values.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::large_enum_variant)] // They are views, and nothing is allocated in a run.
-pub enum KeyRows<'a, T> {
+pub enum KeyRows<'a> {
     /// Rows of heads.
     Plain {
         /// Keys, `[sequence][key head][key]` rows of `dim`.
-        k: View<'a, T>,
+        k: View<'a>,
         /// Values, `[sequence][value head][key]` rows of `value_dim`.
-        v: View<'a, T>,
+        v: View<'a>,
     },
     /// One latent a token.
     Latent {
         /// Latents, `[sequence][1][key]` rows of `rank`.
-        c_kv: View<'a, T>,
+        c_kv: View<'a>,
         /// Rotary keys, which all heads share: `[sequence][1][key]` rows of `rope_dim`.
-        k_rope: View<'a, T>,
+        k_rope: View<'a>,
     },
     /// Rows of heads, and by what later tokens teach keys.
-    Lookahead(LookaheadKeys<'a, T>),
+    Lookahead(LookaheadKeys<'a>),
 }
 
 /// Keys and values of a variant with lookahead keys, `[sequence][head][token]` rows each.
 #[derive(Clone, Copy, Debug)]
-pub struct LookaheadKeys<'a, T> {
+pub struct LookaheadKeys<'a> {
     /// Keys as they are, of `dim`.
-    pub k_c: View<'a, T>,
+    pub k_c: View<'a>,
     /// Values, of `value_dim`.
-    pub v_c: View<'a, T>,
+    pub v_c: View<'a>,
     /// What keys ask of later tokens, of `dim`.
-    pub q_u: View<'a, T>,
+    pub q_u: View<'a>,
     /// What tokens are asked by, of `dim`.
-    pub k_u: View<'a, T>,
+    pub k_u: View<'a>,
     /// What they teach, of `dim`.
-    pub v_u: View<'a, T>,
+    pub v_u: View<'a>,
 }
 
-impl<'a, T: Copy> LookaheadKeys<'a, T> {
+impl<'a> LookaheadKeys<'a> {
     /// The same of other rows of each tensor.
-    fn map(&self, rows: impl Fn(&View<'a, T>) -> View<'a, T>) -> Self {
+    fn map(&self, rows: impl Fn(&View<'a>) -> View<'a>) -> Self {
         let Self { k_c, v_c, q_u, k_u, v_u } = self;
         Self { k_c: rows(k_c), v_c: rows(v_c), q_u: rows(q_u), k_u: rows(k_u), v_u: rows(v_u) }
     }
 }
 
-impl<'a, T> From<View<'a, T>> for QueryRows<'a, T> {
-    fn from(q: View<'a, T>) -> Self {
+impl<'a> From<View<'a>> for QueryRows<'a> {
+    fn from(q: View<'a>) -> Self {
         QueryRows::Plain(q)
     }
 }
 
-impl<'a, T: Copy> KeyRows<'a, T> {
+impl<'a> KeyRows<'a> {
     /// The same rows of some tokens alone.
     ///
     /// # Panics
@@ -113,7 +114,7 @@ impl<'a, T: Copy> KeyRows<'a, T> {
 
     /// How many tokens each of its tensors has; `None` where they differ.
     pub fn tokens_of_each(&self) -> Option<usize> {
-        let tokens = |view: &View<'a, T>| view.counts()[2];
+        let tokens = |view: &View<'a>| view.counts()[2];
         let [_, first] = self.counts();
         let are_same = match self {
             KeyRows::Plain { k, v } => tokens(k) == tokens(v),
@@ -136,7 +137,7 @@ impl<'a, T: Copy> KeyRows<'a, T> {
     }
 
     /// The rows that keys are stored as, and those of values where they are others.
-    pub(crate) const fn tensors(&self) -> (Tensor<'a, T>, Option<Tensor<'a, T>>) {
+    pub(crate) const fn tensors(&self) -> (Tensor<'a>, Option<Tensor<'a>>) {
         match *self {
             KeyRows::Plain { k, v } => (Tensor::One(k), Some(Tensor::One(v))),
             KeyRows::Latent { c_kv, k_rope } => (Tensor::Two([c_kv, k_rope]), None),
@@ -145,7 +146,7 @@ impl<'a, T: Copy> KeyRows<'a, T> {
     }
 }
 
-impl<'a, T: Copy> QueryRows<'a, T> {
+impl<'a> QueryRows<'a> {
     /// The same rows of some queries alone.
     ///
     /// # Panics
@@ -161,7 +162,7 @@ impl<'a, T: Copy> QueryRows<'a, T> {
     }
 }
 
-impl<'a, T> QueryRows<'a, T> {
+impl<'a> QueryRows<'a> {
     /// How many sequences, heads and queries there are.
     pub const fn counts(&self) -> [usize; 3] {
         match self {
@@ -171,12 +172,12 @@ impl<'a, T> QueryRows<'a, T> {
     }
 }
 
-/// Whether queries, and keys and values where there are some, are those of a variant and problem.
-pub(crate) fn check<T: Copy>(
-    variant: &Variant<'_>,
+/// Whether queries, and keys and values where there are some, are those of a variant and problem, and stored as a plan says.
+pub(crate) fn check(
+    (variant, dtype): (&Variant<'_>, Dtype),
     problem: &Problem<'_>,
-    q: Option<&QueryRows<'_, T>>,
-    kv: Option<&KeyRows<'_, T>>,
+    q: Option<&QueryRows<'_>>,
+    kv: Option<&KeyRows<'_>>,
 ) -> Result<(), RunError> {
     let [batch, queries, keys] = problem.extents().map(|n| n as usize);
     // Problems count positions, tensors tokens.
@@ -198,12 +199,15 @@ pub(crate) fn check<T: Copy>(
         if found != expected {
             return Err(RunError::Shape { tensor: name, found, expected });
         }
+        if let Some(view) = view {
+            is_stored(name, view.dtype(), &[dtype])?;
+        }
     }
     Ok(())
 }
 
-impl<'a, T: Copy> QueryRows<'a, T> {
-    fn named(&self, name: &str) -> Option<View<'a, T>> {
+impl<'a> QueryRows<'a> {
+    fn named(&self, name: &str) -> Option<View<'a>> {
         match (self, name) {
             (QueryRows::Plain(q), "q" | "q_c") => Some(*q),
             (QueryRows::Latent(LatentQueries { q_nope, .. }), "q_nope") => Some(*q_nope),
@@ -215,8 +219,8 @@ impl<'a, T: Copy> QueryRows<'a, T> {
     }
 }
 
-impl<'a, T: Copy> KeyRows<'a, T> {
-    fn named(&self, name: &str) -> Option<View<'a, T>> {
+impl<'a> KeyRows<'a> {
+    fn named(&self, name: &str) -> Option<View<'a>> {
         match (self, name) {
             (KeyRows::Plain { k, .. }, "k") => Some(*k),
             (KeyRows::Plain { v, .. }, "v") => Some(*v),

@@ -1,6 +1,5 @@
 //! Rows of q and k on their way into panels: normed and turned, each once a pass.
 
-use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::inputs::Captured;
@@ -171,27 +170,26 @@ fn turn_by(layout: RopeLayout, angles: impl Iterator<Item = (f32, f32)>, row: &m
 
 /// Rows of queries or of keys, wherever they lie.
 #[derive(Clone, Copy)]
-pub(crate) enum Tensor<'a, T> {
+pub(crate) enum Tensor<'a> {
     /// In one tensor.
-    One(View<'a, T>),
+    One(View<'a>),
     /// In two, the channels of the second behind those of the first.
-    Two([View<'a, T>; 2]),
+    Two([View<'a>; 2]),
     /// In one of floats that was made of others.
-    Made(View<'a, f32>),
+    Made(View<'a>),
 }
 
-impl<'a, T: Element> Tensor<'a, T> {
+impl<'a> Tensor<'a> {
     /// Elements of a row.
     pub const fn width(&self) -> usize {
         match self {
-            Tensor::One(view) => view.width(),
+            Tensor::One(view) | Tensor::Made(view) => view.width(),
             Tensor::Two([first, second]) => first.width() + second.width(),
-            Tensor::Made(view) => view.width(),
         }
     }
 
     /// The one tensor of rows in their storage type; none of others.
-    pub const fn one(&self) -> Option<View<'a, T>> {
+    pub const fn one(&self) -> Option<View<'a>> {
         match self {
             Tensor::One(view) => Some(*view),
             Tensor::Two(_) | Tensor::Made(_) => None,
@@ -202,25 +200,24 @@ impl<'a, T: Element> Tensor<'a, T> {
     #[inline(always)]
     pub fn read<L: Lanes>(&self, lanes: L, [batch, head, token]: [usize; 3], to: &mut [f32]) {
         match self {
-            Tensor::One(view) => T::widen_into(lanes, view.row(batch, head, token), to),
+            Tensor::One(view) | Tensor::Made(view) => view.row(batch, head, token).widen_into(lanes, to),
             Tensor::Two([first, second]) => {
                 let (left, right) = to.split_at_mut(first.width());
-                T::widen_into(lanes, first.row(batch, head, token), left);
-                T::widen_into(lanes, second.row(batch, head, token), right);
+                first.row(batch, head, token).widen_into(lanes, left);
+                second.row(batch, head, token).widen_into(lanes, right);
             }
-            Tensor::Made(view) => to.copy_from_slice(view.row(batch, head, token)),
         }
     }
 }
 
 /// Rows on their way, changed where they change; `at` finds one.
-pub(crate) struct Changed<'a, T, A> {
+pub(crate) struct Changed<'a, A> {
     pub change: Option<Change<'a>>,
-    pub tensor: Tensor<'a, T>,
+    pub tensor: Tensor<'a>,
     pub at: A,
 }
 
-impl<'t, T: Element, A: Fn(usize) -> [usize; 3]> Rows<'t> for Changed<'_, T, A> {
+impl<'t, A: Fn(usize) -> [usize; 3]> Rows<'t> for Changed<'_, A> {
     #[inline(always)]
     fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where

@@ -5,7 +5,6 @@
 //! token and one for each further position: a row for each position would be many times as much as stays in a cache.
 
 use pulp::bytemuck;
-use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -200,17 +199,17 @@ pub(crate) fn frequencies(position: &Position, captured: &Captured<'_>, memory: 
 
 /// The rows whose norms are taken.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a, T> {
+pub(crate) struct Rows<'a> {
     /// Absent where there are none, or no norm.
-    pub q: Option<View<'a, T>>,
+    pub q: Option<View<'a>>,
     /// Absent too where they are cached, and were normed when they were appended.
-    pub k: Option<View<'a, T>>,
+    pub k: Option<View<'a>>,
 }
 
 /// Fills the table with all workers.
-pub(crate) fn fill<'a, E: Engine, T: Element>(
+pub(crate) fn fill<'a, E: Engine>(
     engine: E,
-    fill: Fill<'_, T>,
+    fill: Fill<'_>,
     table: &'a mut [f32],
     threads: &dyn Threads,
 ) -> Tokens<'a> {
@@ -222,18 +221,18 @@ pub(crate) fn fill<'a, E: Engine, T: Element>(
 }
 
 /// What a worker needs to fill rows of the table.
-pub(crate) struct Fill<'a, T> {
+pub(crate) struct Fill<'a> {
     pub layout: TokenLayout,
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
-    pub rows: Rows<'a, T>,
+    pub rows: Rows<'a>,
     pub captured: &'a Captured<'a>,
     pub fault: &'a Fault,
     /// As [`frequencies`] wrote them.
     pub frequencies: &'a [f32],
 }
 
-impl<T: Element> Fill<'_, T> {
+impl Fill<'_> {
     /// Fills chunk number `chunk` of the table.
     #[inline(always)]
     pub fn chunk(&self, chunk: usize, to: &mut [f32]) {
@@ -308,8 +307,8 @@ impl<T: Element> Fill<'_, T> {
         let mut squares = 0.0;
         for head in 0..heads {
             let row = rows.row(batch, head as usize, token);
-            for (channel, x) in row.iter().enumerate() {
-                let x = x.to_f32() as f64;
+            for channel in 0..row.len() {
+                let x = row.to_f32(channel) as f64;
                 squares += x * x;
                 if let Some(position) = turned
                     && (position.offset as usize..(position.offset + position.dim) as usize)
@@ -403,12 +402,12 @@ impl Turn {
 }
 
 /// One worker's share of the table of tokens, inside the engine's instruction set.
-pub(crate) struct FillTokens<'a, T> {
-    pub fill: &'a Fill<'a, T>,
+pub(crate) struct FillTokens<'a> {
+    pub fill: &'a Fill<'a>,
     pub lots: &'a Lots<'a, f32>,
 }
 
-impl<T: Element> Op for FillTokens<'_, T> {
+impl Op for FillTokens<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -55,7 +55,7 @@ impl Data {
         Self { rows, at: (0..2 * MOST as i32).collect() }
     }
 
-    fn view(&self, counts: [usize; 2], width: usize) -> View<'_, f32> {
+    fn view(&self, counts: [usize; 2], width: usize) -> View<'_> {
         View::contiguous(&self.rows, [1, counts[0], counts[1]], width).expect("there are as many")
     }
 
@@ -191,4 +191,29 @@ fn keys_are_turned_by_their_positions_however_they_are_cut() {
             assert!(expected.iter().map(|x| x.to_bits()).eq(found.iter().map(|x| x.to_bits())), "{token}");
         }
     }
+}
+
+#[test]
+fn rows_that_a_cache_does_not_have_are_told() {
+    let data = Data::new();
+    let kernel = Kernel::compile(&spec("paged"), &regard::machine::host()).expect("it runs here");
+    let mut cache = kernel.cache(CacheLimits::new(1, LEN)).expect("small");
+    let sequence = cache.open().expect("room for one");
+    data.append(&kernel, (&mut cache, sequence), ([2, LEN, 24], [2, LEN, 20]), LEN).expect("there is room");
+    let read = |token, row, width| cache.read(sequence, token, row, &mut vec![0.0; width]);
+    for (row, expected) in [(RowOf::Key(1), 24), (RowOf::Value(1), 20)] {
+        assert_eq!((read(0, row, expected), read(LEN, row, expected)), (Ok(true), Ok(false)));
+        for found in [0, expected - 1, expected + 1, 1000] {
+            assert_eq!(read(0, row, found), Err(StoreError::Width { row, expected, found }));
+        }
+    }
+    for (row, heads) in
+        [(RowOf::Key(2), 2), (RowOf::Value(2), 2), (RowOf::Value(usize::MAX), 2), (RowOf::Asks(0), 0)]
+    {
+        assert_eq!(read(0, row, 24), Err(StoreError::Head { row, heads }));
+    }
+    let error = read(0, RowOf::Key(0), 23).unwrap_err();
+    assert_eq!(error.to_string(), "a key of head 0 has 24 elements, room for 23 was given");
+    let error = read(0, RowOf::Value(2), 20).unwrap_err();
+    assert_eq!(error.to_string(), "there is no value of head 2 in the cache: 2 heads have such rows");
 }

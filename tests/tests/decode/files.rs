@@ -171,7 +171,7 @@ fn refusals(kernel: &Kernel, cache: &mut Cache, sequence: SequenceId) -> [(&'sta
     let problem = Problem::prefill(kernel.spec().source, 1, 1, keys).expect("short");
     let schedule = kernel.schedule(&problem, &[], 1).expect("small");
     let mut o = [7.0f32; 4 * 24];
-    fn to(o: &mut [f32]) -> Outputs<'_, f32> {
+    fn to(o: &mut [f32]) -> Outputs<'_> {
         Outputs { o: ViewMut::contiguous(o, [1, 4, 1], 24).expect("it fits"), lse: None }
     }
 

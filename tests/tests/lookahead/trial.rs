@@ -1,6 +1,5 @@
 //! A variant with lookahead keys on seeded tensors, run on the runtime itself with blocks of one's choice, and judged.
 
-use half::{bf16, f16};
 use regard::Pool;
 use regard_engine::catalog::Entry;
 use regard_ir::cache::{Codec, PageFormat};
@@ -21,7 +20,7 @@ use regard_runtime::schedule::{OwnedSchedule, Schedule, Share, Work};
 use regard_testkit::{Input, Layout, Output};
 use regard_tests::poisoned::Poisoned;
 use regard_tests::run;
-use regard_tests::views::{Stored, place, view};
+use regard_tests::views::{place, view};
 
 /// What is run.
 pub struct Trial<'a> {
@@ -112,14 +111,6 @@ impl Trial<'_> {
     }
 
     pub fn run(&self, plan: &Plan, data: &Data, threads: usize) -> Result<Results, RunError> {
-        match self.dtype {
-            Dtype::F32 => self.run_as::<f32>(plan, data, threads),
-            Dtype::F16 => self.run_as::<f16>(plan, data, threads),
-            Dtype::Bf16 => self.run_as::<bf16>(plan, data, threads),
-        }
-    }
-
-    fn run_as<T: Stored>(&self, plan: &Plan, data: &Data, threads: usize) -> Result<Results, RunError> {
         let variant = self.spec.variant();
         let captured: Vec<InputData<'_>> = data.captured.iter().map(CapturedBuffer::data).collect();
         let [batch, heads, queries, _] = data.q_c.view().shape();
@@ -141,7 +132,7 @@ impl Trial<'_> {
             of: Share::All,
         };
         let schedule = OwnedSchedule::new(&work).expect("a case is small");
-        let gate = data.gate.as_ref().map(|gate| flash::Gate::Stored(view(gate)));
+        let gate = data.gate.as_ref().map(view);
         let keys = LookaheadKeys {
             k_c: view(&data.k_c),
             v_c: view(&data.v_c),
@@ -149,21 +140,23 @@ impl Trial<'_> {
             k_u: view(&data.k_u),
             v_u: view(&data.v_u),
         };
-        let inputs = flash::Inputs::<T>::of(QueryRows::Plain(view(&data.q_c)), KeyRows::Lookahead(keys));
+        let inputs = flash::Inputs::of(QueryRows::Plain(view(&data.q_c)), KeyRows::Lookahead(keys));
         let schedule = schedule.view();
         let parts =
             Parts { variant: &variant, plan, problem: &self.problem, schedule, absorbed: Schedule::EMPTY };
         let code = &VariantCode::Loaded(LaneProgram::new(&variant));
+        let mut memory = Poisoned::new(parts, code, threads);
         let (u, lse) = (place(&mut results.u), results.lse.as_mut().map(place));
-        run::launched(T::run(launch::Run {
+        let run = launch::Run {
             parts,
             code,
             inputs: flash::Inputs { gate, ..inputs.captured(&captured) },
             target: flash::Outputs { o: place(&mut results.o), lse }.into(),
             left: launch::Left::Keys(u),
             threads: &pool,
-            workspace: Poisoned::new(parts, code, threads).view(),
-        }))?;
+            workspace: memory.view(),
+        };
+        run::launched(run.launch())?;
         for output in [Some(&results.o), results.lse.as_ref(), Some(&results.u)].into_iter().flatten() {
             output.check().unwrap_or_else(|error| panic!("{error}"));
         }

@@ -100,13 +100,14 @@ impl<'a> Story<'a> {
         };
         let rows = views().flat_map(|(state, _)| {
             let [_, heads, rows] = state.counts();
-            (0..heads * rows).flat_map(move |at| state.row(0, at / rows, at % rows))
+            (0..heads * rows).flat_map(move |at| state.row(0, at / rows, at % rows).floats())
         });
-        all.state.iter_mut().zip(rows).for_each(|(to, &x)| *to = x);
+        all.state.iter_mut().zip(rows).for_each(|(to, x)| *to = x);
         let rows = views().flat_map(|(_, norm)| {
-            norm.into_iter().flat_map(|norm| (0..norm.counts()[1]).flat_map(move |head| norm.row(0, head, 0)))
+            norm.into_iter()
+                .flat_map(|norm| (0..norm.counts()[1]).flat_map(move |head| norm.row(0, head, 0).floats()))
         });
-        all.norm.iter_mut().flatten().zip(rows).for_each(|(to, &x)| *to = x);
+        all.norm.iter_mut().flatten().zip(rows).for_each(|(to, x)| *to = x);
         all
     }
 

@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::ops::Range;
 
-use half::{bf16, f16};
-use regard::{Dtype, Kernel, Machine, Pool, Queries, Spec, Threads, machine};
+use regard::{Kernel, Machine, Pool, Queries, Spec, Threads, machine};
 use regard_engine::detect;
 use regard_ir::bounds;
 use regard_ir::cache::PageFormat;
@@ -20,15 +19,15 @@ use super::lines::{Judged, Line, Lines};
 use super::{compile, header, runs};
 use crate::args::BenchArgs;
 use crate::cached::{self, Contents, Filled};
-use crate::execute::{Outcome, gate, operands, timed};
+use crate::execute::{Outcome, operands, timed};
 use crate::failure::Failure;
 use crate::memory;
 use crate::peaks::{Limit, Reader};
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
-use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
+use crate::tensors::stored::Stored;
 use crate::timing::{MAX_LOOKS, Timing, live_pairs, median};
 use crate::verify::judge::{self, Judge};
 use crate::verify::problem::{self, Size};
@@ -67,12 +66,7 @@ pub(super) fn bench(args: &BenchArgs, of: (Phase, Size), out: &mut dyn Write) ->
     let mut lines = Lines::new(out, args)?;
     let progress = Progress::new("specs", kernels.len() as u64);
     for kernel in &kernels {
-        let line = match kernel.plan().dtype {
-            Dtype::F32 => measure::<f32>(args, kernel, of, &place),
-            Dtype::F16 => measure::<f16>(args, kernel, of, &place),
-            Dtype::Bf16 => measure::<bf16>(args, kernel, of, &place),
-        };
-        let line = line?;
+        let line = measure(args, kernel, of, &place)?;
         progress::set_aside(|| lines.line(&line))?;
         progress.advance();
     }
@@ -97,7 +91,7 @@ pub(super) fn stored(args: &BenchArgs, spec: Spec) -> Result<Spec, Failure> {
     Ok(Spec { cache, ..spec })
 }
 
-fn measure<T: Storage>(
+fn measure(
     args: &BenchArgs,
     kernel: &Kernel,
     (phase, size): (Phase, Size),
@@ -109,16 +103,16 @@ fn measure<T: Storage>(
     let shared = shared(args).unwrap_or(0);
     cached::share(&mut bound, kernel.spec(), size.keys, shared);
     let captured = bound.captured();
-    let (_, kv) = operands::<T>(kernel, &bound)?;
+    let (_, kv) = operands(kernel, &bound)?;
     let rows = |tokens: Range<usize>| kv.tokens(tokens);
     let own = |sequence: usize| rows(sequence * size.keys + shared..(sequence + 1) * size.keys);
     let contents = Contents { shared: rows(0..shared), own, captured: &captured };
     let mut filled = Filled::new(kernel, &problem.view(), contents, pool.count())?;
     let reader = Reader::new(pool, plan.isa, filled.cache.bytes())?;
     let mut call = Call { kernel, pool, bound: &bound, captured: &captured, filled: &mut filled };
-    let first = call.run::<T>(1)?;
+    let first = call.run(1)?;
     let runs = runs(args, &first.seconds);
-    let (outcome, peak) = in_turn(&reader, runs, first, |count| call.run::<T>(count))?;
+    let (outcome, peak) = in_turn(&reader, runs, first, |count| call.run(count))?;
     drop((reader, filled));
     let judged = judge(kernel, &bound, &captured, pool, &outcome)?;
     let predicted = predicted(kernel, (&bound, shared), &captured, pool)?;
@@ -191,10 +185,10 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn run<T: Storage>(&mut self, repeat: u32) -> Result<Outcome, Failure> {
+    fn run(&mut self, repeat: u32) -> Result<Outcome, Failure> {
         let Self { kernel, pool, bound, captured, filled } = self;
-        let gate = bound.gate.as_ref().map(gate).transpose()?;
-        let (q, _) = operands::<T>(kernel, bound)?;
+        let gate = bound.gate.as_ref().map(Stored::rows).transpose()?;
+        let (q, _) = operands(kernel, bound)?;
         let queries = Queries { q, captured, gate };
         let outcome =
             timed(kernel, bound, Some(repeat), |outputs, _| filled.decode(kernel, pool, queries, outputs))?;

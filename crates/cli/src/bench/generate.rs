@@ -8,11 +8,10 @@ use std::io::Write;
 use std::ops::Range;
 use std::time::Instant;
 
-use half::{bf16, f16};
 use regard::ir::problem::Phase;
 use regard::{
-    CacheLimits, Dtype, EngineKind, Gate, Inputs, Isa, Kernel, KeyRows, Outputs, QueryRows, RunError, Spec,
-    Threads, machine,
+    CacheLimits, Dtype, EngineKind, Inputs, Isa, Kernel, KeyRows, Outputs, QueryRows, RunError, Spec,
+    Threads, View, machine,
 };
 use regard_engine::detect;
 use regard_ir::inputs::InputData;
@@ -25,7 +24,7 @@ use super::cached::{Place, format, stored};
 use super::{CACHED, compile, header};
 use crate::args::{BenchArgs, BenchPhase};
 use crate::cached::{self, Part, has_states};
-use crate::execute::{gate, operands, run_failure, view_mut};
+use crate::execute::{operands, run_failure};
 use crate::failure::Failure;
 use crate::host;
 use crate::memory::{self, Bytes};
@@ -33,8 +32,8 @@ use crate::peaks;
 use crate::progress::{self, Progress};
 use crate::run::pool;
 use crate::source;
-use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
+use crate::tensors::stored::Stored;
 use crate::timing::{Seconds, median};
 use crate::verify::problem::{self, Size};
 
@@ -148,11 +147,7 @@ pub(super) fn bench(args: &BenchArgs, out: &mut dyn Write) -> Result<(), Failure
     let mut failed = 0;
     let progress = Progress::new("specs", kernels.len() as u64);
     for kernel in &kernels {
-        let grown = match kernel.plan().dtype {
-            Dtype::F32 => grow::<f32>(kernel, tokens, &windows, &place),
-            Dtype::F16 => grow::<f16>(kernel, tokens, &windows, &place),
-            Dtype::Bf16 => grow::<bf16>(kernel, tokens, &windows, &place),
-        }?;
+        let grown = grow(kernel, tokens, &windows, &place)?;
         failed += usize::from(grown.passed == Some(false));
         let line = if args.json { serde_json::to_string(&grown)? } else { grown.text() };
         progress::set_aside(|| writeln!(out, "{line}"))?;
@@ -180,24 +175,24 @@ fn check_constant(spec: &Spec) -> Result<(), Failure> {
 }
 
 /// Tensors that a sequence takes its tokens from.
-struct Drawn<'a, T> {
+struct Drawn<'a> {
     spec: &'a Spec,
-    q: QueryRows<'a, T>,
-    kv: KeyRows<'a, T>,
-    gate: Option<Gate<'a, T>>,
+    q: QueryRows<'a>,
+    kv: KeyRows<'a>,
+    gate: Option<View<'a>>,
     captured: &'a [InputData<'a>],
     bound: &'a Bound<'a>,
     rows: usize,
 }
 
-impl<'a, T: Storage> Drawn<'a, T> {
+impl<'a> Drawn<'a> {
     fn new(
         kernel: &'a Kernel,
         bound: &'a Bound<'a>,
         captured: &'a [InputData<'a>],
         rows: usize,
     ) -> Result<Self, Failure> {
-        let gate = bound.gate.as_ref().map(gate).transpose()?;
+        let gate = bound.gate.as_ref().map(Stored::rows).transpose()?;
         let (q, kv) = operands(kernel, bound)?;
         Ok(Self { spec: kernel.spec(), q, kv, gate, captured, bound, rows })
     }
@@ -219,34 +214,25 @@ impl<'a, T: Storage> Drawn<'a, T> {
         let at = at % self.rows;
         for stored in &self.bound.operands {
             let [_, heads, tokens, width] = stored.shape;
-            if tokens == self.rows
-                && let Some(elements) = T::of(&stored.elements)
-            {
-                for &x in &elements[at * heads * width..][..heads * width] {
-                    black_box(x);
+            if tokens == self.rows {
+                let row = at * heads * width..(at + 1) * heads * width;
+                for &byte in stored.elements.all().part(row).bytes() {
+                    black_box(byte);
                 }
             }
         }
     }
 
     /// What a step takes beside captured tensors.
-    fn step(&self, at: usize) -> Inputs<'a, T> {
+    fn step(&self, at: usize) -> Inputs<'a> {
         let row = at % self.rows..at % self.rows + 1;
-        let gate = self.gate.map(|gate| match gate {
-            Gate::Stored(gate) => Gate::Stored(gate.tokens(row.clone())),
-            Gate::Floats(gate) => Gate::Floats(gate.tokens(row.clone())),
-        });
+        let gate = self.gate.map(|gate| gate.tokens(row.clone()));
         let (q, kv) = (self.q.tokens(row.clone()), self.kv.tokens(row));
         Inputs { q, kv, captured: self.captured, gate }
     }
 }
 
-fn grow<T: Storage>(
-    kernel: &Kernel,
-    tokens: usize,
-    windows: &Windows,
-    place: &Place,
-) -> Result<Grown, Failure> {
+fn grow(kernel: &Kernel, tokens: usize, windows: &Windows, place: &Place) -> Result<Grown, Failure> {
     let (spec, plan, pool) = (kernel.spec(), kernel.plan(), &place.pool);
     let fail = |error| run_failure(spec, error);
     let rows = tokens.min(DRAWN);
@@ -257,14 +243,14 @@ fn grow<T: Storage>(
     let problem = cached::problem(spec, Phase::Prefill, Size { batch: 1, queries: rows, keys: rows })?;
     let bound = problem::tensors(spec, plan.dtype, &problem.view(), LAYOUT)?;
     let captured = bound.captured();
-    let drawn = Drawn::<T>::new(kernel, &bound, &captured, rows)?;
+    let drawn = Drawn::new(kernel, &bound, &captured, rows)?;
     let sequence = cache.open().map_err(|error| fail(RunError::Store(error)))?;
     let mut step = kernel.step(&cache, 1, pool.count()).map_err(fail)?;
-    let mut output = Output::<T>::new(kernel)?;
+    let mut output = Output::new(kernel)?;
     let moved = Moved::new(kernel, tokens, &captured)?;
     let peak = moved.peak(place, plan.isa)?;
-    let mut all: Option<Vec<T>> = match has_states(spec) && tokens == rows {
-        true => Some(memory::zeroed("the outputs of all steps", (rows * output.o.len()) as u128)?),
+    let mut all: Option<Vec<f32>> = match has_states(spec) && tokens == rows {
+        true => Some(memory::zeroed("the outputs of all steps", rows as u128 * output.len() as u128)?),
         false => None,
     };
     let mut early = memory::zeroed("the times", windows.early.len() as u128)?;
@@ -283,8 +269,8 @@ fn grow<T: Storage>(
         kernel.decode_next(&mut step, pool, (&mut cache, &[sequence]), inputs, outputs).map_err(fail)?;
         let seconds = start.elapsed().as_secs_f64();
         if let Some(all) = &mut all {
-            let len = output.o.len();
-            all[at * len..][..len].copy_from_slice(&output.o);
+            let to = &mut all[at * output.len()..][..output.len()];
+            to.iter_mut().zip(output.o.elements.floats()).for_each(|(to, x)| *to = x);
         }
         for (window, times) in [(&windows.early, &mut early), (&windows.late, &mut late)] {
             if window.contains(&at) {
@@ -302,10 +288,10 @@ fn grow<T: Storage>(
     let grown = host::resident_bytes().zip(resident).map(|(now, then)| now as i64 - then as i64);
     let cache_bytes = cache.bytes();
     let judged = match (tokens == rows, all) {
-        (true, Some(all)) => Some(held::all::<T>(kernel, &bound, (all, (&cache, sequence)), place)?),
+        (true, Some(all)) => Some(held::all(kernel, &bound, (all, (&cache, sequence)), place)?),
         (true, None) => {
             drop(cache);
-            Some(held::last::<T>(kernel, bound, output, place)?)
+            Some(held::last(kernel, bound, output, place)?)
         }
         (false, _) => None,
     };
@@ -379,27 +365,29 @@ impl Moved {
 }
 
 /// Where steps write.
-struct Output<T> {
-    o: Vec<T>,
-    o_shape: [usize; 4],
-    lse: Option<Vec<f32>>,
-    lse_shape: [usize; 4],
+struct Output {
+    o: Stored<'static>,
+    lse: Option<Stored<'static>>,
 }
 
-impl<T: Storage> Output<T> {
+impl Output {
     fn new(kernel: &Kernel) -> Result<Self, Failure> {
         let variant = kernel.variant();
         let shape = |heads: u32, width: u32| [1, heads as usize, 1, width as usize];
-        let (o_shape, lse_shape) =
-            (shape(variant.output_heads(), variant.heads.value_dim), shape(variant.heads.query, 1));
-        let len = |shape: [usize; 4]| shape.iter().map(|&n| n as u128).product();
-        let lse = variant.output.lse.then(|| memory::zeroed("the lse", len(lse_shape))).transpose()?;
-        Ok(Self { o: memory::zeroed("the output", len(o_shape))?, o_shape, lse, lse_shape })
+        let o = shape(variant.output_heads(), variant.heads.value_dim);
+        let lse = || Stored::zeroed("the lse", Dtype::F32, shape(variant.heads.query, 1), LAYOUT);
+        let lse = variant.output.lse.then(lse).transpose()?;
+        Ok(Self { o: Stored::zeroed("the output", kernel.plan().dtype, o, LAYOUT)?, lse })
     }
 
-    fn view(&mut self) -> Result<Outputs<'_, T>, Failure> {
-        let lse = self.lse.as_deref_mut().map(|lse| view_mut(lse, self.lse_shape, LAYOUT)).transpose()?;
-        Ok(Outputs { o: view_mut(&mut self.o, self.o_shape, LAYOUT)?, lse })
+    /// Elements of a step.
+    fn len(&self) -> usize {
+        self.o.elements.all().len()
+    }
+
+    fn view(&mut self) -> Result<Outputs<'_>, Failure> {
+        let lse = self.lse.as_mut().map(Stored::rows_mut).transpose()?;
+        Ok(Outputs { o: self.o.rows_mut()?, lse })
     }
 }
 

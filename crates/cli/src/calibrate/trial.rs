@@ -5,17 +5,17 @@
 
 use std::hint::black_box;
 
-use half::{bf16, f16};
-use regard::{Dtype, Plan};
+use regard::{Elements, Plan};
 use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::catalog::Entry;
-use regard_engine::element::Element;
 use regard_engine::weigh::{Precise, Weigher};
 use regard_engine::{Change, Engine, Fold, Op, Shape, Step, pack};
 use regard_ir::variant::Heads;
 use regard_oracle::random;
 use regard_runtime::flash::{PlainRows, plain_fold};
 use regard_simd::Lanes;
+
+use crate::tensors::stored::StoredElements;
 
 /// The most row tiles of a pass.
 const MAX_TILES: usize = 12;
@@ -71,11 +71,7 @@ impl Visit for Build<'_> {
     type Output = Box<dyn Trial>;
 
     fn visit<E: Engine>(self, engine: E) -> Box<dyn Trial> {
-        match self.plan.dtype {
-            Dtype::F32 => Box::new(Operands::<E, f32>::new(engine, &self)),
-            Dtype::F16 => Box::new(Operands::<E, f16>::new(engine, &self)),
-            Dtype::Bf16 => Box::new(Operands::<E, bf16>::new(engine, &self)),
-        }
+        Box::new(Operands::new(engine, &self))
     }
 }
 
@@ -101,7 +97,7 @@ impl Aligned {
     }
 }
 
-struct Operands<E, T> {
+struct Operands<E> {
     engine: E,
     shape: Shape,
     /// Row tiles.
@@ -110,8 +106,8 @@ struct Operands<E, T> {
     value_width: usize,
     /// What scores are to be multiplied by.
     scale: f32,
-    keys: Vec<T>,
-    values: Vec<T>,
+    keys: StoredElements<'static>,
+    values: StoredElements<'static>,
     queries: Aligned,
     packed: Aligned,
     scratch: Aligned,
@@ -122,7 +118,7 @@ struct Operands<E, T> {
     factors: Aligned,
 }
 
-impl<E: Engine, T: Element> Operands<E, T> {
+impl<E: Engine> Operands<E> {
     fn new(engine: E, Build { heads, plan }: &Build<'_>) -> Self {
         let blocks = &plan.prefill;
         let shape = Shape {
@@ -136,7 +132,7 @@ impl<E: Engine, T: Element> Operands<E, T> {
         let tiles = rows.div_ceil(E::ROWS).min(MAX_TILES);
         let value_width = shape.value_dim.next_multiple_of(E::CHANNEL_STEP);
         let mut normal = random::normal(0);
-        let mut drawn = |len: usize| normal.by_ref().take(len).map(T::narrow).collect::<Vec<T>>();
+        let mut drawn = |len| StoredElements::nearest(plan.dtype, normal.by_ref().take(len).collect());
         let (keys, values) = (drawn(shape.key_block * shape.dim), drawn(shape.key_block * shape.value_dim));
         let queries = drawn(tiles * E::ROWS * shape.dim);
         let scale = (f64::from(heads.dim).sqrt().recip() * std::f64::consts::LOG2_E) as f32;
@@ -158,7 +154,7 @@ impl<E: Engine, T: Element> Operands<E, T> {
             shape,
         };
         operands.references.view_mut().fill(f32::NEG_INFINITY);
-        engine.enter(PackQueries { operands: &mut operands, queries: &queries });
+        engine.enter(PackQueries { operands: &mut operands, queries: queries.all() });
         operands.repeat(Part::Packing, 1);
         operands
     }
@@ -175,6 +171,7 @@ impl<E: Engine, T: Element> Operands<E, T> {
     #[inline(always)]
     fn pack(&mut self) {
         let Self { engine, shape, keys, values, rows, packed, .. } = self;
+        let (keys, values) = (keys.all(), values.all());
         let (units, len) = (Self::units(shape), E::packed_len(shape));
         let count = shape.key_block / units;
         for unit in 0..units {
@@ -182,8 +179,8 @@ impl<E: Engine, T: Element> Operands<E, T> {
                 let at = (unit * count + i) * width;
                 at..at + width
             };
-            let key = pack::AsStored(|i| &keys[row(i, shape.dim)]);
-            let value = pack::AsStored(|i| &values[row(i, shape.value_dim)]);
+            let key = pack::AsStored(|i| keys.part(row(i, shape.dim)));
+            let value = pack::AsStored(|i| values.part(row(i, shape.value_dim)));
             let to = &mut packed.view_mut()[unit * len..][..len];
             engine.pack(shape, &key, &value, count, rows.view_mut(), to);
         }
@@ -217,7 +214,7 @@ impl<E: Engine, T: Element> Operands<E, T> {
     }
 }
 
-impl<E: Engine, T: Element> Trial for Operands<E, T> {
+impl<E: Engine> Trial for Operands<E> {
     fn amounts(&self) -> Amounts {
         let Shape { dim, value_dim, key_block, .. } = self.shape;
         let pairs = (self.tiles * E::ROWS * key_block) as f64;
@@ -234,13 +231,13 @@ impl<E: Engine, T: Element> Trial for Operands<E, T> {
 }
 
 /// A part, so many times.
-struct Turn<'a, E, T> {
-    operands: &'a mut Operands<E, T>,
+struct Turn<'a, E> {
+    operands: &'a mut Operands<E>,
     part: Part,
     times: usize,
 }
 
-impl<E: Engine, T: Element> Op for Turn<'_, E, T> {
+impl<E: Engine> Op for Turn<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -259,12 +256,12 @@ impl<E: Engine, T: Element> Op for Turn<'_, E, T> {
 }
 
 /// The queries of every row tile, packed.
-struct PackQueries<'a, E, T> {
-    operands: &'a mut Operands<E, T>,
-    queries: &'a [T],
+struct PackQueries<'a, E> {
+    operands: &'a mut Operands<E>,
+    queries: Elements<'a>,
 }
 
-impl<E: Engine, T: Element> Op for PackQueries<'_, E, T> {
+impl<E: Engine> Op for PackQueries<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -272,9 +269,12 @@ impl<E: Engine, T: Element> Op for PackQueries<'_, E, T> {
         let Self { operands: Operands { engine, shape, scale, rows, queries, tiles, .. }, queries: stored } =
             self;
         let factor = if E::UNSCALED { 1.0 } else { *scale };
-        let len = Operands::<E, T>::query_len(shape);
+        let len = Operands::<E>::query_len(shape);
         for tile in 0..*tiles {
-            let row = pack::AsStored(|i: usize| &stored[(tile * E::ROWS + i) * shape.dim..][..shape.dim]);
+            let row = pack::AsStored(|i: usize| {
+                let first = (tile * E::ROWS + i) * shape.dim;
+                stored.part(first..first + shape.dim)
+            });
             let to = &mut queries.view_mut()[tile * len..][..len];
             engine.pack_queries(shape, &row, [E::ROWS, E::ROWS], factor, rows.view_mut(), to);
         }

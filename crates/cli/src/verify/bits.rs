@@ -25,33 +25,29 @@ fn bits(stored: Option<&Stored<'_>>) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
+    use regard::Dtype;
 
     use super::*;
-    use crate::storage::Storage;
+    use crate::tensors::signature::Layout;
 
-    fn outcome<T: Storage>(o: &[T], lse: &[f32]) -> Outcome {
-        let stored = |elements, len| Stored { elements, shape: [1, 1, 1, len], strides: [len, len, len, 1] };
-        let lse = stored(f32::store(lse.to_vec()), lse.len());
-        Outcome {
-            o: stored(T::store(o.to_vec()), o.len()),
-            lse: Some(lse),
-            u: None,
-            states: None,
-            seconds: Vec::new(),
-        }
+    fn outcome(dtype: Dtype, o: &[f32], lse: &[f32]) -> Outcome {
+        let stored = |dtype, numbers: &[f32]| {
+            Stored::nearest(dtype, numbers.to_vec(), [1, 1, 1, numbers.len()], Layout::Bhnd)
+        };
+        let lse = Some(stored(Dtype::F32, lse));
+        Outcome { o: stored(dtype, o), lse, u: None, states: None, seconds: Vec::new() }
     }
 
     #[test]
     fn bits_are_told_apart_that_are_equal_as_numbers() {
-        let ours = outcome(&[0.0f32, 1.0, f32::NAN], &[f32::NEG_INFINITY]);
+        let ours = outcome(Dtype::F32, &[0.0, 1.0, f32::NAN], &[f32::NEG_INFINITY]);
         assert_eq!(differing(&ours, &ours), [0, 4]);
-        assert_eq!(differing(&ours, &outcome(&[-0.0f32, 1.0, f32::NAN], &[f32::MIN])), [2, 4]);
+        assert_eq!(differing(&ours, &outcome(Dtype::F32, &[-0.0, 1.0, f32::NAN], &[f32::MIN])), [2, 4]);
     }
 
     #[test]
     fn sixteen_bits_count_as_well() {
-        let of = |x: f32| outcome(&[bf16::from_f32(x), bf16::ONE], &[]);
+        let of = |x: f32| outcome(Dtype::Bf16, &[x, 1.0], &[]);
         assert_eq!(differing(&of(1.0), &of(1.0)), [0, 2]);
         assert_eq!(differing(&of(1.0), &of(1.01)), [1, 2]);
     }

@@ -12,9 +12,8 @@ use regard_oracle::random::{self, CapturedBuffer};
 
 use crate::failure::Failure;
 use crate::memory::{self, OutOfMemory};
-use crate::storage::Storage;
 use crate::tensors::signature::{Bound, Layout};
-use crate::tensors::stored::{CapturedElements, Stored, StoredStates};
+use crate::tensors::stored::{CapturedElements, Stored, StoredElements, StoredStates};
 
 /// What random tensors are drawn from; each tensor adds its place.
 const SEED: u64 = 0x7265_6761_7264;
@@ -96,9 +95,9 @@ pub(crate) fn tensors(
 
     let drawn = |shape, layout: Layout, numbers: &mut dyn Iterator<Item = f32>| -> Result<_, OutOfMemory> {
         let elements = match dtype {
-            Dtype::F32 => f32::store(taken(shape, numbers, |x| x)?),
-            Dtype::F16 => f16::store(taken(shape, numbers, f16::from_f32)?),
-            Dtype::Bf16 => bf16::store(taken(shape, numbers, bf16::from_f32)?),
+            Dtype::F32 => StoredElements::F32(taken(shape, numbers, |x| x)?.into()),
+            Dtype::F16 => StoredElements::F16(taken(shape, numbers, f16::from_f32)?.into()),
+            Dtype::Bf16 => StoredElements::Bf16(taken(shape, numbers, bf16::from_f32)?.into()),
         };
         let shape = shape.map(|n| n as usize);
         Ok(Stored { elements, shape, strides: layout.strides(shape) })
@@ -127,7 +126,7 @@ pub(crate) fn states(spec: &Spec, problem: &Problem<'_>) -> Result<Option<Stored
     let Some(recurrence) = spec.variant().recurrence() else { return Ok(None) };
     let heads = spec.heads;
     let drawn = |shape: [u32; 4], seed, round: &dyn Fn(f32) -> f32| -> Result<_, OutOfMemory> {
-        let elements = f32::store(taken(shape, &mut random::normal(seed), round)?);
+        let elements = StoredElements::F32(taken(shape, &mut random::normal(seed), round)?.into());
         let shape = shape.map(|n| n as usize);
         Ok(Stored { elements, shape, strides: Layout::Bhnd.strides(shape) })
     };

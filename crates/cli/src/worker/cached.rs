@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use half::{bf16, f16};
-use regard::{Dtype, Kernel, Outputs, Pool, Queries};
+use regard::{Kernel, Outputs, Pool, Queries};
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::problem::Phase;
 
@@ -11,10 +10,8 @@ use super::Refusal;
 use super::request::{BadRequest, Request};
 use super::slot::{Timed, elements, read, views};
 use crate::cached::{self, Contents, Filled};
-use crate::execute::{key_rows, query_rows, run_failure, view_mut};
+use crate::execute::{key_rows, query_rows, run_failure};
 use crate::failure::Failure;
-use crate::memory;
-use crate::storage::Storage;
 use crate::tensors::signature::Layout;
 use crate::tensors::stored::Stored;
 use crate::verify::problem::Size;
@@ -23,15 +20,14 @@ use crate::verify::problem::Size;
 const LAYOUT: Layout = Layout::Packed;
 
 /// A kernel, its cache, its queries, and where its output goes.
-struct Slot<T> {
+struct Slot {
     kernel: Kernel,
     filled: Filled,
     /// Queries of a sequence.
     queries: usize,
     /// They, and matrices.
     q: Vec<Stored<'static>>,
-    o: Vec<T>,
-    o_shape: [usize; 4],
+    o: Stored<'static>,
 }
 
 /// Reads a kernel's tensors from the folder that `request` names, raw f32 `[sequence, head, token, channel]`: queries of each
@@ -57,12 +53,7 @@ pub(super) fn set_up(
         let expected = format!("at most the {} tokens of a sequence", size.keys);
         return Err(BadRequest::Value { key: "shared", found: shared.to_string(), expected }.into());
     }
-    let sizes = Sizes { phase, size, shared, threads };
-    match kernel.plan().dtype {
-        Dtype::F32 => Slot::<f32>::of(kernel, request, sizes, |x| x),
-        Dtype::F16 => Slot::<f16>::of(kernel, request, sizes, f16::from_f32),
-        Dtype::Bf16 => Slot::<bf16>::of(kernel, request, sizes, bf16::from_f32),
-    }
+    Slot::of(kernel, request, Sizes { phase, size, shared, threads })
 }
 
 /// What a slot is for.
@@ -74,13 +65,8 @@ struct Sizes {
     threads: usize,
 }
 
-impl<T: Storage + Copy + Into<f32>> Slot<T> {
-    fn of(
-        kernel: Kernel,
-        request: &Request<'_>,
-        sizes: Sizes,
-        round: fn(f32) -> T,
-    ) -> Result<Box<dyn Timed>, Refusal> {
+impl Slot {
+    fn of(kernel: Kernel, request: &Request<'_>, sizes: Sizes) -> Result<Box<dyn Timed>, Refusal> {
         let inputs = &kernel.spec().inputs.names;
         if !inputs.is_empty() {
             let (found, expected) = (inputs.join(", "), "no inputs where keys are cached".to_owned());
@@ -89,16 +75,9 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
         let dir = Path::new(request.field("dir")?);
         let Sizes { phase, size, shared, threads } = sizes;
         let problem = cached::problem(kernel.spec(), phase, size).map_err(Failure::from)?;
-        let heads = kernel.variant().heads;
-        let numbers = |name: &str, len: u128| -> Result<Vec<T>, Refusal> {
-            let numbers = read(&dir.join(format!("{name}.f32")), len, f32::from_le_bytes)?;
-            Ok(numbers.into_iter().map(round).collect())
-        };
-        let stored = |numbers, shape, layout: Layout| Stored {
-            elements: T::store(numbers),
-            shape,
-            strides: layout.strides(shape),
-        };
+        let (heads, dtype) = (kernel.variant().heads, kernel.plan().dtype);
+        let numbers = |name: &str, len: u128| read(&dir.join(format!("{name}.f32")), len, f32::from_le_bytes);
+        let stored = |numbers, shape, layout| Stored::nearest(dtype, numbers, shape, layout);
         let packed = |n_heads: u32, width: u32| {
             [1, n_heads as usize, size.batch.saturating_mul(size.queries), width as usize]
         };
@@ -125,21 +104,21 @@ impl<T: Storage + Copy + Into<f32>> Slot<T> {
                 }
             }
         }
-        let own = key_rows::<T>(&kernel, &views(&own)?)?;
+        let own = key_rows(&kernel, &views(&own)?)?;
         let contents = Contents {
-            shared: key_rows::<T>(&kernel, &views(&common)?)?,
+            shared: key_rows(&kernel, &views(&common)?)?,
             own: |sequence| own.sequence(sequence),
             captured: &[],
         };
         let filled = Filled::new(&kernel, &problem.view(), contents, threads)?;
         let o_shape = packed(kernel.variant().output_heads(), heads.value_dim);
-        let o = memory::zeroed("the output", elements(o_shape))?;
-        Ok(Box::new(Self { kernel, filled, queries: size.queries, q, o, o_shape }))
+        let o = Stored::zeroed("the output", dtype, o_shape, LAYOUT).map_err(Failure::from)?;
+        Ok(Box::new(Self { kernel, filled, queries: size.queries, q, o }))
     }
 }
 
 /// Of each sequence rows `[outer][inner]`, as `[inner][outer]`.
-fn swapped<T: Copy>(data: &[T], [outer, inner, width]: [usize; 3]) -> Vec<T> {
+fn swapped(data: &[f32], [outer, inner, width]: [usize; 3]) -> Vec<f32> {
     let mut swapped = Vec::with_capacity(data.len());
     for sequence in data.chunks((outer * inner * width).max(1)) {
         for (i, o) in (0..inner).flat_map(|i| (0..outer).map(move |o| (i, o))) {
@@ -149,17 +128,17 @@ fn swapped<T: Copy>(data: &[T], [outer, inner, width]: [usize; 3]) -> Vec<T> {
     swapped
 }
 
-impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
+impl Timed for Slot {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
-        let Self { kernel, filled, q, o, o_shape, .. } = self;
-        let queries = Queries::of(query_rows::<T>(kernel, &views(q)?)?);
-        let outputs = Outputs { o: view_mut(o, *o_shape, LAYOUT)?, lse: None };
+        let Self { kernel, filled, q, o, .. } = self;
+        let queries = Queries::of(query_rows(kernel, &views(q)?)?);
+        let outputs = Outputs { o: o.rows_mut()?, lse: None };
         filled.decode(kernel, pool, queries, outputs).map_err(|error| run_failure(kernel.spec(), error))
     }
 
     fn output(&self) -> Vec<u8> {
-        let [_, heads, _, width] = self.o_shape;
-        let o = swapped(&self.o, [self.queries, heads, width]);
-        o.into_iter().flat_map(|x| Into::<f32>::into(x).to_le_bytes()).collect()
+        let [_, heads, _, width] = self.o.shape;
+        let o: Vec<f32> = self.o.elements.floats().collect();
+        swapped(&o, [self.queries, heads, width]).into_iter().flat_map(f32::to_le_bytes).collect()
     }
 }

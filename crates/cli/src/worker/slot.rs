@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
-use half::{bf16, f16};
-use regard::{Dtype, Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, View, Workspace};
+use regard::{Inputs, Kernel, Outputs, Pool, Problem, Schedule, Spec, View, Workspace};
 use regard_ir::inputs;
 use regard_ir::operands::{Operand, Rows};
 use regard_ir::variant::InputType;
@@ -13,17 +12,16 @@ use regard_oracle::random::CapturedBuffer;
 
 use super::Refusal;
 use super::request::{BadRequest, Request};
-use crate::execute::{key_rows, query_rows, view, view_mut};
+use crate::execute::{key_rows, query_rows};
 use crate::failure::Failure;
 use crate::memory;
-use crate::storage::Storage;
 use crate::tensors::signature::Layout;
 use crate::tensors::stored::Stored;
 
 /// The order of axes in the files of the protocol.
 const LAYOUT: Layout = Layout::Bhnd;
 
-/// What can be timed, whatever its storage type.
+/// What can be timed.
 pub(super) trait Timed {
     /// Runs the kernel once.
     fn call(&mut self, pool: &Pool) -> Result<(), Failure>;
@@ -33,7 +31,7 @@ pub(super) trait Timed {
 }
 
 /// A kernel, its tensors, and where its output goes.
-struct Slot<T> {
+struct Slot {
     kernel: Kernel,
     schedule: Schedule,
     workspace: Workspace,
@@ -41,8 +39,7 @@ struct Slot<T> {
     queries: Vec<Stored<'static>>,
     keys: Vec<Stored<'static>>,
     captured: Vec<CapturedBuffer>,
-    o: Vec<T>,
-    o_shape: [usize; 4],
+    o: Stored<'static>,
 }
 
 /// Reads a kernel's tensors from the folder that `request` names: its operands, as q, k and v, as raw f32
@@ -56,55 +53,39 @@ pub(super) fn set_up(
     request: &Request<'_>,
     threads: usize,
 ) -> Result<Box<dyn Timed>, Refusal> {
-    match kernel.plan().dtype {
-        Dtype::F32 => Slot::<f32>::of(kernel, request, threads, |x| x),
-        Dtype::F16 => Slot::<f16>::of(kernel, request, threads, f16::from_f32),
-        Dtype::Bf16 => Slot::<bf16>::of(kernel, request, threads, bf16::from_f32),
+    let dir = Path::new(request.field("dir")?);
+    let tokens: usize = request.number("tokens")?;
+    let problem = Problem::prefill(kernel.spec().source, 1, tokens, tokens).map_err(Failure::from)?;
+    let (heads, dtype) = (kernel.variant().heads, kernel.plan().dtype);
+    let (mut queries, mut keys) = (Vec::new(), Vec::new());
+    for Operand { name, heads, rows, width } in kernel.variant().operands() {
+        let tokens = if let Rows::Matrix(rows) = rows { rows as usize } else { tokens };
+        let shape = [1, heads.unwrap_or(1) as usize, tokens, width as usize];
+        let numbers = read(&dir.join(format!("{name}.f32")), elements(shape), f32::from_le_bytes)?;
+        let stored = Stored::nearest(dtype, numbers, shape, LAYOUT);
+        if rows == Rows::Keys { keys.push(stored) } else { queries.push(stored) }
     }
+    let captured = captured(kernel.spec(), &problem, dir)?;
+    let data: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
+    let schedule = kernel
+        .schedule(&problem, &data, threads)
+        .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
+    let mut workspace = Workspace::default();
+    workspace.try_grow(&schedule).map_err(|_| memory::OutOfMemory {
+        what: "the workspace",
+        bytes: schedule.workspace_bytes() as u128,
+    })?;
+    let o_shape = [1, kernel.variant().output_heads() as usize, tokens, heads.value_dim as usize];
+    let o = Stored::zeroed("the output", dtype, o_shape, LAYOUT).map_err(Failure::from)?;
+    Ok(Box::new(Slot { kernel, schedule, workspace, queries, keys, captured, o }))
 }
 
-impl<T: Storage + Copy + Into<f32>> Slot<T> {
-    fn of(
-        kernel: Kernel,
-        request: &Request<'_>,
-        threads: usize,
-        round: fn(f32) -> T,
-    ) -> Result<Box<dyn Timed>, Refusal> {
-        let dir = Path::new(request.field("dir")?);
-        let tokens: usize = request.number("tokens")?;
-        let problem = Problem::prefill(kernel.spec().source, 1, tokens, tokens).map_err(Failure::from)?;
-        let heads = kernel.variant().heads;
-        let (mut queries, mut keys) = (Vec::new(), Vec::new());
-        for Operand { name, heads, rows, width } in kernel.variant().operands() {
-            let tokens = if let Rows::Matrix(rows) = rows { rows as usize } else { tokens };
-            let shape = [1, heads.unwrap_or(1) as usize, tokens, width as usize];
-            let numbers = read(&dir.join(format!("{name}.f32")), elements(shape), f32::from_le_bytes)?;
-            let elements = T::store(numbers.into_iter().map(round).collect());
-            let stored = Stored { elements, shape, strides: LAYOUT.strides(shape) };
-            if rows == Rows::Keys { keys.push(stored) } else { queries.push(stored) }
-        }
-        let captured = captured(kernel.spec(), &problem, dir)?;
-        let data: Vec<_> = captured.iter().map(CapturedBuffer::data).collect();
-        let schedule = kernel
-            .schedule(&problem, &data, threads)
-            .map_err(|error| Failure::Schedule { spec: kernel.spec().name.clone(), error })?;
-        let mut workspace = Workspace::default();
-        workspace.try_grow(&schedule).map_err(|_| memory::OutOfMemory {
-            what: "the workspace",
-            bytes: schedule.workspace_bytes() as u128,
-        })?;
-        let o_shape = [1, kernel.variant().output_heads() as usize, tokens, heads.value_dim as usize];
-        let o = memory::zeroed("the output", elements(o_shape))?;
-        Ok(Box::new(Self { kernel, schedule, workspace, queries, keys, captured, o, o_shape }))
-    }
-}
-
-impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
+impl Timed for Slot {
     fn call(&mut self, pool: &Pool) -> Result<(), Failure> {
         let captured: Vec<_> = self.captured.iter().map(CapturedBuffer::data).collect();
         let q = query_rows(&self.kernel, &views(&self.queries)?)?;
         let inputs = Inputs::of(q, key_rows(&self.kernel, &views(&self.keys)?)?).captured(&captured);
-        let outputs = Outputs { o: view_mut::<T>(&mut self.o, self.o_shape, LAYOUT)?, lse: None };
+        let outputs = Outputs { o: self.o.rows_mut()?, lse: None };
         self.kernel.run(&self.schedule, pool, inputs, outputs, &mut self.workspace).map_err(|error| {
             let spec = self.kernel.spec().name.clone();
             Failure::Run { spec, error }
@@ -112,7 +93,7 @@ impl<T: Storage + Copy + Into<f32>> Timed for Slot<T> {
     }
 
     fn output(&self) -> Vec<u8> {
-        self.o.iter().flat_map(|&x| Into::<f32>::into(x).to_le_bytes()).collect()
+        self.o.elements.floats().flat_map(f32::to_le_bytes).collect()
     }
 }
 
@@ -156,9 +137,9 @@ pub(super) fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> 
 /// Views of stored tensors.
 ///
 /// # Errors
-/// As [`view`].
-pub(super) fn views<'a, T: Storage>(stored: &'a [Stored<'_>]) -> Result<Vec<View<'a, T>>, Failure> {
-    stored.iter().map(view).collect()
+/// As [`Stored::rows`].
+pub(super) fn views<'a>(stored: &'a [Stored<'_>]) -> Result<Vec<View<'a>>, Failure> {
+    stored.iter().map(Stored::rows).collect()
 }
 
 pub(super) fn elements(shape: [usize; 4]) -> u128 {

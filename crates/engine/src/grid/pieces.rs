@@ -7,18 +7,18 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::{Claim, Grid, Lots, Part, Task};
 
 /// Strips of the rows that tasks keep: as many rows of each, given out once, with memory of their own.
-pub struct Strips<'g, T> {
-    grid: &'g Grid<'g, T>,
+pub struct Strips<'g> {
+    grid: &'g Grid<'g>,
     rows: u32,
     per_task: usize,
     memory: Lots<'g, f32>,
 }
 
-impl<'g, T> Strips<'g, T> {
+impl<'g> Strips<'g> {
     /// Cuts the kept rows of each task into `per_task` strips of `rows`, which may reach past its last, and `memory` into a piece
     /// of `len` for each: strip s of task t is number t · `per_task` + s of both. Strips for which there is no memory are none.
     pub fn new(
-        grid: &'g mut Grid<'_, T>,
+        grid: &'g mut Grid<'_>,
         (rows, per_task): (u32, usize),
         memory: &'g mut [f32],
         len: usize,
@@ -27,7 +27,7 @@ impl<'g, T> Strips<'g, T> {
     }
 
     /// The next strip, which rows it has, and its memory; `None` when all are given out. Its task has no queries.
-    pub fn take(&self) -> Option<(Claim<'_, T>, Range<u32>, &'g mut [f32])> {
+    pub fn take(&self) -> Option<(Claim<'_>, Range<u32>, &'g mut [f32])> {
         let (number, memory) = self.memory.take()?;
         let whole = *self.grid.tasks.tasks.get(number.checked_div(self.per_task)?)?;
         let first = u32::try_from(number % self.per_task).ok()?.saturating_mul(self.rows);
@@ -40,21 +40,21 @@ impl<'g, T> Strips<'g, T> {
 }
 
 /// Blocks of the queries of tasks, given out once.
-pub struct Blocks<'g, T> {
-    grid: &'g Grid<'g, T>,
+pub struct Blocks<'g> {
+    grid: &'g Grid<'g>,
     queries: u32,
     numbers: Range<u32>,
     next: AtomicUsize,
 }
 
-impl<'g, T> Blocks<'g, T> {
+impl<'g> Blocks<'g> {
     /// Those of some numbers, of `queries` queries each, of each task.
-    pub fn new(grid: &'g mut Grid<'_, T>, queries: u32, numbers: Range<u32>) -> Self {
+    pub fn new(grid: &'g mut Grid<'_>, queries: u32, numbers: Range<u32>) -> Self {
         Self { grid, queries, numbers, next: AtomicUsize::new(0) }
     }
 
     /// The next block, the number of its task, and its number in this; `None` when all are given out. It has no kept rows.
-    pub fn take(&self) -> Option<(Claim<'_, T>, usize, u32)> {
+    pub fn take(&self) -> Option<(Claim<'_>, usize, u32)> {
         loop {
             let turn = self.next.fetch_add(1, Ordering::Relaxed);
             let index = turn.checked_div(self.numbers.len())?;
@@ -126,8 +126,8 @@ pub enum Sharing {
 }
 
 /// Parts of the heads and channels of tasks, given out once, in the order of the tasks.
-pub struct Parts<'g, T> {
-    grid: &'g Grid<'g, T>,
+pub struct Parts<'g> {
+    grid: &'g Grid<'g>,
     cut: Cut,
     workers: usize,
     sharing: Sharing,
@@ -139,10 +139,10 @@ pub struct Parts<'g, T> {
 #[repr(align(64))]
 struct Turn(AtomicUsize);
 
-impl<'g, T> Parts<'g, T> {
+impl<'g> Parts<'g> {
     /// Parts of so many heads and channels, for so many workers.
     pub fn new(
-        grid: &'g mut Grid<'_, T>,
+        grid: &'g mut Grid<'_>,
         [heads, channels]: [usize; 2],
         (workers, sharing): (usize, Sharing),
     ) -> Self {
@@ -152,7 +152,7 @@ impl<'g, T> Parts<'g, T> {
     }
 
     /// The next part for a worker, its heads and its channels; `None` when all are given out. It has no kept rows.
-    pub fn take(&self, worker: usize) -> Option<(Claim<'_, T>, Range<usize>, Range<usize>)> {
+    pub fn take(&self, worker: usize) -> Option<(Claim<'_>, Range<usize>, Range<usize>)> {
         let others = if self.sharing == Sharing::Own { 1 } else { self.workers };
         let part = (0..others).find_map(|ahead| self.turn((worker + ahead) % self.workers))?;
         let [task, piece] = self.cut.task(part);
@@ -179,8 +179,8 @@ impl<'g, T> Parts<'g, T> {
 }
 
 /// Cells of the queries of parts of tasks, given out once, a part's one after the other.
-pub struct Cells<'g, T> {
-    grid: &'g Grid<'g, T>,
+pub struct Cells<'g> {
+    grid: &'g Grid<'g>,
     cut: Cut,
     queries: u32,
     numbers: Range<u32>,
@@ -188,19 +188,19 @@ pub struct Cells<'g, T> {
 }
 
 /// A piece of [`Cells`].
-pub struct Cell<'g, T> {
+pub struct Cell<'g> {
     /// Its rows.
-    pub claim: Claim<'g, T>,
+    pub claim: Claim<'g>,
     /// Its number among those of all tasks' parts.
     pub part: usize,
     /// Its number in the part.
     pub number: u32,
 }
 
-impl<'g, T> Cells<'g, T> {
+impl<'g> Cells<'g> {
     /// Those of some numbers, of `queries` queries each, of each part. The grid has no states.
     pub fn new(
-        grid: &'g mut Grid<'_, T>,
+        grid: &'g mut Grid<'_>,
         [heads, channels]: [usize; 2],
         (queries, numbers): (u32, Range<u32>),
     ) -> Self {
@@ -209,7 +209,7 @@ impl<'g, T> Cells<'g, T> {
     }
 
     /// The next cell, also one without queries; `None` when all are given out. It has no kept rows.
-    pub fn take(&self) -> Option<Cell<'_, T>> {
+    pub fn take(&self) -> Option<Cell<'_>> {
         if self.grid.states.is_some() {
             return None;
         }
@@ -228,7 +228,7 @@ impl<'g, T> Cells<'g, T> {
     }
 }
 
-impl<T> Grid<'_, T> {
+impl Grid<'_> {
     /// Parts of its tasks.
     fn cut(&self, sizes: [usize; 2]) -> Cut {
         let Part { heads, channels } = self.whole();

@@ -3,6 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use super::rows::Places;
 use super::{Claim, Grid, GridError, MAX_TASKS, RowsMut, Shared, Task, check_counts};
 
 /// What each head of each sequence keeps, however long the sequence is.
@@ -30,7 +31,7 @@ pub(super) struct States<'a> {
     of: Option<&'a [u32]>,
 }
 
-impl<'a, T> Grid<'a, T> {
+impl<'a> Grid<'a> {
     /// With states, one of each sequence; packed sequences have one each.
     ///
     /// # Errors
@@ -73,7 +74,7 @@ fn first_repeated(of: &[u32]) -> Option<usize> {
     })
 }
 
-impl<T> Claim<'_, T> {
+impl Claim<'_> {
     /// Whether there are states.
     pub const fn has_states(&self) -> bool {
         self.grid.states.is_some()
@@ -88,7 +89,7 @@ impl<T> Claim<'_, T> {
         let States { rows: all, of, .. } = self.grid.states.as_ref()?;
         let Range { start, end } = self.part.channels;
         let place = self.state_place(head_in_group, *of);
-        assert!(start <= end && end <= all.width, "channels of the row");
+        assert!(start <= end && end <= all.places.width, "channels of the row");
         // SAFETY: the rows lie in the data that `Grid::with_states` was given, apart from all others; they are of a head of this
         // task's sequence, of which there is no other task and whose state no other sequence has (`Grid::with_states` checked), the
         // task was given out once, or its parts were, whose heads or channels are apart (`Parts`; strips, blocks and cells are
@@ -106,7 +107,7 @@ impl<T> Claim<'_, T> {
         assert!(self.part.channels == self.grid.whole().channels, "rows of all channels");
         let place = self.state_place(head_in_group, *of);
         // SAFETY: as for `state`; the claim is the only one of the head (compared above).
-        Some(unsafe { norm.matrix(place, rows, 0..norm.width) })
+        Some(unsafe { norm.matrix(place, rows, 0..norm.places.width) })
     }
 
     /// Which state is that of one of the heads.
@@ -134,13 +135,13 @@ impl Shared<'_, f32> {
         rows: Range<usize>,
         channels: Range<usize>,
     ) -> MatrixMut<'m> {
-        let [states, heads, count] = self.counts;
+        let Places { counts: [states, heads, count], strides, .. } = self.places;
         let is_there = state < states && head < heads && rows.start <= rows.end && rows.end <= count;
         assert!(is_there, "rows {rows:?} of {count}, head {head} of {heads}, state {state} of {states}");
-        let offset: usize = [state, head, rows.start].iter().zip(self.strides).map(|(at, by)| at * by).sum();
+        let offset: usize = [state, head, rows.start].iter().zip(strides).map(|(at, by)| at * by).sum();
         let start = self.start.wrapping_add(offset + channels.start);
         // SAFETY: `new` checked that all rows lie inside the data, apart from each other; the caller has these alone.
-        unsafe { MatrixMut::from_raw(start, self.strides[2], [rows.len(), channels.len()]) }
+        unsafe { MatrixMut::from_raw(start, strides[2], [rows.len(), channels.len()]) }
     }
 }
 

@@ -63,7 +63,7 @@ fn packed_sequences_have_rows_of_their_own() {
     assert_eq!(check(&[0, 3, 3], [1, 1, 8]), Err(GridError::Tasks { task: 1 }));
 
     let mut data = [0.0; 8];
-    let output = Rows::Stored(rows(&mut data, [1, 1, 8], [8, 8, 1], 1));
+    let output = Rows::F32(rows(&mut data, [1, 1, 8], [8, 8, 1], 1));
     let tasks = Tasks { tasks: &tasks, order: &[2, 1, 0], group: 1, starts: Some(&[0, 3, 3, 8]) };
     let grid = Grid::new(tasks, output, None).unwrap();
     let (mut a, mut b, mut c) = (grid.claim().unwrap(), grid.claim().unwrap(), grid.claim().unwrap());
@@ -77,7 +77,7 @@ fn packed_sequences_have_rows_of_their_own() {
 fn each_task_and_each_lot_is_given_out_once() {
     let tasks = [task(0, 0, 0..2), task(0, 0, 2..4)];
     let mut data = [0.0; 8];
-    let output = Rows::Stored(rows(&mut data, [1, 1, 4], [8, 8, 2], 2));
+    let output = Rows::F32(rows(&mut data, [1, 1, 4], [8, 8, 2], 2));
     let grid =
         Grid::new(Tasks { tasks: &tasks, order: &[1, 0], group: 1, starts: None }, output, None).unwrap();
     let mut first = grid.claim().unwrap();
@@ -89,14 +89,14 @@ fn each_task_and_each_lot_is_given_out_once() {
     assert_eq!(data, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]);
 
     let mut data = [0.0; 12];
-    let bands = Bands::new(rows(&mut data, [1, 2, 3], [12, 6, 2], 2), 2).unwrap();
+    let bands = Bands::new(Rows::F32(rows(&mut data, [1, 2, 3], [12, 6, 2], 2)), 2).unwrap();
     let (mut first, mut second) = (bands.claim().unwrap(), bands.claim().unwrap());
     assert!(bands.claim().is_none());
     assert_eq!((first.queries(), second.queries()), (0..2, 2..3));
-    first.row(1, 0).fill(1.0);
-    second.row(0, 2).fill(2.0);
+    first.row(1, 0).write(Scalar, &[1.0; 2]);
+    second.row(0, 2).write(Scalar, &[2.0; 2]);
     assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
-    assert!(Bands::new(rows(&mut [], [3, 2, 0], [0, 0, 0], 2), 2).unwrap().claim().is_none());
+    assert!(Bands::new(Rows::F32(rows(&mut [], [3, 2, 0], [0, 0, 0], 2)), 2).unwrap().claim().is_none());
 
     let mut bytes = [0u8; 7];
     let lots = Lots::new(&mut bytes, 3);
@@ -110,10 +110,10 @@ fn kept_rows_are_those_of_the_tasks_head() {
     let (mut o, mut u) = ([0.0f32; 16], [0.0f32; 24]);
     let tasks = [task(0, 0, 0..4), task(0, 1, 0..4)];
     let tasks = Tasks { tasks: &tasks, order: &[1, 0], group: 1, starts: None };
-    fn output(o: &mut [f32]) -> Rows<'_, f32> {
-        Rows::Floats(rows(o, [1, 2, 4], [16, 8, 2], 2))
+    fn output(o: &mut [f32]) -> Rows<'_> {
+        Rows::F32(rows(o, [1, 2, 4], [16, 8, 2], 2))
     }
-    let few = Grid::<f32>::new(tasks, output(&mut o), None).unwrap();
+    let few = Grid::new(tasks, output(&mut o), None).unwrap();
     assert!(matches!(
         few.keeping(rows(&mut u, [1, 1, 4], [24, 12, 3], 3)),
         Err(GridError::Short { needed: 24, found: 24 })
@@ -121,13 +121,13 @@ fn kept_rows_are_those_of_the_tasks_head() {
     // Two tasks of a head would both have its rows.
     let halves = [task(0, 0, 0..2), task(0, 0, 2..4), task(0, 1, 0..4)];
     let halves = Tasks { tasks: &halves, order: &[0, 1, 2], group: 1, starts: None };
-    let halved = Grid::<f32>::new(halves, output(&mut o), None).unwrap();
+    let halved = Grid::new(halves, output(&mut o), None).unwrap();
     assert!(matches!(
         halved.keeping(rows(&mut u, [1, 2, 4], [24, 12, 3], 3)),
         Err(GridError::Tasks { task: 0 })
     ));
     // More rows than queries, of each head all; of packed sequences as many as these have queries.
-    let grid = Grid::<f32>::new(tasks, output(&mut o), None).unwrap();
+    let grid = Grid::new(tasks, output(&mut o), None).unwrap();
     let mut longer = [0.0f32; 36];
     let grid = grid.keeping(rows(&mut longer, [1, 2, 6], [36, 18, 3], 3)).unwrap();
     while let Some(mut claim) = grid.claim() {
@@ -137,13 +137,13 @@ fn kept_rows_are_those_of_the_tasks_head() {
     assert_eq!((longer[15], longer[33]), (1.0, 2.0));
     let packed = [task(0, 0, 0..1), task(1, 0, 0..3)];
     let packed = Tasks { tasks: &packed, order: &[0, 1], group: 1, starts: Some(&[0, 1, 4]) };
-    let grid = Grid::<f32>::new(packed, Rows::Floats(rows(&mut o, [1, 1, 4], [8, 8, 2], 2)), None).unwrap();
+    let grid = Grid::new(packed, Rows::F32(rows(&mut o, [1, 1, 4], [8, 8, 2], 2)), None).unwrap();
     let grid = grid.keeping(rows(&mut u, [1, 1, 4], [12, 12, 3], 3)).unwrap();
     let mut first = grid.claim().unwrap();
     assert!(
         std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| first.kept_mut(0, 1).is_some())).is_err()
     );
-    let grid = Grid::<f32>::new(tasks, output(&mut o), None).unwrap();
+    let grid = Grid::new(tasks, output(&mut o), None).unwrap();
     let grid = grid.keeping(rows(&mut u, [1, 2, 4], [24, 12, 3], 3)).unwrap();
     while let Some(mut claim) = grid.claim() {
         let head = claim.task().kv_head as f32;
@@ -158,7 +158,7 @@ fn kept_rows_are_those_of_the_tasks_head() {
 fn strips_and_blocks_are_given_out_once() {
     let tasks = [task(0, 0, 0..5), task(0, 1, 0..5)];
     let (mut data, mut kept, mut memory) = ([0.0; 10], [0.0; 12], [0.0; 8]);
-    let output = Rows::Stored(rows(&mut data, [1, 2, 5], [10, 5, 1], 1));
+    let output = Rows::F32(rows(&mut data, [1, 2, 5], [10, 5, 1], 1));
     let tasks = Tasks { tasks: &tasks, order: &[0, 1], group: 1, starts: None };
     let grid = Grid::new(tasks, output, None).unwrap();
     assert!(grid.claim().unwrap().kept(0, 4).is_none(), "nothing is kept");
@@ -194,8 +194,8 @@ fn cells_of_parts_are_given_out_once() {
     let tasks = [task(0, 0, 0..5), task(0, 1, 0..5)];
     let tasks = Tasks { tasks: &tasks, order: &[1, 0], group: 2, starts: None };
     let mut data = [0.0f32; 4 * 5 * 3];
-    fn output(data: &mut [f32]) -> Rows<'_, f32> {
-        Rows::Stored(rows(data, [1, 4, 5], [60, 15, 3], 3))
+    fn output(data: &mut [f32]) -> Rows<'_> {
+        Rows::F32(rows(data, [1, 4, 5], [60, 15, 3], 3))
     }
     let mut grid = Grid::new(tasks, output(&mut data), None).unwrap();
     // A head each, two channels and then the third, two queries at a time: the last of four cells has none.
@@ -208,7 +208,7 @@ fn cells_of_parts_are_given_out_once() {
             let (heads, channels) = cut.part(piece);
             assert_eq!((kv_head as usize, heads.len()), (1 - task, 1));
             for query in query_begin..query_end {
-                let Row::Stored(row) = claim.output(heads.start, query) else { panic!("stored") };
+                let ElementsMut::F32(row) = claim.output(heads.start, query) else { panic!("floats") };
                 assert_eq!(row.len(), channels.len());
                 row.iter_mut().for_each(|x| *x += 1.0);
             }
@@ -233,7 +233,7 @@ fn parts_are_given_out_once() {
     let tasks = [task(0, 0, 0..1), task(0, 1, 0..1), task(0, 2, 0..1)];
     let tasks = Tasks { tasks: &tasks, order: &[2, 0, 1], group: 1, starts: None };
     let mut data = [0.0f32; 9];
-    let output = Rows::Stored(rows(&mut data, [1, 3, 1], [9, 3, 3], 3));
+    let output = Rows::F32(rows(&mut data, [1, 3, 1], [9, 3, 3], 3));
     let mut grid = Grid::new(tasks, output, None).unwrap();
     // Key head and channels of those that a worker takes until there are none: two parts of each task.
     let mut taken = |sharing: Sharing, workers: &[usize]| {
@@ -260,7 +260,7 @@ fn parts_are_given_out_once() {
 fn a_strip_has_no_other_rows() {
     let tasks = [task(0, 0, 0..5)];
     let (mut data, mut kept, mut memory) = ([0.0; 5], [0.0; 6], [0.0; 2]);
-    let output = Rows::Stored(rows(&mut data, [1, 1, 5], [5, 5, 1], 1));
+    let output = Rows::F32(rows(&mut data, [1, 1, 5], [5, 5, 1], 1));
     let tasks = Tasks { tasks: &tasks, order: &[0], group: 1, starts: None };
     let kept = rows(&mut kept, [1, 1, 6], [6, 6, 1], 1);
     let mut grid = Grid::new(tasks, output, None).unwrap().keeping(kept).unwrap();

@@ -8,7 +8,7 @@ use regard_ir::cache::VERSION;
 use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::spec::Spec;
-use regard_launch::{Element, Left, Run};
+use regard_launch::{Left, Run};
 use regard_map::file::{Description, FileError, Opened};
 use regard_map::{StateFile, Words};
 use regard_runtime::cache::{Capacity, SequenceId, Store, StoreError};
@@ -260,12 +260,12 @@ impl Cache {
 
     /// Takes tokens of some sequences, whose states become those after them. `problem` is of these tokens alone, each sequence's first
     /// at the position that it has.
-    pub(crate) fn advance<T: Element>(
+    pub(crate) fn advance(
         &mut self,
         kernel: &Kernel,
         threads: &dyn Threads,
         (sequences, parts): (&[SequenceId], flash::Parts<'_>),
-        (inputs, outputs): (Inputs<'_, T>, Outputs<'_, T>),
+        (inputs, outputs): (Inputs<'_>, Outputs<'_>),
         workspace: flash::Workspace<'_>,
     ) -> Result<(), RunError> {
         let (store, problem) = (&self.store, parts.problem);
@@ -286,7 +286,7 @@ impl Cache {
         }
         let left = Left::States(states.view(self.memory.floats_mut())?);
         let target = outputs.into();
-        T::run(Run { parts, code: &kernel.code, inputs, target, left, threads, workspace })?;
+        Run { parts, code: &kernel.code, inputs, target, left, threads, workspace }.launch()?;
         for (b, &sequence) in (0..).zip(sequences) {
             let taken = problem.sequence(b).queries;
             let before = self.store.len(sequence).map_err(RunError::Store)?;
@@ -303,10 +303,7 @@ impl Cache {
     /// # Errors
     /// If there is no such sequence.
     #[allow(clippy::type_complexity)]
-    pub fn states(
-        &self,
-        sequence: SequenceId,
-    ) -> Result<Option<(View<'_, f32>, Option<View<'_, f32>>)>, StoreError> {
+    pub fn states(&self, sequence: SequenceId) -> Result<Option<(View<'_>, Option<View<'_>>)>, StoreError> {
         let (index, len) = (self.store.index(sequence)?, self.store.len(sequence)? as usize);
         let Some(KeptStates { shape, norms, .. }) = &self.states else { return Ok(None) };
         let StateShape { norm, depth, size: [heads, dim, width] } = *shape;

@@ -3,7 +3,7 @@
 use regard_engine::threads::Threads;
 use regard_ir::inputs::InputData;
 use regard_ir::variant::Mechanism;
-use regard_launch::{Element, Extend};
+use regard_launch::Extend;
 use regard_runtime::cache::SequenceId;
 use regard_runtime::flash::{Inputs, Outputs, Parts};
 use regard_runtime::schedule::Schedule as TaskList;
@@ -45,17 +45,17 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::run`], [`Kernel::append`] and [`Kernel::prefill`]. The sequence has no further token then; after an index outside of
     /// a captured tensor its lookahead keys or its state mean nothing, and it is to be cut to 0 or closed.
-    pub fn prefill_next<T: Element>(
+    pub fn prefill_next(
         &self,
         schedule: &Schedule,
         threads: &dyn Threads,
         (cache, sequence): (&mut Cache, SequenceId),
-        inputs: Inputs<'_, T>,
-        outputs: Outputs<'_, T>,
+        inputs: Inputs<'_>,
+        outputs: Outputs<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), RunError> {
-        self.check::<T>(schedule, threads)?;
-        self.check_cache::<T>(cache)?;
+        self.check(schedule, threads)?;
+        self.check_cache(cache)?;
         let (variant, problem) = (&self.variant(), &schedule.positions());
         let parts = schedule.parts(variant, self.plan(), problem);
         match variant.mechanism {
@@ -65,16 +65,8 @@ impl Kernel {
             }
             Mechanism::Lookahead(_) => cache.extend(self, threads, sequence, problem, |cache, floats| {
                 let workspace = workspace.view();
-                T::extend(Extend {
-                    parts,
-                    code: &self.code,
-                    inputs,
-                    cache,
-                    floats,
-                    outputs,
-                    threads,
-                    workspace,
-                })
+                Extend { parts, code: &self.code, inputs, cache, floats, outputs, threads, workspace }
+                    .launch()
             }),
             _ => self.append_then(threads, cache, &[sequence], inputs, |cache, queries| {
                 self.prefill(schedule, threads, (cache, &[sequence]), queries, outputs, workspace)
@@ -92,15 +84,15 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::append`] and [`Kernel::decode`]. No sequence has a further token then. Of several sequences, if rows of keys are
     /// made with captured tensors along tokens, as by positions that an input gives: append these one by one.
-    pub fn decode_next<T: Element>(
+    pub fn decode_next(
         &self,
         step: &mut Step,
         threads: &dyn Threads,
         (cache, sequences): (&mut Cache, &[SequenceId]),
-        inputs: Inputs<'_, T>,
-        outputs: Outputs<'_, T>,
+        inputs: Inputs<'_>,
+        outputs: Outputs<'_>,
     ) -> Result<(), RunError> {
-        self.check_step::<T>(step, threads, cache)?;
+        self.check_step(step, threads, cache)?;
         let variant = &self.variant();
         if variant.recurrence().is_some() {
             let [_, rows] = inputs.kv.counts();
@@ -116,13 +108,13 @@ impl Kernel {
     }
 
     /// Appends tokens to sequences, as many to each, and has `attend` attend them. Where something fails they are taken back.
-    fn append_then<T: Element>(
+    fn append_then(
         &self,
         threads: &dyn Threads,
         cache: &mut Cache,
         sequences: &[SequenceId],
-        inputs: Inputs<'_, T>,
-        attend: impl FnOnce(&Cache, Queries<'_, T>) -> Result<(), RunError>,
+        inputs: Inputs<'_>,
+        attend: impl FnOnce(&Cache, Queries<'_>) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
         let Inputs { q, kv, captured, gate } = inputs;
         let tokens = kv.tokens_of_each().map(|rows| rows.checked_div(sequences.len()).unwrap_or(0));

@@ -151,7 +151,7 @@ impl LearnedMut<'_> {
     }
 
     /// The first keys of each head, of so many channels: `[1][head][token]`.
-    pub(crate) fn rows(&mut self, tokens: usize, dim: usize) -> Result<ViewMut<'_, f32>, GridError> {
+    pub(crate) fn rows(&mut self, tokens: usize, dim: usize) -> Result<ViewMut<'_>, GridError> {
         let LearnedShape { heads, stride, room, .. } = self.shape;
         ViewMut::new(self.keys, [1, heads, tokens], [0, room * stride, stride], dim)
     }

@@ -6,6 +6,7 @@ mod pages;
 #[cfg(feature = "alloc")]
 mod store;
 
+use core::fmt;
 use core::ops::Range;
 
 use regard_engine::cached::{self, LANES};
@@ -30,6 +31,40 @@ pub enum RowOf {
     Value(usize),
     /// What the lookahead key of a head asks of later tokens.
     Asks(usize),
+}
+
+impl RowOf {
+    /// Whether pages have such a row, of so many elements.
+    ///
+    /// # Errors
+    /// If there is no such head, or its rows are longer or shorter.
+    #[cfg(feature = "alloc")]
+    pub fn check(self, shape: &PageShape, found: usize) -> Result<(), StoreError> {
+        let (head, heads, expected) = match self {
+            RowOf::Key(head) => (head, shape.key_head_count(), shape.keys.channels),
+            RowOf::Value(head) => (head, shape.value_head_count(), shape.values.channels),
+            RowOf::Asks(head) => {
+                (head, if shape.asks { shape.key_head_count() } else { 0 }, shape.keys.channels)
+            }
+        };
+        if head >= heads {
+            return Err(StoreError::Head { row: self, heads });
+        }
+        if found != expected {
+            return Err(StoreError::Width { row: self, expected, found });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RowOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RowOf::Key(head) => write!(f, "key of head {head}"),
+            RowOf::Value(head) => write!(f, "value of head {head}"),
+            RowOf::Asks(head) => write!(f, "row of what the key of head {head} asks"),
+        }
+    }
 }
 
 /// A sequence's cached keys and values.
@@ -139,7 +174,7 @@ impl<'a> CachedSequence<'a> {
     /// Reads the key of a token and key head, or its value and value head, widened.
     ///
     /// # Panics
-    /// If there is no such token or head, or the row has another length.
+    /// If there is no such token or row, or it is shorter than `to`; see [`RowOf::check`].
     pub fn read_into(&self, shape: &PageShape, token: usize, row: RowOf, to: &mut [f32]) {
         let (page, at) = (self.page(shape, token / shape.tokens), token % shape.tokens);
         match row {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use super::{CachedSequence, CachedSequenceMut, Pages};
+use super::{CachedSequence, CachedSequenceMut, Pages, RowOf};
 
 /// How many pages there are, and how sequences get them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,22 @@ pub enum StoreError {
         /// Tokens that it has.
         len: u32,
     },
+    /// A row was to be read of a head that the cache does not have.
+    Head {
+        /// The row.
+        row: RowOf,
+        /// How many heads have such rows.
+        heads: usize,
+    },
+    /// A row was to be read that is not as long as the room for it.
+    Width {
+        /// The row.
+        row: RowOf,
+        /// Its elements.
+        expected: usize,
+        /// Elements of the room.
+        found: usize,
+    },
 }
 
 impl fmt::Display for StoreError {
@@ -155,6 +171,12 @@ impl fmt::Display for StoreError {
             ),
             StoreError::Short { tokens, len } => {
                 write!(f, "a sequence of {len} tokens cannot be cut to {tokens}")
+            }
+            StoreError::Head { row, heads } => {
+                write!(f, "there is no {row} in the cache: {heads} heads have such rows")
+            }
+            StoreError::Width { row, expected, found } => {
+                write!(f, "a {row} has {expected} elements, room for {found} was given")
             }
         }
     }

@@ -4,7 +4,6 @@ use core::iter::Peekable;
 use core::slice;
 
 use regard_engine::Engine;
-use regard_engine::element::Element;
 use regard_engine::grid::Task;
 use regard_engine::pack::MAX_DIM;
 use regard_ir::cache::PageFormat;
@@ -12,14 +11,15 @@ use regard_ir::plan::Dtype;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::Variant;
 
-use super::{Gate, Outputs, PartLen, Parts, RunError, Target};
+use super::{Outputs, PartLen, Parts, RunError, Target};
 use crate::cache::Caches;
+use crate::view::View;
 
 /// Whether sizes are those that the skeleton works with, and outputs fit variant and problem.
-pub(super) fn check<E: Engine, T>(
+pub(super) fn check<E: Engine>(
     parts: &Parts<'_>,
-    gate: Option<&Gate<'_, T>>,
-    target: &Target<'_, T>,
+    gate: Option<&View<'_>>,
+    target: &Target<'_>,
 ) -> Result<(), RunError> {
     let Parts { variant, plan, problem, .. } = parts;
     let blocks = &plan.prefill;
@@ -28,7 +28,7 @@ pub(super) fn check<E: Engine, T>(
     let (dim, value_dim) = (heads.dim as usize, heads.value_dim as usize);
     match target {
         Target::Whole(_) if problem.part.is_some() => return Err(RunError::Partial),
-        Target::Whole(outputs) => check_outputs(variant, problem, gate, outputs)?,
+        Target::Whole(outputs) => check_outputs((variant, plan.dtype), problem, gate, outputs)?,
         Target::Part(_) if gate.is_some() => return Err(RunError::GateOfPart),
         Target::Part(part) => {
             let (needed, found) = (PartLen::new(heads, problem), part.len());
@@ -72,24 +72,8 @@ pub(crate) fn check_caches(
 }
 
 /// Whether an engine computes a storage type.
-pub(crate) const fn serves<E: Engine, T: Element>() -> bool {
-    contains(E::STORAGE, T::DTYPE)
-}
-
-/// Whether it computes recurrences of it.
-pub(super) const fn has_states<E: Engine, T: Element>() -> bool {
-    contains(E::STATES, T::DTYPE)
-}
-
-const fn contains(types: &[Dtype], dtype: Dtype) -> bool {
-    let mut i = 0;
-    while i < types.len() {
-        if types[i] as u8 == dtype as u8 {
-            return true;
-        }
-        i += 1;
-    }
-    false
+pub(crate) fn check_storage<E: Engine>(dtype: Dtype) -> Result<(), RunError> {
+    if E::STORAGE.contains(&dtype) { Ok(()) } else { Err(RunError::Storage { dtype }) }
 }
 
 pub(super) fn shape(
@@ -100,6 +84,16 @@ pub(super) fn shape(
 ) -> Result<(), RunError> {
     let found = [counts[0], counts[1], counts[2], width];
     if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
+}
+
+/// Whether a tensor is of one of some storage types, of which the first is told of where it is not.
+pub(crate) fn is_stored(tensor: &'static str, found: Dtype, as_one_of: &[Dtype]) -> Result<(), RunError> {
+    match as_one_of {
+        [expected, ..] if !as_one_of.contains(&found) => {
+            Err(RunError::Dtype { tensor, found, expected: *expected })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether each sequence is of whole tokens.
@@ -119,35 +113,34 @@ pub(crate) fn check_tokens(variant: &Variant<'_>, problem: &Problem<'_>) -> Resu
 }
 
 /// Whether outputs, and the gate that they pass, are as variant and problem make them.
-pub(crate) fn check_outputs<T>(
-    variant: &Variant<'_>,
+pub(crate) fn check_outputs(
+    (variant, dtype): (&Variant<'_>, Dtype),
     problem: &Problem<'_>,
-    gate: Option<&Gate<'_, T>>,
-    outputs: &Outputs<'_, T>,
+    gate: Option<&View<'_>>,
+    outputs: &Outputs<'_>,
 ) -> Result<(), RunError> {
     let [batch, queries, _] = problem.extents().map(|n| n as usize);
     let queries = queries / variant.per_token() as usize;
     let (query_heads, value_dim) = (variant.heads.query as usize, variant.heads.value_dim as usize);
     let output_heads = variant.output_heads() as usize;
-    shape("o", outputs.o.0.counts, outputs.o.0.width, [batch, output_heads, queries, value_dim])?;
+    shape("o", outputs.o.0.counts(), outputs.o.0.width(), [batch, output_heads, queries, value_dim])?;
+    is_stored("o", outputs.o.0.dtype(), &[dtype])?;
     match (variant.output.gate, gate) {
         (None, None) => {}
         (Some(_), None) => return Err(RunError::Gate { wanted: true }),
         (None, Some(_)) => return Err(RunError::Gate { wanted: false }),
         (Some(gate), Some(values)) => {
-            let (counts, width) = match values {
-                Gate::Stored(view) => (view.counts(), view.width()),
-                Gate::Floats(view) => (view.counts(), view.width()),
-            };
             let expected = if gate.per_head { 1 } else { value_dim };
-            shape("gate", counts, width, [batch, output_heads, queries, expected])?;
+            shape("gate", values.counts(), values.width(), [batch, output_heads, queries, expected])?;
+            is_stored("gate", values.dtype(), &[dtype, Dtype::F32])?;
         }
     }
     if let Some(lse) = &outputs.lse {
         if !variant.output.lse {
             return Err(RunError::NoLse);
         }
-        shape("lse", lse.0.counts, lse.0.width, [batch, query_heads, queries, 1])?;
+        shape("lse", lse.0.counts(), lse.0.width(), [batch, query_heads, queries, 1])?;
+        is_stored("lse", lse.0.dtype(), &[Dtype::F32])?;
     }
     Ok(())
 }

@@ -21,6 +21,15 @@ pub enum RunError {
         /// What they must be.
         expected: [usize; 4],
     },
+    /// A tensor is stored in another type than the call takes.
+    Dtype {
+        /// Its name in specs.
+        tensor: &'static str,
+        /// The type that it is stored in.
+        found: Dtype,
+        /// That of the plan, or f32 where the tensor is floats whatever the plan.
+        expected: Dtype,
+    },
     /// The plan's engine does not compute this storage type.
     Storage {
         /// The storage type.
@@ -129,6 +138,9 @@ impl fmt::Display for RunError {
                     f,
                     "tensor `{tensor}` is {found:?} (sequences, heads, tokens, width), expected {expected:?}"
                 )
+            }
+            RunError::Dtype { tensor, found, expected } => {
+                write!(f, "tensor `{tensor}` is stored as {}, expected {}", found.name(), expected.name())
             }
             RunError::Storage { dtype } => {
                 write!(f, "the plan's engine does not compute {} storage", dtype.name())

@@ -6,7 +6,6 @@
 use core::ops::Range;
 
 use regard_engine::cached::LANES;
-use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
@@ -23,12 +22,12 @@ use crate::view::View;
 
 /// What makes keys and values of latents.
 #[derive(Clone, Copy)]
-pub(crate) struct Expansion<'a, T> {
+pub(crate) struct Expansion<'a> {
     pub latent: Latent,
     /// Makes keys, `[1][query head][nope_dim]` rows of `rank`.
-    pub w_uk: View<'a, T>,
+    pub w_uk: View<'a>,
     /// Makes values, `[1][query head][value_dim]` rows of `rank`.
-    pub w_uv: View<'a, T>,
+    pub w_uv: View<'a>,
 }
 
 /// Sizes of what an expansion works in, for units of so many keys. Rows are whole lines.
@@ -126,7 +125,7 @@ impl<'t> Rows<'t> for Made<'_> {
     }
 }
 
-impl<T: Element> Expansion<'_, T> {
+impl Expansion<'_> {
     /// Makes the keys and values of a head at some positions, whose matrices are kept in `memory` until another's are wanted.
     ///
     /// Tiles of an engine that rounds to bf16 multiply what is bf16 anyway; other storage is multiplied as floats.
@@ -139,7 +138,7 @@ impl<T: Element> Expansion<'_, T> {
         unit: usize,
         memory: (&'m mut [f32], &mut Option<u32>),
     ) -> [Made<'m>; 2] {
-        match T::DTYPE {
+        match self.w_uk.dtype() {
             Dtype::Bf16 => self.multiply(engine, cached, of, unit, memory),
             Dtype::F32 | Dtype::F16 => self.multiply(SimdF32(engine.lanes()), cached, of, unit, memory),
         }
@@ -195,7 +194,7 @@ impl<T: Element> Expansion<'_, T> {
     fn pack<M: Engine>(
         &self,
         engine: M,
-        (matrix, head): (&View<'_, T>, u32),
+        (matrix, head): (&View<'_>, u32),
         [depth, columns]: [usize; 2],
         rows: &mut [f32],
         room: &mut [f32],
@@ -204,7 +203,7 @@ impl<T: Element> Expansion<'_, T> {
         rows.fill(0.0);
         for (at, row) in rows.chunks_exact_mut(depth).take(matrix.counts()[2]).enumerate() {
             let from = matrix.row(0, head as usize, at);
-            T::widen_into(engine.lanes(), from, &mut row[..from.len()]);
+            from.widen_into(engine.lanes(), &mut row[..from.len()]);
         }
         engine.right(Matrix::turned(rows, depth), [depth, columns], room);
     }

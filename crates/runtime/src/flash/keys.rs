@@ -3,11 +3,11 @@
 use core::ops::Range;
 
 use regard_engine::cached::CachedUnit;
-use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::{self, Rows};
 use regard_engine::{Engine, Op, Shape};
 use regard_ir::cache::PageShape;
+use regard_ir::plan::Dtype;
 use regard_ir::problem::{Problem, Sequence};
 use regard_ir::variant::{Heads, Variant};
 
@@ -20,10 +20,10 @@ use crate::rows::{Change, Changed, Tensor};
 use crate::view::View;
 
 /// What is packed.
-pub(super) struct Keys<'a, T> {
+pub(super) struct Keys<'a> {
     pub variant: &'a Variant<'a>,
     pub problem: &'a Problem<'a>,
-    pub source: Source<'a, T>,
+    pub source: Source<'a>,
     /// How rows of k change on their way.
     pub change: Option<Change<'a>>,
     /// How heads are mixed first, where they are and were not before.
@@ -37,14 +37,14 @@ pub(super) struct Keys<'a, T> {
 const HOT_BYTES: u64 = 128 << 10;
 
 /// Whether rows of a call's tensors are asked for: queries, keys, values and outputs.
-pub(super) fn asks<T>(heads: &Heads, problem: &Problem<'_>) -> bool {
+pub(super) fn asks(heads: &Heads, problem: &Problem<'_>, dtype: Dtype) -> bool {
     let [batch, queries, keys] = problem.extents().map(u64::from);
     let width = u64::from(heads.dim) + u64::from(heads.value_dim);
     let rows = (queries * u64::from(heads.query)).saturating_add(keys * u64::from(heads.kv));
-    batch.saturating_mul(rows).saturating_mul(width * size_of::<T>() as u64) > HOT_BYTES
+    batch.saturating_mul(rows).saturating_mul(width * dtype.size_bytes() as u64) > HOT_BYTES
 }
 
-impl<T: Element> Keys<'_, T> {
+impl Keys<'_> {
     /// Packs a block, or its first keys, unit by unit.
     #[inline(always)]
     pub fn pack_block<E: Engine>(
@@ -81,7 +81,7 @@ impl<T: Element> Keys<'_, T> {
     }
 
     #[inline(always)]
-    fn pack_unit<E: Engine>(&self, unit: Unit<'_, '_, E, T>) {
+    fn pack_unit<E: Engine>(&self, unit: Unit<'_, '_, E>) {
         let Unit { engine, shape, of: [sequence, kv_head], range: keys, scratch, to, .. } = unit;
         let Scratch { rows: scratch, kept, expansion: memory, expanded } = scratch;
         let of = self.problem.sequence(sequence);
@@ -167,7 +167,7 @@ impl<T: Element> Keys<'_, T> {
 
     /// What keys and values of a sequence are mixed from, and the virtual token there that is at a position.
     #[inline(always)]
-    fn sources(&self, of: &Sequence, sequence: u32, position: u32) -> ([Sources<'_, T>; 2], usize) {
+    fn sources(&self, of: &Sequence, sequence: u32, position: u32) -> ([Sources<'_>; 2], usize) {
         match self.source {
             Source::Given { k, v } => {
                 let batch = of.batch as usize;
@@ -205,23 +205,24 @@ impl<T: Element> Keys<'_, T> {
         match self.source {
             Source::Given { v, .. } => {
                 let row = of.first_key + (position - of.held.begin);
-                v.row(of.batch as usize, head, row as usize)[channel].to_f32()
+                v.row(of.batch as usize, head, row as usize).to_f32(channel)
             }
             Source::Cached { caches, page } => {
                 caches.get(sequence as usize).value(&page, head, position as usize, channel)
             }
             Source::Latents { caches, page, expansion: Expansion { w_uv, .. } } => {
                 let latents = caches.get(sequence as usize);
-                let weights = w_uv.row(0, head, channel).iter().enumerate();
-                weights.map(|(c, w)| w.to_f32() * latents.value(&page, 0, position as usize, c)).sum()
+                let weights = w_uv.row(0, head, channel);
+                let latent = |c| latents.value(&page, 0, position as usize, c);
+                (0..weights.len()).map(|c| weights.to_f32(c) * latent(c)).sum()
             }
         }
     }
 }
 
 /// A unit to be packed, as a function of its own: it reads keys and values from all that they may come from.
-struct Unit<'a, 'k, E, T> {
-    keys: &'a Keys<'k, T>,
+struct Unit<'a, 'k, E> {
+    keys: &'a Keys<'k>,
     engine: E,
     shape: &'a Shape,
     /// Sequence and key head.
@@ -231,7 +232,7 @@ struct Unit<'a, 'k, E, T> {
     to: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element> Op for Unit<'_, '_, E, T> {
+impl<E: Engine> Op for Unit<'_, '_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -242,13 +243,13 @@ impl<E: Engine, T: Element> Op for Unit<'_, '_, E, T> {
 
 /// Where keys and values come from.
 #[derive(Clone, Copy)]
-pub(crate) enum Source<'a, T> {
+pub(crate) enum Source<'a> {
     /// From the caller's tensors.
     Given {
         /// Keys, `[sequence][key head][key]`.
-        k: View<'a, T>,
+        k: View<'a>,
         /// Values, `[sequence][value head][key]`.
-        v: View<'a, T>,
+        v: View<'a>,
     },
     /// From caches.
     Cached {
@@ -264,7 +265,7 @@ pub(crate) enum Source<'a, T> {
         /// What their pages are.
         page: PageShape,
         /// What makes keys and values of them.
-        expansion: Expansion<'a, T>,
+        expansion: Expansion<'a>,
     },
 }
 

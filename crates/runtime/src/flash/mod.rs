@@ -19,7 +19,6 @@ mod pass;
 mod places;
 mod plain;
 
-use regard_engine::element::Element;
 use regard_engine::grid::{Bands, Grid, Lots, Rows, RowsMut, Tasks};
 use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
@@ -31,8 +30,8 @@ use regard_ir::plan::Plan;
 use regard_ir::problem::{Packed, Problem};
 use regard_ir::variant::{Mechanism, Variant};
 
-use self::check::{check, has_states};
-pub(crate) use self::check::{check_caches, check_outputs, check_tokens, covers, serves};
+use self::check::check;
+pub(crate) use self::check::{check_caches, check_outputs, check_storage, check_tokens, covers, is_stored};
 pub use self::error::RunError;
 pub(crate) use self::keys::Source;
 pub use self::lookahead::extend_lookahead;
@@ -58,34 +57,26 @@ use crate::view::{View, ViewMut, contiguous_strides};
 
 /// What a run reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a, T> {
+pub struct Inputs<'a> {
     /// Queries.
-    pub q: QueryRows<'a, T>,
+    pub q: QueryRows<'a>,
     /// Keys and values.
-    pub kv: KeyRows<'a, T>,
+    pub kv: KeyRows<'a>,
     /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
     pub captured: &'a [InputData<'a>],
-    /// The gate of the outputs, for variants that have one.
-    pub gate: Option<Gate<'a, T>>,
+    /// The gate of the outputs, for variants that have one: `[sequence][output head][query]` rows of `value_dim`, or of 1 where it
+    /// is per head, stored as q is or in f32.
+    pub gate: Option<View<'a>>,
 }
 
-/// The values of an output gate, `[sequence][output head][query]` rows of `value_dim`, or of 1 where it is per head.
-#[derive(Clone, Copy, Debug)]
-pub enum Gate<'a, T> {
-    /// Stored as q is.
-    Stored(View<'a, T>),
-    /// In f32.
-    Floats(View<'a, f32>),
-}
-
-impl<'a, T> Inputs<'a, T> {
+impl<'a> Inputs<'a> {
     /// Inputs of a variant that captures nothing and has no gate.
-    pub const fn new(q: View<'a, T>, k: View<'a, T>, v: View<'a, T>) -> Self {
+    pub const fn new(q: View<'a>, k: View<'a>, v: View<'a>) -> Self {
         Self::of(QueryRows::Plain(q), KeyRows::Plain { k, v })
     }
 
     /// Inputs of any mechanism, of a variant that captures nothing and has no gate.
-    pub const fn of(q: QueryRows<'a, T>, kv: KeyRows<'a, T>) -> Self {
+    pub const fn of(q: QueryRows<'a>, kv: KeyRows<'a>) -> Self {
         Self { q, kv, captured: &[], gate: None }
     }
 
@@ -95,32 +86,37 @@ impl<'a, T> Inputs<'a, T> {
     }
 
     /// With the gate of the outputs.
-    pub fn gate(self, gate: Gate<'a, T>) -> Self {
+    pub fn gate(self, gate: View<'a>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 }
 
 /// What a run writes.
 #[derive(Debug)]
-pub struct Outputs<'a, T> {
+pub struct Outputs<'a> {
     /// Outputs, `[sequence][query head][query]` rows of `value_dim`.
-    pub o: ViewMut<'a, T>,
+    pub o: ViewMut<'a>,
     /// Logs of the weights' sums, natural, `[sequence][query head][query]` rows of 1; for variants that have it, and
     /// only where the caller wants it.
-    pub lse: Option<ViewMut<'a, f32>>,
+    pub lse: Option<ViewMut<'a>>,
+}
+
+/// The rows of logs of sums, which are floats.
+fn logs(lse: Option<ViewMut<'_>>) -> Result<Option<RowsMut<'_, f32>>, RunError> {
+    lse.map(|lse| lse.floats("lse")).transpose()
 }
 
 /// Where a run's results go.
 #[derive(Debug)]
-pub enum Target<'a, T> {
+pub enum Target<'a> {
     /// Outputs, of a problem with all its keys.
-    Whole(Outputs<'a, T>),
+    Whole(Outputs<'a>),
     /// Sums to be merged with those of other keys. No sink, mix, norm or gate has a part in them.
     Part(PartMut<'a>),
 }
 
-impl<'a, T> From<Outputs<'a, T>> for Target<'a, T> {
-    fn from(outputs: Outputs<'a, T>) -> Self {
+impl<'a> From<Outputs<'a>> for Target<'a> {
+    fn from(outputs: Outputs<'a>) -> Self {
         Target::Whole(outputs)
     }
 }
@@ -206,22 +202,21 @@ pub(crate) fn core_len<E: Engine>(
 /// # Errors
 /// As [`RunError`] lists. After [`RunError::Index`] outputs are written but mean nothing; before any other error they
 /// are untouched.
-pub fn run<E: Engine, T: Element>(
+pub fn run<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    inputs: Inputs<'_, T>,
-    target: Target<'_, T>,
+    inputs: Inputs<'_>,
+    target: Target<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
+    check_storage::<E>(parts.plan.dtype)?;
     let Inputs { q, kv, captured, gate } = inputs;
-    operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
+    operands::check((parts.variant, parts.plan.dtype), parts.problem, Some(&q), Some(&kv))?;
     if let Mechanism::Recurrence(recurrence) = parts.variant.mechanism {
-        if const { !has_states::<E, T>() } {
+        // Known when this is compiled, so that loops that no plan asks for are left out.
+        if const { E::STATES.is_empty() } || !E::STATES.contains(&parts.plan.dtype) {
             return Err(RunError::Mechanism);
         }
         let Target::Whole(outputs) = target else { return Err(RunError::Mechanism) };
@@ -249,20 +244,18 @@ pub fn run<E: Engine, T: Element>(
 ///
 /// # Errors
 /// As `run`, and if there is not a query for each key, from the first position on.
-pub fn run_lookahead<E: Engine, T: Element>(
+pub fn run_lookahead<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    inputs: Inputs<'_, T>,
-    (outputs, u): (Outputs<'_, T>, ViewMut<'_, f32>),
+    inputs: Inputs<'_>,
+    (outputs, u): (Outputs<'_>, ViewMut<'_>),
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
+    check_storage::<E>(parts.plan.dtype)?;
     let Inputs { q, kv, captured, gate } = inputs;
-    operands::check(parts.variant, parts.problem, Some(&q), Some(&kv))?;
+    operands::check((parts.variant, parts.plan.dtype), parts.problem, Some(&q), Some(&kv))?;
     let (QueryRows::Plain(q), KeyRows::Lookahead(LookaheadKeys { k_c, v_c, q_u, k_u, v_u })) = (q, kv) else {
         return Err(RunError::Mechanism);
     };
@@ -277,22 +270,20 @@ pub fn run_lookahead<E: Engine, T: Element>(
 ///
 /// # Errors
 /// As `run`.
-pub fn run_recurrence<E: Engine, T: Element>(
+pub fn run_recurrence<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    inputs: Inputs<'_, T>,
-    (outputs, states): (Outputs<'_, T>, CachedStates<'_>),
+    inputs: Inputs<'_>,
+    (outputs, states): (Outputs<'_>, CachedStates<'_>),
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
-    if const { !has_states::<E, T>() } {
+    check_storage::<E>(parts.plan.dtype)?;
+    if const { E::STATES.is_empty() } || !E::STATES.contains(&parts.plan.dtype) {
         return Err(RunError::Mechanism);
     }
-    operands::check(parts.variant, parts.problem, Some(&inputs.q), Some(&inputs.kv))?;
+    operands::check((parts.variant, parts.plan.dtype), parts.problem, Some(&inputs.q), Some(&inputs.kv))?;
     let Mechanism::Recurrence(recurrence) = parts.variant.mechanism else { return Err(RunError::Mechanism) };
     let (of, results) = ((parts, &recurrence), (outputs, Some(states)));
     recurrent::run(engine, of, code, inputs, results, threads, memory)
@@ -302,24 +293,22 @@ pub fn run_recurrence<E: Engine, T: Element>(
 ///
 /// # Errors
 /// As `run`, and if a cache does not fit its sequence, or has written over keys that a query sees.
-pub fn run_cached<E: Engine, T: Element>(
+pub fn run_cached<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    (caches, queries): (&dyn Caches, Queries<'_, T>),
-    outputs: Outputs<'_, T>,
+    (caches, queries): (&dyn Caches, Queries<'_>),
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
+    check_storage::<E>(parts.plan.dtype)?;
     let Queries { q, captured, gate } = queries;
     if let Mechanism::Lookahead(_) | Mechanism::Recurrence(_) = parts.variant.mechanism {
         // Keys learn from queries' tokens, which are not given here, and a state is no cache of keys.
         return Err(RunError::Mechanism);
     }
-    operands::check(parts.variant, parts.problem, Some(&q), None)?;
+    operands::check((parts.variant, parts.plan.dtype), parts.problem, Some(&q), None)?;
     let page = parts.plan.cache.shape(parts.variant);
     check_caches(caches, &parts.plan.cache, (parts.variant, parts.problem))?;
     let per_token = parts.plan.cache.rows_of_token(parts.variant);
@@ -339,12 +328,12 @@ pub fn run_cached<E: Engine, T: Element>(
 }
 
 /// A variant of the plain mechanism, whose operands fit.
-fn run_plain<E: Engine, T: Element>(
+fn run_plain<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    feed: Feed<'_, T>,
-    target: Target<'_, T>,
+    feed: Feed<'_>,
+    target: Target<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -356,31 +345,27 @@ fn run_plain<E: Engine, T: Element>(
 }
 
 /// What a run reads, wherever its keys and values come from; shapes fit variant and problem.
-pub(crate) struct Feed<'a, T> {
-    pub q: Tensor<'a, T>,
+pub(crate) struct Feed<'a> {
+    pub q: Tensor<'a>,
     pub captured: &'a [InputData<'a>],
-    pub gate: Option<Gate<'a, T>>,
-    pub source: Source<'a, T>,
+    pub gate: Option<View<'a>>,
+    pub source: Source<'a>,
     /// What lookahead keys learn from, and where these are kept.
-    pub lookahead: Option<(lookahead::Given<'a, T>, ViewMut<'a, f32>)>,
+    pub lookahead: Option<(lookahead::Given<'a>, ViewMut<'a>)>,
 }
 
 /// Runs the tasks of a schedule that does not overlap itself.
-pub(crate) fn run_from<E: Engine, T: Element>(
+pub(crate) fn run_from<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    feed: Feed<'_, T>,
-    target: Target<'_, T>,
+    feed: Feed<'_>,
+    target: Target<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    // Known when this is compiled, so that loops that no plan asks for are left out.
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
     let Feed { q, captured: data, gate, source, lookahead } = feed;
-    check::<E, T>(&parts, gate.as_ref(), &target)?;
+    check::<E>(&parts, gate.as_ref(), &target)?;
     let given = parts.variant;
     let parts = Parts { variant: &given.scored(), ..parts };
     let Parts { variant, plan, problem, schedule, .. } = parts;
@@ -427,12 +412,12 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let is_part = matches!(target, Target::Part(_));
     let (rows, stats, mut mixing) = match (target, combination) {
         (Target::Part(PartMut { sums, stats }), _) => {
-            (Rows::Floats(floats(sums, value_dim)), Some(floats(stats, part::STATS)), None)
+            (Rows::F32(floats(sums, value_dim)), Some(floats(stats, part::STATS)), None)
         }
-        (Target::Whole(Outputs { o, lse }), None) => (Rows::Stored(o.0), lse.map(|lse| lse.0), None),
+        (Target::Whole(Outputs { o, lse }), None) => (o.0, logs(lse)?, None),
         (Target::Whole(Outputs { o, lse }), Some(_)) => {
             let bands = Bands::new(o.0, BAND).map_err(RunError::Output)?;
-            (Rows::Floats(floats(&mut *sums, value_dim)), lse.map(|lse| lse.0), Some(bands))
+            (Rows::F32(floats(&mut *sums, value_dim)), logs(lse)?, Some(bands))
         }
     };
     let group = heads.group() as usize;
@@ -441,7 +426,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let mut grid = Grid::new(tasks, rows, stats).map_err(RunError::Output)?;
     let mut learned_by = None;
     if let Some((given, u)) = lookahead {
-        grid = grid.keeping(u.0).map_err(RunError::Output)?;
+        grid = grid.keeping(u.floats("u")?).map_err(RunError::Output)?;
         learned_by = Some(given);
     }
 
@@ -466,7 +451,7 @@ pub(crate) fn run_from<E: Engine, T: Element>(
     let change = |side| Change::new(variant, side, &captured, tokens).filter(|_| turns(variant, side));
     let changes = [change(Side::Query), change(Side::Key)];
     let change = changes[Side::Key as usize];
-    let asks = keys::asks::<T>(heads, problem);
+    let asks = keys::asks(heads, problem, plan.dtype);
     let keys = keys::Keys { variant, problem, source, change, mixes: keys_mixes, asks };
     let learning = learned_by
         .map(|given| lookahead::Learning::new(variant, code, given, &keys.source, &captured, tokens))
@@ -525,13 +510,13 @@ pub(crate) fn run_from<E: Engine, T: Element>(
 }
 
 /// One worker's share of the passes.
-struct Attend<'a, E: Engine, T> {
-    shared: &'a pass::Shared<'a, E, T>,
-    grid: &'a Grid<'a, T>,
+struct Attend<'a, E: Engine> {
+    shared: &'a pass::Shared<'a, E>,
+    grid: &'a Grid<'a>,
     memory: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element> Op for Attend<'_, E, T> {
+impl<E: Engine> Op for Attend<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -544,15 +529,15 @@ impl<E: Engine, T: Element> Op for Attend<'_, E, T> {
 }
 
 /// One worker's share of the mixing of heads.
-struct Finishing<'a, L, T> {
+struct Finishing<'a, L> {
     lanes: L,
-    mixing: &'a Mixing<'a, T>,
-    bands: &'a Bands<'a, T>,
+    mixing: &'a Mixing<'a>,
+    bands: &'a Bands<'a>,
     layout: &'a memory::Layout,
     memory: &'a mut [f32],
 }
 
-impl<L: Door, T: Element> Op for Finishing<'_, L, T> {
+impl<L: Door> Op for Finishing<'_, L> {
     type Output = ();
 
     #[inline(always)]

@@ -10,20 +10,21 @@ use core::fmt;
 
 use regard_engine::Engine;
 use regard_engine::Op;
-use regard_engine::element::Element;
 use regard_engine::grid::{Bands, Lots};
 use regard_engine::isa::Door;
 use regard_engine::threads::Threads;
 use regard_ir::inputs::{Captured, InputData};
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::variant::{Heads, Sink, Variant, Weights};
 
-use super::{Gate, Outputs, RunError, check_outputs};
+use super::{Outputs, RunError, check_outputs};
 use crate::carve::{ALIGN, align};
 use crate::finish::{self, BAND, Finish, Mixing, Sums};
 use crate::mix::Combination;
 use crate::split::Cells;
 use crate::sums::{log_sum, logit, sunk_inverse};
+use crate::view::View;
 
 /// Floats beside each row of sums: what its weights add up to, and their reference.
 pub(crate) const STATS: usize = 2;
@@ -150,11 +151,11 @@ pub(crate) fn add_row(
 
 /// What finishes parts: all that [`super::Inputs`] has beside q, k and v.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a, T> {
+pub struct Ending<'a> {
     /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
     pub captured: &'a [InputData<'a>],
     /// The gate of the outputs, for variants that have one.
-    pub gate: Option<Gate<'a, T>>,
+    pub gate: Option<View<'a>>,
 }
 
 /// Floats that [`finish`] works in with `threads` workers; no more than a run of the problem does.
@@ -169,16 +170,16 @@ pub fn finish_len(heads: &Heads, threads: usize) -> usize {
 ///
 /// # Errors
 /// As [`RunError`] lists. Outputs are untouched then.
-pub fn finish<E: Engine, T: Element>(
+pub fn finish<E: Engine>(
     engine: E,
-    (variant, problem): (&Variant<'_>, &Problem<'_>),
+    (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
     part: Part<'_>,
-    ending: Ending<'_, T>,
-    outputs: Outputs<'_, T>,
+    ending: Ending<'_>,
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
-    check_outputs(variant, problem, ending.gate.as_ref(), &outputs)?;
+    check_outputs((variant, plan.dtype), problem, ending.gate.as_ref(), &outputs)?;
     let heads = &variant.heads;
     let (needed, found) = (PartLen::new(heads, problem), part.len());
     if needed != found {
@@ -198,12 +199,12 @@ pub fn finish<E: Engine, T: Element>(
 }
 
 /// Makes outputs of sums, whose shapes were checked; `floats` are as many as [`finish_len`] says.
-pub(crate) fn finish_of<E: Engine, T: Element>(
+pub(crate) fn finish_of<E: Engine>(
     engine: E,
     (variant, problem): (&Variant<'_>, &Problem<'_>),
     of: Of<'_>,
-    gate: Option<Gate<'_, T>>,
-    outputs: Outputs<'_, T>,
+    gate: Option<View<'_>>,
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
@@ -229,7 +230,7 @@ pub(crate) fn finish_of<E: Engine, T: Element>(
         for head in 0..heads.query as usize {
             for query in band.queries() {
                 let lse = of.lse([band.sequence, head, query]);
-                band.row(head, query).fill(lse);
+                band.row(head, query).write(engine.lanes(), &[lse]);
             }
         }
     }
@@ -237,14 +238,14 @@ pub(crate) fn finish_of<E: Engine, T: Element>(
 }
 
 /// One worker's share of what is finished, inside the engine's instruction set.
-struct Ends<'a, L, T> {
+struct Ends<'a, L> {
     lanes: L,
-    mixing: &'a Mixing<'a, T>,
-    bands: &'a Bands<'a, T>,
+    mixing: &'a Mixing<'a>,
+    bands: &'a Bands<'a>,
     memory: &'a mut [f32],
 }
 
-impl<L: Door, T: Element> Op for Ends<'_, L, T> {
+impl<L: Door> Op for Ends<'_, L> {
     type Output = ();
 
     #[inline(always)]

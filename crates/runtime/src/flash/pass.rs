@@ -8,7 +8,6 @@ mod sweep;
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::engine::GROUP;
 use regard_engine::grid::{Claim, Shelf, Task, Visit};
 use regard_engine::stairs::Stairs;
@@ -35,28 +34,28 @@ use crate::rows::{Change, Changed, Side, Tensor};
 use crate::summary::Summaries;
 
 /// What all workers read.
-pub(super) struct Shared<'a, E: Engine, T> {
+pub(super) struct Shared<'a, E: Engine> {
     pub engine: E,
     pub parts: Parts<'a>,
     pub code: &'a dyn Code<E::Lanes>,
-    pub q: Tensor<'a, T>,
+    pub q: Tensor<'a>,
     pub captured: &'a Captured<'a>,
     pub ranges: &'a Summaries<'a>,
     pub fault: &'a Fault,
     pub layout: &'a Layout,
     /// How rows of q and of k change before they are packed.
     pub changes: [Option<Change<'a>>; 2],
-    pub keys: Keys<'a, T>,
+    pub keys: Keys<'a>,
     /// How heads are mixed first, where they are.
     pub mixes: Option<Mixes<'a>>,
     /// Packed keys and values, where they are kept for all.
     pub shelf: Option<Shelf<'a>>,
     /// What keys learn, of variants whose keys do.
-    pub learning: Option<Learning<'a, E, T>>,
+    pub learning: Option<Learning<'a, E>>,
     /// Whether sums are written as they are, to be merged with those of other keys.
     pub is_part: bool,
     /// What happens to output rows; nothing here where heads are mixed first.
-    pub finish: Option<Finish<'a, T>>,
+    pub finish: Option<Finish<'a>>,
 }
 
 /// The queries of one pass: `queries` from `first_query` on, for each query head of key head `kv_head`.
@@ -83,11 +82,7 @@ struct RowTile {
 
 /// A task: its queries, block by block.
 #[inline(always)]
-pub(super) fn task<E: Engine, T: Element>(
-    shared: &Shared<'_, E, T>,
-    claim: &mut Claim<'_, T>,
-    memory: &mut Memory<'_>,
-) {
+pub(super) fn task<E: Engine>(shared: &Shared<'_, E>, claim: &mut Claim<'_>, memory: &mut Memory<'_>) {
     let Task { sequence, kv_head, query_begin, query_end, .. } = claim.task();
     let visit = visit(shared, &claim.task());
     let step = shared.parts.plan.prefill.query_block;
@@ -109,21 +104,16 @@ pub(super) fn task<E: Engine, T: Element>(
     memory.learning = own;
 }
 
-struct Pass<'a, E: Engine, T> {
-    shared: &'a Shared<'a, E, T>,
+struct Pass<'a, E: Engine> {
+    shared: &'a Shared<'a, E>,
     block: Block,
     /// Its head's packed blocks, where they are kept for all.
     visit: Option<&'a Visit<'a>>,
 }
 
-impl<E: Engine, T: Element> Pass<'_, E, T> {
+impl<E: Engine> Pass<'_, E> {
     #[inline(always)]
-    fn run(
-        &self,
-        claim: &mut Claim<'_, T>,
-        memory: &mut Memory<'_>,
-        lesson: &mut Option<Lesson<'_, '_, E, T>>,
-    ) {
+    fn run(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>, lesson: &mut Option<Lesson<'_, '_, E>>) {
         self.prepare(memory);
         if let Some(lesson) = lesson {
             self.prepare_tokens(lesson, memory);
@@ -144,9 +134,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     fn sweep(
         &self,
         keys: Range<u32>,
-        claim: &mut Claim<'_, T>,
+        claim: &mut Claim<'_>,
         memory: &mut Memory<'_>,
-        lesson: &mut Option<Lesson<'_, '_, E, T>>,
+        lesson: &mut Option<Lesson<'_, '_, E>>,
     ) {
         let Parts { variant, plan, .. } = self.shared.parts;
         let (blocks, ranges) = (&plan.prefill, self.shared.ranges);
@@ -198,7 +188,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     ///
     /// Loops over them are written out: a closure that works on lanes would be a function of its own, compiled
     /// without the door's instruction set wherever it is not inlined.
-    fn tiles(&self) -> impl Iterator<Item = RowTile> + use<E, T> {
+    fn tiles(&self) -> impl Iterator<Item = RowTile> + use<E> {
         let (tile, all) = (self.shared.layout.tile, self.rows());
         (0..all).step_by(tile.rows).map(move |first| {
             let rows = tile.rows.min(all - first);
@@ -336,9 +326,9 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     fn key_block(
         &self,
         block: KeyBlock,
-        claim: &mut Claim<'_, T>,
+        claim: &mut Claim<'_>,
         memory: &mut Memory<'_>,
-        lesson: &mut Option<Lesson<'_, '_, E, T>>,
+        lesson: &mut Option<Lesson<'_, '_, E>>,
     ) {
         let KeyBlock { first, count, seen, taught, then } = block;
         let is_taught = taught != Liveness::Dead;

@@ -10,7 +10,6 @@
 mod pages;
 mod products;
 
-use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::threads::Threads;
@@ -31,7 +30,7 @@ use crate::code::{Code, Fault};
 use crate::flash::expand::Expansion;
 use crate::flash::part::{Of, RowsOf, STATS, finish_of};
 use crate::flash::{
-    self, Gate, KeysFrom, Outputs, Part, PartMut, Parts, RunError, Source, Target, Workspace, WorkspaceLen,
+    self, KeysFrom, Outputs, Part, PartMut, Parts, RunError, Source, Target, Workspace, WorkspaceLen,
     core_len, covers, finish_len, run_from,
 };
 use crate::operands::{KeyRows, LatentQueries};
@@ -82,19 +81,19 @@ fn forms(variant: &Variant<'_>, plan: &Plan, problem: &Problem<'_>) -> [bool; 2]
 
 /// What a call computes on; shapes fit variant and problem.
 #[derive(Clone, Copy)]
-pub(crate) struct Feed<'a, T> {
-    pub queries: LatentQueries<'a, T>,
+pub(crate) struct Feed<'a> {
+    pub queries: LatentQueries<'a>,
     pub captured: &'a [InputData<'a>],
-    pub gate: Option<Gate<'a, T>>,
-    pub kv: Keys<'a, T>,
+    pub gate: Option<View<'a>>,
+    pub kv: Keys<'a>,
 }
 
 /// Where latents are.
 #[derive(Clone, Copy)]
 #[allow(clippy::large_enum_variant)] // They are views, and nothing is allocated in a run.
-pub(crate) enum Keys<'a, T> {
+pub(crate) enum Keys<'a> {
     /// In tensors.
-    Given(KeyRows<'a, T>),
+    Given(KeyRows<'a>),
     /// In caches.
     Cached { caches: &'a dyn Caches, page: PageShape },
 }
@@ -199,12 +198,12 @@ pub(crate) fn absorbed_plan(plan: &Plan) -> Plan {
 }
 
 /// Runs a variant with latents over one problem, or over some of its keys.
-pub(crate) fn run<E: Engine, T: Element>(
+pub(crate) fn run<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    feed: Feed<'_, T>,
-    target: Target<'_, T>,
+    feed: Feed<'_>,
+    target: Target<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -250,7 +249,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     };
     let LatentQueries { q_nope, q_rope, w_uk, w_uv } = queries;
     let expansion = Expansion { latent: *latent, w_uk, w_uv };
-    let expand = |target: Target<'_, T>, gate, spans: &mut [Span], core: &mut [f32]| {
+    let expand = |target: Target<'_>, gate, spans: &mut [Span], core: &mut [f32]| {
         let q = Tensor::Two([q_nope, q_rope]);
         let source = Source::Latents { caches, page, expansion };
         let feed = flash::Feed { q, captured: data, gate, source, lookahead: None };
@@ -279,8 +278,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     let brought = Brought { q_nope, q_rope, w_uk, counts };
     brought.bring(engine, q, (threads, &mut *products));
     {
-        let q: Tensor<'_, T> =
-            Tensor::Made(View::contiguous(q, counts, width).map_err(|_| RunError::Schedule)?);
+        let q: Tensor<'_> = Tensor::Made(View::contiguous(q, counts, width).map_err(|_| RunError::Schedule)?);
         let source = Source::Cached { caches, page };
         let feed = flash::Feed { q, captured: data, gate: None, source, lookahead: None };
         let plan = &absorbed_plan(plan);
@@ -313,15 +311,15 @@ fn sequence_of(problem: &Problem<'_>, batch: usize, query: usize) -> u32 {
 }
 
 /// Queries on their way to the latents.
-pub(crate) struct Brought<'a, T> {
-    pub q_nope: View<'a, T>,
-    pub q_rope: View<'a, T>,
-    pub w_uk: View<'a, T>,
+pub(crate) struct Brought<'a> {
+    pub q_nope: View<'a>,
+    pub q_rope: View<'a>,
+    pub w_uk: View<'a>,
     /// Sequences, heads and queries along their tensors.
     pub counts: [usize; 3],
 }
 
-impl<T: Element> Brought<'_, T> {
+impl Brought<'_> {
     /// Writes `[sequence][head][query]` rows of the latent's width and then the rotary part, not yet turned. `memory` is as long as
     /// [`products_len`] says.
     pub fn bring<E: Engine>(&self, engine: E, to: &mut [f32], (threads, memory): (&dyn Threads, &mut [f32])) {
@@ -347,15 +345,15 @@ pub(crate) fn products_len(rank: usize, threads: usize) -> usize {
 }
 
 /// One worker's share of the heads whose queries are brought to the latents, inside the engine's instruction set.
-struct Bring<'a, D, T> {
+struct Bring<'a, D> {
     lanes: D,
-    brought: &'a Brought<'a, T>,
+    brought: &'a Brought<'a>,
     heads: &'a Lots<'a, f32>,
     stride: usize,
     memory: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Bring<'_, D, T> {
+impl<D: Door> Op for Bring<'_, D> {
     type Output = ();
 
     #[inline(always)]
@@ -367,24 +365,24 @@ impl<D: Door, T: Element> Op for Bring<'_, D, T> {
             let matrix = Matrix { rows: w_uk, head };
             absorb(lanes, matrix, q_nope, [batch, head], (&mut *to, stride), memory);
             for (query, to) in to.chunks_exact_mut(stride).enumerate().take(queries) {
-                T::widen_into(lanes, q_rope.row(batch, head, query), &mut to[w_uk.width()..]);
+                q_rope.row(batch, head, query).widen_into(lanes, &mut to[w_uk.width()..]);
             }
         }
     }
 }
 
 /// Outputs on their way back from the latents.
-pub(crate) struct Back<'a, T> {
+pub(crate) struct Back<'a> {
     /// Weighted sums of latents.
     pub rows: RowsOf<'a>,
-    pub w_uv: View<'a, T>,
+    pub w_uv: View<'a>,
     /// Sequences, heads and queries along their tensors.
     pub counts: [usize; 3],
     /// Whether a row of queries, by sequence and query, is one of them; others stay as they are.
     pub is_wanted: &'a (dyn Fn(usize, usize) -> bool + Sync),
 }
 
-impl<T: Element> Back<'_, T> {
+impl Back<'_> {
     /// Writes weighted sums of values, and what is beside them. `memory` is as long as [`products_len`] says.
     pub fn bring<E: Engine>(
         &self,
@@ -416,14 +414,14 @@ impl<T: Element> Back<'_, T> {
 }
 
 /// One worker's share of the heads whose outputs are brought back, inside the engine's instruction set.
-struct BringBack<'a, D, T> {
+struct BringBack<'a, D> {
     lanes: D,
-    back: &'a Back<'a, T>,
+    back: &'a Back<'a>,
     heads: &'a Lots<'a, f32>,
     memory: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for BringBack<'_, D, T> {
+impl<D: Door> Op for BringBack<'_, D> {
     type Output = ();
 
     #[inline(always)]
@@ -450,10 +448,10 @@ impl<D: Door, T: Element> Op for BringBack<'_, D, T> {
 
 /// What a call on caches attends with; shapes fit variant and problem.
 #[derive(Clone, Copy)]
-pub(crate) struct Attended<'a, T> {
-    pub queries: LatentQueries<'a, T>,
+pub(crate) struct Attended<'a> {
+    pub queries: LatentQueries<'a>,
     pub captured: &'a [InputData<'a>],
-    pub gate: Option<Gate<'a, T>>,
+    pub gate: Option<View<'a>>,
 }
 
 /// Sizes of what a call on caches works in beside the skeleton, in elements.
@@ -486,12 +484,12 @@ impl DecodeLayout {
 }
 
 /// Attends the queries of each sequence, brought to its latents, to those that are cached.
-pub(crate) fn decode<E: Engine, T: Element>(
+pub(crate) fn decode<E: Engine>(
     engine: E,
     parts: split::Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    feed: Attended<'_, T>,
-    outputs: Outputs<'_, T>,
+    feed: Attended<'_>,
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -516,7 +514,7 @@ pub(crate) fn decode<E: Engine, T: Element>(
 
     let absorbed = variant.absorbed(latent);
     let q = View::contiguous(q, counts, absorbed.heads.dim as usize).map_err(|_| RunError::Schedule)?;
-    let inner = split::Feed::<T> { q: Tensor::Made(q), captured: data };
+    let inner = split::Feed { q: Tensor::Made(q), captured: data };
     let workspace = Workspace { floats: pieces.rest(), spans: memory.spans };
     let inner_parts = split::Parts { variant: &absorbed, ..parts };
     split::attend(engine, inner_parts, code, inner, threads, workspace, |Of { rows, .. }, _| {

@@ -1,6 +1,5 @@
 //! Latents of tensors, written to pages of the workspace as a cache has them.
 
-use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::threads::Threads;
@@ -106,11 +105,11 @@ impl Writing {
     }
 
     /// Writes latents and rotary keys to their pages, these turned. `memory` is as long as [`Writing::len`] says.
-    pub fn write<E: Engine, T: Element>(
+    pub fn write<E: Engine>(
         &self,
         engine: E,
         (absorbed, captured): (&Variant<'_>, &Captured<'_>),
-        kv: &KeyRows<'_, T>,
+        kv: &KeyRows<'_>,
         (places, pages): (Places<'_>, &mut [u32]),
         (threads, fault): (&dyn Threads, &Fault),
         memory: &mut [f32],
@@ -122,7 +121,7 @@ impl Writing {
         }
         if !table.is_empty() {
             let lots = Lots::new(&mut *table, tokens::CHUNK * self.tokens.stride());
-            let fill = tokens::Fill::<T> {
+            let fill = tokens::Fill {
                 layout: self.tokens,
                 variant: absorbed,
                 problem: places.problem,
@@ -148,15 +147,15 @@ impl Writing {
 }
 
 /// One worker's share of the pages, inside the engine's instruction set.
-struct Write<'a, D, T> {
+struct Write<'a, D> {
     lanes: D,
-    stored: &'a Stored<'a, T>,
+    stored: &'a Stored<'a>,
     places: Places<'a>,
     pages: &'a Lots<'a, u32>,
     rows: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Write<'_, D, T> {
+impl<D: Door> Op for Write<'_, D> {
     type Output = ();
 
     #[inline(always)]

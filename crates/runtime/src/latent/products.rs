@@ -2,10 +2,12 @@
 //!
 //! Matrices are read as they are given, four rows at a time, once for all queries of a head.
 
+use half::{bf16, f16};
 use regard_engine::cached::LANES;
-use regard_engine::element::Element;
+use regard_engine::element::{Element, Elements};
 use regard_engine::isa::Door;
 use regard_ir::machine::Isa;
+use regard_ir::plan::Dtype;
 use regard_simd::{F32, load_f32, vectors_mut};
 
 use crate::carve::ALIGN;
@@ -30,12 +32,12 @@ pub(super) const fn padded(rank: usize) -> usize {
 
 /// A head's matrix, row by row.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a, T> {
-    pub rows: View<'a, T>,
+pub(super) struct Matrix<'a> {
+    pub rows: View<'a>,
     pub head: usize,
 }
 
-impl<'a, T: Element> Matrix<'a, T> {
+impl<'a> Matrix<'a> {
     /// Asks for the rows behind the four from number `first` on: the first product to read a matrix would wait for each.
     #[inline(always)]
     fn ask_behind<D: Door>(&self, lanes: D, first: usize) {
@@ -45,10 +47,10 @@ impl<'a, T: Element> Matrix<'a, T> {
         }
     }
 
-    /// So many rows from number `first` on.
+    /// So many rows from number `first` on, which are of this type.
     #[inline(always)]
-    fn rows_from<const N: usize>(&self, first: usize) -> [&'a [T]; N] {
-        core::array::from_fn(|i| self.rows.row(0, self.head, first + i))
+    fn rows_from<T: Element, const N: usize>(&self, first: usize) -> [&'a [T]; N] {
+        core::array::from_fn(|i| T::of(self.rows.row(0, self.head, first + i)).unwrap_or_default())
     }
 }
 
@@ -67,10 +69,27 @@ fn tail<D: Door, T: Element>(lanes: D, row: &[T]) -> Option<F32<D>> {
 /// `to[c] = Σ_n query[n] · matrix[n][c]` for each of some queries, whose rows in `to` begin `stride` apart. Works in `sums`, as
 /// long as [`padded`] says.
 #[inline(always)]
-pub(super) fn absorb<D: Door, T: Element>(
+pub(super) fn absorb<D: Door>(
     lanes: D,
-    matrix: Matrix<'_, T>,
-    queries: View<'_, T>,
+    matrix: Matrix<'_>,
+    queries: View<'_>,
+    of: [usize; 2],
+    to: (&mut [f32], usize),
+    sums: &mut [f32],
+) {
+    match matrix.rows.dtype() {
+        Dtype::F32 => absorb_of::<_, f32>(lanes, matrix, queries, of, to, sums),
+        Dtype::F16 => absorb_of::<_, f16>(lanes, matrix, queries, of, to, sums),
+        Dtype::Bf16 => absorb_of::<_, bf16>(lanes, matrix, queries, of, to, sums),
+    }
+}
+
+/// As [`absorb`], of a matrix of this type.
+#[inline(always)]
+fn absorb_of<D: Door, T: Element>(
+    lanes: D,
+    matrix: Matrix<'_>,
+    queries: View<'_>,
     of: [usize; 2],
     (to, stride): (&mut [f32], usize),
     sums: &mut [f32],
@@ -93,11 +112,11 @@ pub(super) fn absorb<D: Door, T: Element>(
                 if query == 0 {
                     matrix.ask_behind(lanes, n);
                 }
-                add_rows::<_, _, ROWS>(lanes, matrix, n, row, sums);
+                add_rows::<_, T, ROWS>(lanes, matrix, n, row, sums);
                 n += ROWS;
             }
             for n in n..end {
-                add_rows::<_, _, 1>(lanes, matrix, n, row, sums);
+                add_rows::<_, T, 1>(lanes, matrix, n, row, sums);
             }
             for (to, sum) in to[query * stride..][..rank].iter_mut().zip(&*sums) {
                 *to += sum;
@@ -110,15 +129,15 @@ pub(super) fn absorb<D: Door, T: Element>(
 #[inline(always)]
 fn add_rows<D: Door, T: Element, const N: usize>(
     lanes: D,
-    matrix: Matrix<'_, T>,
+    matrix: Matrix<'_>,
     first: usize,
-    query: &[T],
+    query: Elements<'_>,
     sums: &mut [f32],
 ) {
     let rows: [&[T]; N] = matrix.rows_from(first);
     let mut x = [F32::splat(lanes, 0.0); N];
-    for (x, number) in x.iter_mut().zip(&query[first..]) {
-        *x = F32::splat(lanes, number.to_f32());
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = F32::splat(lanes, query.to_f32(first + i));
     }
     let whole = matrix.rows.width() / D::WIDTH;
     let (whole, rest) = vectors_mut(lanes, sums).split_at_mut(whole);
@@ -138,9 +157,19 @@ fn add_rows<D: Door, T: Element, const N: usize>(
 
 /// `to[v] = Σ_c row[c] · matrix[v][c]`, of a row in whole vectors, which may be the first to be multiplied by the matrix.
 #[inline(always)]
-pub(super) fn bring_back<D: Door, T: Element>(
+pub(super) fn bring_back<D: Door>(lanes: D, matrix: Matrix<'_>, row: (&[f32], bool), to: &mut [f32]) {
+    match matrix.rows.dtype() {
+        Dtype::F32 => bring_back_of::<_, f32>(lanes, matrix, row, to),
+        Dtype::F16 => bring_back_of::<_, f16>(lanes, matrix, row, to),
+        Dtype::Bf16 => bring_back_of::<_, bf16>(lanes, matrix, row, to),
+    }
+}
+
+/// As [`bring_back`], of a matrix of this type.
+#[inline(always)]
+fn bring_back_of<D: Door, T: Element>(
     lanes: D,
-    matrix: Matrix<'_, T>,
+    matrix: Matrix<'_>,
     (row, is_first): (&[f32], bool),
     to: &mut [f32],
 ) {
@@ -150,10 +179,10 @@ pub(super) fn bring_back<D: Door, T: Element>(
         if is_first {
             matrix.ask_behind(lanes, four * ROWS);
         }
-        *to = products(lanes, matrix.rows_from(four * ROWS), row);
+        *to = products(lanes, matrix.rows_from::<T, ROWS>(four * ROWS), row);
     }
     for (i, to) in rest.iter_mut().enumerate() {
-        [*to] = products(lanes, matrix.rows_from(behind + i), row);
+        [*to] = products(lanes, matrix.rows_from::<T, 1>(behind + i), row);
     }
 }
 

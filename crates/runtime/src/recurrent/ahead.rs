@@ -2,16 +2,15 @@
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::isa::Door;
 
 use crate::lines::ask;
 use crate::view::View;
 
 /// Rows of some tensors' heads, to be asked for a few at a time.
-pub(super) struct Ahead<'a, T> {
+pub(super) struct Ahead<'a> {
     /// Queries, keys and values.
-    pub tensors: [View<'a, T>; 3],
+    pub tensors: [View<'a>; 3],
     /// Its sequence and its head, and where its first token lies, in each.
     pub places: [[usize; 3]; 3],
     /// Value heads, from the first on.
@@ -20,7 +19,7 @@ pub(super) struct Ahead<'a, T> {
     pub tokens: Range<usize>,
 }
 
-impl<T: Element> Ahead<'_, T> {
+impl Ahead<'_> {
     /// Asks for the rows of some more tokens.
     #[inline(always)]
     pub fn ask<L: Door>(&mut self, lanes: L, tokens: usize) {

@@ -3,7 +3,6 @@
 use core::ops::Range;
 
 use regard_engine::Engine;
-use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::grid::Claim;
 use regard_ir::variant::{Decay, Variant};
@@ -16,7 +15,7 @@ use super::{channels, kept};
 use crate::code::{Keys, Place};
 use crate::view::View;
 
-impl<E: Engine, T: Element> Part<'_, '_, E, T> {
+impl<E: Engine> Part<'_, '_, E> {
     /// Loads queries and keys of some tokens, and says whether keys, and values of all heads, are numbers.
     #[inline(always)]
     pub(super) fn load(&self, memory: &mut Memory<'_>, span: Span) -> bool {
@@ -52,7 +51,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         rest.fill(0.0);
         let token = first as usize + span.first;
         let at = [self.of.batch as usize, self.kv_head, token];
-        read_rows::<E, T>(*engine, tensor, (at, span.count), 0..dim, (own, dims));
+        read_rows::<E>(*engine, tensor, (at, span.count), 0..dim, (own, dims));
         if let Some(change) = &changes[side] {
             change.apply_all(at, dim, own, dims);
         }
@@ -91,7 +90,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
         rest.fill(0.0);
         let token = self.of.first_key as usize + span.first;
         let at = [self.of.batch as usize, self.value_head(variant, head), token];
-        read_rows::<E, T>(*engine, v, (at, span.count), self.channels.clone(), (own, stride));
+        read_rows::<E>(*engine, v, (at, span.count), self.channels.clone(), (own, stride));
         all
     }
 
@@ -192,7 +191,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 
     /// Finishes and stores the outputs of a chunk.
     #[inline(always)]
-    pub(super) fn write(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, head: usize, span: Span) {
+    pub(super) fn write(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>, head: usize, span: Span) {
         let Shared { engine, layout, variant, finish, .. } = self.shared;
         for (row, o) in memory.o.chunks_exact_mut(layout.width).take(span.count).enumerate() {
             let (query, o) = (span.first + row, &mut o[..self.channels.len()]);
@@ -208,9 +207,9 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 
 /// Writes some channels of rows, of which the first is given, to rows so far apart; what of these is left is zero.
 #[inline(always)]
-fn read_rows<E: Engine, T: Element>(
+fn read_rows<E: Engine>(
     engine: E,
-    from: &View<'_, T>,
+    from: &View<'_>,
     (at, count): ([usize; 3], usize),
     channels: Range<usize>,
     (to, stride): (&mut [f32], usize),
@@ -220,12 +219,12 @@ fn read_rows<E: Engine, T: Element>(
         && from.width() == stride
         && let Some(block) = from.block(at, count)
     {
-        return T::widen_into(lanes, block, to);
+        return block.widen_into(lanes, to);
     }
     let [sequence, head, token] = at;
     for (row, to) in to.chunks_exact_mut(stride).enumerate() {
         let (to, padding) = to.split_at_mut(channels.len());
-        T::widen_into(lanes, &from.row(sequence, head, token + row)[channels.clone()], to);
+        from.row(sequence, head, token + row).part(channels.clone()).widen_into(lanes, to);
         padding.fill(0.0);
     }
 }

@@ -17,8 +17,7 @@ mod rows;
 mod scan;
 mod step;
 
-use regard_engine::element::Element;
-use regard_engine::grid::{Cut, Grid, Lots, Parts as GridParts, Rows, Sharing, StateRows, Task, Tasks};
+use regard_engine::grid::{Cut, Grid, Lots, Parts as GridParts, Sharing, StateRows, Task, Tasks};
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
 use regard_ir::inputs::{Captured, InputData};
@@ -43,9 +42,9 @@ use crate::view::ViewMut;
 #[derive(Debug)]
 pub struct States<'a> {
     /// `[sequence][value head][dim]` rows of `value_dim`.
-    pub state: ViewMut<'a, f32>,
+    pub state: ViewMut<'a>,
     /// Sums of features, `[sequence][value head][1]` rows of `dim`: of a variant that divides by them.
-    pub norm: Option<ViewMut<'a, f32>>,
+    pub norm: Option<ViewMut<'a>>,
 }
 
 /// States of sequences that are kept from call to call, the last few of each.
@@ -86,12 +85,12 @@ pub(crate) fn workspace_len<E: Engine>(
 }
 
 /// Runs a recurrence over the tasks of a schedule, each of which is a whole head. States are zero where none are given.
-pub(crate) fn run<E: Engine, T: Element>(
+pub(crate) fn run<E: Engine>(
     engine: E,
     (parts, recurrence): (Parts<'_>, &Recurrence),
     code: &dyn Code<E::Lanes>,
-    inputs: Inputs<'_, T>,
-    (outputs, states): (Outputs<'_, T>, Option<CachedStates<'_>>),
+    inputs: Inputs<'_>,
+    (outputs, states): (Outputs<'_>, Option<CachedStates<'_>>),
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -101,7 +100,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     if problem.part.is_some() {
         return Err(RunError::Partial);
     }
-    check_outputs(variant, problem, gate.as_ref(), &outputs)?;
+    check_outputs((variant, plan.dtype), problem, gate.as_ref(), &outputs)?;
     if recurrence.causal && !has_query_for_each_key(problem) {
         return Err(RunError::QueryForEachKey);
     }
@@ -128,14 +127,7 @@ pub(crate) fn run<E: Engine, T: Element>(
     let starts = problem.packed.as_ref().map(Packed::cu_q);
     let tasks = Tasks { tasks: schedule.tasks, order: schedule.order, group, starts };
     let depth = states.as_ref().map_or(1, |states| states.depth.max(1));
-    let mut to = scan::To {
-        o: outputs.o.0,
-        states: states.map(|CachedStates { states: States { state, norm }, of, .. }| StateRows {
-            rows: state.0,
-            norm: norm.map(|norm| norm.0),
-            of,
-        }),
-    };
+    let mut to = scan::To { o: outputs.o.0, states: states.map(rows_of).transpose()? };
 
     let fault = Fault::new();
     if let Some(position) = &variant.position {
@@ -178,7 +170,7 @@ pub(crate) fn run<E: Engine, T: Element>(
         let scan = scan::Scan { shared: &shared, tasks, cut, has_states: to.states.is_some() };
         scan::run(&scan, to, threads, (workers, slots)).map_err(RunError::Output)?;
     } else {
-        let mut grid = Grid::new(tasks, Rows::Stored(to.o.reborrow()), None).map_err(RunError::Output)?;
+        let mut grid = Grid::new(tasks, to.o.reborrow(), None).map_err(RunError::Output)?;
         if let Some(states) = to.states {
             grid = grid.with_states(states).map_err(RunError::Output)?;
         }
@@ -199,6 +191,13 @@ pub(crate) fn run<E: Engine, T: Element>(
         });
     }
     fault.input().map_or(Ok(()), |input| Err(RunError::Index { input }))
+}
+
+/// Rows of states, which are floats.
+fn rows_of(of: CachedStates<'_>) -> Result<StateRows<'_>, RunError> {
+    let CachedStates { states: States { state, norm }, of, .. } = of;
+    let norm = norm.map(|norm| norm.floats("norm")).transpose()?;
+    Ok(StateRows { rows: state.floats("state")?, norm, of })
 }
 
 /// Whether tasks are the key heads of all sequences, each whole.
@@ -223,9 +222,9 @@ fn check_states(
 ) -> Result<(), RunError> {
     let [heads, dim, width] =
         [variant.heads.value, variant.heads.dim, variant.heads.value_dim].map(|n| n as usize);
-    let shape = |tensor, view: &ViewMut<'_, f32>, rows, width| {
-        let [count, found_heads, found_rows] = view.0.counts;
-        let found = [count, found_heads, found_rows, view.0.width];
+    let shape = |tensor, view: &ViewMut<'_>, rows, width| {
+        let [count, found_heads, found_rows] = view.0.counts();
+        let found = [count, found_heads, found_rows, view.0.width()];
         let sequences = if of.is_some() { count } else { problem.batch as usize };
         let expected = [sequences, heads, rows, width];
         if found == expected { Ok(()) } else { Err(RunError::Shape { tensor, found, expected }) }
@@ -240,14 +239,14 @@ fn check_states(
 }
 
 /// One worker's share of the parts.
-struct Sweep<'a, E: Engine, T> {
-    shared: &'a Shared<'a, E, T>,
-    grid: &'a GridParts<'a, T>,
+struct Sweep<'a, E: Engine> {
+    shared: &'a Shared<'a, E>,
+    grid: &'a GridParts<'a>,
     worker: usize,
     memory: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
+impl<E: Engine> Op for Sweep<'_, E> {
     type Output = ();
 
     #[inline(always)]

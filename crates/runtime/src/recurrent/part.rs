@@ -2,9 +2,8 @@
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::engine::LINE;
-use regard_engine::grid::{Claim, Row, Task};
+use regard_engine::grid::{Claim, Task};
 use regard_engine::isa::Door;
 use regard_engine::product::{Before, Matrix, Sizes};
 use regard_engine::{Engine, Op};
@@ -26,15 +25,15 @@ use crate::rows::Change;
 use crate::view::View;
 
 /// What all parts of a call share.
-pub(super) struct Shared<'a, E: Engine, T> {
+pub(super) struct Shared<'a, E: Engine> {
     pub engine: E,
     pub variant: &'a Variant<'a>,
     pub recurrence: Recurrence,
     pub problem: &'a Problem<'a>,
     pub code: &'a dyn Code<E::Lanes>,
-    pub q: View<'a, T>,
-    pub k: View<'a, T>,
-    pub v: View<'a, T>,
+    pub q: View<'a>,
+    pub k: View<'a>,
+    pub v: View<'a>,
     /// How rows of queries and keys change.
     pub changes: [Option<Change<'a>>; 2],
     pub captured: &'a Captured<'a>,
@@ -43,10 +42,10 @@ pub(super) struct Shared<'a, E: Engine, T> {
     pub plan: &'a Plan,
     /// How many of its last states are kept of each sequence.
     pub depth: usize,
-    pub finish: Option<Finish<'a, T>>,
+    pub finish: Option<Finish<'a>>,
 }
 
-impl<E: Engine, T: Element> Shared<'_, E, T> {
+impl<E: Engine> Shared<'_, E> {
     /// Tokens of a sequence that came before its first, and are in its state.
     const fn before(&self, of: &Sequence) -> usize {
         if self.recurrence.causal { of.q_offset as usize } else { 0 }
@@ -95,8 +94,8 @@ impl Span {
 }
 
 /// What a part is of.
-pub(super) struct Part<'s, 'a, E: Engine, T> {
-    pub shared: &'s Shared<'a, E, T>,
+pub(super) struct Part<'s, 'a, E: Engine> {
+    pub shared: &'s Shared<'a, E>,
     pub sequence: usize,
     pub of: Sequence,
     pub kv_head: usize,
@@ -109,9 +108,9 @@ pub(super) struct Part<'s, 'a, E: Engine, T> {
 
 /// Takes some heads and channels of a task from its first token to its last.
 #[inline(always)]
-pub(super) fn run<E: Engine, T: Element>(
-    shared: &Shared<'_, E, T>,
-    claim: &mut Claim<'_, T>,
+pub(super) fn run<E: Engine>(
+    shared: &Shared<'_, E>,
+    claim: &mut Claim<'_>,
     (heads, channels): (Range<usize>, Range<usize>),
     memory: &mut Memory<'_>,
 ) {
@@ -136,10 +135,10 @@ pub(super) fn run<E: Engine, T: Element>(
     part.end(claim, memory);
 }
 
-impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
+impl<'s, 'a, E: Engine> Part<'s, 'a, E> {
     /// Some heads and channels of a task.
     pub fn new(
-        shared: &'s Shared<'a, E, T>,
+        shared: &'s Shared<'a, E>,
         task: &Task,
         (heads, channels): (Range<usize>, Range<usize>),
     ) -> Self {
@@ -171,7 +170,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// The state of each head before the first token.
     #[inline(always)]
-    pub(super) fn begin(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    pub(super) fn begin(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>) {
         let Layout { dim, dims, width, .. } = *self.shared.layout;
         self.clear(memory);
         let number = self.state_number(0);
@@ -200,7 +199,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// Gives the states back.
     #[inline(always)]
-    pub(super) fn end(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    pub(super) fn end(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>) {
         let Layout { dim, dims, width, .. } = *self.shared.layout;
         let number = self.state_number(self.of.keys as usize);
         for (at, head) in self.heads.clone().enumerate() {
@@ -220,7 +219,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// Some tokens, cell by cell and in these chunk by chunk: on the grid of absolute positions, and each chunk inside one document.
     #[inline(always)]
-    pub(super) fn causal(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, tokens: Range<usize>) {
+    pub(super) fn causal(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>, tokens: Range<usize>) {
         let Layout { adds, .. } = *self.shared.layout;
         let mut first = tokens.start;
         while first < tokens.end {
@@ -264,7 +263,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// Outputs of a chunk, and what it leaves of the states.
     #[inline(always)]
-    fn read(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, span: Span) {
+    fn read(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>, span: Span) {
         // What is no number would reach rows before its own, by factors of zero.
         if span.count > self.shared.layout.one_by_one && self.load(memory, span) {
             return self.step(claim, memory, span);
@@ -301,7 +300,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// One chunk, whose queries and keys are loaded.
     #[inline(always)]
-    fn step(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, span: Span) {
+    fn step(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>, span: Span) {
         let Shared { engine, layout, recurrence, .. } = self.shared;
         let (lanes, rows) = (engine.lanes(), span.rows());
         let by_channel = matches!(recurrence.decay, Decay::Channel(_));
@@ -332,16 +331,14 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// Asks for the rows that outputs of a chunk go to.
     #[inline(always)]
-    fn ask_outputs(&self, claim: &mut Claim<'_, T>, head: usize, span: Span) {
+    fn ask_outputs(&self, claim: &mut Claim<'_>, head: usize, span: Span) {
         for query in span.first..span.end() {
-            if let Row::Stored(row) = claim.output(head, query as u32) {
-                lines::ask(self.shared.engine.lanes(), row);
-            }
+            lines::ask(self.shared.engine.lanes(), claim.output(head, query as u32).as_ref());
         }
     }
 
     /// The chunk that begins with a token.
-    fn ahead(&self, token: usize) -> Ahead<'_, T> {
+    fn ahead(&self, token: usize) -> Ahead<'_> {
         let Shared { layout, q, k, v, variant, .. } = self.shared;
         let (queries, keys) = (self.of.first_query as usize, self.of.first_key as usize);
         let sequence = self.of.batch as usize;
@@ -401,7 +398,7 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 
     /// What some queries read of the states, without a mask.
     #[inline(always)]
-    pub(super) fn read_all(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>, queries: Range<usize>) {
+    pub(super) fn read_all(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>, queries: Range<usize>) {
         let Shared { engine, layout, .. } = self.shared;
         let Layout { chunk, dims, width: stride, .. } = **layout;
         let (lanes, width) = (engine.lanes(), self.channels.len().next_multiple_of(LINE));
@@ -431,14 +428,14 @@ impl<'s, 'a, E: Engine, T: Element> Part<'s, 'a, E, T> {
 }
 
 /// A chunk, of which outputs are asked for or what it adds alone.
-struct Chunk<'p, 's, 'a, 'c, 'g, 'm, E: Engine, T> {
-    part: &'p Part<'s, 'a, E, T>,
-    claim: Option<&'p mut Claim<'g, T>>,
+struct Chunk<'p, 's, 'a, 'c, 'g, 'm, E: Engine> {
+    part: &'p Part<'s, 'a, E>,
+    claim: Option<&'p mut Claim<'g>>,
     memory: &'c mut Memory<'m>,
     span: Span,
 }
 
-impl<E: Engine, T: Element> Op for Chunk<'_, '_, '_, '_, '_, '_, E, T> {
+impl<E: Engine> Op for Chunk<'_, '_, '_, '_, '_, '_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -6,9 +6,8 @@
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::grid::{
-    Cell, Cells, Claim, Cut, Grid, GridError, Lots, Parts, Rows, RowsMut, Sharing, StateRows, Tasks,
+    Cell, Cells, Claim, Cut, Grid, GridError, Lots, Parts, Rows, Sharing, StateRows, Tasks,
 };
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -18,8 +17,8 @@ use super::memory::{Layout, Memory};
 use super::part::{Part, Shared};
 
 /// What is shared out.
-pub(super) struct Scan<'s, 'a, E: Engine, T> {
-    pub shared: &'s Shared<'a, E, T>,
+pub(super) struct Scan<'s, 'a, E: Engine> {
+    pub shared: &'s Shared<'a, E>,
     pub tasks: Tasks<'s>,
     pub cut: Cut,
     /// Whether states are asked for.
@@ -27,15 +26,15 @@ pub(super) struct Scan<'s, 'a, E: Engine, T> {
 }
 
 /// Where outputs and states go.
-pub(super) struct To<'s, T> {
-    pub o: RowsMut<'s, T>,
+pub(super) struct To<'s> {
+    pub o: Rows<'s>,
     pub states: Option<StateRows<'s>>,
 }
 
 /// Takes all tasks of a call, in the memory of workers and of waves.
-pub(super) fn run<E: Engine, T: Element>(
-    scan: &Scan<'_, '_, E, T>,
-    mut to: To<'_, T>,
+pub(super) fn run<E: Engine>(
+    scan: &Scan<'_, '_, E>,
+    mut to: To<'_>,
     threads: &dyn Threads,
     (workers, slots): (&mut [f32], &mut [f32]),
 ) -> Result<(), GridError> {
@@ -64,9 +63,9 @@ pub(super) fn run<E: Engine, T: Element>(
     })
 }
 
-impl<'a, E: Engine, T: Element> Scan<'_, 'a, E, T> {
+impl<'a, E: Engine> Scan<'_, 'a, E> {
     /// A part of all.
-    fn part(&self, number: usize) -> Part<'_, 'a, E, T> {
+    fn part(&self, number: usize) -> Part<'_, 'a, E> {
         let [task, piece] = self.cut.task(number);
         let task = &self.tasks.tasks[self.tasks.order[task] as usize];
         Part::new(self.shared, task, self.cut.part(piece))
@@ -80,7 +79,7 @@ impl<'a, E: Engine, T: Element> Scan<'_, 'a, E, T> {
     }
 
     /// Tokens of a cell of a part's keys, and whether what they add is asked for.
-    fn tokens(&self, part: &Part<'_, '_, E, T>, cell: u32) -> (Range<usize>, bool) {
+    fn tokens(&self, part: &Part<'_, '_, E>, cell: u32) -> (Range<usize>, bool) {
         let (size, keys) = (self.shared.layout.cell(), part.of.keys as usize);
         let at = |cell: usize| cell.saturating_mul(size).min(keys);
         let tokens = at(cell as usize)..at(cell as usize + 1);
@@ -91,12 +90,12 @@ impl<'a, E: Engine, T: Element> Scan<'_, 'a, E, T> {
     /// Has each part take the state that is carried from wave to wave from the caller, or give it back.
     fn carry(
         &self,
-        to: &mut To<'_, T>,
+        to: &mut To<'_>,
         (workers, slots): (&mut [f32], &mut [f32]),
-        take: impl Fn(&Part<'_, 'a, E, T>, &mut Claim<'_, T>, &mut Memory<'_>, Slot<'_>),
+        take: impl Fn(&Part<'_, 'a, E>, &mut Claim<'_>, &mut Memory<'_>, Slot<'_>),
     ) -> Result<(), GridError> {
         let layout = self.shared.layout;
-        let mut grid = Grid::new(self.tasks, Rows::Stored(to.o.reborrow()), None)?;
+        let mut grid = Grid::new(self.tasks, to.o.reborrow(), None)?;
         if let Some(states) = &mut to.states {
             grid = grid.with_states(states.reborrow())?;
         }
@@ -131,13 +130,13 @@ impl<'a, E: Engine, T: Element> Scan<'_, 'a, E, T> {
     /// Outputs of some cells, whose states are there.
     fn read(
         &self,
-        o: &mut RowsMut<'_, T>,
+        o: &mut Rows<'_>,
         threads: &dyn Threads,
         cells: Range<u32>,
         (workers, slots): (&mut [f32], &[f32]),
     ) -> Result<(), GridError> {
         let layout = self.shared.layout;
-        let mut grid = Grid::new(self.tasks, Rows::Stored(o.reborrow()), None)?;
+        let mut grid = Grid::new(self.tasks, o.reborrow(), None)?;
         let sizes = [layout.heads, layout.channels];
         let first = cells.start;
         let cells = Cells::new(&mut grid, sizes, (layout.cell() as u32, cells));
@@ -200,14 +199,14 @@ pub(super) fn len(layout: &Layout) -> usize {
 }
 
 /// Sums up what each cell of a wave adds.
-struct Add<'s, 'a, 'm, E: Engine, T> {
-    scan: &'s Scan<'s, 'a, E, T>,
+struct Add<'s, 'a, 'm, E: Engine> {
+    scan: &'s Scan<'s, 'a, E>,
     cells: Range<u32>,
     lots: &'s Lots<'s, f32>,
     memory: Memory<'m>,
 }
 
-impl<E: Engine, T: Element> Op for Add<'_, '_, '_, E, T> {
+impl<E: Engine> Op for Add<'_, '_, '_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -236,14 +235,14 @@ impl<E: Engine, T: Element> Op for Add<'_, '_, '_, E, T> {
 }
 
 /// Finds the state that each cell of a wave begins with.
-struct Follow<'s, 'a, 'm, E: Engine, T> {
-    scan: &'s Scan<'s, 'a, E, T>,
+struct Follow<'s, 'a, 'm, E: Engine> {
+    scan: &'s Scan<'s, 'a, E>,
     cells: Range<u32>,
     lots: &'s Lots<'s, f32>,
     memory: Memory<'m>,
 }
 
-impl<E: Engine, T: Element> Op for Follow<'_, '_, '_, E, T> {
+impl<E: Engine> Op for Follow<'_, '_, '_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -277,15 +276,15 @@ impl<E: Engine, T: Element> Op for Follow<'_, '_, '_, E, T> {
 }
 
 /// Outputs of cells.
-struct Read<'s, 'a, 'm, E: Engine, T> {
-    scan: &'s Scan<'s, 'a, E, T>,
+struct Read<'s, 'a, 'm, E: Engine> {
+    scan: &'s Scan<'s, 'a, E>,
     first: u32,
-    cells: &'s Cells<'s, T>,
+    cells: &'s Cells<'s>,
     slots: &'s [f32],
     memory: Memory<'m>,
 }
 
-impl<E: Engine, T: Element> Op for Read<'_, '_, '_, E, T> {
+impl<E: Engine> Op for Read<'_, '_, '_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -6,7 +6,6 @@
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::engine::LINE;
 use regard_engine::grid::{Claim, MatrixMut};
 use regard_engine::isa::Door;
@@ -30,12 +29,12 @@ pub(super) enum At {
     Entering,
 }
 
-impl<E: Engine, T: Element> Part<'_, '_, E, T> {
+impl<E: Engine> Part<'_, '_, E> {
     /// Some tokens of some heads, one after the other.
     #[inline(always)]
     pub(super) fn one_by_one(
         &self,
-        claim: &mut Claim<'_, T>,
+        claim: &mut Claim<'_>,
         memory: &mut Memory<'_>,
         (heads, tokens): (Range<usize>, Range<usize>),
         states: At,
@@ -46,7 +45,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     #[inline(always)]
     fn each(
         &self,
-        claim: &mut Claim<'_, T>,
+        claim: &mut Claim<'_>,
         memory: &mut Memory<'_>,
         (heads, tokens): (Range<usize>, Range<usize>),
         states: At,
@@ -163,7 +162,7 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
     #[inline(always)]
     fn sum_features(
         &self,
-        claim: &mut Claim<'_, T>,
+        claim: &mut Claim<'_>,
         memory: &mut Memory<'_>,
         (at, head, token): (usize, usize, usize),
         states: At,
@@ -193,16 +192,16 @@ impl<E: Engine, T: Element> Part<'_, '_, E, T> {
 }
 
 /// Tokens one after the other.
-struct Each<'p, 's, 'a, 'g, 'm, E: Engine, T> {
-    part: &'p Part<'s, 'a, E, T>,
-    claim: &'p mut Claim<'g, T>,
+struct Each<'p, 's, 'a, 'g, 'm, E: Engine> {
+    part: &'p Part<'s, 'a, E>,
+    claim: &'p mut Claim<'g>,
     memory: &'p mut Memory<'m>,
     heads: Range<usize>,
     tokens: Range<usize>,
     states: At,
 }
 
-impl<E: Engine, T: Element> Op for Each<'_, '_, '_, '_, '_, E, T> {
+impl<E: Engine> Op for Each<'_, '_, '_, '_, '_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -2,7 +2,6 @@
 
 use regard_engine::Engine;
 use regard_engine::Op;
-use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows as _;
@@ -20,7 +19,7 @@ use super::teach::{Product, Weighing};
 use crate::cache::CachedSequenceMut;
 use crate::carve::{ALIGN, align};
 use crate::code::{Code, Fault};
-use crate::flash::{RunError, WorkspaceLen, check_tokens, serves};
+use crate::flash::{RunError, WorkspaceLen, check_storage, check_tokens};
 use crate::mix::Mixes;
 use crate::operands::{self, KeyRows};
 use crate::rows::{Change, Changed, Side, Tensor, turns};
@@ -29,22 +28,22 @@ use crate::view::View;
 
 /// Keys and values of tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
-pub struct Tokens<'a, T> {
+pub struct Tokens<'a> {
     /// Their rows.
-    pub kv: KeyRows<'a, T>,
+    pub kv: KeyRows<'a>,
     /// Captured tensors, as long as the sequence is then: the declared ones in the order of their declaration, then those of
     /// learned tables.
     pub captured: &'a [InputData<'a>],
 }
 
-impl<'a, T> Tokens<'a, T> {
+impl<'a> Tokens<'a> {
     /// Keys and values of heads, of a variant that captures nothing.
-    pub const fn new(k: View<'a, T>, v: View<'a, T>) -> Self {
+    pub const fn new(k: View<'a>, v: View<'a>) -> Self {
         Self::of(KeyRows::Plain { k, v })
     }
 
     /// Rows of any mechanism, of a variant that captures nothing.
-    pub const fn of(kv: KeyRows<'a, T>) -> Self {
+    pub const fn of(kv: KeyRows<'a>) -> Self {
         Self { kv, captured: &[] }
     }
 
@@ -54,7 +53,7 @@ impl<'a, T> Tokens<'a, T> {
     }
 }
 
-impl<T: Element> Tokens<'_, T> {
+impl Tokens<'_> {
     /// Whether they are those that `problem` holds, a part of one sequence without queries: whether [`append`] can write them. Of a
     /// plan whose cache has rows of virtual tokens, the problem is in these.
     ///
@@ -68,7 +67,7 @@ impl<T: Element> Tokens<'_, T> {
         let captured = captured_of((variant, plan), self.captured);
         let variant = &as_given((variant, plan));
         check_tokens(variant, problem)?;
-        operands::check(variant, problem, None, Some(&self.kv))?;
+        operands::check((variant, plan.dtype), problem, None, Some(&self.kv))?;
         let captured = Captured::bind(variant.inputs, captured, &variant.heads, variant.source, problem)
             .map_err(RunError::Captured)?;
         Mixes::new(variant, &captured).map_err(RunError::Captured)?;
@@ -157,18 +156,16 @@ pub(crate) fn rows_len(variant: &Variant<'_>) -> usize {
 /// # Errors
 /// As [`Tokens::check`], if the engine does not compute the storage type, or if `floats` are fewer than [`append_len`] says of one
 /// thread. Nothing is written then, or, where who teaches whom reads outside of a captured tensor, nothing but the tokens.
-pub fn append<E: Engine, T: Element>(
+pub fn append<E: Engine>(
     engine: E,
     (variant, plan, problem): (&Variant<'_>, &Plan, &Problem<'_>),
     code: &dyn Code<E::Lanes>,
-    tokens: Tokens<'_, T>,
+    tokens: Tokens<'_>,
     mut cache: CachedSequenceMut<'_>,
     threads: &dyn Threads,
     floats: &mut [f32],
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
+    check_storage::<E>(plan.dtype)?;
     if variant.recurrence().is_some() {
         return Err(RunError::Mechanism);
     }
@@ -260,7 +257,7 @@ pub fn append<E: Engine, T: Element>(
 }
 
 /// Writes what is known of tokens before their rows are seen, where anything is.
-fn fill_table<E: Engine, T: Element>(engine: E, fill: &tokens::Fill<'_, T>, table: &mut [f32]) {
+fn fill_table<E: Engine>(engine: E, fill: &tokens::Fill<'_>, table: &mut [f32]) {
     if table.is_empty() {
         return;
     }
@@ -271,20 +268,20 @@ fn fill_table<E: Engine, T: Element>(engine: E, fill: &tokens::Fill<'_, T>, tabl
 
 /// Rows on their way into pages.
 #[derive(Clone, Copy)]
-pub(crate) struct Stored<'a, T> {
+pub(crate) struct Stored<'a> {
     /// What the pages are.
     pub page: PageShape,
     /// Keys.
-    pub keys: Tensor<'a, T>,
+    pub keys: Tensor<'a>,
     /// Values, where they are not the first channels of keys.
-    pub values: Option<Tensor<'a, T>>,
+    pub values: Option<Tensor<'a>>,
     /// What keys ask of later tokens, where keys are lookahead keys, and how its rows change.
-    pub asks: Option<(View<'a, T>, Option<Change<'a>>)>,
+    pub asks: Option<(View<'a>, Option<Change<'a>>)>,
     /// How rows of keys change on their way.
     pub change: Option<Change<'a>>,
 }
 
-impl<T: Element> Stored<'_, T> {
+impl Stored<'_> {
     /// Writes `count` tokens of a sequence, from number `token` of its tensors on, to a cache, where the first is number `first`.
     /// `rows` are as long as [`rows_len`] says.
     #[inline(always)]
@@ -338,11 +335,11 @@ impl<T: Element> Stored<'_, T> {
 }
 
 /// Writes tokens, inside the engine's instruction set.
-struct Write<'a, 'c, D, T> {
+struct Write<'a, 'c, D> {
     lanes: D,
-    tokens: Stored<'a, T>,
+    tokens: Stored<'a>,
     /// What keys learn from, where they are lookahead keys.
-    learners: Option<Learners<'a, T>>,
+    learners: Option<Learners<'a>>,
     product: Product,
     /// Position of the first token.
     first: usize,
@@ -351,7 +348,7 @@ struct Write<'a, 'c, D, T> {
     rows: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Write<'_, '_, D, T> {
+impl<D: Door> Op for Write<'_, '_, D> {
     type Output = ();
 
     #[inline(always)]

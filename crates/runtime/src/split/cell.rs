@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use regard_engine::Op;
 use regard_engine::cached::{self, Ahead, Before, Columns, LANES, Target, Weights, Words};
-use regard_engine::element::Element;
 use regard_engine::grid::LotRuns;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
@@ -33,8 +32,8 @@ use crate::summary::Summaries;
 pub(super) const VALUE_CHAIN: usize = 64;
 
 /// What all workers read.
-pub(super) struct Shared<'a, D: Door, T> {
-    pub q: Tensor<'a, T>,
+pub(super) struct Shared<'a, D: Door> {
+    pub q: Tensor<'a>,
     /// How rows of q change before they are packed.
     pub change: Option<Change<'a>>,
     pub call: Call<'a, D>,
@@ -137,7 +136,7 @@ impl<D: Door> Call<'_, D> {
     }
 }
 
-impl<D: Door, T: Element> Shared<'_, D, T> {
+impl<D: Door> Shared<'_, D> {
     /// Packs the queries of a pass.
     #[inline(always)]
     pub fn pack(&self, lanes: D, pass: Pass<'_>, memory: &mut Memory<'_>) {

@@ -6,7 +6,6 @@
 
 use regard_engine::Engine;
 use regard_engine::Op;
-use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows as _;
@@ -70,12 +69,12 @@ pub(super) fn workspace_len(variant: &Variant<'_>, problem: &Problem<'_>, thread
 }
 
 /// As [`super::run`], whose checks were made.
-pub(super) fn run<E: Engine, T: Element>(
+pub(super) fn run<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    queries: Queries<'_, T>,
-    outputs: Outputs<'_, T>,
+    queries: Queries<'_>,
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -117,7 +116,7 @@ pub(super) fn run<E: Engine, T: Element>(
         caches: &InPositions { caches, per_token },
         problem,
     };
-    let feed = Feed::<T> { q: Tensor::Made(q), captured: data };
+    let feed = Feed { q: Tensor::Made(q), captured: data };
     let memory = Workspace { floats: pieces.rest(), spans: memory.spans };
     attend(engine, parts, code, feed, threads, memory, |of: Of<'_>, workers| {
         finish_of(engine, (variant, problem), of, gate, outputs, threads, workers)
@@ -137,12 +136,12 @@ fn kv_pieces(variant: &Variant<'_>, tokens: usize) -> [usize; 3] {
 }
 
 /// Mixes keys and values of some tokens of one sequence, in memory as long as [`kv_len`] says: rows of virtual tokens.
-pub(super) fn mix_kv<'m, E: Engine, T: Element>(
+pub(super) fn mix_kv<'m, E: Engine>(
     engine: E,
     (variant, mixes): (&Variant<'_>, Mixes<'_>),
-    [k, v]: [View<'_, T>; 2],
+    [k, v]: [View<'_>; 2],
     memory: &'m mut [f32],
-) -> Result<[View<'m, f32>; 2], RunError> {
+) -> Result<[View<'m>; 2], RunError> {
     let heads = &variant.heads;
     let [_, _, tokens] = k.counts();
     let counts = [1, heads.query as usize, tokens * variant.per_token() as usize];
@@ -160,17 +159,17 @@ pub(super) fn mix_kv<'m, E: Engine, T: Element>(
 }
 
 /// One worker's share of rows that are mixed, those of a sequence and head in a lot, inside the engine's instruction set.
-struct Mix<'a, 'm, D, T> {
+struct Mix<'a, 'm, D> {
     lanes: D,
     mixes: Mixes<'a>,
     which: Which,
     /// The rows of all heads that they are mixed from.
-    given: View<'a, T>,
+    given: View<'a>,
     rows: &'a Lots<'a, f32>,
     room: &'m mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Mix<'_, '_, D, T> {
+impl<D: Door> Op for Mix<'_, '_, D> {
     type Output = ();
 
     #[inline(always)]

@@ -7,6 +7,7 @@
 use core::ops::Range;
 
 use regard_engine::cached::{self, Ahead, LANES};
+use regard_engine::element::Elements;
 use regard_engine::isa::Door;
 use regard_ir::cache::PageShape;
 use regard_ir::interval::Liveness;
@@ -121,7 +122,7 @@ impl Layout {
                     let find = F32::splat(lanes, memory.finds[row * WAITING + token]);
                     let at = row_of(learned.taught, token) * self.tokens;
                     if row == 0 && !next.is_empty() {
-                        lines::ask(lanes, &next[at..][..self.tokens]);
+                        lines::ask(lanes, Elements::F32(&next[at..][..self.tokens]));
                     }
                     let weights = vectors(lanes, &weights[at..][..found.len()]);
                     add(lanes, vectors_mut(lanes, found), weights, find);

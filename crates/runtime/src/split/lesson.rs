@@ -1,7 +1,6 @@
 //! Lessons: what tokens teach lookahead keys for good, before others are appended; and tokens that wait for theirs.
 
 use regard_engine::cached;
-use regard_engine::element::Element;
 use regard_engine::grid::Lots;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows as _;
@@ -23,15 +22,15 @@ use crate::view::View;
 
 /// Rows of lookahead keys beside keys and values, and how they change on their way.
 #[derive(Clone, Copy)]
-pub(super) struct Learners<'a, T> {
-    pub q_u: (View<'a, T>, Option<Change<'a>>),
-    k_u: (View<'a, T>, Option<Change<'a>>),
-    v_u: (View<'a, T>, Option<Change<'a>>),
+pub(super) struct Learners<'a> {
+    pub q_u: (View<'a>, Option<Change<'a>>),
+    k_u: (View<'a>, Option<Change<'a>>),
+    v_u: (View<'a>, Option<Change<'a>>),
 }
 
-impl<'a, T: Element> Learners<'a, T> {
+impl<'a> Learners<'a> {
     /// `None` where keys are no lookahead keys.
-    pub fn new(variant: &Variant<'_>, rows: &KeyRows<'a, T>, change: Option<Change<'a>>) -> Option<Self> {
+    pub fn new(variant: &Variant<'_>, rows: &KeyRows<'a>, change: Option<Change<'a>>) -> Option<Self> {
         let (Mechanism::Lookahead(lookahead), KeyRows::Lookahead(keys)) = (variant.mechanism, rows) else {
             return None;
         };

@@ -25,7 +25,6 @@ mod stacks;
 mod teach;
 mod weigh;
 
-use regard_engine::element::Element;
 use regard_engine::grid::{LotRuns, Lots};
 use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
@@ -51,7 +50,7 @@ use crate::cache::Caches;
 use crate::carve::align;
 use crate::code::{Code, Fault};
 use crate::flash::part::{Of, RowsOf, finish_of};
-use crate::flash::{Gate, Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs, serves};
+use crate::flash::{Outputs, RunError, Workspace, WorkspaceLen, check_caches, check_outputs, check_storage};
 use crate::latent;
 use crate::operands::{self, QueryRows};
 use crate::rows::{Change, Side, Tensor, turns};
@@ -62,23 +61,23 @@ use crate::view::View;
 
 /// What a call reads beside the caches.
 #[derive(Clone, Copy, Debug)]
-pub struct Queries<'a, T> {
+pub struct Queries<'a> {
     /// The queries.
-    pub q: QueryRows<'a, T>,
+    pub q: QueryRows<'a>,
     /// Captured tensors: the declared ones in the order of their declaration, then those of learned tables.
     pub captured: &'a [InputData<'a>],
     /// The gate of the outputs, for variants that have one.
-    pub gate: Option<Gate<'a, T>>,
+    pub gate: Option<View<'a>>,
 }
 
-impl<'a, T> Queries<'a, T> {
+impl<'a> Queries<'a> {
     /// Queries of a variant that captures nothing and has no gate.
-    pub const fn new(q: View<'a, T>) -> Self {
+    pub const fn new(q: View<'a>) -> Self {
         Self::of(QueryRows::Plain(q))
     }
 
     /// Queries of any mechanism, of a variant that captures nothing and has no gate.
-    pub const fn of(q: QueryRows<'a, T>) -> Self {
+    pub const fn of(q: QueryRows<'a>) -> Self {
         Self { q, captured: &[], gate: None }
     }
 
@@ -88,7 +87,7 @@ impl<'a, T> Queries<'a, T> {
     }
 
     /// With the gate of the outputs.
-    pub fn gate(self, gate: Gate<'a, T>) -> Self {
+    pub fn gate(self, gate: View<'a>) -> Self {
         Self { gate: Some(gate), ..self }
     }
 }
@@ -147,22 +146,20 @@ pub fn workspace<E: Engine>(
 /// # Errors
 /// As [`RunError`] lists. After [`RunError::Index`] outputs are written but mean nothing; before any other error they are
 /// untouched.
-pub fn run<E: Engine, T: Element>(
+pub fn run<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    queries: Queries<'_, T>,
-    outputs: Outputs<'_, T>,
+    queries: Queries<'_>,
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
+    check_storage::<E>(parts.plan.dtype)?;
     let Parts { variant, plan, problem, caches } = parts;
     let Queries { q, captured, gate } = queries;
-    operands::check(variant, problem, Some(&q), None)?;
-    check_outputs(variant, problem, gate.as_ref(), &outputs)?;
+    operands::check((variant, plan.dtype), problem, Some(&q), None)?;
+    check_outputs((variant, plan.dtype), problem, gate.as_ref(), &outputs)?;
     check_caches(caches, &plan.cache, (variant, problem))?;
     match variant.mechanism {
         Mechanism::Lookahead(_) => learn::check(&parts)?,
@@ -191,17 +188,17 @@ pub fn run<E: Engine, T: Element>(
 
 /// What queries are attended with; shapes fit variant and problem.
 #[derive(Clone, Copy)]
-pub(crate) struct Feed<'a, T> {
-    pub q: Tensor<'a, T>,
+pub(crate) struct Feed<'a> {
+    pub q: Tensor<'a>,
     pub captured: &'a [InputData<'a>],
 }
 
 /// Adds up what queries attend to, and gives the sums, with memory for what comes after, to `finish`.
-pub(crate) fn attend<E: Engine, T: Element>(
+pub(crate) fn attend<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    feed: Feed<'_, T>,
+    feed: Feed<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
     finish: impl FnOnce(Of<'_>, &mut [f32]) -> Result<(), RunError>,
@@ -302,14 +299,14 @@ fn added_up<'a, E: Engine>(
 }
 
 /// One worker's share of the passes, inside the engine's instruction set.
-struct Attend<'a, D: Door, T> {
+struct Attend<'a, D: Door> {
     lanes: D,
-    shared: &'a Shared<'a, D, T>,
+    shared: &'a Shared<'a, D>,
     slots: &'a LotRuns<'a, f32>,
     memory: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Attend<'_, D, T> {
+impl<D: Door> Op for Attend<'_, D> {
     type Output = ();
 
     #[inline(always)]

@@ -1,11 +1,10 @@
 //! Lookahead keys of a cache, extended by a prompt or a piece of one.
 
 use regard_engine::Engine;
-use regard_engine::element::Element;
 use regard_engine::threads::Threads;
 use regard_ir::problem::Problem;
 
-use super::super::check::{check_caches, serves};
+use super::super::check::{check_caches, check_storage};
 use super::super::keys::Source;
 use super::super::{Feed, Inputs, Outputs, Parts, RunError, Workspace, run_plain};
 use super::{Given, check};
@@ -22,21 +21,19 @@ use crate::split;
 ///
 /// # Errors
 /// As `run_lookahead` and [`append`](crate::split::append). After [`RunError::Index`] the sequence's lookahead keys mean nothing.
-pub fn extend_lookahead<E: Engine, T: Element>(
+pub fn extend_lookahead<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    (inputs, outputs): (Inputs<'_, T>, Outputs<'_, T>),
+    (inputs, outputs): (Inputs<'_>, Outputs<'_>),
     (cache, floats): (CachedSequenceMut<'_>, &mut [f32]),
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
-    if const { !serves::<E, T>() } {
-        return Err(RunError::Storage { dtype: T::DTYPE });
-    }
+    check_storage::<E>(parts.plan.dtype)?;
     let Inputs { q, kv, captured, gate } = inputs;
     let Parts { variant, plan, problem, .. } = parts;
-    operands::check(variant, problem, Some(&q), None)?;
+    operands::check((variant, plan.dtype), problem, Some(&q), None)?;
     let (QueryRows::Plain(q), KeyRows::Lookahead(LookaheadKeys { k_u, v_u, .. })) = (q, kv) else {
         return Err(RunError::Mechanism);
     };

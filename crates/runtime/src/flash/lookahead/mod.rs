@@ -34,33 +34,33 @@ use crate::view::{View, ViewMut};
 
 /// What is given of lookahead keys.
 #[derive(Clone, Copy)]
-pub(crate) struct Given<'a, T> {
+pub(crate) struct Given<'a> {
     /// What keys ask of later tokens; none where that is in the pages that keys come from.
-    pub q_u: Option<View<'a, T>>,
+    pub q_u: Option<View<'a>>,
     /// What the queries' tokens are asked by.
-    pub k_u: View<'a, T>,
+    pub k_u: View<'a>,
     /// What they teach.
-    pub v_u: View<'a, T>,
+    pub v_u: View<'a>,
 }
 
 /// What workers read of lookahead keys.
-pub(super) struct Learning<'a, E: Engine, T> {
+pub(super) struct Learning<'a, E: Engine> {
     /// Who teaches whom, as code.
     pub code: &'a dyn Code<E::Lanes>,
     /// The same to be classified.
     pub allow: Tree<'a>,
-    pub q_u: Asks<'a, T>,
-    pub k_u: Tensor<'a, T>,
-    pub v_u: Tensor<'a, T>,
+    pub q_u: Asks<'a>,
+    pub k_u: Tensor<'a>,
+    pub v_u: Tensor<'a>,
 }
 
-impl<'a, E: Engine, T> Learning<'a, E, T> {
+impl<'a, E: Engine> Learning<'a, E> {
     /// Of a variant that was checked to have lookahead keys.
     pub fn new(
         variant: &'a Variant<'a>,
         code: &'a dyn Code<E::Lanes>,
-        Given { q_u, k_u, v_u }: Given<'a, T>,
-        source: &Source<'a, T>,
+        Given { q_u, k_u, v_u }: Given<'a>,
+        source: &Source<'a>,
         captured: &Captured<'a>,
         tokens: Tokens<'a>,
     ) -> Result<Self, RunError> {
@@ -88,11 +88,11 @@ impl<'a, E: Engine, T> Learning<'a, E, T> {
 }
 
 /// Checks a call of lookahead keys, whose operands fit and whose queries are all tokens from position `first` on.
-pub(super) fn check(parts: &Parts<'_>, u: &ViewMut<'_, f32>, first: i32) -> Result<(), RunError> {
+pub(super) fn check(parts: &Parts<'_>, u: &ViewMut<'_>, first: i32) -> Result<(), RunError> {
     let Parts { variant, problem, schedule, .. } = parts;
     let [batch, _, keys] = problem.extents().map(|n| n as usize);
     let (heads, dim) = (variant.heads.query as usize, variant.heads.dim as usize);
-    shape("u", u.0.counts, u.0.width, [batch, heads, keys, dim])?;
+    shape("u", u.0.counts(), u.0.width(), [batch, heads, keys, dim])?;
     let whole = |i: u32| {
         let of = problem.sequence(i);
         of.queries as i64 + of.q_offset as i64 == of.keys as i64 && of.q_offset == first

@@ -1,6 +1,6 @@
 //! Rows of the tensors of lookahead keys on their way into panels.
 
-use regard_engine::element::Element;
+use regard_engine::element::Elements;
 use regard_engine::isa::Door;
 use regard_engine::pack::{AsStored, Rows};
 use regard_ir::cache::PageShape;
@@ -13,35 +13,35 @@ use crate::view::View;
 
 /// A tensor with a row for each token, and how rows change on their way.
 #[derive(Clone, Copy)]
-pub struct Tensor<'a, T> {
-    pub view: View<'a, T>,
+pub struct Tensor<'a> {
+    pub view: View<'a>,
     pub change: Option<Change<'a>>,
 }
 
-impl<'a, T> Tensor<'a, T> {
+impl<'a> Tensor<'a> {
     /// The rows of a head from a token on.
-    pub fn rows(self, batch: usize, head: usize, first: usize) -> TokenRows<'a, T> {
+    pub fn rows(self, batch: usize, head: usize, first: usize) -> TokenRows<'a> {
         TokenRows { tensor: self, batch, head, first }
     }
 }
 
 /// Rows of one head.
 #[derive(Clone, Copy)]
-pub struct TokenRows<'a, T> {
-    tensor: Tensor<'a, T>,
+pub struct TokenRows<'a> {
+    tensor: Tensor<'a>,
     batch: usize,
     head: usize,
     first: usize,
 }
 
-impl<'a, T> TokenRows<'a, T> {
+impl<'a> TokenRows<'a> {
     #[inline(always)]
-    fn stored(&self, i: usize) -> &'a [T] {
+    fn stored(&self, i: usize) -> Elements<'a> {
         self.tensor.view.row(self.batch, self.head, self.first + i)
     }
 }
 
-impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
+impl<'t> Rows<'t> for TokenRows<'t> {
     #[inline(always)]
     fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where
@@ -49,10 +49,10 @@ impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
     {
         let row = self.stored(i);
         match &self.tensor.change {
-            None => T::widen(lanes, row, scratch),
+            None => row.widen(lanes, scratch),
             Some(change) => {
                 let scratch = &mut scratch[..row.len()];
-                T::widen_into(lanes, row, scratch);
+                row.widen_into(lanes, scratch);
                 change.apply([self.batch, self.head, self.first + i], scratch);
                 scratch
             }
@@ -61,7 +61,7 @@ impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
 
     #[inline(always)]
     fn bf16_bits(&self, i: usize) -> Option<&'t [u16]> {
-        if self.tensor.change.is_some() { None } else { T::bf16_bits(self.stored(i)) }
+        if self.tensor.change.is_some() { None } else { self.stored(i).bf16_bits() }
     }
 
     #[inline(always)]
@@ -78,9 +78,9 @@ impl<'t, T: Element> Rows<'t> for TokenRows<'t, T> {
 
 /// Where what keys ask of later tokens comes from.
 #[derive(Clone, Copy)]
-pub enum Asks<'a, T> {
+pub enum Asks<'a> {
     /// From a tensor.
-    Given(Tensor<'a, T>),
+    Given(Tensor<'a>),
     /// From the pages of caches.
     Cached {
         /// That of each sequence.
@@ -91,12 +91,12 @@ pub enum Asks<'a, T> {
 }
 
 /// Rows of one head of them.
-pub enum AskRows<'a, T> {
-    Given(TokenRows<'a, T>),
+pub enum AskRows<'a> {
+    Given(TokenRows<'a>),
     Cached(CachedRows<'a>),
 }
 
-impl<'t, T: Element> Rows<'t> for AskRows<'t, T> {
+impl<'t> Rows<'t> for AskRows<'t> {
     #[inline(always)]
     fn row<'a, L: Door>(&self, lanes: L, i: usize, scratch: &'a mut [f32]) -> &'a [f32]
     where

@@ -3,7 +3,6 @@
 use core::ops::Range;
 
 use regard_engine::Engine;
-use regard_engine::element::Element;
 use regard_engine::grid::{Found, Making, Task, Visit};
 
 use super::super::memory::{BLOCK_NAME, Memory};
@@ -20,11 +19,11 @@ pub(super) enum Packed<'a> {
 }
 
 /// Comes to the packed blocks of a task's head, where they are kept for all and there is a place for them.
-pub(super) fn visit<'a, E: Engine, T>(shared: &'a Shared<'_, E, T>, task: &Task) -> Option<Visit<'a>> {
+pub(super) fn visit<'a, E: Engine>(shared: &'a Shared<'_, E>, task: &Task) -> Option<Visit<'a>> {
     shared.shelf.as_ref()?.visit(head_number(task, shared.parts.variant.heads.kv))
 }
 
-impl<E: Engine, T: Element> Pass<'_, E, T> {
+impl<E: Engine> Pass<'_, E> {
     /// The packed key block that begins with a key: packed here, unless it was before.
     #[inline(always)]
     pub(super) fn packed_block(&self, first: u32, memory: &mut Memory<'_>) -> Packed<'_> {

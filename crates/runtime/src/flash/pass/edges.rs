@@ -3,7 +3,6 @@
 use core::ops::Range;
 
 use regard_engine::Engine;
-use regard_engine::element::Element;
 use regard_engine::stairs::{self, Stairs};
 use regard_ir::expr::Tree;
 use regard_ir::interval::{Liveness, Region, Span};
@@ -12,7 +11,7 @@ use regard_ir::tiles;
 use super::super::fold::Steps;
 use super::{Pass, RowTile};
 
-impl<E: Engine, T: Element> Pass<'_, E, T> {
+impl<E: Engine> Pass<'_, E> {
     /// Which keys of a block a mask lets a row tile see, as a range within the block that starts on the mask's steps, and the
     /// liveness of its steps. `None` where there are none.
     #[inline(always)]

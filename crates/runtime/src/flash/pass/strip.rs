@@ -6,7 +6,6 @@
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::grid::{Blocks, Claim, Grid, Lots, Strips as Cells, Task};
 use regard_engine::threads::Threads;
 use regard_engine::{Engine, Op};
@@ -76,10 +75,10 @@ impl Strips {
 }
 
 /// Runs all tasks of a grid.
-pub(in super::super) fn run<E: Engine, T: Element>(
-    shared: &Shared<'_, E, T>,
+pub(in super::super) fn run<E: Engine>(
+    shared: &Shared<'_, E>,
     strips: &Strips,
-    grid: &mut Grid<'_, T>,
+    grid: &mut Grid<'_>,
     threads: &dyn Threads,
     (sums, workers): (&mut [f32], &mut [f32]),
 ) {
@@ -106,15 +105,15 @@ pub(in super::super) fn run<E: Engine, T: Element>(
 }
 
 /// A worker's share of the cells of some query blocks.
-struct Sweep<'a, E: Engine, T> {
-    shared: &'a Shared<'a, E, T>,
+struct Sweep<'a, E: Engine> {
+    shared: &'a Shared<'a, E>,
     strips: &'a Strips,
-    cells: &'a Cells<'a, T>,
+    cells: &'a Cells<'a>,
     numbers: Range<u32>,
     memory: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
+impl<E: Engine> Op for Sweep<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -134,17 +133,17 @@ impl<E: Engine, T: Element> Op for Sweep<'_, E, T> {
 }
 
 /// A worker's share of the outputs of some query blocks.
-struct Merge<'a, E: Engine, T> {
-    shared: &'a Shared<'a, E, T>,
+struct Merge<'a, E: Engine> {
+    shared: &'a Shared<'a, E>,
     strips: &'a Strips,
-    blocks: &'a Blocks<'a, T>,
+    blocks: &'a Blocks<'a>,
     /// The number of the first.
     first: u32,
     sums: &'a [f32],
     memory: &'a mut [f32],
 }
 
-impl<E: Engine, T: Element> Op for Merge<'_, E, T> {
+impl<E: Engine> Op for Merge<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -166,7 +165,7 @@ impl<E: Engine, T: Element> Op for Merge<'_, E, T> {
 }
 
 /// Some queries of a task.
-fn block<E: Engine, T>(shared: &Shared<'_, E, T>, task: Task, queries: Range<u32>) -> Block {
+fn block<E: Engine>(shared: &Shared<'_, E>, task: Task, queries: Range<u32>) -> Block {
     let Task { sequence, kv_head, .. } = task;
     let of = shared.parts.problem.sequence(sequence);
     Block { sequence, of, kv_head, first_query: queries.start, queries: queries.end - queries.start }
@@ -174,9 +173,9 @@ fn block<E: Engine, T>(shared: &Shared<'_, E, T>, task: Task, queries: Range<u32
 
 /// Takes the query blocks of some numbers through a cell of keys, and writes what each sums up there.
 #[inline(always)]
-fn strip<'s, E: Engine, T: Element>(
-    shared: &Shared<'_, E, T>,
-    claim: &mut Claim<'_, T>,
+fn strip<'s, E: Engine>(
+    shared: &Shared<'_, E>,
+    claim: &mut Claim<'_>,
     (keys, numbers): (Range<u32>, Range<u32>),
     sums: impl Iterator<Item = &'s mut [f32]>,
     memory: &mut Memory<'_>,
@@ -199,7 +198,7 @@ fn strip<'s, E: Engine, T: Element>(
         let pass = Pass { shared, block: block(shared, task, queries.clone()), visit: visit.as_ref() };
         let end = pass.taught_to().min(keys.end);
         if queries.is_empty() || keys.start >= end || pass.is_dead(keys.start..end, &lesson) {
-            Pass::<E, T>::forget(shared.layout, sums);
+            Pass::<E>::forget(shared.layout, sums);
             continue;
         }
         pass.prepare(memory);
@@ -212,7 +211,7 @@ fn strip<'s, E: Engine, T: Element>(
     memory.learning = own;
 }
 
-impl<E: Engine, T: Element> Pass<'_, E, T> {
+impl<E: Engine> Pass<'_, E> {
     /// Copies the sums of the cell under way: outputs, references and sums of weights.
     fn keep(&self, memory: &Memory<'_>, to: &mut [f32]) {
         let parts = [&*memory.cell_output, &*memory.cell_reference, &*memory.cell_sum];

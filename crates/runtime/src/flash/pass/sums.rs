@@ -1,8 +1,7 @@
 //! The sums of row tiles: of a cell, of all cells before it, and as outputs.
 
 use regard_engine::Engine;
-use regard_engine::element::Element;
-use regard_engine::grid::{Claim, Row};
+use regard_engine::grid::Claim;
 use regard_ir::variant::{Sink, Weights};
 use regard_simd::TRANSPOSE;
 
@@ -25,7 +24,7 @@ enum Progress {
     Both,
 }
 
-impl<E: Engine, T: Element> Pass<'_, E, T> {
+impl<E: Engine> Pass<'_, E> {
     fn progress(&self, tile: RowTile, memory: &Memory<'_>) -> Progress {
         match (memory.cell_sum[tile.first] != EMPTY, memory.total_sum[tile.first] != EMPTY) {
             (false, false) => Progress::Empty,
@@ -90,7 +89,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// Writes the rows of all row tiles. Lines that a tile's rows go to are asked for a tile ahead: else each row waits for its memory.
     #[inline(always)]
-    pub(super) fn write_rows(&self, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    pub(super) fn write_rows(&self, claim: &mut Claim<'_>, memory: &mut Memory<'_>) {
         let mut coming = self.tiles();
         self.ask_outputs(coming.next(), claim);
         for tile in self.tiles() {
@@ -100,19 +99,17 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     }
 
     #[inline(always)]
-    fn ask_outputs(&self, tile: Option<RowTile>, claim: &mut Claim<'_, T>) {
+    fn ask_outputs(&self, tile: Option<RowTile>, claim: &mut Claim<'_>) {
         let Some(RowTile { first, rows, .. }) = tile.filter(|_| self.shared.keys.asks) else { return };
         for row in first..first + rows {
             let (head, query) = self.place(row);
-            if let Row::Stored(row) = claim.output(head as usize, query) {
-                lines::ask(self.shared.engine.lanes(), row);
-            }
+            lines::ask(self.shared.engine.lanes(), claim.output(head as usize, query).as_ref());
         }
     }
 
     /// Divides a row tile's output by its sums and writes its rows.
     #[inline(always)]
-    fn write(&self, tile: RowTile, claim: &mut Claim<'_, T>, memory: &mut Memory<'_>) {
+    fn write(&self, tile: RowTile, claim: &mut Claim<'_>, memory: &mut Memory<'_>) {
         let RowTile { first, rows, width } = tile;
         let Shared { engine, parts, layout, .. } = self.shared;
         let lanes = engine.lanes();

@@ -2,7 +2,6 @@
 
 use core::ops::Range;
 
-use regard_engine::element::Element;
 use regard_engine::grid::Claim;
 use regard_engine::pack::Rows;
 use regard_engine::stairs::Stairs;
@@ -23,15 +22,15 @@ use crate::code::{Keys as LaneKeys, Place};
 use crate::rows::{Changed, Side};
 
 /// What a pass works with beside, where keys learn.
-pub(super) struct Lesson<'a, 'm, E: Engine, T> {
-    pub of: &'a Learning<'a, E, T>,
+pub(super) struct Lesson<'a, 'm, E: Engine> {
+    pub of: &'a Learning<'a, E>,
     pub layout: &'a Layout,
     pub own: &'a mut Own<'m>,
 }
 
-impl<E: Engine, T> Lesson<'_, '_, E, T> {
+impl<E: Engine> Lesson<'_, '_, E> {
     /// Begins with keys of another head: some have learned nothing yet, the others are as earlier calls left them.
-    pub(super) fn begin(&mut self, claim: &mut Claim<'_, T>, fresh: Range<u32>) {
+    pub(super) fn begin(&mut self, claim: &mut Claim<'_>, fresh: Range<u32>) {
         self.own.asked_blocks.fill(-1);
         for token in fresh {
             claim.kept_mut(0, token).unwrap_or_default().fill(0.0);
@@ -52,9 +51,9 @@ pub(super) struct KeyBlock {
     pub then: Option<u32>,
 }
 
-impl<E: Engine, T: Element> Pass<'_, E, T> {
+impl<E: Engine> Pass<'_, E> {
     /// Whether no query of the block sees some keys, and none of its tokens teaches them.
-    pub(super) fn is_dead(&self, keys: Range<u32>, lesson: &Option<Lesson<'_, '_, E, T>>) -> bool {
+    pub(super) fn is_dead(&self, keys: Range<u32>, lesson: &Option<Lesson<'_, '_, E>>) -> bool {
         let k = Span { lo: keys.start as i32, hi: keys.end as i32 - 1 };
         let region = Region { k, ..self.region(0, self.rows()) };
         let is_dead = |allow| tiles::liveness(allow, &region, self.shared.ranges) == Liveness::Dead;
@@ -69,7 +68,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// Packs what the block's tokens are asked by and what they teach, and finds what its queries find in them.
     #[inline(always)]
-    pub(super) fn prepare_tokens(&self, lesson: &mut Lesson<'_, '_, E, T>, memory: &mut Memory<'_>) {
+    pub(super) fn prepare_tokens(&self, lesson: &mut Lesson<'_, '_, E>, memory: &mut Memory<'_>) {
         let Lesson { of: learning, layout, own } = lesson;
         let (engine, lanes) = (self.shared.engine, self.shared.engine.lanes());
         let (dim, tokens, count) = (layout.dim, layout.tokens, self.block.queries as usize);
@@ -134,14 +133,14 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// The rows of a tensor of the block's tokens.
     #[inline(always)]
-    fn token_rows<'a>(&self, tensor: &Tensor<'a, T>) -> TokenRows<'a, T> {
+    fn token_rows<'a>(&self, tensor: &Tensor<'a>) -> TokenRows<'a> {
         let first = self.query_row(self.block.first_query);
         tensor.rows(self.block.of.batch as usize, self.block.kv_head as usize, first)
     }
 
     /// The rows of what keys ask of later tokens, from a key on.
     #[inline(always)]
-    fn ask_rows<'a>(&self, asks: &Asks<'a, T>, first: u32) -> AskRows<'a, T> {
+    fn ask_rows<'a>(&self, asks: &Asks<'a>, first: u32) -> AskRows<'a> {
         let (of, head) = (self.block.of, self.block.kv_head as usize);
         match *asks {
             Asks::Given(tensor) => {
@@ -173,7 +172,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// What the block's tokens will teach a key block.
     #[inline(always)]
-    pub(super) fn ask(&self, lesson: &mut Lesson<'_, '_, E, T>, block: KeyBlock) {
+    pub(super) fn ask(&self, lesson: &mut Lesson<'_, '_, E>, block: KeyBlock) {
         let Lesson { of, layout, own } = lesson;
         let (kept, packed) = layout.kept(block.first);
         if own.asked_blocks[kept] != block.first as i32 {
@@ -193,7 +192,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn weigh(
         &self,
-        (learning, layout): (&Learning<'_, E, T>, &Layout),
+        (learning, layout): (&Learning<'_, E>, &Layout),
         block: KeyBlock,
         asked: Range<usize>,
         own: &mut Own<'_>,
@@ -258,7 +257,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     fn mask(
         &self,
-        learning: &Learning<'_, E, T>,
+        learning: &Learning<'_, E>,
         tile: RowTile,
         (first, steps): (u32, Steps),
         scores: &mut [f32],
@@ -307,12 +306,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// Packs the keys as tokens before the block left them.
     #[inline(always)]
-    pub(super) fn pack_found(
-        &self,
-        lesson: &mut Lesson<'_, '_, E, T>,
-        block: KeyBlock,
-        claim: &Claim<'_, T>,
-    ) {
+    pub(super) fn pack_found(&self, lesson: &mut Lesson<'_, '_, E>, block: KeyBlock, claim: &Claim<'_>) {
         let Lesson { layout, own, .. } = lesson;
         let left = |key: usize| claim.kept(0, block.first + key as u32).unwrap_or_default();
         self.pack_rows(&layout.ask, &Joined::all(&left), block.count as usize, own.pack, own.found);
@@ -322,7 +316,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[inline(always)]
     pub(super) fn find(
         &self,
-        lesson: &mut Lesson<'_, '_, E, T>,
+        lesson: &mut Lesson<'_, '_, E>,
         block: KeyBlock,
         (tile, live, stairs): (RowTile, Range<u32>, Option<Stairs>),
         memory: &Memory<'_>,
@@ -349,7 +343,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[cold]
     fn find_odd(
         &self,
-        learning: &Learning<'_, E, T>,
+        learning: &Learning<'_, E>,
         layout: &Layout,
         tile: RowTile,
         live: Range<u32>,
@@ -385,7 +379,7 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
 
     /// What the tokens leave at the keys that they teach.
     #[inline(always)]
-    pub(super) fn teach(&self, lesson: &mut Lesson<'_, '_, E, T>, block: KeyBlock, claim: &mut Claim<'_, T>) {
+    pub(super) fn teach(&self, lesson: &mut Lesson<'_, '_, E>, block: KeyBlock, claim: &mut Claim<'_>) {
         let Lesson { of: learning, layout, own } = lesson;
         let Shared { engine, .. } = self.shared;
         let lanes = engine.lanes();
@@ -432,10 +426,10 @@ impl<E: Engine, T: Element> Pass<'_, E, T> {
     #[cold]
     fn teach_odd(
         &self,
-        learning: &Learning<'_, E, T>,
+        learning: &Learning<'_, E>,
         layout: &Layout,
         block: KeyBlock,
-        claim: &mut Claim<'_, T>,
+        claim: &mut Claim<'_>,
         own: &mut Own<'_>,
     ) {
         let values = self.token_rows(&learning.v_u);

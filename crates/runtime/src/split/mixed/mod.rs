@@ -20,7 +20,6 @@ mod sources;
 use regard_engine::Engine;
 use regard_engine::Op;
 use regard_engine::cached::LANES;
-use regard_engine::element::Element;
 use regard_engine::grid::{LotRuns, Lots};
 use regard_engine::isa::Door;
 use regard_engine::pack::MAX_DIM;
@@ -68,12 +67,12 @@ fn stacked<'a>(variant: &Variant<'a>) -> Variant<'a> {
 }
 
 /// As [`super::run`], whose checks were made.
-pub(super) fn run<E: Engine, T: Element>(
+pub(super) fn run<E: Engine>(
     engine: E,
     parts: Parts<'_>,
     code: &dyn Code<E::Lanes>,
-    queries: Queries<'_, T>,
-    outputs: Outputs<'_, T>,
+    queries: Queries<'_>,
+    outputs: Outputs<'_>,
     threads: &dyn Threads,
     memory: Workspace<'_>,
 ) -> Result<(), RunError> {
@@ -158,16 +157,16 @@ pub(super) fn run<E: Engine, T: Element>(
 }
 
 /// One worker's share of the passes, inside the engine's instruction set.
-struct Attend<'a, D: Door, T> {
+struct Attend<'a, D: Door> {
     lanes: D,
-    q: View<'a, T>,
+    q: View<'a>,
     shared: &'a Shared<'a, D>,
     stacks: Stacks<'a>,
     slots: &'a LotRuns<'a, f32>,
     memory: &'a mut [f32],
 }
 
-impl<D: Door, T: Element> Op for Attend<'_, D, T> {
+impl<D: Door> Op for Attend<'_, D> {
     type Output = ();
 
     #[inline(always)]

@@ -1,7 +1,6 @@
 //! Queries of all heads on their way to a pass: mixed, normed, and turned.
 
 use regard_engine::Op;
-use regard_engine::element::Element;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::variant::Weights;
@@ -14,15 +13,15 @@ use crate::tokens::{self, CHUNK, Tokens};
 use crate::view::View;
 
 /// Packs the queries of a sequence.
-pub(super) struct Pack<'a, 'm, D: Door, T> {
+pub(super) struct Pack<'a, 'm, D: Door> {
     pub lanes: D,
-    pub q: View<'a, T>,
+    pub q: View<'a>,
     pub shared: &'a Shared<'a, D>,
     pub sequence: u32,
     pub memory: &'a mut Memory<'m>,
 }
 
-impl<D: Door, T: Element> Op for Pack<'_, '_, D, T> {
+impl<D: Door> Op for Pack<'_, '_, D> {
     type Output = ();
 
     #[inline(always)]
