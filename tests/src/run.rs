@@ -445,7 +445,9 @@ impl Direct<'_> {
         let captured = inputs.captured();
         let code = &VariantCode::Loaded(LaneProgram::new(&self.case.variant));
         self.cut(plan, threads.count(), |parts| {
-            let mut memory = Poisoned::new(parts, code, threads.count());
+            let of = (parts.variant, plan, parts.problem);
+            let len = launch::Sizes { of, code, threads: threads.count() }.run();
+            let mut memory = Poisoned::new(len.expect("only what is available is run"));
             let run = launch::Run {
                 parts,
                 code,
@@ -484,7 +486,6 @@ impl Direct<'_> {
                 inputs: views(inputs, &captured),
                 outputs: places(&mut outputs),
                 threads,
-                memory: Poisoned::new(parts, code, threads.count()),
             };
             any::with(self.entry.engine, self.entry.isa, call).expect("only what is available is run")
         })?;
@@ -531,14 +532,16 @@ struct Call<'a, C, W> {
     inputs: flash::Inputs<'a>,
     outputs: flash::Outputs<'a>,
     threads: &'a dyn Threads,
-    memory: Poisoned,
 }
 
 impl<C: AnyCode, W: Wrap> Visit for Call<'_, C, W> {
     type Output = Result<(), flash::RunError>;
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let Self { parts, code, wrap, inputs, outputs, threads, mut memory } = self;
+        let Self { parts, code, wrap, inputs, outputs, threads } = self;
+        let Parts { variant, plan, problem, .. } = parts;
+        let count = threads.count();
+        let mut memory = Poisoned::new(flash::workspace(engine, variant, plan, code.on(), problem, count));
         let engine = wrap.wrap(engine);
         flash::run(engine, parts, code.on(), inputs, outputs.into(), threads, memory.view())
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
-use regard::{Dtype, Elements, View, ViewMut};
+use regard::{Dtype, Elements, ElementsMut, View, ViewMut};
 use regard_oracle::{Tensor4, TensorError};
 
 use crate::failure::Failure;
@@ -91,13 +91,12 @@ impl Stored<'static> {
     /// If there are fewer elements than the shape says, which what is allocated rules out.
     pub(crate) fn rows_mut(&mut self) -> Result<ViewMut<'_>, Failure> {
         let ([b, h, n, width], [sb, sh, sn, _]) = (self.shape, self.strides);
-        let (counts, strides) = ([b, h, n], [sb, sh, sn]);
-        let view = match &mut self.elements {
-            StoredElements::F32(data) => ViewMut::new(data.to_mut(), counts, strides, width),
-            StoredElements::F16(data) => ViewMut::new(data.to_mut(), counts, strides, width),
-            StoredElements::Bf16(data) => ViewMut::new(data.to_mut(), counts, strides, width),
+        let elements = match &mut self.elements {
+            StoredElements::F32(data) => ElementsMut::F32(data.to_mut()),
+            StoredElements::F16(data) => ElementsMut::F16(data.to_mut()),
+            StoredElements::Bf16(data) => ElementsMut::Bf16(data.to_mut()),
         };
-        view.map_err(|error| Failure::Bug(error.to_string()))
+        ViewMut::of(elements, [b, h, n], [sb, sh, sn], width).map_err(|error| Failure::Bug(error.to_string()))
     }
 }
 

@@ -8,8 +8,6 @@ use pulp::bytemuck;
 use regard_ir::plan::Dtype;
 use regard_simd::{F32, Lanes, load_f32, vectors, vectors_mut};
 
-use crate::grid::{Rows, RowsMut};
-
 /// A storage type, `f32`, `f16` or `bf16` (of the crate `half`): how its elements become f32 and back.
 pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
     /// Its name in plans.
@@ -18,11 +16,11 @@ pub trait Element: Copy + Default + Send + Sync + private::Sealed + 'static {
     /// Elements of this type.
     fn elements(elements: &[Self]) -> Elements<'_>;
 
+    /// The same to be written.
+    fn elements_mut(elements: &mut [Self]) -> ElementsMut<'_>;
+
     /// The elements, if they are of this type.
     fn of<'a>(elements: Elements<'a>) -> Option<&'a [Self]>;
-
-    /// Rows of this type, to be written.
-    fn rows(rows: RowsMut<'_, Self>) -> Rows<'_>;
 
     /// The first vector of a row, as floats.
     ///
@@ -230,15 +228,16 @@ macro_rules! is_one_of {
         }
 
         #[inline(always)]
+        fn elements_mut(elements: &mut [Self]) -> ElementsMut<'_> {
+            ElementsMut::$variant(elements)
+        }
+
+        #[inline(always)]
         fn of<'a>(elements: Elements<'a>) -> Option<&'a [Self]> {
             match elements {
                 Elements::$variant(elements) => Some(elements),
                 _ => None,
             }
-        }
-
-        fn rows(rows: RowsMut<'_, Self>) -> Rows<'_> {
-            Rows::$variant(rows)
         }
     };
 }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod code;
+mod sizes;
 
 use core::fmt;
 
@@ -15,6 +16,7 @@ use regard_runtime::flash;
 
 pub use calls::{Append, Decode, Extend, Finish, Left, Prefill, Run};
 pub use code::{Source, VariantCode};
+pub use sizes::Sizes;
 
 /// A call that did not happen, or whose outputs mean nothing.
 #[derive(Debug)]

@@ -4,8 +4,7 @@ mod next;
 
 use std::path::Path;
 
-use regard_engine::Engine;
-use regard_engine::any::{self, Unavailable, Visit};
+use regard_engine::any::{self, Unavailable};
 use regard_engine::threads::{Solo, Threads};
 use regard_ir::inputs::InputData;
 use regard_ir::machine::{Isa, Machine};
@@ -13,13 +12,12 @@ use regard_ir::plan::{Dtype, EngineKind, Plan, ScheduleOverview};
 use regard_ir::problem::{MAX_FEW, Problem};
 use regard_ir::spec::Spec;
 use regard_ir::variant::Variant;
-use regard_launch::{Decode, Finish, Left, Prefill, Run, Source, VariantCode};
+use regard_launch::{Decode, Finish, Left, Prefill, Run, Sizes, Source, VariantCode};
 use regard_map::file::Opened;
 use regard_planner::PlanReport;
 use regard_planner::cost::{CachedPrediction, Prediction};
 use regard_runtime::cache::SequenceId;
-use regard_runtime::code::AnyCode;
-use regard_runtime::flash::{self, Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
+use regard_runtime::flash::{Ending, Inputs, Outputs, PartLen, Target, WorkspaceLen};
 use regard_runtime::recurrent::States;
 use regard_runtime::split::{self, Queries, Tokens};
 use regard_runtime::view::ViewMut;
@@ -179,21 +177,9 @@ impl Kernel {
     }
 
     fn workspace(&self, problem: &Problem<'_>, threads: usize) -> WorkspaceLen {
-        struct Size<'a> {
-            kernel: &'a Kernel,
-            problem: &'a Problem<'a>,
-            threads: usize,
-        }
-        impl Visit for Size<'_> {
-            type Output = WorkspaceLen;
-            fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
-                let Self { kernel, problem, threads } = self;
-                flash::workspace(engine, &kernel.variant(), kernel.plan(), kernel.code.on(), problem, threads)
-            }
-        }
-        let size = Size { kernel: self, problem, threads };
+        let of = (&self.variant(), self.plan(), problem);
         // `compile_with` saw that the engine is there.
-        any::with(self.plan().engine, self.plan().isa, size).unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
+        Sizes { of, code: &self.code, threads }.run().unwrap_or(WorkspaceLen { floats: 0, spans: 0 })
     }
 
     /// Runs the kernel over a scheduled problem.
@@ -404,8 +390,8 @@ impl Kernel {
 
     /// Floats that tokens are appended in by so many threads, of a sequence as long as that of `problem`.
     pub(crate) fn append_len(&self, problem: &Problem<'_>, threads: usize) -> usize {
-        let Plan { engine, isa, .. } = *self.plan();
-        any::with(engine, isa, AppendSize { kernel: self, problem, threads }).unwrap_or(0)
+        let of = (&self.variant(), self.plan(), problem);
+        Sizes { of, code: &self.code, threads }.append().unwrap_or(0)
     }
 
     fn step_len(
@@ -418,8 +404,8 @@ impl Kernel {
         let Ok(positions) = self.planned.positions(problem) else {
             return Ok(WorkspaceLen { floats: 0, spans: 0 });
         };
-        let size = StepSize { kernel: self, problem: &positions.view(), cells, threads };
-        any::with(self.plan().engine, self.plan().isa, size)
+        let of = (&self.variant(), self.plan(), &positions.view());
+        Sizes { of, code: &self.code, threads }.step(cells)
     }
 
     /// Attends queries to the cached keys of their sequences: the queries are the last tokens of each.
@@ -517,44 +503,5 @@ impl Kernel {
             return Err(RunError::Threads { scheduled, found: threads.count() });
         }
         Ok(())
-    }
-}
-
-/// How much memory calls on a cache need.
-struct StepSize<'a> {
-    kernel: &'a Kernel,
-    /// The largest that can be.
-    problem: &'a Problem<'a>,
-    /// Cells of a sequence at most.
-    cells: usize,
-    threads: usize,
-}
-
-impl Visit for StepSize<'_> {
-    type Output = WorkspaceLen;
-
-    fn visit<E: Engine>(self, engine: E) -> WorkspaceLen {
-        let Self { kernel, problem, cells, threads } = self;
-        let (variant, plan, code) = (&kernel.variant(), kernel.plan(), kernel.code.on());
-        if variant.recurrence().is_some() {
-            return flash::workspace(engine, variant, plan, code, problem, threads);
-        }
-        split::workspace(engine, (variant, plan), code, problem, cells, threads)
-    }
-}
-
-/// How much memory tokens are appended in.
-struct AppendSize<'a> {
-    kernel: &'a Kernel,
-    problem: &'a Problem<'a>,
-    threads: usize,
-}
-
-impl Visit for AppendSize<'_> {
-    type Output = usize;
-
-    fn visit<E: Engine>(self, engine: E) -> usize {
-        let Self { kernel, problem, threads } = self;
-        split::append_len(engine, (&kernel.variant(), kernel.plan()), kernel.code.on(), problem, threads)
     }
 }

@@ -41,7 +41,7 @@ pub use cache::{Cache, CacheError, CacheLimits, CacheSize};
 pub use error::{CompileError, RunError, ScheduleError};
 pub use kernel::{Kernel, Options};
 pub use planned::{Planned, Tasks};
-pub use regard_engine::element::{Element, Elements};
+pub use regard_engine::element::{Element, Elements, ElementsMut};
 pub use regard_engine::pool::Pool;
 pub use regard_engine::threads::{Solo, Threads};
 pub use regard_ir as ir;

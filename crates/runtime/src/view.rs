@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use regard_engine::element::{Element, Elements};
+use regard_engine::element::{Element, Elements, ElementsMut};
 use regard_engine::grid::{GridError, Rows, RowsMut};
 use regard_ir::plan::Dtype;
 
@@ -188,9 +188,22 @@ impl<'a> ViewMut<'a> {
         strides: [usize; 3],
         width: usize,
     ) -> Result<Self, GridError> {
-        let rows = RowsMut { data, counts, strides, width };
+        Self::of(T::elements_mut(data), counts, strides, width)
+    }
+
+    /// As [`ViewMut::new`], of elements whose type is known at run time alone.
+    ///
+    /// # Errors
+    /// As [`ViewMut::new`].
+    pub fn of(
+        data: ElementsMut<'a>,
+        counts: [usize; 3],
+        strides: [usize; 3],
+        width: usize,
+    ) -> Result<Self, GridError> {
+        let rows = Rows::new(data, counts, strides, width);
         rows.check()?;
-        Ok(Self(T::rows(rows)))
+        Ok(Self(rows))
     }
 
     /// A view of a contiguous `[sequences, heads, tokens, width]` tensor.

@@ -145,7 +145,9 @@ impl Trial<'_> {
         let parts =
             Parts { variant: &variant, plan, problem: &self.problem, schedule, absorbed: Schedule::EMPTY };
         let code = &VariantCode::Loaded(LaneProgram::new(&variant));
-        let mut memory = Poisoned::new(parts, code, threads);
+        let of = (&variant, plan, &self.problem);
+        let len = launch::Sizes { of, code, threads }.run().expect("only what is available is run");
+        let mut memory = Poisoned::new(len);
         let (u, lse) = (place(&mut results.u), results.lse.as_mut().map(place));
         let run = launch::Run {
             parts,

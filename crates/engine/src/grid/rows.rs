@@ -126,7 +126,16 @@ macro_rules! of_each {
     };
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Rows of elements; [`Rows::check`] says whether they lie in these.
+    pub fn new(data: ElementsMut<'a>, counts: [usize; 3], strides: [usize; 3], width: usize) -> Self {
+        match data {
+            ElementsMut::F32(data) => Rows::F32(RowsMut { data, counts, strides, width }),
+            ElementsMut::F16(data) => Rows::F16(RowsMut { data, counts, strides, width }),
+            ElementsMut::Bf16(data) => Rows::Bf16(RowsMut { data, counts, strides, width }),
+        }
+    }
+
     /// How many sequences, heads and queries there are.
     pub const fn counts(&self) -> [usize; 3] {
         of_each!(Rows: self, rows => rows.counts)
