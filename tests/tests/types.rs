@@ -5,7 +5,7 @@ use regard_ir::spec::CacheFormat;
 use regard_runtime::flash;
 use regard_testkit::{Case, Input, Inputs, Layout, Output, Outputs};
 use regard_tests::views::{place, places, views};
-use regard_tests::{cached, engines, run, specs};
+use regard_tests::{cached, cut, engines, run, specs};
 
 /// A spec of each mechanism, and one with a gate.
 const SPECS: [&str; 6] = ["causal", "gated", "iha_window", "mla", "castle", "linear_attention"];
@@ -28,10 +28,7 @@ fn case<'a>(kernel: &'a Kernel, tokens: usize) -> Case<'a> {
 /// A tensor of the same numbers in another type.
 fn stored(tensor: &Input, dtype: Dtype) -> Input {
     let of = tensor.view();
-    let [batch, heads, rows, _] = of.shape();
-    let at = (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..rows).map(move |n| (b, h, n))));
-    let numbers: Vec<f32> = at.flat_map(|(b, h, n)| of.row(b, h, n)).map(|x| x as f32).collect();
-    Input::new(dtype, of.shape(), Layout::Bhnd, numbers)
+    cut(&of, dtype, 0..of.shape()[2])
 }
 
 /// A type that a kernel's tensors do not have.

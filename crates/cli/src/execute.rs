@@ -134,15 +134,9 @@ pub(crate) enum Left<'a> {
     States(States<'a>),
 }
 
-/// States of a problem in memory of their own.
-struct OwnStates {
-    state: Stored<'static>,
-    norm: Option<Stored<'static>>,
-}
-
-impl OwnStates {
-    /// Those of a kernel, where its spec has some.
-    fn new(kernel: &Kernel, bound: &Bound<'_>) -> Result<Option<Self>, Failure> {
+impl StoredStates<'static> {
+    /// Zeros for those of a kernel, where its spec has some.
+    fn zeroed(kernel: &Kernel, bound: &Bound<'_>) -> Result<Option<Self>, Failure> {
         let variant = kernel.variant();
         let Mechanism::Recurrence(recurrence) = variant.mechanism else { return Ok(None) };
         let zeroed = |rows, width| {
@@ -174,10 +168,6 @@ impl OwnStates {
         let norm = self.norm.as_mut().map(Stored::rows_mut).transpose()?;
         Ok(States { state: self.state.rows_mut()?, norm })
     }
-
-    fn stored(self) -> StoredStates<'static> {
-        StoredStates { state: self.state, norm: self.norm }
-    }
 }
 
 /// Calls what writes the outputs of a problem: so often after a call that does not count, once where `repeat` is absent.
@@ -203,7 +193,7 @@ pub(crate) fn timed(
         Mechanism::Lookahead(_) => Some(floats("the lookahead keys", u_shape)?),
         _ => None,
     };
-    let mut states = OwnStates::new(kernel, bound)?;
+    let mut states = StoredStates::zeroed(kernel, bound)?;
     let warm_ups = usize::from(repeat.is_some());
     let n_runs = repeat.unwrap_or(1) as usize + warm_ups;
     let mut seconds = memory::reserved("the times", n_runs as u128)?;
@@ -224,7 +214,6 @@ pub(crate) fn timed(
         seconds.push(start.elapsed().as_secs_f64());
         progress.advance();
     }
-    let states = states.map(OwnStates::stored);
     Ok(Outcome { o, lse, u, states, seconds: seconds.split_off(warm_ups) })
 }
 

@@ -13,6 +13,11 @@ use crate::tensors::signature::Layout;
 use crate::tensors::stored::{Stored, StoredElements};
 use crate::tensors::write::Output;
 
+/// How many elements a shape has; saturates.
+pub(crate) fn elements(shape: [usize; 4]) -> u128 {
+    shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
+}
+
 impl StoredElements<'static> {
     /// So many zeros.
     ///
@@ -75,8 +80,7 @@ impl Stored<'static> {
         shape: [usize; 4],
         layout: Layout,
     ) -> Result<Self, OutOfMemory> {
-        let len = shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128));
-        let elements = StoredElements::zeroed(what, dtype, len)?;
+        let elements = StoredElements::zeroed(what, dtype, elements(shape))?;
         Ok(Self { elements, shape, strides: layout.strides(shape) })
     }
 

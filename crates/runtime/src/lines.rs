@@ -5,7 +5,7 @@ use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 
 /// Bytes of a line of a cache.
-const LINE_BYTES: usize = LINE * size_of::<f32>();
+pub(crate) const LINE_BYTES: usize = LINE * size_of::<f32>();
 
 /// Asks for the lines of some elements.
 #[inline(always)]

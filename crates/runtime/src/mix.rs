@@ -7,7 +7,6 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use regard_engine::Op;
-use regard_engine::engine::LINE;
 use regard_engine::isa::Door;
 use regard_engine::pack::Rows;
 use regard_ir::cache::PageShape;
@@ -16,6 +15,7 @@ use regard_ir::variant::Variant;
 use regard_simd::{F32, Lanes, load_f32, vectors_mut};
 
 use crate::cache::CachedSequence;
+use crate::lines::LINE_BYTES;
 use crate::rows::Change;
 use crate::view::View;
 
@@ -179,9 +179,6 @@ impl<'a> Mixes<'a> {
 fn tokens_at_once(n_sources: usize, width: usize) -> usize {
     (READ / n_sources.saturating_mul(width).max(1)).clamp(1, MOST_READ)
 }
-
-/// Bytes of a line of a cache.
-const LINE_BYTES: usize = LINE * size_of::<f32>();
 
 /// Floats of rows that are read at once, and their tokens at most: a small part of a second-level cache.
 const READ: usize = 1 << 14;

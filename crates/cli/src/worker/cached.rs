@@ -8,10 +8,11 @@ use regard_ir::problem::Phase;
 
 use super::Refusal;
 use super::request::{BadRequest, Request};
-use super::slot::{Timed, elements, read, views};
+use super::slot::{Timed, read, views};
 use crate::cached::{self, Contents, Filled};
 use crate::execute::{key_rows, query_rows, run_failure};
 use crate::failure::Failure;
+use crate::storage::elements;
 use crate::tensors::signature::Layout;
 use crate::tensors::stored::Stored;
 use crate::verify::problem::Size;

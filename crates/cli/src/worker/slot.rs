@@ -15,6 +15,7 @@ use super::request::{BadRequest, Request};
 use crate::execute::{key_rows, query_rows};
 use crate::failure::Failure;
 use crate::memory;
+use crate::storage::elements;
 use crate::tensors::signature::Layout;
 use crate::tensors::stored::Stored;
 
@@ -140,8 +141,4 @@ pub(super) fn read<N>(path: &Path, expected: u128, number: fn([u8; 4]) -> N) -> 
 /// As [`Stored::rows`].
 pub(super) fn views<'a>(stored: &'a [Stored<'_>]) -> Result<Vec<View<'a>>, Failure> {
     stored.iter().map(Stored::rows).collect()
-}
-
-pub(super) fn elements(shape: [usize; 4]) -> u128 {
-    shape.iter().fold(1, |product: u128, &n| product.saturating_mul(n as u128))
 }

@@ -296,13 +296,12 @@ impl Cache {
         Ok(())
     }
 
-    /// The states of a sequence of a recurrence after its last token: of each value head, `[1][value head][dim]` rows of `value_dim`,
+    /// The states of a sequence of a recurrence after its last token, in f32: of each value head, `[1][value head][dim]` rows of `value_dim`,
     /// and the sums of features that outputs are divided by, `[1][value head][1]` rows of `dim`, where they are. `None` where there are
     /// keys and values in place of states.
     ///
     /// # Errors
     /// If there is no such sequence.
-    #[allow(clippy::type_complexity)]
     pub fn states(&self, sequence: SequenceId) -> Result<Option<(View<'_>, Option<View<'_>>)>, StoreError> {
         let (index, len) = (self.store.index(sequence)?, self.store.len(sequence)? as usize);
         let Some(KeptStates { shape, norms, .. }) = &self.states else { return Ok(None) };
