@@ -41,21 +41,12 @@ pub fn cumulative(lengths: impl Iterator<Item = usize>) -> Vec<i32> {
 
 /// Some tokens of a tensor as a tensor of their own.
 pub fn cut(tensor: &Tensor4<'_>, dtype: Dtype, tokens: Range<usize>) -> Input {
-    let [batch, heads, _, width] = tensor.shape();
-    let heads_of = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
-    let rows = heads_of.flat_map(|(b, h)| tokens.clone().map(move |n| (b, h, n)));
-    let values = rows.flat_map(|(b, h, n)| tensor.row(b, h, n)).map(|x| x as f32);
-    Input::new(dtype, [batch, heads, tokens.len(), width], Layout::Gapped, values)
+    Input::of_tokens(tensor, (dtype, Layout::Gapped), &[tokens])
 }
 
-/// Some rows of the one sequence of a tensor, one range after the other.
+/// Some rows of a tensor, one range after the other, as a case stores them.
 pub fn picked(case: &Case<'_>, tensor: &Input, rows: &[Range<usize>]) -> Input {
-    let view = tensor.view();
-    let [_, heads, _, width] = view.shape();
-    let count = rows.iter().map(ExactSizeIterator::len).sum();
-    let places = (0..heads).flat_map(|head| rows.iter().cloned().flatten().map(move |token| (head, token)));
-    let values = places.flat_map(|(head, token)| view.row(0, head, token)).map(|x| x as f32);
-    Input::new(case.dtype, [1, heads, count, width], case.layout, values.collect::<Vec<_>>())
+    Input::of_tokens(&tensor.view(), (case.dtype, case.layout), rows)
 }
 
 /// The same inputs with some of their queries alone.

@@ -1,7 +1,6 @@
 //! `regard calibrate`: how fast each engine is on this machine, measured once and kept.
 
 mod measure;
-mod trial;
 
 use std::fs;
 use std::io::{self, Write};

@@ -4,7 +4,6 @@
 //! beside peaks of the same minute. All threads of a pool work at once, each on a buffer of its own. How each figure is
 //! measured and what it was on known machines: docs/measuring.md.
 
-mod fma;
 mod limit;
 mod rates;
 mod streams;
@@ -14,6 +13,7 @@ mod turns;
 use regard::{EngineKind, Isa, Machine, Pool, Threads};
 use regard_engine::any;
 use regard_engine::threads::Solo;
+use regard_measure::traffic::Loop;
 
 use crate::host;
 use crate::memory::OutOfMemory;
@@ -21,8 +21,8 @@ use crate::progress::Progress;
 pub(crate) use limit::Limit;
 pub(crate) use rates::Rates;
 pub(crate) use streams::{Reader, read_gbs};
+use traffic::Buffers;
 pub(crate) use traffic::read_write_gbs;
-use traffic::{Buffers, Loop};
 
 /// What a pool on a machine does at most, on one instruction set.
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ impl Peaks {
             progress.advance();
             spread
         };
-        let fma_one_gflops = done(fma::gflops(&Solo, isa)).max;
-        let fma_gflops = done(fma::gflops(pool, isa)).max;
+        let fma_one_gflops = done(rates::fma(&Solo, isa)).max;
+        let fma_gflops = done(rates::fma(pool, isa)).max;
         let largest = sizes.iter().map(|size| size.bytes).max().unwrap_or(0);
         let buffers = Buffers::filled(pool, largest)?;
         let levels = sizes.into_iter().map(|Size { name, bytes, capacity_bytes }| Level {
@@ -111,7 +111,7 @@ impl Peaks {
 }
 
 /// The widest set that `isa` includes and for which there are vectors; tiles have none of their own.
-fn with_vectors(isa: Isa) -> Isa {
+pub(crate) fn with_vectors(isa: Isa) -> Isa {
     let there = |set: &Isa| isa.includes(*set) && any::available(EngineKind::SimdF32, *set);
     Isa::ALL.into_iter().rev().find(there).unwrap_or(Isa::Scalar)
 }

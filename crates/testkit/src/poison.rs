@@ -1,6 +1,7 @@
 //! Buffers that show a read or a write of a place that is not the tensor's own.
 
 use core::fmt;
+use core::ops::Range;
 
 use half::{bf16, f16};
 use regard_ir::plan::Dtype;
@@ -30,6 +31,23 @@ impl Input {
             placed[place.offset(at)] = value;
         }
         Self { buffer: Buffer::rounded(dtype, placed), place }
+    }
+
+    /// Some tokens of a tensor, one range after the other, as a tensor of their own.
+    ///
+    /// # Panics
+    /// If the tensor has not so many.
+    pub fn of_tokens(
+        tensor: &Tensor4<'_>,
+        (dtype, layout): (Dtype, Layout),
+        tokens: &[Range<usize>],
+    ) -> Self {
+        let [batch, heads, _, width] = tensor.shape();
+        let heads_of = (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
+        let rows = heads_of.flat_map(|(b, h)| tokens.iter().cloned().flatten().map(move |n| (b, h, n)));
+        let values = rows.flat_map(|(b, h, n)| tensor.row(b, h, n)).map(|x| x as f32);
+        let count = tokens.iter().map(ExactSizeIterator::len).sum();
+        Self::new(dtype, [batch, heads, count, width], layout, values)
     }
 
     /// Independent N(0, 1) numbers.

@@ -9,19 +9,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use regard::{Kernel, Pool, Problem, Threads};
-use regard_engine::any::{self, Visit};
 use regard_engine::dense::{Matrix, MatrixMut, multiply};
-use regard_engine::isa::Door;
-use regard_engine::{Engine, Op};
 use regard_ir::expr::Var;
 use regard_ir::interval::{Region, Span, Unknown};
 use regard_ir::plan::Dtype;
 use regard_ir::rows::Output;
 use regard_ir::tiles;
 use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
-use regard_simd::{F32, exp2, vectors_mut};
+use regard_measure::softmax::Softmax;
 
 use crate::memory::{self, OutOfMemory};
+use crate::peaks;
 
 /// Why a spec has no baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,11 +172,10 @@ impl<'a> Baseline<'a> {
         };
         let shape = [queries, keys];
         multiply(MatrixMut { data: scores, shape, strides: [keys, 1] }, q, k_turned);
-        let plan = self.kernel.plan();
-        let softmax =
-            Softmax { scores, keys, visible: &self.visible, scale: self.kernel.variant().scale as f32 };
-        // The kernel runs on the same set, so it is there.
-        let _ = any::with(plan.engine, plan.isa, softmax);
+        let scale = self.kernel.variant().scale as f32;
+        let softmax = Softmax { scores: &mut *scores, keys, visible: &self.visible, scale };
+        // The kernel runs on the same set, or on vectors of it, so they are there.
+        let _ = softmax.run(peaks::with_vectors(self.kernel.plan().isa));
         let weights = Matrix { data: scores, shape, strides: [keys, 1] };
         multiply(
             MatrixMut { data: output, shape: [queries, value_dim], strides: [value_dim, 1] },
@@ -207,73 +204,4 @@ fn visible(variant: &Variant<'_>, problem: &Problem<'_>) -> Vec<Vec<Range<u32>>>
         tiles::runs(0..problem.keys, 1, classify).map(|(keys, _)| keys).collect()
     };
     (0..problem.queries).map(row).collect()
-}
-
-/// Softmax of whole rows, inside an instruction set.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    keys: usize,
-    visible: &'a [Vec<Range<u32>>],
-    scale: f32,
-}
-
-impl Visit for Softmax<'_> {
-    type Output = ();
-
-    fn visit<E: Engine>(self, engine: E) {
-        engine.enter(Rows { lanes: engine.lanes(), softmax: self });
-    }
-}
-
-struct Rows<'a, L> {
-    lanes: L,
-    softmax: Softmax<'a>,
-}
-
-impl<L: Door> Op for Rows<'_, L> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { lanes, softmax: Softmax { scores, keys, visible, scale } } = self;
-        for (row, visible) in scores.chunks_exact_mut(keys.max(1)).zip(visible) {
-            let mut hidden = 0;
-            for keys in visible {
-                row[hidden..keys.start as usize].fill(f32::NEG_INFINITY);
-                hidden = keys.end as usize;
-            }
-            row[hidden..].fill(f32::NEG_INFINITY);
-            softmax_row(lanes, row, scale * std::f32::consts::LOG2_E);
-        }
-    }
-}
-
-#[inline(always)]
-fn softmax_row<L: Door>(lanes: L, row: &mut [f32], scale: f32) {
-    let whole = row.len() / L::WIDTH * L::WIDTH;
-    let (body, tail) = row.split_at_mut(whole);
-    let mut largest = F32::splat(lanes, f32::NEG_INFINITY);
-    for &x in vectors_mut(lanes, body).iter() {
-        largest = largest.max(F32::from_raw(lanes, x));
-    }
-    let largest = tail.iter().fold(largest.reduce_max(), |a, &b| a.max(b)) * scale;
-    let largest = if largest == f32::NEG_INFINITY { 0.0 } else { largest };
-    let mut sums = F32::splat(lanes, 0.0);
-    for x in vectors_mut(lanes, body) {
-        let weight = exp2(F32::from_raw(lanes, *x) * F32::splat(lanes, scale) - F32::splat(lanes, largest));
-        sums = sums + weight;
-        *x = weight.raw();
-    }
-    let mut sum = sums.sum();
-    for x in &mut *tail {
-        *x = (*x * scale - largest).exp2();
-        sum += *x;
-    }
-    let inverse = if sum > 0.0 { 1.0 / sum } else { 0.0 };
-    for x in vectors_mut(lanes, body) {
-        *x = (F32::from_raw(lanes, *x) * F32::splat(lanes, inverse)).raw();
-    }
-    for x in tail {
-        *x *= inverse;
-    }
 }

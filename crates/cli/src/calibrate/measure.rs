@@ -12,8 +12,8 @@ use regard_engine::catalog::{self, Entry};
 use regard_ir::plan::Pieces;
 use regard_ir::rates::{EngineRates, Rates, ReadRates};
 use regard_ir::variant::Heads;
+use regard_measure::trial::{self, Part, Trial};
 
-use super::trial::{self, Part, Trial};
 use crate::failure::Failure;
 use crate::peaks::Peaks;
 use crate::progress::Progress;

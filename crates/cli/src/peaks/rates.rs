@@ -2,8 +2,9 @@
 
 use regard::{Isa, Pool, Threads};
 use regard_engine::peak;
+use regard_measure::multiply_adds;
 
-use super::{fma, turns, with_vectors};
+use super::{Spread, turns, with_vectors};
 
 /// Turns of a chain of 16-bit dots: about 50 µs.
 const DOT_STEPS: usize = 12_000;
@@ -29,8 +30,8 @@ impl Rates {
     pub(crate) fn measure(pool: &Pool, isa: Isa) -> Self {
         let avx2 = isa.includes(Isa::Avx2).then_some(Isa::Avx2);
         Self {
-            fma: fma::gflops(pool, with_vectors(isa)).max,
-            fma_avx2: avx2.map(|isa| fma::gflops(pool, isa).max),
+            fma: fma(pool, with_vectors(isa)).max,
+            fma_avx2: avx2.map(|isa| fma(pool, isa).max),
             dot_bf16: dots(pool),
             tiles_bf16: tiles(pool),
         }
@@ -46,6 +47,14 @@ impl Rates {
         ];
         rates.into_iter().filter_map(|(name, rate)| Some((name, rate?)))
     }
+}
+
+/// Of f32 multiply-adds on a set that is there, over all threads.
+pub(super) fn fma(threads: &dyn Threads, isa: Isa) -> Spread {
+    turns::rates(threads, multiply_adds::flops(isa) as f64, |_| {
+        // The caller took a set that is there.
+        let _ = multiply_adds::turn(isa);
+    })
 }
 
 /// Of dots of bf16 pairs, over all threads; `None` where the processor has none.

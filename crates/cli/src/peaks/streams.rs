@@ -5,40 +5,23 @@
 //! machine differently: a loop that asks for nothing reaches three quarters of it on one, all of it on another. So every
 //! way is tried, over as many bytes as the cache has, and the fastest turn of all is the peak.
 
-use std::hint::black_box;
 use std::sync::Mutex;
 
-use regard::{EngineKind, Isa, Pool, Threads as _};
-use regard_engine::any::{self, Visit};
-use regard_engine::isa::Door;
-use regard_engine::{Engine, Op};
-use regard_ir::cache::LANES;
+use regard::{Isa, Pool, Threads as _};
 use regard_map::Words;
+use regard_measure::streams::{self, Way};
 use regard_oracle::random;
-use regard_simd::{F32, Simd, vectors};
 
 use super::traffic::{DRAWN, TURN_BYTES};
 use super::{turns, with_vectors};
 use crate::memory::{self, OutOfMemory};
 use crate::progress::Progress;
 
-/// Words of a line.
-const LINE: usize = LANES as usize;
-
 /// Places that a thread reads in turn, each through its own part of the thread's bytes.
-const STREAMS: [usize; 3] = [1, 2, 4];
+const STREAMS: [usize; 3] = [1, 2, streams::MOST];
 
 /// How far ahead of each place lines are asked for.
 const AHEAD_BYTES: [usize; 5] = [0, 1 << 10, 2 << 10, 4 << 10, 8 << 10];
-
-/// Lines that are read of a place in turn.
-const STEP: usize = 4;
-
-/// Sums of a place: an exclusive or is done a cycle later, and two vectors are loaded in one.
-const SUMS: usize = 2;
-
-/// Words of a turn through all places: a thread reads a multiple of them.
-const ROUND: usize = STREAMS[STREAMS.len() - 1] * STEP * LINE;
 
 /// What all threads of a pool read at most, in 10⁹ bytes a second, of `bytes` in huge pages that they share out.
 ///
@@ -63,7 +46,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// If there is no memory for as many.
     pub(crate) fn new(pool: &'a Pool, isa: Isa, bytes: usize) -> Result<Self, OutOfMemory> {
-        let share = (bytes / size_of::<u32>() / pool.count()).next_multiple_of(ROUND).max(ROUND);
+        let share =
+            (bytes / size_of::<u32>() / pool.count()).next_multiple_of(streams::ROUND).max(streams::ROUND);
         Ok(Self { pool, isa: with_vectors(isa), words: filled(pool, share)?, share })
     }
 
@@ -87,30 +71,26 @@ impl<'a> Reader<'a> {
     }
 
     /// The fastest of turns of one way, as many as it takes until some agree.
-    fn fastest(&self, way: (usize, usize)) -> f64 {
+    fn fastest(&self, way: Way) -> f64 {
         self.rate(way, |amount, work| turns::rates(self.pool, amount, work).max)
     }
 
     /// A rate of turns of one way, each of so many bytes of each thread.
-    fn rate(
-        &self,
-        (streams, ahead_bytes): (usize, usize),
-        of: impl FnOnce(f64, &(dyn Fn(usize) + Sync)) -> f64,
-    ) -> f64 {
+    fn rate(&self, way: Way, of: impl FnOnce(f64, &(dyn Fn(usize) + Sync)) -> f64) -> f64 {
         let each = self.share * size_of::<u32>();
         let passes = TURN_BYTES.div_ceil(each as u64) as usize;
-        let ahead = ahead_bytes / (LINE * size_of::<u32>());
         of((passes * each) as f64, &|worker| {
             let words = &self.words.as_slice()[worker * self.share..][..self.share];
             // The caller took a set that is there.
-            let _ = any::with(EngineKind::SimdF32, self.isa, Turn { words, streams, ahead, passes });
+            let _ = streams::turn(self.isa, words, passes, way);
         })
     }
 }
 
-/// How many places are read in turn, and how many bytes ahead.
-fn ways() -> impl Iterator<Item = (usize, usize)> {
-    STREAMS.iter().flat_map(|&streams| AHEAD_BYTES.iter().map(move |&ahead| (streams, ahead)))
+/// Every way.
+fn ways() -> impl Iterator<Item = Way> {
+    let of = |streams| AHEAD_BYTES.into_iter().map(move |ahead_bytes| Way { streams, ahead_bytes });
+    STREAMS.into_iter().flat_map(of)
 }
 
 /// N(0, 1) for each thread, as many words, each written first by the thread that will read them.
@@ -128,72 +108,6 @@ fn filled(pool: &Pool, share: usize) -> Result<Words, OutOfMemory> {
         share.chunks_mut(DRAWN).for_each(|part| part.copy_from_slice(&drawn[..part.len()]));
     });
     Ok(words)
-}
-
-/// One thread's turn.
-struct Turn<'a> {
-    words: &'a [u32],
-    streams: usize,
-    /// Lines ahead.
-    ahead: usize,
-    passes: usize,
-}
-
-impl Visit for Turn<'_> {
-    type Output = ();
-
-    fn visit<E: Engine>(self, engine: E) {
-        black_box(engine.enter(Read { lanes: engine.lanes(), turn: self }));
-    }
-}
-
-/// Every vector, combined.
-struct Read<'a, L> {
-    lanes: L,
-    turn: Turn<'a>,
-}
-
-impl<L: Door> Op for Read<'_, L> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run(self) -> f32 {
-        let Self { lanes, turn } = self;
-        match turn.streams {
-            1 => read::<L, 1>(lanes, &turn),
-            2 => read::<L, 2>(lanes, &turn),
-            _ => read::<L, 4>(lanes, &turn),
-        }
-    }
-}
-
-#[inline(always)]
-fn read<L: Door, const STREAMS: usize>(lanes: L, turn: &Turn<'_>) -> f32 {
-    let Turn { words, ahead, passes, .. } = *turn;
-    let simd = lanes.simd();
-    let lines = words.as_chunks::<LINE>().0;
-    let len = lines.len() / STREAMS;
-    let streams: [&[[u32; LINE]]; STREAMS] = std::array::from_fn(|stream| &lines[stream * len..][..len]);
-    let mut sums = [[simd.splat_f32s(0.0); SUMS]; STREAMS];
-    for _ in 0..passes {
-        for at in (0..len).step_by(STEP) {
-            for (stream, sums) in streams.iter().zip(&mut sums) {
-                if ahead > 0
-                    && let Some(soon) = stream.get(at + ahead..at + ahead + STEP)
-                {
-                    soon.iter().for_each(|line| lanes.prefetch(line));
-                }
-                let floats: &[f32] = bytemuck::cast_slice(stream[at..at + STEP].as_flattened());
-                for pair in vectors(lanes, floats).chunks_exact(SUMS) {
-                    for (sum, &x) in sums.iter_mut().zip(pair) {
-                        *sum = simd.xor_f32s(*sum, x);
-                    }
-                }
-            }
-        }
-    }
-    let all = sums.into_iter().flatten().reduce(|a, b| simd.xor_f32s(a, b));
-    all.map_or(0.0, |all| F32::from_raw(lanes, all).sum())
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 
 use std::hint::black_box;
 
-use regard::{EngineKind, Isa, Threads};
-use regard_engine::any::{self, Visit};
+use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::{Engine, Op};
+use regard_ir::machine::Isa;
+use regard_ir::plan::EngineKind;
 use regard_simd::{F32, Lanes};
-
-use super::{Spread, turns};
 
 /// Sums that run side by side: more than the latency of a multiply-add times the units that do them, and few enough to
 /// leave registers for the factors.
@@ -16,16 +15,19 @@ const CHAINS: usize = 12;
 /// Multiply-adds of each chain in a turn: about 50 µs.
 const STEPS: usize = 25_000;
 
-/// 10⁹ f32 multiplications and additions a second on `isa`, over all threads.
-pub(super) fn gflops(threads: &dyn Threads, isa: Isa) -> Spread {
-    let each = (2 * CHAINS * STEPS * isa.f32_lanes() as usize) as f64;
-    turns::rates(threads, each, |_| {
-        // The caller took a set that is there.
-        let _ = any::with(EngineKind::SimdF32, isa, Turn);
-    })
+/// Multiplications and additions of a turn on `isa`.
+pub fn flops(isa: Isa) -> usize {
+    2 * CHAINS * STEPS * isa.f32_lanes() as usize
 }
 
-/// One thread's turn.
+/// Does a turn.
+///
+/// # Errors
+/// If the processor lacks the set.
+pub fn turn(isa: Isa) -> Result<(), Unavailable> {
+    any::with(EngineKind::SimdF32, isa, Turn)
+}
+
 struct Turn;
 
 impl Visit for Turn {

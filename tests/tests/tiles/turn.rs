@@ -2,11 +2,12 @@
 
 use regard_engine::any::{self, Visit};
 use regard_engine::cached::{self, Before, Columns, LANES, Lane, Target, Weights, Words};
-use regard_engine::catalog::ENTRIES;
 use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
+
+use super::sets;
 
 /// A page of keys, whose first channels are values.
 struct Page {
@@ -76,7 +77,7 @@ fn keys_that_are_turned_hold_the_same_numbers() {
         {
             let page = Page::new(codec, tokens, widths);
             let (shape, [dim, value_dim]) = (&page.shape, widths);
-            for entry in ENTRIES.iter().filter(|entry| any::available(entry.engine, entry.isa)) {
+            for entry in sets().filter(|entry| any::available(entry.engine, entry.isa)) {
                 let (values, channels, rows) = any::with(entry.engine, entry.isa, &page).expect("it is here");
                 let what = format!("{codec:?}, {tokens} tokens of {widths:?} on {entry:?}");
                 for token in 0..tokens {
@@ -164,7 +165,7 @@ fn outputs_of_keys_as_they_lie_have_the_bits_of_those_of_turned_ones() {
                 let factors: Vec<f32> = (0..64).map(|row| (-(row % 5) as f32).exp2()).collect();
                 for factors in [None, Some(&factors[..])] {
                     let outputs = Outputs { page: &page, pairs, weights: &weights, count, factors };
-                    for entry in ENTRIES.iter().filter(|entry| any::available(entry.engine, entry.isa)) {
+                    for entry in sets().filter(|entry| any::available(entry.engine, entry.isa)) {
                         let [turned, lying] =
                             any::with(entry.engine, entry.isa, &outputs).expect("it is here");
                         let bits = |sums: Vec<f32>| sums.into_iter().map(f32::to_bits).collect::<Vec<_>>();

@@ -5,17 +5,16 @@
 
 use std::hint::black_box;
 
-use regard::{Elements, Plan};
 use regard_engine::any::{self, Unavailable, Visit};
 use regard_engine::catalog::Entry;
+use regard_engine::element::Elements;
 use regard_engine::weigh::{Precise, Weigher};
 use regard_engine::{Change, Engine, Fold, Op, Shape, Step, pack};
+use regard_ir::plan::Plan;
 use regard_ir::variant::Heads;
-use regard_oracle::random;
+use regard_oracle::{Buffer, random};
 use regard_runtime::flash::{PlainRows, plain_fold};
 use regard_simd::Lanes;
-
-use crate::tensors::stored::StoredElements;
 
 /// The most row tiles of a pass.
 const MAX_TILES: usize = 12;
@@ -25,7 +24,7 @@ const ALIGN: usize = 16;
 
 /// What of an engine's work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
     /// Products alone: scores are taken for weights.
     Products,
     /// Products, with a softmax between them.
@@ -36,17 +35,17 @@ pub(super) enum Part {
 
 /// How much one repetition of a part does.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Amounts {
+pub struct Amounts {
     /// Multiply-adds of [`Part::Products`] and of [`Part::Step`].
-    pub(super) products: f64,
+    pub products: f64,
     /// Scores of [`Part::Step`].
-    pub(super) scores: f64,
+    pub scores: f64,
     /// Elements of [`Part::Packing`].
-    pub(super) packed: f64,
+    pub packed: f64,
 }
 
 /// An engine with operands.
-pub(super) trait Trial {
+pub trait Trial {
     /// How much one repetition does.
     fn amounts(&self) -> Amounts;
 
@@ -58,7 +57,7 @@ pub(super) trait Trial {
 ///
 /// # Errors
 /// If the processor lacks the instruction set.
-pub(super) fn of(entry: &Entry, heads: &Heads, plan: &Plan) -> Result<Box<dyn Trial>, Unavailable> {
+pub fn of(entry: &Entry, heads: &Heads, plan: &Plan) -> Result<Box<dyn Trial>, Unavailable> {
     any::with(entry.engine, entry.isa, Build { heads, plan })
 }
 
@@ -97,6 +96,15 @@ impl Aligned {
     }
 }
 
+/// What an engine reads of drawn numbers.
+fn elements(drawn: &Buffer) -> Elements<'_> {
+    match drawn {
+        Buffer::F32(floats) => Elements::F32(floats),
+        Buffer::F16(halves) => Elements::F16(halves),
+        Buffer::Bf16(halves) => Elements::Bf16(halves),
+    }
+}
+
 struct Operands<E> {
     engine: E,
     shape: Shape,
@@ -106,8 +114,8 @@ struct Operands<E> {
     value_width: usize,
     /// What scores are to be multiplied by.
     scale: f32,
-    keys: StoredElements<'static>,
-    values: StoredElements<'static>,
+    keys: Buffer,
+    values: Buffer,
     queries: Aligned,
     packed: Aligned,
     scratch: Aligned,
@@ -132,7 +140,7 @@ impl<E: Engine> Operands<E> {
         let tiles = rows.div_ceil(E::ROWS).min(MAX_TILES);
         let value_width = shape.value_dim.next_multiple_of(E::CHANNEL_STEP);
         let mut normal = random::normal(0);
-        let mut drawn = |len| StoredElements::nearest(plan.dtype, normal.by_ref().take(len).collect());
+        let mut drawn = |len| Buffer::rounded(plan.dtype, normal.by_ref().take(len));
         let (keys, values) = (drawn(shape.key_block * shape.dim), drawn(shape.key_block * shape.value_dim));
         let queries = drawn(tiles * E::ROWS * shape.dim);
         let scale = (f64::from(heads.dim).sqrt().recip() * std::f64::consts::LOG2_E) as f32;
@@ -154,7 +162,7 @@ impl<E: Engine> Operands<E> {
             shape,
         };
         operands.references.view_mut().fill(f32::NEG_INFINITY);
-        engine.enter(PackQueries { operands: &mut operands, queries: queries.all() });
+        engine.enter(PackQueries { operands: &mut operands, queries: elements(&queries) });
         operands.repeat(Part::Packing, 1);
         operands
     }
@@ -171,7 +179,7 @@ impl<E: Engine> Operands<E> {
     #[inline(always)]
     fn pack(&mut self) {
         let Self { engine, shape, keys, values, rows, packed, .. } = self;
-        let (keys, values) = (keys.all(), values.all());
+        let (keys, values) = (elements(keys), elements(values));
         let (units, len) = (Self::units(shape), E::packed_len(shape));
         let count = shape.key_block / units;
         for unit in 0..units {
