@@ -300,11 +300,7 @@ fn whole<L: Lanes, F: Fold<L> + ?Sized, const V: usize>(
     scores: &mut [f32],
 ) -> Change {
     let (change, mut weigher) = fold.open::<V, crate::weigh::Full>(lanes, first, scores, f32::INFINITY);
-    if weigher.weighs() {
-        for key in vectors_mut(lanes, scores).as_chunks_mut::<V>().0 {
-            *key = weigher.weigh(lanes, *key);
-        }
-    }
+    weigher.weigh_all(lanes, vectors_mut(lanes, scores).as_chunks_mut::<V>().0);
     fold.close(lanes, weigher);
     change
 }

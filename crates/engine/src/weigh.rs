@@ -2,7 +2,9 @@
 
 use core::marker::PhantomData;
 
-use regard_simd::{F32, Lanes, Simd, exp2_coarse, exp2_fine, round_bf16, softmax_weight};
+use regard_simd::{
+    F32, Lanes, NEAR, Simd, exp2_coarse, exp2_fine, round_bf16, softmax_weight, softmax_weight_near,
+};
 
 /// How precise weights are.
 pub trait Precise: Copy + 'static {
@@ -63,6 +65,8 @@ impl Precise for Coarse {
 pub struct Weigher<L: Lanes, const V: usize, P> {
     /// What makes log2 units of scores; `None` where scores are weights already.
     log2: Option<F32<L>>,
+    /// Whether that is 1.
+    in_log2: bool,
     /// What each row's weights are relative to, in log2 units, integral.
     references: [F32<L>; V],
     /// What each row's weights add up to so far.
@@ -78,14 +82,15 @@ impl<L: Lanes, const V: usize, P: Precise> Weigher<L, V, P> {
     #[inline(always)]
     pub fn softmax(lanes: L, log2: f32, references: [F32<L>; V]) -> Self {
         let sums = [F32::splat(lanes, 0.0); V];
-        Self { log2: Some(F32::splat(lanes, log2)), references, sums, precision: PhantomData }
+        let in_log2 = log2 == 1.0;
+        Self { log2: Some(F32::splat(lanes, log2)), in_log2, references, sums, precision: PhantomData }
     }
 
     /// Of scores that are weights already, and are not added up.
     #[inline(always)]
     pub fn identity(lanes: L) -> Self {
         let zeros = [F32::splat(lanes, 0.0); V];
-        Self { log2: None, references: zeros, sums: zeros, precision: PhantomData }
+        Self { log2: None, in_log2: false, references: zeros, sums: zeros, precision: PhantomData }
     }
 
     /// Whether weights differ from scores.
@@ -105,5 +110,51 @@ impl<L: Lanes, const V: usize, P: Precise> Weigher<L, V, P> {
             weights[v] = weight.raw();
         }
         weights
+    }
+}
+
+impl<L: Lanes, const V: usize> Weigher<L, V, Full> {
+    /// Puts the weights of some keys in place of their scores.
+    #[inline(always)]
+    pub fn weigh_all(&mut self, lanes: L, keys: &mut [Vectors<L, V>]) {
+        let Some(log2) = self.log2 else { return };
+        match (self.are_near(), self.in_log2) {
+            (true, true) => self.weigh_near::<true>(lanes, log2, keys),
+            (true, false) => self.weigh_near::<false>(lanes, log2, keys),
+            (false, _) => {
+                for key in keys {
+                    *key = self.weigh(lanes, *key);
+                }
+            }
+        }
+    }
+
+    /// Whether no reference is too far from 0 for [`softmax_weight_near`].
+    #[inline(always)]
+    fn are_near(&self) -> bool {
+        let mut is_far = false;
+        for reference in self.references {
+            is_far |= reference.like(NEAR).lt(reference.abs()).any();
+        }
+        !is_far
+    }
+
+    #[inline(always)]
+    fn weigh_near<const IN_LOG2: bool>(&mut self, lanes: L, log2: F32<L>, keys: &mut [Vectors<L, V>]) {
+        let Self { references, mut sums, .. } = *self;
+        let mut least = references;
+        for least in &mut least {
+            *least = *least - least.like(127.0);
+        }
+        for key in keys {
+            for v in 0..V {
+                let score = F32::from_raw(lanes, key[v]);
+                let score = if IN_LOG2 { score } else { score * log2 };
+                let weight = softmax_weight_near(score, references[v], least[v]);
+                sums[v] = sums[v] + weight;
+                key[v] = weight.raw();
+            }
+        }
+        self.sums = sums;
     }
 }

@@ -15,7 +15,8 @@ mod value;
 pub use bf16::{halves_bf16, pair_bf16, round_bf16};
 pub use lanes::{Lanes, Prefetch, TRANSPOSE, rows_apart, rows_from};
 pub use math::{
-    exp, exp_parts, exp2, exp2_coarse, exp2_fine, pow2, sigmoid, softmax_weight, tanh, times_parts,
+    NEAR, exp, exp_parts, exp2, exp2_coarse, exp2_fine, pow2, sigmoid, softmax_weight, softmax_weight_near,
+    tanh, times_parts,
 };
 pub use pulp::Simd;
 pub use value::{F32, I32, Mask, load_f32, load_i32, vectors, vectors_i32, vectors_i32_mut, vectors_mut};

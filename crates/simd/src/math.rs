@@ -60,6 +60,19 @@ pub fn softmax_weight<L: Lanes>(s: F32<L>, reference: F32<L>) -> F32<L> {
     exp2_fraction(s - whole) * power
 }
 
+/// How far a reference may be from 0 for [`softmax_weight_near`].
+pub const NEAR: f32 = 4_194_304.0;
+
+/// As [`softmax_weight`], with the same bits and fewer instructions, against a reference of at most [`NEAR`] in size: `least` is 127
+/// below it, where a weight is 0.
+#[inline(always)]
+pub fn softmax_weight_near<L: Lanes>(s: F32<L>, reference: F32<L>, least: F32<L>) -> F32<L> {
+    let s = s.max(least);
+    let whole = s.floor();
+    let power = F32::from_raw(s.lanes(), s.lanes().pow2_integral((whole - reference).raw()));
+    exp2_fraction(s - whole) * power
+}
+
 /// 2^x for x up to 127 with a relative error of 7.6e-5: for weights that are rounded to bfloat16 next. −inf gives 0. A set's own
 /// instructions may make subnormal numbers of results below 2^−126, and infinity of +inf; without them it gives 0 and NaN.
 #[inline(always)]

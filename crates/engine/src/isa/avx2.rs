@@ -12,8 +12,8 @@ use pulp::{bytemuck, f32x8, i32x8, u32x8};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, Prefetch, TRANSPOSE};
 
-use super::Door;
 use super::probe::{self, Probe};
+use super::{BIAS, Door};
 use crate::engine::Op;
 use crate::pack::PANEL;
 
@@ -170,10 +170,9 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn pow2_integral(self, n: f32x8) -> f32x8 {
-        let avx2 = self.v3.avx2;
-        let exponent = self.v3.avx._mm256_cvtps_epi32(vector(n));
-        let biased = avx2._mm256_add_epi32(exponent, self.v3.avx._mm256_set1_epi32(127));
-        bytemuck::cast(avx2._mm256_slli_epi32::<23>(biased))
+        let avx = self.v3.avx;
+        let biased = avx._mm256_add_ps(vector(n), avx._mm256_set1_ps(BIAS));
+        bytemuck::cast(self.v3.avx2._mm256_slli_epi32::<23>(bytemuck::cast(biased)))
     }
 
     #[inline(always)]
@@ -284,51 +283,79 @@ fn door_vnni<O: Op>(op: O) -> O::Output {
     op.run()
 }
 
+/// One row of the register tile's operands: 3 vectors, each by 4 broadcast floats.
+macro_rules! row {
+    ($row:literal) => {
+        concat!(
+            row!(load "b0", $row, "0"),
+            row!(load "b1", $row, "32"),
+            row!(load "b2", $row, "64"),
+            row!(multiply "0", $row, "0"),
+            row!(multiply "1", $row, "4"),
+            row!(multiply "2", $row, "8"),
+            row!(multiply "3", $row, "12"),
+        )
+    };
+    (load $to:literal, $row:literal, $at:literal) => {
+        concat!("vmovups {", $to, "}, [{b} + ", $row, " * {b_row} + ", $at, "]\n")
+    };
+    (multiply $i:literal, $row:literal, $at:literal) => {
+        concat!(
+            "vbroadcastss {x}, [{a} + ", $row, " * {a_row} + ", $at, "]\n",
+            "vfmadd231ps {c", $i, "0}, {x}, {b0}\n",
+            "vfmadd231ps {c", $i, "1}, {x}, {b1}\n",
+            "vfmadd231ps {c", $i, "2}, {x}, {b2}\n",
+        )
+    };
+}
+
+/// Rows of a turn: more fill what instructions are fetched from, fewer have the loop's own among them.
+const UNROLLED: usize = 4;
+
 /// The register tile of 4 × 3 sums, in assembly: it needs all 16 registers, and compiled code spills and moves them
 /// about. Attention of 8 heads, width 128, 1,024 tokens on one thread of a Zen 3: 82 GFLOP/s so, 41 when compiled.
+///
+/// A turn of 4 rows is no faster than one of a single row where a core is alone, and a tenth where another thread has half of its
+/// instructions (docs/measuring.md, *Cores that are shared*).
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m256; 3]; PANEL / 2] {
     const { assert!(FIRST + PANEL / 2 <= PANEL, "a tile's rows lie within a panel") };
     assert_eq!(a.len(), b.len(), "a and b are equally deep");
     let mut c = [[_mm256_setzero_ps(); 3]; PANEL / 2];
-    if a.is_empty() {
-        return c;
-    }
     let [[c00, c01, c02], [c10, c11, c12], [c20, c21, c22], [c30, c31, c32]] = &mut c;
-    // SAFETY: each of `a.len()` turns reads 4 floats of a row of `a`, from `FIRST` on, which the constant assertion
-    // keeps inside the row, and the 3 vectors of a row of `b`, which has as many rows as `a` (asserted above); both
-    // pointers then step by a whole row. Loads ask for no alignment, nothing is written to memory, and every register
-    // that changes is declared.
+    // SAFETY: the turns of both loops together read `a.len()` rows: of each row of `a` 4 floats, from `FIRST` on, which the
+    // constant assertion keeps inside the row, and the 3 vectors of a row of `b`, which has as many rows as `a` (asserted above);
+    // both pointers then step by the rows of the turn, to the end of each slice at most, or `FIRST` past that of `a`, where
+    // nothing is read. Loads ask for no alignment, nothing is written to memory, and every register that changes is declared.
     unsafe {
         asm!(
+            "test {turns}, {turns}",
+            "jz 3f",
             "2:",
-            "vmovups {b0}, [{b}]",
-            "vmovups {b1}, [{b} + 32]",
-            "vmovups {b2}, [{b} + 64]",
-            "vbroadcastss {x}, [{a}]",
-            "vfmadd231ps {c00}, {x}, {b0}",
-            "vfmadd231ps {c01}, {x}, {b1}",
-            "vfmadd231ps {c02}, {x}, {b2}",
-            "vbroadcastss {x}, [{a} + 4]",
-            "vfmadd231ps {c10}, {x}, {b0}",
-            "vfmadd231ps {c11}, {x}, {b1}",
-            "vfmadd231ps {c12}, {x}, {b2}",
-            "vbroadcastss {x}, [{a} + 8]",
-            "vfmadd231ps {c20}, {x}, {b0}",
-            "vfmadd231ps {c21}, {x}, {b1}",
-            "vfmadd231ps {c22}, {x}, {b2}",
-            "vbroadcastss {x}, [{a} + 12]",
-            "vfmadd231ps {c30}, {x}, {b0}",
-            "vfmadd231ps {c31}, {x}, {b1}",
-            "vfmadd231ps {c32}, {x}, {b2}",
+            row!("0"),
+            row!("1"),
+            row!("2"),
+            row!("3"),
+            "add {a}, {unrolled} * {a_row}",
+            "add {b}, {unrolled} * {b_row}",
+            "dec {turns}",
+            "jnz 2b",
+            "3:",
+            "test {rest}, {rest}",
+            "jz 5f",
+            "4:",
+            row!("0"),
             "add {a}, {a_row}",
             "add {b}, {b_row}",
-            "dec {depth}",
-            "jnz 2b",
+            "dec {rest}",
+            "jnz 4b",
+            "5:",
             a = inout(reg) a.as_ptr().cast::<f32>().wrapping_add(FIRST) => _,
             b = inout(reg) b.as_ptr() => _,
-            depth = inout(reg) a.len() => _,
+            turns = inout(reg) a.len() / UNROLLED => _,
+            rest = inout(reg) a.len() % UNROLLED => _,
+            unrolled = const UNROLLED,
             a_row = const size_of::<[f32; PANEL]>(),
             b_row = const size_of::<[f32x8; 3]>(),
             b0 = out(ymm_reg) _,

@@ -13,7 +13,7 @@ use regard_ir::machine::Isa;
 use regard_simd::{Lanes, Prefetch, TRANSPOSE};
 
 use super::probe::{self, Probe};
-use super::{Door, avx2};
+use super::{BIAS, Door, avx2};
 use crate::engine::Op;
 
 /// Proof that the processor has `pulp`'s level V4, and AVX512-BF16 where `BF16` says so.
@@ -216,9 +216,8 @@ impl<const BF16: bool> Lanes for Level<BF16> {
     #[inline(always)]
     fn pow2_integral(self, n: f32x16) -> f32x16 {
         let avx512f = self.v4.avx512f;
-        let exponent = avx512f._mm512_cvtps_epi32(bytemuck::cast(n));
-        let biased = avx512f._mm512_add_epi32(exponent, avx512f._mm512_set1_epi32(127));
-        bytemuck::cast(avx512f._mm512_slli_epi32::<23>(biased))
+        let biased = avx512f._mm512_add_ps(bytemuck::cast(n), avx512f._mm512_set1_ps(BIAS));
+        bytemuck::cast(avx512f._mm512_slli_epi32::<23>(bytemuck::cast(biased)))
     }
 
     #[inline(always)]

@@ -17,6 +17,11 @@ use crate::engine::Op;
 use crate::pack::PANEL;
 use crate::panel::tile::{Floats, sum};
 
+/// An integral float from −127 to 127, added to this, has 127 more than itself in the last bits of the sum: the exponent of that power
+/// of two, as floats store it.
+#[cfg(target_arch = "x86_64")]
+const BIAS: f32 = (1 << 23) as f32 + 127.0;
+
 /// An instruction set that code can be compiled for.
 pub trait Door: Lanes {
     /// Which one.

@@ -69,6 +69,52 @@ fn a_weight_does_not_depend_on_when_it_is_rescaled() {
     }
 }
 
+/// The weight of a score against a fixed reference, in one of two ways.
+#[derive(Clone, Copy)]
+struct Fixed {
+    reference: f32,
+    is_near: bool,
+}
+
+impl Function for Fixed {
+    #[inline(always)]
+    fn call<L: Lanes>(self, s: F32<L>) -> F32<L> {
+        let reference = s.like(self.reference);
+        if self.is_near {
+            regard_simd::softmax_weight_near(s, reference, reference - s.like(127.0))
+        } else {
+            regard_simd::softmax_weight(s, reference)
+        }
+    }
+}
+
+#[test]
+fn a_weight_against_a_near_reference_has_the_bits_of_any() {
+    let odd = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -0.0, f32::MIN, 1e-45];
+    for entry in available() {
+        for reference in [-regard_simd::NEAR, -1000.0, -1.0, 0.0, 3.0, 65_537.0, regard_simd::NEAR] {
+            // Around the reference, and where weights come to 0; a reference is not below the floor of a score.
+            let around =
+                (0..4096).flat_map(|i| [0.0, 125.0].map(|past| reference + 1.0 - past - i as f32 / 1024.0));
+            let near: Vec<f32> = odd.into_iter().chain(around).filter(|s| !(s.floor() > reference)).collect();
+            for from in batches(SAMPLE, 0, 1).chain([near]) {
+                let mut from: Vec<f32> = from.into_iter().filter(|s| !(s.floor() > reference)).collect();
+                from.resize(from.len().next_multiple_of(16), reference);
+                let [found, expected] =
+                    [true, false].map(|is_near| map(entry, Fixed { reference, is_near }, &from));
+                for ((s, found), expected) in from.iter().zip(found).zip(expected) {
+                    let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+                    assert!(
+                        same,
+                        "{s:e} against {reference} on {}: {found:e}, {expected:e}",
+                        entry.isa.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn weights_of_what_is_not_finite() {
     let scores = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -0.0].repeat(8);
