@@ -158,3 +158,29 @@ impl<L: Lanes, const V: usize> Weigher<L, V, Full> {
         self.sums = sums;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::scalar::Scalar;
+
+    #[test]
+    fn all_keys_have_the_weights_of_each() {
+        let far = 4.0 * NEAR;
+        for log2 in [1.0, 1.5] {
+            for reference in [-far, -3.0, 0.0, 1000.0, NEAR, far, 1e30] {
+                let references = [reference, 0.0].map(|x| F32::splat(Scalar, x));
+                let weigher = Weigher::<Scalar, 2, Full>::softmax(Scalar, log2, references);
+                let [mut each, mut all] = [weigher; 2];
+                let scores = |past: f32| [reference - past, -past].map(|s| s / log2);
+                let keys = [0.0, 0.7, 100.3, 126.9, 127.1, 500.0, f32::INFINITY].map(scores);
+                let expected = keys.map(|key| each.weigh(Scalar, key));
+                let mut found = keys;
+                all.weigh_all(Scalar, &mut found);
+                assert_eq!(found, expected, "against {reference}");
+                let sums = [each, all].map(|weigher| weigher.sums.map(|sum| sum.raw()));
+                assert_eq!(sums[0], sums[1], "against {reference}");
+            }
+        }
+    }
+}

@@ -93,12 +93,13 @@ fn a_weight_against_a_near_reference_has_the_bits_of_any() {
     let odd = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -0.0, f32::MIN, 1e-45];
     for entry in available() {
         for reference in [-regard_simd::NEAR, -1000.0, -1.0, 0.0, 3.0, 65_537.0, regard_simd::NEAR] {
-            // Around the reference, and where weights come to 0; a reference is not below the floor of a score.
+            // Around the reference, and where weights come to 0.
             let around =
                 (0..4096).flat_map(|i| [0.0, 125.0].map(|past| reference + 1.0 - past - i as f32 / 1024.0));
-            let near: Vec<f32> = odd.into_iter().chain(around).filter(|s| !(s.floor() > reference)).collect();
-            for from in batches(SAMPLE, 0, 1).chain([near]) {
-                let mut from: Vec<f32> = from.into_iter().filter(|s| !(s.floor() > reference)).collect();
+            let near: Vec<f32> = odd.into_iter().chain(around).collect();
+            for mut from in batches(SAMPLE, 0, 1).chain([near]) {
+                // A reference is not below the floor of a score.
+                from.retain(|s| s.is_nan() || s.floor() <= reference);
                 from.resize(from.len().next_multiple_of(16), reference);
                 let [found, expected] =
                     [true, false].map(|is_near| map(entry, Fixed { reference, is_near }, &from));
