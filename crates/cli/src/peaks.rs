@@ -111,7 +111,7 @@ impl Peaks {
 }
 
 /// The widest set that `isa` includes and for which there are vectors; tiles have none of their own.
-pub(crate) fn with_vectors(isa: Isa) -> Isa {
+fn with_vectors(isa: Isa) -> Isa {
     let there = |set: &Isa| isa.includes(*set) && any::available(EngineKind::SimdF32, *set);
     Isa::ALL.into_iter().rev().find(there).unwrap_or(Isa::Scalar)
 }

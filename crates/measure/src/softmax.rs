@@ -23,15 +23,15 @@ pub struct Softmax<'a> {
 }
 
 impl Softmax<'_> {
-    /// Makes weights of the scores.
+    /// Makes weights of the scores, on the vectors of an engine.
     ///
     /// # Errors
     /// If the processor lacks the set.
     ///
     /// # Panics
     /// If a run lies outside its row.
-    pub fn run(self, isa: Isa) -> Result<(), Unavailable> {
-        any::with(EngineKind::SimdF32, isa, self)
+    pub fn run(self, engine: EngineKind, isa: Isa) -> Result<(), Unavailable> {
+        any::with(engine, isa, self)
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Way {
 ///
 /// # Errors
 /// If the processor lacks the set.
+///
+/// # Panics
+/// If they are no multiple of [`ROUND`].
 pub fn turn(isa: Isa, words: &[u32], passes: usize, way: Way) -> Result<(), Unavailable> {
     let ahead = way.ahead_bytes / (LINE * size_of::<u32>());
     any::with(EngineKind::SimdF32, isa, Turn { words, streams: way.streams, ahead, passes })

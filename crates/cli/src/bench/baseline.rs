@@ -19,7 +19,6 @@ use regard_ir::variant::{Heads, Mechanism, Sink, Variant, Weights};
 use regard_measure::softmax::Softmax;
 
 use crate::memory::{self, OutOfMemory};
-use crate::peaks;
 
 /// Why a spec has no baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +173,9 @@ impl<'a> Baseline<'a> {
         multiply(MatrixMut { data: scores, shape, strides: [keys, 1] }, q, k_turned);
         let scale = self.kernel.variant().scale as f32;
         let softmax = Softmax { scores: &mut *scores, keys, visible: &self.visible, scale };
-        // The kernel runs on the same set, or on vectors of it, so they are there.
-        let _ = softmax.run(peaks::with_vectors(self.kernel.plan().isa));
+        let plan = self.kernel.plan();
+        // The kernel runs on the same set, so it is there.
+        let _ = softmax.run(plan.engine, plan.isa);
         let weights = Matrix { data: scores, shape, strides: [keys, 1] };
         multiply(
             MatrixMut { data: output, shape: [queries, value_dim], strides: [value_dim, 1] },

@@ -309,7 +309,7 @@ macro_rules! row {
     };
 }
 
-/// Rows of a turn: more fill what instructions are fetched from, fewer have the loop's own among them.
+/// Rows of a turn: with fewer the loop's own instructions count, and 16 were seen to be slower than one.
 const UNROLLED: usize = 4;
 
 /// The register tile of 4 × 3 sums, in assembly: it needs all 16 registers, and compiled code spills and moves them
@@ -321,13 +321,13 @@ const UNROLLED: usize = 4;
 #[target_feature(enable = "avx2,fma")]
 fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m256; 3]; PANEL / 2] {
     const { assert!(FIRST + PANEL / 2 <= PANEL, "a tile's rows lie within a panel") };
+    const { assert!(UNROLLED == 4, "a turn of the first loop below takes 4 rows") };
     assert_eq!(a.len(), b.len(), "a and b are equally deep");
     let mut c = [[_mm256_setzero_ps(); 3]; PANEL / 2];
     let [[c00, c01, c02], [c10, c11, c12], [c20, c21, c22], [c30, c31, c32]] = &mut c;
-    // SAFETY: the turns of both loops together read `a.len()` rows: of each row of `a` 4 floats, from `FIRST` on, which the
-    // constant assertion keeps inside the row, and the 3 vectors of a row of `b`, which has as many rows as `a` (asserted above);
-    // both pointers then step by the rows of the turn, to the end of each slice at most, or `FIRST` past that of `a`, where
-    // nothing is read. Loads ask for no alignment, nothing is written to memory, and every register that changes is declared.
+    // SAFETY: both loops together take `a.len()` rows (asserted above): 4 floats of each row of `a`, from `FIRST` on, which are inside
+    // the row, and the 3 vectors of each row of `b`, of as many rows. Pointers may end past a slice, where nothing is read. Loads ask
+    // for no alignment, nothing is written to memory, and every register that changes is declared.
     unsafe {
         asm!(
             "test {turns}, {turns}",
