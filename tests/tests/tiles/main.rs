@@ -7,7 +7,7 @@ use regard_engine::cached::{
     self, Ahead, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
 };
 use regard_engine::catalog::{ENTRIES, Entry};
-use regard_engine::isa::Door;
+use regard_engine::isa::{Door, Dot, DotOp};
 use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
@@ -35,60 +35,78 @@ impl Dice {
     }
 }
 
-/// Words of bytes, multiplied.
+/// Words, multiplied, and bytes of them widened.
 #[derive(Clone, Copy)]
-struct Bytes<'a> {
+struct Multiplied<'a> {
     a: &'a [u32; 64],
     b: &'a [u32; 64],
     c: &'a [i32; 64],
 }
 
-struct InDoor<'a, D> {
-    lanes: D,
-    bytes: Bytes<'a>,
+/// What comes of them.
+#[derive(Debug, PartialEq)]
+struct Found {
+    sums: Vec<i32>,
+    /// The even bytes of a as halves, and the odd ones.
+    halves: [Vec<u32>; 2],
 }
 
-impl<D: Door> Op for InDoor<'_, D> {
-    type Output = Vec<i32>;
+struct InDoor<'a, D> {
+    lanes: D,
+    words: Multiplied<'a>,
+}
+
+impl<D: Door> DotOp<D> for InDoor<'_, D> {
+    type Output = Found;
 
     #[inline(always)]
-    fn run(self) -> Vec<i32> {
-        let Self { lanes, bytes: Bytes { a, b, c } } = self;
-        let mut found = c.to_vec();
+    fn run<P: Dot<D>>(self, dot: P) -> Found {
+        let Self { lanes, words: Multiplied { a, b, c } } = self;
+        let mut found = Found { sums: c.to_vec(), halves: [vec![0; 64], vec![0; 64]] };
         let (a, b) = (D::Simd::as_simd_u32s(a).0, D::Simd::as_simd_u32s(b).0);
-        for ((sum, &a), &b) in D::Simd::as_mut_simd_i32s(&mut found).0.iter_mut().zip(a).zip(b) {
-            *sum = lanes.dot_bytes(a, b, *sum);
+        for ((sum, &a), &b) in D::Simd::as_mut_simd_i32s(&mut found.sums).0.iter_mut().zip(a).zip(b) {
+            *sum = dot.dot(lanes, a, b, *sum);
+        }
+        let [even, odd] = found.halves.each_mut().map(|halves| D::Simd::as_mut_simd_u32s(halves).0);
+        for ((even, odd), &a) in even.iter_mut().zip(odd).zip(a) {
+            [*even, *odd] = lanes.halves_of_bytes(a);
         }
         found
     }
 }
 
-impl Visit for Bytes<'_> {
-    type Output = [Vec<i32>; 2];
+impl Visit for Multiplied<'_> {
+    /// Whether words are of bytes, and what comes of them.
+    type Output = (bool, Found);
 
     fn visit<E: Engine>(self, engine: E) -> Self::Output {
         let lanes = engine.lanes();
-        // Inside the function that has the processor's own instructions for them, and outside.
-        [lanes.call_bytes(InDoor { lanes, bytes: self }), lanes.call(InDoor { lanes, bytes: self })]
+        (E::Lanes::HAS_BYTES, lanes.call_dots(InDoor { lanes, words: self }))
     }
 }
 
 #[test]
-fn products_of_bytes_are_exact() {
+fn products_of_words_are_exact() {
+    let of_bytes = |a: u32, b: u32| -> i32 {
+        a.to_le_bytes().into_iter().zip(b.to_le_bytes()).map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum()
+    };
+    let of_halves = |a: u32, b: u32| {
+        let product = |begin| i32::from((a >> begin) as i16) * i32::from((b >> begin) as i16);
+        product(0).wrapping_add(product(16))
+    };
+    let half = |word: u32, at: usize| u32::from(i16::from(word.to_le_bytes()[at] as i8) as u16);
     let mut dice = Dice(1);
     for _ in 0..100 {
-        let (a, b) = ([(); 64].map(|()| dice.word()), [(); 64].map(|()| dice.word()));
-        let c = [(); 64].map(|()| dice.word() as i32 >> 8);
-        let expected: Vec<i32> = (0..64)
-            .map(|i| {
-                let products = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
-                products.fold(c[i], |sum, (a, b)| sum + i32::from(a) * i32::from(b as i8))
-            })
-            .collect();
+        let [a, b, c] = [(); 3].map(|()| [(); 64].map(|()| dice.word()));
+        let (a, b, c) = (&a, &b, &c.map(|word| word as i32));
+        let halves = [0, 1].map(|at| a.map(|word| half(word, at) | half(word, at + 2) << 16).to_vec());
         for entry in sets() {
-            if let Ok(found) = any::with(entry.engine, entry.isa, Bytes { a: &a, b: &b, c: &c }) {
-                assert_eq!(found, [expected.clone(), expected.clone()], "{entry:?}");
-            }
+            let Ok((has_bytes, found)) = any::with(entry.engine, entry.isa, Multiplied { a, b, c }) else {
+                continue;
+            };
+            let product = |i: usize| if has_bytes { of_bytes(a[i], b[i]) } else { of_halves(a[i], b[i]) };
+            let sums = (0..64).map(|i| c[i].wrapping_add(product(i))).collect();
+            assert_eq!(found, Found { sums, halves: halves.clone() }, "{entry:?}");
         }
     }
 }
@@ -119,14 +137,19 @@ struct Page {
 }
 
 impl Page {
-    fn new(codec: Codec, [tokens, count, rows, dim]: [usize; 4], dice: &mut Dice) -> Self {
+    fn new(codec: Codec, sizes: [usize; 4], dice: &mut Dice) -> Self {
+        Self::of(codec, sizes, || dice.float())
+    }
+
+    /// Of numbers from −1 to 1.
+    fn of(codec: Codec, [tokens, count, rows, dim]: [usize; 4], mut number: impl FnMut() -> f32) -> Self {
         let heads = Heads { query: 1, kv: 1, value: 1, dim: dim as u32, value_dim: dim as u32 };
         let shape = PageFormat { tokens: tokens as u32, k: codec, v: codec, mixed: false }.of_heads(&heads);
         let pages = count.div_ceil(tokens);
         let [mut key_words, mut value_words] =
             [shape.keys_len(), shape.values_len()].map(|len| vec![0; pages * len]);
         for token in 0..count {
-            let row: Vec<f32> = (0..dim).map(|_| dice.float()).collect();
+            let row: Vec<f32> = (0..dim).map(|_| number()).collect();
             let (page, at) = (token / tokens, token % tokens);
             cached::write_key(&shape.keys, at, &row, &mut key_words[page * shape.keys_len()..]);
             let to = &mut value_words[page * shape.values_len()..];
@@ -135,9 +158,9 @@ impl Page {
         let stride = pages * tokens;
         let mut weights = vec![0.0; rows * stride];
         for row in weights.chunks_exact_mut(stride) {
-            row[..count].iter_mut().for_each(|x| *x = dice.float().abs());
+            row[..count].iter_mut().for_each(|x| *x = number().abs());
         }
-        let queries = (0..rows * dim).map(|_| dice.float()).collect();
+        let queries = (0..rows * dim).map(|_| number()).collect();
         Self { shape, rows, count, key_words, value_words, queries, weights, pairs: false }
     }
 
@@ -293,20 +316,41 @@ fn products_are_those_of_what_is_cached() {
         ] {
             for pairs in [false, true] {
                 let page = Page { pairs, ..Page::new(codec, [tokens, count, rows, dim], &mut dice) };
-                let expected = page.expected();
-                for entry in sets() {
-                    let Ok(found) = any::with(entry.engine, entry.isa, &page) else { continue };
-                    for (found, expected) in found.iter().zip(&expected) {
-                        let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
-                        for (found, expected) in found.iter().zip(expected) {
-                            let error = (f64::from(*found) - expected).abs() / largest;
-                            assert!(
-                                error <= bound(codec, pairs),
-                                "{codec:?}, {rows} rows of {dim} by {count} of {tokens}, {entry:?}: {error:.1e}"
-                            );
-                        }
-                    }
-                }
+                assert_products(codec, &page);
+            }
+        }
+    }
+}
+
+/// Holds products on every instruction set against those in f64.
+fn assert_products(codec: Codec, page: &Page) {
+    let expected = page.expected();
+    for entry in sets() {
+        let Ok(found) = any::with(entry.engine, entry.isa, page) else { continue };
+        for (found, expected) in found.iter().zip(&expected) {
+            let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+            for (found, expected) in found.iter().zip(expected) {
+                let error = (f64::from(*found) - expected).abs() / largest;
+                let &Page { shape, rows, count, pairs, .. } = page;
+                let (dim, tokens) = (shape.keys.channels, shape.tokens);
+                assert!(
+                    error <= bound(codec, pairs),
+                    "{codec:?}, {rows} rows of {dim} by {count} of {tokens}, {entry:?}: {error:.1e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_of_integers_do_not_overflow() {
+    for codec in [Codec::Int8, Codec::Int4] {
+        for dim in [512, 520, 1024, 1100] {
+            for number in [1.0, -1.0] {
+                assert_products(codec, &Page::of(codec, [64, 64, 3, dim], || number));
+                // Queries and keys of unlike signs.
+                let page = Page::of(codec, [64, 64, 3, dim], || number);
+                assert_products(codec, &Page { queries: vec![-number; 3 * dim], ..page });
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Products of bytes: rows are quantised as well, so that one instruction multiplies four numbers of a lane.
 //!
-//! Queries are rounded to 16 bits once a call, weights once a page, each row with a scale of its own, and multiplied as an
-//! upper and a lower byte: of 8 bits alone either would leave an error near 1e-2 where keys are few. Sums are exact integers;
-//! what a page adds is converted and scaled once.
+//! Queries are rounded to 16 bits once a call, weights once a page to 15, each row with a scale of its own: of 8 bits alone either
+//! would leave an error near 1e-2 where keys are few. Where the set multiplies bytes ([`Door::HAS_BYTES`]) they are an upper and a
+//! lower byte. Elsewhere stored bytes are widened, the even ones and the odd ones of each word, and multiplied with the even and the
+//! odd numbers of a row. Sums are exact integers, the same of both; what a page adds is converted and scaled once.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -13,8 +14,7 @@ use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 use super::ahead::{Ask, Next};
 use super::load::Step;
 use super::tile::{Panels, Write, at_once};
-use crate::engine::Op;
-use crate::isa::Door;
+use crate::isa::{Door, Dot, DotOp};
 
 /// How bytes of each lane are stored in a [`Step`]; a word of it takes `N` words of the other operand.
 pub(super) trait Stored<const N: usize>: Copy + 'static {
@@ -90,14 +90,15 @@ impl Stored<2> for Nibbles {
     }
 }
 
-/// Rows of numbers of two bytes, four to a word of upper and one of lower bytes: `depth` times `N` words of each.
+/// Rows of numbers of two bytes, four to two words: `depth` times `N` of the first and as many of the second. Where the set multiplies
+/// bytes these are the upper and the lower bytes of all four, else the even and the odd numbers.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub words: &'a [u32],
     /// Words from one row to the next.
     pub stride: usize,
-    /// Words from the upper bytes of a row to its lower ones.
-    pub lower: usize,
+    /// Words from the first word of a row to the second one of the same numbers.
+    pub second: usize,
     /// Words to what is beside them: the scale of a row and, of keys, for each group of channels what sums of upper and of
     /// lower bytes start from.
     pub beside: usize,
@@ -119,6 +120,11 @@ pub(super) struct Groups<'a> {
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
 
+/// Numbers of two bytes whose products with bytes of −128 to 127 an i32 holds the sum of, if none is above [`MOST_OF_QUERY`].
+pub(super) const MOST_IN_HALVES: usize = 512;
+
+const _: () = assert!(MOST_IN_HALVES as i64 * 128 * MOST_OF_WEIGHT as i64 <= i32::MAX as i64);
+
 /// One tile of integer sums of panels of which `W` take turns, which asks for lines as `A` does, inside a function of its own.
 pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U: usize, const W: usize> {
     pub lanes: D,
@@ -134,7 +140,7 @@ pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U:
     pub kind: PhantomData<(S, A)>,
 }
 
-/// Sums of upper and lower bytes of each row.
+/// Of each row those of upper and of lower bytes, or both of halves in the first.
 type Sums<D, const R: usize, const U: usize> = [[[<<D as Lanes>::Simd as Simd>::i32s; U]; 2]; R];
 
 impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize>
@@ -142,7 +148,13 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
 {
     /// Adds the products of some rows of the panels.
     #[inline(always)]
-    fn add<const KEYS: bool>(&self, sums: &mut Sums<D, R, U>, next: &mut Option<Next>, range: Range<usize>) {
+    fn add<P: Dot<D>, const KEYS: bool>(
+        &self,
+        dot: P,
+        sums: &mut Sums<D, R, U>,
+        next: &mut Option<Next>,
+        range: Range<usize>,
+    ) {
         let Self { lanes, a, panels, first, .. } = *self;
         let simd = lanes.simd();
         let per_panel = super::LANES / D::WIDTH;
@@ -151,7 +163,7 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
         let mut halves: [[&[[u32; N]]; 2]; R] = [[&[]; 2]; R];
         for (r, halves) in halves.iter_mut().enumerate() {
             for (half, row) in halves.iter_mut().enumerate() {
-                let begin = r.min(a.rows - 1) * a.stride + half * a.lower + range.start * N;
+                let begin = r.min(a.rows - 1) * a.stride + half * a.second + range.start * N;
                 *row = &a.words[begin..].as_chunks().0[..count];
             }
         }
@@ -160,21 +172,27 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
             *lines = panels.lines::<W>((first + u) / per_panel, range.clone());
         }
         for j in 0..count {
-            let mut stored = [[simd.splat_u32s(0); N]; U];
+            // What either word of a row is multiplied with.
+            let mut stored = [[[simd.splat_u32s(0); 2]; N]; U];
             for (u, stored) in stored.iter_mut().enumerate() {
                 let ((of_panel, turn), v) = (lines[u], (first + u) % per_panel);
                 let step = &of_panel[j][turn];
-                *stored = if KEYS { S::keys(lanes, step, v) } else { S::values(lanes, step, v) };
+                *stored = match (D::HAS_BYTES, KEYS) {
+                    (true, true) => S::keys(lanes, step, v).map(|words| [words; 2]),
+                    (true, false) => S::values(lanes, step, v).map(|words| [words; 2]),
+                    (false, _) => S::values(lanes, step, v).map(|words| lanes.halves_of_bytes(words)),
+                };
             }
             for n in 0..N {
                 for (sums, halves) in sums.iter_mut().zip(&halves) {
-                    for (sums, row) in sums.iter_mut().zip(halves) {
+                    for (half, row) in halves.iter().enumerate() {
                         let a = simd.splat_u32s(row[j][n]);
+                        let sums = &mut sums[if D::HAS_BYTES { half } else { 0 }];
                         for (sum, stored) in sums.iter_mut().zip(&stored) {
-                            *sum = if KEYS {
-                                lanes.dot_bytes(stored[n], a, *sum)
-                            } else {
-                                lanes.dot_bytes(a, stored[n], *sum)
+                            let stored = stored[n][half];
+                            *sum = match (D::HAS_BYTES, KEYS) {
+                                (true, true) => dot.dot(lanes, stored, a, *sum),
+                                _ => dot.dot(lanes, a, stored, *sum),
                             };
                         }
                     }
@@ -194,34 +212,40 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
         &self.a.words[r.min(self.a.rows - 1) * self.a.stride + self.a.beside..]
     }
 
-    /// The numbers that sums of bytes stand for.
+    /// The numbers that sums stand for, rounded once.
     #[inline(always)]
-    fn joined([upper, lower]: [<D::Simd as Simd>::i32s; 2], lanes: D) -> F32<D> {
-        let [upper, lower] = [upper, lower].map(|sum| I32::from_raw(lanes, sum).to_f32());
-        upper.mul_add(F32::splat(lanes, UPPER), lower)
+    fn joined(sums: [<D::Simd as Simd>::i32s; 2], lanes: D) -> F32<D> {
+        let [first, second] = sums.map(|sum| I32::from_raw(lanes, sum).to_f32());
+        if D::HAS_BYTES { first.mul_add(F32::splat(lanes, UPPER), second) } else { first }
     }
 }
 
-impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize> Op
+impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize> DotOp<D>
     for ByteTile<'_, D, S, A, N, R, U, W>
 {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<P: Dot<D>>(self, dot: P) {
         let (lanes, simd) = (self.lanes, self.lanes.simd());
         let per_panel = super::LANES / D::WIDTH;
         let (mut floats, mut next) = ([[F32::splat(lanes, 0.0); U]; R], self.next);
         if let Some(Groups { scales, before, count, depth }) = self.groups {
-            for group in 0..count {
+            let (mut group, mut begin) = (0, 0);
+            while group < count {
                 let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let starts = &self.beside(r)[1 + 2 * group..][..2];
-                    for (sums, &start) in sums.iter_mut().zip(starts) {
-                        *sums = [simd.splat_i32s(start as i32); U];
+                if D::HAS_BYTES {
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let starts = &self.beside(r)[1 + 2 * group..][..2];
+                        for (sums, &start) in sums.iter_mut().zip(starts) {
+                            *sums = [simd.splat_i32s(start as i32); U];
+                        }
                     }
                 }
-                self.add::<true>(&mut sums, &mut next, group * depth..self.a.depth.min((group + 1) * depth));
+                let of_group = self.a.depth.min((group + 1) * depth);
+                let end =
+                    if D::HAS_BYTES { of_group } else { of_group.min(begin + MOST_IN_HALVES / (4 * N)) };
+                self.add::<P, true>(dot, &mut sums, &mut next, begin..end);
                 for u in 0..U {
                     let (panel, v) = ((self.first + u) / per_panel, (self.first + u) % per_panel);
                     let at = ((before + panel) * count + group) * super::LANES + v * D::WIDTH;
@@ -230,10 +254,12 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
                         floats[u] = Self::joined([upper[u], lower[u]], lanes).mul_add(scale, floats[u]);
                     }
                 }
+                begin = end;
+                group += usize::from(end == of_group);
             }
         } else {
             let mut sums = [[[simd.splat_i32s(0); U]; 2]; R];
-            self.add::<false>(&mut sums, &mut next, 0..self.a.depth);
+            self.add::<P, false>(dot, &mut sums, &mut next, 0..self.a.depth);
             for (floats, [upper, lower]) in floats.iter_mut().zip(&sums) {
                 for u in 0..U {
                     floats[u] = Self::joined([upper[u], lower[u]], lanes);
@@ -249,29 +275,41 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
     }
 }
 
-/// Rounds a row of queries to numbers of two signed bytes. `to` has room for the upper and then for the lower bytes of a row in
-/// whole words; what is missing there is zero. Of a row that is not finite the scale is NaN.
+/// The largest number of a rounded query: its upper byte is a signed one.
+const MOST_OF_QUERY: f32 = 32639.0;
+
+/// The largest number of a rounded weight: it is a signed half.
+const MOST_OF_WEIGHT: f32 = 32767.0;
+
+/// Rounds a row of queries to numbers of two signed bytes. `to` has room for the first and then for the second words of a row;
+/// what is missing there is zero. Of a row that is not finite the scale is NaN.
 #[inline(always)]
-pub(super) fn quantise_query<D: Door>(lanes: D, row: &[f32], to: &mut [u8]) -> f32 {
-    /// The largest number whose upper byte is a signed one.
-    const MOST: f32 = 32639.0;
+pub(super) fn quantise_query<D: Door>(lanes: D, row: &[f32], to: &mut [u32]) -> f32 {
     let mut peak = Peak::new(lanes);
     for &x in row {
         peak.see(F32::splat(lanes, x));
     }
     to.fill(0);
-    let Some((scale, inverse)) = peak.scale(MOST) else { return f32::NAN };
-    let (upper, lower) = to.split_at_mut(to.len() / 2);
-    for ((upper, lower), x) in upper.iter_mut().zip(lower).zip(row) {
-        let number = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
-        let low = number as i8;
-        (*upper, *lower) = (((number - i32::from(low)) >> 8) as u8, low as u8);
+    let Some((scale, inverse)) = peak.scale(MOST_OF_QUERY) else { return f32::NAN };
+    let (first, second) = to.split_at_mut(to.len() / 2);
+    for ((first, second), row) in first.iter_mut().zip(second).zip(row.chunks(PER_WORD)) {
+        let mut numbers = [0; PER_WORD];
+        for (number, x) in numbers.iter_mut().zip(row) {
+            *number = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        }
+        [*first, *second] = if D::HAS_BYTES {
+            let low = numbers.map(|number| number as i8);
+            let upper = |i: usize| ((numbers[i] - i32::from(low[i])) >> 8) as u8;
+            [[0, 1, 2, 3].map(upper), low.map(|low| low as u8)].map(u32::from_le_bytes)
+        } else {
+            in_halves(numbers.map(|number| number as u32))
+        };
     }
     scale
 }
 
 /// Rounds a row of weights, none of them negative, times scales to numbers of two bytes: for each of the groups of scales the
-/// upper and then the lower bytes, all by one scale, which it gives. `largest` is the largest scale of each weight over the
+/// first and then the second words, all by one scale, which it gives. `largest` is the largest scale of each weight over the
 /// groups; `row` is memory. All are whole vectors. Of a row that is not finite the scale is NaN.
 #[inline(always)]
 pub(super) fn quantise_weights<D: Door>(
@@ -279,39 +317,55 @@ pub(super) fn quantise_weights<D: Door>(
     weights: &[f32],
     [largest, scales]: [&[f32]; 2],
     row: &mut [f32],
-    to: &mut [u8],
+    to: &mut [u32],
 ) -> f32 {
     let mut peak = Peak::new(lanes);
     for (&largest, &weight) in vectors(lanes, largest).iter().zip(vectors(lanes, weights)) {
         peak.see(F32::from_raw(lanes, largest) * F32::from_raw(lanes, weight));
     }
-    let Some((scale, inverse)) = peak.scale(65535.0) else {
+    let Some((scale, inverse)) = peak.scale(MOST_OF_WEIGHT) else {
         to.fill(0);
         return f32::NAN;
     };
     let (inverse, up) = (F32::splat(lanes, inverse), F32::splat(lanes, ROUND));
     let len = weights.len();
-    for (scales, to) in scales.chunks_exact(len).zip(to.chunks_exact_mut(2 * len)) {
+    for (scales, to) in scales.chunks_exact(len).zip(to.chunks_exact_mut(2 * len / PER_WORD)) {
         let of_weights = vectors(lanes, scales).iter().zip(vectors(lanes, weights));
         for (x, (&scale, &weight)) in vectors_mut(lanes, row).iter_mut().zip(of_weights) {
             let product = F32::from_raw(lanes, scale) * F32::from_raw(lanes, weight);
             // The lowest bits of the sum are the integer.
             *x = (product * inverse + up).raw();
         }
-        let (upper, lower) = to.split_at_mut(len);
-        let halves = upper.as_chunks_mut().0.iter_mut().zip(lower.as_chunks_mut().0);
-        for ((upper, lower), numbers) in halves.zip(row.as_chunks().0) {
-            *upper = bytes::<8>(numbers);
-            *lower = bytes::<0>(numbers);
+        let (first, second) = to.split_at_mut(len / PER_WORD);
+        if D::HAS_BYTES {
+            let words = [first, second].map(|words| bytemuck::cast_slice_mut(words).as_chunks_mut().0);
+            let [upper, lower] = words;
+            for ((upper, lower), numbers) in upper.iter_mut().zip(lower).zip(row.as_chunks().0) {
+                *upper = bytes::<8>(numbers);
+                *lower = bytes::<0>(numbers);
+            }
+        } else {
+            for ((first, second), numbers) in first.iter_mut().zip(second).zip(row.as_chunks().0) {
+                [*first, *second] = in_halves(numbers.map(f32::to_bits));
+            }
         }
     }
     scale
 }
 
+/// Numbers of two words.
+const PER_WORD: usize = size_of::<u32>();
+
 /// The byte of each number's bits that begins at bit `BEGIN`: of so many at once that vectors do it.
 #[inline(always)]
 fn bytes<const BEGIN: u32>(numbers: &[f32; super::LANES]) -> [u8; super::LANES] {
     numbers.map(|number| (number.to_bits() >> BEGIN) as u8)
+}
+
+/// The lower halves of the even numbers, and of the odd ones, as words.
+#[inline(always)]
+fn in_halves([a, b, c, d]: [u32; PER_WORD]) -> [u32; 2] {
+    [a & 0xffff | c << 16, b & 0xffff | d << 16]
 }
 
 /// Has no place for a fraction when a number below 2²² is added: the nearest integer is left, ties to even.

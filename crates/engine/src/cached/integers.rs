@@ -8,7 +8,7 @@ use regard_ir::cache::{Block, Codec};
 use regard_simd::{F32, vectors_mut};
 
 use super::ahead::{Ask, Next, Pace};
-use super::bytes::{self, ByteTile, Bytes, Groups, Nibbles, Rows, Stored};
+use super::bytes::{self, ByteTile, Bytes, Groups, MOST_IN_HALVES, Nibbles, Rows, Stored};
 use super::tile::{Panels, Write};
 use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles};
 use crate::isa::Door;
@@ -32,8 +32,8 @@ const fn query_words(block: &Block) -> usize {
     block.channels.next_multiple_of(block.codec.numbers() as usize) / WORD
 }
 
-/// See [`super::packed_row`]: the query's upper bytes, its lower ones, its scale, then what sums of either start from in each
-/// group of channels.
+/// See [`super::packed_row`]: the first words of the query's numbers, the second ones, its scale, then what sums of either start from
+/// in each group of channels.
 pub(super) const fn packed_row(block: &Block) -> usize {
     2 * query_words(block) + 1 + 2 * block.groups
 }
@@ -42,17 +42,23 @@ pub(super) const fn packed_row(block: &Block) -> usize {
 #[inline(always)]
 pub(super) fn pack_query<D: Door>(lanes: D, block: &Block, row: &[f32], to: &mut [f32]) {
     let (words, beside) = to.split_at_mut(2 * query_words(block));
-    let numbers: &mut [u8] = bytemuck::cast_slice_mut(words);
+    let words: &mut [u32] = bytemuck::cast_slice_mut(words);
     let (scale, starts) = beside.split_first_mut().expect("a packed query has a scale");
-    *scale = bytes::quantise_query(lanes, row, numbers);
+    *scale = bytes::quantise_query(lanes, row, words);
+    if !D::HAS_BYTES {
+        return;
+    }
     let bias = if block.codec == Codec::Int4 { Nibbles::KEY_BIAS } else { Bytes::KEY_BIAS };
-    let (upper, lower) = numbers.split_at(numbers.len() / 2);
-    let group = if block.groups > 1 { GROUP } else { upper.len().max(1) };
+    let (upper, lower) = words.split_at(words.len() / 2);
+    let group = if block.groups > 1 { GROUP / WORD } else { upper.len().max(1) };
     let groups = upper.chunks(group).zip(lower.chunks(group));
     for (starts, (upper, lower)) in starts.as_chunks_mut().0.iter_mut().zip(groups) {
         // What keys are stored with is taken off again.
-        let start = |bytes: &[u8]| -bias * bytes.iter().map(|&x| i32::from(x as i8)).sum::<i32>();
-        *starts = [upper, lower].map(|bytes| f32::from_bits(start(bytes) as u32));
+        let start = |words: &[u32]| {
+            let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+            -bias * bytes.map(|x| i32::from(x as i8)).sum::<i32>()
+        };
+        *starts = [upper, lower].map(|words| f32::from_bits(start(words) as u32));
     }
 }
 
@@ -78,12 +84,12 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
 ) {
     let block = words.block;
     let (depth, panels) = (block.depth, count.div_ceil(LANES));
-    let lower = query_words(block);
+    let second = query_words(block);
     let a = Rows {
         words: bytemuck::cast_slice(queries),
         stride: packed_row(block),
-        lower,
-        beside: 2 * lower,
+        second,
+        beside: 2 * second,
         rows,
         depth,
     };
@@ -128,6 +134,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     before: Before<'_>,
     target: Target<'_>,
 ) {
+    assert!(D::HAS_BYTES || weights.chain <= MOST_IN_HALVES, "sums of {} keys in 32 bits", weights.chain);
     let block = words.block;
     let numbers = WORD * N;
     let depth = weights.chain.div_ceil(numbers).min(block.depth);
@@ -141,7 +148,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
         let mut first = 0;
         while first < block.panels {
             let side = words.side(first, block.panels, 1);
-            // Past the bytes of the groups before: panels that take turns are of one.
+            // Past the words of the groups before: panels that take turns are of one.
             let group = if block.groups > 1 { first * LANES / GROUP } else { 0 };
             let at = group * 2 * len / WORD;
             let a = Rows { words: &rounded.words[at..], beside: rounded.beside - at, depth, ..rounded };
@@ -156,7 +163,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     }
 }
 
-/// Words of a row of rounded weights over so many keys: for each group its upper and its lower bytes, then its scale.
+/// Words of a row of rounded weights over so many keys: for each group its first and its second words, then its scale.
 const fn rounded_row(block: &Block, len: usize) -> usize {
     block.groups * 2 * len / WORD + 1
 }
@@ -193,14 +200,14 @@ fn round_weights<'a, D: Door, S: Stored<N>, const N: usize>(
     let stride = rounded_row(block, len);
     for (r, to) in rest.chunks_exact_mut(stride).take(weights.rows).enumerate() {
         let weights = &weights.numbers[r * weights.stride + keys.start..][..len];
-        let (scale, bytes) = to.split_last_mut().expect("a row has a scale");
-        let bytes = bytemuck::cast_slice_mut(bytes);
-        *scale = bytes::quantise_weights(lanes, weights, [largest, scales], row, bytes);
+        let (scale, words) = to.split_last_mut().expect("a row has a scale");
+        let words = bytemuck::cast_slice_mut(words);
+        *scale = bytes::quantise_weights(lanes, weights, [largest, scales], row, words);
     }
     Rows {
         words: bytemuck::cast_slice(rest),
         stride,
-        lower: len / WORD,
+        second: len / WORD,
         beside: stride - 1,
         rows: weights.rows,
         depth: 0,
@@ -216,10 +223,15 @@ struct IntegerTiles<'a, S, const N: usize> {
 }
 
 impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> {
-    /// Rows have two sums, and two broadcasts for each load of the panels: no more of them, as loads bind then.
+    /// Rows have two broadcasts for each load of the panels: no more of them, as loads bind then.
     const ROWS: usize = 4;
 
-    const VECTORS: [usize; 4] = if D::TILE > 4 { [4, 4, 2, 2] } else { [2, 2, 1, 1] };
+    const VECTORS: [usize; 4] = match (D::TILE > 4, D::HAS_BYTES) {
+        (true, _) => [4, 4, 2, 2],
+        // Of bytes a row has two sums.
+        (false, true) => [2, 2, 1, 1],
+        (false, false) => [2, 2, 2, 1],
+    };
 
     const UNPAIRED: bool = false;
 
@@ -234,7 +246,7 @@ impl<D: Door, S: Stored<N>, const N: usize> Tiles<D> for IntegerTiles<'_, S, N> 
         let &Self { a, panels, groups, .. } = self;
         let a = Rows { words: &a.words[tile.first * a.stride..], rows: tile.rows, ..a };
         let kind = PhantomData;
-        lanes.call_bytes(ByteTile::<D, S, A, N, R, U, W> {
+        lanes.call_dots(ByteTile::<D, S, A, N, R, U, W> {
             lanes,
             a,
             panels,

@@ -3,7 +3,7 @@
 //! Where queries are few, what counts is that each cached byte is read once and in order. Lanes are keys in scores and
 //! channels in outputs, as `regard_ir::cache` lays them out, so that one query alone fills the vectors; rows, pairs of query
 //! head and query, are broadcast. Floats are widened as they are loaded, or multiplied in pairs; of integers four are
-//! multiplied at once, with rows that are rounded to 16 bits, as two bytes.
+//! multiplied at once, or two where a set has no products of bytes, with rows that are rounded to 16 bits.
 
 mod ahead;
 mod bytes;

@@ -1,9 +1,9 @@
-//! AVX2 with FMA and F16C: 8 lanes, 16 registers. Products of bytes are by AVX-VNNI where the processor has it.
+//! AVX2 with FMA and F16C: 8 lanes, 16 registers. Products of halves are by AVX-VNNI where the processor has it.
 
 use core::arch::asm;
 use core::arch::x86_64::{
     __cpuid_count, __m128i, __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _MM_HINT_T1,
-    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_dpbusd_avx_epi32, _mm256_setzero_ps,
+    _mm_prefetch, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_dpwssd_avx_epi32, _mm256_setzero_ps,
 };
 
 use pulp::core_arch::x86::F16c;
@@ -12,6 +12,7 @@ use pulp::{bytemuck, f32x8, i32x8, u32x8};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, Prefetch, TRANSPOSE};
 
+use super::dots::{Dot, DotOp, With};
 use super::probe::{self, Probe};
 use super::{BIAS, Door};
 use crate::engine::Op;
@@ -212,32 +213,19 @@ impl Door for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_bytes(self, a: u32x8, b: u32x8, c: i32x8) -> i32x8 {
-        if self.vnni {
-            let (a, b, c) = (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
-            // SAFETY: `vnni` is what CPUID says, and an `Avx2` is made only on a processor that has V3.
-            return bytemuck::cast(unsafe { _mm256_dpbusd_avx_epi32(c, a, b) });
-        }
-        // Bytes in even places and those in odd ones, as 16 bits each: their products and sums are exact.
-        let (avx, avx2) = (self.v3.avx, self.v3.avx2);
-        let (a, b, c): (__m256i, __m256i, __m256i) =
-            (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
-        let even_a = avx2._mm256_and_si256(a, avx._mm256_set1_epi32(0x00ff_00ff));
-        let odd_a = avx2._mm256_srli_epi16::<8>(a);
-        let even_b = avx2._mm256_srai_epi16::<8>(avx2._mm256_slli_epi16::<8>(b));
-        let odd_b = avx2._mm256_srai_epi16::<8>(b);
-        let even = avx2._mm256_madd_epi16(even_a, even_b);
-        let odd = avx2._mm256_madd_epi16(odd_a, odd_b);
-        bytemuck::cast(avx2._mm256_add_epi32(avx2._mm256_add_epi32(c, even), odd))
+    fn halves_of_bytes(self, words: u32x8) -> [u32x8; 2] {
+        let (avx2, words) = (self.v3.avx2, bytemuck::cast(words));
+        let even = avx2._mm256_srai_epi16::<8>(avx2._mm256_slli_epi16::<8>(words));
+        [even, avx2._mm256_srai_epi16::<8>(words)].map(bytemuck::cast)
     }
 
     #[inline(always)]
-    fn call_bytes<O: Op>(self, op: O) -> O::Output {
+    fn call_dots<O: DotOp<Self>>(self, op: O) -> O::Output {
         if self.vnni {
             // SAFETY: as for `enter`; and `vnni` is what CPUID says.
-            unsafe { door_vnni(op) }
+            unsafe { door_vnni(With::new(op, Vnni)) }
         } else {
-            self.call(op)
+            self.call(With::new(op, MultiplyAdd))
         }
     }
 
@@ -251,6 +239,32 @@ impl Door for Avx2 {
     fn call<O: Op>(self, op: O) -> O::Output {
         // SAFETY: as for `enter`.
         unsafe { door_of_its_own(op) }
+    }
+}
+
+/// Products of halves by AVX-VNNI; made only where CPUID says that the processor has it.
+#[derive(Clone, Copy)]
+struct Vnni;
+
+impl Dot<Avx2> for Vnni {
+    #[inline(always)]
+    fn dot(self, _: Avx2, a: u32x8, b: u32x8, c: i32x8) -> i32x8 {
+        let (a, b, c) = (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+        // SAFETY: a `Vnni` says that the processor has AVX-VNNI.
+        bytemuck::cast(unsafe { _mm256_dpwssd_avx_epi32(c, a, b) })
+    }
+}
+
+/// Products of halves by AVX2.
+#[derive(Clone, Copy)]
+struct MultiplyAdd;
+
+impl Dot<Avx2> for MultiplyAdd {
+    #[inline(always)]
+    fn dot(self, lanes: Avx2, a: u32x8, b: u32x8, c: i32x8) -> i32x8 {
+        let avx2 = lanes.v3.avx2;
+        let products = avx2._mm256_madd_epi16(bytemuck::cast(a), bytemuck::cast(b));
+        bytemuck::cast(avx2._mm256_add_epi32(bytemuck::cast(c), products))
     }
 }
 
@@ -387,8 +401,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_of_bytes_are_the_same_with_other_instructions() {
+    fn products_are_the_same_with_other_instructions() {
         let Some(lanes) = Avx2::detect() else { return eprintln!("skipped avx2: not on this CPU") };
-        super::super::tests::products_of_bytes([lanes, Avx2 { vnni: false, ..lanes }]);
+        super::super::dots::tests::products_are_exact(&[lanes, Avx2 { vnni: false, ..lanes }]);
     }
 }

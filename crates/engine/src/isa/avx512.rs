@@ -12,6 +12,7 @@ use pulp::{bytemuck, f32x16, i32x16, u32x16};
 use regard_ir::machine::Isa;
 use regard_simd::{Lanes, Prefetch, TRANSPOSE};
 
+use super::dots::{Dot, DotOp, With};
 use super::probe::{self, Probe};
 use super::{BIAS, Door, avx2};
 use crate::engine::Op;
@@ -61,27 +62,6 @@ fn has_vnni() -> bool {
 }
 
 impl<const BF16: bool> Level<BF16> {
-    /// [`Door::dot_bytes`] for both.
-    #[inline(always)]
-    fn products_of_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
-        let (a, b, c): (__m512i, __m512i, __m512i) =
-            (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
-        if self.vnni {
-            // SAFETY: `vnni` is what CPUID says, and a `Level` is made only on a processor that has V4.
-            return bytemuck::cast(unsafe { _mm512_dpbusd_epi32(c, a, b) });
-        }
-        // Bytes in even places and those in odd ones, as 16 bits each: their products and sums are exact.
-        let (avx512f, avx512bw) = (self.v4.avx512f, self.v4.avx512bw);
-        let low = avx512f._mm512_set1_epi32(0x00ff_00ff);
-        let even_a = avx512f._mm512_and_si512(a, low);
-        let odd_a = avx512bw._mm512_srli_epi16::<8>(a);
-        let even_b = avx512bw._mm512_srai_epi16::<8>(avx512bw._mm512_slli_epi16::<8>(b));
-        let odd_b = avx512bw._mm512_srai_epi16::<8>(b);
-        let even = avx512bw._mm512_madd_epi16(even_a, even_b);
-        let odd = avx512bw._mm512_madd_epi16(odd_a, odd_b);
-        bytemuck::cast(avx512f._mm512_add_epi32(avx512f._mm512_add_epi32(c, even), odd))
-    }
-
     /// [`Door::sums`] for both: halves of two vectors lie side by side, then quarters and pairs, so that each is added in the order in
     /// which it would be alone.
     #[inline(always)]
@@ -113,18 +93,58 @@ impl<const BF16: bool> Level<BF16> {
         sums
     }
 
-    /// [`Door::call_bytes`] for both.
+    /// [`Door::call_dots`] for both.
     #[inline(always)]
-    fn call_for_bytes<O: Op>(self, op: O) -> O::Output
+    fn call_for_dots<O: DotOp<Self>>(self, op: O) -> O::Output
     where
-        Self: Door,
+        Self: Door + Lanes<Simd = V4>,
     {
         if self.vnni {
             // SAFETY: as for `enter`; and `vnni` is what CPUID says.
-            unsafe { door_vnni(op) }
+            unsafe { door_vnni(With::new(op, Vnni)) }
         } else {
-            self.call(op)
+            self.call(With::new(op, Widened))
         }
+    }
+}
+
+/// Products of bytes by AVX512-VNNI; made only where CPUID says that the processor has it.
+#[derive(Clone, Copy)]
+struct Vnni;
+
+impl<const BF16: bool> Dot<Level<BF16>> for Vnni
+where
+    Level<BF16>: Door + Lanes<Simd = V4>,
+{
+    #[inline(always)]
+    fn dot(self, _: Level<BF16>, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
+        let (a, b, c) = (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+        // SAFETY: a `Vnni` says that the processor has AVX512-VNNI.
+        bytemuck::cast(unsafe { _mm512_dpbusd_epi32(c, a, b) })
+    }
+}
+
+/// Products of bytes as of 16 bits each, those in even places and those in odd ones.
+#[derive(Clone, Copy)]
+struct Widened;
+
+impl<const BF16: bool> Dot<Level<BF16>> for Widened
+where
+    Level<BF16>: Door + Lanes<Simd = V4>,
+{
+    #[inline(always)]
+    fn dot(self, lanes: Level<BF16>, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
+        let (a, b, c): (__m512i, __m512i, __m512i) =
+            (bytemuck::cast(a), bytemuck::cast(b), bytemuck::cast(c));
+        let (avx512f, avx512bw) = (lanes.v4.avx512f, lanes.v4.avx512bw);
+        let low = avx512f._mm512_set1_epi32(0x00ff_00ff);
+        let even_a = avx512f._mm512_and_si512(a, low);
+        let odd_a = avx512bw._mm512_srli_epi16::<8>(a);
+        let even_b = avx512bw._mm512_srai_epi16::<8>(avx512bw._mm512_slli_epi16::<8>(b));
+        let odd_b = avx512bw._mm512_srai_epi16::<8>(b);
+        let even = avx512bw._mm512_madd_epi16(even_a, even_b);
+        let odd = avx512bw._mm512_madd_epi16(odd_a, odd_b);
+        bytemuck::cast(avx512f._mm512_add_epi32(avx512f._mm512_add_epi32(c, even), odd))
     }
 }
 
@@ -247,11 +267,7 @@ impl Door for Avx512 {
     const ISA: Isa = Isa::Avx512;
     /// 8 × 3 sums, 3 row vectors; broadcasts are memory operands: 27 of 32 registers.
     const TILE: usize = 8;
-
-    #[inline(always)]
-    fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
-        self.products_of_bytes(a, b, c)
-    }
+    const HAS_BYTES: bool = true;
 
     #[inline(always)]
     fn sums(self, vectors: [f32x16; 8]) -> [f32; 8] {
@@ -259,8 +275,8 @@ impl Door for Avx512 {
     }
 
     #[inline(always)]
-    fn call_bytes<O: Op>(self, op: O) -> O::Output {
-        self.call_for_bytes(op)
+    fn call_dots<O: DotOp<Self>>(self, op: O) -> O::Output {
+        self.call_for_dots(op)
     }
 
     #[inline(always)]
@@ -279,6 +295,7 @@ impl Door for Avx512 {
 impl Door for Avx512Bf16 {
     const ISA: Isa = Isa::Avx512Bf16;
     const TILE: usize = Avx512::TILE;
+    const HAS_BYTES: bool = true;
 
     #[inline(always)]
     fn dot_bf16(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
@@ -299,18 +316,13 @@ impl Door for Avx512Bf16 {
     }
 
     #[inline(always)]
-    fn dot_bytes(self, a: u32x16, b: u32x16, c: i32x16) -> i32x16 {
-        self.products_of_bytes(a, b, c)
-    }
-
-    #[inline(always)]
     fn sums(self, vectors: [f32x16; 8]) -> [f32; 8] {
         self.sums_of_eight(vectors)
     }
 
     #[inline(always)]
-    fn call_bytes<O: Op>(self, op: O) -> O::Output {
-        self.call_for_bytes(op)
+    fn call_dots<O: DotOp<Self>>(self, op: O) -> O::Output {
+        self.call_for_dots(op)
     }
 
     #[inline(always)]
@@ -376,8 +388,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn products_of_bytes_are_the_same_with_other_instructions() {
+    fn products_are_the_same_with_other_instructions() {
         let Some(lanes) = Avx512::detect() else { return eprintln!("skipped avx512: not on this CPU") };
-        super::super::tests::products_of_bytes([lanes, Avx512 { vnni: false, ..lanes }]);
+        super::super::dots::tests::products_are_exact(&[lanes, Avx512 { vnni: false, ..lanes }]);
     }
 }

@@ -4,6 +4,7 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+mod dots;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -13,9 +14,12 @@ pub mod scalar;
 use regard_ir::machine::Isa;
 use regard_simd::{F32, Lanes, Simd, halves_bf16};
 
+use self::dots::{Halves, With};
 use crate::engine::Op;
 use crate::pack::PANEL;
 use crate::panel::tile::{Floats, sum};
+
+pub use self::dots::{Dot, DotOp};
 
 /// An integral float from −127 to 127, added to this, has 127 more than itself in the last bits of the sum: the exponent of that power
 /// of two, as floats store it.
@@ -82,30 +86,28 @@ pub trait Door: Lanes {
         to
     }
 
-    /// `Σ_i a.i · b.i + c` in each lane, where words of a are four bytes of 0 to 255 and words of b four of −128 to 127.
+    /// Whether [`Door::call_dots`] multiplies words of four bytes, else of two halves. Where bytes take several instructions they are
+    /// better widened once for all rows, and rows of numbers of two bytes not cut in two: half as many products.
+    const HAS_BYTES: bool = false;
+
+    /// Words of the even bytes and of the odd ones, which are −128 to 127, as halves.
     #[inline(always)]
-    fn dot_bytes(
-        self,
-        a: <Self::Simd as Simd>::u32s,
-        b: <Self::Simd as Simd>::u32s,
-        c: <Self::Simd as Simd>::i32s,
-    ) -> <Self::Simd as Simd>::i32s {
+    fn halves_of_bytes(self, words: <Self::Simd as Simd>::u32s) -> [<Self::Simd as Simd>::u32s; 2] {
         let simd = self.simd();
-        let (low, sign) = (simd.splat_u32s(0xff), simd.splat_u32s(0x80));
-        let mut sum = c;
-        for i in 0..4 {
-            let byte = |words| simd.and_u32s(simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(8 * i)), low);
-            // The sign bit taken for a number and given back twice over.
-            let b = simd.sub_u32s(simd.xor_u32s(byte(b), sign), sign);
-            let product = simd.transmute_i32s_u32s(simd.mul_u32s(byte(a), b));
-            sum = simd.add_i32s(sum, product);
-        }
-        sum
+        let (low, sign) = (simd.splat_u32s(0x00ff_00ff), simd.splat_u32s(0x0080_0080));
+        [words, simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(8))].map(|words| {
+            let bytes = simd.and_u32s(words, low);
+            // The sign bit copied to all above it.
+            simd.or_u32s(bytes, simd.mul_u32s(simd.and_u32s(bytes, sign), simd.splat_u32s(0x1fe)))
+        })
     }
 
-    /// As [`Door::call`], for a loop of [`Door::dot_bytes`], with the instructions that the processor has for it.
-    fn call_bytes<O: Op>(self, op: O) -> O::Output {
-        self.call(op)
+    /// As [`Door::call`], with products of words by the processor's own instructions.
+    ///
+    /// A set that has some overrides it.
+    #[inline(always)]
+    fn call_dots<O: DotOp<Self>>(self, op: O) -> O::Output {
+        self.call(With::new(op, Halves))
     }
 
     /// Runs `op` compiled for the set.
@@ -114,42 +116,4 @@ pub trait Door: Lanes {
     /// The same as a function call of its own, from code inside the set: for a loop that wants every register to
     /// itself, which the compiler does not give it in the midst of a large function.
     fn call<O: Op>(self, op: O) -> O::Output;
-}
-
-/// Tests of what several instruction sets have.
-#[cfg(all(test, feature = "std"))]
-mod tests {
-    use pulp::Simd;
-
-    use super::Door;
-
-    /// Holds products of bytes against their sums one by one, on lanes that have an instruction for them and on lanes that do
-    /// without.
-    pub(super) fn products_of_bytes<D: Door>(lanes: [D; 2]) {
-        const LEN: usize = 64;
-        let mut word = 1u32;
-        let mut words = || {
-            [(); LEN].map(|()| {
-                word = word.wrapping_mul(0x9e37_79b1).rotate_left(7) ^ 0x80ff_7f00;
-                word
-            })
-        };
-        for _ in 0..1000 {
-            let (a, b, c) = (words(), words(), words().map(|word| word as i32 >> 8));
-            let products = |a: u32, b: u32| {
-                let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
-                bytes.map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum::<i32>()
-            };
-            let expected: [i32; LEN] = core::array::from_fn(|i| c[i] + products(a[i], b[i]));
-            let vectors = |words| D::Simd::as_simd_u32s(words).0;
-            for lanes in lanes {
-                let mut found = c;
-                let sums = D::Simd::as_mut_simd_i32s(&mut found).0;
-                for ((sum, &a), &b) in sums.iter_mut().zip(vectors(&a)).zip(vectors(&b)) {
-                    *sum = lanes.dot_bytes(a, b, *sum);
-                }
-                assert_eq!(found, expected, "{:?}", D::ISA);
-            }
-        }
-    }
 }
