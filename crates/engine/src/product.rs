@@ -18,7 +18,7 @@ use crate::panel::tile::{Elements, Floats};
 const CHAIN: usize = 64;
 
 /// Rows of a register tile. Counts of rows are multiples of it.
-const ROWS: usize = 4;
+pub(crate) const ROWS: usize = 4;
 
 /// A matrix of floats.
 #[derive(Clone, Copy)]
@@ -262,8 +262,13 @@ impl<D: Door, K: Elements, const V: usize, const TURNED: bool> Op for Columns<'_
             let right = right.part([begin, count], [0, width]);
             let panels = to[first..].chunks_mut(ROWS * *to_stride);
             for (panel, to) in (0..rows).step_by(ROWS).zip(panels) {
-                let sums: [[_; V]; ROWS] =
-                    sum::<D, K, V>(lanes, left.part([begin, count], [panel, ROWS]), right);
+                let left = left.part([begin, count], [panel, ROWS]);
+                let sums: [[_; V]; ROWS] = if V == 3 && K::NUMBERS == 1 {
+                    // Of so many vectors, which the compiler is not told.
+                    lanes.strided_tile(left, right).map(|sums| core::array::from_fn(|v| sums[v]))
+                } else {
+                    sum::<D, K, V>(lanes, left, right)
+                };
                 for (row, sums) in sums.iter().enumerate() {
                     write(lanes, sums, &mut to[row * *to_stride..][..width], before, panel + row);
                 }
@@ -274,8 +279,8 @@ impl<D: Door, K: Elements, const V: usize, const TURNED: bool> Op for Columns<'_
 }
 
 /// Elements of a slice that a sum reads: at each step of its depth some, so far apart.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
     start: *const f32,
     step: usize,
     apart: usize,
@@ -310,11 +315,23 @@ impl<'a> Rows<'a> {
         let start = self.start.wrapping_add(first * self.step + begin * self.apart);
         Self { start, count, each, ..self }
     }
+
+    /// The first element, and elements from one step to the next and from one to the next of a step. All of [`Self::sizes`] may be read.
+    #[inline(always)]
+    pub(crate) const fn place(self) -> (*const f32, [usize; 2]) {
+        (self.start, [self.step, self.apart])
+    }
+
+    /// How many steps there are, and elements of each.
+    #[inline(always)]
+    pub(crate) const fn sizes(self) -> [usize; 2] {
+        [self.count, self.each]
+    }
 }
 
 /// Sums of 4 rows by `V` vectors.
 #[inline(always)]
-fn sum<D: Door, K: Elements, const V: usize>(
+pub(crate) fn sum<D: Door, K: Elements, const V: usize>(
     lanes: D,
     left: Rows<'_>,
     right: Rows<'_>,

@@ -17,6 +17,7 @@ use super::probe::{self, Probe};
 use super::{BIAS, Door};
 use crate::engine::Op;
 use crate::pack::PANEL;
+use crate::product::{ROWS, Rows};
 
 /// Proof that the processor has `pulp`'s level V3 and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -213,6 +214,12 @@ impl Door for Avx2 {
     }
 
     #[inline(always)]
+    fn strided_tile(self, a: Rows<'_>, b: Rows<'_>) -> [[f32x8; 3]; ROWS] {
+        // SAFETY: an `Avx2` is made only by `detect`, which saw AVX2 and FMA.
+        unsafe { strided_tile(a, b) }.map(|sums| sums.map(lanes))
+    }
+
+    #[inline(always)]
     fn halves_of_bytes(self, words: u32x8) -> [u32x8; 2] {
         let (avx2, words) = (self.v3.avx2, bytemuck::cast(words));
         let even = avx2._mm256_srai_epi16::<8>(avx2._mm256_slli_epi16::<8>(words));
@@ -297,6 +304,18 @@ fn door_vnni<O: Op>(op: O) -> O::Output {
     op.run()
 }
 
+/// Sums of a row of a tile: the float at an address, broadcast, by 3 vectors.
+macro_rules! sums {
+    ($i:literal, $($address:literal),+) => {
+        concat!(
+            "vbroadcastss {x}, [", $($address),+, "]\n",
+            "vfmadd231ps {c", $i, "0}, {x}, {b0}\n",
+            "vfmadd231ps {c", $i, "1}, {x}, {b1}\n",
+            "vfmadd231ps {c", $i, "2}, {x}, {b2}\n",
+        )
+    };
+}
+
 /// One row of the register tile's operands: 3 vectors, each by 4 broadcast floats.
 macro_rules! row {
     ($row:literal) => {
@@ -304,22 +323,14 @@ macro_rules! row {
             row!(load "b0", $row, "0"),
             row!(load "b1", $row, "32"),
             row!(load "b2", $row, "64"),
-            row!(multiply "0", $row, "0"),
-            row!(multiply "1", $row, "4"),
-            row!(multiply "2", $row, "8"),
-            row!(multiply "3", $row, "12"),
+            sums!("0", "{a} + ", $row, " * {a_row}"),
+            sums!("1", "{a} + ", $row, " * {a_row} + 4"),
+            sums!("2", "{a} + ", $row, " * {a_row} + 8"),
+            sums!("3", "{a} + ", $row, " * {a_row} + 12"),
         )
     };
     (load $to:literal, $row:literal, $at:literal) => {
         concat!("vmovups {", $to, "}, [{b} + ", $row, " * {b_row} + ", $at, "]\n")
-    };
-    (multiply $i:literal, $row:literal, $at:literal) => {
-        concat!(
-            "vbroadcastss {x}, [{a} + ", $row, " * {a_row} + ", $at, "]\n",
-            "vfmadd231ps {c", $i, "0}, {x}, {b0}\n",
-            "vfmadd231ps {c", $i, "1}, {x}, {b1}\n",
-            "vfmadd231ps {c", $i, "2}, {x}, {b2}\n",
-        )
     };
 }
 
@@ -372,6 +383,68 @@ fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m2
             unrolled = const UNROLLED,
             a_row = const size_of::<[f32; PANEL]>(),
             b_row = const size_of::<[f32x8; 3]>(),
+            b0 = out(ymm_reg) _,
+            b1 = out(ymm_reg) _,
+            b2 = out(ymm_reg) _,
+            x = out(ymm_reg) _,
+            c00 = inout(ymm_reg) *c00,
+            c01 = inout(ymm_reg) *c01,
+            c02 = inout(ymm_reg) *c02,
+            c10 = inout(ymm_reg) *c10,
+            c11 = inout(ymm_reg) *c11,
+            c12 = inout(ymm_reg) *c12,
+            c20 = inout(ymm_reg) *c20,
+            c21 = inout(ymm_reg) *c21,
+            c22 = inout(ymm_reg) *c22,
+            c30 = inout(ymm_reg) *c30,
+            c31 = inout(ymm_reg) *c31,
+            c32 = inout(ymm_reg) *c32,
+            options(nostack, readonly),
+        );
+    }
+    c
+}
+
+/// The same tile of operands that lie wherever. Compiled, a sum goes through memory at each step, which takes twice as long as its
+/// multiply-adds.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn strided_tile(a: Rows<'_>, b: Rows<'_>) -> [[__m256; 3]; ROWS] {
+    const { assert!(ROWS == 4, "the loop below takes 4 rows") };
+    let ([depth, a_each], [b_depth, b_each]) = (a.sizes(), b.sizes());
+    assert!(depth == b_depth && a_each == ROWS && b_each == 3 * 8, "operands are those of a tile");
+    let ((a, [a_step, apart]), (b, [b_step, b_apart])) = (a.place(), b.place());
+    assert_eq!(b_apart, 1, "vectors lie as they are");
+    let mut c = [[_mm256_setzero_ps(); 3]; ROWS];
+    let [[c00, c01, c02], [c10, c11, c12], [c20, c21, c22], [c30, c31, c32]] = &mut c;
+    // SAFETY: the loop takes `depth` steps, of each 4 floats of `a` and the 3 vectors of `b`, which `Rows` says may be read (asserted
+    // above). Pointers may end past a slice, where nothing is read. Loads ask for no alignment, nothing is written to memory, and every
+    // register that changes is declared.
+    unsafe {
+        asm!(
+            "test {depth}, {depth}",
+            "jz 3f",
+            "2:",
+            "vmovups {b0}, [{b}]",
+            "vmovups {b1}, [{b} + 32]",
+            "vmovups {b2}, [{b} + 64]",
+            sums!("0", "{a}"),
+            sums!("1", "{a} + {apart}"),
+            sums!("2", "{a} + 2 * {apart}"),
+            sums!("3", "{last}"),
+            "add {a}, {a_step}",
+            "add {last}, {a_step}",
+            "add {b}, {b_step}",
+            "dec {depth}",
+            "jnz 2b",
+            "3:",
+            depth = inout(reg) depth => _,
+            a = inout(reg) a => _,
+            last = inout(reg) a.wrapping_add(3 * apart) => _,
+            b = inout(reg) b => _,
+            apart = in(reg) apart * size_of::<f32>(),
+            a_step = in(reg) a_step * size_of::<f32>(),
+            b_step = in(reg) b_step * size_of::<f32>(),
             b0 = out(ymm_reg) _,
             b1 = out(ymm_reg) _,
             b2 = out(ymm_reg) _,
