@@ -1,4 +1,4 @@
-//! Products with cached keys and values, and products of bytes, on every instruction set of this processor.
+//! Products with cached keys and values on every instruction set of this processor.
 
 mod turn;
 
@@ -7,11 +7,11 @@ use regard_engine::cached::{
     self, Ahead, Before, LANES, Target, Weights, Words, pack_query, packed_row, scratch_len,
 };
 use regard_engine::catalog::{ENTRIES, Entry};
-use regard_engine::isa::{Door, Dot, DotOp};
+use regard_engine::isa::Door;
 use regard_engine::{Engine, Op};
 use regard_ir::cache::{Codec, PageFormat, PageShape};
 use regard_ir::variant::Heads;
-use regard_simd::{Prefetch, Simd};
+use regard_simd::Prefetch;
 
 /// One engine on each instruction set: these products are those of its lanes, whatever the engine multiplies with.
 fn sets() -> impl Iterator<Item = &'static Entry> {
@@ -32,82 +32,6 @@ impl Dice {
 
     fn float(&mut self) -> f32 {
         self.word() as f32 / u32::MAX as f32 * 2.0 - 1.0
-    }
-}
-
-/// Words, multiplied, and bytes of them widened.
-#[derive(Clone, Copy)]
-struct Multiplied<'a> {
-    a: &'a [u32; 64],
-    b: &'a [u32; 64],
-    c: &'a [i32; 64],
-}
-
-/// What comes of them.
-#[derive(Debug, PartialEq)]
-struct Found {
-    sums: Vec<i32>,
-    /// The even bytes of a as halves, and the odd ones.
-    halves: [Vec<u32>; 2],
-}
-
-struct InDoor<'a, D> {
-    lanes: D,
-    words: Multiplied<'a>,
-}
-
-impl<D: Door> DotOp<D> for InDoor<'_, D> {
-    type Output = Found;
-
-    #[inline(always)]
-    fn run<P: Dot<D>>(self, dot: P) -> Found {
-        let Self { lanes, words: Multiplied { a, b, c } } = self;
-        let mut found = Found { sums: c.to_vec(), halves: [vec![0; 64], vec![0; 64]] };
-        let (a, b) = (D::Simd::as_simd_u32s(a).0, D::Simd::as_simd_u32s(b).0);
-        for ((sum, &a), &b) in D::Simd::as_mut_simd_i32s(&mut found.sums).0.iter_mut().zip(a).zip(b) {
-            *sum = dot.dot(lanes, a, b, *sum);
-        }
-        let [even, odd] = found.halves.each_mut().map(|halves| D::Simd::as_mut_simd_u32s(halves).0);
-        for ((even, odd), &a) in even.iter_mut().zip(odd).zip(a) {
-            [*even, *odd] = lanes.halves_of_bytes(a);
-        }
-        found
-    }
-}
-
-impl Visit for Multiplied<'_> {
-    /// Whether words are of bytes, and what comes of them.
-    type Output = (bool, Found);
-
-    fn visit<E: Engine>(self, engine: E) -> Self::Output {
-        let lanes = engine.lanes();
-        (E::Lanes::HAS_BYTES, lanes.call_dots(InDoor { lanes, words: self }))
-    }
-}
-
-#[test]
-fn products_of_words_are_exact() {
-    let of_bytes = |a: u32, b: u32| -> i32 {
-        a.to_le_bytes().into_iter().zip(b.to_le_bytes()).map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum()
-    };
-    let of_halves = |a: u32, b: u32| {
-        let product = |begin| i32::from((a >> begin) as i16) * i32::from((b >> begin) as i16);
-        product(0).wrapping_add(product(16))
-    };
-    let half = |word: u32, at: usize| u32::from(i16::from(word.to_le_bytes()[at] as i8) as u16);
-    let mut dice = Dice(1);
-    for _ in 0..100 {
-        let [a, b, c] = [(); 3].map(|()| [(); 64].map(|()| dice.word()));
-        let (a, b, c) = (&a, &b, &c.map(|word| word as i32));
-        let halves = [0, 1].map(|at| a.map(|word| half(word, at) | half(word, at + 2) << 16).to_vec());
-        for entry in sets() {
-            let Ok((has_bytes, found)) = any::with(entry.engine, entry.isa, Multiplied { a, b, c }) else {
-                continue;
-            };
-            let product = |i: usize| if has_bytes { of_bytes(a[i], b[i]) } else { of_halves(a[i], b[i]) };
-            let sums = (0..64).map(|i| c[i].wrapping_add(product(i))).collect();
-            assert_eq!(found, Found { sums, halves: halves.clone() }, "{entry:?}");
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Products of bytes: rows are quantised as well, so that one instruction multiplies four numbers of a lane.
+//! Products of bytes: rows are quantised as well, so that one instruction multiplies four numbers of a lane, or two.
 //!
 //! Queries are rounded to 16 bits once a call, weights once a page to 15, each row with a scale of its own: of 8 bits alone either
 //! would leave an error near 1e-2 where keys are few. Where the set multiplies bytes ([`Door::HAS_BYTES`]) they are an upper and a
@@ -119,11 +119,6 @@ pub(super) struct Groups<'a> {
 
 /// How much more an upper byte counts.
 const UPPER: f32 = 256.0;
-
-/// Numbers of two bytes whose products with bytes of −128 to 127 an i32 holds the sum of, if none is above [`MOST_OF_QUERY`].
-pub(super) const MOST_IN_HALVES: usize = 512;
-
-const _: () = assert!(MOST_IN_HALVES as i64 * 128 * MOST_OF_WEIGHT as i64 <= i32::MAX as i64);
 
 /// One tile of integer sums of panels of which `W` take turns, which asks for lines as `A` does, inside a function of its own.
 pub(super) struct ByteTile<'a, D, S, A, const N: usize, const R: usize, const U: usize, const W: usize> {
@@ -280,6 +275,14 @@ const MOST_OF_QUERY: f32 = 32639.0;
 
 /// The largest number of a rounded weight: it is a signed half.
 const MOST_OF_WEIGHT: f32 = 32767.0;
+
+/// Numbers of two bytes, queries or weights, whose products with bytes of −128 to 127 an i32 holds the sum of.
+pub(super) const MOST_IN_HALVES: usize = 512;
+
+const _: () = {
+    let most = if MOST_OF_QUERY > MOST_OF_WEIGHT { MOST_OF_QUERY } else { MOST_OF_WEIGHT };
+    assert!(MOST_IN_HALVES as i64 * 128 * most as i64 <= i32::MAX as i64);
+};
 
 /// Rounds a row of queries to numbers of two signed bytes. `to` has room for the first and then for the second words of a row;
 /// what is missing there is zero. Of a row that is not finite the scale is NaN.

@@ -334,6 +334,32 @@ macro_rules! row {
     };
 }
 
+/// A tile's assembly, which adds to 4 × 3 sums: with them, vectors and a broadcast it has all 16 registers.
+macro_rules! tile {
+    ($sums:ident, $($part:tt)*) => {
+        asm!(
+            $($part)*
+            b0 = out(ymm_reg) _,
+            b1 = out(ymm_reg) _,
+            b2 = out(ymm_reg) _,
+            x = out(ymm_reg) _,
+            c00 = inout(ymm_reg) $sums[0][0],
+            c01 = inout(ymm_reg) $sums[0][1],
+            c02 = inout(ymm_reg) $sums[0][2],
+            c10 = inout(ymm_reg) $sums[1][0],
+            c11 = inout(ymm_reg) $sums[1][1],
+            c12 = inout(ymm_reg) $sums[1][2],
+            c20 = inout(ymm_reg) $sums[2][0],
+            c21 = inout(ymm_reg) $sums[2][1],
+            c22 = inout(ymm_reg) $sums[2][2],
+            c30 = inout(ymm_reg) $sums[3][0],
+            c31 = inout(ymm_reg) $sums[3][1],
+            c32 = inout(ymm_reg) $sums[3][2],
+            options(nostack, readonly),
+        )
+    };
+}
+
 /// Rows of a turn: with fewer the loop's own instructions count, and 16 were seen to be slower than one.
 const UNROLLED: usize = 4;
 
@@ -349,12 +375,12 @@ fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m2
     const { assert!(UNROLLED == 4, "a turn of the first loop below takes 4 rows") };
     assert_eq!(a.len(), b.len(), "a and b are equally deep");
     let mut c = [[_mm256_setzero_ps(); 3]; PANEL / 2];
-    let [[c00, c01, c02], [c10, c11, c12], [c20, c21, c22], [c30, c31, c32]] = &mut c;
     // SAFETY: both loops together take `a.len()` rows (asserted above): 4 floats of each row of `a`, from `FIRST` on, which are inside
     // the row, and the 3 vectors of each row of `b`, of as many rows. Pointers may end past a slice, where nothing is read. Loads ask
     // for no alignment, nothing is written to memory, and every register that changes is declared.
     unsafe {
-        asm!(
+        tile!(
+            c,
             "test {turns}, {turns}",
             "jz 3f",
             "2:",
@@ -383,23 +409,6 @@ fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m2
             unrolled = const UNROLLED,
             a_row = const size_of::<[f32; PANEL]>(),
             b_row = const size_of::<[f32x8; 3]>(),
-            b0 = out(ymm_reg) _,
-            b1 = out(ymm_reg) _,
-            b2 = out(ymm_reg) _,
-            x = out(ymm_reg) _,
-            c00 = inout(ymm_reg) *c00,
-            c01 = inout(ymm_reg) *c01,
-            c02 = inout(ymm_reg) *c02,
-            c10 = inout(ymm_reg) *c10,
-            c11 = inout(ymm_reg) *c11,
-            c12 = inout(ymm_reg) *c12,
-            c20 = inout(ymm_reg) *c20,
-            c21 = inout(ymm_reg) *c21,
-            c22 = inout(ymm_reg) *c22,
-            c30 = inout(ymm_reg) *c30,
-            c31 = inout(ymm_reg) *c31,
-            c32 = inout(ymm_reg) *c32,
-            options(nostack, readonly),
         );
     }
     c
@@ -416,12 +425,12 @@ fn strided_tile(a: Rows<'_>, b: Rows<'_>) -> [[__m256; 3]; ROWS] {
     let ((a, [a_step, apart]), (b, [b_step, b_apart])) = (a.place(), b.place());
     assert_eq!(b_apart, 1, "vectors lie as they are");
     let mut c = [[_mm256_setzero_ps(); 3]; ROWS];
-    let [[c00, c01, c02], [c10, c11, c12], [c20, c21, c22], [c30, c31, c32]] = &mut c;
     // SAFETY: the loop takes `depth` steps, of each 4 floats of `a` and the 3 vectors of `b`, which `Rows` says may be read (asserted
     // above). Pointers may end past a slice, where nothing is read. Loads ask for no alignment, nothing is written to memory, and every
     // register that changes is declared.
     unsafe {
-        asm!(
+        tile!(
+            c,
             "test {depth}, {depth}",
             "jz 3f",
             "2:",
@@ -445,23 +454,6 @@ fn strided_tile(a: Rows<'_>, b: Rows<'_>) -> [[__m256; 3]; ROWS] {
             apart = in(reg) apart * size_of::<f32>(),
             a_step = in(reg) a_step * size_of::<f32>(),
             b_step = in(reg) b_step * size_of::<f32>(),
-            b0 = out(ymm_reg) _,
-            b1 = out(ymm_reg) _,
-            b2 = out(ymm_reg) _,
-            x = out(ymm_reg) _,
-            c00 = inout(ymm_reg) *c00,
-            c01 = inout(ymm_reg) *c01,
-            c02 = inout(ymm_reg) *c02,
-            c10 = inout(ymm_reg) *c10,
-            c11 = inout(ymm_reg) *c11,
-            c12 = inout(ymm_reg) *c12,
-            c20 = inout(ymm_reg) *c20,
-            c21 = inout(ymm_reg) *c21,
-            c22 = inout(ymm_reg) *c22,
-            c30 = inout(ymm_reg) *c30,
-            c31 = inout(ymm_reg) *c31,
-            c32 = inout(ymm_reg) *c32,
-            options(nostack, readonly),
         );
     }
     c

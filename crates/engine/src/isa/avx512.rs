@@ -391,5 +391,8 @@ mod tests {
     fn products_are_the_same_with_other_instructions() {
         let Some(lanes) = Avx512::detect() else { return eprintln!("skipped avx512: not on this CPU") };
         super::super::dots::tests::products_are_exact(&[lanes, Avx512 { vnni: false, ..lanes }]);
+        if let Some(lanes) = Avx512Bf16::detect() {
+            super::super::dots::tests::products_are_exact(&[lanes, Avx512Bf16 { vnni: false, ..lanes }]);
+        }
     }
 }

@@ -39,6 +39,10 @@ pub trait Door: Lanes {
     /// Vectors of a register tile's width.
     const VECTORS: usize = 3;
 
+    /// Whether [`Door::call_dots`] multiplies words of four bytes, else of two halves. Where bytes take several instructions they are
+    /// better widened once for all rows, and rows of numbers of two bytes not cut in two: half as many products.
+    const HAS_BYTES: bool = false;
+
     /// `Σ_l a[l][FIRST + i] · b[l][v]` for half a panel's rows and 3 vectors, each sum from zero and in order of depth.
     ///
     /// A set whose registers it fills to the last may override it with assembly.
@@ -95,10 +99,6 @@ pub trait Door: Lanes {
         }
         to
     }
-
-    /// Whether [`Door::call_dots`] multiplies words of four bytes, else of two halves. Where bytes take several instructions they are
-    /// better widened once for all rows, and rows of numbers of two bytes not cut in two: half as many products.
-    const HAS_BYTES: bool = false;
 
     /// Words of the even bytes and of the odd ones, which are −128 to 127, as halves.
     #[inline(always)]

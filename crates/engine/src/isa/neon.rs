@@ -112,3 +112,16 @@ fn door<O: Op>(op: O) -> O::Output {
 fn door_of_its_own<O: Op>(op: O) -> O::Output {
     op.run()
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use std::eprintln;
+
+    use super::*;
+
+    #[test]
+    fn products_are_exact() {
+        let Some(lanes) = Neon::detect() else { return eprintln!("skipped neon: not on this CPU") };
+        super::super::dots::tests::products_are_exact(&[lanes]);
+    }
+}

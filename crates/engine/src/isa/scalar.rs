@@ -71,3 +71,13 @@ impl Door for Scalar {
         self.enter(op)
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_exact() {
+        super::super::dots::tests::products_are_exact(&[Scalar]);
+    }
+}
