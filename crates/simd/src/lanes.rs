@@ -43,6 +43,8 @@ pub enum Prefetch {
     IntoSecond,
     /// The same, and only what is read next where that does not follow in memory: what does, the processor finds by itself.
     AtJumps,
+    /// Into the second cache, a short way ahead. Lines that are read with one product each the processor finds by itself, but for jumps.
+    Close,
 }
 
 /// The vectors of one instruction set.

@@ -41,7 +41,7 @@ fn however_asked<D: Door>(lanes: D, compute: impl Fn(D) -> [Vec<f32>; 2]) -> [Ve
         found.each_ref().map(|all| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
     };
     let first = compute(lanes.with_prefetches(Prefetch::IntoFirst));
-    for prefetch in [Prefetch::IntoSecond, Prefetch::AtJumps] {
+    for prefetch in [Prefetch::IntoSecond, Prefetch::AtJumps, Prefetch::Close] {
         let found = compute(lanes.with_prefetches(prefetch));
         assert_eq!(bits(&found), bits(&first), "{:?} {prefetch:?}", D::ISA);
     }

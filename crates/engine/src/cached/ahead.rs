@@ -15,11 +15,23 @@ use super::LANES;
 use super::load::Step;
 use crate::isa::Door;
 
-/// Lines from those that are read to those that are asked for: so many that some are always on their way, and fewer than are kept.
-const NEAR: usize = 128;
+/// How a processor is asked.
+struct Manner {
+    /// Lines from those that are read to those that are asked for: so many that some are always on their way, and fewer than are kept.
+    near: usize,
+    /// Products of a line with all rows from which on a core is too slow to find what comes next by itself.
+    slow: usize,
+}
 
-/// Products of a line with all rows from which on a core is too slow to find what comes next by itself.
-const SLOW: usize = 8;
+impl Manner {
+    const fn of(prefetch: Prefetch) -> Self {
+        match prefetch {
+            Prefetch::IntoFirst | Prefetch::IntoSecond => Self { near: 128, slow: 0 },
+            Prefetch::AtJumps => Self { near: 128, slow: 8 },
+            Prefetch::Close => Self { near: 64, slow: 2 },
+        }
+    }
+}
 
 /// How lines are asked for.
 pub(super) trait Ask {
@@ -107,16 +119,23 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Of the first panels of a block, by tiles of so many pairs of them, `depth` lines of each, with so many products of each line.
+    /// Of the first panels of a block, which tiles go over so many pairs at a time, and take whole or a panel alone: `depth` lines of each,
+    /// with so many products of each line.
     #[inline(always)]
-    pub fn new((block, panels): (&Block, usize), pairs: usize, depth: usize, products: usize) -> Self {
+    pub fn new(
+        (block, panels): (&Block, usize),
+        (pairs, alone): (usize, bool),
+        depth: usize,
+        products: usize,
+    ) -> Self {
         let turns = block.in_turns(0);
-        let (tile, all) = (panels.min(pairs * turns).max(turns), pairs * turns * block.depth);
-        Self { tile: tile * depth, side: if pairs > 1 { all } else { 0 }, products }
+        let tile = if alone { 1 } else { panels.min(pairs * turns).max(turns) };
+        let side = if pairs > 1 { pairs * turns * block.depth } else { 0 };
+        Self { tile: tile * depth, side, products }
     }
 }
 
-/// Where tiles ask, [`NEAR`] lines or a tile further than they read.
+/// Where tiles ask, some lines ([`Manner`]) or a tile further than they read.
 pub(super) struct Stream<'a> {
     /// Lines of the block that are yet to be asked for.
     lines: &'a [Step],
@@ -141,11 +160,12 @@ impl<'a> Stream<'a> {
         Pace { tile, side, products }: Pace,
     ) -> Option<Self> {
         let follows = words.as_ptr_range().end == then.words.as_ptr();
-        let finds = prefetch == Prefetch::AtJumps && products < SLOW;
+        let Manner { near, slow } = Manner::of(prefetch);
+        let finds = products < slow;
         if finds && follows {
             return None;
         }
-        let near = (NEAR.checked_div(tile).unwrap_or(0).max(1) * tile).max(side);
+        let near = (near.checked_div(tile).unwrap_or(0).max(1) * tile).max(side);
         Some(Self { lines: &lines[near.min(lines.len())..], then: &then.lines()[..then.numbers], finds })
     }
 
@@ -229,15 +249,21 @@ mod tests {
         let [next, other] = [0, 1].map(|begin| Ahead::rows(rest[begin..].as_flattened()));
         let asked = |prefetch, then, products| asked(prefetch, lines, then, (64, products));
         let order = |lines: &[Step]| lines.iter().map(core::ptr::from_ref).collect::<Vec<_>>();
-        assert_eq!(asked(Prefetch::AtJumps, next, 4), None);
-        // At a jump they are to find where it leads to.
-        assert_eq!(asked(Prefetch::AtJumps, other, 4), Some(order(&rest[1..][..NEAR])));
-        assert_eq!(asked(Prefetch::AtJumps, Ahead::NOTHING, 4), Some(vec![]));
+        for (prefetch, products, near) in [(Prefetch::AtJumps, 7, 128), (Prefetch::Close, 1, 64)] {
+            assert_eq!(asked(prefetch, next, products), None);
+            // At a jump they are to find where it leads to.
+            assert_eq!(asked(prefetch, other, products), Some(order(&rest[1..][..near])));
+            assert_eq!(asked(prefetch, Ahead::NOTHING, products), Some(vec![]));
+        }
         // What they find no sooner than it is read is asked for, as others ask for all.
-        for (prefetch, products) in
-            [(Prefetch::AtJumps, SLOW), (Prefetch::IntoFirst, 4), (Prefetch::IntoSecond, 4)]
-        {
-            let all = [order(&lines[NEAR..]), order(&rest[..NEAR])].concat();
+        let cases = [
+            (Prefetch::AtJumps, 8, 128),
+            (Prefetch::Close, 2, 64),
+            (Prefetch::IntoFirst, 1, 128),
+            (Prefetch::IntoSecond, 1, 128),
+        ];
+        for (prefetch, products, near) in cases {
+            let all = [order(&lines[near..]), order(&rest[..near])].concat();
             assert_eq!(asked(prefetch, next, products), Some(all));
         }
     }

@@ -13,7 +13,7 @@ use regard_simd::{F32, I32, Lanes, Simd, vectors, vectors_mut};
 
 use super::ahead::{Ask, Next};
 use super::load::Step;
-use super::tile::{Panels, Write, at_once};
+use super::tile::{Panels, Write};
 use crate::isa::{Door, Dot, DotOp};
 
 /// How bytes of each lane are stored in a [`Step`]; a word of it takes `N` words of the other operand.
@@ -194,7 +194,7 @@ impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U:
                 }
             }
             if let Some(next) = next {
-                let count = at_once(U.div_ceil(per_panel), W);
+                let count = U.div_ceil(per_panel);
                 next.ask::<D, A>(lanes, 0..count);
                 next.go_on(count);
             }

@@ -10,7 +10,7 @@ use super::ahead::{Ask, IntoFirst, IntoSecond, Next, Pace, Stream};
 use super::load::{Dots, Floats, Halves, Pairs, Stored};
 use super::single::AddSingle;
 use super::tile::{Operand, Panels, Tile, Write};
-use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles, packed_row};
+use super::{Before, LANES, Part, RowTile, Target, Tiles, Weights, Words, are_alone, in_tiles, packed_row};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many elements its words take.
@@ -156,14 +156,14 @@ impl<'a, S: Stored<N>, const N: usize> Product<'a, S, N> {
     /// The same of one row, in vectors of which `V` are two lines.
     #[inline(always)]
     fn add_single<D: Door, const V: usize>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        let stream = self.stream::<D, 1>(lanes);
+        let stream = self.stream(lanes, (1, false));
         let product = self;
         match lanes.prefetches() {
             Prefetch::IntoFirst => {
                 let kind = PhantomData::<IntoFirst>;
                 lanes.call(AddSingle::<D, S, _, N, V> { lanes, product, before, target, stream, kind });
             }
-            Prefetch::IntoSecond | Prefetch::AtJumps => {
+            _ => {
                 let kind = PhantomData::<IntoSecond>;
                 lanes.call(AddSingle::<D, S, _, N, V> { lanes, product, before, target, stream, kind });
             }
@@ -172,13 +172,15 @@ impl<'a, S: Stored<N>, const N: usize> Product<'a, S, N> {
 
     #[inline(always)]
     fn add_many<D: Door>(&self, lanes: D, before: Before<'_>, target: Target<'_>) {
-        let mut stream = self.stream::<D, N>(lanes);
+        // As many pairs as a tile has vectors for.
+        let pairs = if are_alone::<D>() { 1 } else { N };
+        let mut stream = self.stream(lanes, (pairs, are_alone::<D>()));
         for page in 0..self.words.pages {
             let (words, a) = self.page(page);
             let before = if page == 0 { before } else { Before::Kept };
             let mut first = 0;
             while first < self.panels {
-                let side = words.side(first, self.panels, N);
+                let side = words.side(first, self.panels, pairs);
                 // Each chain starts from zero and is added to those before it.
                 for begin in (0..a.depth).step_by(self.chain) {
                     let depth = self.chain.min(a.depth - begin);
@@ -206,12 +208,12 @@ impl<'a, S: Stored<N>, const N: usize> Product<'a, S, N> {
         (words.part(number, 1), Operand { numbers: &a.numbers[before * N..], depth, ..a })
     }
 
-    /// Where tiles of so many pairs of panels ask.
+    /// Where tiles ask that go over so many pairs of panels at a time, whole or a panel alone.
     #[inline(always)]
-    fn stream<D: Door, const PAIRS: usize>(&self, lanes: D) -> Option<Stream<'a>> {
+    fn stream<D: Door>(&self, lanes: D, tiles: (usize, bool)) -> Option<Stream<'a>> {
         let (_, a) = self.page(0);
         let pace =
-            Pace::new((self.words.block, self.panels), PAIRS, self.chain.min(a.depth), N * self.a.rows);
+            Pace::new((self.words.block, self.panels), tiles, self.chain.min(a.depth), N * self.a.rows);
         self.words.stream(lanes, self.panels, pace)
     }
 }

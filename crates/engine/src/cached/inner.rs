@@ -41,7 +41,7 @@ pub fn inner_products<D: Door>(lanes: D, a: &[f32], rows: &[f32], ahead: Option<
     });
     match lanes.prefetches() {
         Prefetch::IntoFirst => all::<D, IntoFirst>(lanes, (a, rows), stream, to),
-        Prefetch::IntoSecond | Prefetch::AtJumps => all::<D, IntoSecond>(lanes, (a, rows), stream, to),
+        _ => all::<D, IntoSecond>(lanes, (a, rows), stream, to),
     }
 }
 

@@ -10,7 +10,7 @@ use regard_simd::{F32, vectors_mut};
 use super::ahead::{Ask, Next, Pace};
 use super::bytes::{self, ByteTile, Bytes, Groups, MOST_IN_HALVES, Nibbles, Rows, Stored};
 use super::tile::{Panels, Write};
-use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, in_tiles};
+use super::{Before, GROUP, LANES, Part, RowTile, Target, Tiles, Weights, Words, are_alone, in_tiles};
 use crate::isa::Door;
 
 /// Calls a function with the type that stands for a codec, and how many words of bytes its words take.
@@ -99,7 +99,8 @@ fn scores_of<D: Door, S: Stored<N>, const N: usize>(
         count: block.groups,
         depth: if block.groups > 1 { GROUP / (WORD * N) } else { depth },
     };
-    let mut stream = words.stream(lanes, panels, Pace::new((block, panels), 1, depth, 2 * N * rows));
+    let mut stream =
+        words.stream(lanes, panels, Pace::new((block, panels), (1, are_alone::<D>()), depth, 2 * N * rows));
     let mut first = 0;
     while first < panels {
         let side = words.side(first, panels, 1);
@@ -138,7 +139,7 @@ fn outputs_of<D: Door, S: Stored<N>, const N: usize>(
     let block = words.block;
     let numbers = WORD * N;
     let depth = weights.chain.div_ceil(numbers).min(block.depth);
-    let pace = Pace::new((block, block.panels), 1, depth, 2 * N * weights.rows);
+    let pace = Pace::new((block, block.panels), (1, are_alone::<D>()), depth, 2 * N * weights.rows);
     let mut stream = words.stream(lanes, block.panels, pace);
     for begin in (0..weights.count).step_by(weights.chain) {
         let count = weights.chain.min(weights.count - begin);

@@ -25,7 +25,7 @@ use regard_simd::Prefetch;
 use self::ahead::{Ask, IntoFirst, IntoSecond, Next, Pace, Stream};
 use self::load::Step;
 use self::rows::RowTile;
-use self::tile::{Panels, Write, at_once};
+use self::tile::{Panels, Write};
 use crate::isa::Door;
 
 pub use self::ahead::Ahead;
@@ -283,6 +283,11 @@ trait Tiles<D: Door> {
 /// Vectors that all rows are taken over before the next: so few that they stay near, whatever else is read.
 const STRIP: usize = 4;
 
+/// Whether tiles of several rows take a panel alone: vectors are so short that a pair of panels has more of them than a tile.
+const fn are_alone<D: Door>() -> bool {
+    D::WIDTH < LANES
+}
+
 /// Takes all rows and vectors of lanes of a part in tiles: whole row tiles over as few vectors as they have, so that these are
 /// still near for the next, then what is left of the rows.
 #[inline(always)]
@@ -355,8 +360,8 @@ impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
         let &Part { side: Side { turns, .. }, depth, before, .. } = self.part;
         let per_panel = LANES / D::WIDTH;
         // Where several tiles share lines the first one asks.
-        let asks = asks && first.is_multiple_of(turns * per_panel);
-        let lines = at_once(count.div_ceil(per_panel), turns) * depth;
+        let asks = asks && first.is_multiple_of(per_panel);
+        let lines = count.div_ceil(per_panel) * depth;
         let next = self.stream.as_mut().filter(|_| asks).and_then(|stream| stream.next(lines));
         let (add, factors) = match before {
             Before::Nothing => (false, None),
@@ -374,7 +379,7 @@ impl<D: Door, T: Tiles<D>> Strip<'_, '_, '_, D, T> {
         let (lanes, tiles, of) = (self.lanes, self.tiles, (tile, first));
         match lanes.prefetches() {
             Prefetch::IntoFirst => take::<D, T, IntoFirst>(lanes, tiles, of, (count, turns), next, write),
-            Prefetch::IntoSecond | Prefetch::AtJumps => {
+            _ => {
                 take::<D, T, IntoSecond>(lanes, tiles, of, (count, turns), next, write);
             }
         }

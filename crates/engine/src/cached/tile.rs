@@ -7,7 +7,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use regard_simd::{Simd, vectors_mut};
+use regard_simd::{Lanes, Simd, vectors_mut};
 
 use super::RowTile;
 use super::ahead::{Ask, Next};
@@ -45,11 +45,6 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Lines at a time that a tile of so many panels is the first to read, of panels of which so many take turns.
-pub(super) const fn at_once(panels: usize, turns: usize) -> usize {
-    if panels < turns { turns } else { panels }
-}
-
 /// One tile of panels of which `W` take turns, which asks for lines as `A` does. It runs as a function of its own, so that its sums keep every register.
 pub(super) struct Tile<'a, D, S, A, const N: usize, const R: usize, const U: usize, const W: usize> {
     pub lanes: D,
@@ -62,6 +57,9 @@ pub(super) struct Tile<'a, D, S, A, const N: usize, const R: usize, const U: usi
     pub write: Write<'a>,
     pub kind: PhantomData<(S, A)>,
 }
+
+/// Steps of a tile of short vectors between two jumps.
+const AT_ONCE: usize = 4;
 
 /// Rows that are broadcast: `depth` times as many numbers as a word takes of each, `stride` numbers apart.
 #[derive(Clone, Copy)]
@@ -92,6 +90,62 @@ impl<'a> Operand<'a> {
     }
 }
 
+/// Sums of a tile.
+type Sums<D, const R: usize, const U: usize> = [[<<D as Lanes>::Simd as Simd>::f32s; U]; R];
+
+impl<'a, D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize>
+    Tile<'a, D, S, A, N, R, U, W>
+{
+    /// Adds the products of some steps, `T` between two jumps.
+    #[inline(always)]
+    fn add<const T: usize>(
+        &self,
+        mut sums: Sums<D, R, U>,
+        next: &mut Option<Next>,
+        range: Range<usize>,
+    ) -> Sums<D, R, U> {
+        let (lanes, first) = (self.lanes, self.first);
+        let simd = lanes.simd();
+        let per_panel = super::LANES / D::WIDTH;
+        // Slices of one length, so that nothing is compared in the loop.
+        let count = range.len() / T;
+        let mut a: [&[[[f32; N]; T]]; R] = [&[]; R];
+        for (a, row) in a.iter_mut().zip(self.a.rows::<N, R>()) {
+            *a = &row[range.clone()].as_chunks().0[..count];
+        }
+        let mut lines: [(&[[[Step; W]; T]], usize); U] = [(&[], 0); U];
+        for (u, lines) in lines.iter_mut().enumerate() {
+            let (of_panel, turn) = self.panels.lines::<W>((first + u) / per_panel, range.clone());
+            *lines = (&of_panel.as_chunks().0[..count], turn);
+        }
+        for j in 0..count {
+            for t in 0..T {
+                let mut numbers = [[simd.splat_f32s(0.0); N]; U];
+                for (u, numbers) in numbers.iter_mut().enumerate() {
+                    let (lines, turn) = lines[u];
+                    *numbers = S::load(lanes, &lines[j][t][turn], (first + u) % per_panel);
+                }
+                for n in 0..N {
+                    for (sums, a) in sums.iter_mut().zip(&a) {
+                        let a = simd.splat_f32s(a[j][t][n]);
+                        for (sum, numbers) in sums.iter_mut().zip(&numbers) {
+                            *sum = S::mul_add(lanes, a, numbers[n], *sum);
+                        }
+                    }
+                }
+                if let Some(next) = next {
+                    let count = U.div_ceil(per_panel);
+                    next.ask::<D, A>(lanes, t * count..(t + 1) * count);
+                }
+            }
+            if let Some(next) = next {
+                next.go_on(T * U.div_ceil(per_panel));
+            }
+        }
+        sums
+    }
+}
+
 impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usize, const W: usize> Op
     for Tile<'_, D, S, A, N, R, U, W>
 {
@@ -99,48 +153,23 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
 
     #[inline(always)]
     fn run(self) {
-        let Self { lanes, a, panels, first, mut next, write, .. } = self;
-        let simd = lanes.simd();
-        let per_panel = super::LANES / D::WIDTH;
-        // Slices of one length, so that nothing is compared in the loop.
-        let depth = a.depth;
-        let a = a.rows::<N, R>();
-        let mut lines = [(&[][..], 0); U];
-        for (u, lines) in lines.iter_mut().enumerate() {
-            *lines = panels.lines::<W>((first + u) / per_panel, 0..depth);
+        let (depth, mut next) = (self.a.depth, self.next);
+        let mut sums = [[self.lanes.simd().splat_f32s(0.0); U]; R];
+        // A tile of short vectors has so few products a step that the instructions of a loop count.
+        let whole = if D::TILE > 4 { 0 } else { depth / AT_ONCE * AT_ONCE };
+        if whole > 0 {
+            sums = self.add::<AT_ONCE>(sums, &mut next, 0..whole);
         }
-        let mut sums = [[simd.splat_f32s(0.0); U]; R];
-        for j in 0..depth {
-            let mut numbers = [[simd.splat_f32s(0.0); N]; U];
-            for (u, numbers) in numbers.iter_mut().enumerate() {
-                let (lines, turn) = lines[u];
-                *numbers = S::load(lanes, &lines[j][turn], (first + u) % per_panel);
-            }
-            for n in 0..N {
-                for (sums, a) in sums.iter_mut().zip(&a) {
-                    let a = simd.splat_f32s(a[j][n]);
-                    for (sum, numbers) in sums.iter_mut().zip(&numbers) {
-                        *sum = S::mul_add(lanes, a, numbers[n], *sum);
-                    }
-                }
-            }
-            if let Some(next) = &mut next {
-                let count = at_once(U.div_ceil(per_panel), W);
-                next.ask::<D, A>(lanes, 0..count);
-                next.go_on(count);
-            }
+        if whole < depth {
+            sums = self.add::<1>(sums, &mut next, whole..depth);
         }
-        write.write(lanes, &sums);
+        self.write.write(self.lanes, &sums);
     }
 }
 
 impl Write<'_> {
     #[inline(always)]
-    pub fn write<D: Door, const R: usize, const U: usize>(
-        self,
-        lanes: D,
-        sums: &[[<D::Simd as Simd>::f32s; U]; R],
-    ) {
+    pub fn write<D: Door, const R: usize, const U: usize>(self, lanes: D, sums: &Sums<D, R, U>) {
         let simd = lanes.simd();
         let Self { to, stride, rows, add, factors } = self;
         for (r, sums) in sums.iter().enumerate().take(rows) {

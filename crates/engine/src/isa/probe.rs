@@ -1,6 +1,6 @@
 //! What is asked of the processor once and remembered.
 
-use core::arch::x86_64::__cpuid;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use regard_simd::Prefetch;
@@ -33,16 +33,25 @@ impl Probe {
 
 /// How this processor is to be asked for long runs of lines.
 ///
-/// AMD's family 26 (Zen 5) reads them faster from the first cache. Family 25 (Zen 4) leaves off looking ahead by itself where lines are
-/// asked for, and is fastest where they lie one after the other and nothing is. Of others nothing is known.
+/// AMD's family 26 (Zen 5) reads them faster from the first cache. Family 25 with AVX-512 (Zen 4) leaves off looking ahead by itself where
+/// lines are asked for, and is fastest where they lie one after the other and nothing is. Without it (Zen 3) it drops what is asked for
+/// far ahead. Of others nothing is known.
 pub(crate) fn prefetch() -> Prefetch {
     static AMD: Probe = Probe::new();
     static LATE: Probe = Probe::new();
+    static WIDE: Probe = Probe::new();
     if !AMD.get(|| __cpuid(0).ebx == AUTH) {
         return Prefetch::IntoSecond;
     }
-    if LATE.get(|| family(__cpuid(1).eax) >= 26) { Prefetch::IntoFirst } else { Prefetch::AtJumps }
+    if LATE.get(|| family(__cpuid(1).eax) >= 26) {
+        return Prefetch::IntoFirst;
+    }
+    // Where there is an instruction set to run there is leaf 7.
+    if WIDE.get(|| __cpuid_count(7, 0).ebx & AVX512F != 0) { Prefetch::AtJumps } else { Prefetch::Close }
 }
+
+/// Bit of CPUID leaf 7's EBX: AVX-512F.
+const AVX512F: u32 = 1 << 16;
 
 /// The first four letters of "AuthenticAMD", as CPUID leaf 0's EBX has them.
 const AUTH: u32 = u32::from_le_bytes(*b"Auth");
