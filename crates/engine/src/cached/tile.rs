@@ -58,7 +58,7 @@ pub(super) struct Tile<'a, D, S, A, const N: usize, const R: usize, const U: usi
     pub kind: PhantomData<(S, A)>,
 }
 
-/// Steps of a tile of short vectors between two jumps.
+/// Steps between two jumps of a tile of 16 registers.
 const AT_ONCE: usize = 4;
 
 /// Rows that are broadcast: `depth` times as many numbers as a word takes of each, `stride` numbers apart.
@@ -155,7 +155,7 @@ impl<D: Door, S: Stored<N>, A: Ask, const N: usize, const R: usize, const U: usi
     fn run(self) {
         let (depth, mut next) = (self.a.depth, self.next);
         let mut sums = [[self.lanes.simd().splat_f32s(0.0); U]; R];
-        // A tile of short vectors has so few products a step that the instructions of a loop count.
+        // In 16 registers a tile has so few products a step that the instructions of a loop count.
         let whole = if D::TILE > 4 { 0 } else { depth / AT_ONCE * AT_ONCE };
         if whole > 0 {
             sums = self.add::<AT_ONCE>(sums, &mut next, 0..whole);
