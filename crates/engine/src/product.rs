@@ -263,11 +263,11 @@ impl<D: Door, K: Elements, const V: usize, const TURNED: bool> Op for Columns<'_
             let panels = to[first..].chunks_mut(ROWS * *to_stride);
             for (panel, to) in (0..rows).step_by(ROWS).zip(panels) {
                 let left = left.part([begin, count], [panel, ROWS]);
-                let sums: [[_; V]; ROWS] = if V == 3 && K::NUMBERS == 1 {
-                    // Of so many vectors, which the compiler is not told.
-                    lanes.strided_tile(left, right).map(|sums| core::array::from_fn(|v| sums[v]))
+                let zeros = [[lanes.simd().splat_f32s(0.0); V]; ROWS];
+                let sums = if K::NUMBERS == 1 {
+                    lanes.strided_tile(zeros, left, right)
                 } else {
-                    sum::<D, K, V>(lanes, left, right)
+                    sum::<D, K, V, ROWS>(lanes, zeros, left, right)
                 };
                 for (row, sums) in sums.iter().enumerate() {
                     write(lanes, sums, &mut to[row * *to_stride..][..width], before, panel + row);
@@ -297,7 +297,7 @@ impl<'a> Rows<'a> {
     /// # Panics
     /// If the last of them lies outside the data.
     #[inline(always)]
-    fn new(data: &'a [f32], [first, step, apart]: [usize; 3], [count, each]: [usize; 2]) -> Self {
+    pub(crate) fn new(data: &'a [f32], [first, step, apart]: [usize; 3], [count, each]: [usize; 2]) -> Self {
         let along = |n: usize, step: usize| n.saturating_sub(1).saturating_mul(step);
         let last = first.saturating_add(along(count, step)).saturating_add(along(each, apart));
         assert!(count == 0 || last < data.len(), "operands are whole matrices");
@@ -309,7 +309,7 @@ impl<'a> Rows<'a> {
     /// # Panics
     /// If there are not so many.
     #[inline(always)]
-    fn part(self, [first, count]: [usize; 2], [begin, each]: [usize; 2]) -> Self {
+    pub(crate) fn part(self, [first, count]: [usize; 2], [begin, each]: [usize; 2]) -> Self {
         assert!(first <= self.count && count <= self.count - first, "steps are of the whole");
         assert!(begin <= self.each && each <= self.each - begin, "elements are of the whole");
         let start = self.start.wrapping_add(first * self.step + begin * self.apart);
@@ -329,15 +329,19 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Sums of 4 rows by `V` vectors.
+/// Adds to sums of `R` rows by `V` vectors, which elements of both sides are.
+///
+/// # Panics
+/// If these are not as many.
 #[inline(always)]
-pub(crate) fn sum<D: Door, K: Elements, const V: usize>(
+pub(crate) fn sum<D: Door, K: Elements, const V: usize, const R: usize>(
     lanes: D,
+    mut sums: [[<D::Simd as Simd>::f32s; V]; R],
     left: Rows<'_>,
     right: Rows<'_>,
-) -> [[<D::Simd as Simd>::f32s; V]; ROWS] {
+) -> [[<D::Simd as Simd>::f32s; V]; R] {
+    assert!(left.each == R && right.each == V * D::WIDTH, "operands are those of a tile");
     let simd = lanes.simd();
-    let mut sums = [[simd.splat_f32s(0.0); V]; ROWS];
     let (mut a, mut b) = (left.start, right.start);
     for _ in 0..right.count.min(left.count) {
         // SAFETY: `Rows::new` looked that as many vectors lie inside the slice at this step, which is one of its count, and

@@ -183,17 +183,21 @@ fn width(spec: &Spec) -> u32 {
 }
 
 /// The most tokens, in powers of two, whose keys and values of a head, so many rows of each, fit a small part of the cache that a
-/// pass lives in.
+/// pass lives in. Latents may fill the part that a chunk of them does: the longer a page is, the fewer tiles their outputs are cut into.
 fn page(spec: &Spec, machine: &Machine, rows: u32) -> Choice {
     let (what, bytes) = machine.pass_cache();
+    let (name, part) = match spec.mechanism {
+        Mechanism::Latent(_) => ("latents", 2),
+        _ => ("K and V of a head", 8),
+    };
     let per_row = [factor(width(spec).into(), ""), factor(4, "B")];
     let of_token = (rows > 1).then(|| factor(rows.into(), "rows"));
     let factors = |tokens: u32| -> Vec<_> {
         [factor(tokens.into(), "tokens")].into_iter().chain(of_token).chain(per_row).collect()
     };
     let bound = |tokens: u32| Inequality {
-        terms: vec![term("K and V of a head", &factors(tokens))],
-        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: 8 },
+        terms: vec![term(name, &factors(tokens))],
+        limit: Limit { what, value: bytes.into(), numerator: 1, denominator: part },
         unit: Unit::Bytes,
     };
     let (mut tokens, mut rejected) = (PAGE_STEP, Vec::new());

@@ -152,7 +152,9 @@ impl Visit for &Outputs<'_> {
 
 #[test]
 fn outputs_of_keys_as_they_lie_have_the_bits_of_those_of_turned_ones() {
-    for (codec, pairs) in [(Codec::F32, false), (Codec::Bf16, true)] {
+    for (codec, pairs) in
+        [(Codec::F32, false), (Codec::F16, false), (Codec::Bf16, false), (Codec::Bf16, true)]
+    {
         for (tokens, widths) in
             [(16, [40, 33]), (64, [120, 96]), (48, [5, 2]), (32, [96, 96]), (16, [77, 64])]
         {

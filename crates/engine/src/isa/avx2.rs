@@ -17,7 +17,8 @@ use super::probe::{self, Probe};
 use super::{BIAS, Door};
 use crate::engine::Op;
 use crate::pack::PANEL;
-use crate::product::{ROWS, Rows};
+use crate::panel::tile::Floats;
+use crate::product::{self, Rows};
 
 /// Proof that the processor has `pulp`'s level V3 and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -210,13 +211,26 @@ impl Door for Avx2 {
     #[inline(always)]
     fn half_tile<const FIRST: usize>(self, a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[f32x8; 3]; PANEL / 2] {
         // SAFETY: an `Avx2` is made only by `detect`, which saw AVX2 and FMA.
-        unsafe { half_tile::<FIRST>(a, b) }.map(|sums| sums.map(lanes))
+        let sums = unsafe { half_tile::<FIRST>(a, b) };
+        core::array::from_fn(|i| core::array::from_fn(|v| lanes(sums[3 * i + v])))
     }
 
     #[inline(always)]
-    fn strided_tile(self, a: Rows<'_>, b: Rows<'_>) -> [[f32x8; 3]; ROWS] {
+    fn strided_tile<const R: usize, const V: usize>(
+        self,
+        sums: [[f32x8; V]; R],
+        a: Rows<'_>,
+        b: Rows<'_>,
+    ) -> [[f32x8; V]; R] {
+        let tile = match (R, V) {
+            (4, 3) => four_by_three,
+            (6, 2) => six_by_two,
+            _ => return product::sum::<Self, Floats, V, R>(self, sums, a, b),
+        };
+        let sums = core::array::from_fn(|i| vector(sums[i / V][i % V]));
         // SAFETY: an `Avx2` is made only by `detect`, which saw AVX2 and FMA.
-        unsafe { strided_tile(a, b) }.map(|sums| sums.map(lanes))
+        let sums = unsafe { tile(sums, a, b) };
+        core::array::from_fn(|i| core::array::from_fn(|v| lanes(sums[i * V + v])))
     }
 
     #[inline(always)]
@@ -304,14 +318,12 @@ fn door_vnni<O: Op>(op: O) -> O::Output {
     op.run()
 }
 
-/// Sums of a row of a tile: the float at an address, broadcast, by 3 vectors.
+/// Sums of a row of a tile: the float at an address, broadcast, by some vectors.
 macro_rules! sums {
-    ($i:literal, $($address:literal),+) => {
+    ($($address:literal),+ => $($sum:literal += $vector:literal),+) => {
         concat!(
             "vbroadcastss {x}, [", $($address),+, "]\n",
-            "vfmadd231ps {c", $i, "0}, {x}, {b0}\n",
-            "vfmadd231ps {c", $i, "1}, {x}, {b1}\n",
-            "vfmadd231ps {c", $i, "2}, {x}, {b2}\n",
+            $("vfmadd231ps {s", $sum, "}, {x}, {b", $vector, "}\n"),+
         )
     };
 }
@@ -323,10 +335,10 @@ macro_rules! row {
             row!(load "b0", $row, "0"),
             row!(load "b1", $row, "32"),
             row!(load "b2", $row, "64"),
-            sums!("0", "{a} + ", $row, " * {a_row}"),
-            sums!("1", "{a} + ", $row, " * {a_row} + 4"),
-            sums!("2", "{a} + ", $row, " * {a_row} + 8"),
-            sums!("3", "{a} + ", $row, " * {a_row} + 12"),
+            sums!("{a} + ", $row, " * {a_row}" => "0" += "0", "1" += "1", "2" += "2"),
+            sums!("{a} + ", $row, " * {a_row} + 4" => "3" += "0", "4" += "1", "5" += "2"),
+            sums!("{a} + ", $row, " * {a_row} + 8" => "6" += "0", "7" += "1", "8" += "2"),
+            sums!("{a} + ", $row, " * {a_row} + 12" => "9" += "0", "10" += "1", "11" += "2"),
         )
     };
     (load $to:literal, $row:literal, $at:literal) => {
@@ -334,27 +346,29 @@ macro_rules! row {
     };
 }
 
-/// A tile's assembly, which adds to 4 × 3 sums: with them, vectors and a broadcast it has all 16 registers.
+/// Sums of a tile: with two or three vectors and a broadcast they take all 16 registers, or all but one.
+type Sums = [__m256; 12];
+
+/// A tile's assembly, which adds to its sums.
 macro_rules! tile {
     ($sums:ident, $($part:tt)*) => {
         asm!(
             $($part)*
             b0 = out(ymm_reg) _,
             b1 = out(ymm_reg) _,
-            b2 = out(ymm_reg) _,
             x = out(ymm_reg) _,
-            c00 = inout(ymm_reg) $sums[0][0],
-            c01 = inout(ymm_reg) $sums[0][1],
-            c02 = inout(ymm_reg) $sums[0][2],
-            c10 = inout(ymm_reg) $sums[1][0],
-            c11 = inout(ymm_reg) $sums[1][1],
-            c12 = inout(ymm_reg) $sums[1][2],
-            c20 = inout(ymm_reg) $sums[2][0],
-            c21 = inout(ymm_reg) $sums[2][1],
-            c22 = inout(ymm_reg) $sums[2][2],
-            c30 = inout(ymm_reg) $sums[3][0],
-            c31 = inout(ymm_reg) $sums[3][1],
-            c32 = inout(ymm_reg) $sums[3][2],
+            s0 = inout(ymm_reg) $sums[0],
+            s1 = inout(ymm_reg) $sums[1],
+            s2 = inout(ymm_reg) $sums[2],
+            s3 = inout(ymm_reg) $sums[3],
+            s4 = inout(ymm_reg) $sums[4],
+            s5 = inout(ymm_reg) $sums[5],
+            s6 = inout(ymm_reg) $sums[6],
+            s7 = inout(ymm_reg) $sums[7],
+            s8 = inout(ymm_reg) $sums[8],
+            s9 = inout(ymm_reg) $sums[9],
+            s10 = inout(ymm_reg) $sums[10],
+            s11 = inout(ymm_reg) $sums[11],
             options(nostack, readonly),
         )
     };
@@ -370,17 +384,18 @@ const UNROLLED: usize = 4;
 /// instructions (docs/measuring.md, *Cores that are shared*).
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m256; 3]; PANEL / 2] {
+fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> Sums {
+    const { assert!(PANEL / 2 == 4, "a tile has 4 × 3 sums") };
     const { assert!(FIRST + PANEL / 2 <= PANEL, "a tile's rows lie within a panel") };
     const { assert!(UNROLLED == 4, "a turn of the first loop below takes 4 rows") };
     assert_eq!(a.len(), b.len(), "a and b are equally deep");
-    let mut c = [[_mm256_setzero_ps(); 3]; PANEL / 2];
+    let mut sums = [_mm256_setzero_ps(); 12];
     // SAFETY: both loops together take `a.len()` rows (asserted above): 4 floats of each row of `a`, from `FIRST` on, which are inside
     // the row, and the 3 vectors of each row of `b`, of as many rows. Pointers may end past a slice, where nothing is read. Loads ask
     // for no alignment, nothing is written to memory, and every register that changes is declared.
     unsafe {
         tile!(
-            c,
+            sums,
             "test {turns}, {turns}",
             "jz 3f",
             "2:",
@@ -409,38 +424,57 @@ fn half_tile<const FIRST: usize>(a: &[[f32; PANEL]], b: &[[f32x8; 3]]) -> [[__m2
             unrolled = const UNROLLED,
             a_row = const size_of::<[f32; PANEL]>(),
             b_row = const size_of::<[f32x8; 3]>(),
+            b2 = out(ymm_reg) _,
         );
     }
-    c
+    sums
 }
 
-/// The same tile of operands that lie wherever. Compiled, a sum goes through memory at each step, which takes twice as long as its
-/// multiply-adds.
+/// Where a tile of operands that lie wherever begins, and how far it goes with each step, in bytes.
+struct Walk {
+    depth: usize,
+    a: *const f32,
+    apart: usize,
+    a_step: usize,
+    b: *const f32,
+    b_step: usize,
+}
+
+impl Walk {
+    /// Of a tile of `R` rows by so many vectors.
+    #[inline(always)]
+    fn new<const R: usize>(a: Rows<'_>, b: Rows<'_>, vectors: usize) -> Self {
+        let ([depth, a_each], [b_depth, b_each]) = (a.sizes(), b.sizes());
+        assert!(depth == b_depth && a_each == R && b_each == 8 * vectors, "operands are those of a tile");
+        let ((a, [a_step, apart]), (b, [b_step, b_apart])) = (a.place(), b.place());
+        assert_eq!(b_apart, 1, "vectors lie as they are");
+        let [apart, a_step, b_step] = [apart, a_step, b_step].map(|count| count * size_of::<f32>());
+        Self { depth, a, apart, a_step, b, b_step }
+    }
+}
+
+/// The tile of 4 × 3 sums of operands that lie wherever. Compiled, a sum goes through memory at each step, which takes twice as long as
+/// its multiply-adds.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn strided_tile(a: Rows<'_>, b: Rows<'_>) -> [[__m256; 3]; ROWS] {
-    const { assert!(ROWS == 4, "the loop below takes 4 rows") };
-    let ([depth, a_each], [b_depth, b_each]) = (a.sizes(), b.sizes());
-    assert!(depth == b_depth && a_each == ROWS && b_each == 3 * 8, "operands are those of a tile");
-    let ((a, [a_step, apart]), (b, [b_step, b_apart])) = (a.place(), b.place());
-    assert_eq!(b_apart, 1, "vectors lie as they are");
-    let mut c = [[_mm256_setzero_ps(); 3]; ROWS];
+fn four_by_three(mut sums: Sums, a: Rows<'_>, b: Rows<'_>) -> Sums {
+    let Walk { depth, a, apart, a_step, b, b_step } = Walk::new::<4>(a, b, 3);
     // SAFETY: the loop takes `depth` steps, of each 4 floats of `a` and the 3 vectors of `b`, which `Rows` says may be read (asserted
-    // above). Pointers may end past a slice, where nothing is read. Loads ask for no alignment, nothing is written to memory, and every
-    // register that changes is declared.
+    // by `Walk::new`). Pointers may end past a slice, where nothing is read. Loads ask for no alignment, nothing is written to memory,
+    // and every register that changes is declared.
     unsafe {
         tile!(
-            c,
+            sums,
             "test {depth}, {depth}",
             "jz 3f",
             "2:",
             "vmovups {b0}, [{b}]",
             "vmovups {b1}, [{b} + 32]",
             "vmovups {b2}, [{b} + 64]",
-            sums!("0", "{a}"),
-            sums!("1", "{a} + {apart}"),
-            sums!("2", "{a} + 2 * {apart}"),
-            sums!("3", "{last}"),
+            sums!("{a}" => "0" += "0", "1" += "1", "2" += "2"),
+            sums!("{a} + {apart}" => "3" += "0", "4" += "1", "5" += "2"),
+            sums!("{a} + 2 * {apart}" => "6" += "0", "7" += "1", "8" += "2"),
+            sums!("{last}" => "9" += "0", "10" += "1", "11" += "2"),
             "add {a}, {a_step}",
             "add {last}, {a_step}",
             "add {b}, {b_step}",
@@ -449,14 +483,53 @@ fn strided_tile(a: Rows<'_>, b: Rows<'_>) -> [[__m256; 3]; ROWS] {
             "3:",
             depth = inout(reg) depth => _,
             a = inout(reg) a => _,
-            last = inout(reg) a.wrapping_add(3 * apart) => _,
+            last = inout(reg) a.wrapping_byte_add(3 * apart) => _,
             b = inout(reg) b => _,
-            apart = in(reg) apart * size_of::<f32>(),
-            a_step = in(reg) a_step * size_of::<f32>(),
-            b_step = in(reg) b_step * size_of::<f32>(),
+            apart = in(reg) apart,
+            a_step = in(reg) a_step,
+            b_step = in(reg) b_step,
+            b2 = out(ymm_reg) _,
         );
     }
-    c
+    sums
+}
+
+/// The tile of 6 × 2 sums of operands that lie wherever.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn six_by_two(mut sums: Sums, a: Rows<'_>, b: Rows<'_>) -> Sums {
+    let Walk { depth, a, apart, a_step, b, b_step } = Walk::new::<6>(a, b, 2);
+    // SAFETY: as for `four_by_three`, of 6 floats and 2 vectors.
+    unsafe {
+        tile!(
+            sums,
+            "test {depth}, {depth}",
+            "jz 3f",
+            "2:",
+            "vmovups {b0}, [{b}]",
+            "vmovups {b1}, [{b} + 32]",
+            sums!("{a}" => "0" += "0", "1" += "1"),
+            sums!("{a} + {apart}" => "2" += "0", "3" += "1"),
+            sums!("{a} + 2 * {apart}" => "4" += "0", "5" += "1"),
+            sums!("{fourth}" => "6" += "0", "7" += "1"),
+            sums!("{fourth} + {apart}" => "8" += "0", "9" += "1"),
+            sums!("{fourth} + 2 * {apart}" => "10" += "0", "11" += "1"),
+            "add {a}, {a_step}",
+            "add {fourth}, {a_step}",
+            "add {b}, {b_step}",
+            "dec {depth}",
+            "jnz 2b",
+            "3:",
+            depth = inout(reg) depth => _,
+            a = inout(reg) a => _,
+            fourth = inout(reg) a.wrapping_byte_add(3 * apart) => _,
+            b = inout(reg) b => _,
+            apart = in(reg) apart,
+            a_step = in(reg) a_step,
+            b_step = in(reg) b_step,
+        );
+    }
+    sums
 }
 
 #[cfg(all(test, feature = "std"))]

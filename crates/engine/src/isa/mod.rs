@@ -18,7 +18,7 @@ use self::dots::{Halves, With};
 use crate::engine::Op;
 use crate::pack::PANEL;
 use crate::panel::tile::{Floats, sum};
-use crate::product::{self, ROWS, Rows};
+use crate::product::{self, Rows};
 
 pub use self::dots::{Dot, DotOp};
 
@@ -55,13 +55,18 @@ pub trait Door: Lanes {
         sum::<Self, Floats, 3, { PANEL / 2 }, FIRST>(self, a, b)
     }
 
-    /// `Σ_l a[l][i] · b[l][v]` for 4 rows and 3 vectors of operands that lie wherever, each sum from zero and in order of depth. The
-    /// steps of both are as many, elements of a are 4 and those of b fill 3 vectors.
+    /// `sums[i][v] + Σ_l a[l][i] · b[l][v]` for `R` rows and `V` vectors of operands that lie wherever, in order of depth. The steps of
+    /// both are as many, elements of a are `R` and those of b fill `V` vectors.
     ///
-    /// A set whose registers it fills to the last may override it with assembly.
+    /// A set whose registers some tiles fill to the last may override it with assembly.
     #[inline(always)]
-    fn strided_tile(self, a: Rows<'_>, b: Rows<'_>) -> [[<Self::Simd as Simd>::f32s; 3]; ROWS] {
-        product::sum::<Self, Floats, 3>(self, a, b)
+    fn strided_tile<const R: usize, const V: usize>(
+        self,
+        sums: [[<Self::Simd as Simd>::f32s; V]; R],
+        a: Rows<'_>,
+        b: Rows<'_>,
+    ) -> [[<Self::Simd as Simd>::f32s; V]; R] {
+        product::sum::<Self, Floats, V, R>(self, sums, a, b)
     }
 
     /// `a.0 · b.0 + a.1 · b.1 + c` in each lane, where lanes of a and b are words of two bf16. How sums are rounded, and

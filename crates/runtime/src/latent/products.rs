@@ -1,6 +1,8 @@
 //! Products with the matrices of latents: a query is brought to them before it meets keys, and its output back.
 //!
-//! Matrices are read as they are given, four rows at a time, once for all queries of a head.
+//! Matrices are read as they are given, four rows at a time, once for all queries of a head. The rows behind them are asked for as they
+//! lie, a line for each that is read: four short rows in turns are not found by a processor itself, and of many lines that are asked
+//! for at once some drop most.
 
 use half::{bf16, f16};
 use regard_engine::cached::LANES;
@@ -11,7 +13,7 @@ use regard_ir::plan::Dtype;
 use regard_simd::{F32, load_f32, vectors_mut};
 
 use crate::carve::ALIGN;
-use crate::lines;
+use crate::lines::LINE_BYTES;
 use crate::view::View;
 
 /// Rows of a matrix that are multiplied at a time.
@@ -38,13 +40,11 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Asks for the rows behind the four from number `first` on: the first product to read a matrix would wait for each.
+    /// The four rows from number `first` on, or as many as there are, where they lie one behind the other.
     #[inline(always)]
-    fn ask_behind<D: Door>(&self, lanes: D, first: usize) {
-        let count = self.rows.counts()[2];
-        for row in (first + ROWS).min(count)..(first + 2 * ROWS).min(count) {
-            lines::ask(lanes, self.rows.row(0, self.head, row));
-        }
+    fn behind(&self, first: usize) -> Behind<'a> {
+        let count = self.rows.counts()[2].saturating_sub(first).min(ROWS);
+        Behind(self.rows.block([0, self.head, first], count).map_or(&[], Elements::bytes))
     }
 
     /// So many rows from number `first` on, which are of this type.
@@ -52,6 +52,29 @@ impl<'a> Matrix<'a> {
     fn rows_from<T: Element, const N: usize>(&self, first: usize) -> [&'a [T]; N] {
         core::array::from_fn(|i| T::of(self.rows.row(0, self.head, first + i)).unwrap_or_default())
     }
+}
+
+/// Bytes that are read soon.
+struct Behind<'a>(&'a [u8]);
+
+impl Behind<'_> {
+    /// None that are asked for.
+    const NOTHING: Self = Self(&[]);
+
+    /// Asks for some lines, as many as there are.
+    #[inline(always)]
+    fn ask<D: Door>(&mut self, lanes: D, count: usize) {
+        for _ in 0..count.min(self.0.len().div_ceil(LINE_BYTES)) {
+            lanes.prefetch_far(self.0.as_ptr());
+            self.0 = self.0.get(LINE_BYTES..).unwrap_or_default();
+        }
+    }
+}
+
+/// Vectors of a line of elements of this type.
+const fn line_vectors<D: Door, T: Element>() -> usize {
+    let bytes = D::WIDTH * size_of::<T>();
+    if bytes < LINE_BYTES { LINE_BYTES / bytes } else { 1 }
 }
 
 /// A row from its last whole vector on, with zeros behind it; `None` where whole vectors are all of it.
@@ -109,14 +132,12 @@ fn absorb_of<D: Door, T: Element>(
             sums.fill(0.0);
             let mut n = begin;
             while n + ROWS <= end {
-                if query == 0 {
-                    matrix.ask_behind(lanes, n);
-                }
-                add_rows::<_, T, ROWS>(lanes, matrix, n, row, sums);
+                let behind = if query == 0 { matrix.behind(n + ROWS) } else { Behind::NOTHING };
+                add_rows::<_, T, ROWS>(lanes, (matrix, n), row, behind, sums);
                 n += ROWS;
             }
             for n in n..end {
-                add_rows::<_, T, 1>(lanes, matrix, n, row, sums);
+                add_rows::<_, T, 1>(lanes, (matrix, n), row, Behind::NOTHING, sums);
             }
             for (to, sum) in to[query * stride..][..rank].iter_mut().zip(&*sums) {
                 *to += sum;
@@ -129,9 +150,9 @@ fn absorb_of<D: Door, T: Element>(
 #[inline(always)]
 fn add_rows<D: Door, T: Element, const N: usize>(
     lanes: D,
-    matrix: Matrix<'_>,
-    first: usize,
+    (matrix, first): (Matrix<'_>, usize),
     query: Elements<'_>,
+    mut behind: Behind<'_>,
     sums: &mut [f32],
 ) {
     let rows: [&[T]; N] = matrix.rows_from(first);
@@ -141,12 +162,16 @@ fn add_rows<D: Door, T: Element, const N: usize>(
     }
     let whole = matrix.rows.width() / D::WIDTH;
     let (whole, rest) = vectors_mut(lanes, sums).split_at_mut(whole);
-    for (v, sum) in whole.iter_mut().enumerate() {
-        let mut total = F32::from_raw(lanes, *sum);
-        for (x, row) in x.iter().zip(&rows) {
-            total = x.mul_add(T::load(lanes, &row[v * D::WIDTH..]), total);
+    let of_line = line_vectors::<D, T>();
+    for (line, sums) in whole.chunks_mut(of_line).enumerate() {
+        behind.ask(lanes, N);
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let mut total = F32::from_raw(lanes, *sum);
+            for (x, row) in x.iter().zip(&rows) {
+                total = x.mul_add(T::load(lanes, &row[(line * of_line + v) * D::WIDTH..]), total);
+            }
+            *sum = total.raw();
         }
-        *sum = total.raw();
     }
     for (x, row) in x.iter().zip(&rows) {
         if let (Some(tail), Some(sum)) = (tail(lanes, row), rest.first_mut()) {
@@ -174,30 +199,38 @@ fn bring_back_of<D: Door, T: Element>(
     to: &mut [f32],
 ) {
     let (fours, rest) = to.as_chunks_mut::<ROWS>();
-    let behind = fours.len() * ROWS;
+    let last = fours.len() * ROWS;
     for (four, to) in fours.iter_mut().enumerate() {
-        if is_first {
-            matrix.ask_behind(lanes, four * ROWS);
-        }
-        *to = products(lanes, matrix.rows_from::<T, ROWS>(four * ROWS), row);
+        let first = four * ROWS;
+        let behind = if is_first { matrix.behind(first + ROWS) } else { Behind::NOTHING };
+        *to = products(lanes, matrix.rows_from::<T, ROWS>(first), row, behind);
     }
     for (i, to) in rest.iter_mut().enumerate() {
-        [*to] = products(lanes, matrix.rows_from::<T, 1>(behind + i), row);
+        [*to] = products(lanes, matrix.rows_from::<T, 1>(last + i), row, Behind::NOTHING);
     }
 }
 
 /// Products of a row in whole vectors with some rows of a matrix.
 #[inline(always)]
-fn products<D: Door, T: Element, const N: usize>(lanes: D, rows: [&[T]; N], row: &[f32]) -> [f32; N] {
+fn products<D: Door, T: Element, const N: usize>(
+    lanes: D,
+    rows: [&[T]; N],
+    row: &[f32],
+    mut behind: Behind<'_>,
+) -> [f32; N] {
+    let of_line = line_vectors::<D, T>();
     let whole = rows.first().map_or(0, |row| row.len() / D::WIDTH);
     let mut totals = [0.0; N];
     for begin in (0..row.len() / D::WIDTH).step_by(chain(D::ISA)) {
         let end = begin + chain(D::ISA);
         let mut sums = [F32::splat(lanes, 0.0); N];
-        for v in begin..whole.min(end) {
-            let x = load_f32(lanes, &row[v * D::WIDTH..]);
-            for (sum, w) in sums.iter_mut().zip(&rows) {
-                *sum = x.mul_add(T::load(lanes, &w[v * D::WIDTH..]), *sum);
+        for line in (begin..whole.min(end)).step_by(of_line) {
+            behind.ask(lanes, N);
+            for v in line..whole.min(end).min(line + of_line) {
+                let x = load_f32(lanes, &row[v * D::WIDTH..]);
+                for (sum, w) in sums.iter_mut().zip(&rows) {
+                    *sum = x.mul_add(T::load(lanes, &w[v * D::WIDTH..]), *sum);
+                }
             }
         }
         if (begin..end).contains(&whole) {

@@ -3,7 +3,7 @@
 use regard_engine::Engine;
 use regard_engine::cached::{LANES, column_rows, columns_scratch_len, has_columns, packed_row, scratch_len};
 use regard_ir::cache::PageShape;
-use regard_ir::plan::{EngineKind, Plan};
+use regard_ir::plan::Plan;
 use regard_ir::problem::Problem;
 use regard_ir::variant::Variant;
 use regard_simd::Lanes;
@@ -150,7 +150,7 @@ impl Layout {
             packed_row: packed_row(&page.keys),
             tokens: TokenLayout::of_queries(variant, problem),
             lanes: E::Lanes::WIDTH,
-            columns: page.shared && has_columns(&page.keys, plan.engine == EngineKind::DotBf16),
+            columns: page.shared && has_columns(&page.keys),
             sequences: problem.batch as usize,
             heads: heads.kv as usize,
             code: code.scratch_len(E::Lanes::WIDTH),
