@@ -453,59 +453,68 @@ impl Walk {
     }
 }
 
+/// The loop of a tile of operands that lie wherever: what a step does, and registers beside those of [`tile`]. `{fourth}` is where row
+/// number 3 is.
+macro_rules! walk {
+    ($sums:ident, $a:ident, $b:ident, $rows:literal x $vectors:literal, [$($step:expr),+ $(,)?] $($more:tt)*) => {{
+        let Walk { depth, a, apart, a_step, b, b_step } = Walk::new::<$rows>($a, $b, $vectors);
+        // SAFETY: the loop takes `depth` steps, of each as many floats of `a` and vectors of `b` as it has rows and vectors, which `Rows`
+        // says may be read (asserted by `Walk::new`). Pointers may end past a slice, where nothing is read. Loads ask for no alignment,
+        // nothing is written to memory, and every register that changes is declared.
+        unsafe {
+            tile!(
+                $sums,
+                "test {depth}, {depth}",
+                "jz 3f",
+                "2:",
+                $($step,)+
+                "add {a}, {a_step}",
+                "add {fourth}, {a_step}",
+                "add {b}, {b_step}",
+                "dec {depth}",
+                "jnz 2b",
+                "3:",
+                depth = inout(reg) depth => _,
+                a = inout(reg) a => _,
+                fourth = inout(reg) a.wrapping_byte_add(3 * apart) => _,
+                b = inout(reg) b => _,
+                apart = in(reg) apart,
+                a_step = in(reg) a_step,
+                b_step = in(reg) b_step,
+                $($more)*
+            );
+        }
+        $sums
+    }};
+}
+
 /// The tile of 4 × 3 sums of operands that lie wherever. Compiled, a sum goes through memory at each step, which takes twice as long as
 /// its multiply-adds.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn four_by_three(mut sums: Sums, a: Rows<'_>, b: Rows<'_>) -> Sums {
-    let Walk { depth, a, apart, a_step, b, b_step } = Walk::new::<4>(a, b, 3);
-    // SAFETY: the loop takes `depth` steps, of each 4 floats of `a` and the 3 vectors of `b`, which `Rows` says may be read (asserted
-    // by `Walk::new`). Pointers may end past a slice, where nothing is read. Loads ask for no alignment, nothing is written to memory,
-    // and every register that changes is declared.
-    unsafe {
-        tile!(
-            sums,
-            "test {depth}, {depth}",
-            "jz 3f",
-            "2:",
+    walk!(
+        sums, a, b, 4 x 3,
+        [
             "vmovups {b0}, [{b}]",
             "vmovups {b1}, [{b} + 32]",
             "vmovups {b2}, [{b} + 64]",
             sums!("{a}" => "0" += "0", "1" += "1", "2" += "2"),
             sums!("{a} + {apart}" => "3" += "0", "4" += "1", "5" += "2"),
             sums!("{a} + 2 * {apart}" => "6" += "0", "7" += "1", "8" += "2"),
-            sums!("{last}" => "9" += "0", "10" += "1", "11" += "2"),
-            "add {a}, {a_step}",
-            "add {last}, {a_step}",
-            "add {b}, {b_step}",
-            "dec {depth}",
-            "jnz 2b",
-            "3:",
-            depth = inout(reg) depth => _,
-            a = inout(reg) a => _,
-            last = inout(reg) a.wrapping_byte_add(3 * apart) => _,
-            b = inout(reg) b => _,
-            apart = in(reg) apart,
-            a_step = in(reg) a_step,
-            b_step = in(reg) b_step,
-            b2 = out(ymm_reg) _,
-        );
-    }
-    sums
+            sums!("{fourth}" => "9" += "0", "10" += "1", "11" += "2"),
+        ]
+        b2 = out(ymm_reg) _,
+    )
 }
 
 /// The tile of 6 × 2 sums of operands that lie wherever.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn six_by_two(mut sums: Sums, a: Rows<'_>, b: Rows<'_>) -> Sums {
-    let Walk { depth, a, apart, a_step, b, b_step } = Walk::new::<6>(a, b, 2);
-    // SAFETY: as for `four_by_three`, of 6 floats and 2 vectors.
-    unsafe {
-        tile!(
-            sums,
-            "test {depth}, {depth}",
-            "jz 3f",
-            "2:",
+    walk!(
+        sums, a, b, 6 x 2,
+        [
             "vmovups {b0}, [{b}]",
             "vmovups {b1}, [{b} + 32]",
             sums!("{a}" => "0" += "0", "1" += "1"),
@@ -514,22 +523,8 @@ fn six_by_two(mut sums: Sums, a: Rows<'_>, b: Rows<'_>) -> Sums {
             sums!("{fourth}" => "6" += "0", "7" += "1"),
             sums!("{fourth} + {apart}" => "8" += "0", "9" += "1"),
             sums!("{fourth} + 2 * {apart}" => "10" += "0", "11" += "1"),
-            "add {a}, {a_step}",
-            "add {fourth}, {a_step}",
-            "add {b}, {b_step}",
-            "dec {depth}",
-            "jnz 2b",
-            "3:",
-            depth = inout(reg) depth => _,
-            a = inout(reg) a => _,
-            fourth = inout(reg) a.wrapping_byte_add(3 * apart) => _,
-            b = inout(reg) b => _,
-            apart = in(reg) apart,
-            a_step = in(reg) a_step,
-            b_step = in(reg) b_step,
-        );
-    }
-    sums
+        ]
+    )
 }
 
 #[cfg(all(test, feature = "std"))]
